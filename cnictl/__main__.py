@@ -1,0 +1,5 @@
+"""`python -m cnictl`: the same as the `cnictl` command."""
+
+from cnictl.cli.main import main
+
+main()

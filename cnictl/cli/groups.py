@@ -1,0 +1,17 @@
+"""Which module serves which command. The modules import typer alone at the top, all else in the command."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Hang every command group on the program."""
+    from cnictl.cli import bridge, connectivity, ipam, lab, nat, node, plugin, route
+
+    node.register(app)
+    connectivity.register(app)
+    app.add_typer(bridge.app, name="bridge")
+    app.add_typer(nat.app, name="nat")
+    app.add_typer(route.app, name="route")
+    app.add_typer(ipam.app, name="ipam")
+    app.add_typer(plugin.app, name="plugin")
+    app.add_typer(lab.app, name="lab")

@@ -1,0 +1,10 @@
+"""`cnictl ipam`."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="...")
+
+
+@app.callback()
+def _group() -> None:
+    """ipam"""

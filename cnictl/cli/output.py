@@ -1,0 +1,61 @@
+"""How every command speaks: a rich table at a terminal, plain text in a pipe, JSON alone on stdout.
+
+Messages go to stderr. Colour never carries meaning alone: every state is also a word.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(StrEnum):
+    """What `-o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+
+STYLES = {
+    "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
+    "live": "green", "stale": "yellow", "uncertain": "yellow", "drifted": "yellow", "undone": "magenta",
+    "error": "bold red", "warning": "yellow", "skipped": "dim",
+}  # fmt: skip
+
+
+def say(message: str) -> None:
+    """A message for the person, on stderr."""
+    print(message, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """The command's whole result as one JSON document on stdout."""
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Rows of text: a rich table at a terminal, aligned plain columns in a pipe."""
+    if not sys.stdout.isatty():
+        _print_plain(columns, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell.split(":")[0], "")) for cell in row))
+    Console().print(table)
+
+
+def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [[c.upper() for c in columns], *[list(row) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,144 @@
+"""The one parser of addresses and CIDRs, strict: what it accepts, the kernel takes as written.
+
+Addresses are network-order bytes, 4 or 16 of them, so that the family is the length.
+"""
+
+try:
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+except ImportError:  # another interpreter's private module may be gone; the public one costs 7 ms more
+    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+
+class AddressError(ValueError):
+    """Text that is no address or CIDR; the message names it and what was probably meant."""
+
+
+def parse_address(text: str, what: str = "address") -> bytes:
+    """`text` as 4 (IPv4) or 16 (IPv6) bytes. Raises AddressError naming `what` and the malformed part."""
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError, UnicodeEncodeError, TypeError):
+        raise AddressError(f"{what} {text!r}: {_fault(text)}") from None
+
+
+def format_address(packed: bytes) -> str:
+    """The canonical text of an address (RFC 5952 for IPv6)."""
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+
+
+def _fault(text: str) -> str:
+    if not isinstance(text, str) or not text:
+        return "is empty, expected an address such as 10.244.0.1"
+    if ":" in text:
+        return "is not an IPv6 address"
+    octets = text.split(".")
+    if len(octets) != 4:
+        return f"has {len(octets)} part{'s' if len(octets) != 1 else ''}, an IPv4 address has 4 octets"
+    for octet in octets:
+        if not (octet.isascii() and octet.isdigit()):
+            return f"octet {octet!r} is not a number"
+        if int(octet) > 255:
+            return f"octet {octet} is over 255"
+        if len(octet) > 1 and octet[0] == "0":
+            return f"octet {octet} has a leading zero, write {int(octet)}"
+    return "is not an IPv4 address"
+
+
+class Cidr:
+    """An address with its prefix length in bits: a subnet, or an interface's address in its subnet."""
+
+    __slots__ = ("packed", "prefix")
+
+    def __init__(self, packed: bytes, prefix: int) -> None:
+        self.packed = packed
+        self.prefix = prefix
+
+    @property
+    def bits(self) -> int:
+        """Bits in an address of this family: 32 or 128."""
+        return len(self.packed) * 8
+
+    @property
+    def value(self) -> int:
+        """The address as a number."""
+        return int.from_bytes(self.packed, "big")
+
+    @property
+    def first(self) -> int:
+        """The lowest address of the subnet, as a number: IPv4's network address."""
+        size = self.bits - self.prefix
+        return self.value >> size << size
+
+    @property
+    def last(self) -> int:
+        """The highest address of the subnet, as a number: IPv4's broadcast address."""
+        return self.first | ((1 << (self.bits - self.prefix)) - 1)
+
+    @property
+    def network(self) -> "Cidr":
+        """The subnet itself, host bits cleared."""
+        return Cidr(self.nth(0), self.prefix)
+
+    @property
+    def address(self) -> str:
+        """The address alone, as text."""
+        return format_address(self.packed)
+
+    def nth(self, offset: int) -> bytes:
+        """The address `offset` places above the subnet's lowest."""
+        return (self.first + offset).to_bytes(len(self.packed), "big")
+
+    def holds(self, packed: bytes) -> bool:
+        """Whether an address lies in this subnet."""
+        return len(packed) == len(self.packed) and self.first <= int.from_bytes(packed, "big") <= self.last
+
+    def covers(self, other: "Cidr") -> bool:
+        """Whether every address of `other` lies in this subnet."""
+        return other.prefix >= self.prefix and self.holds(other.packed)
+
+    def overlaps(self, other: "Cidr") -> bool:
+        """Whether the two subnets share an address."""
+        return self.covers(other.network) or other.covers(self.network)
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.prefix}"
+
+    def __repr__(self) -> str:
+        return f"Cidr({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cidr) and (self.packed, self.prefix) == (other.packed, other.prefix)
+
+    def __hash__(self) -> int:
+        return hash((self.packed, self.prefix))
+
+
+def parse_interface(text: str, what: str = "address") -> Cidr:
+    """`ADDRESS/PREFIX` where the address may be any in its subnet. Raises AddressError."""
+    address, slash, length = text.partition("/") if isinstance(text, str) else ("", "", "")
+    packed = parse_address(address, what)
+    bits = len(packed) * 8
+    if not slash:
+        raise AddressError(f"{what} {text!r}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}")
+    if not (length.isascii() and length.isdigit()) or int(length) > bits or (length[0] == "0" and length != "0"):
+        raise AddressError(f"{what} {text!r}: prefix length {length!r} is not a number from 0 to {bits}")
+    return Cidr(packed, int(length))
+
+
+def parse_cidr(text: str, what: str = "subnet") -> Cidr:
+    """A subnet, host bits clear. Raises AddressError that names the subnet probably meant."""
+    cidr = parse_interface(text, what)
+    if cidr != cidr.network:
+        raise AddressError(f"{what} {text!r}: has host bits set, probably meant {cidr.network}")
+    return cidr
+
+
+def parse_pod_cidr(text: str, what: str = "subnet") -> Cidr:
+    """A subnet with room for a gateway and a pod: shorter than /31 (RFC 3021) or /127. Raises AddressError."""
+    cidr = parse_cidr(text, what)
+    if cidr.bits - cidr.prefix < 2:
+        raise AddressError(
+            f"{what} {text!r}: a /{cidr.prefix} has no room for a gateway and a pod, "
+            f"the longest usable prefix is /{cidr.bits - 2}"
+        )
+    return cidr

@@ -1,0 +1,12 @@
+"""Where things stand on a host. Fixed: tests give a process a root of its own instead of other paths."""
+
+NODE_FILE = "/etc/cnictl/node.toml"
+STATE_DIR = "/var/lib/cnictl"
+ATTACHMENTS_DIR = "/var/lib/cnictl/attachments"
+INDEX_DIR = "/var/lib/cnictl/index"
+NETWORKS_DIR = "/var/lib/cni/networks"
+RUN_DIR = "/run/cnictl"
+NODE_LOCK = "/run/cnictl/node.lock"
+PLUGIN_LOG = "/var/log/cnictl/plugin.log"
+LIB_DIR = "/usr/local/lib/cnictl"
+UNIT_DIR = "/etc/systemd/system"

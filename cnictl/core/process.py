@@ -1,0 +1,37 @@
+"""The one way to start another program: argument list, bound on time, its own words in the error."""
+
+from cnictl.core.errors import Problem
+
+
+class Finished:
+    """A program that ended: exit status and what it wrote."""
+
+    __slots__ = ("status", "stderr", "stdout")
+
+    def __init__(self, status: int, stdout: str, stderr: str) -> None:
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+def run(argv: list[str], stdin: str = "", timeout: float = 30.0, check: bool = True) -> Finished:
+    """Run `argv` (never through a shell) for at most `timeout` seconds.
+
+    Raises Problem if the program is missing, is still running at the bound, or (with `check`) exits non-zero.
+    """
+    import subprocess  # costs the plugin several ms, and most of its calls start no program
+
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, errors="replace"
+        )
+    except FileNotFoundError:
+        raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None
+    except PermissionError as error:
+        raise Problem(f"{argv[0]}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Problem(f"{' '.join(argv)}: still running after {timeout:g} s") from None
+    if check and done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
+        raise Problem(f"{' '.join(argv)}: {said[0]}")
+    return Finished(done.returncode, done.stdout, done.stderr)

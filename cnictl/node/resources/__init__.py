@@ -1,0 +1,1 @@
+"""One file a kind of host state that cnictl is responsible for."""

@@ -1,0 +1,1 @@
+"""Templates that cnictl installs on a node. Shipped in the wheel as `cnictl_conf`."""
