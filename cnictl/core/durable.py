@@ -1,0 +1,136 @@
+"""Files that appear whole or not at all, and survive a power cut once they have."""
+
+import errno
+from posix import (
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECTORY,
+    O_EXCL,
+    O_RDONLY,
+    O_RDWR,
+    O_TMPFILE,
+    close,
+    fchmod,
+    fsync,
+    getpid,
+    link,
+    mkdir,
+    open,  # noqa: A004 - the module deals in descriptors only
+    read,
+    rename,
+    unlink,
+    write,
+)
+
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+
+
+def create(path: str, data: bytes, mode: int) -> int:
+    """Create `path` holding `data`; returns a descriptor that is open for reading and writing, under no other name.
+
+    Raises FileExistsError if the name is taken, OSError else; then nothing is left behind.
+    """
+    folder = path.rpartition("/")[0]
+    descriptor, name = unnamed(folder, data, mode)
+    try:
+        give_name(descriptor, name, path)
+    except OSError:
+        close(descriptor)
+        raise
+    return descriptor
+
+
+def unnamed(folder: str, data: bytes, mode: int) -> tuple[int, str]:
+    """A file in `folder` holding `data`, on disk but without a name yet; for `give_name`.
+
+    The second value is a temporary name, where the file system has no O_TMPFILE, or empty.
+    """
+    name = ""
+    try:
+        descriptor = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+        name = f"{folder}/.tmp-{getpid()}"
+        descriptor = open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+    try:
+        fchmod(descriptor, mode)
+        _write_all(descriptor, data)
+        fsync(descriptor)
+    except OSError:
+        close(descriptor)
+        if name:
+            unlink(name)
+        raise
+    return descriptor, name
+
+
+def give_name(descriptor: int, name: str, path: str) -> None:
+    """Let an `unnamed` file appear at `path`. Raises FileExistsError if that is taken."""
+    if name:
+        try:
+            link(name, path)
+        finally:
+            unlink(name)
+        return
+    # linkat(2) follows /proc's link only with AT_SYMLINK_FOLLOW, which Python passes only beside a directory
+    # descriptor; both paths are absolute, so that one is never used
+    here = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    try:
+        link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=here, follow_symlinks=True)
+    finally:
+        close(here)
+
+
+def replace(path: str, data: bytes, mode: int, temporary: str = "") -> None:
+    """Give `path` new content in one step. `temporary` names the file written first (default: `path` + `.new`)."""
+    temporary = temporary or f"{path}.new-{getpid()}"
+    descriptor = open(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+    try:
+        fchmod(descriptor, mode)
+        _write_all(descriptor, data)
+        fsync(descriptor)
+        rename(temporary, path)
+    except OSError:
+        unlink(temporary)
+        raise
+    finally:
+        close(descriptor)
+    folder = open(path.rpartition("/")[0] or "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    try:
+        fsync(folder)
+    finally:
+        close(folder)
+
+
+def contents(path: str) -> bytes:
+    """The whole file. Raises OSError."""
+    descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    try:
+        return contents_of(descriptor)
+    finally:
+        close(descriptor)
+
+
+def contents_of(descriptor: int) -> bytes:
+    """All that a descriptor gives from where it stands."""
+    pieces = []
+    while piece := read(descriptor, 1 << 16):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def make_folder(path: str, mode: int = 0o755) -> None:
+    """Make a folder and those above it; one that is there is no error."""
+    try:
+        mkdir(path, mode)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_folder(path.rpartition("/")[0], mode)
+        make_folder(path, mode)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[write(descriptor, data) :]

@@ -1,0 +1,60 @@
+"""flock(2) with a bound on the wait: a stuck process must not hold up every pod's start."""
+
+import errno
+import time
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from posix import O_CLOEXEC, O_CREAT, O_RDWR, close
+from posix import open as open_descriptor
+
+from cnictl.core.durable import make_folder
+from cnictl.core.errors import TRY_AGAIN, CniError
+
+LOCK_WAIT = 20.0
+"""Seconds. Longer than any burst of allocations takes, far shorter than the runtime's patience (4 minutes)."""
+
+
+class Locked:
+    """A file held under flock while the context lasts.
+
+    The kernel drops the lock with the process. Raises CniError 11 if another holds it past `wait` seconds.
+    """
+
+    def __init__(self, path: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
+        self.path = path
+        self._shared = shared
+        self._wait = wait
+        self._descriptor = -1
+
+    def __enter__(self) -> "Locked":
+        try:
+            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            make_folder(self.path.rpartition("/")[0])
+            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        try:
+            hold(self._descriptor, self.path, self._shared, self._wait)
+        except CniError:
+            close(self._descriptor)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close(self._descriptor)
+
+
+def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
+    """Lock an open file for as long as it stays open. Raises CniError 11 past `wait` seconds."""
+    kind = LOCK_SH if shared else LOCK_EX
+    deadline = time.monotonic() + wait
+    pause = 0.0005
+    while True:
+        try:
+            flock(descriptor, kind | LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        if time.monotonic() >= deadline:
+            raise CniError(TRY_AGAIN, f"{what} is locked by another process", f"waited {wait:g} s; `fuser -v {what}` names it")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
