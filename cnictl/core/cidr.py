@@ -119,7 +119,9 @@ def parse_interface(text: str, what: str = "address") -> Cidr:
     packed = parse_address(address, what)
     bits = len(packed) * 8
     if not slash:
-        raise AddressError(f"{what} {text!r}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}")
+        raise AddressError(
+            f"{what} {text!r}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+        )
     if not (length.isascii() and length.isdigit()) or int(length) > bits or (length[0] == "0" and length != "0"):
         raise AddressError(f"{what} {text!r}: prefix length {length!r} is not a number from 0 to {bits}")
     return Cidr(packed, int(length))

@@ -15,7 +15,7 @@ from posix import (
     getpid,
     link,
     mkdir,
-    open,  # noqa: A004 - the module deals in descriptors only
+    open,
     read,
     rename,
     unlink,

@@ -5,6 +5,7 @@ Where a private module is missing or has another shape, the public one does the 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 WHITESPACE = " \t\n\r"
@@ -34,16 +35,18 @@ class _Context:
     memo: "dict[str, str]" = {}
 
 
+_scan: "Callable[[str, int], tuple[Any, int]]"
+_encode: "Callable[[Any, int], Iterable[str]]"
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-    _scan = make_scanner(_Context)
+    _scan = make_scanner(_Context)  # type: ignore[arg-type]
     _encode = make_encoder(None, _refuse_unknown, encode_basestring_ascii, None, ": ", ", ", False, False, False)
 except (ImportError, TypeError, AttributeError):
     import json
 
-    _scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once
-    _encode = json.JSONEncoder(allow_nan=False).iterencode
+    _scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
+    _encode = json.JSONEncoder(allow_nan=False).iterencode  # type: ignore[assignment]
 
 
 def loads(data: bytes) -> "Any":

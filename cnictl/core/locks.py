@@ -55,6 +55,10 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
-            raise CniError(TRY_AGAIN, f"{what} is locked by another process", f"waited {wait:g} s; `fuser -v {what}` names it")
+            raise CniError(
+                TRY_AGAIN,
+                f"{what} is locked by another process",
+                f"waited {wait:g} s; `fuser -v {what}` names it",
+            )
         time.sleep(pause)
         pause = min(pause * 2, 0.02)

@@ -98,7 +98,10 @@ def remove(name: str, backend: str) -> None:
 
 def _nft_text(m: Masquerade) -> str:
     s, w, mark = m.subnet, m.network, f'comment "{m.comment}"'
-    identity, masquerade = f"inet {TABLE} identity-{_short(m.name)}", f"inet {TABLE} masquerade-{_short(m.name)}"
+    identity, masquerade = (
+        f"inet {TABLE} identity-{_short(m.name)}",
+        f"inet {TABLE} masquerade-{_short(m.name)}",
+    )
     return (
         f"add table inet {TABLE}\n"
         f"add chain {identity} {{ type nat hook postrouting priority {_IDENTITY_PRIORITY}; policy accept; }}\n"
@@ -169,7 +172,10 @@ def _iptables_remove(name: str) -> None:
         return
     listed = _run(["iptables", "-w", "-t", "nat", "-S", "POSTROUTING"]).stdout.splitlines()
     jumps = [line.replace("-A ", "-D ", 1) for line in listed if line.endswith(f"-j {one}")]
-    _run(["iptables-restore", "--noflush", "-w"], "\n".join(["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]))
+    _run(
+        ["iptables-restore", "--noflush", "-w"],
+        "\n".join(["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]),
+    )
 
 
 def _run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":

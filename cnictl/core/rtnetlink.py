@@ -171,7 +171,19 @@ def _words(payload: bytes, flags: int) -> str:
 class Link:
     """A network device as the kernel describes it."""
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu", "name", "operstate", "peer", "port_data")
+    __slots__ = (
+        "alias",
+        "flags",
+        "index",
+        "kind",
+        "mac",
+        "master",
+        "mtu",
+        "name",
+        "operstate",
+        "peer",
+        "port_data",
+    )
 
     def __init__(self, payload: bytes) -> None:
         _, _, _, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
@@ -282,7 +294,15 @@ def add_route(index: int, destination: bytes | None, prefix: int, gateway: bytes
     """The message that adds a route through `gateway` on a link; no destination means the default route."""
     family = AF_INET if len(gateway) == 4 else AF_INET6
     body = _RTMSG.pack(
-        family, prefix if destination else 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
+        family,
+        prefix if destination else 0,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_BOOT,
+        RT_SCOPE_UNIVERSE,
+        RTN_UNICAST,
+        0,
     )
     if destination:
         body += attr(RTA_DST, destination)

@@ -1,0 +1,189 @@
+"""Attachment records: what an ADD is about to make and a DEL has to undo, one small file an attachment.
+
+A record is written before the lease and removed last, so that a crash at any point leaves something that names what
+to undo. The process at work holds its file under flock: whoever finds one free and incomplete finds a dead ADD.
+Format: docs/formats.md. A record without `host_veth` is of a lease that host-local wrote.
+"""
+
+import time
+from fcntl import LOCK_EX, LOCK_NB, flock
+from posix import O_CLOEXEC, O_RDWR, close, fstat, listdir, pwrite, unlink
+from posix import open as open_descriptor
+
+from cnictl.core import durable, jsontext
+from cnictl.core.errors import TRY_AGAIN, CniError
+from cnictl.core.locks import hold
+from cnictl.core.paths import ATTACHMENTS_DIR
+
+VERSION = 1
+_COMPLETE_AT = len('{"complete": ')
+"""Byte offset of the one digit that changes in place, when ADD has made everything."""
+
+_FIELDS = (
+    "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
+    "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir",
+)  # fmt: skip
+
+
+class Record:
+    """One attachment: a container's interface on a network."""
+
+    def __init__(self, network: str, container: str, ifname: str) -> None:
+        self.network = network
+        self.container = container
+        self.ifname = ifname
+        self.addresses: list[str] = []
+        """Without prefix length."""
+        self.bridge = ""
+        self.host_veth = ""
+        self.mac = ""
+        """Of the pod's interface."""
+        self.netns = ""
+        self.netns_dev = 0
+        self.netns_ino = 0
+        self.pod_namespace = ""
+        self.pod_name = ""
+        self.pod_uid = ""
+        self.boot_id = ""
+        self.created = 0.0
+        """Seconds since the epoch."""
+        self.data_dir = ""
+        """The lease store's parent folder."""
+        self.complete = False
+        """Whether ADD had made everything."""
+
+    @property
+    def path(self) -> str:
+        """Where the record stands."""
+        return record_path(self.network, self.container, self.ifname)
+
+    @property
+    def pod(self) -> str:
+        """`NAMESPACE/NAME`, `NAME`, or empty: as the runtime named the pod."""
+        return "/".join(part for part in (self.pod_namespace, self.pod_name) if part)
+
+    def write(self, complete: bool = False) -> int:
+        """Put the record on disk; returns its descriptor, locked, to be kept open while the work lasts.
+
+        Raises FileExistsError if the attachment has a record.
+        """
+        self.complete = complete
+        document: dict[str, object] = {"complete": int(complete), "version": VERSION}
+        document.update((field, getattr(self, field)) for field in _FIELDS)
+        folder = self.path.rpartition("/")[0]
+        data = jsontext.dumps(document).encode() + b"\n"
+        try:
+            descriptor, name = durable.unnamed(folder, data, 0o600)
+        except FileNotFoundError:
+            durable.make_folder(folder, 0o700)
+            descriptor, name = durable.unnamed(folder, data, 0o600)
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        try:
+            durable.give_name(descriptor, name, self.path)
+        except OSError:
+            close(descriptor)
+            raise
+        return descriptor
+
+
+def record_path(network: str, container: str, ifname: str) -> str:
+    """A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously."""
+    return f"{ATTACHMENTS_DIR}/{network}/{container}@{ifname}"
+
+
+def mark_complete(descriptor: int) -> None:
+    """Note in a record that `write` opened that its attachment is whole."""
+    pwrite(descriptor, b"1", _COMPLETE_AT)
+
+
+def read(network: str, container: str, ifname: str) -> Record | None:
+    """The attachment's record, or None. One that was torn by a power cut names at least itself."""
+    try:
+        raw = durable.contents(record_path(network, container, ifname))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    record = Record(network, container, ifname)
+    try:
+        found = jsontext.loads(raw)
+    except jsontext.JsonError:
+        return record
+    for field in _FIELDS[3:]:
+        value = found.get(field) if isinstance(found, dict) else None
+        if type(value) is type(getattr(record, field)):
+            setattr(record, field, value)
+    record.complete = isinstance(found, dict) and found.get("complete") == 1
+    return record
+
+
+def all_records(network: str) -> list[Record]:
+    """Every record of a network, in no order."""
+    try:
+        names = listdir(f"{ATTACHMENTS_DIR}/{network}")
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        container, at, ifname = name.partition("@")
+        if at and not name.startswith("."):
+            record = read(network, container, ifname)
+            if record is not None:
+                found.append(record)
+    return found
+
+
+def networks() -> list[str]:
+    """Networks that have records."""
+    try:
+        return sorted(listdir(ATTACHMENTS_DIR))
+    except FileNotFoundError:
+        return []
+
+
+def in_flight(record: Record) -> bool:
+    """Whether a process is at work on the attachment right now."""
+    try:
+        descriptor = open_descriptor(record.path, O_RDWR | O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        close(descriptor)
+    return False
+
+
+def seize(network: str, container: str, ifname: str, wait: float) -> int:
+    """Lock an attachment's record for undoing it; -1 if there is none (any more).
+
+    Raises CniError 11 if another process is at work on it past `wait` seconds.
+    """
+    path = record_path(network, container, ifname)
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            descriptor = open_descriptor(path, O_RDWR | O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
+        try:
+            hold(descriptor, path, wait=max(0.0, deadline - time.monotonic()))
+            if fstat(descriptor).st_nlink:
+                return descriptor
+        except CniError:
+            close(descriptor)
+            raise CniError(
+                TRY_AGAIN,
+                f"another call is at work on {container} {ifname}",
+                "it ends or is killed by the runtime",
+            ) from None
+        close(descriptor)  # whoever held it removed it: look whether a new one stands there
+
+
+def remove(network: str, container: str, ifname: str) -> bool:
+    """Remove the record; False if there was none."""
+    try:
+        unlink(record_path(network, container, ifname))
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""The one undo of an attachment: DEL, GC, a failed ADD, `ipam release` and `reset-node --force` all end here."""
+
+from posix import close
+
+from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.digest import host_veth_name
+from cnictl.core.leases import Store
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.rtnetlink import Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEIZE_WAIT = 20.0
+"""Seconds to wait for another call that is at work on the same attachment."""
+
+
+def detach(
+    netlink: Netlink,
+    network: str,
+    container: str,
+    ifname: str,
+    data_dir: str = NETWORKS_DIR,
+    held: int = -1,
+    still: "Callable[[Record], bool] | None" = None,
+) -> Record | None:
+    """Remove an attachment's veth pair, its leases and its record; what is missing is no error.
+
+    The record goes last, so that an undo that is cut off can be done again. `held` is its descriptor where the
+    caller holds it already. `still` is asked once the record is locked; on False nothing is done.
+    Returns the record that was undone, or None. Raises CniError 11, NetlinkError, OSError.
+    """
+    descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
+    if descriptor < 0:
+        Store(network, data_dir).ensure_claimed()
+        descriptor = attachments.seize(network, container, ifname, SEIZE_WAIT)
+    try:
+        record = attachments.read(network, container, ifname)
+        if record is not None and still is not None and not still(record):
+            return None
+        rtnetlink.delete_link(netlink, host_veth_name(network, container, ifname))
+        if record is not None:
+            _release(record, data_dir)
+            attachments.remove(network, container, ifname)
+        return record
+    finally:
+        if descriptor >= 0:
+            close(descriptor)
+
+
+def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -> list[Record]:
+    """Undo every attachment of a network that is proven stale; returns their records."""
+    freed = []
+    for record in attachments.all_records(network):
+        if liveness.judge(record, netlink).state == liveness.STALE:
+            undone = detach(
+                netlink, network, record.container, record.ifname, record.data_dir or data_dir, still=_stale
+            )
+            if undone is not None:
+                freed.append(undone)
+    return freed
+
+
+def _stale(record: Record) -> bool:
+    """Judged again under the record's lock, where only the caller is at work on it."""
+    return liveness.judge_settled(record).state == liveness.STALE
+
+
+def _release(record: Record, data_dir: str) -> None:
+    store = Store(record.network, record.data_dir or data_dir)
+    for address in record.addresses:
+        store.release(address, record.container, record.ifname)
+    if not record.addresses:  # torn by a power cut: the leases themselves still say whose they are
+        for lease in store.all():
+            if (lease.container, lease.ifname) == (record.container, record.ifname):
+                store.release(lease.address, record.container, record.ifname)

@@ -1,0 +1,269 @@
+"""The lease store, laid out as host-local lays it, so that either can take over from the other in place.
+
+`DATA_DIR/NETWORK/ADDRESS` holds `CONTAINERID\\r\\nIFNAME`; `last_reserved_ip.N` the address given last; `lock` is held
+under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/backend/disk.
+"""
+
+from posix import (
+    O_CLOEXEC,
+    O_CREAT,
+    O_RDONLY,
+    O_WRONLY,
+    close,
+    ftruncate,
+    listdir,
+    lstat,
+    pwrite,
+    stat,
+    unlink,
+)
+from posix import open as open_descriptor
+
+from cnictl.core import attachments, durable
+from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
+from cnictl.core.locks import LOCK_WAIT, Locked
+from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
+from cnictl.core.pool import Pool, PoolMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Lease:
+    """An address that is held, and by whom; both names empty where the file is torn."""
+
+    __slots__ = ("address", "container", "ifname", "modified")
+
+    def __init__(self, address: str, container: str, ifname: str, modified: float) -> None:
+        self.address = address
+        self.container = container
+        self.ifname = ifname
+        self.modified = modified
+        """Seconds since the epoch."""
+
+
+class Exhausted(CniError):
+    """Every address of the pool is leased."""
+
+    def __init__(self, pool: Pool, network: str) -> None:
+        super().__init__(
+            ADDRESS_EXHAUSTED,
+            f"no address left in {pool.subnet} of network {network}: all {pool.size} are leased",
+            f"`cnictl ipam list --network {network}` shows who holds them, `cnictl ipam gc` frees the stale ones",
+        )
+
+
+class Duplicate(CniError):
+    """The container's interface holds an address already, by a lease that is not ours to judge."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(
+            ADDRESS_CONFLICT,
+            f"{lease.container} {lease.ifname} already holds {lease.address}",
+            "the runtime has to DEL this attachment before it may ADD it again",
+        )
+
+
+class Store:
+    """The leases of one network."""
+
+    def __init__(self, network: str, data_dir: str = NETWORKS_DIR) -> None:
+        self.network = network
+        self.data_dir = data_dir
+        self.folder = f"{data_dir}/{network}"
+        self._map_path = f"{INDEX_DIR}/{network}"
+
+    def locked(self, wait: float = LOCK_WAIT) -> Locked:
+        """The store's lock, that host-local takes too. Raises CniError 11 past `wait` seconds."""
+        return Locked(f"{self.folder}/lock", wait=wait)
+
+    def allocate(
+        self, pool: Pool, container: str, ifname: str, before: "Callable[[str], None]", wanted: bytes = b""
+    ) -> bytes:
+        """Lease the next free address of `pool` (or `wanted`) to a container's interface.
+
+        `before` is called with the address once it is chosen and before its lease appears: it writes the record.
+        Raises Exhausted (100), Duplicate or CniError 101 (`wanted` is taken), CniError 11 (store locked), OSError.
+        """
+        durable.make_folder(self.folder)
+        owner = f"{container}\r\n{ifname}".encode()
+        descriptor, name = durable.unnamed(self.folder, owner, 0o600)  # on disk before anyone has to wait for us
+        try:
+            with self.locked(), PoolMap(self._map_path) as known:
+                self._refresh(known, pool)
+                if not known.claimed:
+                    self._claim()
+                    record = attachments.read(self.network, container, ifname)
+                    if record is not None:
+                        raise Duplicate(Lease("".join(record.addresses[:1]), container, ifname, record.created))
+                packed = self._check_wanted(wanted) if wanted else self._next(known, pool)
+                address = format_address(packed)
+                before(address)
+                durable.give_name(descriptor, name, f"{self.folder}/{address}")
+                self._remember_last(address)
+                known.mark(packed, taken=True)
+                known.settle(stat(self.folder).st_mtime_ns, claimed=True)
+                return packed
+        finally:
+            close(descriptor)
+
+    def release(self, address: str, container: str, ifname: str, wait: float = LOCK_WAIT) -> bool:
+        """Free an address if this owner holds it; False if not: a late DEL must not free the next owner's."""
+        if not self._exists():
+            return False
+        with self.locked(wait), PoolMap(self._map_path) as known:
+            lease = self.read(address)
+            if lease is None or (lease.container, lease.ifname) != (container, ifname):
+                return False
+            self._unlink(known, address)
+            return True
+
+    def release_torn(self, address: str) -> bool:
+        """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
+        with self.locked(), PoolMap(self._map_path) as known:
+            lease = self.read(address)
+            if lease is None or lease.container:
+                return False
+            self._unlink(known, address)
+            return True
+
+    def ensure_claimed(self) -> None:
+        """Give every lease that has no record one, unless nothing changed since that was last done."""
+        if not self._exists():
+            return
+        with self.locked(), PoolMap(self._map_path) as known:
+            now = stat(self.folder).st_mtime_ns
+            if not (known.claimed and known.store_mtime == now):
+                self._claim()
+                if known.store_mtime == now:
+                    known.settle(now, claimed=True)
+
+    def read(self, address: str) -> Lease | None:
+        """The lease of an address, or None."""
+        path = f"{self.folder}/{address}"
+        try:
+            raw = durable.contents(path)
+            modified = stat(path).st_mtime
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        container, _, ifname = raw.decode("utf-8", "replace").strip().partition("\n")
+        return Lease(address, container.strip(), ifname.strip(), modified)
+
+    def all(self) -> "Iterator[Lease]":
+        """Every lease, in the order of the addresses' text."""
+        for name in sorted(self._addresses()):
+            lease = self.read(name)
+            if lease is not None:
+                yield lease
+
+    def count(self) -> int:
+        """How many addresses are leased."""
+        return len(self._addresses())
+
+    def _exists(self) -> bool:
+        try:
+            stat(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _addresses(self) -> list[str]:
+        try:
+            names = listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return [name for name in names if _packed(name)]
+
+    def _refresh(self, known: PoolMap, pool: Pool) -> None:
+        if known.covers(pool) and known.store_mtime == stat(self.folder).st_mtime_ns:
+            return
+        known.rebuild(pool, [_packed(name) for name in self._addresses()])
+
+    def _next(self, known: PoolMap, pool: Pool) -> bytes:
+        start = self._after_last(pool)
+        while True:
+            offset = known.next_free(start)
+            if offset < 0:
+                raise Exhausted(pool, self.network)
+            packed = pool.nth(offset)
+            if not self._taken(packed):
+                return packed
+            known.mark(packed, taken=True)  # leased within the clock tick that the map was settled in
+
+    def _taken(self, packed: bytes) -> bool:
+        try:
+            lstat(f"{self.folder}/{format_address(packed)}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _check_wanted(self, wanted: bytes) -> bytes:
+        lease = self.read(format_address(wanted))
+        if lease is not None or self._taken(wanted):
+            holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "a torn lease"
+            raise CniError(ADDRESS_CONFLICT, f"{format_address(wanted)} is asked for, but {holder} holds it")
+        return wanted
+
+    def _after_last(self, pool: Pool) -> int:
+        try:
+            last = parse_address(durable.contents(f"{self.folder}/last_reserved_ip.0").decode().strip())
+        except (OSError, AddressError, UnicodeDecodeError):
+            return 0
+        return pool.offset(last) + 1
+
+    def _remember_last(self, address: str) -> None:
+        """In place, as host-local does: a hint that may be torn, and no second name may stand in the store."""
+        descriptor = open_descriptor(f"{self.folder}/last_reserved_ip.0", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+        try:
+            written = pwrite(descriptor, address.encode(), 0)
+            ftruncate(descriptor, written)
+        finally:
+            close(descriptor)
+
+    def _unlink(self, known: PoolMap, address: str) -> None:
+        in_step = known.store_mtime == stat(self.folder).st_mtime_ns
+        unlink(f"{self.folder}/{address}")
+        if in_step:
+            known.mark(parse_address(address), taken=False)
+            known.settle(stat(self.folder).st_mtime_ns, known.claimed)
+
+    def _claim(self) -> None:
+        """Give each owner without a record one, so that DEL finds its leases by name from now on."""
+        owners: dict[tuple[str, str], list[Lease]] = {}
+        for lease in self.all():
+            if lease.container and "/" not in lease.container and "/" not in lease.ifname:
+                owners.setdefault((lease.container, lease.ifname), []).append(lease)
+        for (container, ifname), held in owners.items():
+            record = attachments.Record(self.network, container, ifname)
+            record.addresses = [lease.address for lease in held]
+            record.created, record.data_dir = held[0].modified, self.data_dir
+            try:
+                close(record.write(complete=True))
+            except FileExistsError:
+                continue
+
+
+def _packed(name: str) -> bytes:
+    """The address a file name says, or empty bytes."""
+    try:
+        return parse_address(name)
+    except AddressError:
+        return b""
+
+
+def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
+    """Networks that have a lease store."""
+    found = []
+    try:
+        names = listdir(data_dir)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            close(open_descriptor(f"{data_dir}/{name}/.", O_RDONLY | O_CLOEXEC))
+        except OSError:
+            continue
+        found.append(name)
+    return sorted(found)

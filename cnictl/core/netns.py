@@ -1,0 +1,80 @@
+"""Network namespaces: what a path refers to, and entering one (setns(2), ioctl_ns(2))."""
+
+import errno
+from fcntl import ioctl
+from posix import O_CLOEXEC, O_RDONLY, close, fstat, stat
+from posix import open as open_descriptor
+
+from cnictl.core.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
+
+_NS_GET_NSTYPE = 0xB703
+_CLONE_NEWNET = 0x40000000
+
+
+class Netns:
+    """An open network namespace. Its device and inode tell it from any other, past and present paths aside."""
+
+    __slots__ = ("descriptor", "device", "inode", "path")
+
+    def __init__(self, path: str) -> None:
+        """Raises CniError 3 if nothing is there, 4 if it is no network namespace."""
+        self.path = path
+        try:
+            self.descriptor = open_descriptor(path, O_RDONLY | O_CLOEXEC)
+        except OSError as error:
+            code = UNKNOWN_CONTAINER if error.errno in (errno.ENOENT, errno.ENOTDIR) else INVALID_ENVIRONMENT
+            raise CniError(code, f"CNI_NETNS {path!r}: {error.strerror}") from None
+        try:
+            kind = ioctl(self.descriptor, _NS_GET_NSTYPE)
+        except OSError:
+            kind = 0
+        if kind != _CLONE_NEWNET:
+            close(self.descriptor)
+            raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {path!r}: not a network namespace")
+        found = fstat(self.descriptor)
+        self.device, self.inode = found.st_dev, found.st_ino
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the one this process is in: the host's, where no pod may be set up."""
+        here = stat("/proc/self/ns/net")
+        return (here.st_dev, here.st_ino) == (self.device, self.inode)
+
+    def enter(self) -> None:
+        """Move the calling thread in. Sockets opened before stay where they were."""
+        try:
+            _setns(self.descriptor)
+        except OSError as error:
+            raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {self.path!r}: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        close(self.descriptor)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Device and inode of the namespace a path refers to now, or None if there is nothing."""
+    try:
+        found = stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _setns(descriptor: int) -> None:
+    import posix
+
+    if hasattr(posix, "setns"):  # Python 3.12
+        posix.setns(descriptor, _CLONE_NEWNET)
+        return
+    try:
+        from _ctypes import call_function, dlopen, dlsym
+
+        program = dlopen(None, 0)  # type: ignore[arg-type]  # the C library that the interpreter itself is linked to
+        status = call_function(dlsym(program, "setns"), (descriptor, _CLONE_NEWNET))
+    except ImportError:
+        from ctypes import CDLL
+
+        status = CDLL(None).setns(descriptor, _CLONE_NEWNET)
+    if status:
+        raise OSError(errno.EPERM, "setns(2) refused: root in the runtime's user namespace is needed")

@@ -1,0 +1,61 @@
+"""An ADD's result, in the shape of the CNI version that was asked for.
+
+Spec 1.1.0 section 5; the older shapes: SPEC.md of releases 0.2.0 (`ip4`), 0.4.0 (`ips[].version`) and 1.0.0.
+"""
+
+from cnictl.core.errors import INCOMPATIBLE_VERSION, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+
+# the first version that has the verb
+_SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+
+def check_version(version: str, verb: str) -> None:
+    """Raises CniError 1 if the version isn't served, or doesn't have the verb."""
+    if version not in SUPPORTED_VERSIONS:
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            f"cniVersion {version!r} is not supported",
+            f"supported: {', '.join(SUPPORTED_VERSIONS)}",
+        )
+    since = _SINCE.get(verb, SUPPORTED_VERSIONS[0])
+    if SUPPORTED_VERSIONS.index(version) < SUPPORTED_VERSIONS.index(since):
+        raise CniError(INCOMPATIBLE_VERSION, f"cniVersion {version} has no {verb}, it came with {since}")
+
+
+def shape(
+    version: str, interfaces: "list[Any]", ips: "list[Any]", routes: "list[Any]", dns: object
+) -> "dict[str, Any]":
+    """The result as `version` writes it. The parts are given in the 1.1.0 shape."""
+    if version in ("0.1.0", "0.2.0"):
+        return _shape_0_2(version, ips, routes, dns)
+    result: dict[str, Any] = {"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes, "dns": dns}
+    if version != "1.1.0":
+        result["interfaces"] = [
+            {key: one[key] for key in ("name", "mac", "sandbox") if key in one} for one in interfaces
+        ]
+        result["routes"] = [{key: one[key] for key in ("dst", "gw") if key in one} for one in routes]
+    if version.startswith("0."):
+        result["ips"] = [{"version": _family(one["address"]), **one} for one in ips]
+    return result
+
+
+def _shape_0_2(version: str, ips: "list[Any]", routes: "list[Any]", dns: object) -> "dict[str, Any]":
+    result: dict[str, Any] = {"cniVersion": version}
+    for one in ips:
+        family = _family(one["address"])
+        part = {"ip": one["address"], "routes": [r for r in routes if _family(r["dst"]) == family]}
+        if one.get("gateway"):
+            part["gateway"] = one["gateway"]
+        result.setdefault(f"ip{family}", part)
+    result["dns"] = dns
+    return result
+
+
+def _family(address: str) -> str:
+    return "6" if ":" in address else "4"
