@@ -14,8 +14,14 @@ class Finished:
         self.stderr = stderr
 
 
-def run(argv: list[str], stdin: str = "", timeout: float = 30.0, check: bool = True) -> Finished:
-    """Run `argv` (never through a shell) for at most `timeout` seconds.
+def run(
+    argv: list[str],
+    stdin: str = "",
+    timeout: float = 30.0,
+    check: bool = True,
+    environment: dict[str, str] | None = None,
+) -> Finished:
+    """Run `argv` (never through a shell) for at most `timeout` seconds, with `environment` in place of our own.
 
     Raises Problem if the program is missing, is still running at the bound, or (with `check`) exits non-zero.
     """
@@ -23,7 +29,14 @@ def run(argv: list[str], stdin: str = "", timeout: float = 30.0, check: bool = T
 
     try:
         done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, errors="replace"
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            errors="replace",
+            env=environment,
         )
     except FileNotFoundError:
         raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None

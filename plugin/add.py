@@ -1,0 +1,250 @@
+"""ADD: a pod's interface with its address and routes, whole or not at all. Spec 1.1.0, section 2."""
+
+import errno
+import time
+from posix import close, urandom
+
+from cnictl_plugin.environment import Call
+
+from cnictl.core import attachments, jsontext, liveness, masquerade, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.bridge import BridgeMade, ensure_bridge, remove_if_empty
+from cnictl.core.cidr import Cidr, format_address
+from cnictl.core.conf import NetConf
+from cnictl.core.detach import detach, detach_stale
+from cnictl.core.digest import host_veth_name
+from cnictl.core.errors import (
+    ADDRESS_CONFLICT,
+    INTERFACE_EXISTS,
+    INVALID_ENVIRONMENT,
+    KERNEL_REFUSED,
+    TRY_AGAIN,
+    CniError,
+)
+from cnictl.core.leases import Exhausted, Store
+from cnictl.core.netns import Netns
+from cnictl.core.result import shape
+from cnictl.core.rtnetlink import Netlink, NetlinkError, format_mac
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ALIAS_LIMIT = 255
+"""Bytes the kernel takes for a link's alias; longer is ERANGE."""
+
+_OPERSTATE_UP = 6
+_FORWARDING_WAIT = 1.0
+"""Seconds to wait for the bridge port to forward: normally well under a millisecond."""
+
+
+def add(call: Call, conf: NetConf, publish: "Callable[[str], None]") -> str:
+    """Attach the container; its result goes out through `publish`. Returns the address, for the log.
+
+    Raises CniError; then everything this call made is undone.
+    """
+    netns = Netns(call.netns)
+    if netns.ours:
+        raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns!r}: it is the host's own namespace")
+    if call.wanted and not conf.pool.holds(call.wanted):
+        raise CniError(
+            ADDRESS_CONFLICT,
+            f"CNI_ARGS IP {format_address(call.wanted)}: not an address of {conf.pool.subnet} for pods",
+        )
+    with Netlink() as host:
+        _refuse_second(host, call, conf)
+        bridge = ensure_bridge(host, conf.bridge, conf.gateway, conf.mtu, owner=f"cnictl:{conf.name}")
+        held: list[int] = []
+        try:
+            _ensure_masquerade(conf)
+            record = _intend(call, conf, netns)
+            packed = _lease(host, call, conf, record, held)
+            result = _attach(host, call, conf, netns, bridge, record, packed)
+            attachments.mark_complete(held[0])
+            publish(jsontext.dumps(result))
+        except BaseException:
+            if held:
+                detach(host, conf.name, call.container, call.ifname, conf.data_dir, held=held.pop())
+            if bridge.made:
+                remove_if_empty(host, conf.bridge)
+            raise
+        close(held[0])
+        return format_address(packed)
+
+
+def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
+    """One attachment a container and interface; what an ADD that died left behind is cleared away first."""
+    name = host_veth_name(conf.name, call.container, call.ifname)
+    record = attachments.read(conf.name, call.container, call.ifname)
+    if record is not None:
+        verdict = liveness.judge(record, host)
+        if verdict.state == liveness.STALE:
+            detach(host, conf.name, call.container, call.ifname, conf.data_dir)
+            return
+        if verdict.state == liveness.IN_FLIGHT:
+            raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another call is at work on it")
+        where = " ".join(filter(None, (record.host_veth, *record.addresses)))
+        raise CniError(
+            INTERFACE_EXISTS,
+            f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
+            "the runtime has to DEL this attachment before it may ADD it again",
+        )
+    if rtnetlink.get_link(host, name) is not None:
+        raise CniError(
+            INTERFACE_EXISTS,
+            f"host veth {name} of {call.container} {call.ifname} exists already, without a record",
+            "the runtime has to DEL this attachment before it may ADD it again",
+        )
+
+
+def _ensure_masquerade(conf: NetConf) -> None:
+    """The node's rule set as `cnictl nat enable` makes it; reloaded where something flushed it."""
+    if conf.masquerade:
+        wanted = masquerade.Masquerade(conf.name, conf.pool.subnet, conf.network)
+        if not masquerade.stands(wanted, conf.backend):
+            masquerade.load(wanted, conf.backend)
+
+
+def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
+    record = Record(conf.name, call.container, call.ifname)
+    record.bridge = conf.bridge
+    record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
+    record.mac = format_mac(call.mac or _random_mac())
+    record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
+    record.pod_namespace = call.args.get("K8S_POD_NAMESPACE", "")
+    record.pod_name = call.args.get("K8S_POD_NAME", "")
+    record.pod_uid = call.args.get("K8S_POD_UID", "")
+    record.boot_id = liveness.boot_id()
+    record.created = time.time()
+    record.data_dir = conf.data_dir
+    return record
+
+
+def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[int]) -> bytes:
+    """Lease an address; a full subnet first takes back what is proven stale. `held` gets the record's descriptor."""
+
+    def before(address: str) -> None:
+        record.addresses = [address]
+        try:
+            held.append(record.write())
+        except FileExistsError:
+            raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another ADD is at work on it") from None
+
+    store = Store(conf.name, conf.data_dir)
+    try:
+        return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
+    except Exhausted:
+        if not detach_stale(host, conf.name, conf.data_dir):
+            raise
+        return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
+
+
+def _attach(
+    host: Netlink, call: Call, conf: NetConf, netns: Netns, bridge: BridgeMade, record: Record, packed: bytes
+) -> "dict[str, Any]":
+    mtu = conf.mtu or bridge.mtu
+    host_mac = _random_mac()
+    alias = f"cnictl:{conf.name}/{record.pod or call.container}".encode()[:ALIAS_LIMIT].decode("utf-8", "ignore")
+    pair = (record.host_veth, host_mac, alias, call.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor, mtu)
+    try:
+        _make_pair(host, bridge.index, pair, conf.hairpin)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise _pair_refused(error, call) from None
+        # another ADD made the bridge, failed and took it away again
+        bridge = ensure_bridge(host, conf.bridge, conf.gateway, conf.mtu, owner=f"cnictl:{conf.name}")
+        _make_pair(host, bridge.index, pair, conf.hairpin)
+    address = Cidr(packed, conf.pool.subnet.prefix)
+    routes = list(conf.routes)
+    if conf.default_route:
+        routes.append((Cidr(bytes(len(packed)), 0), conf.pool.gateway))
+    netns.enter()
+    with Netlink() as pod:
+        made = _configure(pod, call.ifname, address, routes)
+    _await_forwarding(host, record.host_veth)
+    return _result(call, conf, bridge, record, format_mac(host_mac), mtu, address, made)
+
+
+def _make_pair(
+    host: Netlink, bridge_index: int, pair: tuple[str, bytes, str, str, bytes, int, int], hairpin: bool
+) -> None:
+    host_name, host_mac, alias, ifname, pod_mac, descriptor, mtu = pair
+    host.call(rtnetlink.add_veth_pair(host_name, host_mac, bridge_index, alias, ifname, pod_mac, descriptor, mtu))
+    if hairpin:
+        host.call(rtnetlink.set_hairpin(host_name))
+
+
+def _pair_refused(error: NetlinkError, call: Call) -> CniError:
+    if error.errno == errno.EEXIST:
+        return CniError(
+            INTERFACE_EXISTS,
+            f"CNI_IFNAME {call.ifname!r}: the container has an interface of that name already",
+            "the runtime has to choose another name or DEL the interface first",
+        )
+    return CniError(KERNEL_REFUSED, f"veth pair for {call.ifname}: {error.strerror}")
+
+
+def _configure(pod: Netlink, ifname: str, address: Cidr, routes: list[tuple[Cidr, bytes]]) -> list[tuple[Cidr, bytes]]:
+    """Bring the pod's end up with its address and routes; returns the routes that were made.
+
+    A default route through another of the pod's interfaces stays as it is.
+    """
+    link = rtnetlink.get_link(pod, ifname)
+    if link is None:
+        raise CniError(KERNEL_REFUSED, f"{ifname} vanished from the container while it was set up")
+    messages = [rtnetlink.set_up(link.index), rtnetlink.add_address(link.index, address.packed, address.prefix)]
+    for destination, gateway in routes:
+        to = destination.packed if destination.prefix else None
+        messages.append(rtnetlink.add_route(link.index, to, destination.prefix, gateway))
+    try:
+        pod.call(*messages)
+    except NetlinkError as error:
+        route = routes[error.position - 2] if error.position >= 2 else None
+        is_default = route is not None and route[0].prefix == 0
+        if is_default and error.errno == errno.EEXIST and error.position == len(messages) - 1:
+            return routes[:-1]
+        what = f"route to {route[0]}" if route else f"address {address}"
+        raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}") from None
+    return routes
+
+
+def _await_forwarding(host: Netlink, name: str) -> None:
+    """Return once the bridge forwards for the port: what the pod sends before is lost."""
+    deadline = time.monotonic() + _FORWARDING_WAIT
+    while time.monotonic() < deadline:
+        link = rtnetlink.get_link(host, name)
+        if link is None or link.operstate == _OPERSTATE_UP:
+            return
+        time.sleep(0.0002)
+
+
+def _result(
+    call: Call,
+    conf: NetConf,
+    bridge: BridgeMade,
+    record: Record,
+    host_mac: str,
+    mtu: int,
+    address: Cidr,
+    routes: list[tuple[Cidr, bytes]],
+) -> "dict[str, Any]":
+    previous = conf.prev_result or {}
+    interfaces = list(previous.get("interfaces") or [])
+    first = len(interfaces)
+    interfaces += [
+        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
+        {"name": record.host_veth, "mac": host_mac, "mtu": mtu},
+        {"name": call.ifname, "mac": record.mac, "mtu": mtu, "sandbox": call.netns},
+    ]
+    ips = list(previous.get("ips") or [])
+    ips.append({"address": str(address), "gateway": format_address(conf.pool.gateway), "interface": first + 2})
+    listed = list(previous.get("routes") or [])
+    listed += [{"dst": str(destination), "gw": format_address(gateway)} for destination, gateway in routes]
+    return shape(conf.cni_version, interfaces, ips, listed, conf.dns or previous.get("dns") or {})
+
+
+def _random_mac() -> bytes:
+    """Locally administered, unicast (IEEE 802)."""
+    raw = urandom(6)
+    return bytes((raw[0] & 0xFC | 0x02,)) + raw[1:]

@@ -1,0 +1,97 @@
+"""What the runtime says in the environment: spec 1.1.0, section 2 "Parameters"."""
+
+from posix import environ
+
+from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.conf import NAME_CHARACTERS, interface_name_fault
+from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
+from cnictl.core.rtnetlink import parse_mac
+
+VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+
+_ATTACHMENT_VERBS = ("ADD", "DEL", "CHECK")
+_NETNS_VERBS = ("ADD", "CHECK")
+
+
+class Call:
+    """One call of the plugin: the verb and whom it is about."""
+
+    __slots__ = ("args", "container", "ifname", "mac", "netns", "verb", "wanted")
+
+    def __init__(self) -> None:
+        self.verb = ""
+        self.container = ""
+        self.netns = ""
+        self.ifname = ""
+        self.args: dict[str, str] = {}
+        self.wanted = b""
+        """The address that CNI_ARGS' IP asks for."""
+        self.mac = b""
+        """The pod's MAC that CNI_ARGS' MAC asks for."""
+
+    @property
+    def pod(self) -> str:
+        """`NAMESPACE/NAME` as far as the runtime told."""
+        return "/".join(filter(None, (self.args.get("K8S_POD_NAMESPACE"), self.args.get("K8S_POD_NAME"))))
+
+
+def read_environment() -> Call:
+    """The call the environment describes. Raises CniError 4 naming every variable that is wrong."""
+    call = Call()
+    call.verb = _variable("CNI_COMMAND")
+    if call.verb not in VERBS:
+        shown = f"{call.verb!r} is none of {', '.join(VERBS)}" if call.verb else "missing"
+        raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND: {shown}", "a container runtime sets it: spec section 2")
+    if call.verb not in _ATTACHMENT_VERBS:
+        return call
+    faults = []
+    call.container = _variable("CNI_CONTAINERID")
+    fault = _container_fault(call.container)
+    if fault:
+        faults.append(f"CNI_CONTAINERID {fault}")
+    call.ifname = _variable("CNI_IFNAME")
+    fault = interface_name_fault(call.ifname)
+    if fault:
+        faults.append(f"CNI_IFNAME {fault}")
+    call.netns = _variable("CNI_NETNS")
+    if call.verb in _NETNS_VERBS and not call.netns:
+        faults.append("CNI_NETNS is empty")
+    faults += _read_args(call)
+    if faults:
+        raise CniError(INVALID_ENVIRONMENT, "; ".join(faults))
+    return call
+
+
+def _variable(name: str) -> str:
+    return environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def _container_fault(container: str) -> str:
+    if not container:
+        return "is empty"
+    if len(container) > 230:
+        return "has over 230 characters, too long for a file name"
+    if container[0] in "_.-" or not NAME_CHARACTERS.issuperset(container):
+        return "has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
+    return ""
+
+
+def _read_args(call: Call) -> list[str]:
+    """CNI_ARGS. Keys nobody here knows are other plugins' business, with IgnoreUnknown or without."""
+    faults = []
+    for pair in filter(None, _variable("CNI_ARGS").split(";")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            faults.append(f"CNI_ARGS has {pair[:40]!r}, which is no KEY=VALUE")
+        call.args[key] = value
+    if call.args.get("IP"):
+        try:
+            call.wanted = parse_address(call.args["IP"].partition("/")[0], "CNI_ARGS IP")
+        except AddressError as error:
+            faults.append(str(error))
+    if call.args.get("MAC"):
+        try:
+            call.mac = parse_mac(call.args["MAC"])
+        except ValueError as error:
+            faults.append(f"CNI_ARGS MAC {error}")
+    return faults

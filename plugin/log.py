@@ -1,0 +1,48 @@
+"""One line a call in the plugin's log. A log that can't be written never fails the call."""
+
+import time
+from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, close, fchmod, fstat, write
+from posix import open as open_descriptor
+
+from cnictl_plugin.environment import Call
+
+from cnictl.core.durable import make_folder
+
+
+def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:
+    """Append `TIME LEVEL VERB OUTCOME DURATION container= ifname= pod= address=` (UTC; milliseconds)."""
+    if level == "off" or (level == "error" and not failed):
+        return
+    parts = [
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "error" if failed else "info",
+        call.verb,
+        f"{milliseconds:.1f}ms",
+        f"container={call.container or '-'}",
+        f"ifname={call.ifname or '-'}",
+        f"pod={call.pod or '-'}",
+        f"address={address or '-'}",
+    ]
+    if level == "debug":
+        parts += [f"netns={call.netns or '-'}", f"args={call.args}"]
+    parts.append(f"outcome={outcome}")
+    line = " ".join(parts).replace("\n", " ") + "\n"
+    try:
+        _append(path, line.encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
+
+
+def _append(path: str, line: bytes) -> None:
+    flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC
+    try:
+        descriptor = open_descriptor(path, flags, 0o640)
+    except FileNotFoundError:
+        make_folder(path.rpartition("/")[0], 0o750)
+        descriptor = open_descriptor(path, flags, 0o640)
+    try:
+        if not fstat(descriptor).st_size:
+            fchmod(descriptor, 0o640)  # whatever the runtime's umask left
+        write(descriptor, line)
+    finally:
+        close(descriptor)

@@ -1,0 +1,134 @@
+"""The entry point: environment and configuration in, one JSON document out, one line in the log.
+
+What this file and those below it import is a pod's start-up time: C modules of the interpreter and `cnictl.core`.
+"""
+
+import time
+from posix import _exit, write
+
+from cnictl_plugin.environment import Call, read_environment
+from cnictl_plugin.log import log_call
+
+from cnictl.core import durable, jsontext
+from cnictl.core.conf import NetConf, parse_conf
+from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
+from cnictl.core.result import SUPPORTED_VERSIONS, check_version
+from cnictl.core.rtnetlink import NetlinkError
+
+INTERNAL = 199
+"""Our own code for a fault of the plugin's."""
+
+_started = time.monotonic()
+
+
+def main() -> None:
+    """Serve the call and end the process: 0 done, 1 failed with the error on stdout."""
+    call, conf, version = Call(), None, SUPPORTED_VERSIONS[-1]
+    address = ""
+    failure = None
+    try:
+        call = read_environment()
+        document = _read_stdin()
+        version = _version(document)
+        if call.verb == "VERSION":
+            _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
+        else:
+            check_version(version, call.verb)
+            conf = parse_conf(document)
+            address = _serve(call, conf)
+    except CniError as error:
+        failure = error
+    except NetlinkError as error:
+        failure = CniError(KERNEL_REFUSED, f"the kernel refused {call.verb}: {error.strerror}")
+    except OSError as error:
+        failure = CniError(IO_FAILURE, f"{error.filename or call.verb}: {error.strerror}")
+    except Exception as error:
+        failure = CniError(INTERNAL, f"a fault of cnictl-bridge: {type(error).__name__}: {error}", _place(error))
+    if failure is not None:
+        _report(failure, version)
+    if call.verb != "VERSION":
+        log_call(
+            conf.log_file if conf else PLUGIN_LOG,
+            conf.log_level if conf else "info",
+            call,
+            f"{failure.code}: {failure.msg}" if failure else "ok",
+            failure is not None,
+            (time.monotonic() - _started) * 1000,
+            address,
+        )
+    _exit(0 if failure is None else 1)  # 1 ms less than a normal end: nothing here needs the interpreter's finalizers
+
+
+def _serve(call: Call, conf: NetConf) -> str:
+    """Run the verb; returns the address it was about, for the log."""
+    with Locked(NODE_LOCK, shared=True):
+        if call.verb == "ADD":
+            from cnictl_plugin.add import add
+
+            return add(call, conf, _write_stdout)
+        if call.verb == "DEL":
+            from cnictl_plugin.delete import delete
+
+            return delete(call, conf)
+        if call.verb == "CHECK":
+            from cnictl_plugin.check import check
+
+            return check(call, conf)
+        if call.verb == "GC":
+            from cnictl_plugin.collect import collect
+
+            collect(conf)
+        else:
+            from cnictl_plugin.status import status
+
+            status(conf)
+    return ""
+
+
+def _read_stdin() -> "dict[str, object]":
+    try:
+        raw = durable.contents_of(0)
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't read the network configuration from stdin: {error.strerror}") from None
+    try:
+        document = jsontext.loads(raw)
+    except jsontext.JsonError as error:
+        raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+    return document
+
+
+def _version(document: "dict[str, object]") -> str:
+    version = document.get("cniVersion")
+    if version is None:
+        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0
+    if not isinstance(version, str):
+        raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
+    return version
+
+
+def _write_stdout(text: str) -> None:
+    data = text.encode()
+    while data:
+        data = data[write(1, data) :]
+
+
+def _report(failure: CniError, version: str) -> None:
+    document = {"cniVersion": version, "code": failure.code, "msg": failure.msg}
+    if failure.details:
+        document["details"] = failure.details
+    try:
+        _write_stdout(jsontext.dumps(document) + "\n")
+    except OSError:
+        return  # nobody reads: the exit status still says it
+
+
+def _place(error: BaseException) -> str:
+    """Where in the code a fault arose, for a bug report."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
