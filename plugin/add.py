@@ -4,8 +4,6 @@ import errno
 import time
 from posix import close, urandom
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core import attachments, jsontext, liveness, masquerade, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, remove_if_empty
@@ -25,6 +23,8 @@ from cnictl.core.leases import Exhausted, Store
 from cnictl.core.netns import Netns
 from cnictl.core.result import shape
 from cnictl.core.rtnetlink import Netlink, NetlinkError, format_mac
+
+from .environment import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 """CHECK: an attachment compared with what its ADD promised. Spec 1.1.0, section 2."""
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core import attachments, masquerade, rtnetlink
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.core.conf import NetConf
@@ -10,6 +8,8 @@ from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, 
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.rtnetlink import AF_INET, Link, Netlink
+
+from .environment import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core import rtnetlink
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
 from cnictl.core.netns import Netns
 from cnictl.core.rtnetlink import Netlink
+
+from .environment import Call
 
 
 def delete(call: Call, conf: NetConf) -> str:

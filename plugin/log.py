@@ -4,9 +4,9 @@ import time
 from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, close, fchmod, fstat, write
 from posix import open as open_descriptor
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core.durable import make_folder
+
+from .environment import Call
 
 
 def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:

@@ -6,9 +6,6 @@ What this file and those below it import is a pod's start-up time: C modules of 
 import time
 from posix import _exit, write
 
-from cnictl_plugin.environment import Call, read_environment
-from cnictl_plugin.log import log_call
-
 from cnictl.core import durable, jsontext
 from cnictl.core.conf import NetConf, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
@@ -16,6 +13,9 @@ from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
 from cnictl.core.result import SUPPORTED_VERSIONS, check_version
 from cnictl.core.rtnetlink import NetlinkError
+
+from .environment import Call, read_environment
+from .log import log_call
 
 INTERNAL = 199
 """Our own code for a fault of the plugin's."""
@@ -65,23 +65,23 @@ def _serve(call: Call, conf: NetConf) -> str:
     """Run the verb; returns the address it was about, for the log."""
     with Locked(NODE_LOCK, shared=True):
         if call.verb == "ADD":
-            from cnictl_plugin.add import add
+            from .add import add
 
             return add(call, conf, _write_stdout)
         if call.verb == "DEL":
-            from cnictl_plugin.delete import delete
+            from .delete import delete
 
             return delete(call, conf)
         if call.verb == "CHECK":
-            from cnictl_plugin.check import check
+            from .check import check
 
             return check(call, conf)
         if call.verb == "GC":
-            from cnictl_plugin.collect import collect
+            from .collect import collect
 
             collect(conf)
         else:
-            from cnictl_plugin.status import status
+            from .status import status
 
             status(conf)
     return ""
