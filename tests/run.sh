@@ -1,0 +1,31 @@
+#!/bin/sh
+# The whole test suite: linters, types, then every test; as root also the kernel tests once more as an ordinary user,
+# from a fresh copy of the checkout, with the README's first command before them.
+set -eu
+cd "$(dirname "$0")/.."
+sh tests/setup.sh --tests
+PATH="$PATH:/usr/sbin:/sbin"
+export PATH
+
+echo "== ruff, mypy"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+
+echo "== tests as $(id -un)"
+.venv/bin/python -m pytest -q tests
+
+[ "$(id -u)" = 0 ] || exit 0
+
+echo "== the README's first command and the kernel tests as an ordinary user"
+copy="$(mktemp -d)"
+trap 'rm -rf "$copy"' EXIT
+git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - | tar -C "$copy" -xf -
+chown -R nobody:nogroup "$copy"
+chmod 755 "$copy"
+as_user() {
+    (cd "$copy" && env HOME="$copy" PYTHONDONTWRITEBYTECODE=1 \
+        setpriv --reuid nobody --regid nogroup --clear-groups "$@" </dev/null)
+}
+as_user sh -c 'sh tests/setup.sh && .venv/bin/cnictl lab demo'
+as_user sh -c 'sh tests/setup.sh --tests && .venv/bin/python -m pytest -q -p no:cacheprovider tests/unit tests/kernel'
