@@ -1,0 +1,76 @@
+"""containerd on a throw-away machine, with its CRI."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import image
+from .cri import Cri
+from .machine import Machine, wait_for
+
+CONFIG = "/etc/containerd/config.toml"
+SOCKET = "/run/containerd/containerd.sock"
+LOG = "/var/log/containerd.log"
+
+# Debian's own /etc/containerd/config.toml, and what an unprivileged machine without a registry needs besides.
+_CONFIG = """\
+version = 2
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    sandbox_image = "{image}"
+    restrict_oom_score_adj = true
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "{bin_dir}"
+      conf_dir = "/etc/cni/net.d"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+  [plugins."io.containerd.internal.v1.opt"]
+    path = "/var/lib/containerd/opt"
+"""
+
+
+def write_config(machine: Machine, bin_dir: str) -> None:
+    """Write containerd's configuration, its CNI plugins in `bin_dir`; init-node reads it there."""
+    machine.write(CONFIG, _CONFIG.format(image=image.NAME, bin_dir=bin_dir))
+
+
+class Containerd:
+    """The daemon: it can be killed and started again while its pods go on."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon and wait until its CRI answers."""
+        with self.machine.path(LOG).open("ab") as log:
+            self._daemon = self.machine.start("containerd", log=log)
+        wait_for(self.machine.path(SOCKET).exists, "containerd's socket")
+        self.cri = Cri(str(self.machine.path(SOCKET)), self.machine.cgroup)
+        self.cri.wait_until_ready()
+
+    def kill(self) -> None:
+        """Kill the daemon with SIGKILL, as the kernel does when memory is short; its socket file stays."""
+        self.cri.close()
+        pid = self.machine.run("pidof", "containerd").strip()
+        self.machine.run("kill", "-9", pid)
+        self._daemon.wait(10)
+        self.machine.path(SOCKET).unlink()
+
+
+@contextmanager
+def running(machine: Machine) -> Iterator[Containerd]:
+    """containerd running on a machine that `write_config` has prepared, with the test image."""
+    image.place_archive(machine)
+    daemon = Containerd(machine)
+    try:
+        machine.run("ctr", "-n", "k8s.io", "images", "import", image.ARCHIVE)
+        yield daemon
+    finally:
+        daemon.kill()

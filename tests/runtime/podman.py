@@ -1,0 +1,58 @@
+"""podman on its CNI backend, on a throw-away machine."""
+
+import json
+
+from . import image
+from .machine import Machine
+
+# Both ulimits, or podman asks for more than a process may have; crun refuses the hybrid cgroup tree.
+_CONTAINERS_CONF = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+
+[network]
+network_backend = "cni"
+"""
+_STORAGE_CONF = """\
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+"""
+
+
+class Podman:
+    """The command on one machine. Where it looks for plugins and networks is left at its defaults."""
+
+    def __init__(self, machine: Machine, network: str) -> None:
+        self.machine = machine
+        self.network = network
+        machine.write("/etc/containers/containers.conf", _CONTAINERS_CONF)
+        machine.write("/etc/containers/storage.conf", _STORAGE_CONF)
+        image.place_rootfs(machine)
+
+    def __call__(self, *argv: str) -> str:
+        """What `podman …` wrote. Raises Failed with all it said if it failed."""
+        return self.machine.run("podman", *argv)
+
+    def run(self, name: str, *command: str, options: tuple[str, ...] = ()) -> str:
+        """Start a container in the background; the address that `podman inspect` shows for it."""
+        placed = ("--network", self.network, "--cgroup-parent", self.machine.cgroup, "--cap-add", "NET_RAW")
+        self("run", "--detach", "--name", name, *placed, *options, "--rootfs", image.ROOTFS, *command)
+        return self.address(name)
+
+    def address(self, name: str) -> str:
+        """The container's address as `podman inspect` shows it; empty while it has none."""
+        (container,) = json.loads(self("inspect", name))
+        address = container["NetworkSettings"]["Networks"][self.network]["IPAddress"]
+        assert isinstance(address, str)
+        return address
+
+    def exec(self, name: str, *command: str) -> str:
+        """What a command in the container wrote."""
+        return self("exec", name, *command)
