@@ -1,0 +1,61 @@
+"""Folders made on the way to a file of ours, remembered so that a reset takes them away again, if they are empty.
+
+A runtime that watches its conf folder goes blind for good when that is removed, so those stay where one runs.
+"""
+
+import json
+import os
+
+from cnictl.core import durable
+from cnictl.core.paths import STATE_DIR
+
+RECORD = f"{STATE_DIR}/folders.json"
+
+
+def make(path: str, mode: int = 0o755) -> None:
+    """Make `path` and what is missing above it, and remember which of them that made."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    if not missing:
+        return
+    for folder in reversed(missing):
+        os.mkdir(folder, mode)
+    _remember([*_remembered(), *missing])
+
+
+def unmake(path: str) -> None:
+    """Remove `path` and those above it, as far as `make` made them and they are empty."""
+    remembered = _remembered()
+    while path in remembered:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return  # something else lives there by now
+        remembered.remove(path)
+        _remember(remembered)
+        path = os.path.dirname(path)
+
+
+def _remembered() -> list[str]:
+    try:
+        found = json.loads(durable.contents(RECORD))
+    except FileNotFoundError:
+        return []
+    return [str(path) for path in found]
+
+
+def _remember(paths: list[str]) -> None:
+    if paths:
+        durable.make_folder(STATE_DIR)
+        durable.replace(RECORD, json.dumps(sorted(set(paths))).encode() + b"\n", 0o600)
+        return
+    if os.path.exists(RECORD):
+        os.unlink(RECORD)
+    try:
+        os.rmdir(STATE_DIR)
+    except OSError:
+        return  # attachment records or the journal live there too

@@ -1,0 +1,237 @@
+"""One version of the plugin on disk: its code copied whole, with bytecode, a manifest and its launcher.
+
+A version's folder never changes once it has its name: other content of the same version gets a name of its own
+(`0.1.0+1a2b3c4d`), for a call may be importing from the old one at that moment.
+"""
+
+import ctypes
+import hashlib
+import importlib.resources
+import json
+import os
+import shlex
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cnictl
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.node import interpreters
+from cnictl.node.interpreters import Interpreter
+
+PLUGIN = "cnictl-bridge"
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+NOT_STARTED = 110
+"""CNI error code: the plugin could not be started at all. Ours, from 100 on (spec 1.1.0 section 5)."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+_COMPILE = """
+import importlib.machinery, py_compile, sys
+source, final = sys.argv[1:]
+for name in sys.stdin.read().split("\\0"):
+    py_compile.compile(
+        f"{source}/{name}", dfile=f"{final}/{name}", doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+"""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A version of the plugin in a library folder."""
+
+    folder: str
+    """`/usr/local/lib/cnictl/0.1.0`"""
+    digest: str
+    """Of its sources as they are now; empty if a file is missing, changed or without bytecode."""
+    interpreter: str
+    """The one recorded in its launcher."""
+    fault: str
+    """What is wrong with it; empty if nothing."""
+
+    @property
+    def version(self) -> str:
+        """The folder's name."""
+        return os.path.basename(self.folder)
+
+    @property
+    def launcher(self) -> str:
+        """The version's own copy of its launcher."""
+        return f"{self.folder}/{PLUGIN}"
+
+
+def sources() -> dict[str, bytes]:
+    """The plugin's code by path in the library: `cnictl/__init__.py`, `cnictl/core`, `cnictl_plugin`."""
+    found = {}
+    for package in ("cnictl", "cnictl.core", "cnictl_plugin"):
+        for entry in importlib.resources.files(package).iterdir():
+            if entry.name.endswith(".py") and (package != "cnictl" or entry.name == "__init__.py"):
+                found[f"{package.replace('.', '/')}/{entry.name}"] = entry.read_bytes()
+    return found
+
+
+def digest_of(code: dict[str, bytes]) -> str:
+    """One digest over names and contents, that tells two builds of the same version apart."""
+    whole = hashlib.sha256()
+    for name in sorted(code):
+        whole.update(f"{name}\0{len(code[name])}\0".encode())
+        whole.update(code[name])
+    return whole.hexdigest()
+
+
+def name_for(lib_dir: str, digest: str) -> str:
+    """The folder name for this cnictl's code: its version, or with a digest's start where other code has that name."""
+    taken = _manifest(f"{lib_dir}/{cnictl.__version__}")
+    if os.path.lexists(f"{lib_dir}/{cnictl.__version__}") and taken.get("digest") != digest:
+        return f"{cnictl.__version__}+{digest[:8]}"
+    return cnictl.__version__
+
+
+def versions(lib_dir: str) -> list[str]:
+    """Names of the versions in a library folder, oldest first."""
+    try:
+        names = os.listdir(lib_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    dated = [(str(_manifest(f"{lib_dir}/{name}").get("installed", "")), name) for name in names]
+    return [name for installed, name in sorted(dated) if installed]
+
+
+def examine(folder: str) -> Library:
+    """Look at a version: are all its files there, unchanged and compiled, and does its interpreter exist."""
+    manifest = _manifest(folder)
+    interpreter = str(manifest.get("interpreter", ""))
+    if not manifest:
+        return Library(folder, "", interpreter, f"{folder}/{MANIFEST} is missing or unreadable")
+    code = {}
+    for name in manifest.get("files", []):
+        try:
+            code[name] = durable.contents(f"{folder}/{name}")
+        except OSError as error:
+            return Library(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
+        for tag in manifest.get("bytecode", []):
+            if not os.path.exists(f"{folder}/{_bytecode(name, tag)}"):
+                return Library(folder, "", interpreter, f"{folder}/{name} has no bytecode for {tag}")
+    if digest_of(code) != manifest.get("digest"):
+        return Library(folder, "", interpreter, f"{folder}: its files are not those that were installed")
+    if not os.access(f"{folder}/{PLUGIN}", os.X_OK):
+        return Library(folder, "", interpreter, f"{folder}/{PLUGIN} is missing")
+    gone = "" if os.access(interpreter, os.X_OK) else f"interpreter {interpreter} is gone"
+    return Library(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
+
+
+def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> Library:
+    """Put a version on disk under its final name, in one step, whatever had that name before.
+
+    Raises Problem if the code doesn't compile.
+    """
+    folder = f"{lib_dir}/{name}"
+    new = f"{lib_dir}/.new-{os.getpid()}"
+    second = interpreters.fallback()
+    compiled_for = {one.cache_tag: one for one in (second, interpreter) if one is not None}
+    try:
+        for path, content in code.items():
+            _write(f"{new}/{path}", content, 0o644)
+        _write(f"{new}/{PLUGIN}", launcher_text(folder, interpreter.path, second).encode(), 0o755)
+        for one in compiled_for.values():
+            run([one.path, "-IS", "-c", _COMPILE, new, folder], "\0".join(code), timeout=60)
+        manifest = {
+            "format": FORMAT,
+            "version": cnictl.__version__,
+            "digest": digest_of(code),
+            "interpreter": interpreter.path,
+            "bytecode": sorted(compiled_for),
+            "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "files": sorted(code),
+        }
+        _write(f"{new}/{MANIFEST}", json.dumps(manifest, indent=1).encode() + b"\n", 0o644)
+        for parent, _, _ in os.walk(new):
+            os.chmod(parent, 0o755)  # whatever the operator's umask
+        _sync(new)
+        if os.path.lexists(folder):
+            _exchange(new, folder)
+        else:
+            os.rename(new, folder)
+        _sync(lib_dir)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return examine(folder)
+
+
+def remove(lib_dir: str, name: str) -> None:
+    """Delete a version: first its name, so that no half of it is ever found."""
+    aside = f"{lib_dir}/.old-{os.getpid()}"
+    try:
+        os.rename(f"{lib_dir}/{name}", aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside)
+
+
+def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:
+    """The launcher of the version in `folder`. A system interpreter installed later may serve as second choice too."""
+    other = interpreters.SYSTEM if second is not None or not os.path.exists(interpreters.SYSTEM) else ""
+    program = f"import sys; sys.path.insert(0, {folder!r}); from cnictl_plugin.main import main; main()"
+    tried = " and ".join(dict.fromkeys(path for path in (interpreter, other) if path))
+    no_python = f"cnictl-bridge cannot start: no interpreter, {tried} missing"
+    no_library = f"cnictl-bridge cannot start: its code in {folder} is gone"
+    text = (importlib.resources.files("cnictl_plugin") / "launcher.sh").read_text(encoding="utf-8")
+    for mark, value in (
+        ("@LIBRARY@", folder),
+        ("@PYTHON@", interpreter),
+        ("@FALLBACK@", other),
+        ("@NO_PYTHON@", _error(no_python)),
+        ("@NO_LIBRARY@", _error(no_library)),
+        ("@PROGRAM@", program),
+    ):
+        text = text.replace(mark, shlex.quote(value))
+    return text
+
+
+def _error(message: str) -> str:
+    document = {"cniVersion": "1.0.0", "code": NOT_STARTED, "msg": message, "details": "run: cnictl plugin install"}
+    return json.dumps(document)
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    try:
+        found = json.loads(durable.contents(f"{folder}/{MANIFEST}"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+
+
+def _bytecode(name: str, tag: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/__pycache__/{file.removesuffix('.py')}.{tag}.pyc"
+
+
+def _write(path: str, content: bytes, mode: int) -> None:
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    with open(path, "xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+
+
+def _sync(folder: str) -> None:
+    """All of a file system to disk in one go: a version has some eighty files (syncfs(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            raise Problem(f"{folder}: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: str, other: str) -> None:
+    """Swap two names in one step, so that a call that starts meanwhile finds either whole (renameat2(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        raise Problem(f"{other}: can't be replaced: {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,151 @@
+"""What keeps a node right over time: the systemd unit that applies node.toml at boot, and the log's rotation."""
+
+import importlib.resources
+import os
+import shutil
+import sys
+
+from cnictl.core import durable
+from cnictl.core.paths import UNIT_DIR
+from cnictl.core.process import run
+from cnictl.node import folders
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+UNIT = "cnictl.service"
+UNIT_FILE = f"{UNIT_DIR}/{UNIT}"
+WANTED_LINK = f"{UNIT_DIR}/multi-user.target.wants/{UNIT}"
+LOGROTATE_DIR = "/etc/logrotate.d"
+LOGROTATE_FILE = f"{LOGROTATE_DIR}/cnictl"
+
+SYSTEMD_RUNS = "/run/systemd/system"
+"""There exactly where systemd is the system's manager (sd_booted(3))."""
+
+_COMMAND_PREFIX = "ExecStart="
+
+
+class BootUnit:
+    """cnictl.service, enabled, where systemd runs; the logrotate file where logrotate is."""
+
+    id = f"boot/{UNIT}"
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+
+    def observe(self) -> State | None:
+        """The files' text by path, and whether the unit is enabled; None if none of it is there."""
+        files = {}
+        for path in (UNIT_FILE, LOGROTATE_FILE):
+            if os.path.lexists(path):
+                files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        enabled = os.path.lexists(WANTED_LINK)
+        return {"files": files, "enabled": enabled} if files or enabled else None
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
+        """The same for this host; None where neither systemd nor logrotate is."""
+        files = {}
+        if systemd_runs():
+            files[UNIT_FILE] = unit_text(boot_command(installed_command()))
+        if os.path.isdir(LOGROTATE_DIR):
+            files[LOGROTATE_FILE] = template("cnictl.logrotate")
+        return {"files": files, "enabled": UNIT_FILE in files} if files else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """One line, and what `systemctl` would be told."""
+        old, new = _files(before), _files(after)
+        commands = [f"cat > {path} <<'EOF'\n{text}EOF" for path, text in new.items() if old.get(path) != text]
+        gone = [path for path in old if path not in new]
+        enable, enabled = bool(after and after["enabled"]), bool(before and before["enabled"])
+        if enabled and not enable:
+            commands.append(f"systemctl disable {UNIT}")
+        commands += [f"rm {path}" for path in gone]
+        if old.get(UNIT_FILE) != new.get(UNIT_FILE):
+            commands.append("systemctl daemon-reload")
+        if enable and not enabled:
+            commands.append(f"systemctl enable {UNIT}")
+        names = ", ".join(path for path in {**old, **new} if old.get(path) != new.get(path))
+        if not names:
+            return (f"{'enable' if enable else 'disable'} {UNIT}", "\n".join(commands))
+        return (f"write {names}" if new else f"remove {names}", "\n".join(commands))
+
+    def carry_out(self, change: Change) -> None:
+        """Write, enable, disable or remove; systemd is told where it runs. The unit is not started by this."""
+        old, new = _files(change.before), _files(change.after)
+        enable = bool(change.after and change.after["enabled"])
+        if not enable and os.path.lexists(WANTED_LINK):
+            os.unlink(WANTED_LINK)
+            folders.unmake(os.path.dirname(WANTED_LINK))
+        for path in old:
+            if path not in new and os.path.lexists(path):
+                os.unlink(path)
+        for path, text in new.items():
+            if old.get(path) != text:
+                folders.make(os.path.dirname(path))
+                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+        if enable and not os.path.lexists(WANTED_LINK):
+            folders.make(os.path.dirname(WANTED_LINK))
+            os.symlink(UNIT_FILE, WANTED_LINK)
+        if systemd_runs() and shutil.which("systemctl"):
+            run(["systemctl", "daemon-reload"])
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is this system's manager."""
+    return os.path.isdir(SYSTEMD_RUNS)
+
+
+def template(name: str) -> str:
+    """A file of `conf/`, as shipped with this cnictl."""
+    return (importlib.resources.files("cnictl_conf") / name).read_text(encoding="utf-8")
+
+
+def unit_text(command: list[str]) -> str:
+    """The unit that runs `command apply` at boot."""
+    return template("cnictl.service").replace("@CNICTL@", " ".join(_quoted(word) for word in command))
+
+
+def boot_command(installed: list[str] | None) -> list[str]:
+    """The command that starts cnictl: the one in an `installed` unit while it exists, else the one that runs now.
+
+    A status from a second installation of cnictl is thus no drift.
+    """
+    if installed and os.access(installed[0], os.X_OK):
+        return installed
+    beside = os.path.join(os.path.dirname(sys.executable), "cnictl")
+    started_as = os.path.abspath(sys.argv[0])
+    named = [beside, started_as if os.path.basename(started_as) == "cnictl" else "", shutil.which("cnictl") or ""]
+    for program in named:
+        if program and os.access(program, os.X_OK) and os.path.isfile(program):
+            return [program]
+    return [sys.executable, "-m", "cnictl"]
+
+
+def installed_command() -> list[str] | None:
+    """What the unit on this host starts, without its `apply`; None if there is no unit of ours."""
+    try:
+        text = durable.contents(UNIT_FILE).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(_COMMAND_PREFIX):
+            words = [_unquoted(word) for word in line.removeprefix(_COMMAND_PREFIX).split(" ")]
+            return words[:-1] if len(words) > 1 and words[-1] == "apply" else None
+    return None
+
+
+def _quoted(word: str) -> str:
+    """A word as systemd reads it back (systemd.service(5), Command lines): escapes for space, quotes, `%` and `$`."""
+    for character in ("\\", " ", '"', "'"):
+        word = word.replace(character, f"\\x{ord(character):02x}")
+    return word.replace("%", "%%").replace("$", "$$")
+
+
+def _unquoted(word: str) -> str:
+    word = word.replace("$$", "$").replace("%%", "%")
+    for character in (" ", '"', "'", "\\"):
+        word = word.replace(f"\\x{ord(character):02x}", character)
+    return word
+
+
+def _files(state: State | None) -> dict[str, str]:
+    return dict(state["files"]) if state else {}

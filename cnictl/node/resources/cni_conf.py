@@ -1,0 +1,161 @@
+"""The network's conf in each runtime's conf folder: the last thing written, for with it a node takes pods."""
+
+import json
+import os
+from typing import Any
+
+from cnictl.core import durable
+from cnictl.core.bridge import has_bridge_netfilter
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.core.result import SUPPORTED_VERSIONS
+from cnictl.node import folders, runtimes
+from cnictl.node.runtimes import Runtime
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+FILE_NAME = "10-cnictl.conflist"
+PLUGIN_TYPE = "cnictl-bridge"
+
+CNI_VERSION = "1.0.0"
+"""At 1.1.0 containerd 1.6 fails every pod with 'unsupported CNI result version', and podman 4 skips the file."""
+
+NEWEST = SUPPORTED_VERSIONS[-1]
+
+
+class CniConf:
+    """The conflist, in every conf folder that a runtime of this host reads."""
+
+    id = f"cni-conf/{FILE_NAME}"
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+        self._runtimes = runtimes.find()
+
+    def observe(self) -> State | None:
+        """The file's text by path; None if it is nowhere."""
+        places = dict.fromkeys([*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR])
+        files = {}
+        for folder in places:
+            path = f"{folder}/{FILE_NAME}"
+            if os.path.lexists(path):
+                files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        return {"files": files} if files else None
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The same for the whole of `spec`."""
+        files = {}
+        for folder in runtimes.conf_dirs(self._runtimes):
+            portmap = find_portmap(self._runtimes, folder)
+            chained_newest = portmap is None or NEWEST in supported_versions(portmap)
+            document = conflist(spec, has_bridge_netfilter(), portmap is not None, chained_newest)
+            files[f"{folder}/{FILE_NAME}"] = json.dumps(document, indent=2) + "\n"
+        return {"files": files}
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """One line, and the file as a shell would write it."""
+        old, new = _files(before), _files(after)
+        commands = []
+        for path, text in new.items():
+            if old.get(path) != text:
+                commands.append(f"cat > {path}.tmp <<'EOF' && mv {path}.tmp {path}\n{text}EOF")
+        gone = [path for path in old if path not in new]
+        commands += [f"rm {path}" for path in gone]
+        written = [path for path in new if old.get(path) != new[path]]
+        summary = f"write {', '.join(written)}" if written else f"remove {', '.join(gone)}"
+        return summary, "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Write and remove files. Raises Problem if another tool's file has our name."""
+        old, new = _files(change.before), _files(change.after)
+        for path in old:
+            if path not in new:
+                _refuse_foreign(path)
+                if os.path.lexists(path):
+                    os.unlink(path)
+                self._leave_folder(os.path.dirname(path))
+        for path, text in new.items():
+            if old.get(path) != text:
+                _refuse_foreign(path)
+                folders.make(os.path.dirname(path))
+                # renamed within the folder: containerd notices that, and no link or move from elsewhere. No runtime
+                # reads a name that ends like this.
+                temporary = f"{os.path.dirname(path)}/.{FILE_NAME}.{os.getpid()}.new"
+                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644, temporary)
+
+    def _leave_folder(self, folder: str) -> None:
+        if not any(runtime.settled for runtime in self._runtimes):
+            folders.unmake(folder)
+
+
+def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
+    """The network configuration list (spec 1.1.0, section 1) of a node.
+
+    `newest` says that every chained plugin serves the newest version too.
+    """
+    plugin: dict[str, Any] = {
+        "type": PLUGIN_TYPE,
+        "bridge": spec.bridge,
+        "network": spec.network,
+        "subnet": spec.subnet,
+        "isDefaultGateway": True,
+        "ipMasq": spec.nat,
+    }
+    if spec.nat:
+        plugin["ipMasqBackend"] = "iptables" if spec.backend == "iptables" else "nftables"
+    if spec.mtu:
+        plugin["mtu"] = spec.mtu
+    if bridge_netfilter:
+        # bridged packets pass iptables then, and a pod that calls its own Service comes back to itself
+        plugin["hairpinMode"] = True
+    document: dict[str, Any] = {"cniVersion": CNI_VERSION}
+    if newest:
+        document["cniVersions"] = [version for version in SUPPORTED_VERSIONS if version >= "0.4.0"]
+    document["name"] = spec.name
+    document["plugins"] = [plugin]
+    if portmap:
+        document["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    return document
+
+
+def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
+    """The `portmap` that every runtime reading `conf_dir` finds in its own folders; None if one of them has none."""
+    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    program = None
+    for dirs in readers or [runtimes.DEFAULT_BIN_DIRS]:
+        here = [f"{folder}/portmap" for folder in dirs if os.access(f"{folder}/portmap", os.X_OK)]
+        if not here:
+            return None
+        program = here[0]
+    return program
+
+
+def supported_versions(program: str) -> list[str]:
+    """What a plugin answers to VERSION; nothing if it doesn't."""
+    environment = ["CNI_COMMAND=VERSION", "CNI_CONTAINERID=", "CNI_NETNS=", "CNI_IFNAME=", "CNI_PATH="]
+    try:
+        answer = run(["env", "-i", *environment, program], json.dumps({"cniVersion": CNI_VERSION}), timeout=10)
+        versions = json.loads(answer.stdout)["supportedVersions"]
+    except (Problem, ValueError, KeyError, TypeError):
+        return []
+    return [str(version) for version in versions]
+
+
+def is_ours(text: str) -> bool:
+    """Whether a conf is one that cnictl wrote: its first plugin is ours."""
+    try:
+        document = json.loads(text)
+        return bool(document["plugins"][0]["type"] == PLUGIN_TYPE)
+    except (ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
+def _refuse_foreign(path: str) -> None:
+    if not os.path.lexists(path):
+        return
+    if not is_ours(durable.contents(path).decode("utf-8", "surrogateescape")):
+        raise Problem(f"{path} is not cnictl's: no first plugin {PLUGIN_TYPE}", f"move {path} out of the folder")
+
+
+def _files(state: State | None) -> dict[str, str]:
+    return dict(state["files"]) if state else {}

@@ -1,0 +1,104 @@
+"""The plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
+
+import os
+
+from cnictl.core.errors import Problem
+from cnictl.node import install, interpreters, library, runtimes
+from cnictl.node.library import PLUGIN
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+
+class Plugin:
+    """This cnictl's plugin, current in every bin folder of this host's runtimes."""
+
+    id = f"plugin/{PLUGIN}"
+
+    def __init__(self, spec: NodeSpec, lib_dir: str = "", bin_dirs: tuple[str, ...] = ()) -> None:
+        """`lib_dir` and `bin_dirs`: what the operator asked for; empty: where it is, or where it belongs."""
+        self._spec = spec
+        self._lib_dir = lib_dir
+        self._bin_dirs = bin_dirs or runtimes.bin_dirs(runtimes.find())
+
+    def observe(self) -> State | None:
+        """Version, digest of its code, interpreter, folders; None if nothing of it is there."""
+        found = install.installed(self._bin_dirs, self._lib_dir)
+        if not found.current and not found.versions:
+            return None
+        current = library.examine(f"{found.lib_dir}/{found.current}") if found.current else None
+        return {
+            "version": found.current,
+            "digest": current.digest if current else "",
+            "interpreter": current.interpreter if current else "",
+            "lib_dir": found.lib_dir,
+            "bin_dirs": sorted(found.bin_dirs),
+            "versions": sorted(found.versions),
+        }
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one plugin serves every network
+        """This cnictl's own version, besides those that are there. Raises Problem if no interpreter may run it."""
+        found = install.installed(self._bin_dirs, self._lib_dir)
+        lib_dir = self._lib_dir or found.lib_dir
+        digest = library.digest_of(library.sources())
+        name = library.name_for(lib_dir, digest)
+        there = library.examine(f"{lib_dir}/{name}")
+        keep = there.digest == digest and there.interpreter
+        return {
+            "version": name,
+            "digest": digest,
+            # one that serves stays, so that a status from a second installation of cnictl is no drift
+            "interpreter": there.interpreter if keep else interpreters.choose().path,
+            "lib_dir": lib_dir,
+            "bin_dirs": sorted({*self._bin_dirs, *found.bin_dirs, *found.other_bin_dirs}),
+            "versions": sorted({*found.versions, name}),
+        }
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """One line, and the copy as typed by hand."""
+        if after is None:
+            before = before or {"bin_dirs": [], "lib_dir": "", "versions": []}
+            gone = [f"rm {folder}/{PLUGIN}" for folder in before["bin_dirs"]]
+            return "remove the plugin", "\n".join([*gone, f"rm -r {before['lib_dir']}"])
+        folder = f"{after['lib_dir']}/{after['version']}"
+        launchers = [f"install -m 755 {folder}/{PLUGIN} {place}/{PLUGIN}" for place in after["bin_dirs"]]
+        if before and all(before[key] == after[key] for key in ("version", "digest", "interpreter")):
+            missing = [place for place in after["bin_dirs"] if place not in before["bin_dirs"]]
+            return f"put the plugin's launcher into {', '.join(missing)}", "\n".join(launchers)
+        commands = [
+            f"install -d {folder}",
+            f"cp -r {_origin('cnictl')}/__init__.py {_origin('cnictl')}/core {folder}/cnictl/",
+            f"cp -r {_origin('cnictl_plugin')} {folder}/cnictl_plugin",
+            f"{after['interpreter']} -m compileall --invalidation-mode unchecked-hash {folder}",
+            *launchers,
+        ]
+        former = before["version"] if before else ""
+        instead = f" in place of {former}" if former not in ("", after["version"]) else ""
+        return f"install plugin {after['version']}{instead} for {', '.join(after['bin_dirs'])}", "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Install, switch back to, or remove versions and launchers. Raises Problem with the launchers as they were."""
+        before, after = change.before, change.after
+        if after is None:
+            if before is not None:
+                install.remove_all(before["lib_dir"], tuple({*before["bin_dirs"], *self._bin_dirs}))
+            return
+        lib_dir, bin_dirs = after["lib_dir"], tuple(after["bin_dirs"])
+        if after["digest"] == library.digest_of(library.sources()):
+            install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
+        elif after["version"]:
+            install.use(lib_dir, after["version"], bin_dirs)
+        if before is not None:
+            install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
+            for name in before["versions"]:
+                if name not in after["versions"]:
+                    install.remove_version(before["lib_dir"], name)
+
+
+def _origin(package: str) -> str:
+    """Where the running cnictl has a package's files."""
+    from importlib.util import find_spec
+
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise Problem(f"package {package} is not installed beside cnictl")
+    return os.path.abspath(next(iter(spec.submodule_search_locations)))
