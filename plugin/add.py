@@ -170,7 +170,10 @@ def _make_pair(
     host: Netlink, bridge_index: int, pair: tuple[str, bytes, str, str, bytes, int, int], hairpin: bool
 ) -> None:
     host_name, host_mac, alias, ifname, pod_mac, descriptor, mtu = pair
-    host.call(rtnetlink.add_veth_pair(host_name, host_mac, bridge_index, alias, ifname, pod_mac, descriptor, mtu))
+    host.call(
+        rtnetlink.add_veth_pair(host_name, host_mac, bridge_index, ifname, pod_mac, descriptor, mtu),
+        rtnetlink.set_alias(host_name, alias),
+    )
     if hairpin:
         host.call(rtnetlink.set_hairpin(host_name))
 

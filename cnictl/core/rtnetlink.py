@@ -314,7 +314,6 @@ def add_veth_pair(
     host_name: str,
     host_mac: bytes,
     bridge_index: int,
-    alias: str,
     peer_name: str,
     peer_mac: bytes,
     peer_netns: int,
@@ -337,7 +336,6 @@ def add_veth_pair(
         + attr(IFLA_ADDRESS, host_mac)
         + u32_attr(IFLA_MTU, mtu)
         + u32_attr(IFLA_MASTER, bridge_index)
-        + text_attr(IFLA_IFALIAS, alias)
         + attr(
             IFLA_LINKINFO | NESTED,
             text_attr(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA | NESTED, attr(VETH_INFO_PEER | NESTED, peer)),
@@ -347,7 +345,7 @@ def add_veth_pair(
 
 
 def set_alias(name: str, alias: str) -> tuple[int, int, bytes]:
-    """The message that labels a link."""
+    """The message that labels a link: a label in the message that makes one is ignored (rtnl_create_link)."""
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + text_attr(IFLA_IFALIAS, alias)
 
 
