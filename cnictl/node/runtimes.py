@@ -4,6 +4,7 @@ Each names its own folders: Debian's containerd has /usr/lib/cni, upstream's /op
 is a plugin that isn't there.
 """
 
+import functools
 import glob
 import os
 import shutil
@@ -45,6 +46,7 @@ class Runtime:
     """Whether its CRI runs the `loopback` plugin for every pod."""
 
 
+@functools.cache  # containerd takes 40 ms to answer, and one run of cnictl asks often
 def find() -> tuple[Runtime, ...]:
     """The runtimes of this host; those that run through the CRI first."""
     found = [containerd(), crio(), podman()]
@@ -69,6 +71,11 @@ def conf_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
     """Every folder the network's conf belongs in."""
     dirs = [runtime.conf_dir for runtime in runtimes if runtime.settled]
     return tuple(dict.fromkeys(dirs or [DEFAULT_CONF_DIR]))
+
+
+def running() -> bool:
+    """Whether a runtime that watches its conf folder is up."""
+    return os.path.exists(CONTAINERD_SOCKET) or os.path.exists(CRIO_SOCKET)
 
 
 def writable(path: str) -> bool:

@@ -73,7 +73,8 @@ class CniConf:
                 _refuse_foreign(path)
                 if os.path.lexists(path):
                     os.unlink(path)
-                self._leave_folder(os.path.dirname(path))
+                if not runtimes.running():
+                    folders.unmake(os.path.dirname(path))
         for path, text in new.items():
             if old.get(path) != text:
                 _refuse_foreign(path)
@@ -82,10 +83,6 @@ class CniConf:
                 # reads a name that ends like this.
                 temporary = f"{os.path.dirname(path)}/.{FILE_NAME}.{os.getpid()}.new"
                 durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644, temporary)
-
-    def _leave_folder(self, folder: str) -> None:
-        if not any(runtime.settled for runtime in self._runtimes):
-            folders.unmake(folder)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Plugin:
         lib_dir, bin_dirs = after["lib_dir"], tuple(after["bin_dirs"])
         if after["digest"] == library.digest_of(library.sources()):
             install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
-        elif after["version"]:
+        elif after["digest"]:  # else it was broken, and to break it again is no use to anyone
             install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))

@@ -1,0 +1,157 @@
+"""The node's addresses against those that the host has already: bridge, routes, peers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from socket import AF_INET
+
+from netaddr import IPAddress, IPNetwork
+
+from cnictl.core import rtnetlink
+from cnictl.core.cidr import Cidr, format_address, parse_cidr
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node import host
+from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.spec import NodeSpec
+
+_RT_TABLE_LOCAL = 255
+_RTN_UNICAST = 1
+_RTN_REFUSING = (6, 7, 8)  # blackhole, unreachable, prohibit (linux/rtnetlink.h)
+_OUR_ALIAS = "cnictl:"
+
+
+@dataclass(frozen=True)
+class HostRoute:
+    """A route of the host's that leads to a part of the address space."""
+
+    destination: str
+    gateway: str
+    dev: str
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.destination}{via}{f' dev {self.dev}' if self.dev else ''}"
+
+
+def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+    """The bridge's name is free, ours, or a hand-made bridge with the right address, which is adopted."""
+    with Netlink() as netlink:
+        link = rtnetlink.get_link(netlink, spec.bridge)
+        present = rtnetlink.addresses(netlink, link.index, rtnetlink.AF_INET) if link is not None else []
+    if link is None:
+        return []
+    if link.kind != "bridge":
+        kind = link.kind or "physical"
+        return [error("bridge", spec.bridge, f"is no bridge but a {kind} link", "choose another with --bridge")]
+    subnet = parse_cidr(spec.subnet)
+    gateway = Cidr(subnet.nth(1), subnet.prefix)
+    ours = previous is not None and previous.bridge == spec.bridge
+    if ours or not present or (gateway.packed, gateway.prefix) in present:
+        return []
+    has = ", ".join(f"{format_address(packed)}/{prefix}" for packed, prefix in present)
+    if link.alias.startswith(_OUR_ALIAS):
+        mend = f"it is left from a former set-up ({link.alias}): ip link del {spec.bridge}"
+    else:
+        mend = f"choose another name with --bridge, or if nothing uses it: ip link del {spec.bridge}"
+    return [error("bridge", spec.bridge, f"has the address {has}, not {gateway}", mend)]
+
+
+def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+    """No route of the host's but our own leads into this node's pod CIDR or a peer's."""
+    foreign = list(_foreign_routes(spec, previous))
+    found = []
+    for route in foreign:
+        if _overlap(route.destination, spec.subnet):
+            message = f"overlaps the host's route {route}"
+            found.append(error("subnet-overlap", spec.subnet, message, _suggest(spec, foreign)))
+        for peer in spec.peers:
+            if _overlap(route.destination, peer.pod_cidr):
+                message = f"the pod CIDR of peer {peer.via} overlaps the host's route {route}"
+                mend = f"if nothing needs it: ip route del {route}; else give that node another pod CIDR"
+                found.append(error("subnet-overlap", peer.pod_cidr, message, mend))
+    return found
+
+
+def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+    """The host's own addresses lie outside the pod network, within which nothing is masqueraded."""
+    bridges = {spec.bridge, previous.bridge if previous else spec.bridge}
+    network = IPNetwork(spec.network)
+    return [
+        warning(
+            "network-overlap",
+            address,
+            f"this host's address on {dev} lies in the pod network {spec.network}: pods' traffic to its neighbours "
+            "leaves with the pods' own addresses",
+            "choose a --network that no node's address lies in",
+        )
+        for address, dev in host.own_addresses().items()
+        if dev not in bridges and ":" not in address and IPAddress(address) in network
+    ]
+
+
+def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Each peer is on the link: a plain route to its pods needs it as the next hop."""
+    own = host.own_addresses()
+    found = []
+    for peer in spec.peers:
+        subject = f"{peer.pod_cidr} via {peer.via}"
+        if peer.via in own:
+            message = f"{peer.via} is this host's own address, on {own[peer.via]}"
+            found.append(error("peer-link", subject, message, "give the other node's address"))
+            continue
+        reached = host.reach(peer.via)
+        asked = peer.dev or spec.uplink
+        if reached is None:
+            mend = f"give this host an address on the link that {peer.via} is on"
+            found.append(error("peer-link", subject, f"the host has no route to {peer.via}", mend))
+        elif reached.gateway:
+            message = (
+                f"not on the same link, reached through {reached.gateway}: plain routes can't carry pod traffic there"
+            )
+            mend = (
+                f"use an address of that node on a link both share; `ip route get {peer.via}` shows none via a gateway"
+            )
+            found.append(error("peer-link", subject, message, mend))
+        elif asked and asked != reached.dev:
+            message = f"{peer.via} is reached over {reached.dev}, not over {asked}"
+            found.append(error("peer-link", subject, message, f"name {reached.dev}, or none, as the link"))
+    return found
+
+
+def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
+    """Routes of every table but the local one, without defaults, our bridge's, and those to our peers."""
+    bridges = {spec.bridge} | ({previous.bridge} if previous else set())
+    wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
+    former = {peer.pod_cidr for peer in previous.peers} if previous else set()
+    for route in _routes():
+        if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
+            continue
+        yield route
+
+
+def _routes() -> Iterator[HostRoute]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as iproute:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
+        for route in iproute.get_routes(family=AF_INET):
+            destination = route.get_attr("RTA_DST")
+            table = route.get_attr("RTA_TABLE") or route["table"]
+            kinds = (_RTN_UNICAST, *_RTN_REFUSING)
+            if destination is None or table == _RT_TABLE_LOCAL or route["type"] not in kinds:
+                continue
+            dev = names.get(route.get_attr("RTA_OIF"), "")
+            yield HostRoute(f"{destination}/{route['dst_len']}", route.get_attr("RTA_GATEWAY") or "", dev)
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = IPNetwork(one), IPNetwork(other)
+    return first in second or second in first
+
+
+def _suggest(spec: NodeSpec, foreign: list[HostRoute]) -> str:
+    """A pod CIDR of the same size, inside the network, that nothing leads into."""
+    taken = [route.destination for route in foreign] + [peer.pod_cidr for peer in spec.peers]
+    for candidate in IPNetwork(spec.network).subnet(IPNetwork(spec.subnet).prefixlen):
+        if not any(_overlap(str(candidate), used) for used in taken):
+            return f"free within {spec.network} on this host: --subnet {candidate}"
+    return f"nothing of this size is free within {spec.network}: choose another --network"

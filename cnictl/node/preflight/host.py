@@ -1,0 +1,93 @@
+"""The host's abilities: root, a firewall tool, and a kernel that does what the plugin will ask of it.
+
+Kernel features are tried, with the plugin's own code, in a scratch namespace: lists of modules say nothing about a
+monolithic kernel.
+"""
+
+import os
+import shutil
+from typing import Any
+
+from cnictl.core import masquerade, rtnetlink
+from cnictl.core.bridge import ensure_bridge
+from cnictl.core.cidr import parse_cidr, parse_interface
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node import scratch
+from cnictl.node.preflight.finding import Finding, error
+from cnictl.node.spec import NodeSpec
+
+IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+
+_TOOLS = {"nft": ("nft",), "iptables": ("iptables", "iptables-restore")}
+_PACKAGES = {"nft": "nftables", "iptables": "iptables"}
+_OTHER = {"nft": "iptables", "iptables": "nft"}
+
+
+def root(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """A node is set up by root."""
+    if os.geteuid() == 0:
+        return []
+    return [error("root", "this user", f"user {os.geteuid()} is not root", "run it with sudo")]
+
+
+def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """The programs of the backend that masquerades."""
+    if not spec.nat:
+        return []
+    missing = [tool for tool in _TOOLS[spec.backend] if shutil.which(tool) is None]
+    if not missing:
+        return []
+    other = _OTHER[spec.backend]
+    usable = all(shutil.which(tool) for tool in _TOOLS[other])
+    mend = f"install {_PACKAGES[spec.backend]}" + (f", or use --backend {other}" if usable else "")
+    return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", mend)]
+
+
+def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Bridge, veth pair and masquerade work; forwarding can be switched on."""
+    if os.geteuid() != 0:
+        return []  # `root` says it
+    found = []
+    if not os.access(IP_FORWARD, os.W_OK):
+        found.append(
+            error("kernel", "net.ipv4.ip_forward", "can't be written here", "run it on the host, not in a container")
+        )
+    backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
+    for subject, message, mend in scratch.attempt(lambda: _try_features(backend)):
+        found.append(error("kernel", subject, message, mend))
+    return found
+
+
+def _try_features(backend: str) -> list[Any]:
+    """Subject, message and mend of each thing that the kernel refuses."""
+    refused = []
+    gateway = parse_interface("198.18.0.1/24")
+    with Netlink() as netlink:
+        try:
+            index = ensure_bridge(netlink, "cnictl-try0", gateway).index
+        except (CniError, OSError) as fault:
+            return [["bridge", f"the kernel can't make one: {fault}", "modprobe bridge (CONFIG_BRIDGE)"]]
+        try:
+            _try_veth(netlink, index)
+        except (CniError, OSError, Problem) as fault:
+            refused.append(["veth", f"the kernel can't make a pair: {fault}", "modprobe veth (CONFIG_VETH)"])
+    if backend:
+        rules = masquerade.Masquerade("cnictl-try", gateway.network, parse_cidr("198.18.0.0/16"))
+        try:
+            masquerade.load(rules, backend)
+        except (CniError, OSError, Problem) as fault:
+            mend = f"a kernel with NAT for {backend}, or --backend {_OTHER[backend]}, or --no-nat"
+            refused.append(["masquerade", f"the rule set can't be loaded: {fault}", mend])
+    return refused
+
+
+def _try_veth(netlink: Netlink, bridge_index: int) -> None:
+    with scratch.second_netns() as pod:
+        namespace = os.open(pod, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            macs = (b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2")
+            pair = ("cnictl-try1", macs[0], bridge_index, "cnictl:try", "eth0", macs[1], namespace, 1500)
+            netlink.call(rtnetlink.add_veth_pair(*pair))
+        finally:
+            os.close(namespace)

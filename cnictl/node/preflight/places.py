@@ -1,0 +1,101 @@
+"""The folders and files that runtimes read: conf, plugins, and what else starts as root."""
+
+import os
+
+from cnictl.core import durable
+from cnictl.node import install, runtimes, trust
+from cnictl.node.library import PLUGIN
+from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.resources import boot_unit
+from cnictl.node.resources.cni_conf import FILE_NAME, is_ours
+from cnictl.node.spec import NodeSpec
+
+_CONF_ENDINGS = (".conf", ".conflist", ".json")
+"""What libcni reads (ConfFiles)."""
+
+
+def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Each runtime's conf folder can be written to."""
+    return [
+        error("conf-dir", folder, "can't be written to", "make it writable, or name another in the runtime's conf")
+        for folder in runtimes.conf_dirs(runtimes.find())
+        if not runtimes.writable(folder)
+    ]
+
+
+def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """No file of another tool's has our conf's name."""
+    found = []
+    for folder in runtimes.conf_dirs(runtimes.find()):
+        path = f"{folder}/{FILE_NAME}"
+        if os.path.lexists(path) and not is_ours(durable.contents(path).decode("utf-8", "surrogateescape")):
+            found.append(error("conf-name", path, "is there and not cnictl's", f"move it out of {folder}"))
+    return found
+
+
+def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """No conf sorts before ours: runtimes take the first by name."""
+    found = []
+    for folder in runtimes.conf_dirs(runtimes.find()):
+        try:
+            names = sorted(os.listdir(folder))
+        except FileNotFoundError:
+            continue
+        for name in names:
+            if name < FILE_NAME and name.endswith(_CONF_ENDINGS):
+                message = f"sorts before {FILE_NAME}: runtimes would use it instead"
+                found.append(error("conf-order", f"{folder}/{name}", message, f"move it out of {folder}"))
+    return found
+
+
+def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Each runtime's plugin folder can be written to, by root alone."""
+    found = []
+    for folder in runtimes.bin_dirs(runtimes.find()):
+        nearest = folder
+        while not os.path.lexists(nearest):
+            nearest = os.path.dirname(nearest)
+        if not runtimes.writable(folder):
+            mend = "make it writable, or name another in the runtime's conf"
+            found.append(error("bin-dir", folder, "can't be written to", mend))
+        reason = trust.fault(nearest)
+        if reason:
+            mend = "chown root:root and chmod go-w: what stands there runs as root at every pod's start"
+            found.append(error("bin-dir", folder, reason, mend))
+    return found
+
+
+def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """No file of another tool's has our launcher's name."""
+    paths = [f"{folder}/{PLUGIN}" for folder in runtimes.bin_dirs(runtimes.find())]
+    return [
+        error("launcher-name", path, "is there and not cnictl's", "move it away")
+        for path in paths
+        if install.is_foreign(path)
+    ]
+
+
+def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """The CRI runs `loopback` for each pod; without it every pod fails though the node says ready."""
+    found = []
+    for runtime in runtimes.find():
+        there = any(os.access(f"{folder}/loopback", os.X_OK) for folder in runtime.bin_dirs)
+        if runtime.needs_loopback and not there:
+            report = error if runtime.settled else warning
+            subject = f"{runtime.name}: {', '.join(runtime.bin_dirs)}"
+            message = "has no `loopback` plugin, which the CRI runs for every pod"
+            mend = "install the reference plugins there (Debian: containernetworking-plugins, in /usr/lib/cni)"
+            found.append(report("loopback", subject, message, mend))
+    return found
+
+
+def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """What the boot unit will run is root's alone."""
+    if not boot_unit.systemd_runs():
+        return []
+    program = boot_unit.boot_command(boot_unit.installed_command())[0]
+    reason = trust.fault(program)
+    if not reason:
+        return []
+    mend = "install cnictl where root alone can write, such as a package or a virtual environment in /opt"
+    return [warning("boot-command", program, f"runs as root at boot, but {reason}", mend)]
