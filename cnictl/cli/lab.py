@@ -1,10 +1,127 @@
-"""`cnictl lab`."""
+"""`cnictl lab`: a cluster on one machine, without root."""
+
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A cluster on one machine: nodes as namespaces, with or without root, nothing of the host touched.",
+)
+
+NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
 
 
-@app.callback()
-def _group() -> None:
-    """lab"""
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option("--nodes", help="How many nodes, 1 to 16.")] = 2,
+    name: NameOption = "lab",
+) -> None:
+    """Bring up a lab: nodes on one link, each with a network, a firewall and a root of its own, and a host outside.
+
+    The nodes are bare hosts with cnictl on their PATH; set them up as you would real ones:
+
+    \b
+      cnictl lab up
+      cnictl lab exec node1 -- cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20
+      cnictl lab exec node1          # a shell
+      cnictl lab down
+    """
+    from cnictl.core.errors import Problem
+    from cnictl.lab import state
+    from cnictl.lab.lab import Lab
+
+    wanted = Lab(nodes)
+    with state.locked(name) as path:
+        running = state.read(path)
+        if running is None:
+            state.write(path, wanted.start())
+            say(f"lab {name!r} is up: {', '.join(node.name for node in wanted.nodes)}, outside")
+            return
+        there = len(running.machines) - 1
+        if there != nodes:
+            raise Problem(f"lab {name!r} is up with {there} nodes, not {nodes}", "cnictl lab down first")
+        say(f"lab {name!r} is up already")
+
+
+@app.command()
+def down(name: NameOption = "lab") -> None:
+    """End a lab and everything in it; without one, nothing is to be done.
+
+    \b
+      cnictl lab down
+    """
+    from cnictl.lab import state
+
+    with state.locked(name) as path:
+        running = state.read(path)
+        if running is not None:
+            state.end(running)
+        path.unlink(missing_ok=True)
+        say(f"lab {name!r} is down" if running is not None else f"lab {name!r} was not up")
+
+
+@app.command()
+def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> None:
+    """Show a lab's machines and their addresses; exit status 1 if it is not up.
+
+    \b
+      cnictl lab status -o json
+    """
+    from cnictl.lab import plan, state
+
+    with state.locked(name) as path:
+        running = state.read(path)
+    machines = running.machines if running is not None else ()
+    rows = [(one.name, one.interface, one.pod_cidr, pid, state.identity(pid) != "") for one, pid in machines]
+    healthy = bool(rows) and all(up for *_, up in rows)
+    if output is Format.JSON:
+        keys = ("name", "address", "pod_cidr", "pid", "up")
+        print_json(
+            {
+                "name": name,
+                "up": healthy,
+                "holder": running.holder if running is not None else None,
+                "network": plan.NETWORK,
+                "machines": [dict(zip(keys, row, strict=True)) for row in rows],
+            }
+        )
+    elif rows:
+        print_table(
+            ("machine", "address", "pod CIDR", "state"),
+            [(one, address, pods or "-", "ok" if up else "failed") for one, address, pods, _, up in rows],
+        )
+    else:
+        say(f"lab {name!r} is not up (cnictl lab up)")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def execute(
+    machine: Annotated[str, typer.Argument(metavar="NODE", help="node1, node2, … or outside.")],
+    command: Annotated[list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Default: a shell.")] = None,
+    name: NameOption = "lab",
+) -> None:
+    """Run a command on a node of a lab, as its root; the exit status is the command's.
+
+    \b
+      cnictl lab exec node1 -- ip route
+      cnictl lab exec node2
+    """
+    import os
+
+    from cnictl.core.errors import Problem
+    from cnictl.lab import state
+    from cnictl.lab.lab import Lab, environment
+
+    with state.locked(name) as path:
+        running = state.read(path)
+    if running is None:
+        raise Problem(f"lab {name!r} is not up", "cnictl lab up")
+    node = Lab.attach(running).machine(machine)
+    shell = ["bash"] if os.path.exists("/usr/bin/bash") else ["sh"]
+    argv = node.command(command or shell)
+    os.execve(argv[0], argv, environment())

@@ -1,0 +1,305 @@
+"""The process a lab hangs on. Started as a program by `lab.Lab`; ends when the lab stands, its child stays.
+
+That child, the holder, is process 1 of the lab's pid namespace and holds the underlay's network namespace: when it
+ends, however it ends, the kernel ends every process of the lab and with them every namespace and mount. Each machine
+is process 1 of a pid namespace below it, with a network and a root of its own.
+
+As an ordinary user and as root the lab's processes have no rights on the host: both live in a user namespace, in
+which root stands for the user, or (when started by root) for `nobody`.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from cnictl.core import rtnetlink
+from cnictl.core.bridge import ensure_bridge
+from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
+from cnictl.core.errors import CniError
+from cnictl.lab import root
+from cnictl.lab.plan import GATEWAY, OUTSIDE_GATEWAY, UPLINK, Machine
+from cnictl.lab.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    allow_inspection,
+    rename_process,
+    setns,
+    unshare,
+)
+
+NOBODY = 65534
+_BRING_UP_SECONDS = 20.0
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_SCM_CREDENTIALS = 2
+_LOOPBACK = 1  # the index of `lo` in every network namespace
+_FRESH_SYSCTLS = {"ip_forward": "0", "conf/all/rp_filter": "0", "conf/default/rp_filter": "0"}
+
+
+class Forbidden(Exception):
+    """The host doesn't let this user make a lab; the message says what forbids it, `mend` what to do."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.mend = mend
+
+
+def main() -> None:
+    """Read the order from argv, bring the lab up, print what stands as JSON: `{"holder": PID, "pids": {NAME: PID}}`.
+
+    On failure prints `{"error": …, "mend": …}` and leaves nothing.
+    """
+    order = json.loads(sys.argv[1])
+    everyone = [Machine(**form) for form in order["machines"]]
+    program = root.Program(order["interpreter"], order["source"], tuple(order["folders"]))
+    try:
+        answer = _bring_up(everyone, program, order["lifeline"])
+    except Forbidden as refusal:
+        answer = {"error": str(refusal), "mend": refusal.mend}
+    except OSError as error:
+        answer = {"error": error.strerror or str(error), "mend": ""}
+    except CniError as error:
+        answer = {"error": error.msg, "mend": error.details}
+    print(json.dumps(answer), flush=True)
+
+
+def _bring_up(everyone: list[Machine], program: root.Program, lifeline: int) -> dict[str, Any]:
+    as_root = os.geteuid() == 0
+    needed = [f"{program.source}/cnictl/__init__.py", os.path.realpath(program.interpreter)]
+    try:
+        if as_root:
+            unshare(CLONE_NEWNS)
+        else:
+            _enter_user_namespace(0, proc="/proc")
+        root.stage(program)
+    except OSError as error:
+        raise _forbidden(error, as_root) from None
+    if as_root:
+        _become_nobody(needed)
+    try:
+        _enter_user_namespace(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID, proc=f"{root.HOST}/proc")
+    except OSError as error:
+        raise _forbidden(error, as_root) from None
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # the kernel translates the sender's pid for the reader: that is how this process learns what the host calls it
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    holder = os.fork()
+    if holder == 0:
+        here.close()
+        _hold(everyone, program, there, lifeline)
+    there.close()
+    try:
+        return {"holder": holder, "pids": _await(here, everyone)}
+    except OSError:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        raise
+
+
+def _await(channel: socket.socket, everyone: list[Machine]) -> dict[str, int]:
+    """Machine name to pid, as the host counts, once all have reported. Raises OSError with the first failure."""
+    channel.settimeout(_BRING_UP_SECONDS)
+    pids: dict[str, int] = {}
+    while len(pids) < len(everyone):
+        data, ancillary, _, _ = channel.recvmsg(65536, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if not data:
+            raise OSError(errno.EIO, "the holder ended before the lab stood")
+        message = json.loads(data)
+        if "error" in message:
+            raise OSError(errno.EIO, message["error"])
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS:
+                pids[message["name"]] = _CREDENTIALS.unpack(payload)[0]
+    return pids
+
+
+def _enter_user_namespace(others: int, proc: str) -> None:
+    """Become root of a new user namespace (and of new `others`), which stands for the present user outside."""
+    user, group = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER | CLONE_NEWNS | others)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        with open(f"{proc}/self/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _become_nobody(needed: list[str]) -> None:
+    """Go on without root's rights, so that root inside the lab owns nothing outside.
+
+    Raises Forbidden if one of the files `needed` inside can't be read then.
+    """
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    allow_inspection()
+    for path in needed:
+        if not root.readable(path):
+            raise Forbidden(f"{path} is readable by root alone", "install cnictl where every user may read it")
+
+
+def _forbidden(error: OSError, as_root: bool) -> Exception:
+    """Why the kernel refused a namespace or a mount in it, as far as its switches tell; other errors as they are."""
+    if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS):
+        return error
+    again = "run it as root: sudo cnictl lab up"
+    for switch, off, mend in (
+        ("user/max_user_namespaces", "0", "as root: sysctl -w user.max_user_namespaces=10000"),
+        ("kernel/unprivileged_userns_clone", "0", again),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", again),
+    ):
+        if _switch(switch) == off and (not as_root or switch.startswith("user/")):
+            name = switch.replace("/", ".", 1)
+            return Forbidden(f"this host forbids user namespaces: {name} is {off}", mend)
+    if as_root:
+        return Forbidden(f"root may not make namespaces here: {error.strerror}", "run it outside the container")
+    return Forbidden(f"this host forbids user namespaces: {error.strerror}", again)
+
+
+def _switch(name: str) -> str:
+    for proc in ("/proc", f"{root.HOST}/proc"):
+        with contextlib.suppress(OSError), open(f"{proc}/sys/{name}", encoding="utf-8") as file:
+            return file.read().strip()
+    return ""
+
+
+def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket, lifeline: int) -> NoReturn:
+    """The holder's life, as process 1 of the lab's pid namespace."""
+    with _reporting(channel):
+        os.setsid()
+        _silence(f"{root.HOST}/dev/null")
+        rename_process("cnictl-lab")
+        networks = _make_link(everyone)
+        for machine in everyone:
+            _start(machine, everyone, program, networks[machine.name], channel, lifeline)
+        root.leave_host()
+        allow_inspection()
+        channel.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the lab come to process 1: have the kernel reap them
+    if lifeline < 0:
+        _sleep()
+    watch = select.poll()
+    watch.register(lifeline, select.POLLHUP)
+    watch.poll()
+    os._exit(0)
+
+
+def _make_link(everyone: list[Machine]) -> dict[str, int]:
+    """The underlay, in the namespace this process is in, and each machine's network with its uplink on it.
+
+    Returns an open namespace descriptor for every machine. Raises OSError, CniError.
+    """
+    own = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    networks = {}
+    with rtnetlink.Netlink() as underlay:
+        _set_sysctls({**_FRESH_SYSCTLS, "ip_forward": "1"})
+        underlay.call(rtnetlink.set_up(_LOOPBACK))
+        lan = ensure_bridge(underlay, "lan", parse_interface(GATEWAY, "gateway"), nf_call=False)
+        for machine in everyone:
+            unshare(CLONE_NEWNET)
+            network = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            networks[machine.name] = network
+            _set_sysctls(_FRESH_SYSCTLS)
+            on_lan = lan.index if machine.pod_cidr else 0
+            macs = [b"\x02" + os.urandom(5) for _ in range(2)]
+            pair = rtnetlink.add_veth_pair(machine.name, macs[0], on_lan, UPLINK, macs[1], network, 1500)
+            underlay.call(pair)
+            with rtnetlink.Netlink() as netlink:
+                _address(netlink, machine)
+            if not machine.pod_cidr:
+                port = rtnetlink.get_link(underlay, machine.name)
+                gateway = parse_interface(OUTSIDE_GATEWAY, "gateway")
+                if port is not None:
+                    underlay.call(rtnetlink.add_address(port.index, gateway.packed, gateway.prefix))
+    setns(own, CLONE_NEWNET)
+    os.close(own)
+    return networks
+
+
+def _address(netlink: rtnetlink.Netlink, machine: Machine) -> None:
+    uplink = rtnetlink.get_link(netlink, UPLINK)
+    if uplink is None:
+        raise OSError(errno.ENODEV, f"{machine.name}: the kernel made no {UPLINK}")
+    interface = parse_interface(machine.interface, machine.name)
+    destination = None if machine.route == "default" else parse_cidr(machine.route, "route")
+    netlink.call(
+        rtnetlink.set_up(_LOOPBACK),
+        rtnetlink.set_up(uplink.index),
+        rtnetlink.add_address(uplink.index, interface.packed, interface.prefix),
+        rtnetlink.add_route(
+            uplink.index,
+            destination.packed if destination else None,
+            destination.prefix if destination else 0,
+            parse_address(machine.gateway, "gateway"),
+        ),
+    )
+
+
+def _start(
+    machine: Machine,
+    everyone: list[Machine],
+    program: root.Program,
+    network: int,
+    channel: socket.socket,
+    lifeline: int,
+) -> None:
+    """Start `machine`'s process 1. It becomes this process's child once the one between has ended."""
+    between = os.fork()
+    if between:
+        os.close(network)
+        os.waitpid(between, 0)
+        return
+    with _reporting(channel):
+        setns(network, CLONE_NEWNET)
+        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+        if os.fork():
+            os._exit(0)
+        if lifeline >= 0:
+            os.close(lifeline)
+        root.build(machine, everyone, program)
+        socket.sethostname(machine.name)
+        rename_process(machine.name)
+        allow_inspection()
+        channel.send(json.dumps({"name": machine.name}).encode())
+        channel.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        _sleep()
+
+
+def _sleep() -> NoReturn:
+    while True:
+        signal.pause()
+
+
+def _set_sysctls(values: dict[str, str]) -> None:
+    """Set `net.ipv4` sysctls of the present network namespace: a fresh one inherits the host's. Raises OSError."""
+    for name, value in values.items():
+        with open(f"{root.HOST}/proc/sys/net/ipv4/{name}", "w", encoding="utf-8") as file:
+            file.write(value)
+
+
+def _silence(null: str) -> None:
+    descriptor = os.open(null, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reporting(channel: socket.socket) -> Iterator[None]:
+    """In a forked process: an error goes to the one that started the lab, and ends this process."""
+    try:
+        yield
+    except (OSError, CniError) as error:
+        said = error.msg if isinstance(error, CniError) else error.strerror
+        channel.send(json.dumps({"error": said or str(error)}).encode())
+        os._exit(1)
