@@ -6,8 +6,8 @@ Format: docs/formats.md. A record without `host_veth` is of a lease that host-lo
 """
 
 import time
-from fcntl import LOCK_EX, LOCK_NB, flock
-from posix import O_CLOEXEC, O_RDWR, close, fstat, listdir, pwrite, unlink
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from posix import O_CLOEXEC, O_RDONLY, O_RDWR, close, fstat, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
@@ -106,6 +106,10 @@ def read(network: str, container: str, ifname: str) -> Record | None:
     try:
         found = jsontext.loads(raw)
     except jsontext.JsonError:
+        try:
+            record.created = stat(record.path).st_mtime
+        except FileNotFoundError:
+            return None
         return record
     for field in _FIELDS[3:]:
         value = found.get(field) if isinstance(found, dict) else None
@@ -117,18 +121,18 @@ def read(network: str, container: str, ifname: str) -> Record | None:
 
 def all_records(network: str) -> list[Record]:
     """Every record of a network, in no order."""
+    records = (read(network, container, ifname) for container, ifname in owners(network))
+    return [record for record in records if record is not None]
+
+
+def owners(network: str) -> set[tuple[str, str]]:
+    """Container and interface of every record of a network, without opening any."""
     try:
         names = listdir(f"{ATTACHMENTS_DIR}/{network}")
     except FileNotFoundError:
-        return []
-    found = []
-    for name in names:
-        container, at, ifname = name.partition("@")
-        if at and not name.startswith("."):
-            record = read(network, container, ifname)
-            if record is not None:
-                found.append(record)
-    return found
+        return set()
+    parts = (name.partition("@") for name in names if not name.startswith("."))
+    return {(container, ifname) for container, at, ifname in parts if at}
 
 
 def networks() -> list[str]:
@@ -142,11 +146,11 @@ def networks() -> list[str]:
 def in_flight(record: Record) -> bool:
     """Whether a process is at work on the attachment right now."""
     try:
-        descriptor = open_descriptor(record.path, O_RDWR | O_CLOEXEC)
+        descriptor = open_descriptor(record.path, O_RDONLY | O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        flock(descriptor, LOCK_EX | LOCK_NB)
+        flock(descriptor, LOCK_SH | LOCK_NB)  # shared: two that only look must not take each other for an ADD
     except BlockingIOError:
         return True
     finally:

@@ -52,7 +52,7 @@ def unnamed(folder: str, data: bytes, mode: int) -> tuple[int, str]:
         if error.errno not in _NO_TMPFILE:
             raise
         name = f"{folder}/.tmp-{getpid()}"
-        descriptor = open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+        descriptor = _open_new(name, mode)
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
@@ -85,7 +85,7 @@ def give_name(descriptor: int, name: str, path: str) -> None:
 def replace(path: str, data: bytes, mode: int, temporary: str = "") -> None:
     """Give `path` new content in one step. `temporary` names the file written first (default: `path` + `.new`)."""
     temporary = temporary or f"{path}.new-{getpid()}"
-    descriptor = open(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+    descriptor = _open_new(temporary, mode)
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
@@ -129,6 +129,15 @@ def make_folder(path: str, mode: int = 0o755) -> None:
     except FileNotFoundError:
         make_folder(path.rpartition("/")[0], mode)
         make_folder(path, mode)
+
+
+def _open_new(name: str, mode: int) -> int:
+    """Create a temporary file; one of this name is of a process that died with our number, and goes."""
+    try:
+        return open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+    except FileExistsError:
+        unlink(name)
+        return open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -134,11 +134,11 @@ class Store:
         if not self._exists():
             return
         with self.locked(), PoolMap(self._map_path) as known:
-            now = stat(self.folder).st_mtime_ns
-            if not (known.claimed and known.store_mtime == now):
+            in_step = self._in_step(known)
+            if not (known.claimed and in_step):
                 self._claim()
-                if known.store_mtime == now:
-                    known.settle(now, claimed=True)
+                if in_step:
+                    known.settle(known.store_mtime, claimed=True)
 
     def read(self, address: str) -> Lease | None:
         """The lease of an address, or None."""
@@ -177,14 +177,33 @@ class Store:
         return [name for name in names if _packed(name)]
 
     def _refresh(self, known: PoolMap, pool: Pool) -> None:
-        if known.covers(pool) and known.store_mtime == stat(self.folder).st_mtime_ns:
-            return
+        if not (known.covers(pool) and self._in_step(known)):
+            self._rebuild(known, pool)
+
+    def _rebuild(self, known: PoolMap, pool: Pool) -> None:
         known.rebuild(pool, [_packed(name) for name in self._addresses()])
 
+    def _in_step(self, known: PoolMap) -> bool:
+        """Whether the map is true for the store as it is.
+
+        Before Linux 6.13 two changes within one clock tick leave one modification time. host-local's ADD is betrayed
+        by `last_reserved_ip.0` then: a lease that the map does not know.
+        """
+        if known.store_mtime != stat(self.folder).st_mtime_ns:
+            return False
+        last = self._last()
+        return not (last and known.free(last) and self._taken(last))
+
     def _next(self, known: PoolMap, pool: Pool) -> bytes:
-        start = self._after_last(pool)
+        last = self._last()
+        start = pool.offset(last) + 1 if last else 0
+        anew = False
         while True:
             offset = known.next_free(start)
+            if offset < 0 and not anew:
+                self._rebuild(known, pool)  # a lease that went within the clock tick that the map was settled in
+                anew = True
+                continue
             if offset < 0:
                 raise Exhausted(pool, self.network)
             packed = pool.nth(offset)
@@ -206,12 +225,12 @@ class Store:
             raise CniError(ADDRESS_CONFLICT, f"{format_address(wanted)} is asked for, but {holder} holds it")
         return wanted
 
-    def _after_last(self, pool: Pool) -> int:
+    def _last(self) -> bytes:
+        """The address given last, or empty bytes: it is a hint, that may be missing or torn."""
         try:
-            last = parse_address(durable.contents(f"{self.folder}/last_reserved_ip.0").decode().strip())
+            return parse_address(durable.contents(f"{self.folder}/last_reserved_ip.0").decode().strip())
         except (OSError, AddressError, UnicodeDecodeError):
-            return 0
-        return pool.offset(last) + 1
+            return b""
 
     def _remember_last(self, address: str) -> None:
         """In place, as host-local does: a hint that may be torn, and no second name may stand in the store."""
@@ -223,7 +242,7 @@ class Store:
             close(descriptor)
 
     def _unlink(self, known: PoolMap, address: str) -> None:
-        in_step = known.store_mtime == stat(self.folder).st_mtime_ns
+        in_step = self._in_step(known)
         unlink(f"{self.folder}/{address}")
         if in_step:
             known.mark(parse_address(address), taken=False)
@@ -231,10 +250,12 @@ class Store:
 
     def _claim(self) -> None:
         """Give each owner without a record one, so that DEL finds its leases by name from now on."""
+        named = attachments.owners(self.network)
         owners: dict[tuple[str, str], list[Lease]] = {}
         for lease in self.all():
-            if lease.container and "/" not in lease.container and "/" not in lease.ifname:
-                owners.setdefault((lease.container, lease.ifname), []).append(lease)
+            owner = (lease.container, lease.ifname)
+            if lease.container and owner not in named and "/" not in lease.container and "/" not in lease.ifname:
+                owners.setdefault(owner, []).append(lease)
         for (container, ifname), held in owners.items():
             record = attachments.Record(self.network, container, ifname)
             record.addresses = [lease.address for lease in held]

@@ -1,5 +1,7 @@
 """Whether an attachment lives, by proof alone: what is not proven stale is left in peace."""
 
+from posix import stat
+
 from cnictl.core import attachments, durable, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.netns import identity
@@ -63,8 +65,12 @@ def _judge_foreign(record: Record) -> Verdict:
 
 
 def boot_time() -> float:
-    """When this boot began, in seconds since the epoch (proc(5), /proc/stat btime)."""
+    """A time that nothing of this boot is older than, in seconds since the epoch (proc(5), /proc/stat btime).
+
+    btime moves when the clock is set: a host without a clock chip boots in the past, and what it wrote until the
+    time came from the network would seem to be from before. The device nodes are from the first clock of the boot.
+    """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):
-            return float(line.split()[1])
+            return min(float(line.split()[1]), stat("/dev/null").st_mtime)
     return 0.0

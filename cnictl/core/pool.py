@@ -8,7 +8,7 @@ from posix import O_CLOEXEC, O_CREAT, O_RDWR, close, ftruncate, pread, pwrite
 from posix import open as open_descriptor
 
 from cnictl.core.cidr import Cidr
-from cnictl.core.durable import make_folder
+from cnictl.core.durable import contents, make_folder
 
 try:
     from _struct import Struct
@@ -78,7 +78,14 @@ class PoolMap:
         except FileNotFoundError:
             make_folder(self._path.rpartition("/")[0])
             self._descriptor = open_descriptor(self._path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        raw = pread(self._descriptor, _HEADER.size + _LARGEST_MAP // 8, 0)
+        self._parse(pread(self._descriptor, _HEADER.size + _LARGEST_MAP // 8, 0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close(self._descriptor)
+
+    def _parse(self, raw: bytes) -> None:
+        """Take over what the file says; nothing of one that is torn."""
         if len(raw) >= _HEADER.size:
             magic, family, claimed, mtime, bits, first, gateway = _HEADER.unpack_from(raw)
             if magic == _MAGIC and family in (4, 16) and len(raw) == _HEADER.size + (bits + 7) // 8:
@@ -86,10 +93,14 @@ class PoolMap:
                 self._family, self._first = family, int.from_bytes(first, "big")
                 self._size, self._gateway = bits, gateway
                 self.store_mtime, self.claimed = mtime, bool(claimed)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        close(self._descriptor)
+    @property
+    def pool(self) -> Pool | None:
+        """The addresses the map is of; None where there is no map yet."""
+        if not self._bits:
+            return None
+        gateway = self._gateway[-self._family :]
+        return Pool(Cidr(gateway, 8 * self._family), self._first, self._first + self._size - 1, gateway)
 
     def covers(self, pool: Pool) -> bool:
         """Whether the map is of this pool."""
@@ -133,6 +144,13 @@ class PoolMap:
                 return (begin + len(window) - len(rest)) * 8 + _lowest_clear_bit(rest[0])
         return -1
 
+    def free(self, packed: bytes) -> bool:
+        """Whether the map says that nobody holds this address. Of one outside it says nothing."""
+        offset = int.from_bytes(packed, "big") - self._first
+        if not self._bits or len(packed) != self._family or not 0 <= offset < self._size:
+            return False
+        return not self._bits[offset >> 3] & 1 << (offset & 7)
+
     def mark(self, packed: bytes, taken: bool) -> None:
         """Note that an address was leased or released. One outside the map is left out."""
         offset = int.from_bytes(packed, "big") - self._first
@@ -152,6 +170,17 @@ class PoolMap:
     def _header(self) -> bytes:
         first = self._first.to_bytes(16, "big")
         return _HEADER.pack(_MAGIC, self._family, self.claimed, self.store_mtime, self._size, first, self._gateway)
+
+
+def mapped(path: str) -> Pool | None:
+    """The pool that the map file at `path` is of, for one who only looks; None if there is no map."""
+    try:
+        raw = contents(path)
+    except FileNotFoundError:
+        return None
+    known = PoolMap(path)
+    known._parse(raw)
+    return known.pool
 
 
 def _lowest_clear_bit(byte: int) -> int:
