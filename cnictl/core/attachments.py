@@ -62,10 +62,10 @@ class Record:
         """`NAMESPACE/NAME`, `NAME`, or empty: as the runtime named the pod."""
         return "/".join(part for part in (self.pod_namespace, self.pod_name) if part)
 
-    def write(self, complete: bool = False) -> int:
+    def write(self, complete: bool = False, sync: bool = True) -> int:
         """Put the record on disk; returns its descriptor, locked, to be kept open while the work lasts.
 
-        Raises FileExistsError if the attachment has a record.
+        Without `sync` a power cut may tear it. Raises FileExistsError if the attachment has a record.
         """
         self.complete = complete
         document: dict[str, object] = {"complete": int(complete), "version": VERSION}
@@ -73,10 +73,10 @@ class Record:
         folder = self.path.rpartition("/")[0]
         data = jsontext.dumps(document).encode() + b"\n"
         try:
-            descriptor, name = durable.unnamed(folder, data, 0o600)
+            descriptor, name = durable.unnamed(folder, data, 0o600, sync)
         except FileNotFoundError:
             durable.make_folder(folder, 0o700)
-            descriptor, name = durable.unnamed(folder, data, 0o600)
+            descriptor, name = durable.unnamed(folder, data, 0o600, sync)
         flock(descriptor, LOCK_EX | LOCK_NB)
         try:
             durable.give_name(descriptor, name, self.path)

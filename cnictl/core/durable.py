@@ -40,8 +40,8 @@ def create(path: str, data: bytes, mode: int) -> int:
     return descriptor
 
 
-def unnamed(folder: str, data: bytes, mode: int) -> tuple[int, str]:
-    """A file in `folder` holding `data`, on disk but without a name yet; for `give_name`.
+def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int, str]:
+    """A file in `folder` holding `data`, on disk (with `sync`) but without a name yet; for `give_name` or `discard`.
 
     The second value is a temporary name, where the file system has no O_TMPFILE, or empty.
     """
@@ -56,13 +56,22 @@ def unnamed(folder: str, data: bytes, mode: int) -> tuple[int, str]:
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
-        fsync(descriptor)
+        if sync:
+            fsync(descriptor)
     except OSError:
-        close(descriptor)
-        if name:
-            unlink(name)
+        discard(descriptor, name)
         raise
     return descriptor, name
+
+
+def discard(descriptor: int, name: str) -> None:
+    """Close an `unnamed` file; if it was not given a name, nothing is left of it."""
+    close(descriptor)
+    if name:
+        try:
+            unlink(name)
+        except FileNotFoundError:
+            return
 
 
 def give_name(descriptor: int, name: str, path: str) -> None:

@@ -107,7 +107,7 @@ class Store:
                 known.settle(stat(self.folder).st_mtime_ns, claimed=True)
                 return packed
         finally:
-            close(descriptor)
+            durable.discard(descriptor, name)
 
     def release(self, address: str, container: str, ifname: str, wait: float = LOCK_WAIT) -> bool:
         """Free an address if this owner holds it; False if not: a late DEL must not free the next owner's."""
@@ -252,16 +252,19 @@ class Store:
         """Give each owner without a record one, so that DEL finds its leases by name from now on."""
         named = attachments.owners(self.network)
         owners: dict[tuple[str, str], list[Lease]] = {}
+        recorded = attachments.names(self.network)
         for lease in self.all():
             owner = (lease.container, lease.ifname)
             if lease.container and owner not in named and "/" not in lease.container and "/" not in lease.ifname:
                 owners.setdefault(owner, []).append(lease)
         for (container, ifname), held in owners.items():
+            if f"{container}@{ifname}" in recorded:
+                continue
             record = attachments.Record(self.network, container, ifname)
             record.addresses = [lease.address for lease in held]
             record.created, record.data_dir = held[0].modified, self.data_dir
             try:
-                close(record.write(complete=True))
+                close(record.write(complete=True, sync=False))  # the lease says the same, and there may be thousands
             except FileExistsError:
                 continue
 

@@ -66,7 +66,7 @@ class PoolMap:
         self._first = 0
         self._size = 0
         self._family = 4
-        self._gateway = b""
+        self._gateway = bytes(16)
         self.store_mtime = -1
         """Modification time (ns) of the store the map is true for; -1: of none."""
         self.claimed = False
@@ -111,7 +111,12 @@ class PoolMap:
             pool.gateway.rjust(16, b"\0"),
         )
 
-    def rebuild(self, pool: Pool, leased: list[bytes]) -> None:
+    def forget(self) -> None:
+        """Drop the map: what follows with `settle` says only which store has its leases claimed."""
+        self._bits, self._size = b"", 0
+        ftruncate(self._descriptor, 0)
+
+    def rebuild(self, pool: Pool, leased: list[bytes], claimed: bool) -> None:
         """Make the map anew from the addresses that hold a lease. Not true for any store until `settle`."""
         self._size = pool.end - pool.start + 1
         bits = bytearray((self._size + 7) // 8)
@@ -127,7 +132,7 @@ class PoolMap:
             len(pool.gateway),
             pool.gateway.rjust(16, b"\0"),
         )
-        self.store_mtime, self.claimed = -1, False
+        self.store_mtime, self.claimed = -1, claimed
         ftruncate(self._descriptor, 0)
         pwrite(self._descriptor, self._header() + self._bits, 0)
 
@@ -163,9 +168,8 @@ class PoolMap:
 
     def settle(self, store_mtime: int, claimed: bool) -> None:
         """Declare the map true for the store as of that modification time. A crash before leaves it untrue: safe."""
-        if self._bits:
-            self.store_mtime, self.claimed = store_mtime, claimed
-            pwrite(self._descriptor, self._header(), 0)
+        self.store_mtime, self.claimed = store_mtime, claimed
+        pwrite(self._descriptor, self._header(), 0)
 
     def _header(self) -> bytes:
         first = self._first.to_bytes(16, "big")
