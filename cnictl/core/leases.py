@@ -137,8 +137,9 @@ class Store:
             in_step = self._in_step(known)
             if not (known.claimed and in_step):
                 self._claim()
-                if in_step:
-                    known.settle(known.store_mtime, claimed=True)
+                if not in_step:
+                    known.forget()
+                known.settle(stat(self.folder).st_mtime_ns, claimed=True)
 
     def read(self, address: str) -> Lease | None:
         """The lease of an address, or None."""
@@ -177,11 +178,12 @@ class Store:
         return [name for name in names if _packed(name)]
 
     def _refresh(self, known: PoolMap, pool: Pool) -> None:
-        if not (known.covers(pool) and self._in_step(known)):
-            self._rebuild(known, pool)
+        in_step = self._in_step(known)
+        if not (in_step and known.covers(pool)):
+            self._rebuild(known, pool, claimed=known.claimed and in_step)
 
-    def _rebuild(self, known: PoolMap, pool: Pool) -> None:
-        known.rebuild(pool, [_packed(name) for name in self._addresses()])
+    def _rebuild(self, known: PoolMap, pool: Pool, claimed: bool) -> None:
+        known.rebuild(pool, [_packed(name) for name in self._addresses()], claimed)
 
     def _in_step(self, known: PoolMap) -> bool:
         """Whether the map is true for the store as it is.
@@ -201,7 +203,8 @@ class Store:
         while True:
             offset = known.next_free(start)
             if offset < 0 and not anew:
-                self._rebuild(known, pool)  # a lease that went within the clock tick that the map was settled in
+                # a lease that went within the clock tick that the map was settled in
+                self._rebuild(known, pool, known.claimed)
                 anew = True
                 continue
             if offset < 0:
@@ -252,14 +255,11 @@ class Store:
         """Give each owner without a record one, so that DEL finds its leases by name from now on."""
         named = attachments.owners(self.network)
         owners: dict[tuple[str, str], list[Lease]] = {}
-        recorded = attachments.names(self.network)
         for lease in self.all():
             owner = (lease.container, lease.ifname)
             if lease.container and owner not in named and "/" not in lease.container and "/" not in lease.ifname:
                 owners.setdefault(owner, []).append(lease)
         for (container, ifname), held in owners.items():
-            if f"{container}@{ifname}" in recorded:
-                continue
             record = attachments.Record(self.network, container, ifname)
             record.addresses = [lease.address for lease in held]
             record.created, record.data_dir = held[0].modified, self.data_dir

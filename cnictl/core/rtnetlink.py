@@ -346,7 +346,9 @@ def add_veth_pair(
 
 def set_alias(name: str, alias: str) -> tuple[int, int, bytes]:
     """The message that labels a link: a label in the message that makes one is ignored (rtnl_create_link)."""
-    return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + text_attr(IFLA_IFALIAS, alias)
+    # without the closing NUL, that would count among the 255 bytes it may have
+    label = attr(IFLA_IFALIAS, alias.encode("utf-8", "surrogateescape"))
+    return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + label
 
 
 def set_hairpin(name: str) -> tuple[int, int, bytes]:
