@@ -1,10 +1,162 @@
-"""`cnictl plugin`."""
+"""`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from cnictl.node.versions import Outcome
+
+app = typer.Typer(no_args_is_help=True, help="Install the CNI plugin for the runtimes, switch versions, list them.")
+
+LibDir = Annotated[
+    str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
+]
+BinDir = Annotated[
+    list[str],
+    typer.Option("--bin-dir", help="A runtime's plugin folder; repeatable. Default: those the runtimes name."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and the commands it stands for.")]
 
 
-@app.callback()
-def _group() -> None:
-    """plugin"""
+@app.command()
+def install(
+    lib_dir: LibDir = "",
+    bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
+    dry_run: DryRun = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Install this cnictl's plugin and let the runtimes start it.
+
+    The code is copied, with its bytecode, to LIB-DIR/VERSION: removing the environment that cnictl was installed in
+    does not stop pods from starting. It has to make, check and remove an attachment in a scratch namespace before a
+    small launcher goes into each runtime's plugin folder. The version before stays: `cnictl plugin use` goes back.
+
+    \b
+    cnictl plugin install
+    cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
+    """
+    from cnictl.node import versions
+    from cnictl.node.resources.plugin import Plugin
+
+    _require_root("install", dry_run)
+    _show(versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run), output)
+
+
+@app.command()
+def use(
+    version: Annotated[str, typer.Argument(help="A version that `cnictl plugin list` shows.")],
+    lib_dir: LibDir = "",
+    bin_dir: BinDir = [],  # noqa: B006
+    dry_run: DryRun = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Let the runtimes start another version that is already installed.
+
+    It is tested in a scratch namespace first, and the switch waits until no call of the plugin is under way.
+
+    \b
+    cnictl plugin use 0.1.0
+    """
+    from cnictl.node import versions
+    from cnictl.node.resources.plugin import Plugin
+
+    _require_root("use", dry_run)
+    _show(versions.switch(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), version, dry_run), output)
+
+
+@app.command()
+def uninstall(
+    version: Annotated[str, typer.Argument(help="The version to delete; without one, the plugin as a whole.")] = "",
+    lib_dir: LibDir = "",
+    bin_dir: BinDir = [],  # noqa: B006
+    force: Annotated[bool, typer.Option("--force", help="Though pods or a conf still need the plugin.")] = False,
+    dry_run: DryRun = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Delete one version that is not in use, or the plugin as a whole.
+
+    Refuses while pods are attached, for they could not end without it, and while the conf that names it is there:
+    `cnictl reset-node` removes all in the right order.
+
+    \b
+    cnictl plugin uninstall 0.1.0
+    cnictl plugin uninstall --dry-run
+    """
+    from cnictl.node import versions
+    from cnictl.node.resources.plugin import Plugin
+
+    _require_root("uninstall", dry_run)
+    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.take_away(plugin, version, force, dry_run), output)
+
+
+@app.command(name="list")
+def list_versions(
+    lib_dir: LibDir = "",
+    bin_dir: BinDir = [],  # noqa: B006
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the installed versions, which one runs, with which interpreter, and whether all of it is sound.
+
+    Exit status 1 if what the runtimes start is broken.
+
+    \b
+    cnictl plugin list
+    cnictl plugin list -o json
+    """
+    from cnictl.node import versions
+
+    found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
+    broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
+    if output is Format.JSON:
+        print_json(found)
+    elif not found["versions"] and not found["launchers"]:
+        say("the plugin is not installed: cnictl plugin install")
+    else:
+        rows = [
+            (one["version"], "current" if one["current"] else "", one["state"], one["interpreter"], one["library"])
+            for one in found["versions"]
+        ]
+        print_table(("version", "in use", "state", "interpreter", "library"), rows)
+        print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
+        for one in broken:
+            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (mend: cnictl plugin install)")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _show(outcome: "Outcome", output: Format) -> None:
+    change = outcome.change
+    if output is Format.JSON:
+        document = {"state": outcome.state}
+        if change is not None:
+            document |= {"resource": change.resource, "summary": change.summary, "command": change.command}
+            print_json({**document, "before": change.before, "after": change.after})
+        else:
+            print_json(document)
+    elif change is None:
+        say("nothing to do: the plugin is already so")
+    else:
+        print_table(("step", "state"), [(change.summary, outcome.state)])
+        if outcome.state == "would change":
+            for line in change.command.splitlines():
+                print(f"  # {line}")
+
+
+def _require_root(command: str, dry_run: bool) -> None:
+    from cnictl.core.errors import Problem
+
+    if os.geteuid() != 0 and not dry_run:
+        raise Problem(f"cnictl plugin {command} needs root", "run it with sudo")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
+
+
+def _all_absolute(paths: list[str]) -> tuple[str, ...]:
+    return tuple(_absolute(path) for path in paths)

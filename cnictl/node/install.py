@@ -86,9 +86,6 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
 def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
     """Let the launchers in `bin_dirs` start a version that is already there. Raises Problem if it isn't sound."""
     found = library.examine(f"{lib_dir}/{name}")
-    if name not in library.versions(lib_dir):
-        there = ", ".join(library.versions(lib_dir)) or "none"
-        raise Problem(f"version {name} of the plugin is not in {lib_dir}", f"versions there: {there}")
     if found.fault:
         raise Problem(found.fault, "run: cnictl plugin install")
     for folder in (found.folder, *bin_dirs):
@@ -96,11 +93,6 @@ def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
     selftest.check(found.launcher)
     _place(found, bin_dirs)
     return found
-
-
-def remove_version(lib_dir: str, name: str) -> None:
-    """Delete a version that no launcher starts."""
-    library.remove(lib_dir, name)
 
 
 def remove_launchers(bin_dirs: tuple[str, ...]) -> None:

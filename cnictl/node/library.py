@@ -100,8 +100,13 @@ def versions(lib_dir: str) -> list[str]:
         names = os.listdir(lib_dir)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    dated = [(str(_manifest(f"{lib_dir}/{name}").get("installed", "")), name) for name in names]
+    dated = [(installed_at(f"{lib_dir}/{name}"), name) for name in names]
     return [name for installed, name in sorted(dated) if installed]
+
+
+def installed_at(folder: str) -> str:
+    """When a version was put there, `2026-01-31T12:00:00Z`; empty if the folder is none."""
+    return str(_manifest(folder).get("installed", ""))
 
 
 def examine(folder: str) -> Library:

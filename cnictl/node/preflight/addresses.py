@@ -108,7 +108,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
                 f"not on the same link, reached through {reached.gateway}: plain routes can't carry pod traffic there"
             )
             mend = (
-                f"use an address of that node on a link both share; `ip route get {peer.via}` shows none via a gateway"
+                f"give an address of that node on a link both share (`ip route get {peer.via}` then names no gateway)"
             )
             found.append(error("peer-link", subject, message, mend))
         elif asked and asked != reached.dev:

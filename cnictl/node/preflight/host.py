@@ -87,7 +87,7 @@ def _try_veth(netlink: Netlink, bridge_index: int) -> None:
         namespace = os.open(pod, os.O_RDONLY | os.O_CLOEXEC)
         try:
             macs = (b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2")
-            pair = ("cnictl-try1", macs[0], bridge_index, "cnictl:try", "eth0", macs[1], namespace, 1500)
+            pair = ("cnictl-try1", macs[0], bridge_index, "eth0", macs[1], namespace, 1500)
             netlink.call(rtnetlink.add_veth_pair(*pair))
         finally:
             os.close(namespace)

@@ -1,6 +1,8 @@
 """The plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
 
 import os
+from importlib.util import find_spec
+from typing import Any
 
 from cnictl.core.errors import Problem
 from cnictl.node import install, interpreters, library, runtimes
@@ -8,13 +10,16 @@ from cnictl.node.library import PLUGIN
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
+_STARTED = ("version", "digest", "interpreter", "lib_dir", "bin_dirs")
+"""What of the state decides which code a pod's start runs."""
+
 
 class Plugin:
-    """This cnictl's plugin, current in every bin folder of this host's runtimes."""
+    """This cnictl's plugin, current in every bin folder of this host's runtimes. One serves every network."""
 
     id = f"plugin/{PLUGIN}"
 
-    def __init__(self, spec: NodeSpec, lib_dir: str = "", bin_dirs: tuple[str, ...] = ()) -> None:
+    def __init__(self, spec: NodeSpec | None = None, lib_dir: str = "", bin_dirs: tuple[str, ...] = ()) -> None:
         """`lib_dir` and `bin_dirs`: what the operator asked for; empty: where it is, or where it belongs."""
         self._spec = spec
         self._lib_dir = lib_dir
@@ -36,7 +41,11 @@ class Plugin:
         }
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one plugin serves every network
-        """This cnictl's own version, besides those that are there. Raises Problem if no interpreter may run it."""
+        """This cnictl's own version. Raises Problem if no interpreter may run it."""
+        return self.newest()
+
+    def newest(self) -> State:
+        """This cnictl's own version as the current one, besides those that are there."""
         found = install.installed(self._bin_dirs, self._lib_dir)
         lib_dir = self._lib_dir or found.lib_dir
         digest = library.digest_of(library.sources())
@@ -53,51 +62,77 @@ class Plugin:
             "versions": sorted({*found.versions, name}),
         }
 
+    def switched(self, name: str) -> State:
+        """The version `name` as the current one. Raises Problem if it isn't there or isn't sound."""
+        found = install.installed(self._bin_dirs, self._lib_dir)
+        if name not in found.versions:
+            there = ", ".join(found.versions) or "none"
+            raise Problem(f"version {name} of the plugin is not in {found.lib_dir}", f"versions there: {there}")
+        chosen = library.examine(f"{found.lib_dir}/{name}")
+        if chosen.fault:
+            raise Problem(chosen.fault, "run: cnictl plugin install")
+        return {
+            "version": name,
+            "digest": chosen.digest,
+            "interpreter": chosen.interpreter,
+            "lib_dir": found.lib_dir,
+            "bin_dirs": sorted({*self._bin_dirs, *found.bin_dirs, *found.other_bin_dirs}),
+            "versions": sorted(found.versions),
+        }
+
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """One line, and the copy as typed by hand."""
+        """One line, and the steps as typed by hand."""
+        old: dict[str, Any] = before or {"version": "", "bin_dirs": [], "versions": [], "lib_dir": ""}
         if after is None:
-            before = before or {"bin_dirs": [], "lib_dir": "", "versions": []}
-            gone = [f"rm {folder}/{PLUGIN}" for folder in before["bin_dirs"]]
-            return "remove the plugin", "\n".join([*gone, f"rm -r {before['lib_dir']}"])
+            gone = [f"rm {place}/{PLUGIN}" for place in old["bin_dirs"]]
+            return "remove the plugin", "\n".join([*gone, f"rm -r {old['lib_dir']}"])
+        extra = [f"rm -r {old['lib_dir']}/{name}" for name in old["versions"] if name not in after["versions"]]
         folder = f"{after['lib_dir']}/{after['version']}"
         launchers = [f"install -m 755 {folder}/{PLUGIN} {place}/{PLUGIN}" for place in after["bin_dirs"]]
+        places = ", ".join(after["bin_dirs"])
+        if before and all(before[key] == after[key] for key in _STARTED):
+            names = ", ".join(name for name in old["versions"] if name not in after["versions"])
+            return f"remove plugin {names}", "\n".join(extra)
         if before and all(before[key] == after[key] for key in ("version", "digest", "interpreter")):
-            missing = [place for place in after["bin_dirs"] if place not in before["bin_dirs"]]
-            return f"put the plugin's launcher into {', '.join(missing)}", "\n".join(launchers)
+            return f"put the plugin's launcher into {places}", "\n".join([*launchers, *extra])
+        instead = f" in place of {old['version']}" if old["version"] not in ("", after["version"]) else ""
+        if after["version"] in old["versions"] and after["digest"] != _own_digest():
+            return f"use plugin {after['version']}{instead} for {places}", "\n".join([*launchers, *extra])
         commands = [
-            f"install -d {folder}",
+            f"install -d {folder}/cnictl",
             f"cp -r {_origin('cnictl')}/__init__.py {_origin('cnictl')}/core {folder}/cnictl/",
             f"cp -r {_origin('cnictl_plugin')} {folder}/cnictl_plugin",
             f"{after['interpreter']} -m compileall --invalidation-mode unchecked-hash {folder}",
-            *launchers,
         ]
-        former = before["version"] if before else ""
-        instead = f" in place of {former}" if former not in ("", after["version"]) else ""
-        return f"install plugin {after['version']}{instead} for {', '.join(after['bin_dirs'])}", "\n".join(commands)
+        summary = f"install plugin {after['version']}{instead} for {places}"
+        return summary, "\n".join([*commands, *launchers, *extra])
 
     def carry_out(self, change: Change) -> None:
-        """Install, switch back to, or remove versions and launchers. Raises Problem with the launchers as they were."""
+        """Install, switch to, or remove versions and launchers. Raises Problem with the launchers as they were."""
         before, after = change.before, change.after
         if after is None:
             if before is not None:
                 install.remove_all(before["lib_dir"], tuple({*before["bin_dirs"], *self._bin_dirs}))
             return
         lib_dir, bin_dirs = after["lib_dir"], tuple(after["bin_dirs"])
-        if after["digest"] == library.digest_of(library.sources()):
-            install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
-        elif after["digest"]:  # else it was broken, and to break it again is no use to anyone
-            install.use(lib_dir, after["version"], bin_dirs)
+        if before is None or any(before[key] != after[key] for key in _STARTED):
+            if after["digest"] == _own_digest():
+                install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
+            elif after["digest"]:  # else it was broken, and to break it again is no use to anyone
+                install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
             for name in before["versions"]:
                 if name not in after["versions"]:
-                    install.remove_version(before["lib_dir"], name)
+                    library.remove(before["lib_dir"], name)
+
+
+def _own_digest() -> str:
+    return library.digest_of(library.sources())
 
 
 def _origin(package: str) -> str:
     """Where the running cnictl has a package's files."""
-    from importlib.util import find_spec
-
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise Problem(f"package {package} is not installed beside cnictl")
