@@ -1,10 +1,282 @@
-"""`cnictl ipam`."""
+"""`cnictl ipam`: who holds which address, and freeing what nobody holds any more."""
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from cnictl.node.ipam import Listing, Row
+    from cnictl.node.reclaim import Outcome
+
+app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
+
+NetworkOption = Annotated[
+    str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
+]
+DataDirOption = Annotated[
+    str, typer.Option("--data-dir", metavar="DIR", help="Where the lease stores are, if not where the conf says.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, and free nothing.")]
 
 
-@app.callback()
-def _group() -> None:
-    """ipam"""
+@app.command("list")
+def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", output: OutputOption = Format.TABLE) -> None:
+    """List every address of a network that is held: container, interface, pod, age and state.
+
+    Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
+    Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot. Torn: a lease file
+    that names no owner. The last line says how much of the subnet is used. Looking changes nothing, and host-local's
+    networks can be looked at too:
+
+    \b
+      cnictl ipam list
+      cnictl ipam list --network podman
+      cnictl ipam list -o json | jq '.leases[] | select(.state == "stale")'
+    """
+    listing = _observe(network, data_dir, "ipam list")
+    if output is Format.JSON:
+        print_json(listing.as_json())
+        return
+    columns = ("address", "container", "interface", "pod", "age", "state")
+    if listing.rows:
+        print_table(columns, [_cells(row) for row in listing.rows])
+    print(_utilisation(listing))
+    _mention_strays(listing)
+
+
+@app.command("show")
+def show(
+    address: Annotated[str, typer.Argument(metavar="IP", help="A leased address.")],
+    network: NetworkOption = "",
+    data_dir: DataDirOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show everything about one lease: its record, its host veth and bridge, its network namespace.
+
+    \b
+      cnictl ipam show 10.244.0.12
+    """
+    from cnictl.core.cidr import AddressError, parse_address
+    from cnictl.core.errors import UsageProblem
+
+    try:
+        parse_address(address, "IP")
+    except AddressError as error:
+        raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
+    from cnictl.node import ipam
+
+    listing = _observe(network, data_dir, "ipam show")
+    found = [ipam.details(listing, row) for row in ipam.find(listing.rows, address)]
+    if output is Format.JSON:
+        print_json(found[0] if len(found) == 1 else found)
+        return
+    for one in found:
+        print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
+
+
+@app.command("release")
+def release(
+    target: Annotated[str, typer.Argument(metavar="IP|CONTAINER", help="An address, or a container's id.")],
+    network: NetworkOption = "",
+    data_dir: DataDirOption = "",
+    force: Annotated[bool, typer.Option("--force", help="Also if it is live: its pod loses its network.")] = False,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Release one address, or all that a container holds: veth, lease and record go together.
+
+    An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
+    it. A container may be named by the beginning of its id.
+
+    \b
+      cnictl ipam release 10.244.0.12
+      cnictl ipam release 6f3c1e0b --dry-run
+    """
+    from cnictl.core.errors import Problem
+    from cnictl.node import ipam, reclaim
+
+    if not dry_run:
+        _require_root("ipam release")
+    listing = _observe(network, data_dir, "ipam release")
+    rows = ipam.find(listing.rows, target)
+    refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
+    if refused:
+        in_flight = any(row.state == "in flight" for row in rows)
+        raise Problem(
+            "; ".join(refused),
+            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
+        )
+    if dry_run:
+        outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
+    else:
+        outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force))
+    _report(listing, outcomes, output)
+
+
+@app.command("gc")
+def gc(
+    network: NetworkOption = "",
+    data_dir: DataDirOption = "",
+    every: Annotated[bool, typer.Option("--all", help="All networks that have leases here.")] = False,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Free every address that is provably stale, and say what was left and why.
+
+    Proof is a boot since, a veth that is gone, or an ADD that was cut off. An ADD at work is none; nor is the mere
+    age of a lease. Exit status 1 if something stale could not be freed.
+
+    \b
+      cnictl ipam gc --dry-run
+      cnictl ipam gc --all
+    """
+    from cnictl.core.errors import UsageProblem
+    from cnictl.core.paths import NETWORKS_DIR
+    from cnictl.node import ipam, reclaim
+
+    if every and network:
+        raise UsageProblem("--all and --network exclude each other")
+    if not dry_run:
+        _require_root("ipam gc")
+    wanted = _guarded("ipam gc", lambda: ipam.networks(data_dir or NETWORKS_DIR)) if every else [network]
+    results = []
+    for one in wanted:
+        listing = _observe(one, data_dir, "ipam gc")
+        outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run))
+        results.append((listing, outcomes))
+    if output is Format.JSON:
+        print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
+    else:
+        for listing, outcomes in results:
+            _print_outcomes(listing, outcomes)
+    if any(outcome.action == "failed" for _, outcomes in results for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _require_root(command: str) -> None:
+    import os
+
+    from cnictl.core.errors import Problem
+
+    if os.geteuid() != 0:
+        raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
+
+
+def _guarded(command: str, work: Any) -> Any:
+    """Run `work`; what the core and the kernel raise becomes a Problem."""
+    from cnictl.core.errors import CniError, Problem
+
+    try:
+        return work()
+    except CniError as error:
+        raise Problem(error.msg, error.details) from None
+    except PermissionError as error:
+        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
+    except OSError as error:
+        raise Problem(f"{error.filename or command}: {error.strerror}") from None
+
+
+def _observe(network: str, data_dir: str, command: str) -> "Listing":
+    from cnictl.core.conf import network_name
+    from cnictl.core.errors import CniError, UsageProblem
+    from cnictl.core.paths import NETWORKS_DIR
+    from cnictl.node import ipam, ranges, spec
+
+    try:
+        network_name(network)
+    except CniError as error:
+        raise UsageProblem(f"--network: {error.msg.removeprefix('name: ')}") from None
+    node = _guarded(command, spec.load)
+    data_dir = data_dir.rstrip("/")
+    own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name
+
+    def look() -> "Listing":
+        name = network or own
+        told = ranges.of_network(name, node) if name else None
+        folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
+        name = ipam.choose_network(network, own, ipam.networks(folder))
+        told = told or ranges.of_network(name, node)
+        return ipam.observe(name, folder, told.pools)
+
+    listing: Listing = _guarded(command, look)
+    return listing
+
+
+def _utilisation(listing: "Listing") -> str:
+    subnets = ", ".join(str(pool.subnet.network) for pool in listing.pools)
+    if listing.total is None:
+        return f"{listing.network}: {listing.used} used; no conf here says of how many"
+    outside = f", {listing.outside} of them outside the subnet" if listing.outside else ""
+    return f"{listing.network} {subnets}: {listing.used} used{outside}, {listing.free} free of {listing.total}"
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    from cnictl.node.ipam import SHOWN_ID
+
+    return (row.address, row.container[:SHOWN_ID] or "-", row.ifname or "-", row.pod or "-", _age(row.since), row.words)
+
+
+def _age(since: float) -> str:
+    import time
+
+    if not since:
+        return "-"
+    seconds = max(0, int(time.time() - since))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for key, value in found.items():
+        name = prefix + key.replace("_", " ")
+        if isinstance(value, dict):
+            lines += _lines(value, f"{name}: ")
+        elif key == "since":
+            lines.append(("age", _age(value)))
+        else:
+            shown = (
+                {None: "none", True: "yes", False: "no"}.get(value) if value is None or value in (True, False) else None
+            )
+            lines.append((name, shown or str(value) or "-"))
+    return lines
+
+
+def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> None:
+    """A release's outcome; exit status 1 if anything asked for is still held."""
+    from cnictl.node import reclaim
+
+    if output is Format.JSON:
+        print_json(reclaim.as_json(listing, outcomes))
+    else:
+        _print_outcomes(listing, outcomes)
+    if any(outcome.action in ("failed", "left") for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
+    from cnictl.node.reclaim import commands
+
+    if outcomes:
+        columns = ("address", "container", "interface", "pod", "outcome", "reason")
+        rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
+        print_table(columns, rows)
+    for one in outcomes:
+        if one.action == "would free":
+            for line in commands(listing, one.row):
+                print(f"  {line}")
+    counts = {
+        action: sum(one.action == action for one in outcomes) for action in ("freed", "would free", "left", "failed")
+    }
+    said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    say(f"{listing.network}: {said or 'no leases'}")
+    _mention_strays(listing)
+
+
+def _mention_strays(listing: "Listing") -> None:
+    for name in listing.strays:
+        say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

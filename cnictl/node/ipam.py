@@ -1,0 +1,283 @@
+"""A network's leases beside their attachment records, each with its proof: what `cnictl ipam` shows.
+
+Everything here only reads: a lease that has no record gets none by being looked at. Joining and judging are pure
+functions of what was read. What frees addresses is in `cnictl.node.reclaim`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.errors import Problem
+from cnictl.core.leases import Lease, Store, folder_networks
+from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
+from cnictl.core.netns import identity
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.pool import Pool
+from cnictl.core.rtnetlink import Netlink
+
+TORN = "torn"
+SHOWN_ID = 12
+"""Characters of a container id that runtimes show, and that are enough to tell it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One address and who holds it."""
+
+    address: str
+    container: str
+    ifname: str
+    pod: str
+    since: float
+    """Seconds since the epoch; 0 if nothing says."""
+    state: str
+    """live, stale, in flight, unknown or torn."""
+    reason: str
+    leased: bool
+    """Whether the store has this lease: a record may be of an ADD that has not come so far."""
+    record: Record | None = None
+
+    @property
+    def holder(self) -> str:
+        """The pod as the runtime named it, else the container and its interface."""
+        return f"pod {self.pod}" if self.pod else f"{self.container[:SHOWN_ID]} {self.ifname}".strip()
+
+    @property
+    def words(self) -> str:
+        """The state, and its reason where the state alone doesn't say all."""
+        plain = self.leased and self.state in (LIVE, IN_FLIGHT)
+        return self.state if plain else f"{self.state}: {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "address": self.address,
+            "container": self.container,
+            "interface": self.ifname,
+            "pod": self.pod,
+            "since": self.since or None,
+            "state": self.state,
+            "reason": self.reason,
+            "leased": self.leased,
+            "recorded": self.record is not None,
+        }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that this host knows of a network's addresses."""
+
+    network: str
+    data_dir: str
+    rows: tuple[Row, ...]
+    pools: tuple[Pool, ...] = ()
+    """What the network hands out; empty where nothing on this host says."""
+    strays: tuple[str, ...] = ()
+    """Host veths with this network's mark that no record names."""
+
+    @property
+    def used(self) -> int:
+        """Addresses that are leased, in the pools or outside."""
+        return sum(row.leased for row in self.rows)
+
+    @property
+    def total(self) -> int | None:
+        """Addresses that pods can have."""
+        return sum(pool.size for pool in self.pools) if self.pools else None
+
+    @property
+    def free(self) -> int | None:
+        """Addresses that the next pods can have."""
+        return None if self.total is None else self.total - (self.used - self.outside)
+
+    @property
+    def outside(self) -> int:
+        """Leases outside the pools: of a former subnet."""
+        leased = [parse_address(row.address) for row in self.rows if row.leased and self.pools]
+        return sum(not any(pool.holds(packed) for pool in self.pools) for packed in leased)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "network": self.network,
+            "data_dir": self.data_dir,
+            "subnets": [str(pool.subnet.network) for pool in self.pools],
+            "used": self.used,
+            "free": self.free,
+            "total": self.total,
+            "outside": self.outside,
+            "leases": [row.as_json() for row in self.rows],
+            "stray_veths": list(self.strays),
+        }
+
+
+def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
+    """The network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
+    known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
+    if wanted and wanted != configured and wanted not in stores:
+        raise Problem(f"no leases of a network {wanted!r} here", known)
+    if wanted or configured:
+        return wanted or configured
+    if not stores:
+        raise Problem("no network has leases on this host", "`cnictl init-node` sets one up")
+    if len(stores) > 1:
+        raise Problem("several networks have leases here, say which one with --network", known)
+    return stores[0]
+
+
+def assemble(
+    leases: Iterable[Lease],
+    records: Iterable[Record],
+    verdicts: Mapping[tuple[str, str], Verdict],
+    judge_lone: Callable[[Lease], Verdict],
+) -> list[Row]:
+    """Leases and records joined by owner, in the order of the addresses.
+
+    `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record.
+    """
+    by_owner = {(record.container, record.ifname): record for record in records}
+    intended = {address: record for record in by_owner.values() for address in record.addresses}
+    rows, holders = [], {}
+    for lease in leases:
+        owner = (lease.container, lease.ifname)
+        holders[lease.address] = owner
+        if lease.container:
+            verdict = verdicts[owner] if owner in by_owner else judge_lone(lease)
+            rows.append(_row(lease.address, owner, verdict, by_owner.get(owner), lease.modified))
+        else:
+            rows.append(_torn_row(lease, intended.get(lease.address)))
+    for owner, record in by_owner.items():
+        for address in record.addresses:
+            holder = holders.get(address, ())
+            if holder not in (owner, ("", "")):
+                reason = f"{' '.join(holder)} holds its lease" if holder else "it has no lease"
+                verdict = Verdict(verdicts[owner].state, f"{verdicts[owner].reason}; {reason}")
+                rows.append(_row(address, owner, verdict, record))
+    return sorted(rows, key=lambda row: (len(parse_address(row.address)), parse_address(row.address), row.container))
+
+
+def _row(
+    address: str, owner: tuple[str, str], verdict: Verdict, record: Record | None, modified: float | None = None
+) -> Row:
+    since = (record.created if record else 0.0) or modified or 0.0
+    pod = record.pod if record else ""
+    return Row(address, *owner, pod, since, verdict.state, verdict.reason, modified is not None, record)
+
+
+def _torn_row(lease: Lease, record: Record | None) -> Row:
+    reason = "its lease names no owner"
+    if record is not None:
+        reason += f", the record of {record.container} {record.ifname} has the address"
+    return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record)
+
+
+def observe(network: str, data_dir: str = NETWORKS_DIR, pools: Sequence[Pool] = ()) -> Listing:
+    """Read and judge all of a network, in the host's network namespace. Raises OSError."""
+    store = Store(network, data_dir)
+    leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
+    records = [one for one in attachments.all_records(network) if (one.data_dir or NETWORKS_DIR) == data_dir]
+    owners = {(record.container, record.ifname) for record in records}
+    leases = [lease for lease in leases if (lease.container, lease.ifname) in owners or _still_held(store, lease)]
+    listed = {lease.address for lease in leases}
+    for record in records:
+        since_then = (store.read(address) for address in record.addresses if address not in listed)
+        leases += [lease for lease in since_then if lease is not None]
+    with Netlink() as host:
+        verdicts = {(record.container, record.ifname): liveness.judge(record, host) for record in records}
+        strays = _strays(host, network, {record.host_veth for record in records})
+    rows = assemble(leases, records, verdicts, lambda lease: judge_lease(network, lease))
+    return Listing(network, data_dir, tuple(rows), tuple(pools), strays)
+
+
+def _still_held(store: Store, lease: Lease) -> bool:
+    now = store.read(lease.address)
+    return now is not None and (now.container, now.ifname) == (lease.container, lease.ifname)
+
+
+def judge_lease(network: str, lease: Lease) -> Verdict:
+    """A lease without a record, judged as the record it would be given; nothing is written."""
+    record = Record(network, lease.container, lease.ifname)
+    record.addresses, record.created = [lease.address], lease.modified
+    return liveness.judge_settled(record)
+
+
+def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
+    marked = [link for link in rtnetlink.all_links(netlink) if link.alias.startswith(f"cnictl:{network}/")]
+    return tuple(sorted(link.name for link in marked if link.kind == "veth" and link.name not in known))
+
+
+def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
+    """Networks that have leases in `data_dir`, or records."""
+    recorded = attachments.networks() if data_dir == NETWORKS_DIR else []
+    return sorted({*folder_networks(data_dir), *recorded})
+
+
+def find(rows: Sequence[Row], target: str) -> list[Row]:
+    """The rows of an address, or of a container by its id or a beginning of it. Raises Problem."""
+    try:
+        packed = parse_address(target)
+    except AddressError:
+        return _find_container(rows, target)
+    found = [row for row in rows if parse_address(row.address) == packed]
+    if not found:
+        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
+    return found
+
+
+def _find_container(rows: Sequence[Row], target: str) -> list[Row]:
+    begun = [row for row in rows if target and row.container.startswith(target)]
+    found = [row for row in begun if row.container == target] or begun
+    containers = sorted({row.container for row in found})
+    if not found:
+        raise Problem(
+            f"{target!r} is neither a leased address nor a container that holds one", "see `cnictl ipam list`"
+        )
+    if len(containers) > 1:
+        raise Problem(
+            f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id"
+        )
+    return found
+
+
+def details(listing: Listing, row: Row) -> dict[str, Any]:
+    """Everything about one address, for people and programs: lease, record, link and namespace as they are now."""
+    shown: dict[str, Any] = {"network": listing.network, **row.as_json()}
+    shown["lease"] = f"{listing.data_dir}/{listing.network}/{row.address}" if shown.pop("leased") else None
+    shown["record"] = row.record.path if shown.pop("recorded") and row.record else None
+    if row.record is not None:
+        shown["complete"] = row.record.complete
+        shown["mac"] = row.record.mac
+        shown["pod_uid"] = row.record.pod_uid
+        if row.record.host_veth:
+            shown["host_veth"] = _describe_link(row.record)
+            shown["netns"] = _describe_netns(row.record)
+    return shown
+
+
+def _describe_link(record: Record) -> dict[str, Any]:
+    with Netlink() as host:
+        links = {link.index: link for link in rtnetlink.all_links(host)}
+    found = next((link for link in links.values() if link.name == record.host_veth), None)
+    if found is None:
+        return {"name": record.host_veth, "present": False}
+    master = links.get(found.master)
+    return {
+        "name": found.name,
+        "present": True,
+        "up": found.up,
+        "mac": found.mac,
+        "mtu": found.mtu,
+        "bridge": master.name if master else "",
+        "bridge_intended": record.bridge,
+    }
+
+
+def _describe_netns(record: Record) -> dict[str, Any]:
+    now = identity(record.netns)
+    then = (record.netns_dev, record.netns_ino)
+    verdict = "gone" if now is None else "the same" if now == then else "another namespace now"
+    return {"path": record.netns, "device": then[0], "inode": then[1], "now": verdict}

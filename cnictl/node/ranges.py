@@ -1,0 +1,94 @@
+"""Which addresses a network hands out and where its leases stand, as this host's own files say."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import pool
+from cnictl.core.cidr import AddressError, parse_pod_cidr
+from cnictl.core.conf import parse_conf
+from cnictl.core.errors import CniError
+from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
+from cnictl.core.pool import Pool
+from cnictl.node import runtimes
+from cnictl.node.spec import NodeSpec
+
+CONF_ENDINGS = (".conflist", ".conf", ".json")
+"""What libcni takes for a network configuration."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A network's pools (none where nothing says) and the lease store's parent folder."""
+
+    pools: tuple[Pool, ...]
+    data_dir: str = NETWORKS_DIR
+
+
+def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | None = None) -> Ranges:
+    """By node.toml, else by the network's CNI conf, else by the map that the plugin keeps."""
+    if spec is not None and spec.name == network:
+        try:
+            return Ranges((Pool(parse_pod_cidr(spec.subnet)),))
+        except AddressError:
+            pass  # checked when it is loaded; what it can't say, the conf may
+    folders = runtimes.conf_dirs(runtimes.find()) if conf_dirs is None else conf_dirs
+    for document in _configurations(folders):
+        if document.get("name") == network:
+            found = of_configuration(document)
+            if found is not None:
+                return found
+    mapped = pool.mapped(f"{INDEX_DIR}/{network}")
+    return Ranges((mapped,) if mapped else ())
+
+
+def of_configuration(document: dict[str, Any]) -> Ranges | None:
+    """What a conf or conflist says, of our plugin or of any that uses host-local; None if nothing can be told."""
+    name = document.get("name")
+    plugins = document.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else [document]:
+        if not isinstance(plugin, dict):
+            continue
+        found = plugin.get("ipam")
+        ipam: dict[str, Any] = found if isinstance(found, dict) else {}
+        if plugin.get("type") != "cnictl-bridge" and ipam.get("type") != "host-local":
+            continue
+        try:
+            spans = [{"subnet": plugin["subnet"]}] if "subnet" in plugin else _spans(ipam)
+            confs = [parse_conf({"name": name, "ipam": {**_store(ipam), "ranges": [[span]]}}) for span in spans]
+        except CniError:
+            return None  # IPv6, or a form that host-local itself refuses
+        if confs:
+            return Ranges(tuple(conf.pool for conf in confs), confs[0].data_dir)
+    return None
+
+
+def _spans(ipam: dict[str, Any]) -> list[Any]:
+    """host-local's ranges: sets of ranges, or one range in the object itself."""
+    sets = ipam.get("ranges")
+    if isinstance(sets, list) and sets:
+        return [span for one in sets if isinstance(one, list) for span in one]
+    return [{key: ipam[key] for key in ("subnet", "rangeStart", "rangeEnd", "gateway") if key in ipam}]
+
+
+def _store(ipam: dict[str, Any]) -> dict[str, Any]:
+    return {"dataDir": ipam["dataDir"]} if "dataDir" in ipam else {}
+
+
+def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """The network configurations of these folders, in the order in which runtimes read them."""
+    for folder in folders:
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            try:
+                with open(f"{folder}/{name}", encoding="utf-8") as file:
+                    document = json.load(file)
+            except (OSError, ValueError):
+                continue  # a broken conf is the runtime's to complain about
+            if isinstance(document, dict):
+                yield document

@@ -1,0 +1,121 @@
+"""Freeing addresses on an operator's word or on proof: what `cnictl ipam release` and `gc` do.
+
+The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
+and record go together), by owner through `core.leases` where there is none.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import liveness
+from cnictl.core.attachments import Record
+from cnictl.core.detach import detach
+from cnictl.core.errors import CniError
+from cnictl.core.leases import Store
+from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_LOCK
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node.ipam import TORN, Listing, Row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row."""
+
+    row: Row
+    action: str
+    """freed, would free, left or failed."""
+    reason: str
+
+
+def refusal(row: Row, force: bool) -> str:
+    """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
+    if row.state == IN_FLIGHT:
+        return f"{row.address} of {row.holder}: {row.reason}"
+    if force or row.state in (STALE, TORN):
+        return ""
+    return f"{row.address} is {'live' if row.state == LIVE else 'not proven stale'}: {row.holder} ({row.reason})"
+
+
+def keep_reason(row: Row) -> str:
+    """Why `gc` leaves this alone, or empty: only what is provably stale goes."""
+    stale = row.state == STALE or (row.state == TORN and row.record is None)
+    return "" if stale else row.reason
+
+
+def commands(listing: Listing, row: Row) -> list[str]:
+    """The release, as typed by hand."""
+    if row.state == TORN:
+        return [f"rm {listing.data_dir}/{listing.network}/{row.address}"]
+    lines = [f"ip link delete {row.record.host_veth}"] if row.record and row.record.host_veth else []
+    if row.leased:
+        lines.append(f"rm {listing.data_dir}/{listing.network}/{row.address}")
+    return [*lines, f"rm {row.record.path}"] if row.record else lines
+
+
+def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
+    """For programs: what became of each, and the release as typed by hand of those that were not left."""
+    rows = []
+    for one in outcomes:
+        typed = [] if one.action == "left" else commands(listing, one.row)
+        rows.append({**one.row.as_json(), "action": one.action, "reason": one.reason, "commands": typed})
+    return {
+        "network": listing.network,
+        "data_dir": listing.data_dir,
+        "outcomes": rows,
+        "stray_veths": list(listing.strays),
+    }
+
+
+def release(listing: Listing, rows: list[Row], force: bool) -> list[Outcome]:
+    """Free these rows. Without `force` each is judged once more under its lock. Raises CniError 11 (node locked)."""
+    return _work(listing, [(row, "") for row in rows], check=not force)
+
+
+def collect(listing: Listing, dry_run: bool) -> list[Outcome]:
+    """Free what is provably stale; the outcome of every row. Raises CniError 11 (node locked)."""
+    judged = [(row, keep_reason(row)) for row in listing.rows]
+    if dry_run:
+        return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
+    return _work(listing, judged, check=True)
+
+
+def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool) -> list[Outcome]:
+    outcomes = []
+    gone: set[tuple[str, str]] = set()
+    with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
+        for row, kept in judged:
+            if kept:
+                outcomes.append(Outcome(row, "left", kept))
+                continue
+            try:
+                freed = _free(host, listing, row, check, gone)
+            except (CniError, OSError) as error:
+                outcomes.append(Outcome(row, "failed", str(error)))
+                continue
+            reason = row.reason if freed else "another call changed it meanwhile"
+            outcomes.append(Outcome(row, "freed" if freed else "left", reason))
+    return outcomes
+
+
+def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[tuple[str, str]]) -> bool:
+    """Free one row; False if it is not there or not stale any more. `gone` has the owners undone in this run."""
+    store = Store(listing.network, listing.data_dir)
+    if row.state == TORN:
+        return store.release_torn(row.address)
+    owner = (row.container, row.ifname)
+    if row.record is None:
+        return store.release(row.address, *owner)
+    if owner not in gone:
+        still = _still_stale if check else None
+        if detach(netlink, listing.network, *owner, listing.data_dir, still=still) is None:
+            return False
+        gone.add(owner)
+    if row.leased:
+        store.release(row.address, *owner)  # one that the record doesn't name
+    return True
+
+
+def _still_stale(record: Record) -> bool:
+    return liveness.judge_settled(record).state == STALE
