@@ -1,7 +1,212 @@
-"""`cnictl connectivity`."""
+"""`cnictl test-connectivity`: what a pod of this node reaches, and why not."""
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from cnictl.node.spec import NodeSpec
+    from cnictl.probe.chain import Chain
+    from cnictl.probe.checks import Report, Wanted
+
 
 def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
+    """Hang the command on the program."""
+    app.command("test-connectivity")(test_connectivity)
+
+
+def test_connectivity(
+    pod: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="A pod on another host to ping; may be repeated.")
+    ] = None,
+    external: Annotated[str, typer.Option(metavar="IP", help="Address outside the cluster to ping.")] = "",
+    source: Annotated[
+        str, typer.Option("--from", metavar="IP|CONTAINER", help="Check from this pod, not from a probe pod.")
+    ] = "",
+    serve: Annotated[bool, typer.Option("--serve", help="Keep a pod up for another host to ping.")] = False,
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to serve: 90s, 10m, 1h.")] = "10m",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR=VIA", help="Check this peer too, though node.toml hasn't it; may be repeated."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Echo requests a check.")] = 3,
+    timeout: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds to wait for each answer.")] = 1.0,
+    conf: Annotated[str, typer.Option(metavar="FILE", help="The CNI conf to make probe pods by.")] = "",
+    bin_dir: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Where its plugins are; may be repeated.")
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Ping from a pod to all that a pod should reach, and name the cause of each failure.
+
+    Two short-lived pods are made through the installed plugin, as a runtime would, and taken away again. From the
+    first, real ICMP echo goes to this host, the second pod, each peer's node address, a pod on each peer, and the
+    outside. Each failure is looked into: routes, forwarding, firewall, neighbours, masquerade, the peer's side; and
+    the command that mends it is printed. Exit status 1 if any check fails.
+
+    A pod on the other host has to be named, for its gateway answers even where its firewall drops what it forwards:
+
+    \b
+      other host$ cnictl test-connectivity --serve
+      10.244.1.7
+      this host$  cnictl test-connectivity --pod 10.244.1.7
+      this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
+    """
+    import os
+
+    from cnictl.core.errors import Problem
+    from cnictl.probe import pods, trace
+    from cnictl.probe.checks import Wanted
+
+    seconds = _seconds(duration)
+    spec = _spec(peer or [])
+    for address in [*(pod or []), *([external] if external else [])]:
+        _check_address(address)
+    if os.geteuid() != 0:
+        raise Problem("test-connectivity needs root: it enters pods' network namespaces", "run it with sudo")
+    for name in pods.sweep():
+        say(f"removed {name}, which a killed run left")
+    if serve:
+        _serve(_chain(conf, bin_dir or []), seconds, output)
+        return
+    trace.clean()
+    wanted = Wanted(count, timeout, tuple(pod or ()), external)
+    report = _from_pod(spec, source, wanted) if source else _from_probe(spec, _chain(conf, bin_dir or []), wanted)
+    if output is Format.JSON:
+        print_json(report.as_json())
+    else:
+        _show(report)
+    if report.overall == "failed":
+        raise typer.Exit(1)
+
+
+def _from_pod(spec: "NodeSpec", text: str, wanted: "Wanted") -> "Report":
+    from cnictl.probe import checks
+
+    pod = checks.existing_pod(text)
+    with _Progress() as progress:
+        return checks.run_checks(spec, pod, checks.neighbour_of(pod, spec.name), wanted, progress.say)
+
+
+def _from_probe(spec: "NodeSpec", chain: "Chain", wanted: "Wanted") -> "Report":
+    from cnictl.probe.checks import run_checks
+    from cnictl.probe.pods import probe_pods
+
+    with _Progress() as progress:
+        progress.say(f"making two pods through {' → '.join(chain.types)}")
+        with probe_pods(chain, 2) as (first, second):
+            report = run_checks(spec, first, second, wanted, progress.say)
+            progress.say("taking the pods away")
+        return report
+
+
+def _serve(chain: "Chain", seconds: float, output: Format) -> None:
+    """Keep one pod up; its address on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
+    import json
+
+    from cnictl.probe.icmp import echo_socket
+    from cnictl.probe.pods import answer, probe_pods
+
+    try:
+        with probe_pods(chain, 1) as (pod,), echo_socket(pod.netns) as heard:
+            as_json = {"address": pod.address, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
+            print(json.dumps(as_json) if output is Format.JSON else pod.address, flush=True)
+            say(f"pod {pod.address} answers for {seconds:g} s; Ctrl-C ends it")
+            for source in answer(pod, seconds, heard):
+                say(f"pinged by {source}")
+    except KeyboardInterrupt:
+        return
+
+
+def _chain(conf: str, bin_dirs: list[str]) -> "Chain":
+    from cnictl.node import runtimes
+    from cnictl.probe.chain import BIN_DIRS, CONF_FILE, load_chain
+
+    if not bin_dirs:
+        named = [folder for runtime in runtimes.find() for folder in runtime.bin_dirs]
+        bin_dirs = list(dict.fromkeys([*named, *BIN_DIRS]))
+    return load_chain(conf or CONF_FILE, bin_dirs)
+
+
+def _spec(peers: list[str]) -> "NodeSpec":
+    from dataclasses import replace
+
+    from cnictl.core.errors import Problem
+    from cnictl.node import spec as node_spec
+    from cnictl.node.addressing import check, parse_peer
+
+    spec = node_spec.load()
+    if spec is None:
+        raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
+    added = tuple(one for one in map(parse_peer, peers) if one not in spec.peers)
+    return check(replace(spec, peers=spec.peers + added))
+
+
+def _check_address(text: str) -> None:
+    from cnictl.core.cidr import AddressError, parse_address
+    from cnictl.core.errors import UsageProblem
+
+    try:
+        parse_address(text)
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
+    if ":" in text:
+        raise UsageProblem(f"address {text!r}: the checks speak IPv4 only")
+
+
+def _seconds(text: str) -> float:
+    """A time such as `90s`, `10m`, `1h` (a bare number is seconds). Raises UsageProblem."""
+    from cnictl.core.errors import UsageProblem
+
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 1e9:
+        raise UsageProblem(f"--for {text!r}: not a time such as 90s, 10m or 1h")
+    return seconds
+
+
+def _show(report: "Report") -> None:
+    import socket
+    import sys
+
+    from cnictl.probe import matrix
+
+    if not sys.stdout.isatty():
+        columns, rows = matrix.lines(report)
+        print_table(columns, rows)
+        return
+    from rich.console import Console
+
+    Console().print(matrix.matrix([(socket.gethostname(), report)]))
+
+
+class _Progress:
+    """What is being done, on stderr at a terminal; silent elsewhere."""
+
+    def __init__(self) -> None:
+        import sys
+
+        self._status = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("")
+
+    def __enter__(self) -> "_Progress":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def say(self, step: str) -> None:
+        if self._status:
+            self._status.update(step)

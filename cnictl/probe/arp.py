@@ -1,0 +1,43 @@
+"""Whether an address answers ARP right now: the neighbour table may still believe in one that is gone (RFC 826)."""
+
+import socket
+import struct
+import time
+
+_ETH_P_ARP = 0x0806
+_REQUEST, _REPLY = 1, 2
+_BODY = struct.Struct("!HHBBH6s4s6s4s")
+_ARPHRD_ETHER, _ETH_P_IP = 1, 0x0800
+
+
+def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
+    """Ask on `link`, from our address `source`, who has `address`; wait at most `wait` seconds.
+
+    Raises OSError if the link is gone or is no Ethernet.
+    """
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP)) as asking:
+        asking.bind((link, _ETH_P_ARP))
+        own = asking.getsockname()[4]
+        body = _BODY.pack(
+            _ARPHRD_ETHER, _ETH_P_IP, 6, 4, _REQUEST,
+            own, socket.inet_aton(source), bytes(6), socket.inet_aton(address),
+        )  # fmt: skip
+        asking.send(b"\xff" * 6 + own + struct.pack("!H", _ETH_P_ARP) + body)
+        deadline = time.monotonic() + wait
+        while (left := deadline - time.monotonic()) > 0:
+            asking.settimeout(left)
+            try:
+                frame = asking.recv(128)
+            except TimeoutError:
+                return False
+            if is_answer(frame, address):
+                return True
+        return False
+
+
+def is_answer(frame: bytes, address: str) -> bool:
+    """Whether an Ethernet frame is an ARP reply from `address`."""
+    if len(frame) < 14 + _BODY.size:
+        return False
+    fields = _BODY.unpack_from(frame, 14)
+    return (fields[4], fields[6]) == (_REPLY, socket.inet_aton(address))

@@ -1,0 +1,85 @@
+"""Faults beyond this node: the request left as it should, and what other pings met tells where it ended."""
+
+from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
+
+
+def refused(failure: Failure) -> Cause | None:
+    """Somebody on the way said no by ICMP."""
+    if not failure.series.refusals:
+        return None
+    refusal = failure.series.refusals[-1]
+    words = f"{refusal.by} answers: {refusal.words}"
+    at = failure.at_peer
+    if at is None or refusal.by != at.peer.via:
+        return Cause("refused", words, f"look at {refusal.by}'s routes and firewall")
+    if refusal.astray:
+        words += f" (its route to {at.peer.pod_cidr} is gone with its bridge: down, or without its address)"
+        return Cause("peer-without-bridge", words, f"on {refusal.by}: cnictl bridge up")
+    if refusal.no_host:
+        return Cause(
+            "no-such-pod", f"{words} (no pod has {failure.target} there)", f"on {refusal.by}: cnictl ipam list"
+        )
+    return Cause("peer-rejects", f"{words} (its FORWARD rejects it)", f"on {refusal.by}: cnictl apply")
+
+
+def peer_silent(failure: Failure) -> Cause | None:
+    """The peer's node address doesn't answer this node itself."""
+    at = failure.at_peer
+    if at is None or at.node.answered:
+        return None
+    words = f"peer {at.peer.via} does not answer this node either, though it answers ARP"
+    return Cause("peer-silent", words, f"on {at.peer.via}: see that its firewall accepts ICMP echo from this node")
+
+
+def peer_without_bridge(failure: Failure) -> Cause | None:
+    """The peer is there, its pods' gateway isn't."""
+    at = failure.at_peer
+    if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
+        return None
+    words = f"peer {at.peer.via} answers, the gateway {at.gateway.to} of its pods does not: no bridge with it there"
+    return Cause("peer-without-bridge", words, f"on {at.peer.via}: cnictl bridge up")
+
+
+def no_return_route(failure: Failure) -> Cause | None:
+    """The peer answers this node's own address, and never our pods'."""
+    at = failure.at_peer
+    if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered:
+        return None
+    subnet, own = failure.host.spec.subnet, failure.host.route(at.peer.via).source
+    words = (
+        f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
+        f"not pod {failure.pod.address}, whose request left by {failure.route.link}"
+    )
+    return Cause("no-return-route", words, f"on {at.peer.via}: cnictl route add-peer {subnet} {own}")
+
+
+def peer_forwarding_off(failure: Failure) -> Cause | None:
+    """The peer's gateway answers our pod, but the peer hands nothing on."""
+    at = failure.at_peer
+    if at is None or at.expiring is None or at.expiring.refusals:
+        return None
+    words = (
+        f"net.ipv4.ip_forward is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
+        "and a request that should expire there is not reported back"
+    )
+    return Cause("peer-forwarding-off", words, f"on {at.peer.via}: cnictl apply")
+
+
+def peer_drops(failure: Failure) -> Cause | None:
+    """The peer forwards, and its pod never answers: a DROP in its FORWARD."""
+    at = failure.at_peer
+    if at is None or at.expiring is None or not at.expiring.refusals:
+        return None
+    words = (
+        f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and it forwards "
+        f"(ip_forward is 1), yet {failure.target} gets or gives nothing"
+    )
+    return Cause("peer-drops", words, f"on {at.peer.via}: cnictl apply")
+
+
+def outside_silent(failure: Failure) -> Cause | None:
+    """The target does not answer this node itself."""
+    if failure.from_host is None or failure.from_host.answered:
+        return None
+    words = f"{failure.target} does not answer this node either, through {failure.route.link or 'any link'}"
+    return Cause("outside-silent", words, "--external ADDRESS names one that does; else look at the uplink's gateway")

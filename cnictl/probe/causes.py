@@ -1,0 +1,67 @@
+"""Why a ping failed: each cause is a look at what the kernel holds or the wire showed, never a guess from the name.
+
+Finders are asked in the order in which a packet meets the faults they look for; the first that finds its fault names
+it. To add a cause, write a finder in `here` or `beyond` and put it where a packet would meet it.
+"""
+
+from collections.abc import Callable
+
+from cnictl.probe import beyond, here
+from cnictl.probe.failure import STAYS, Cause, Failure
+
+Finder = Callable[[Failure], Cause | None]
+
+_WITHIN_NODE: tuple[Finder, ...] = (
+    here.bridge_unfit,
+    here.port_unfit,
+    here.pod_without_route,
+    here.reverse_path,
+    here.dropped,
+)
+_OUTWARD: tuple[Finder, ...] = (
+    here.bridge_unfit,
+    here.port_unfit,
+    here.pod_without_route,
+    here.forwarding_off,
+    here.no_route,
+    here.neighbour_unresolved,
+    here.reverse_path,
+    here.dropped,
+    here.not_masqueraded,
+)
+_BEYOND: tuple[Finder, ...] = (
+    beyond.peer_silent,
+    beyond.peer_without_bridge,
+    beyond.refused,
+    beyond.no_return_route,
+    beyond.peer_forwarding_off,
+    beyond.peer_drops,
+    beyond.outside_silent,
+)
+
+
+def most_likely(failure: Failure) -> Cause:
+    """The first fault that a look finds, in the order of the packet's way."""
+    finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
+    if failure.left_as and not failure.reply_came:
+        finders += _BEYOND
+    for find in finders:
+        cause = find(failure)
+        if cause is not None:
+            return cause
+    return unexplained(failure)
+
+
+def unexplained(failure: Failure) -> Cause:
+    """How far it got, where no finder knows why."""
+    if failure.reply_came:
+        words = "the reply came back to this node and did not reach the pod"
+    elif failure.left_as:
+        words = f"the request left by {failure.route.link} as {failure.left_as}, and nothing came back"
+    elif failure.series.send_error:
+        words = f"the pod could not send: {failure.series.send_error}"
+    elif failure.sightings:
+        words = "the request reached this node from the pod and went no further"
+    else:
+        words = "the request never left the pod"
+    return Cause("unexplained", words, "cnictl status")

@@ -1,0 +1,195 @@
+"""A CNI runtime's half of the contract: runs a network's plugins as containerd, CRI-O or podman would.
+
+Specification 1.1.0: section 2 (environment, stdin), section 3 (order, prevResult, errors), "Deriving request
+configuration from plugin configuration". What it runs is what the conf names, found where the runtime looks.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+
+Json = dict[str, Any]
+
+CONF_FILE = "/etc/cni/net.d/10-cnictl.conflist"
+BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+"""Upstream's default, Debian's, Fedora's."""
+
+_TIMEOUT = 60.0
+_RUNTIME_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class PluginFailed(Problem):
+    """A plugin refused a call: its CNI error code (0: it printed no error object), and which one it was."""
+
+    def __init__(self, plugin: str, command: str, code: int, said: str, details: str = "") -> None:
+        where = f" (CNI code {code})" if code else ""
+        super().__init__(f"plugin {plugin}, {command}: {said}{where}", details)
+        self.plugin = plugin
+        self.command = command
+        self.code = code
+        self.said = said
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One container's interface, as the runtime names it to every plugin of the chain."""
+
+    container: str
+    netns: str
+    """Path of the container's network namespace; empty in a DEL that comes after it is gone."""
+    ifname: str = "eth0"
+    args: str = ""
+    """CNI_ARGS: `KEY=VALUE;KEY=VALUE`."""
+    runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    """Values by capability, such as `portMappings`; a plugin gets those it declares."""
+
+
+class Chain:
+    """A network configuration list and where its plugins stand."""
+
+    def __init__(self, conf: Json, bin_dirs: Sequence[str] = BIN_DIRS) -> None:
+        """`conf` is the file's content: a list, or (before 1.0.0) one plugin's configuration.
+
+        Raises Problem where it has no name, no version's form, or no plugin.
+        """
+        plugins = conf.get("plugins", [conf])
+        shaped = isinstance(plugins, list) and plugins and all(isinstance(p, dict) for p in plugins)
+        if not shaped or not all(isinstance(p.get("type"), str) for p in plugins):
+            raise Problem("the CNI conf lists no plugin with a type")
+        if not isinstance(conf.get("name"), str):
+            raise Problem("the CNI conf has no name")
+        self.conf = conf
+        self.name: str = conf["name"]
+        self.version = str(conf.get("cniVersion", "0.1.0"))
+        self.plugins: list[Json] = plugins
+        self.bin_dirs = tuple(bin_dirs)
+
+    @property
+    def types(self) -> list[str]:
+        """The plugins' names, in the order of ADD."""
+        return [plugin["type"] for plugin in self.plugins]
+
+    def add(self, attachment: Attachment) -> Json:
+        """ADD through the chain; the last plugin's result. After PluginFailed the caller owes a `delete`."""
+        result: Json | None = None
+        for plugin in self.plugins:
+            result = self._call("ADD", plugin, attachment, result)
+        return result or {}
+
+    def check(self, attachment: Attachment, result: Json) -> None:
+        """CHECK every plugin against the result that ADD gave. Raises PluginFailed."""
+        if self.conf.get("disableCheck") in (True, "true"):
+            return
+        for plugin in self.plugins:
+            self._call("CHECK", plugin, attachment, result)
+
+    def delete(self, attachment: Attachment, result: Json | None) -> None:
+        """DEL in reverse order, with ADD's cached result where there is one. Raises PluginFailed at the first."""
+        cached = result if _at_least(self.version, (0, 4, 0)) else None
+        for plugin in reversed(self.plugins):
+            self._call("DEL", plugin, attachment, cached)
+
+    def gc(self, valid: Sequence[Attachment]) -> None:
+        """GC: every attachment of the network but `valid` may go."""
+        kept = [{"containerID": one.container, "ifname": one.ifname} for one in valid]
+        for plugin in self.plugins:
+            request = self.request(plugin, {}, None)
+            request["cni.dev/valid-attachments"] = kept
+            self._run("GC", plugin, {}, request)
+
+    def status(self) -> None:
+        """STATUS of every plugin. Raises PluginFailed (code 50, 51) where one can't take an ADD."""
+        for plugin in self.plugins:
+            self._run("STATUS", plugin, {}, self.request(plugin, {}, None))
+
+    def versions(self, plugin: str) -> list[str]:
+        """The specification versions a plugin of the chain says it supports."""
+        dummy = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy")
+        answer = self._run("VERSION", {"type": plugin}, dummy, {"cniVersion": self.version})
+        return [str(version) for version in answer.get("supportedVersions", [])]
+
+    def request(self, plugin: Json, runtime_config: Mapping[str, Any], previous: Json | None) -> Json:
+        """What one plugin reads on stdin, derived from its part of the conf."""
+        request = {
+            key: value
+            for key, value in plugin.items()
+            if key not in ("capabilities", "runtimeConfig", "prevResult") and not key.startswith("cni.dev/")
+        }
+        request["name"], request["cniVersion"] = self.name, self.version
+        declared = plugin.get("capabilities") or {}
+        wanted = {key: value for key, value in runtime_config.items() if declared.get(key) is True}
+        if wanted:
+            request["runtimeConfig"] = wanted
+        if previous is not None:
+            request["prevResult"] = previous
+        return request
+
+    def find(self, plugin: str) -> str:
+        """The executable of a plugin, in the first folder that has it. Raises Problem naming the folders."""
+        for folder in self.bin_dirs:
+            path = f"{folder}/{plugin}"
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+        raise Problem(f"CNI plugin {plugin} is in none of {', '.join(self.bin_dirs)}", "cnictl plugin install")
+
+    def _call(self, command: str, plugin: Json, attachment: Attachment, previous: Json | None) -> Json:
+        environment = {
+            "CNI_CONTAINERID": attachment.container,
+            "CNI_IFNAME": attachment.ifname,
+            "CNI_NETNS": attachment.netns,
+            "CNI_ARGS": attachment.args,
+        }
+        request = self.request(plugin, attachment.runtime_config, previous)
+        return self._run(command, plugin, environment, request)
+
+    def _run(self, command: str, plugin: Json, environment: Mapping[str, str], request: Json) -> Json:
+        whole = {"PATH": _RUNTIME_PATH, "CNI_COMMAND": command, "CNI_PATH": ":".join(self.bin_dirs), **environment}
+        kind = str(plugin["type"])
+        done = run([self.find(kind)], json.dumps(request), _TIMEOUT, check=False, environment=whole)
+        try:
+            answer = json.loads(done.stdout) if done.stdout.strip() else {}
+        except ValueError:
+            answer = None
+        if done.status == 0 and isinstance(answer, dict):
+            return answer
+        if isinstance(answer, dict) and "code" in answer:
+            said, details = str(answer.get("msg", "")), str(answer.get("details", ""))
+            raise PluginFailed(kind, command, int(answer["code"]), said, details)
+        words = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
+        raise PluginFailed(kind, command, 0, words[-1])
+
+
+def load_chain(path: str = CONF_FILE, bin_dirs: Sequence[str] = BIN_DIRS) -> Chain:
+    """The chain that a conf file describes. Raises Problem if it can't be read or is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            conf = json.load(file)
+    except FileNotFoundError:
+        raise Problem(f"{path}: no such CNI conf", "cnictl init-node writes it, --conf names another") from None
+    except (OSError, ValueError) as error:
+        raise Problem(f"{path}: {error}") from None
+    if not isinstance(conf, dict):
+        raise Problem(f"{path}: not a JSON object")
+    return Chain(conf, bin_dirs)
+
+
+def addresses(result: Json) -> list[str]:
+    """The addresses of a result of any version, without prefix length (0.2.0 had `ip4`, later ones `ips`)."""
+    found = [entry.get("address", "") for entry in result.get("ips") or []]
+    found += [(result.get(key) or {}).get("ip", "") for key in ("ip4", "ip6")]
+    return [address.partition("/")[0] for address in found if address]
+
+
+def host_ends(result: Json) -> list[str]:
+    """The interfaces of a result that stand in the host's namespace: bridge and host veth."""
+    return [str(one["name"]) for one in result.get("interfaces") or [] if not one.get("sandbox")]
+
+
+def _at_least(version: str, least: tuple[int, int, int]) -> bool:
+    parts = [int(part) if part.isdigit() else 0 for part in version.split(".")]
+    return tuple(parts + [0] * (3 - len(parts))) >= least

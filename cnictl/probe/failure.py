@@ -1,0 +1,92 @@
+"""A failed check and all that was seen of it: what the causes are found in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
+from cnictl.node.spec import Peer
+from cnictl.probe.host import Host, Route
+from cnictl.probe.icmp import Series
+from cnictl.probe.pods import Pod
+from cnictl.probe.watch import Sighting
+
+OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
+OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
+STAYS = (OWN_HOST, SAME_HOST_POD)
+"""Checks whose packets do not leave this node."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault: a short name for programs, the evidence in words, and the command that mends it."""
+
+    name: str
+    words: str
+    mend: str
+
+
+@dataclass
+class PeerEvidence:
+    """What the same moment's other pings say about the peer that a failed one was bound for."""
+
+    peer: Peer
+    node: Series
+    """From this node to the peer's node address."""
+    gateway: Series
+    """From this node to the first address of the peer's pod CIDR: needs no route back to our pods."""
+    gateway_from_pod: Series
+    """From our pod to that address: needs one, but no forwarding on the peer."""
+    expiring: Series | None = None
+    """From our pod to theirs, to live one hop past us: a peer that forwards says that it expired there, before its
+    FORWARD chain is asked."""
+
+
+@dataclass
+class Failure:
+    """A check that got no answer, with all that was seen meanwhile."""
+
+    check: str
+    pod: Pod
+    series: Series
+    host: Host
+    sightings: list[Sighting]
+    resend: Callable[[], None]
+    """Sends one more request, for the firewall's trace."""
+    from_host: Series | None = None
+    """The same target pinged from this node itself."""
+    at_peer: PeerEvidence | None = None
+    _route: list[Route] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        """The address that did not answer."""
+        return self.series.to
+
+    @property
+    def route(self) -> Route:
+        """Where this node would send the pod's packet."""
+        if not self._route:
+            self._route.append(self.host.route(self.target, self.pod.address, self.host.spec.bridge))
+        return self._route[0]
+
+    @property
+    def left_as(self) -> str:
+        """The source address with which the request left by the uplink; empty if it didn't."""
+        inner = (self.host.spec.bridge, self.pod.host_veth)
+        return next((s.source for s in self.sightings if s.leaving and not s.reply and s.link not in inner), "")
+
+    @property
+    def reply_came(self) -> bool:
+        """Whether the reply reached this node."""
+        return any(sighting.reply and not sighting.leaving for sighting in self.sightings)
+
+    @property
+    def within_network(self) -> bool:
+        """Whether the target is a pod's address of this cluster, which is never masqueraded."""
+        return parse_cidr(self.host.spec.network).holds(parse_address(self.target))
+
+
+def gateway_of(pod_cidr: str) -> str:
+    """The first address of a pod CIDR: its node's bridge."""
+    cidr = parse_cidr(pod_cidr)
+    return Cidr(cidr.nth(1), cidr.prefix).address

@@ -1,0 +1,134 @@
+"""Faults of this node that keep a pod's packet or its reply from passing, each found by looking."""
+
+from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.probe import arp, trace
+from cnictl.probe.failure import OTHER_HOST_POD, OWN_HOST, SAME_HOST_POD, STAYS, Cause, Failure, gateway_of
+from cnictl.probe.host import pod_default_route
+
+
+def bridge_unfit(failure: Failure) -> Cause | None:
+    """The bridge is missing, down or without the pods' gateway address."""
+    host, name = failure.host, failure.host.spec.bridge
+    gateway = parse_cidr(host.spec.subnet)
+    wanted = f"{gateway_of(host.spec.subnet)}/{gateway.prefix}"
+    if host.bridge is None:
+        fault = f"there is no bridge {name}"
+    elif "UP" not in host.bridge.get("flags", []):
+        fault = f"bridge {name} is down"
+    elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
+        has = ", ".join(host.bridge_addresses) or "no IPv4 address"
+        fault = f"bridge {name} has {has} in place of the gateway's {wanted}"
+    else:
+        return None
+    return Cause("bridge-unfit", fault, "cnictl bridge up")
+
+
+def port_unfit(failure: Failure) -> Cause | None:
+    """The pod's host veth is down or not on the bridge."""
+    veth = failure.pod.host_veth
+    fault = failure.host.port_fault(veth) if veth else ""
+    if not fault:
+        return None
+    return Cause("port-unfit", f"the pod's host veth {veth} {fault}", "recreate the pod")
+
+
+def pod_without_route(failure: Failure) -> Cause | None:
+    """The pod has no default route, and its target is off its own subnet."""
+    if failure.check == SAME_HOST_POD or pod_default_route(failure.pod.netns):
+        return None
+    if parse_cidr(failure.host.spec.subnet).holds(parse_address(failure.target)):
+        return None
+    return Cause(
+        "pod-without-route",
+        f"pod {failure.pod.address} has no default route",
+        "recreate the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
+    )
+
+
+def forwarding_off(failure: Failure) -> Cause | None:
+    """This node forwards nothing, or nothing that comes in by the bridge or the uplink."""
+    host = failure.host
+    if not host.forwarding:
+        return Cause("forwarding-off", "net.ipv4.ip_forward is 0 on this node", "cnictl apply")
+    for link in (host.spec.bridge, host.route(failure.target).link):
+        if link and not host.forwards_from(link):
+            return Cause("forwarding-off", f"net.ipv4.conf.{link}.forwarding is 0 on this node", "cnictl apply")
+    return None
+
+
+def no_route(failure: Failure) -> Cause | None:
+    """This node's routing table sends the packet nowhere, or the peer's pods' packets elsewhere than to the peer."""
+    route, known = failure.route, failure.host.spec.peers
+    if failure.check == OTHER_HOST_POD and failure.at_peer is not None:
+        peer = failure.at_peer.peer
+        if route.gateway == peer.via:
+            return None
+        where = f"they would go to {route.gateway or route.link}" if route.link else route.error
+        mend = "cnictl apply" if peer in known else f"cnictl route add-peer {peer.pod_cidr} {peer.via}"
+        return Cause("no-route", f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}", mend)
+    if route.link or "cross-device" in route.error:
+        return None
+    mend = "ip route add default via GATEWAY (the uplink's own gateway)"
+    if failure.within_network:
+        mend = "cnictl route add-peer CIDR VIA, with the pod CIDR that holds it and its node's address"
+    return Cause("no-route", f"no route to {failure.target}: {route.error}", mend)
+
+
+def neighbour_unresolved(failure: Failure) -> Cause | None:
+    """The next hop does not answer ARP."""
+    hop, link = failure.route.gateway or failure.target, failure.route.link
+    state = failure.host.neighbour(hop)
+    unresolved = "FAILED" in state or "INCOMPLETE" in state
+    if not unresolved and (not failure.left_as or failure.reply_came or _answers_arp(failure, hop, link)):
+        return None
+    return Cause(
+        "neighbour-unresolved",
+        f"next hop {hop} does not answer ARP on {link} (neighbour table: {state or 'nothing'})",
+        f"bring {hop} up, or check that it is on the link of {link}; cnictl route list shows the peers' addresses",
+    )
+
+
+def dropped(failure: Failure) -> Cause | None:
+    """A firewall rule of this node drops the request, or the reply that did come."""
+    if failure.left_as and not failure.reply_came:
+        return None
+    drop = trace.find_drop(failure.pod.address, failure.target, failure.resend)
+    if drop is None and failure.check not in STAYS and not failure.left_as:
+        drop = next(iter(trace.forward_policies()), None)
+    if drop is None:
+        return None
+    what = "the reply is" if failure.reply_came else "it is"
+    mend = "cnictl apply" if failure.check != OWN_HOST else f"allow {failure.pod.address} in that chain"
+    return Cause("dropped-here", f"{what} dropped on this node by {drop.words}", mend)
+
+
+def reverse_path(failure: Failure) -> Cause | None:
+    """The strict reverse path filter takes the request or its reply for spoofed."""
+    host, bridge = failure.host, failure.host.spec.bridge
+    ways = [(failure.target, failure.pod.address, bridge)]
+    uplink = host.route(failure.target).link
+    if failure.check not in STAYS and uplink:
+        ways.append((failure.pod.address, failure.target, uplink))
+    for to, source, link in ways:
+        if "cross-device" in host.route(to, source, link).error:
+            sysctl = host.strict_reverse_path(link) or f"net.ipv4.conf.{link}.rp_filter"
+            words = f"the reverse path filter of {link} drops packets from {source}: the way back is by another link"
+            return Cause("reverse-path", words, f"sysctl -w {sysctl}=2")
+    return None
+
+
+def not_masqueraded(failure: Failure) -> Cause | None:
+    """The request left with the pod's own address to where nobody can answer it."""
+    if failure.within_network or failure.left_as != failure.pod.address:
+        return None
+    why = "no masquerade rule" if not failure.host.masquerade_stands else "the masquerade rule missed it"
+    words = f"{why}: the request left with the pod's own address {failure.left_as}"
+    return Cause("no-masquerade", words, "cnictl nat enable")
+
+
+def _answers_arp(failure: Failure, hop: str, link: str) -> bool:
+    """Ask on the wire: for some seconds after it went, the neighbour table believes in a host that is gone."""
+    try:
+        return arp.answers(hop, link, failure.host.route(hop).source)
+    except OSError:
+        return True  # a link without ARP has no neighbour to resolve

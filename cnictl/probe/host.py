@@ -1,0 +1,137 @@
+"""What this host looks like to a packet: each question asked of the kernel once, when a cause first needs it."""
+
+import json
+from functools import cache, cached_property
+from typing import Any
+
+from cnictl.core import masquerade
+from cnictl.core.cidr import parse_cidr
+from cnictl.core.errors import CniError
+from cnictl.core.masquerade import Masquerade
+from cnictl.core.process import Finished, run
+from cnictl.node.spec import NodeSpec
+from cnictl.probe.icmp import inside
+
+Json = dict[str, Any]
+
+
+class Route:
+    """The kernel's answer to "where would this packet go": link and next hop, or its refusal in words."""
+
+    __slots__ = ("error", "gateway", "link", "source")
+
+    def __init__(self, link: str = "", gateway: str = "", source: str = "", error: str = "") -> None:
+        self.link = link
+        self.gateway = gateway
+        self.source = source
+        self.error = error
+
+
+class Host:
+    """This node's network namespace, as far as the causes ask about it."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self._filtered_at_start = self._reverse_path_drops()
+
+    @cached_property
+    def forwarding(self) -> bool:
+        """net.ipv4.ip_forward."""
+        return _read("/proc/sys/net/ipv4/ip_forward") != "0"
+
+    def forwards_from(self, link: str) -> bool:
+        """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there."""
+        return _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
+
+    @cached_property
+    def bridge(self) -> Json | None:
+        """`ip -j address show dev BRIDGE`; None if there is no such link."""
+        found = _json(run(["ip", "-j", "address", "show", "dev", self.spec.bridge], check=False))
+        return found[0] if found else None
+
+    @cached_property
+    def bridge_addresses(self) -> list[str]:
+        """IPv4 addresses of the bridge, with prefix length."""
+        infos = (self.bridge or {}).get("addr_info", [])
+        return [f"{one['local']}/{one['prefixlen']}" for one in infos if one.get("family") == "inet"]
+
+    def port_fault(self, host_veth: str) -> str:
+        """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
+        found = _json(run(["ip", "-j", "link", "show", "dev", host_veth], check=False))
+        if not found:
+            return "is gone"
+        if "UP" not in found[0].get("flags", []):
+            return "is down"
+        if found[0].get("master") != self.spec.bridge:
+            return f"is not on {self.spec.bridge}"
+        return ""
+
+    @cache  # noqa: B019 - a Host lives as long as one run
+    def route(self, to: str, source: str = "", through: str = "") -> Route:
+        """Where a packet to `to` goes; with `source` and `through`, one forwarded from that pod by that link."""
+        asked = ["ip", "-j", "route", "get", to]
+        if source:
+            asked += ["from", source, "iif", through]
+        done = run(asked, check=False)
+        found = _json(done)
+        if not found:
+            return Route(error=done.stderr.strip().rpartition("answers: ")[2] or "no route")
+        one = found[0]
+        return Route(one.get("dev", ""), one.get("gateway", ""), one.get("prefsrc", ""))
+
+    def neighbour(self, address: str) -> str:
+        """State of an address in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it isn't there."""
+        found = _json(run(["ip", "-j", "neighbour", "show", "to", address], check=False))
+        return " ".join(found[0].get("state", [])) if found else ""
+
+    @cached_property
+    def masquerade_stands(self) -> bool:
+        """Whether the node's masquerade rule set is in the kernel as it should be."""
+        spec = self.spec
+        wanted = Masquerade(spec.name, parse_cidr(spec.subnet), parse_cidr(spec.network))
+        try:
+            return masquerade.stands(wanted, spec.backend)
+        except CniError:
+            return False
+
+    @property
+    def reverse_path_drops(self) -> int:
+        """Packets that the reverse path filter dropped since this object was made (TcpExt IPReversePathFilter)."""
+        return self._reverse_path_drops() - self._filtered_at_start
+
+    def strict_reverse_path(self, link: str) -> str:
+        """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two)."""
+        values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
+        if "2" in values.values():
+            return ""
+        return next((f"net.ipv4.conf.{name}.rp_filter" for name in (link, "all") if values[name] == "1"), "")
+
+    @staticmethod
+    def _reverse_path_drops() -> int:
+        lines = [line.split() for line in _read("/proc/net/netstat").splitlines() if line.startswith("TcpExt:")]
+        if len(lines) != 2:
+            return 0
+        return int(dict(zip(*lines, strict=True)).get("IPReversePathFilter", "0"))
+
+
+def pod_default_route(netns: str) -> str:
+    """The gateway of a pod's default route; empty if it has none."""
+    found = _json(inside(netns, lambda: run(["ip", "-j", "route", "show", "default"], check=False)))
+    return str(found[0].get("gateway", "")) if found else ""
+
+
+def _json(done: Finished) -> list[Json]:
+    """What `ip -j` printed; nothing where it failed or found nothing."""
+    try:
+        found = json.loads(done.stdout or "[]")
+    except ValueError:
+        return []
+    return [one for one in found if one]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""

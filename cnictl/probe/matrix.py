@@ -1,0 +1,91 @@
+"""How a report looks: a matrix at a terminal, with the causes below; aligned plain lines in a pipe."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+
+TITLES = {
+    "own-host": "own host",
+    "pod-same-host": "pod, same host",
+    "other-host": "other host",
+    "pod-other-host": "pod, other host",
+    "external": "external",
+}
+_STYLES = {OK: "green", FAILED: "bold red", UNCERTAIN: "yellow", SKIPPED: "dim"}
+_SIGNS = {OK: "✔", FAILED: "✘", UNCERTAIN: "?", SKIPPED: "-"}
+
+
+def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> RenderableType:
+    """One row a report, labelled with where its pod stands; one column a check; the causes of failures below."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", show_lines=len(reports) > 1)
+    table.add_column("pod on", overflow="fold")
+    for check in CHECKS:
+        table.add_column(f"→ {TITLES[check]}", overflow="fold")
+    for label, report in reports:
+        cells = [[one for one in report.checks if one.check == check] for check in CHECKS]
+        source = report.checks[0].source if report.checks else ""
+        table.add_row(Text.assemble(label, "\n", (source, "dim")), *(_cell(cell) for cell in cells))
+    causes = _causes(reports)
+    return Group(table, *causes) if causes else table
+
+
+def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Column names and rows of plain text."""
+    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "mend")
+    rows: list[tuple[str, ...]] = [
+        (
+            one.check,
+            one.source,
+            one.to or "-",
+            one.state,
+            f"{one.loss}%" if one.sent else "-",
+            _times(one) or "-",
+            one.cause.words if one.cause else "-",
+            (one.cause.mend if one.cause else "") or "-",
+        )
+        for one in report.checks
+    ]
+    return columns, rows
+
+
+def _cell(checks: Sequence[Check]) -> Text:
+    cell = Text()
+    for one in checks:
+        if cell:
+            cell.append("\n")
+        cell.append(f"{_SIGNS[one.state]} {_word(one)}", _STYLES[one.state])
+        if one.sent:
+            cell.append(f"\n{one.to}", "dim")
+            detail = f"{_times(one)} ms" if one.rtt_ms else ""
+            loss = f"{one.loss}% loss" if one.loss else ""
+            cell.append("\n" + ", ".join(part for part in (loss, detail) if part), "dim")
+    return cell
+
+
+def _word(one: Check) -> str:
+    if one.state == UNCERTAIN and one.cause is not None and one.cause.name == "gateway-only":
+        return "uncertain: gateway only"
+    return one.state
+
+
+def _times(one: Check) -> str:
+    """Shortest/mean/longest round trip."""
+    return "/".join(f"{time:.2f}" for time in one.rtt_ms) if one.rtt_ms else ""
+
+
+def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
+    found = []
+    for label, report in reports:
+        for one in report.checks:
+            if one.cause is None or one.state == OK:
+                continue
+            where = f"{label} → {TITLES[one.check]}" + (f" {one.to}" if one.to else "")
+            text = Text.assemble((f"{_SIGNS[one.state]} {where}: ", _STYLES[one.state]), one.cause.words)
+            if one.cause.mend:
+                text.append(f"\n    mend: {one.cause.mend}", "cyan")
+            found.append(text)
+    return found

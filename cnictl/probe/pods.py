@@ -1,0 +1,175 @@
+"""Probe pods: short-lived namespaces attached through the installed plugin, taken away whatever happens.
+
+Each has a file under /run/cnictl/probe that its owner holds under flock and that says what to undo, written before
+anything is made: a file nobody holds is what a killed run left, and the next run cleans it up.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.probe.chain import Attachment, Chain, Json, PluginFailed, addresses, host_ends
+
+STATE_DIR = "/run/cnictl/probe"
+NETNS_DIR = "/run/netns"
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that checks run from or to."""
+
+    name: str
+    netns: str
+    address: str
+    host_veth: str = ""
+
+
+@contextmanager
+def probe_pods(chain: Chain, count: int) -> Iterator[list[Pod]]:
+    """`count` pods, made at once and all gone at the end, also where a signal ends us (as KeyboardInterrupt).
+
+    Raises PluginFailed, Problem.
+    """
+    former = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    making = [_Making(chain) for _ in range(count)]
+    pool = ThreadPoolExecutor(count)
+    try:
+        try:
+            yield list(pool.map(_Making.make, making))
+        finally:
+            _ignore_signals()
+    finally:
+        pool.shutdown()
+        with ThreadPoolExecutor(count) as undoing:
+            problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if problems:
+            raise problems[0]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Interrupts once: a second signal must not cut off the clean-up that the first one set going."""
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """From here on nothing but SIGKILL ends us, nor the plugins started: a signal's being ignored is inherited."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _Making:
+    """One probe pod's life: the state file first, then namespace and ADD; undone the other way round."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._name = f"cnictl-probe-{secrets.token_hex(4)}"
+        self._state = -1
+
+    def make(self) -> Pod:
+        """Raises PluginFailed, Problem; `unmake` is owed either way."""
+        os.makedirs(STATE_DIR, 0o700, exist_ok=True)
+        hidden = f"{STATE_DIR}/.{self._name}"  # no sweep may find it before it is locked
+        self._state = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._state, fcntl.LOCK_EX)
+        self._note(None)
+        os.rename(hidden, f"{STATE_DIR}/{self._name}")
+        run(["ip", "netns", "add", self._name])
+        result = self._chain.add(_attachment(self._name))
+        self._note(result)
+        found = [address for address in addresses(result) if ":" not in address]
+        if not found:
+            raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no IPv4 address")
+        return Pod(self._name, f"{NETNS_DIR}/{self._name}", found[0], [*host_ends(result), ""][-1])
+
+    def unmake(self) -> Problem | None:
+        """Undo all that was made; what could not be is returned, and left noted for the next run."""
+        if self._state < 0:
+            return None
+        problem = undo(f"{STATE_DIR}/{self._name}")
+        os.close(self._state)
+        return problem
+
+    def _note(self, result: Json | None) -> None:
+        document = {"conf": self._chain.conf, "bin_dirs": self._chain.bin_dirs, "result": result}
+        os.pwrite(self._state, json.dumps(document).encode(), 0)
+
+
+def _attachment(name: str) -> Attachment:
+    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=cnictl;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
+    netns = f"{NETNS_DIR}/{name}"
+    return Attachment(name, netns if os.path.exists(netns) else "", args=args)
+
+
+def undo(path: str) -> Problem | None:
+    """DEL a probe pod by its state file, remove its namespace, then the file. The failed DEL's Problem, or None."""
+    name = os.path.basename(path)
+    problem: Problem | None = None
+    with open(path, encoding="utf-8") as file:
+        noted = json.load(file)
+    try:
+        Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
+    except PluginFailed as failed:
+        problem = failed
+    if os.path.exists(f"{NETNS_DIR}/{name}"):
+        run(["ip", "netns", "delete", name])
+    if problem is None:
+        os.unlink(path)
+    return problem
+
+
+def sweep() -> list[str]:
+    """Clean up what killed runs left; the names of the pods. Those of a run still going on are left alone."""
+    swept = []
+    try:
+        names = sorted(os.listdir(STATE_DIR))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        if name.startswith("."):
+            continue  # about to be made, or cut off before anything was
+        path = f"{STATE_DIR}/{name}"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            if os.fstat(descriptor).st_nlink:
+                undo(path)
+                swept.append(name)
+        finally:
+            os.close(descriptor)
+    return swept
+
+
+def answer(pod: Pod, seconds: float, heard: socket.socket) -> Iterator[str]:
+    """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed."""
+    import select
+    import time
+
+    deadline = time.monotonic() + seconds
+    known: set[str] = set()
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([heard], [], [], left)[0]:
+            continue
+        packet, (source, _) = heard.recvfrom(2048)
+        if packet[(packet[0] & 15) * 4] == 8 and source not in known and source != pod.address:
+            known.add(source)
+            yield source

@@ -1,0 +1,152 @@
+"""Which firewall rule drops a packet, in the kernel's own words: nftables' packet trace.
+
+A table of our own marks one pod's echo messages for tracing (`meta nftrace set 1`) for the length of one ping; the
+kernel then reports each rule and policy that judges them, also those that iptables-nft loaded.
+Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
+"""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.core.rtnetlink import attributes
+
+_NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
+_TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT = 1, 2, 3, 4, 5
+_TRACE_FAMILY, _TRACE_POLICY = 15, 16
+_TYPE_POLICY, _TYPE_RULE = 1, 3
+_NF_DROP = 0
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_TABLE = "cnictl-probe"
+_NETLINK_HEADER = 16
+_NFGENMSG = 4
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Where a packet ended: the chain, and the rule as nft prints it, or empty for the chain's policy."""
+
+    table: str
+    chain: str
+    rule: str
+
+    @property
+    def words(self) -> str:
+        """`rule "ip daddr 10.244.1.0/24 drop" in chain ip filter FORWARD`."""
+        what = f'rule "{self.rule}"' if self.rule else "the policy drop"
+        return f"{what} of chain {self.table} {self.chain}"
+
+
+def find_drop(source: str, destination: str, send: Callable[[], None]) -> Drop | None:
+    """The rule or policy that drops an echo request from `source` to `destination`, or its reply, as `send` sends one.
+
+    None if no rule of nftables did, or this kernel or its nft can't trace.
+    """
+    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    with listener:
+        try:
+            listener.bind((0, 0))  # the kernel leaves a socket without a port out of its broadcasts
+            listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
+            run(["nft", "-f", "-"], _table_text(source, destination))
+        except (OSError, Problem):
+            return None
+        try:
+            send()
+            return _first_drop(listener, time.monotonic() + 0.3)
+        finally:
+            clean()
+
+
+def clean() -> None:
+    """Remove the tracing table, also one that a killed run left."""
+    try:
+        run(["nft", "delete", "table", "inet", _TABLE], check=False)
+    except Problem:
+        return  # no nft, no table
+
+
+def _table_text(source: str, destination: str) -> str:
+    """Before conntrack (-200) and so before any NAT: the reply still comes from the address that was pinged."""
+    requests = f"ip saddr {source} ip daddr {destination} icmp type echo-request"
+    replies = f"ip saddr {destination} icmp type echo-reply"
+    return (
+        f"add table inet {_TABLE}\n"
+        f"delete table inet {_TABLE}\n"
+        f"table inet {_TABLE} {{\n"
+        f" chain marks {{ type filter hook prerouting priority -350; policy accept;\n"
+        f"  {requests} meta nftrace set 1\n"
+        f"  {replies} meta nftrace set 1\n"
+        " }\n"
+        " chain answers { type filter hook output priority -350; policy accept;\n"
+        f"  {replies} meta nftrace set 1\n"
+        " }\n"
+        "}\n"
+    )
+
+
+def _first_drop(listener: socket.socket, deadline: float) -> Drop | None:
+    while (left := deadline - time.monotonic()) > 0:
+        listener.settimeout(left)
+        try:
+            message = listener.recv(1 << 16)
+        except TimeoutError:
+            return None
+        drop = read_drop(message)
+        if drop is not None:
+            family, table, chain, handle = drop
+            return Drop(f"{family} {table}", chain, _rule_text(family, table, chain, handle) if handle else "")
+    return None
+
+
+def read_drop(message: bytes) -> tuple[str, str, str, int] | None:
+    """Family, table, chain and rule handle (0: the policy) of a trace message that says drop; None of any other."""
+    found = attributes(message, _NETLINK_HEADER + _NFGENMSG)
+    kind = struct.unpack("!I", found.get(_TRACE_TYPE, bytes(4)))[0]
+    family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
+    table, chain = (found.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
+    if kind == _TYPE_POLICY and _TRACE_POLICY in found:
+        dropped = struct.unpack("!I", found[_TRACE_POLICY])[0] == _NF_DROP
+        return (family, table, chain, 0) if dropped else None
+    if kind == _TYPE_RULE and _TRACE_VERDICT in found:
+        code = attributes(found[_TRACE_VERDICT]).get(1, b"\xff" * 4)
+        if struct.unpack("!I", code)[0] == _NF_DROP:
+            return family, table, chain, struct.unpack("!Q", found[_TRACE_HANDLE])[0]
+    return None
+
+
+def _rule_text(family: str, table: str, chain: str, handle: int) -> str:
+    """The rule as `nft -a` lists it, without its counter's values."""
+    listed = run(["nft", "-a", "-s", "list", "chain", family, table, chain], check=False).stdout
+    for line in listed.splitlines():
+        rule, _, number = line.strip().rpartition(" # handle ")
+        if number == str(handle):
+            return rule
+    return f"with handle {handle}"
+
+
+def forward_policies() -> list[Drop]:
+    """Base chains in the forward hook whose policy is drop: what to suspect where the trace shows nothing."""
+    listed = run(["nft", "-j", "list", "chains"], check=False)
+    found = []
+    for entry in json.loads(listed.stdout or "{}").get("nftables", []):
+        chain: dict[str, Any] = entry.get("chain", {})
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
+            found.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
+    legacy = run(["iptables-legacy", "-S", "FORWARD"], check=False) if _legacy_filter() else None
+    if legacy and "-P FORWARD DROP" in legacy.stdout:
+        found.append(Drop("legacy filter", "FORWARD", ""))
+    return found
+
+
+def _legacy_filter() -> bool:
+    try:
+        with open("/proc/net/ip_tables_names", encoding="ascii") as file:
+            return "filter" in file.read().split()
+    except (FileNotFoundError, PermissionError):
+        return False

@@ -1,0 +1,80 @@
+"""What the host's links carried of our echo messages: how far a request got, as what, and whether a reply came.
+
+A packet socket over all links of the namespace (packet(7)), filtered in the kernel to ICMP; it shows what leaves
+after every NAT and firewall hook, and what arrives before any.
+"""
+
+import ctypes
+import socket
+import struct
+from dataclasses import dataclass
+
+from cnictl.probe.icmp import ECHO_REPLY, ECHO_REQUEST, token
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_ETH_P_ALL, _ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h; only the first shows what leaves
+_PACKET_OUTGOING = 4  # linux/if_packet.h
+_IS_ICMP = (
+    (0x28, 0, 0, 0xFFFFF000),  # ldh [SKF_AD_OFF + SKF_AD_PROTOCOL], linux/filter.h
+    (0x15, 0, 3, _ETH_P_IP),  # jeq
+    (0x30, 0, 0, 9),  # ldb [9]: the IP header's protocol
+    (0x15, 0, 1, 1),  # jeq #1
+    (0x06, 0, 0, 0xFFFF),
+    (0x06, 0, 0, 0),
+)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One of our echo messages on one link."""
+
+    link: str
+    leaving: bool
+    reply: bool
+    source: str
+    destination: str
+    series: int
+
+
+class Watch:
+    """Collects from its making on; `sightings` may be asked once the pings are over."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL)
+        )
+        code = b"".join(struct.pack("HBBI", *step) for step in _IS_ICMP)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        program = struct.pack("HP", len(_IS_ICMP), ctypes.addressof(buffer))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._seen: list[Sighting] = []
+
+    def close(self) -> None:
+        """End the watch; what was seen stays."""
+        self.sightings()
+        self._socket.close()
+
+    def sightings(self) -> list[Sighting]:
+        """All that was seen so far."""
+        while self._socket.fileno() >= 0:
+            try:
+                packet, (link, _, kind, _, _) = self._socket.recvfrom(256)
+            except BlockingIOError:
+                break
+            sighting = read_sighting(packet, link, kind == _PACKET_OUTGOING)
+            if sighting is not None:
+                self._seen.append(sighting)
+        return self._seen
+
+
+def read_sighting(packet: bytes, link: str, leaving: bool) -> Sighting | None:
+    """An IP packet as a sighting; None if it is no echo message of ours."""
+    if len(packet) < 28:
+        return None
+    message = packet[(packet[0] & 15) * 4 :]
+    ours = token(message)
+    if ours is None or message[0] not in (ECHO_REPLY, ECHO_REQUEST):
+        return None
+    source, destination = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
+    return Sighting(link, leaving, message[0] == ECHO_REPLY, source, destination, ours[0])
