@@ -123,5 +123,6 @@ def execute(
         raise Problem(f"lab {name!r} is not up", "cnictl lab up")
     node = Lab.attach(running).machine(machine)
     shell = ["bash"] if os.path.exists("/usr/bin/bash") else ["sh"]
-    argv = node.command(command or shell)
+    words = (command or [])[1 if command and command[0] == "--" else 0 :]
+    argv = node.command(words or shell)
     os.execve(argv[0], argv, environment())

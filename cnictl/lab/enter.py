@@ -14,6 +14,8 @@ from cnictl.lab.syscalls import die_with_parent, setns
 
 _NAMESPACES = ("user", "mnt", "net", "uts", "ipc", "pid")  # user first: it gives the right to enter the others
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+KILL_COMMAND = signal.SIGUSR1
+"""Sent here it kills the command, which is then reaped here; after a SIGKILL that is left to the host's process 1."""
 
 
 def main() -> NoReturn:
@@ -32,6 +34,7 @@ def main() -> NoReturn:
         signal.signal(ignored, signal.SIG_IGN)
     for passed in _PASSED_ON:
         signal.signal(passed, lambda number, _: os.kill(child, number))
+    signal.signal(KILL_COMMAND, lambda *_: os.kill(child, signal.SIGKILL))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         ended_by = os.WTERMSIG(status)
@@ -46,7 +49,10 @@ def _enter(pid: str) -> None:
     as_root = os.geteuid() == 0
     opened = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in _NAMESPACES]
     if as_root:
-        os.setgroups([])
+        try:
+            os.setgroups([])
+        except PermissionError:
+            pass  # root of a user namespace that has no groups
         _hand_over_pipes(os.stat(f"/proc/{pid}"))
     for descriptor in opened:
         setns(descriptor)
@@ -63,7 +69,10 @@ def _hand_over_pipes(owner: os.stat_result) -> None:
         except OSError:
             continue  # closed
         if is_pipe:
-            os.fchown(standard, owner.st_uid, owner.st_gid)
+            try:
+                os.fchown(standard, owner.st_uid, owner.st_gid)
+            except OSError:
+                pass  # a pipe of another user namespace: only reopening it fails then
 
 
 def _become(folder: str, command: list[str]) -> NoReturn:

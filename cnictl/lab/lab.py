@@ -18,6 +18,7 @@ import cnictl
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.process import Finished
 from cnictl.lab import plan, state
+from cnictl.lab.enter import KILL_COMMAND
 from cnictl.lab.plan import Machine
 from cnictl.lab.state import Running
 
@@ -79,7 +80,7 @@ class Node:
         try:
             stdout, stderr = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
+            process.send_signal(KILL_COMMAND)
             # a grandchild may hold the pipes open, so their end is waited for with a bound as well
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=_AFTER_KILL_SECONDS)

@@ -32,7 +32,7 @@ def folder() -> Path:
     """Where this user's labs are noted: made if missing. Raises Problem if somebody else made it."""
     user = os.geteuid()
     given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if user == 0:
+    if user == 0 and os.access("/run", os.W_OK):
         place = Path("/run/cnictl-lab")
     elif given and os.path.isdir(given) and os.stat(given).st_uid == user:
         place = Path(given) / "cnictl-lab"
