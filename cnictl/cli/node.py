@@ -1,7 +1,258 @@
-"""`cnictl node`."""
+"""`cnictl init-node`, `apply`, `status`, `reset-node`: the node as a whole."""
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import DryRunOption, ForceOption, Steps, compact, require_root, run, show_plan, show_run
+
+if TYPE_CHECKING:
+    from cnictl.node.preflight import Finding
+    from cnictl.node.reset import Reset
+    from cnictl.node.spec import NodeSpec
 
 
 def register(app: typer.Typer) -> None:
     """Hang the commands on the program."""
+    app.command("init-node")(init_node)
+    app.command("apply")(apply)
+    app.command("status")(status)
+    app.command("reset-node")(reset_node)
+
+
+def init_node(
+    subnet: Annotated[str, typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24.")],
+    network: Annotated[str, typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20.")],
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Another node: POD-CIDR=ADDRESS, or POD-CIDR=ADDRESS%LINK. Repeat for each."),
+    ] = None,
+    bridge: Annotated[str, typer.Option(help="The pods' bridge.")] = "cni0",
+    name: Annotated[str, typer.Option(help="The CNI network's name.")] = "mynet",
+    uplink: Annotated[str, typer.Option(help="Link to the other nodes. Default: that of the default route.")] = "",
+    mtu: Annotated[int, typer.Option(help="MTU of bridge and pods in bytes. Default: the uplink's.")] = 0,
+    no_nat: Annotated[bool, typer.Option("--no-nat", help="Don't masquerade what pods send outside.")] = False,
+    backend: Annotated[
+        str, typer.Option(help="nft or iptables: what masquerades. Default: nft where it is installed.")
+    ] = "",
+    external: Annotated[str, typer.Option(help="Address outside that test-connectivity pings.")] = "",
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Set this host up as a node: forwarding, bridge, masquerade, peer routes, plugin, and the CNI conf last.
+
+    The options describe the node's whole state. Run again with the same ones, nothing changes; with others, the
+    node is moved there: a peer that is no longer named loses its route, a new subnet takes the old one's place.
+    First everything is checked and all that is wrong is reported at once; a failure half way undoes what was done.
+    The result is kept in /etc/cnictl/node.toml.
+
+    \b
+    cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
+    cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
+    """
+    from cnictl.node import addressing, firewall, host
+    from cnictl.node.spec import NodeSpec
+
+    if not backend:
+        backend = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
+    peers = tuple(addressing.parse_peer(text) for text in peer or [])
+    spec = addressing.check(NodeSpec(subnet, network, name, bridge, uplink, mtu, not no_nat, backend, peers, external))
+    addressing.check_not_ours(spec.peers, host.own_addresses())
+    require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
+    if dry_run:
+        _preview_init(spec, force, output)
+        return
+    from cnictl.node import spine
+
+    with spine.exclusive():
+        _init(spec, force, output)
+
+
+def _preview_init(spec: "NodeSpec", force: bool, output: Format) -> None:
+    from cnictl.node import converge, live_pods
+
+    specs = converge.specs_in_place()
+    pods = live_pods.cut_off(specs, spec)
+    if not force:
+        live_pods.refuse(pods, "init-node with these options")
+    findings = _preflight(spec, specs[-1] if specs else None, output)
+    more = {"findings": findings, "pods_cut_off": [str(pod) for pod in pods]}
+    show_plan(converge.plan(spec), output, **more)
+
+
+def _init(spec: "NodeSpec", force: bool, output: Format) -> None:
+    from cnictl.node import converge, journal, live_pods
+
+    specs = converge.specs_in_place()
+    pods = live_pods.cut_off(specs, spec)
+    if not force:
+        live_pods.refuse(pods, "init-node with these options")
+    findings = _preflight(spec, specs[-1] if specs else None, output)
+    begun = journal.cut_off()
+    if begun:
+        say(f"the last run was cut off at {begun[-1]}: going on from what is there")
+    for pod in live_pods.detach_all(pods):
+        say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+    run("init-node", spec, (), output, findings=findings)
+
+
+def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:
+    """All checks' findings, said on stderr. Raises Problem if one is an error."""
+    from dataclasses import asdict
+
+    from cnictl.core.errors import Problem
+    from cnictl.node import preflight
+
+    findings = preflight.run(spec, previous)
+    for finding in findings:
+        say(_in_words(finding))
+    found: list[dict[str, str]] = [asdict(finding) for finding in findings]
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        if output is Format.JSON:
+            print_json({"changed": 0, "steps": [], "findings": found, "error": "preflight"})
+        raise Problem(f"{errors} preflight check{'s' if errors != 1 else ''} failed, nothing was changed")
+    return found
+
+
+def _in_words(finding: "Finding") -> str:
+    mend = f"\n  mend: {finding.mend}" if finding.mend else ""
+    return f"{finding.severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
+
+
+def apply(dry_run: DryRunOption = False, force: ForceOption = False, output: OutputOption = Format.TABLE) -> None:
+    """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what mends drift.
+
+    Edit the file and run this to move the node; it refuses where live pods would lose their network.
+
+    \b
+    cnictl apply
+    cnictl apply --dry-run
+    """
+    from cnictl.node import addressing, converge, host, live_pods, spine
+
+    require_root("apply", "changes the host's network")
+    spec = converge.current_spec()
+    addressing.check_not_ours(spec.peers, host.own_addresses())
+    if dry_run:
+        show_plan(converge.plan(spec), output)
+        return
+    with spine.exclusive():
+        pods = live_pods.cut_off(converge.specs_in_place(), spec)
+        if not force:
+            live_pods.refuse(pods, "apply")
+        for pod in live_pods.detach_all(pods):
+            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+        run("apply", spec, (), output)
+
+
+def status(output: OutputOption = Format.TABLE) -> None:
+    """Compare this host with /etc/cnictl/node.toml; exit status 1 if anything drifted.
+
+    \b
+    cnictl status
+    cnictl status -o json | jq '.resources[] | select(.state == "drifted")'
+    """
+    from cnictl.node import converge
+
+    require_root("status", "reads the firewall's rules")
+    spec = converge.current_spec()
+    rows: list[dict[str, Any]] = []
+    for step in converge.plan(spec).steps:
+        change = step.change
+        state = "ok" if change is None else "drifted"
+        wanted = step.state if change is None else change.after
+        rows.append({"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted})
+        if change is not None:
+            rows[-1]["summary"] = change.summary
+    drifted = sum(row["state"] == "drifted" for row in rows)
+    if output is Format.JSON:
+        print_json({"drifted": drifted, "resources": rows})
+    else:
+        print_table(("resource", "state", "now", "should be"), [_status_cells(row) for row in rows])
+        if drifted:
+            say(f"{drifted} of {len(rows)} drifted; `cnictl apply` mends them")
+    if drifted:
+        raise typer.Exit(1)
+
+
+def _status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    now, wanted = row["now"], row["wanted"]
+    if row["state"] == "ok":
+        return row["resource"], row["state"], _short(now), ""
+    keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
+    return (
+        row["resource"],
+        row["state"],
+        _short({key: now[key] for key in keys if key in now}) if now is not None else "missing",
+        _short({key: wanted[key] for key in keys if key in wanted}) if wanted is not None else "absent",
+    )
+
+
+def _short(state: dict[str, Any] | None) -> str:
+    """A state in one cell; a file's text by its size."""
+    if state is None:
+        return ""
+    parts = []
+    for key, value in state.items():
+        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
+        if key == "files":
+            shown = ", ".join(value)
+        if shown:
+            parts.append(f"{key} {shown}")
+    text = ", ".join(parts).replace("\n", " ")
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+def reset_node(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Remove all that cnictl made on this host, and only that; put back what it changed.
+
+    Sysctls get their former values; a bridge or route that was there before stays. Live pods refuse this without
+    --force; with it each attachment is deleted properly first.
+
+    \b
+    cnictl reset-node --dry-run
+    cnictl reset-node --yes
+    """
+    import sys
+
+    from cnictl.core.errors import Problem
+    from cnictl.node import reset, spine
+
+    require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    if dry_run:
+        _preview_reset(reset.plan(), output)
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
+        typer.confirm("Remove cnictl's network from this host?", abort=True, err=True)
+    with spine.exclusive():
+        steps = Steps()
+        todo = reset.plan()
+        if todo.nothing:
+            say("nothing to remove: cnictl has nothing on this host")
+            show_run(todo.whole, steps, output, detached=[])
+            return
+        detached: list[str] = []
+        try:
+            todo = reset.carry_out(force, steps.note, lambda pod: detached.append(str(pod)))
+        except Problem as problem:
+            show_run(todo.whole, steps, output, detached=detached, error=problem.message)
+            raise
+    show_run(todo.whole, steps, output, detached=detached)
+    for pod in detached:
+        say(f"deleted the attachment of {pod}")
+
+
+def _preview_reset(todo: "Reset", output: Format) -> None:
+    show_plan(todo.whole, output, would_detach=[str(pod) for pod in todo.pods])
+    for pod in todo.pods:
+        say(f"would delete the attachment of {pod}")

@@ -1,13 +1,24 @@
 """The spine: desired state → observe → diff → apply → verify → undo. Every command is a view of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.locks import Locked
+from cnictl.core.paths import RUN_DIR
+from cnictl.node.journal import Journal
 from cnictl.node.spec import NodeSpec
 
 State = dict[str, Any]
 """What a resource is or should be: JSON values only, so that it is shown, compared and journalled as it is."""
+
+RUN_LOCK = f"{RUN_DIR}/run.lock"
+"""Held by the one command that changes this node; apart from the plugin's lock, so that pods start meanwhile."""
+
+RUN_LOCK_WAIT = 30.0
+"""Seconds. A run takes a second or two; longer than that, something hangs and the person should know."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,9 @@ class Change:
 class Resource(Protocol):
     """One thing on the host that cnictl is responsible for."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """`bridge/cni0`, `route/10.244.1.0/24`: what it is called in plans, journals and tables."""
 
     def observe(self) -> State | None:
         """What is there now; None if nothing."""
@@ -41,5 +54,177 @@ class Resource(Protocol):
         """Make `change.after` true. Raises Problem."""
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A resource that cnictl may find on the host rather than make."""
+
+    def remember(self) -> None:
+        """Keep what is there now as its former state, unless one is kept already; called before the first change."""
+
+
+@runtime_checkable
+class Restored(Protocol):
+    """A resource of which something may stay when cnictl leaves the host: what was there before."""
+
+    def former(self) -> State | None:
+        """What the host should be left with; None for nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resource in a plan: its change, or None where it is already so."""
+
+    resource: Resource
+    state: State | None
+    """As observed."""
+    summary: str
+    change: Change | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every resource in the order it is worked through, and where it differs."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The differences alone."""
+        return tuple(step.change for step in self.steps if step.change is not None)
+
+
 OnStep = Callable[[Change, str], None]
 """Called after each step with its outcome: `changed`, `failed` or `undone`."""
+
+_FAILURES = (Problem, CniError, OSError)
+
+
+def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
+    """Every difference between the host and what `spec` wants of `resources`, in their order; nothing is touched."""
+    return Plan(tuple(step for resource in resources for step in _compare(resource, resource.desired(spec))))
+
+
+def plan_removal(resources: Sequence[Resource]) -> Plan:
+    """What it takes to leave the host as it was before cnictl, in the order given; nothing is touched."""
+    steps = [step for resource in resources for step in _compare(resource, former_state(resource))]
+    return Plan(tuple(step for step in steps if step.change is not None))
+
+
+def former_state(resource: Resource) -> State | None:
+    """What a reset leaves of a resource."""
+    return resource.former() if isinstance(resource, Restored) else None
+
+
+def remember(todo: Plan) -> None:
+    """Keep the former state of everything in the plan, also of what is already so: it may be changed one day."""
+    for step in todo.steps:
+        if isinstance(step.resource, Remembering):
+            step.resource.remember()
+
+
+def joined(*plans: Plan) -> Plan:
+    """Several plans as one, worked through in this order."""
+    return Plan(tuple(step for one in plans for step in one.steps))
+
+
+def _compare(resource: Resource, after: State | None) -> Iterator[Step]:
+    before = resource.observe()
+    if before == after:
+        if after is not None:
+            summary, _ = resource.describe(None, after)
+            yield Step(resource, before, summary, None)
+        return
+    summary, command = resource.describe(before, after)
+    yield Step(resource, before, summary, Change(resource.id, before, after, summary, command))
+
+
+Done = list[tuple[Resource, Change]]
+"""What a run has made so far, in its order."""
+
+
+def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = None) -> Done:
+    """Carry the plan's changes out, then look whether the host is as planned.
+
+    Each change is journalled before it is made. On a failure this run's changes, those in `done` from an earlier
+    part of it included, are undone, last first, and the failure is raised as Problem. The caller holds `exclusive`.
+    """
+    done = [] if done is None else done
+    try:
+        for step in todo.steps:
+            if step.change is not None:
+                journal.begin(step.change.resource, step.change.before, step.change.after, step.change.command)
+                _carry_out(step.resource, step.change, done, on_step)
+                on_step(step.change, "changed")
+        _verify(done)
+    except BaseException as failure:
+        left = undo(done, on_step, journal)
+        if isinstance(failure, Problem) and left:
+            raise Problem(f"{failure.message}; undoing failed too: {'; '.join(left)}", failure.mend) from None
+        raise
+    return done
+
+
+def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep) -> None:
+    try:
+        resource.carry_out(change)
+    except _FAILURES as error:
+        on_step(change, "failed")
+        if resource.observe() != change.before:
+            done.append((resource, change))  # it got part of the way
+        raise _problem(error, change.summary) from None
+    done.append((resource, change))
+
+
+def _problem(error: Exception, summary: str) -> Problem:
+    if isinstance(error, Problem):
+        return Problem(f"{summary}: {error.message}", error.mend)
+    if isinstance(error, CniError):
+        return Problem(f"{summary}: {error.msg}", error.details)
+    return Problem(f"{summary}: {error}")
+
+
+def _verify(done: Done) -> None:
+    for resource, change in done:
+        found = resource.observe()
+        if found != change.after:
+            raise Problem(
+                f"{change.summary}: done, but {resource.id} now is {found}, not {change.after}",
+                "another program undid it; `nft monitor` and `ip monitor` name who changes what",
+            )
+
+
+def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
+    """Take changes back, last first, and close the journal.
+
+    What could not be taken back is returned, in words; the rest is still tried.
+    """
+    left = []
+    for resource, change in reversed(done):
+        summary, command = resource.describe(change.after, change.before)
+        back = Change(change.resource, change.after, change.before, summary, command)
+        journal.begin(back.resource, back.before, back.after, command)
+        try:
+            resource.carry_out(back)
+        except _FAILURES as error:
+            left.append(_problem(error, summary).message)
+        else:
+            on_step(change, "undone")
+    journal.end("failed" if left else "undone")
+    return left
+
+
+@contextmanager
+def exclusive(wait: float = RUN_LOCK_WAIT) -> Iterator[None]:
+    """Keep other commands from changing this node meanwhile. Raises Problem past `wait` seconds."""
+    lock = Locked(RUN_LOCK, wait=wait)
+    try:
+        lock.__enter__()
+    except CniError as error:
+        raise Problem(
+            f"another cnictl command is changing this node (waited {wait:g} s)",
+            f"wait for it to end; `fuser -v {RUN_LOCK}` names it" if error.details else "",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.__exit__()

@@ -1,0 +1,68 @@
+"""What the host looks like to the node's resources: uplink, addresses, how a peer is reached. Only reads."""
+
+from dataclasses import dataclass
+
+from cnictl.core import rtnetlink
+from cnictl.core.bridge import DEFAULT_MTU
+from cnictl.core.cidr import format_address
+from cnictl.core.rtnetlink import AF_INET, Netlink
+from cnictl.node.spec import NodeSpec
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How the kernel would send to an address."""
+
+    dev: str
+    gateway: str
+    """Empty exactly when the address is on the link."""
+
+
+def uplink(spec: NodeSpec) -> str:
+    """The link to the peers: the one named, else that of the default route, else of the first peer; or empty."""
+    if spec.uplink:
+        return spec.uplink
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+        for destination, _, _, index in rtnetlink.routes(netlink, AF_INET):
+            if destination is None and index in names:
+                return names[index]
+    for peer in spec.peers:
+        found = reach(peer.via)
+        if found is not None and not found.gateway:
+            return found.dev
+    return ""
+
+
+def mtu(spec: NodeSpec) -> int:
+    """MTU of bridge and pods in bytes: the spec's, else the uplink's, else 1500."""
+    if spec.mtu:
+        return spec.mtu
+    name = uplink(spec)
+    with Netlink() as netlink:
+        link = rtnetlink.get_link(netlink, name) if name else None
+    return link.mtu if link is not None else DEFAULT_MTU
+
+
+def own_addresses() -> dict[str, str]:
+    """Every address of this host, and the link that has it."""
+    found = {}
+    with Netlink() as netlink:
+        for link in rtnetlink.all_links(netlink):
+            for packed, _ in rtnetlink.addresses(netlink, link.index):
+                found[format_address(packed)] = link.name
+    return found
+
+
+def reach(address: str) -> Reached | None:
+    """The kernel's route to an address (`ip route get`); None if it has none."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as iproute:
+        try:
+            found = iproute.route("get", dst=address)[0]
+        except (NetlinkError, IndexError):
+            return None
+        links = iproute.get_links(found.get_attr("RTA_OIF"))
+        return Reached(links[0].get_attr("IFLA_IFNAME") if links else "", found.get_attr("RTA_GATEWAY") or "")

@@ -1,0 +1,58 @@
+"""Which resources make up a node, in the order they are made: the CNI conf comes when all that pods need is there."""
+
+from collections.abc import Sequence
+
+from cnictl.node.resources.boot_unit import BootUnit
+from cnictl.node.resources.bridge import Address, Bridge, BridgeNetfilter
+from cnictl.node.resources.cni_conf import CniConf
+from cnictl.node.resources.forward import IptablesForward
+from cnictl.node.resources.forward_nft import NftForward
+from cnictl.node.resources.masquerade import Masquerade
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.route import PeerRoute, orphans
+from cnictl.node.resources.sysctl import IpForward
+from cnictl.node.resources.textfile import NodeFile, SysctlFile
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Resource
+
+NODE_FILE_KIND, CONF_KIND, PLUGIN_KIND = "file", "cni-conf", "plugin"
+
+
+def kind(resource: Resource) -> str:
+    """`bridge` of `bridge/cni0`."""
+    return resource.id.partition("/")[0]
+
+
+def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource]:
+    """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place."""
+    former = tuple(earlier)
+    return [
+        NodeFile(),
+        IpForward(),
+        SysctlFile(),
+        Bridge(spec),
+        Address(spec, former),
+        BridgeNetfilter(spec),
+        Masquerade(spec, former),
+        IptablesForward(),
+        NftForward(),
+        *(PeerRoute(peer.pod_cidr) for peer in spec.peers),
+        Plugin(spec),
+        CniConf(spec),
+        BootUnit(spec),
+    ]
+
+
+def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
+    """What earlier specs made under names that `spec` no longer has, in the order it is removed."""
+    left: list[Resource] = [PeerRoute(pod_cidr) for pod_cidr in orphans(spec)]
+    names = {spec.name} if spec is not None else set()
+    bridges = {spec.bridge} if spec is not None else set()
+    for one in earlier:
+        if one.name not in names:
+            names.add(one.name)
+            left.append(Masquerade(one, tuple(earlier)))
+        if one.bridge not in bridges:
+            bridges.add(one.bridge)
+            left += [BridgeNetfilter(one), Address(one, tuple(earlier)), Bridge(one)]
+    return left

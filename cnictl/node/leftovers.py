@@ -1,0 +1,72 @@
+"""What a node gathers by running, rather than by being set up: leases, records, log, locks. A reset sweeps it up.
+
+Folders that were there before cnictl stay, and so does whatever holds something that is not cnictl's.
+"""
+
+import os
+
+from cnictl.core.leases import Store
+from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, NETWORKS_DIR, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
+from cnictl.node import former, journal
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import RUN_LOCK
+
+_FORMER = "folders"
+_LOG_DIR = os.path.dirname(PLUGIN_LOG)
+
+
+def remember(spec: NodeSpec) -> None:
+    """Keep which of the folders that pods' coming and going fills were there before cnictl."""
+    known = former.recall(_FORMER) or {}
+    folders = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
+    found = {folder: os.path.isdir(folder) for folder in folders if folder not in known}
+    if found:
+        former.amend(_FORMER, {**known, **found})
+
+
+def sweep(names: list[str]) -> None:
+    """Remove what is left of these networks once their attachments are gone, and all that cnictl remembers."""
+    were_there = former.recall(_FORMER) or {}
+    for name in names:
+        _empty_index(name)
+        store = Store(name)
+        if not were_there.get(store.folder, True) and not store.count():
+            _remove_files(store.folder, ("lock", "last_reserved_ip."))
+    _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
+    for folder in sorted(were_there, reverse=True):
+        if not were_there[folder]:
+            _rmdir(folder)
+    journal.remove_all()
+    for key in former.snapshot():
+        former.forget(key)
+    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR):
+        _rmdir(folder)
+    for lock in (NODE_LOCK, RUN_LOCK):
+        if os.path.lexists(lock):
+            os.unlink(lock)
+    _rmdir(RUN_DIR)
+
+
+def _empty_index(name: str) -> None:
+    if os.path.lexists(f"{INDEX_DIR}/{name}"):
+        os.unlink(f"{INDEX_DIR}/{name}")
+    _rmdir(f"{ATTACHMENTS_DIR}/{name}")
+
+
+def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:
+    """Files whose names begin so; no others."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith(beginnings):
+            os.unlink(f"{folder}/{name}")
+
+
+def _rmdir(folder: str) -> None:
+    """Remove the folder if it is empty."""
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return  # missing, or something else lives there

@@ -1,0 +1,100 @@
+"""Pods that would lose their network: what has to be asked before a node moves or is reset."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cnictl.core import attachments, liveness
+from cnictl.core.attachments import Record
+from cnictl.core.detach import detach
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.leases import Lease, Store
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node.spec import NodeSpec
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One attachment, and what is known of its life."""
+
+    network: str
+    container: str
+    ifname: str
+    name: str
+    """As the runtime named the pod; empty where it didn't."""
+    addresses: tuple[str, ...]
+    state: str
+    """One of `core.liveness`'s."""
+    reason: str
+    data_dir: str = NETWORKS_DIR
+
+    def __str__(self) -> str:
+        who = self.name or self.container[:13]
+        return f"{who} ({', '.join(self.addresses) or 'no address'}, {self.state})"
+
+
+def attached(names: Iterable[str]) -> list[Pod]:
+    """Every attachment of these networks, also those that are only a lease; nothing is written."""
+    found = []
+    with Netlink() as netlink:
+        for network in names:
+            records = attachments.all_records(network)
+            known = {(record.container, record.ifname) for record in records}
+            found += [_of_record(record, netlink) for record in records]
+            found += [
+                _of_lease(network, lease)
+                for lease in Store(network).all()
+                if lease.container and (lease.container, lease.ifname) not in known
+            ]
+    return found
+
+
+def _of_lease(network: str, lease: Lease) -> Pod:
+    reason = "host-local leased it and left no trace of its interface"
+    return Pod(network, lease.container, lease.ifname, "", (lease.address,), liveness.UNKNOWN, reason)
+
+
+def _of_record(record: Record, netlink: Netlink) -> Pod:
+    verdict = liveness.judge(record, netlink)
+    return Pod(
+        record.network, record.container, record.ifname, record.pod, tuple(record.addresses), verdict.state,
+        verdict.reason, record.data_dir or NETWORKS_DIR,
+    )  # fmt: skip
+
+
+def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[Pod]:
+    """Pods not proven dead that would lose their network if the host moved from `before` to `after`; None: a reset."""
+    moved = [one for one in before if after is None or _place(one) != _place(after)]
+    return [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
+
+
+def _place(spec: NodeSpec) -> tuple[str, str, str]:
+    """What a running pod depends on staying as it is."""
+    return spec.name, spec.bridge, spec.subnet
+
+
+def refuse(pods: Sequence[Pod], what: str) -> None:
+    """Raise Problem with the list of pods if there are any."""
+    if not pods:
+        return
+    shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
+    more = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
+    raise Problem(
+        f"{what} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{more}",
+        "move them away first, or use --force: their attachments are then deleted, as at the end of a pod",
+    )
+
+
+def detach_all(pods: Iterable[Pod]) -> list[Pod]:
+    """Delete each attachment properly, so that no pod hangs in Terminating for want of a plugin. Raises Problem."""
+    done = []
+    with Netlink() as netlink:
+        for pod in pods:
+            try:
+                detach(netlink, pod.network, pod.container, pod.ifname, pod.data_dir)
+            except (CniError, OSError) as error:
+                raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
+            done.append(pod)
+    return done

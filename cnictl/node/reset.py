@@ -1,0 +1,90 @@
+"""The way back: all that cnictl made goes, what was there before it returns, and no pod is left hanging.
+
+The conf goes first, so that no runtime starts another pod; the plugin goes last, so that those at work can end.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cnictl.core import liveness
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_LOCK
+from cnictl.node import converge, inventory, leftovers, live_pods, spine
+from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
+from cnictl.node.journal import Journal
+from cnictl.node.live_pods import Pod
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import OnStep, Plan, Resource
+
+PLUGIN_CALLS_WAIT = 30.0
+"""Seconds to wait for plugin calls at work to end: a call's own waits are bounded below that."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """What a reset would do: the conf, then pods' attachments, then the rest."""
+
+    names: tuple[str, ...]
+    conf: Plan
+    pods: tuple[Pod, ...]
+    rest: Plan
+
+    @property
+    def whole(self) -> Plan:
+        """Both plans as one, to be shown."""
+        return spine.joined(self.conf, self.rest)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether cnictl has nothing on this host."""
+        return not (self.conf.changes or self.rest.changes or self.pods or self.names)
+
+
+def plan() -> Reset:
+    """What a reset would do; nothing is touched."""
+    specs = converge.specs_in_place()
+    conf, rest = _resources(specs)
+    names = tuple(dict.fromkeys(spec.name for spec in specs))
+    return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest))
+
+
+def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
+    """The conf, and all the rest in the order it goes: as it came, backwards, but the node file and the plugin last."""
+    if not specs:
+        return [], []
+    node_file, *made = inventory.resources(specs[-1], specs)
+    conf = [one for one in made if inventory.kind(one) == CONF_KIND]
+    plugin = [one for one in made if inventory.kind(one) == PLUGIN_KIND]
+    middle = [one for one in reversed(made) if one not in conf and one not in plugin]
+    return conf, [*inventory.left_over(specs[-1], specs), *middle, node_file, *plugin]
+
+
+def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Reset:
+    """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
+
+    Raises Problem: live pods and no `force`, or after undoing this run's changes (deleted attachments stay deleted).
+    """
+    todo = plan()
+    if not force:
+        _refuse_live(todo.pods)
+    journal = Journal("reset-node")
+    done = spine.apply(todo.conf, on_step, journal)
+    try:
+        with Locked(NODE_LOCK, wait=PLUGIN_CALLS_WAIT):  # whoever read the conf before it went has ended
+            pods = live_pods.attached(todo.names)
+            if not force:
+                _refuse_live(pods)
+            for pod in live_pods.detach_all(pods):
+                on_pod(pod)
+    except (Problem, CniError) as failure:
+        spine.undo(done, on_step, journal)
+        raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
+    spine.apply(todo.rest, on_step, journal, done)
+    journal.end("done")
+    leftovers.sweep(list(todo.names))
+    return todo
+
+
+def _refuse_live(pods: Iterable[Pod]) -> None:
+    live_pods.refuse([pod for pod in pods if pod.state != liveness.STALE], "reset-node")

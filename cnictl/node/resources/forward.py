@@ -1,0 +1,138 @@
+"""Forwarding of pods' packets, where iptables' FORWARD may drop them: an accept has to stand in the dropping chain.
+
+Docker and others set FORWARD to DROP later in the boot, so the accept is there even where nothing drops yet.
+"""
+
+import shlex
+from typing import Any
+
+from cnictl.core.process import run
+from cnictl.node import firewall
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+CHAIN = "CNICTL-FORWARD"
+DOCKER_CHAIN = "DOCKER-USER"
+"""Docker's own place for others' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
+
+_VERDICTS = ("DROP", "REJECT")
+
+
+class IptablesForward:
+    """Our chain of accepts, jumped to from the head of DOCKER-USER or FORWARD, where `iptables` is installed."""
+
+    id = "forward/iptables"
+
+    def observe(self) -> State | None:
+        """The subnet and bridge accepted, and the chain that jumps there; None if no part of it stands."""
+        if not firewall.iptables_works():
+            return None
+        return self._read(firewall.iptables_rules("filter"))
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """Accepts for the pod subnet over the bridge; None without the iptables command."""
+        if not firewall.iptables_works():
+            return None
+        rules = firewall.iptables_rules("filter")
+        found = self._read(rules)
+        stands = found is not None and found["at"] and not found["behind"]
+        return {
+            "name": spec.name,
+            "subnet": spec.subnet,
+            "bridge": spec.bridge,
+            "at": found["at"] if found is not None and stands else _place(rules),
+            "behind": "",
+        }
+
+    def remember(self) -> None:
+        """Keep which iptables chains there were."""
+        if firewall.has_command("iptables"):
+            firewall.remember_iptables()
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the iptables commands."""
+        if after is None:
+            return "remove the accepts for pods from iptables' FORWARD", "\n".join(
+                (
+                    f"iptables -w -D {before['at'] if before else 'FORWARD'} {' '.join(_jump(before))}",
+                    f"iptables -w -F {CHAIN}",
+                    f"iptables -w -X {CHAIN}",
+                )
+            )
+        lines = [f"iptables -w -N {CHAIN}"] if before is None else [f"iptables -w -F {CHAIN}"]
+        lines += [f"iptables -w -A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
+        if before is not None and before["at"]:
+            lines.append(f"iptables -w -D {before['at']} {' '.join(_jump(before))}")
+        lines.append(f"iptables -w -I {after['at']} 1 {' '.join(_jump(after))}")
+        return f"accept packets from and to {after['subnet']} at the head of {after['at']}", "\n".join(lines)
+
+    def carry_out(self, change: Change) -> None:
+        """All of it in one iptables-restore. Raises Problem."""
+        after = change.after
+        jumps = [
+            words[1:]
+            for words in firewall.iptables_rules("filter")
+            if words[0] == "-A" and words[1] != CHAIN and words[-2:] == ["-j", CHAIN]
+        ]
+        lines = ["*filter", *(f"-D {shlex.join(words)}" for words in jumps)]
+        if after is not None and after["subnet"]:
+            lines.append(f":{CHAIN} - [0:0]")
+            lines += [f"-A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
+            if after["at"]:
+                lines.append(f"-I {after['at']} 1 {' '.join(_jump(after))}")
+        elif change.before is not None:
+            lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
+        run(["iptables-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
+        if after is None:
+            firewall.drop_left_over("filter", "FORWARD")
+
+    def _read(self, rules: list[list[str]]) -> State | None:
+        if ["-N", CHAIN] not in rules:
+            return None
+        accepts = [words[2:] for words in rules if words[:2] == ["-A", CHAIN]]
+        state: dict[str, Any] = {"name": "", "subnet": "", "bridge": "", "at": "", "behind": ""}
+        if len(accepts) == 2:
+            named = _options(accepts[0])
+            tried = {
+                "name": named.get("--comment", "").removeprefix("cnictl:"),
+                "subnet": named.get("-s", ""),
+                "bridge": named.get("-i", ""),
+            }
+            if [_options(words) for words in accepts] == [_options(words) for words in _accepts(tried)]:
+                state.update(tried)
+        for at in (DOCKER_CHAIN, "FORWARD"):
+            chain = [words for words in rules if words[:2] == ["-A", at]]
+            position = next((n for n, words in enumerate(chain) if words[-2:] == ["-j", CHAIN]), None)
+            if position is not None:
+                state["at"] = at
+                state["behind"] = next((" ".join(words) for words in chain[:position] if _drops(words)), "")
+                break
+        return state
+
+
+def _place(rules: list[list[str]]) -> str:
+    """DOCKER-USER, where FORWARD leads there; else FORWARD itself."""
+    leads = any(words[:2] == ["-A", "FORWARD"] and words[-2:] == ["-j", DOCKER_CHAIN] for words in rules)
+    return DOCKER_CHAIN if leads else "FORWARD"
+
+
+def _drops(words: list[str]) -> bool:
+    return "-j" in words and words[words.index("-j") + 1] in _VERDICTS
+
+
+def _jump(state: State | None) -> list[str]:
+    name = state["name"] if state else ""
+    return ["-m", "comment", "--comment", f"cnictl:{name}", "-j", CHAIN]
+
+
+def _accepts(state: dict[str, Any]) -> list[list[str]]:
+    mark = ["-m", "comment", "--comment", f"cnictl:{state['name']}", "-j", "ACCEPT"]
+    return [
+        ["-s", state["subnet"], "-i", state["bridge"], *mark],
+        ["-d", state["subnet"], "-o", state["bridge"], *mark],
+    ]
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """Options of a rule to their values: `-m comment` alone is no condition of ours to compare by order."""
+    return dict(zip(words[::2], words[1::2], strict=False))

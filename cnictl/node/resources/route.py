@@ -1,0 +1,128 @@
+"""Routes to the other nodes' pods. Ours carry a routing protocol number, so that none outlives its peer."""
+
+from typing import Any
+
+from cnictl.core.errors import Problem
+from cnictl.node import host
+from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spine import Change, State
+
+PROTOCOL = 67
+"""rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
+
+OURS = "cnictl"
+_MAIN_TABLE = 254
+_PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
+
+
+class PeerRoute:
+    """One peer's pod CIDR through that peer's address. A route made by hand that says the same is adopted."""
+
+    def __init__(self, pod_cidr: str) -> None:
+        self._pod_cidr = pod_cidr
+        self.id = f"route/{pod_cidr}"
+
+    def observe(self) -> State | None:
+        """Through which address and link, and whose route it is; ours goes before another's."""
+        found = routes_to(self._pod_cidr)
+        for route in found:
+            if route["owner"] == OURS:
+                return route
+        return found[0] if found else None
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """Through the peer, on the link named or the one the kernel would take; none once the peer is gone."""
+        peer = next((peer for peer in spec.peers if peer.pod_cidr == self._pod_cidr), None)
+        found = self.observe()
+        if peer is None:
+            return found if found is not None and found["owner"] != OURS else None
+        wanted = {"via": peer.via, "dev": link_to(peer, spec)}
+        if found is not None and (found["via"], found["dev"]) == (wanted["via"], wanted["dev"]):
+            return {**wanted, "owner": found["owner"]}
+        return {**wanted, "owner": OURS}
+
+    def former(self) -> State | None:
+        """Another's route stays; ours goes."""
+        found = self.observe()
+        return found if found is not None and found["owner"] != OURS else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the `ip route` command."""
+        if after is None:
+            return f"remove the route to {self._pod_cidr}", f"ip route del {self._pod_cidr} proto {PROTOCOL}"
+        dev = f" dev {after['dev']}" if after["dev"] else ""
+        verb = "add" if before is None else "replace"
+        command = f"ip route {verb} {self._pod_cidr} via {after['via']}{dev} proto {PROTOCOL}"
+        return f"route {self._pod_cidr} through {after['via']}{dev.replace(' dev', ' on')}", command
+
+    def carry_out(self, change: Change) -> None:
+        """Add, replace or remove. Raises Problem in the kernel's words, and where another's route is in the way."""
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        with IPRoute() as iproute:
+            try:
+                if change.after is None:
+                    iproute.route("del", dst=self._pod_cidr, proto=PROTOCOL)
+                    return
+                _refuse_foreign(self._pod_cidr, change.before)
+                arguments: dict[str, Any] = {"dst": self._pod_cidr, "gateway": change.after["via"], "proto": PROTOCOL}
+                if change.after["dev"]:
+                    links = iproute.link_lookup(ifname=change.after["dev"])
+                    if not links:
+                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists them")
+                    arguments["oif"] = links[0]
+                iproute.route("add" if change.before is None else "replace", **arguments)
+            except NetlinkError as error:
+                raise Problem(*_kernel_words(error, change)) from None
+
+
+def orphans(spec: NodeSpec | None) -> list[str]:
+    """Destinations of routes of ours that no peer of `spec` claims."""
+    claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
+    return sorted({destination for destination, route in _all() if route["owner"] == OURS} - claimed)
+
+
+def routes_to(pod_cidr: str) -> list[dict[str, str]]:
+    """The main table's routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
+    return [route for destination, route in _all() if destination == pod_cidr]
+
+
+def link_to(peer: Peer, spec: NodeSpec) -> str:
+    """The link its route goes through; empty where the kernel knows none, and will say so."""
+    if peer.dev:
+        return peer.dev
+    found = host.reach(peer.via)
+    if found is not None and not found.gateway:
+        return found.dev
+    return spec.uplink
+
+
+def _all() -> list[tuple[str, dict[str, str]]]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as iproute:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
+        found = []
+        for route in iproute.get_routes(family=2, table=_MAIN_TABLE):
+            destination = f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}"
+            protocol = route["proto"]
+            owner = OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}"
+            via, dev = route.get_attr("RTA_GATEWAY") or "", names.get(route.get_attr("RTA_OIF"), "")
+            found.append((route.get_attr("RTA_PRIORITY") or 0, destination, {"via": via, "dev": dev, "owner": owner}))
+    return [(destination, route) for _, destination, route in sorted(found, key=lambda entry: entry[0])]
+
+
+def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
+    if before is not None and before["owner"] != OURS:
+        through = f"through {before['via']} " if before["via"] else ""
+        raise Problem(
+            f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
+            f"if it is wrong: ip route del {pod_cidr}",
+        )
+
+
+def _kernel_words(error: Exception, change: Change) -> tuple[str, str]:
+    said = str(error.args[1]) if len(error.args) > 1 else str(error)
+    via = change.after["via"] if change.after else ""
+    return f"the kernel refuses: {said}", f"`ip route get {via}` shows how this host reaches the peer" if via else ""

@@ -1,0 +1,91 @@
+"""Files of text that cnictl writes whole: the node file and the sysctl drop-in."""
+
+import difflib
+import os
+
+from cnictl.core import durable
+from cnictl.core.paths import NODE_FILE
+from cnictl.node import folders, former
+from cnictl.node.spec import NodeSpec, merged, text_of_file, write_text
+from cnictl.node.spine import Change, State
+
+SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
+SYSCTL_TEXT = """\
+# Written by cnictl: packets from and to pods pass through this host. Removed by `cnictl reset-node`.
+net.ipv4.ip_forward = 1
+"""
+
+
+class NodeFile:
+    """/etc/cnictl/node.toml itself: first in every plan, so that a failure half way puts the old one back."""
+
+    id = f"file{NODE_FILE}"
+
+    def observe(self) -> State | None:
+        """Its text."""
+        text = text_of_file()
+        return {"text": text} if text else None
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The text it has, changed as little as makes it say `spec`."""
+        return {"text": merged(text_of_file(), spec)}
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the file as a shell would write it."""
+        return _describe(NODE_FILE, before, after)
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove it."""
+        write_text(change.after["text"] if change.after else "")
+
+
+class SysctlFile:
+    """/etc/sysctl.d/99-cnictl.conf, which keeps forwarding on at the next boot."""
+
+    id = f"file{SYSCTL_FILE}"
+
+    def observe(self) -> State | None:
+        """Its text."""
+        try:
+            return {"text": durable.contents(SYSCTL_FILE).decode("utf-8", "surrogateescape")}
+        except FileNotFoundError:
+            return None
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
+        """The one text that it has."""
+        return {"text": SYSCTL_TEXT}
+
+    def remember(self) -> None:
+        """Keep the text of a file that stood under this name before cnictl."""
+        former.remember(self.id, {"state": self.observe()})
+
+    def former(self) -> State | None:
+        """That file, if there was one."""
+        remembered = former.recall(self.id)
+        return remembered["state"] if remembered else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the file as a shell would write it."""
+        return _describe(SYSCTL_FILE, before, after)
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove it."""
+        if change.after is None:
+            if os.path.lexists(SYSCTL_FILE):
+                os.unlink(SYSCTL_FILE)
+            folders.unmake(os.path.dirname(SYSCTL_FILE))
+            return
+        folders.make(os.path.dirname(SYSCTL_FILE))
+        durable.replace(SYSCTL_FILE, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
+
+
+def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
+    if after is None:
+        return f"remove {path}", f"rm {path}"
+    text = after["text"]
+    if before is None:
+        return f"write {path}", f"cat > {path} <<'EOF'\n{text}EOF"
+    difference = difflib.unified_diff(
+        before["text"].splitlines(keepends=True), text.splitlines(keepends=True), path, path, n=0
+    )
+    return f"change {path}", f"patch {path} <<'EOF'\n{''.join(difference)}EOF"
