@@ -58,8 +58,7 @@ class Containerd:
     def kill(self) -> None:
         """Kill the daemon with SIGKILL, as the kernel does when memory is short; its socket file stays."""
         self.cri.close()
-        pid = self.machine.run("pidof", "containerd").strip()
-        self.machine.run("kill", "-9", pid)
+        self.machine.run("kill", "-9", self.machine.run("pidof", "containerd").strip())
         self._daemon.wait(10)
         self.machine.path(SOCKET).unlink()
 

@@ -108,6 +108,10 @@ class Machine:
             stderr=log,
         )
 
+    def processes(self, pattern: str) -> list[str]:
+        """Ids, as the machine counts them, of its processes whose command line has `pattern`."""
+        return self.try_run("pgrep", "--full", pattern).stdout.split()
+
 
 @contextmanager
 def machine() -> Iterator[Machine]:

@@ -56,3 +56,12 @@ class Podman:
     def exec(self, name: str, *command: str) -> str:
         """What a command in the container wrote."""
         return self("exec", name, *command)
+
+    def id(self, name: str) -> str:
+        """The container's full id, which is its CNI_CONTAINERID."""
+        return self("inspect", "--format", "{{.Id}}", name).strip()
+
+    def expect_ping(self, name: str, *addresses: str) -> None:
+        """Raise Failed unless each address answers a container's ping."""
+        for address in addresses:
+            self.exec(name, "ping", "-c", "1", "-W", "2", address)

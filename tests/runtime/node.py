@@ -1,0 +1,147 @@
+"""A machine made into a node by `cnictl init-node`, run from a virtual environment that can be thrown away."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from . import containerd
+from .machine import CHECKOUT, Failed, Machine, machine, wait_for
+
+NETWORK = "mynet"
+SUBNET = "10.244.0.0/24"
+POD_NETWORK = "10.244.0.0/20"
+ADDRESS = "10.0.0.210"
+"""The node's own."""
+OUTSIDE = "192.0.2.1"
+"""Beyond the node's gateway, which knows no way back to pods."""
+LEASES = f"/var/lib/cni/networks/{NETWORK}"
+RECORDS = f"/var/lib/cnictl/attachments/{NETWORK}"
+PLUGIN_LOG = "/var/log/cnictl/plugin.log"
+
+_VENV = "/srv/venv"
+_WHEELS = "/srv/wheels"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a distribution keeps the CNI plugins."""
+
+    name: str
+    bin_dir: str
+
+    def prepare(self, machine: Machine) -> None:
+        """Lay the reference plugins out so, and point containerd there."""
+        if self.bin_dir != "/usr/lib/cni":
+            machine.run("mkdir", "-p", self.bin_dir)
+            machine.run("cp", "-rT", "/usr/lib/cni", self.bin_dir)
+            machine.run("rm", "-r", "/usr/lib/cni")
+        containerd.write_config(machine, self.bin_dir)
+
+
+DEBIAN = Layout("debian", "/usr/lib/cni")
+UPSTREAM = Layout("upstream", "/opt/cni/bin")
+LAYOUTS = (DEBIAN, UPSTREAM)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """The checkout as pip installs it."""
+
+    name: str
+    content: bytes
+
+
+def build_wheel() -> Wheel:
+    """Build the checkout's wheel, on a machine of its own: setuptools writes into the source folder."""
+    with machine() as builder:
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+        builder.run(*pip, "--wheel-dir", _WHEELS, str(CHECKOUT))
+        (wheel,) = builder.path(_WHEELS).iterdir()
+        return Wheel(wheel.name, wheel.read_bytes())
+
+
+class Node:
+    """One node: cnictl on it, and what its pods leave behind."""
+
+    def __init__(self, machine: Machine, layout: Layout, wheel: Wheel) -> None:
+        self.machine = machine
+        self.layout = layout
+        self._wheel = wheel
+
+    def cnictl(self, *argv: str) -> str:
+        """What `cnictl …` wrote on stdout; installed first where that is still, or again, to be done."""
+        if not self.machine.path(_VENV).exists():
+            self._install()
+        return self.machine.run(f"{_VENV}/bin/cnictl", *argv)
+
+    def init(self) -> None:
+        """Make the machine a node of the walk-through."""
+        self.cnictl("init-node", "--subnet", SUBNET, "--network", POD_NETWORK, "--name", NETWORK)
+
+    def remove_venv(self) -> None:
+        """Remove everything that pip installed of cnictl."""
+        self.machine.run("rm", "-r", _VENV, _WHEELS)
+
+    def leases(self) -> dict[str, str]:
+        """Leased addresses and the container id that each belongs to."""
+        folder = self.machine.path(LEASES)
+        files = list(folder.iterdir()) if folder.exists() else []
+        return {f.name: f.read_bytes().partition(b"\r\n")[0].decode() for f in files if f.name[0].isdigit()}
+
+    def records(self) -> list[str]:
+        """Names of the attachment records."""
+        folder = self.machine.path(RECORDS)
+        return sorted(f.name for f in folder.iterdir()) if folder.exists() else []
+
+    def veths(self) -> list[str]:
+        """Host ends of veth pairs, but for the uplink."""
+        links = json.loads(self.machine.run("ip", "-json", "link", "show", "type", "veth"))
+        return [link["ifname"] for link in links if link["ifname"] != "uplink"]
+
+    def left(self) -> dict[str, object]:
+        """What is there of attachments: empty when every pod was cleaned up."""
+        found = {"leases": self.leases(), "records": self.records(), "veths": self.veths()}
+        return {what: those for what, those in found.items() if those}
+
+    def expect_nothing_left(self) -> None:
+        """Raise Failed, with the plugin's log, if a lease, veth or record is left. Some clients clean up behind."""
+        try:
+            wait_for(lambda: not self.left(), "the end of all attachments", 5)
+        except Failed:
+            log = self.machine.path(PLUGIN_LOG)
+            calls = log.read_text() if log.exists() else "no call of the plugin was logged"
+            raise Failed(f"left behind: {self.left()}\n{calls}") from None
+
+    def fetch(self, port: int) -> str:
+        """What a web client beyond the node's gateway gets from that port of the node's address."""
+        url = f"http://{ADDRESS}:{port}/"
+        get = ("timeout", "3", "busybox", "wget", "-q", "-O-", url)
+
+        def answer() -> subprocess.CompletedProcess[str] | None:
+            done = self.machine.try_run(*get, outside=True)
+            return done if done.returncode == 0 else None  # the server in the pod may not listen yet
+
+        found = wait_for(answer, f"an answer from {url}", 5)
+        assert found is not None
+        return found.stdout
+
+    def _install(self) -> None:
+        """Install cnictl alone; what it imports is looked up where the tests' interpreter has it."""
+        self.machine.run("/usr/bin/python3", "-m", "venv", "--without-pip", _VENV)
+        (libraries,) = self.machine.path(f"{_VENV}/lib").glob("python3.*/site-packages")
+        (libraries / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.machine.write(f"{_WHEELS}/{self._wheel.name}", self._wheel.content)
+        pip = (sys.executable, "-m", "pip", "--python", f"{_VENV}/bin/python", "--disable-pip-version-check")
+        self.machine.run(*pip, "install", "--quiet", "--no-deps", "--no-index", f"{_WHEELS}/{self._wheel.name}")
+
+
+@contextmanager
+def node(layout: Layout, wheel: Wheel) -> Iterator[Node]:
+    """A machine of that layout with cnictl at hand; `init` makes it a node."""
+    with machine() as fresh:
+        layout.prepare(fresh)
+        yield Node(fresh, layout, wheel)

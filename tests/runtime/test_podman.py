@@ -1,0 +1,83 @@
+"""Containers through podman on its CNI backend, with only the files that init-node wrote."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .machine import Failed
+from .node import ADDRESS, LAYOUTS, NETWORK, OUTSIDE, Layout, Node, Wheel, node
+from .podman import Podman
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: layout.name)
+def podman_node(request: pytest.FixtureRequest, wheel: Wheel) -> Iterator[tuple[Node, Podman]]:
+    """A node with podman at its defaults."""
+    layout: Layout = request.param
+    with node(layout, wheel) as fresh:
+        fresh.init()
+        yield fresh, Podman(fresh.machine, NETWORK)
+
+
+@pytest.fixture
+def podman(podman_node: tuple[Node, Podman]) -> Iterator[tuple[Node, Podman]]:
+    """The node, and the proof after each test that nothing of its containers is left."""
+    yield podman_node
+    machine, podman = podman_node
+    podman("rm", "--force", "--time", "0", "--all")
+    machine.expect_nothing_left()
+
+
+def test_two_containers_reach_each_other_the_node_and_the_outside(podman: tuple[Node, Podman]) -> None:
+    node, run = podman
+    first = run.run("first", "sleep", "100000")
+    second = run.run("second", "sleep", "100000")
+    assert node.leases() == {first: run.id("first"), second: run.id("second")}
+
+    run.expect_ping("first", second, ADDRESS, OUTSIDE)
+    run.expect_ping("second", first, ADDRESS, OUTSIDE)
+
+
+def test_published_port_leads_to_the_container(podman: tuple[Node, Podman]) -> None:
+    node, run = podman
+    run.run("web", "httpd", "-f", "-h", "/www", options=("--publish", "8080:80"))
+    assert node.fetch(8080) == "hello from the pod\n"
+
+
+def test_containers_need_nothing_of_the_environment_that_installed_the_plugin(podman: tuple[Node, Podman]) -> None:
+    node, run = podman
+    node.cnictl("status")
+    before = run.run("before", "sleep", "100000")
+    node.remove_venv()
+    run.run("after", "sleep", "100000")
+    run.expect_ping("after", before, OUTSIDE)
+
+
+def test_restart_gives_up_one_address_and_takes_another(podman: tuple[Node, Podman]) -> None:
+    node, run = podman
+    run.run("restarted", "sleep", "100000")
+    run("restart", "--time", "0", "restarted")
+    assert node.leases() == {run.address("restarted"): run.id("restarted")}
+    run.expect_ping("restarted", OUTSIDE)
+
+
+def test_killed_container_is_cleaned_up_and_can_start_again(podman: tuple[Node, Podman]) -> None:
+    """podman kill leaves the cleaning up to conmon."""
+    node, run = podman
+    run.run("killed", "sleep", "100000")
+    run("kill", "killed")
+    node.expect_nothing_left()
+    run("start", "killed")
+    run.expect_ping("killed", OUTSIDE)
+
+
+def test_asked_for_address_and_mac_are_given_once(podman: tuple[Node, Podman]) -> None:
+    node, run = podman
+    mac = "02:00:00:00:00:77"
+    options = ("--ip", "10.244.0.77", "--mac-address", mac)
+    assert run.run("asked", "sleep", "100000", options=options) == "10.244.0.77"
+    assert run.exec("asked", "cat", "/sys/class/net/eth0/address").strip() == mac
+
+    with pytest.raises(Failed, match=r"10\.244\.0\.77"):
+        run.run("second", "sleep", "100000", options=("--ip", "10.244.0.77"))
+    assert node.leases() == {"10.244.0.77": run.id("asked")}
+    assert len(node.veths()) == len(node.records()) == 1
