@@ -1,0 +1,129 @@
+"""Files that appear whole or not at all, on file systems with and without unnamed files."""
+
+import errno
+import os
+import posix
+from pathlib import Path
+
+import pytest
+
+from cnictl.core import durable
+
+Refuse = type[BaseException]
+
+
+@pytest.fixture(params=["O_TMPFILE", "named temporary file"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on a file system that has unnamed files, and one where the kernel answers EOPNOTSUPP."""
+    if request.param != "O_TMPFILE":
+        real = posix.open
+
+        def refusing(path: str, flags: int, *rest: int) -> int:
+            if flags & posix.O_TMPFILE == posix.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), path)
+            return real(path, flags, *rest)
+
+        monkeypatch.setattr(durable, "open", refusing)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_create_makes_the_file_with_its_mode_whatever_the_umask(folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        descriptor = durable.create(f"{folder}/lease", b"content", 0o644)
+    finally:
+        os.umask(before)
+    os.close(descriptor)
+    assert names(folder) == ["lease"]
+    assert (folder / "lease").read_bytes() == b"content"
+    assert (folder / "lease").stat().st_mode & 0o777 == 0o644
+    assert (folder / "lease").stat().st_nlink == 1
+
+
+def test_create_refuses_a_taken_name_and_leaves_it_as_it_was(folder: Path) -> None:
+    (folder / "lease").write_bytes(b"another's")
+    with pytest.raises(FileExistsError):
+        durable.create(f"{folder}/lease", b"mine", 0o600)
+    assert names(folder) == ["lease"]
+    assert (folder / "lease").read_bytes() == b"another's"
+
+
+def test_nothing_has_a_name_in_the_store_before_it_is_given_one(folder: Path) -> None:
+    descriptor, name = durable.unnamed(str(folder), b"content", 0o600)
+    assert all(one.startswith(".tmp-") for one in names(folder))
+    durable.give_name(descriptor, name, f"{folder}/10.244.0.2")
+    durable.discard(descriptor, name)
+    assert names(folder) == ["10.244.0.2"]
+
+
+def test_what_is_discarded_leaves_nothing(folder: Path) -> None:
+    descriptor, name = durable.unnamed(str(folder), b"content", 0o600)
+    durable.discard(descriptor, name)
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "fchmod"])
+def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, step, full)
+    open_before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        durable.create(f"{folder}/lease", b"content", 0o600)
+    with pytest.raises(OSError, match="No space left"):
+        durable.replace(f"{folder}/conf", b"content", 0o600)
+    assert names(folder) == []
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_temporary_file_of_a_dead_process_of_our_number_is_no_obstacle(folder: Path) -> None:
+    (folder / f".tmp-{os.getpid()}").write_bytes(b"left by a kill")
+    (folder / f"conf.new-{os.getpid()}").write_bytes(b"left by a kill")
+    os.close(durable.create(f"{folder}/lease", b"content", 0o600))
+    durable.replace(f"{folder}/conf", b"new", 0o644)
+    assert (folder / "lease").read_bytes() == b"content"
+    assert (folder / "conf").read_bytes() == b"new"
+    assert not (folder / f"conf.new-{os.getpid()}").exists()
+
+
+def test_replace_gives_new_content_and_mode_in_one_step(folder: Path) -> None:
+    conf = folder / "10-cnictl.conflist"
+    conf.write_bytes(b"old")
+    reader = os.open(conf, os.O_RDONLY)
+    durable.replace(str(conf), b"new", 0o644)
+    assert os.read(reader, 10) == b"old"
+    os.close(reader)
+    assert conf.read_bytes() == b"new"
+    assert conf.stat().st_mode & 0o777 == 0o644
+    assert names(folder) == ["10-cnictl.conflist"]
+
+
+def test_replace_that_cannot_rename_keeps_the_old_and_leaves_no_temporary(folder: Path) -> None:
+    (folder / "conf").mkdir()
+    (folder / "conf" / "kept").write_bytes(b"")
+    with pytest.raises(OSError):
+        durable.replace(f"{folder}/conf", b"new", 0o644)
+    assert names(folder) == ["conf"]
+
+
+def test_a_short_write_is_carried_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = posix.write
+    monkeypatch.setattr(durable, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    os.close(durable.create(f"{folder}/lease", b"0123456789", 0o600))
+    assert durable.contents(f"{folder}/lease") == b"0123456789"
+
+
+def test_contents_of_a_file_larger_than_one_read(folder: Path) -> None:
+    (folder / "large").write_bytes(b"x" * 300_000)
+    assert len(durable.contents(f"{folder}/large")) == 300_000
+
+
+def test_make_folder_makes_those_above_and_takes_what_is_there(folder: Path) -> None:
+    for _ in range(2):
+        durable.make_folder(f"{folder}/a/b/c", 0o700)
+    assert (folder / "a" / "b" / "c").is_dir()

@@ -1,0 +1,96 @@
+"""The JSON of the plugin: the same values as the json module, and every refusal in words."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnictl.core.jsontext import JsonError, dumps, loads
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(VALUES)
+def test_what_json_writes_is_read_back(value: Any) -> None:
+    for ascii_only in (True, False):
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=2)
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError:
+            continue  # a lone surrogate has no UTF-8
+        assert loads(raw) == value
+
+
+@given(VALUES)
+def test_what_is_written_json_reads_back(value: Any) -> None:
+    text = dumps(value)
+    assert json.loads(text) == value
+    assert text.isascii() and "\n" not in text
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_give_json_s_answer_or_a_json_error(raw: bytes) -> None:
+    try:
+        value = loads(raw)
+    except JsonError:
+        with pytest.raises((ValueError, RecursionError)):
+            json.loads(raw.decode(), parse_constant=_refuse)
+        return
+    assert value == json.loads(raw.decode())
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(name)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "it is empty"),
+        (b" \n\t\r ", "it is empty"),
+        (b"{", "line 1 column 2"),
+        (b'{"a": 1,}', "double quotes"),
+        (b"{'a': 1}", "double quotes"),
+        (b"[1, 2", "delimiter"),
+        (b'"abc', "Unterminated string"),
+        (b'"a\nb"', "Invalid control character"),
+        (b"nul", "no JSON value at character 0"),
+        (b"{} {}", "something follows the document at character 3"),
+        (b"1 2", "something follows the document at character 2"),
+        (b"NaN", "NaN is not a JSON value"),
+        (b'{"mtu": Infinity}', "Infinity is not a JSON value"),
+        (b"[-Infinity]", "-Infinity is not a JSON value"),
+        (b"\xef\xbb\xbf{}", "no JSON value at character 0"),
+        (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), "byte 0 is not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"1" * 5000, "Exceeds the limit"),
+    ],
+)
+def test_malformed_json_is_refused_with_where_and_why(raw: bytes, said: str) -> None:
+    with pytest.raises(JsonError) as refused:
+        loads(raw)
+    assert said in str(refused.value)
+
+
+def test_one_refusal_leaves_the_next_document_unharmed() -> None:
+    with pytest.raises(JsonError):
+        loads(b"[" * 100_000)
+    assert loads(b'{"name": "mynet"}') == {"name": "mynet"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"a": {1, 2}}, b"raw", object()])
+def test_what_has_no_json_form_is_never_written(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        dumps(value)
