@@ -9,6 +9,12 @@ except ImportError:  # another interpreter's private module may be gone; the pub
     from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 
+_SHOWN = 60
+"""Characters of an offending value that a message repeats."""
+_LONGEST_NUMBER = 3
+"""Digits of an octet or a prefix length. Python refuses to read numbers of some thousand digits at all."""
+
+
 class AddressError(ValueError):
     """Text that is no address or CIDR; the message names it and what was probably meant."""
 
@@ -18,7 +24,7 @@ def parse_address(text: str, what: str = "address") -> bytes:
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
-        raise AddressError(f"{what} {text!r}: {_fault(text)}") from None
+        raise AddressError(f"{what} {_show(text)}: {_fault(text)}") from None
 
 
 def format_address(packed: bytes) -> str:
@@ -36,12 +42,18 @@ def _fault(text: str) -> str:
         return f"has {len(octets)} part{'s' if len(octets) != 1 else ''}, an IPv4 address has 4 octets"
     for octet in octets:
         if not (octet.isascii() and octet.isdigit()):
-            return f"octet {octet!r} is not a number"
-        if int(octet) > 255:
-            return f"octet {octet} is over 255"
+            return f"octet {_show(octet)} is not a number"
+        significant = octet.lstrip("0") or "0"
+        if len(significant) > _LONGEST_NUMBER or int(significant) > 255:
+            return f"octet {octet[:_SHOWN]} is over 255"
         if len(octet) > 1 and octet[0] == "0":
-            return f"octet {octet} has a leading zero, write {int(octet)}"
+            return f"octet {octet[:_SHOWN]} has a leading zero, write {significant}"
     return "is not an IPv4 address"
+
+
+def _show(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
 class Cidr:
@@ -120,10 +132,11 @@ def parse_interface(text: str, what: str = "address") -> Cidr:
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{what} {text!r}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+            f"{what} {_show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
         )
-    if not (length.isascii() and length.isdigit()) or int(length) > bits or (length[0] == "0" and length != "0"):
-        raise AddressError(f"{what} {text!r}: prefix length {length!r} is not a number from 0 to {bits}")
+    numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
+    if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
+        raise AddressError(f"{what} {_show(text)}: prefix length {_show(length)} is not a number from 0 to {bits}")
     return Cidr(packed, int(length))
 
 
@@ -131,7 +144,7 @@ def parse_cidr(text: str, what: str = "subnet") -> Cidr:
     """A subnet, host bits clear. Raises AddressError that names the subnet probably meant."""
     cidr = parse_interface(text, what)
     if cidr != cidr.network:
-        raise AddressError(f"{what} {text!r}: has host bits set, probably meant {cidr.network}")
+        raise AddressError(f"{what} {_show(text)}: has host bits set, probably meant {cidr.network}")
     return cidr
 
 
@@ -140,7 +153,7 @@ def parse_pod_cidr(text: str, what: str = "subnet") -> Cidr:
     cidr = parse_cidr(text, what)
     if cidr.bits - cidr.prefix < 2:
         raise AddressError(
-            f"{what} {text!r}: a /{cidr.prefix} has no room for a gateway and a pod, "
+            f"{what} {_show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
             f"the longest usable prefix is /{cidr.bits - 2}"
         )
     return cidr
