@@ -126,8 +126,9 @@ def interface_name_fault(name: str) -> str:
         return "has over 15 characters"
     if name in (".", ".."):
         return "is a folder's name"
-    if any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
-        return "has a `/`, `:`, space or control character"
+    # the kernel would put a number in place of a `%d`
+    if any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
+        return "has a `/`, `:`, `%`, space or control character"
     return ""
 
 
