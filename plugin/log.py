@@ -1,7 +1,7 @@
 """One line a call in the plugin's log. A log that can't be written never fails the call."""
 
 import time
-from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY, close, fchmod, fstat, write
+from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_WRONLY, close, fchmod, fstat, write
 from posix import open as open_descriptor
 
 from cnictl.core.durable import make_folder
@@ -34,7 +34,7 @@ def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, mill
 
 
 def _append(path: str, line: bytes) -> None:
-    flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC
+    flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK  # a pipe that nobody reads must not hold us
     try:
         descriptor = open_descriptor(path, flags, 0o640)
     except FileNotFoundError:
