@@ -79,7 +79,10 @@ def _container_fault(container: str) -> str:
 def _read_args(call: Call) -> list[str]:
     """CNI_ARGS. Keys nobody here knows are other plugins' business, with IgnoreUnknown or without."""
     faults = []
-    for pair in filter(None, _variable("CNI_ARGS").split(";")):
+    text = _variable("CNI_ARGS")
+    if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        return ["CNI_ARGS is not UTF-8"]
+    for pair in filter(None, text.split(";")):
         key, equals, value = pair.partition("=")
         if not equals:
             faults.append(f"CNI_ARGS has {pair[:40]!r}, which is no KEY=VALUE")
