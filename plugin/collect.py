@@ -48,9 +48,13 @@ def _release_torn(store: Store, conf: NetConf) -> None:
 
 
 def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Host veths of this network that no record names: their alias says whose they are."""
+    """Host veths of this network that no record names: their alias says whose they are.
+
+    The links are looked at first: an ADD in flight writes its record before it makes its link.
+    """
+    links = rtnetlink.all_links(host)
     known = {host_veth_name(conf.name, container, ifname) for container, ifname in valid}
     known |= {record.host_veth for record in attachments.all_records(conf.name)}
-    for link in rtnetlink.all_links(host):
+    for link in links:
         if link.kind == "veth" and link.alias.startswith(f"cnictl:{conf.name}/") and link.name not in known:
             rtnetlink.delete_link(host, link.name)
