@@ -20,8 +20,9 @@ from cnictl.core.errors import (
     CniError,
 )
 from cnictl.core.leases import Exhausted, Store
+from cnictl.core.locks import Locked
 from cnictl.core.netns import Netns
-from cnictl.core.result import shape
+from cnictl.core.result import objects, shape
 from cnictl.core.rtnetlink import Netlink, NetlinkError, format_mac
 
 from .environment import Call
@@ -39,10 +40,10 @@ _FORWARDING_WAIT = 1.0
 """Seconds to wait for the bridge port to forward: normally well under a millisecond."""
 
 
-def add(call: Call, conf: NetConf, publish: "Callable[[str], None]") -> str:
+def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locked) -> str:
     """Attach the container; its result goes out through `publish`. Returns the address, for the log.
 
-    Raises CniError; then everything this call made is undone.
+    `lock` is the node's, held shared. Raises CniError; then everything this call made is undone.
     """
     netns = Netns(call.netns)
     if netns.ours:
@@ -52,12 +53,14 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]") -> str:
             ADDRESS_CONFLICT,
             f"CNI_ARGS IP {format_address(call.wanted)}: not an address of {conf.pool.subnet} for pods",
         )
+    _previous(conf)  # one that can't be handed on is refused before anything is made
     with Netlink() as host:
         _refuse_second(host, call, conf)
         bridge = ensure_bridge(host, conf.bridge, conf.gateway, conf.mtu, owner=f"cnictl:{conf.name}")
         held: list[int] = []
+        ruled = False
         try:
-            _ensure_masquerade(conf)
+            ruled = _ensure_masquerade(conf)
             record = _intend(call, conf, netns)
             packed = _lease(host, call, conf, record, held)
             result = _attach(host, call, conf, netns, bridge, record, packed)
@@ -66,8 +69,9 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]") -> str:
         except BaseException:
             if held:
                 detach(host, conf.name, call.container, call.ifname, conf.data_dir, held=held.pop())
-            if bridge.made:
-                remove_if_empty(host, conf.bridge)
+            # with nobody else at work, no other ADD counts on a bridge that has no port yet, nor on its rules
+            if bridge.made and lock.alone() and remove_if_empty(host, conf.bridge) and ruled:
+                masquerade.remove(conf.name, conf.backend)
             raise
         close(held[0])
         return format_address(packed)
@@ -98,12 +102,19 @@ def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
         )
 
 
-def _ensure_masquerade(conf: NetConf) -> None:
-    """The node's rule set as `cnictl nat enable` makes it; reloaded where something flushed it."""
-    if conf.masquerade:
-        wanted = masquerade.Masquerade(conf.name, conf.pool.subnet, conf.network)
-        if not masquerade.stands(wanted, conf.backend):
-            masquerade.load(wanted, conf.backend)
+def _ensure_masquerade(conf: NetConf) -> bool:
+    """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it.
+
+    Returns whether nothing of it was there before.
+    """
+    if not conf.masquerade:
+        return False
+    wanted = masquerade.Masquerade(conf.name, conf.pool.subnet, conf.network)
+    if masquerade.stands(wanted, conf.backend):
+        return False
+    new = not masquerade.present(conf.name, conf.backend)
+    masquerade.load(wanted, conf.backend)
+    return new
 
 
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
@@ -150,11 +161,7 @@ def _attach(
     try:
         _make_pair(host, bridge.index, pair, conf.hairpin)
     except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise _pair_refused(error, call) from None
-        # another ADD made the bridge, failed and took it away again
-        bridge = ensure_bridge(host, conf.bridge, conf.gateway, conf.mtu, owner=f"cnictl:{conf.name}")
-        _make_pair(host, bridge.index, pair, conf.hairpin)
+        raise _pair_refused(error, call) from None
     address = Cidr(packed, conf.pool.subnet.prefix)
     routes = list(conf.routes)
     if conf.default_route:
@@ -232,19 +239,25 @@ def _result(
     address: Cidr,
     routes: list[tuple[Cidr, bytes]],
 ) -> "dict[str, Any]":
-    previous = conf.prev_result or {}
-    interfaces = list(previous.get("interfaces") or [])
+    interfaces, ips, listed = _previous(conf)
     first = len(interfaces)
     interfaces += [
         {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
         {"name": record.host_veth, "mac": host_mac, "mtu": mtu},
         {"name": call.ifname, "mac": record.mac, "mtu": mtu, "sandbox": call.netns},
     ]
-    ips = list(previous.get("ips") or [])
     ips.append({"address": str(address), "gateway": format_address(conf.pool.gateway), "interface": first + 2})
-    listed = list(previous.get("routes") or [])
     listed += [{"dst": str(destination), "gw": format_address(gateway)} for destination, gateway in routes]
-    return shape(conf.cni_version, interfaces, ips, listed, conf.dns or previous.get("dns") or {})
+    return shape(conf.cni_version, interfaces, ips, listed, conf.dns or (conf.prev_result or {}).get("dns") or {})
+
+
+def _previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]":
+    """Interfaces, addresses and routes that the plugins before this one in the chain made."""
+    return (
+        objects(conf.prev_result, "interfaces", "name"),
+        objects(conf.prev_result, "ips", "address"),
+        objects(conf.prev_result, "routes", "dst"),
+    )
 
 
 def _random_mac() -> bytes:

@@ -7,6 +7,7 @@ from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
+from cnictl.core.result import objects
 from cnictl.core.rtnetlink import AF_INET, Link, Netlink
 
 from .environment import Call
@@ -23,7 +24,7 @@ def check(call: Call, conf: NetConf) -> str:
     """
     if conf.prev_result is None:
         raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
-    ips = _promised(call, conf, "ips")
+    ips = _promised(call, conf)
     netns = Netns(call.netns)
     with Netlink() as host:
         _check_host(host, call, conf)
@@ -34,22 +35,17 @@ def check(call: Call, conf: NetConf) -> str:
     return " ".join(address.address for address in ips)
 
 
-def _promised(call: Call, conf: NetConf, key: str) -> list[Cidr]:
+def _promised(call: Call, conf: NetConf) -> list[Cidr]:
     """The addresses that prevResult gives to this interface."""
-    previous = conf.prev_result or {}
-    interfaces = previous.get("interfaces") or []
-    mine = [
-        place
-        for place, one in enumerate(interfaces)
-        if isinstance(one, dict) and one.get("name") == call.ifname and one.get("sandbox")
-    ]
+    interfaces = objects(conf.prev_result, "interfaces", "name")
+    mine = [place for place, one in enumerate(interfaces) if one["name"] == call.ifname and one.get("sandbox")]
     if not mine:
         raise CniError(INVALID_CONFIG, f"prevResult: names no interface {call.ifname} in a container")
     found = []
-    for one in previous.get(key) or []:
-        if isinstance(one, dict) and one.get("interface") in mine:
+    for one in objects(conf.prev_result, "ips", "address"):
+        if one.get("interface") in mine:
             try:
-                found.append(parse_interface(str(one.get("address")), "prevResult.ips"))
+                found.append(parse_interface(one["address"], "prevResult.ips"))
             except AddressError as error:
                 raise CniError(INVALID_CONFIG, str(error)) from None
     if not found:
@@ -106,15 +102,15 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, ips: list[Cidr]) -> None
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
     routes = rtnetlink.routes(pod, AF_INET)
-    for one in (conf.prev_result or {}).get("routes") or []:
+    for one in objects(conf.prev_result, "routes", "dst"):
         _check_route(one, routes)
 
 
 def _check_route(promised: "Any", routes: list[tuple[bytes | None, int, bytes | None, int]]) -> None:
-    if not isinstance(promised, dict) or ":" in str(promised.get("dst")):
+    if ":" in promised["dst"]:
         return
     try:
-        destination = parse_interface(str(promised.get("dst")), "prevResult.routes.dst")
+        destination = parse_interface(promised["dst"], "prevResult.routes.dst")
         gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else None
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
@@ -127,8 +123,8 @@ def _check_route(promised: "Any", routes: list[tuple[bytes | None, int, bytes | 
 
 
 def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:
-    for one in (conf.prev_result or {}).get("interfaces") or []:
-        if isinstance(one, dict) and one.get("name") == link.name and bool(one.get("sandbox")) == sandbox:
+    for one in objects(conf.prev_result, "interfaces", "name"):
+        if one["name"] == link.name and bool(one.get("sandbox")) == sandbox:
             promised = str(one.get("mac") or "").lower()
             if promised and promised != link.mac:
                 raise _failed(f"{link.name} has the MAC {link.mac}, ADD gave it {promised}")

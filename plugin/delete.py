@@ -28,7 +28,8 @@ def _delete_foreign(host: Netlink, call: Call, conf: NetConf) -> None:
     if bridge is None:
         return
     ports = {link.index: link for link in rtnetlink.all_links(host) if link.master == bridge.index}
-    for entry in (conf.prev_result or {}).get("interfaces") or []:
+    listed = (conf.prev_result or {}).get("interfaces")
+    for entry in listed if isinstance(listed, list) else []:  # whatever it is, DEL goes on
         if isinstance(entry, dict) and not entry.get("sandbox"):
             for port in ports.values():
                 if port.kind == "veth" and (port.name, port.mac) == (entry.get("name"), entry.get("mac")):

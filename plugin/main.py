@@ -30,7 +30,7 @@ def main() -> None:
     failure = None
     try:
         call = read_environment()
-        document = _read_stdin()
+        document = _read_stdin(call.verb)
         version = _version(document)
         if call.verb == "VERSION":
             _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
@@ -63,11 +63,11 @@ def main() -> None:
 
 def _serve(call: Call, conf: NetConf) -> str:
     """Run the verb; returns the address it was about, for the log."""
-    with Locked(NODE_LOCK, shared=True):
+    with Locked(NODE_LOCK, shared=True) as lock:
         if call.verb == "ADD":
             from .add import add
 
-            return add(call, conf, _write_stdout)
+            return add(call, conf, _write_stdout, lock)
         if call.verb == "DEL":
             from .delete import delete
 
@@ -87,11 +87,13 @@ def _serve(call: Call, conf: NetConf) -> str:
     return ""
 
 
-def _read_stdin() -> "dict[str, object]":
+def _read_stdin(verb: str) -> "dict[str, object]":
     try:
         raw = durable.contents_of(0)
     except OSError as error:
         raise CniError(IO_FAILURE, f"can't read the network configuration from stdin: {error.strerror}") from None
+    if verb == "VERSION" and not raw.strip():
+        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:
         document = jsontext.loads(raw)
     except jsontext.JsonError as error:

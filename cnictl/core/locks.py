@@ -38,6 +38,18 @@ class Locked:
             raise
         return self
 
+    def alone(self) -> bool:
+        """Whether nobody shares a shared lock; then it is exclusive from now on.
+
+        Raises CniError 11 where another took it exclusively meanwhile: flock(2) converts by giving up and taking.
+        """
+        try:
+            flock(self._descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            hold(self._descriptor, self.path, shared=True, wait=self._wait)
+            return False
+        return True
+
     def __exit__(self, *_: object) -> None:
         close(self._descriptor)
 

@@ -3,7 +3,7 @@
 Spec 1.1.0 section 5; the older shapes: SPEC.md of releases 0.2.0 (`ip4`), 0.4.0 (`ips[].version`) and 1.0.0.
 """
 
-from cnictl.core.errors import INCOMPATIBLE_VERSION, CniError
+from cnictl.core.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,17 @@ def check_version(version: str, verb: str) -> None:
     since = _SINCE.get(verb, SUPPORTED_VERSIONS[0])
     if SUPPORTED_VERSIONS.index(version) < SUPPORTED_VERSIONS.index(since):
         raise CniError(INCOMPATIBLE_VERSION, f"cniVersion {version} has no {verb}, it came with {since}")
+
+
+def objects(previous: "dict[str, Any] | None", key: str, named_by: str) -> "list[dict[str, Any]]":
+    """The list `key` of a prevResult, each an object with a text under `named_by`. Raises CniError 7 if it is not."""
+    listed = (previous or {}).get(key) or []
+    whole = isinstance(listed, list) and all(
+        isinstance(one, dict) and isinstance(one.get(named_by), str) for one in listed
+    )
+    if not whole:
+        raise CniError(INVALID_CONFIG, f"prevResult.{key}: is no list of objects with `{named_by}`")
+    return list(listed)
 
 
 def shape(
