@@ -6,6 +6,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
+from .plugin_client import Host, new_host
+
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
@@ -33,3 +35,10 @@ def shared_node() -> Iterator[Node]:
     """One bare node, for all tests of a module: for those that leave it as it was."""
     with Lab(nodes=1) as fresh:
         yield fresh.nodes[0]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """One host that knows nothing of cnictl, for calling the plugin as a runtime does."""
+    with new_host() as one:
+        yield one

@@ -1,0 +1,356 @@
+"""A container runtime in miniature: hosts of their own in namespaces, pods on them, the plugin called as a process.
+
+Environment and stdin are exactly those of spec 1.1.0, section 2. Nothing here knows what the plugin should answer but
+for the form that every answer has. Works as root and as an ordinary user, who gets a user namespace for it.
+"""
+
+import functools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cnictl.node import library
+from cnictl.node.interpreters import Interpreter
+
+Json = dict[str, Any]
+Answered = TypeVar("Answered")
+
+WALK_THROUGH: Json = {
+    "cniVersion": "0.4.0",
+    "name": "mynet",
+    "type": "cnictl-bridge",
+    "network": "10.244.0.0/20",
+    "subnet": "10.244.0.0/24",
+}
+"""The walk-through's own conf, unchanged but for `type`."""
+
+RECORDS = "/var/lib/cnictl/attachments"
+LEASES = "/var/lib/cni/networks"
+PLUGIN_LOG = "/var/log/cnictl/plugin.log"
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FRESH = ("/run", "/var/lib", "/var/log", "/etc/cni", "/etc/cnictl", "/opt")
+_REFERENCE = "/usr/lib/cni"
+_BOUND = 60.0
+
+
+class Unexpected(AssertionError):
+    """Something came out otherwise than the test needs it, with all that was said."""
+
+
+@functools.cache
+def plugin_executable() -> str:
+    """The plugin laid out as `cnictl plugin install` lays it out, in a folder that goes with the test process."""
+    folder = tempfile.TemporaryDirectory(prefix="cnictl-plugin-")
+    _kept.append(folder)
+    os.chmod(folder.name, 0o755)
+    interpreter = Interpreter(os.path.realpath(sys.executable), str(sys.implementation.cache_tag))
+    built = library.build(folder.name, "under-test", library.sources(), interpreter)
+    if built.fault:
+        raise Unexpected(built.fault)
+    return built.launcher
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one call of a plugin ended."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError:
+            raise Unexpected(f"exit {self.status}, no JSON: {self.stdout!r} {self.stderr!r}") from None
+
+    @property
+    def result(self) -> Json:
+        """What a successful call answered; {} where the verb has no answer."""
+        if self.status != 0 or self.stderr:
+            raise Unexpected(f"exit {self.status}: {self.stdout!r} {self.stderr!r}")
+        document = self.document if self.stdout else {}
+        assert isinstance(document, dict)
+        return document
+
+    @property
+    def error(self) -> Json:
+        """What a failed call answered: exactly one error object of spec section 5, exit status 1, no word on stderr."""
+        document = self.document
+        assert self.status == 1, (self.status, document)
+        assert isinstance(document, dict)
+        assert {"cniVersion", "code", "msg"} <= set(document) <= {"cniVersion", "code", "msg", "details"}, document
+        assert isinstance(document["code"], int) and document["code"] > 0
+        assert all(isinstance(document[key], str) for key in document if key != "code")
+        assert document["msg"]
+        assert not self.stderr, self.stderr
+        assert b"Traceback" not in self.stdout
+        return document
+
+    @property
+    def code(self) -> int:
+        """The CNI error code of a failed call."""
+        return int(self.error["code"])
+
+    @property
+    def address(self) -> str:
+        """The address an ADD gave, without prefix length."""
+        return str(self.result["ips"][0]["address"]).partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A container as its runtime knows it: an id and a namespace."""
+
+    container: str
+    netns: str
+    ifname: str = "eth0"
+
+
+@dataclass
+class Host:
+    """A host of its own: `run` runs a command there, `plugin` the plugin under test."""
+
+    pid: int
+    enter: tuple[str, ...]
+    conf: Json = field(default_factory=lambda: dict(WALK_THROUGH))
+
+    def run(self, *argv: str, stdin: str = "", check: bool = True, bound: float = _BOUND) -> str:
+        """What a command on the host wrote on stdout. Raises Unexpected if it failed."""
+        done = subprocess.run(
+            [*self.enter, *argv],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=bound,
+            env={"PATH": _PATH, "LANG": "C.UTF-8"},
+            check=False,
+        )
+        if check and done.returncode:
+            raise Unexpected(f"{' '.join(argv)}: exit {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def inside(self, pod: Pod, *argv: str, check: bool = True) -> str:
+        """What a command in the pod's network wrote on stdout."""
+        return self.run("nsenter", f"--net={pod.netns}", *argv, check=check)
+
+    def pods(self, count: int, prefix: str = "pod") -> list[Pod]:
+        """That many new namespaces, loopback up."""
+        names = [f"{prefix}{number}" for number in range(count)]
+        lines = [f"netns add {name}" for name in names]
+        self.run("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+        return [Pod(name, f"/run/netns/{name}") for name in names]
+
+    def pod(self, name: str = "pod") -> Pod:
+        """A new namespace."""
+        self.run("ip", "netns", "add", name)
+        return Pod(name, f"/run/netns/{name}")
+
+    def kill(self, pod: Pod) -> None:
+        """End a pod's namespace, as when its last process died and nobody holds it; wait until the kernel did."""
+        self.run("ip", "netns", "delete", os.path.basename(pod.netns))
+
+    def environment(self, verb: str, pod: Pod | None = None, **extra: str) -> dict[str, str]:
+        """What the runtime sets for a call. An `extra` that is empty takes the variable away."""
+        variables = {"CNI_COMMAND": verb, "CNI_PATH": _REFERENCE, "PATH": _PATH}
+        if pod is not None:
+            variables |= {"CNI_CONTAINERID": pod.container, "CNI_NETNS": pod.netns, "CNI_IFNAME": pod.ifname}
+        return {key: value for key, value in (variables | extra).items() if value}
+
+    def call(
+        self,
+        environment: Mapping[str, str],
+        stdin: bytes,
+        executable: str = "",
+        through: Sequence[str] = (),
+        bound: float = _BOUND,
+    ) -> Answer:
+        """Run a plugin with this environment and stdin, and nothing else."""
+        done = subprocess.run(
+            [*self.enter, *through, executable or plugin_executable()],
+            input=stdin,
+            capture_output=True,
+            timeout=bound,
+            env=dict(environment),
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def plugin(
+        self, verb: str, pod: Pod | None = None, conf: Json | None = None, prev: Json | None = None, **extra: str
+    ) -> Answer:
+        """Call the plugin under test as a runtime would: `prev` is handed on as prevResult."""
+        return self.call(self.environment(verb, pod, **extra), self.stdin(conf, prev))
+
+    def add(self, pod: Pod, conf: Json | None = None, **extra: str) -> Json:
+        """ADD that has to succeed; its result."""
+        return self.plugin("ADD", pod, conf, None, **extra).result
+
+    def delete(self, pod: Pod, conf: Json | None = None, prev: Json | None = None, **extra: str) -> None:
+        """DEL that has to succeed, without a word."""
+        answer = self.plugin("DEL", pod, conf, prev, **extra)
+        assert answer.result == {} and answer.stdout == b""
+
+    def collect(self, valid: Sequence[Pod], conf: Json | None = None) -> Answer:
+        """GC, with these as what is left."""
+        kept = [{"containerID": pod.container, "ifname": pod.ifname} for pod in valid]
+        return self.plugin("GC", conf={**self.conf, "cniVersion": "1.1.0", **(conf or {}), VALID: kept})
+
+    def stdin(self, conf: Json | None = None, prev: Json | None = None) -> bytes:
+        """The request configuration as bytes."""
+        document = dict(self.conf if conf is None else conf)
+        if prev is not None:
+            document["prevResult"] = prev
+        return json.dumps(document).encode()
+
+    def reference(self, kind: str, verb: str, pod: Pod, conf: Json) -> Answer:
+        """Call one of the reference plugins of the distribution."""
+        return self.call(self.environment(verb, pod), json.dumps(conf).encode(), f"{_REFERENCE}/{kind}")
+
+    def start(self, verb: str, pod: Pod, through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Begin a call and don't wait for it: `finish` does."""
+        with tempfile.TemporaryFile() as request:
+            request.write(self.stdin())
+            request.seek(0)
+            return subprocess.Popen(
+                [*self.enter, *through, plugin_executable()],
+                stdin=request,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self.environment(verb, pod),
+            )
+
+    def links(self) -> dict[str, Json]:
+        """The host's links by name, as `ip -d -j link` tells of them."""
+        return {link["ifname"]: link for link in json.loads(self.run("ip", "-d", "-j", "link"))}
+
+    def ports(self, bridge: str = "cni0") -> set[str]:
+        """Names of the links on a bridge."""
+        return {name for name, link in self.links().items() if link.get("master") == bridge}
+
+    def pod_link(self, pod: Pod) -> Json | None:
+        """The pod's interface, addresses included, or None."""
+        said = self.inside(pod, "ip", "-j", "address", "show", "dev", pod.ifname, check=False)
+        return json.loads(said)[0] if said.strip() else None
+
+    def routes(self, pod: Pod) -> list[Json]:
+        """The pod's routes but for the one its address brings along."""
+        found: list[Json] = json.loads(self.inside(pod, "ip", "-j", "route"))
+        return [route for route in found if route.get("protocol") != "kernel"]
+
+    def pings(self, pod: Pod, address: str) -> bool:
+        """Whether the pod's one echo request, the first packet it sends there, is answered."""
+        return " 1 received" in self.inside(pod, "ping", "-n", "-c1", "-W2", address, check=False)
+
+    def path(self, inside: str) -> Path:
+        """Where this process finds the host's file `inside` (absolute)."""
+        return Path(f"/proc/{self.pid}/root{inside}")
+
+    def leases(self, network: str = "mynet") -> dict[str, str]:
+        """Address to the content of its lease file."""
+        folder = self.path(f"{LEASES}/{network}")
+        if not folder.is_dir():
+            return {}
+        return {file.name: file.read_bytes().decode() for file in folder.iterdir() if file.name[0].isdigit()}
+
+    def records(self, network: str = "mynet") -> set[str]:
+        """Names of the attachment records."""
+        folder = self.path(f"{RECORDS}/{network}")
+        return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+
+    def traces(self) -> Json:
+        """All that an attachment could leave on the host: links, addresses, routes, rules, leases, records.
+
+        Folders, the store's lock and last address and the map of free addresses are the network's, not an attachment's.
+        """
+        links: dict[str, Json] = {
+            name: {key: link.get(key) for key in ("flags", "mtu", "master", "address", "ifalias", "ifindex")}
+            for name, link in self.links().items()
+        }
+        for link in links.values():
+            link["flags"] = sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})  # follow from what else is there
+        addresses = json.loads(self.run("ip", "-j", "-4", "address"))
+        state = self.path("/var/lib")
+        files = {
+            str(file.relative_to(state)): file.read_bytes()
+            for file in sorted(state.rglob("*"))
+            if file.is_file() and file.name not in ("lock", "last_reserved_ip.0") and "index" not in file.parts
+        }
+        return {
+            "links": links,
+            "addresses": {one["ifname"]: [a["local"] for a in one["addr_info"]] for one in addresses},
+            "routes": [
+                {key: value for key, value in route.items() if key != "flags"}
+                for route in json.loads(self.run("ip", "-j", "route"))
+            ],
+            "rules": self.run("nft", "-s", "list", "ruleset"),
+            "files": files,
+        }
+
+
+VALID = "cni.dev/valid-attachments"
+
+
+def finish(started: subprocess.Popen[bytes], bound: float = _BOUND) -> Answer:
+    """Wait for a call that `Host.start` began."""
+    stdout, stderr = started.communicate(timeout=bound)
+    return Answer(started.returncode, stdout, stderr)
+
+
+def wait_for(look: Callable[[], Answered], what: str, bound: float = 10.0) -> Answered:
+    """Look until the answer is true, and return it. Raises Unexpected after `bound` seconds."""
+    end = time.monotonic() + bound
+    while True:
+        answer = look()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise Unexpected(f"{what}: not within {bound:g} s")
+        time.sleep(0.01)
+
+
+@contextmanager
+def new_host() -> Iterator[Host]:
+    """A host with a network and files of its own, gone with all that ran there when the block ends."""
+    flags = ["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--propagation=private"]
+    if os.geteuid() != 0:
+        flags += ["--user", "--map-root-user"]
+    covers = "".join(f"if [ -d {path} ]; then mount -t tmpfs -o mode=755 host {path}; fi; " for path in _FRESH)
+    script = f"set -e; {covers} ip link set lo up; echo up; exec cat"
+    holder = subprocess.Popen(
+        ["unshare", *flags, "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": _PATH},
+        cwd="/",
+    )
+    assert holder.stdout is not None and holder.stderr is not None
+    try:
+        if not select.select([holder.stdout], [], [], _BOUND)[0] or holder.stdout.readline() != b"up\n":
+            holder.kill()
+            raise Unexpected(f"the host did not come up: {holder.stderr.read().decode()}")
+        pid = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text())
+        enter = ["nsenter", f"--target={pid}", "--net", "--mount"]
+        if os.geteuid() != 0:
+            enter += ["--user", "--preserve-credentials"]
+        yield Host(pid, (*enter, "--"))
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
