@@ -1,10 +1,131 @@
-"""`cnictl bridge`."""
+"""`cnictl bridge`: the pods' bridge by itself."""
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import DryRunOption, ForceOption, Steps, compact, edit_node, require_root, show_plan, show_run
+
+if TYPE_CHECKING:
+    from cnictl.node.spec import NodeSpec
+
+app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
+
+_KINDS = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
-@app.callback()
-def _group() -> None:
-    """bridge"""
+@app.command()
+def up(
+    subnet: Annotated[str, typer.Option(help="This node's pod CIDR. Default: the node's.")] = "",
+    network: Annotated[str, typer.Option(help="The pod network of all nodes. Default: the node's.")] = "",
+    bridge: Annotated[str, typer.Option(help="The bridge's name. Default: the node's, or cni0.")] = "",
+    mtu: Annotated[int | None, typer.Option(help="MTU in bytes, 0 for the uplink's. Default: the node's.")] = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make the bridge, give it the subnet's first address, let the host forward its pods' packets.
+
+    On a host that is no node yet, name the subnet and the network; masquerade, routes and plugin then follow with
+    `nat enable`, `route add-peer` and `apply`.
+
+    \b
+    cnictl bridge up
+    cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
+    """
+    from dataclasses import replace
+
+    from cnictl.core.errors import UsageProblem
+    from cnictl.node import addressing, converge, live_pods
+    from cnictl.node.spec import NodeSpec, load
+
+    known = load()
+    if known is None and not (subnet and network):
+        raise UsageProblem("this host is no node yet: bridge up needs --subnet and --network")
+
+    def edited(spec: "NodeSpec") -> "NodeSpec":
+        return addressing.check(
+            replace(
+                spec,
+                subnet=subnet or spec.subnet,
+                network=network or spec.network,
+                bridge=bridge or spec.bridge,
+                mtu=spec.mtu if mtu is None else mtu,
+            )
+        )
+
+    start = known or NodeSpec(subnet, network, nat=False)
+    wanted = edited(start)
+    require_root("bridge up", "makes the bridge and turns forwarding on")
+    pods = live_pods.cut_off(converge.specs_in_place(), wanted)
+    if not force:
+        live_pods.refuse(pods, "bridge up with these options")
+    if not dry_run:
+        for pod in live_pods.detach_all(pods):
+            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+    # a moved subnet or a renamed bridge takes all that is built on it along, where it is there at all
+    kinds = _KINDS if known is None or (wanted.subnet, wanted.bridge) == (known.subnet, known.bridge) else ()
+    edit_node("bridge up", edited, kinds, dry_run, output, start)
+
+
+@app.command()
+def down(dry_run: DryRunOption = False, force: ForceOption = False, output: OutputOption = Format.TABLE) -> None:
+    """Take the bridge away until the next `bridge up`, `apply` or pod; what the node should be stays as it is.
+
+    A bridge that cnictl did not make stays, without the address that cnictl gave it.
+
+    \b
+    cnictl bridge down
+    """
+    from cnictl.node import converge, inventory, live_pods, spine
+    from cnictl.node.journal import Journal
+
+    require_root("bridge down", "removes the bridge")
+    spec = converge.current_spec()
+    pods = live_pods.cut_off([spec], None)
+    if not force:
+        live_pods.refuse(pods, "bridge down")
+    made = [
+        one
+        for one in reversed(inventory.resources(spec, converge.specs_in_place()))
+        if inventory.kind(one) in ("bridge", "address", "netfilter")
+    ]
+    if dry_run:
+        show_plan(spine.plan_removal(made), output)
+        return
+    with spine.exclusive():
+        for pod in live_pods.detach_all(pods):
+            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+        todo, steps, journal = spine.plan_removal(made), Steps(), Journal("bridge down")
+        spine.apply(todo, steps.note, journal)
+        journal.end("done")
+    show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
+
+
+@app.command()
+def show(output: OutputOption = Format.TABLE) -> None:
+    """Show the bridge, its address and its ports, with the pod behind each (as root).
+
+    \b
+    cnictl bridge show
+    """
+    import os
+
+    from cnictl.core.errors import Problem
+    from cnictl.node import converge
+    from cnictl.node import show as views
+
+    spec = converge.current_spec()
+    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    if found is None:
+        raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(("", ""), [(key, compact(value)) for key, value in found.items() if key != "ports"])
+    rows = [
+        (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))
+        for port in found["ports"]
+    ]
+    print_table(("port", "state", "mtu", "pod", "address"), rows)

@@ -1,10 +1,105 @@
-"""`cnictl nat`."""
+"""`cnictl nat`: the masquerade of what pods send outside the pod network."""
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import DryRunOption, edit_node, require_root
+
+if TYPE_CHECKING:
+    from cnictl.node.spec import NodeSpec
+
+app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside leaves with the node's address.")
 
 
-@app.callback()
-def _group() -> None:
-    """nat"""
+@app.command()
+def enable(
+    backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Masquerade what pods send outside the pod network; between pods of all nodes the source stays the pod's own.
+
+    With another --backend the rules move there.
+
+    \b
+    cnictl nat enable
+    cnictl nat enable --backend iptables --dry-run
+    """
+    from dataclasses import replace
+
+    from cnictl.core.errors import UsageProblem
+    from cnictl.core.masquerade import BACKENDS
+
+    if backend and backend not in BACKENDS:
+        raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")
+    require_root("nat enable", "loads the masquerade rules")
+
+    def edited(spec: "NodeSpec") -> "NodeSpec":
+        return replace(spec, nat=True, backend=backend or spec.backend)
+
+    edit_node("nat enable", edited, _kinds(), dry_run, output)
+
+
+@app.command()
+def disable(dry_run: DryRunOption = False, output: OutputOption = Format.TABLE) -> None:
+    """Take the masquerade rules away, and tell the plugin not to bring them back.
+
+    \b
+    cnictl nat disable
+    """
+    from dataclasses import replace
+
+    require_root("nat disable", "removes the masquerade rules")
+    edit_node("nat disable", lambda spec: replace(spec, nat=False), _kinds(), dry_run, output)
+
+
+def _kinds() -> tuple[str, ...]:
+    """The rules, and the conf where there is one: it says whether each ADD looks after them."""
+    from cnictl.node import converge, inventory
+    from cnictl.node.resources.cni_conf import CniConf
+
+    conf = CniConf(converge.current_spec()).observe()
+    return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
+
+
+@app.command()
+def show(output: OutputOption = Format.TABLE) -> None:
+    """Show the masquerade rules that stand, what each is for and what it counted; exit status 1 if they should stand
+    and don't.
+
+    \b
+    cnictl nat show
+    cnictl nat show -o json | jq '.rules[].packets'
+    """
+    from cnictl.node import converge
+    from cnictl.node import show as views
+    from cnictl.node.resources.masquerade import Masquerade
+
+    require_root("nat show", "reads the firewall's rules")
+    spec = converge.current_spec()
+    rules = views.nat(spec)
+    resource = Masquerade(spec)
+    stands = resource.observe() == resource.desired(spec)
+    if output is Format.JSON:
+        print_json({"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands, "rules": rules})
+    else:
+        rows = [
+            (
+                rule["source"],
+                rule["destination"],
+                rule["effect"],
+                str(rule["packets"]),
+                str(rule["bytes"]),
+                rule["where"],
+            )
+            for rule in rules
+        ]
+        print_table(("from", "to", "effect", "packets", "bytes", "where"), rows)
+        if not spec.nat:
+            say("masquerade is off: `cnictl nat enable` turns it on")
+        if not stands:
+            say("the rules are not as they should be: `cnictl apply` mends them")
+    if not stands:
+        raise typer.Exit(1)

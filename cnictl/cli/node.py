@@ -237,17 +237,13 @@ def reset_node(
     with spine.exclusive():
         steps = Steps()
         todo = reset.plan()
-        if todo.nothing:
-            say("nothing to remove: cnictl has nothing on this host")
-            show_run(todo.whole, steps, output, detached=[])
-            return
         detached: list[str] = []
         try:
             todo = reset.carry_out(force, steps.note, lambda pod: detached.append(str(pod)))
         except Problem as problem:
             show_run(todo.whole, steps, output, detached=detached, error=problem.message)
             raise
-    show_run(todo.whole, steps, output, detached=detached)
+    show_run(todo.whole, steps, output, nothing="nothing to remove: cnictl has nothing on this host", detached=detached)
     for pod in detached:
         say(f"deleted the attachment of {pod}")
 

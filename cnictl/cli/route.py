@@ -1,10 +1,105 @@
-"""`cnictl route`."""
+"""`cnictl route`: the routes to other nodes' pods."""
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import DryRunOption, edit_node, require_root
+
+if TYPE_CHECKING:
+    from cnictl.node.spec import NodeSpec
+
+app = typer.Typer(no_args_is_help=True, help="Routes to the pods of other nodes.")
+
+_KINDS = ("route",)
 
 
-@app.callback()
-def _group() -> None:
-    """route"""
+@app.command("add-peer")
+def add_peer(
+    cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR, such as 10.244.1.0/24.")],
+    via: Annotated[str, typer.Argument(help="The other node's own address, on the same link as this one.")],
+    dev: Annotated[str, typer.Option(help="Link to it. Default: the one the kernel takes.")] = "",
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Route another node's pods through that node's address; named again with another address, the route moves.
+
+    \b
+    cnictl route add-peer 10.244.1.0/24 10.0.10.51
+    """
+    from dataclasses import replace
+
+    from cnictl.core.errors import Problem
+    from cnictl.node import addressing, converge, host
+    from cnictl.node.spec import Peer
+
+    new = addressing.check_peer(Peer(cidr, via, dev))
+    addressing.check_not_ours((new,), host.own_addresses())
+    require_root("route add-peer", "changes the host's routes")
+
+    def edited(spec: "NodeSpec") -> "NodeSpec":
+        kept = [new if peer.pod_cidr == new.pod_cidr else peer for peer in spec.peers]
+        return replace(spec, peers=tuple(kept if new in kept else [*kept, new]))
+
+    addressing.check(edited(converge.current_spec()))
+    reached = host.reach(new.via)
+    if reached is not None and reached.gateway and not dev:
+        raise Problem(
+            f"{new.via} is not on the same link, it is reached through {reached.gateway}: "
+            "plain routes can't carry pod traffic there",
+            "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
+        )
+    edit_node("route add-peer", edited, _KINDS, dry_run, output)
+
+
+@app.command("del-peer")
+def del_peer(
+    cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
+    dry_run: DryRunOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Drop another node: its route goes, and nothing else.
+
+    \b
+    cnictl route del-peer 10.244.1.0/24
+    """
+    from dataclasses import replace
+
+    from cnictl.core.errors import UsageProblem
+    from cnictl.node import addressing
+
+    gone = addressing.parse_pods(cidr)
+    require_root("route del-peer", "changes the host's routes")
+
+    def edited(spec: "NodeSpec") -> "NodeSpec":
+        kept = tuple(peer for peer in spec.peers if peer.pod_cidr != gone)
+        if len(kept) == len(spec.peers):
+            named = ", ".join(peer.pod_cidr for peer in spec.peers) or "none"
+            raise UsageProblem(f"peer {gone} is not one of this node's peers; they are: {named}")
+        return replace(spec, peers=kept)
+
+    edit_node("route del-peer", edited, _KINDS, dry_run, output)
+
+
+@app.command("list")
+def list_peers(output: OutputOption = Format.TABLE) -> None:
+    """List the peers, whether each one's route stands, and whether its node is on the same link.
+
+    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer.
+
+    \b
+    cnictl route list
+    """
+    from cnictl.node import converge, show
+
+    found = show.routes(converge.current_spec())
+    if output is Format.JSON:
+        print_json({"routes": found})
+    else:
+        columns = ("pod_cidr", "via", "dev", "state", "link")
+        print_table(("pod CIDR", "via", "dev", "state", "peer"), [tuple(row[key] for key in columns) for row in found])
+        if not found:
+            say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
+    if any(not row["state"].startswith("ok") for row in found):
+        raise typer.Exit(1)

@@ -52,16 +52,20 @@ def require_root(command: str, why: str) -> None:
         raise Problem(f"cnictl {command} needs root: it {why}", f"sudo cnictl {command}")
 
 
-def show_run(plan: "Plan", steps: Steps, output: Format, **more: Any) -> None:
-    """The table of a run, or its JSON."""
+_NOTHING = "nothing to change: the node is as it should be"
+
+
+def show_run(plan: "Plan", steps: Steps, output: Format, nothing: str = _NOTHING, **more: Any) -> None:
+    """The table of a run, or its JSON; `nothing` is said where there was nothing to do."""
     rows = steps.rows(plan)
     changed = sum(row["outcome"] == "changed" for row in rows)
     if output is Format.JSON:
         print_json({"changed": changed, "steps": rows, **more})
         return
-    print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
+    if rows:
+        print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
     if not plan.changes:
-        say("nothing to change: the node is as it should be")
+        say(nothing)
 
 
 def show_plan(plan: "Plan", output: Format, **more: Any) -> None:

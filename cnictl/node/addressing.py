@@ -53,8 +53,8 @@ def _check(spec: NodeSpec) -> NodeSpec:
 
 def _check_peers(peers: tuple[Peer, ...], subnet: Cidr, network: Cidr) -> tuple[Peer, ...]:
     checked: list[Peer] = []
-    for peer in peers:
-        cidr = _ipv4(parse_pod_cidr(peer.pod_cidr, "peer"), "peer")
+    for peer in map(check_peer, peers):
+        cidr = parse_cidr(peer.pod_cidr)
         if cidr == subnet:
             raise UsageProblem(f"peer {cidr} is this node's own subnet; each node needs a pod CIDR of its own")
         if cidr.overlaps(subnet):
@@ -66,15 +66,12 @@ def _check_peers(peers: tuple[Peer, ...], subnet: Cidr, network: Cidr) -> tuple[
                 raise UsageProblem(f"peer {cidr} is given twice, through {other.via} and {peer.via}")
             if IPNetwork(other.pod_cidr) in IPNetwork(str(cidr)) or IPNetwork(str(cidr)) in IPNetwork(other.pod_cidr):
                 raise UsageProblem(f"peer {cidr} overlaps peer {other.pod_cidr}, which is through {other.via}")
-        via = format_address(_ipv4_address(peer.via, f"address of peer {cidr}"))
         for pods, whose in ((subnet, "this node's pod CIDR"), (network, "the pod network")):
-            if pods.holds(parse_address(via)):
+            if pods.holds(parse_address(peer.via)):
                 raise UsageProblem(
-                    f"peer {cidr}: its address {via} lies in {whose} {pods}; give the node's own address"
+                    f"peer {cidr}: its address {peer.via} lies in {whose} {pods}; give the node's own address"
                 )
-        if peer.dev:
-            check_link_name(peer.dev, f"device of peer {cidr}")
-        checked.append(Peer(str(cidr), via, peer.dev))
+        checked.append(peer)
     return tuple(checked)
 
 
@@ -87,6 +84,26 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
                 f"peer {peer.pod_cidr}: {peer.via} is this host's own address (on {link}); "
                 "give the address of the other node"
             )
+
+
+def check_peer(peer: Peer) -> Peer:
+    """One peer by itself, in canonical form. Raises UsageProblem."""
+    try:
+        cidr = _ipv4(parse_pod_cidr(peer.pod_cidr, "peer"), "peer")
+        via = format_address(_ipv4_address(peer.via, f"address of peer {cidr}"))
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
+    if peer.dev:
+        check_link_name(peer.dev, f"device of peer {cidr}")
+    return Peer(str(cidr), via, peer.dev)
+
+
+def parse_pods(text: str) -> str:
+    """A peer's pod CIDR in canonical form. Raises UsageProblem."""
+    try:
+        return str(_ipv4(parse_pod_cidr(text, "peer"), "peer"))
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
 
 
 def parse_peer(text: str) -> Peer:

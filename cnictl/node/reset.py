@@ -35,11 +35,6 @@ class Reset:
         """Both plans as one, to be shown."""
         return spine.joined(self.conf, self.rest)
 
-    @property
-    def nothing(self) -> bool:
-        """Whether cnictl has nothing on this host."""
-        return not (self.conf.changes or self.rest.changes or self.pods or self.names)
-
 
 def plan() -> Reset:
     """What a reset would do; nothing is touched."""

@@ -1,0 +1,149 @@
+"""What `bridge show`, `nat show` and `route list` tell: the kernel's state put beside what the spec means by it."""
+
+import re
+from typing import Any
+
+from cnictl.core import attachments, masquerade, rtnetlink
+from cnictl.core.bridge import has_bridge_netfilter
+from cnictl.core.cidr import Cidr
+from cnictl.core.process import run
+from cnictl.core.rtnetlink import AF_INET, Netlink
+from cnictl.node import firewall, host
+from cnictl.node.resources.bridge import OWNER_MARK, BridgeNetfilter
+from cnictl.node.resources.route import OURS, link_to, orphans, routes_to
+from cnictl.node.spec import NodeSpec, Peer
+
+_COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
+
+
+def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
+    """The bridge and its ports; None if there is no such link. `with_pods` reads the records, which root alone can."""
+    with Netlink() as netlink:
+        link = rtnetlink.get_link(netlink, spec.bridge)
+        if link is None:
+            return None
+        ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
+        addresses = [str(Cidr(*one)) for one in rtnetlink.addresses(netlink, link.index, AF_INET)]
+    records = attachments.all_records(spec.name) if with_pods else []
+    by_veth = {record.host_veth: record for record in records}
+    netfilter = BridgeNetfilter(spec).observe()
+    return {
+        "name": link.name,
+        "kind": link.kind,
+        "up": link.up,
+        "mac": link.mac,
+        "mtu": link.mtu,
+        "addresses": addresses,
+        "made_by": "cnictl" if link.alias.startswith(OWNER_MARK) else "another (adopted, kept at a reset)",
+        "iptables_sees_bridged": bool(netfilter and netfilter["nf_call_iptables"]) if has_bridge_netfilter() else None,
+        "ports": [_port(port, by_veth.get(port.name)) for port in ports],
+    }
+
+
+def _port(link: rtnetlink.Link, record: attachments.Record | None) -> dict[str, Any]:
+    return {
+        "name": link.name,
+        "up": link.operstate == 6,  # IF_OPER_UP, RFC 2863
+        "mtu": link.mtu,
+        "pod": (record.pod or record.container[:13]) if record else "",
+        "addresses": record.addresses if record else [],
+    }
+
+
+def nat(spec: NodeSpec) -> list[dict[str, Any]]:
+    """Each rule of the masquerade rule set, in the order they are asked, with what it counted."""
+    found = []
+    if firewall.has_command("nft"):
+        found += _nft_rules(spec)
+    if firewall.has_command("iptables"):
+        found += _iptables_rules(spec)
+    return found
+
+
+def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
+    owner, found = f"cnictl:{spec.name} ", []
+    for entry in firewall.ruleset():
+        rule = entry.get("rule", {})
+        if (rule.get("family"), rule.get("table")) != ("inet", masquerade.TABLE):
+            continue
+        if not str(rule.get("comment", "")).startswith(owner):
+            continue
+        counter: dict[str, int] = next((one["counter"] for one in rule["expr"] if "counter" in one), {})
+        keeps = rule["chain"].startswith("identity")
+        found.append(
+            {
+                "backend": "nft",
+                "where": f"inet {masquerade.TABLE} {rule['chain']}",
+                "source": spec.subnet,
+                "destination": f"{spec.network} without {spec.subnet}" if keeps else f"all but {spec.network}",
+                "effect": "pods of other nodes see the pod's own address" if keeps else "others see the node's address",
+                "packets": counter.get("packets", 0),
+                "bytes": counter.get("bytes", 0),
+            }
+        )
+    return found
+
+
+_IPTABLES_EFFECTS = {
+    "MASQUERADE": "others see the node's address",
+    "NETMAP": "pods of other nodes see the pod's own address",
+    "RETURN": "left alone",
+}
+
+
+def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
+    found, chain = [], masquerade.chain(spec.name)
+    for line in run(["iptables-save", "-c", "-t", "nat"]).stdout.splitlines():
+        counted = _COUNTED.match(line)
+        if counted is None or counted[3] != chain:
+            continue
+        words = counted[4].split()
+        target = words[words.index("-j") + 1]
+        destination = words[words.index("-d") + 1] if "-d" in words else "all else"
+        if "--dst-type" in words:
+            destination = "the node itself"
+        if "--mark" in words:
+            destination += " marked for masquerade by kube-proxy or portmap"
+        found.append(
+            {
+                "backend": "iptables",
+                "where": f"nat {chain}",
+                "source": spec.subnet,
+                "destination": destination,
+                "effect": _IPTABLES_EFFECTS.get(target, target),
+                "packets": int(counted[1]),
+                "bytes": int(counted[2]),
+            }
+        )
+    return found
+
+
+def routes(spec: NodeSpec) -> list[dict[str, Any]]:
+    """Each peer's route and whether it stands; then routes of ours that no peer claims."""
+    found = [_peer_route(peer, spec) for peer in spec.peers]
+    for pod_cidr in orphans(spec):
+        route = routes_to(pod_cidr)[0]
+        found.append({"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""})
+    return found
+
+
+def _peer_route(peer: Peer, spec: NodeSpec) -> dict[str, Any]:
+    there = routes_to(peer.pod_cidr)
+    dev = link_to(peer, spec)
+    same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
+    if same:
+        state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
+    elif not there:
+        state = "missing"
+    elif there[0]["owner"] == OURS:
+        state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
+    else:
+        state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
+    reached = host.reach(peer.via)
+    if reached is None:
+        link = "no route to it"
+    elif reached.gateway:
+        link = f"not on the same link, reached through {reached.gateway}"
+    else:
+        link = "on the link"
+    return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link}
