@@ -6,7 +6,7 @@ import sys
 import typer
 
 from cnictl.cli import groups
-from cnictl.core.errors import Problem
+from cnictl.core.errors import CniError, Problem
 
 app = typer.Typer(
     name="cnictl",
@@ -37,10 +37,24 @@ def main() -> None:
         # Usage errors are typer's own; its exception classes moved between releases, the interface did not.
         describe = getattr(error, "format_message", None)
         if describe is None:
-            raise
+            print(f"cnictl: {_fault(error)}", file=sys.stderr)
+            sys.exit(1)
         if type(error).__name__ != "NoArgsIsHelpError":
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "cnictl"
             print(f"cnictl: {describe()} (see: {command} --help)", file=sys.stderr)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fault(error: Exception) -> str:
+    """What the core, the system or a mistake of ours raised, in one line with the place where it arose."""
+    if isinstance(error, CniError):
+        return f"{error.msg} ({error.details})" if error.details else error.msg
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"
+    return f"a fault of cnictl, please report it: {type(error).__name__}: {error} (at {place})"
