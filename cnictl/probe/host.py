@@ -1,7 +1,7 @@
 """What this host looks like to a packet: each question asked of the kernel once, when a cause first needs it."""
 
 import json
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 from cnictl.core import masquerade
@@ -32,7 +32,7 @@ class Host:
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
-        self._filtered_at_start = self._reverse_path_drops()
+        self._routes: dict[tuple[str, str, str], Route] = {}
 
     @cached_property
     def forwarding(self) -> bool:
@@ -66,9 +66,14 @@ class Host:
             return f"is not on {self.spec.bridge}"
         return ""
 
-    @cache  # noqa: B019 - a Host lives as long as one run
     def route(self, to: str, source: str = "", through: str = "") -> Route:
-        """Where a packet to `to` goes; with `source` and `through`, one forwarded from that pod by that link."""
+        """Where a packet to `to` goes; with `source` and `through`, one from there that came in by that link."""
+        asked = (to, source, through)
+        if asked not in self._routes:
+            self._routes[asked] = self._find_route(*asked)
+        return self._routes[asked]
+
+    def _find_route(self, to: str, source: str, through: str) -> Route:
         asked = ["ip", "-j", "route", "get", to]
         if source:
             asked += ["from", source, "iif", through]
@@ -94,24 +99,12 @@ class Host:
         except CniError:
             return False
 
-    @property
-    def reverse_path_drops(self) -> int:
-        """Packets that the reverse path filter dropped since this object was made (TcpExt IPReversePathFilter)."""
-        return self._reverse_path_drops() - self._filtered_at_start
-
     def strict_reverse_path(self, link: str) -> str:
         """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two)."""
         values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
         if "2" in values.values():
             return ""
         return next((f"net.ipv4.conf.{name}.rp_filter" for name in (link, "all") if values[name] == "1"), "")
-
-    @staticmethod
-    def _reverse_path_drops() -> int:
-        lines = [line.split() for line in _read("/proc/net/netstat").splitlines() if line.startswith("TcpExt:")]
-        if len(lines) != 2:
-            return 0
-        return int(dict(zip(*lines, strict=True)).get("IPReversePathFilter", "0"))
 
 
 def pod_default_route(netns: str) -> str:

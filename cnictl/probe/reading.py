@@ -1,0 +1,25 @@
+"""A report as another host's `test-connectivity -o json` printed it."""
+
+from typing import Any
+
+from cnictl.probe.checks import Check, Report
+from cnictl.probe.failure import Cause
+
+
+def report_from_json(form: dict[str, Any]) -> Report:
+    """The report that `Report.as_json` made `form` of. Raises KeyError if it is none."""
+    return Report(tuple(_check(one) for one in form["checks"]))
+
+
+def _check(form: dict[str, Any]) -> Check:
+    times, words = form["rtt_ms"], form["cause"]
+    return Check(
+        check=form["check"],
+        source=form["from"],
+        to=form["to"],
+        state=form["state"],
+        sent=form["sent"],
+        received=form["received"],
+        rtt_ms=(times["min"], times["avg"], times["max"]) if times else None,
+        cause=Cause(form["cause_name"], words, form["mend"] or "") if words else None,
+    )

@@ -1,0 +1,276 @@
+"""Each cause is named when its fault is there to see, and the first fault on the packet's way wins."""
+
+import socket
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cnictl.node.spec import NodeSpec, Peer
+from cnictl.probe import arp, here, trace
+from cnictl.probe.causes import most_likely
+from cnictl.probe.failure import (
+    EXTERNAL,
+    OTHER_HOST,
+    OTHER_HOST_POD,
+    OWN_HOST,
+    SAME_HOST_POD,
+    Failure,
+    PeerEvidence,
+)
+from cnictl.probe.host import Host, Route
+from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
+from cnictl.probe.pods import Pod
+from cnictl.probe.watch import Sighting
+
+PEER = Peer("10.244.1.0/24", "10.0.10.51")
+SPEC = NodeSpec("10.244.0.0/24", "10.244.0.0/20", peers=(PEER,))
+POD = Pod("p", "/run/netns/p", "10.244.0.5", "veth0")
+DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
+
+
+class FakeHost(Host):
+    """A node in good order; a test spoils one thing."""
+
+    forwarding = True
+    bridge: dict[str, Any] | None = {"flags": ["UP"]}
+    bridge_addresses = ["10.244.0.1/24"]
+    masquerade_stands = True
+
+    def __init__(self, spec: NodeSpec = SPEC) -> None:
+        self.spec = spec
+        self.silent_links: set[str] = set()
+        self.fault = ""
+        self.neighbours: dict[str, str] = {}
+        self.routes: dict[tuple[str, str], Route] = {}
+        """By target and the link that the packet came in by."""
+
+    def forwards_from(self, link: str) -> bool:
+        return link not in self.silent_links
+
+    def port_fault(self, host_veth: str) -> str:
+        return self.fault if host_veth == POD.host_veth else ""
+
+    def neighbour(self, address: str) -> str:
+        return self.neighbours.get(address, "REACHABLE")
+
+    def strict_reverse_path(self, link: str) -> str:
+        return f"net.ipv4.conf.{link}.rp_filter"
+
+    def route(self, to: str, source: str = "", through: str = "") -> Route:
+        via = {"10.244.1.7": "10.0.10.51", "1.1.1.1": "10.0.0.1"}.get(to, "")
+        forwarded = bool(source)
+        return self.routes.get((to, through), Route("eth0", via, "" if forwarded else "10.0.0.210"))
+
+
+def series(to: str, answered: bool = False, *refusals: Refusal) -> Series:
+    """A series that is over."""
+    made = Series(socket.socket(), to, 1)
+    made.sent = {0: 0.0}
+    made.rtts = {0: 0.001} if answered else {}
+    made.refusals = list(refusals)
+    return made
+
+
+EXPIRED = Refusal("10.0.10.51", TIME_EXCEEDED, 0)
+
+
+def at_peer(node: bool = True, gateway: bool = True, from_pod: bool = True, *expired: Refusal) -> PeerEvidence:
+    """What the other pings met at the peer."""
+    return PeerEvidence(
+        PEER,
+        series("10.0.10.51", node),
+        series("10.244.1.1", gateway),
+        series("10.244.1.1", from_pod),
+        series("10.244.1.7", False, *expired),
+    )
+
+
+def failure(check: str, to: str, host: FakeHost, left_as: str = "10.244.0.5", **more: Any) -> Failure:
+    """A failed check; the request left with `left_as` unless that is empty."""
+    seen = [Sighting("eth0", True, False, left_as, to, 0)] if left_as else []
+    return Failure(check, POD, series(to), host, more.pop("seen", seen), lambda: None, **more)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
+    monkeypatch.setattr(trace, "find_drop", lambda *_: None)
+    monkeypatch.setattr(trace, "forward_policies", list)
+    monkeypatch.setattr(arp, "answers", lambda *_: True)
+    monkeypatch.setattr(here, "pod_default_route", lambda _: "10.244.0.1")
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    """A node in good order."""
+    return FakeHost()
+
+
+def named(one: Failure) -> tuple[str, str]:
+    """The cause's name and mend."""
+    cause = most_likely(one)
+    return cause.name, cause.mend
+
+
+@pytest.mark.parametrize(
+    ("bridge", "addresses", "words"),
+    [
+        (None, [], "there is no bridge cni0"),
+        ({"flags": []}, ["10.244.0.1/24"], "bridge cni0 is down"),
+        ({"flags": ["UP"]}, [], "has no IPv4 address in place of the gateway's 10.244.0.1/24"),
+        ({"flags": ["UP"]}, ["10.9.0.1/24"], "has 10.9.0.1/24 in place of"),
+    ],
+)
+def test_bridge(host: FakeHost, bridge: dict[str, Any] | None, addresses: list[str], words: str) -> None:
+    host.bridge, host.bridge_addresses = bridge, addresses
+    cause = most_likely(failure(EXTERNAL, "1.1.1.1", host))
+    assert words in cause.words
+    assert cause.mend == "cnictl bridge up"
+
+
+def test_same_host_pods_need_no_gateway(host: FakeHost) -> None:
+    host.bridge_addresses = []
+    host.fault = "is not on cni0"
+    cause = most_likely(failure(SAME_HOST_POD, "10.244.0.6", host))
+    assert cause.words == "the pod's host veth veth0 is not on cni0"
+
+
+def test_pod_without_default_route(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "pod_default_route", lambda _: "")
+    assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).name == "pod-without-route"
+    assert most_likely(failure(OWN_HOST, "10.244.0.1", host)).name == "unexplained"
+
+
+def test_forwarding(host: FakeHost) -> None:
+    host.silent_links = {"eth0"}
+    assert "net.ipv4.conf.eth0.forwarding is 0" in most_likely(failure(EXTERNAL, "1.1.1.1", host)).words
+    host.forwarding = False
+    one = failure(EXTERNAL, "1.1.1.1", host)
+    assert named(one) == ("forwarding-off", "cnictl apply")
+    assert most_likely(one).words == "net.ipv4.ip_forward is 0 on this node"
+
+
+def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
+    host.forwarding = False
+    assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).name == "unexplained"
+
+
+def test_peer_route_missing_is_mended_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
+    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.0.1")
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
+    assert named(one) == ("no-route", "cnictl apply")
+    assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: they would go to 10.0.0.1" in (
+        most_likely(one).words
+    )
+    stranger = FakeHost(replace(SPEC, peers=()))
+    stranger.routes["10.244.1.7", "cni0"] = Route(error="Network is unreachable")
+    one = failure(OTHER_HOST_POD, "10.244.1.7", stranger, at_peer=at_peer())
+    assert named(one) == ("no-route", "cnictl route add-peer 10.244.1.0/24 10.0.10.51")
+    assert most_likely(one).words.endswith("Network is unreachable")
+
+
+def test_no_route_to_the_outside(host: FakeHost) -> None:
+    host.routes["1.1.1.1", "cni0"] = Route(error="Network is unreachable")
+    assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == ("no route to 1.1.1.1: Network is unreachable")
+
+
+def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.neighbours["10.0.10.51"] = "FAILED"
+    one = failure(OTHER_HOST, "10.0.10.51", host, "", at_peer=at_peer(False))
+    assert "10.0.10.51 does not answer ARP on eth0 (neighbour table: FAILED)" in most_likely(one).words
+    host.neighbours["10.0.10.51"] = "REACHABLE"
+    monkeypatch.setattr(arp, "answers", lambda *_: False)
+    one = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
+    assert most_likely(one).name == "neighbour-unresolved"
+
+
+def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost) -> None:
+    host.routes["10.244.0.5", "eth0"] = Route(error="Invalid cross-device link")
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
+    assert named(one) == ("reverse-path", "sysctl -w net.ipv4.conf.eth0.rp_filter=2")
+
+
+def test_a_rule_that_drops_here_is_named(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer())
+    assert most_likely(one).words == (
+        'it is dropped on this node by rule "ip daddr 10.244.1.0/24 drop" of chain ip filter FORWARD'
+    )
+    came = [
+        Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
+        Sighting("eth0", False, True, "10.244.1.7", "10.244.0.5", 0),
+    ]
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
+    assert most_likely(one).words.startswith("the reply is dropped on this node by rule")
+
+
+def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "forward_policies", lambda: [trace.Drop("legacy filter", "FORWARD", "")])
+    cause = most_likely(failure(EXTERNAL, "1.1.1.1", host, ""))
+    assert cause.words == "it is dropped on this node by the policy drop of chain legacy filter FORWARD"
+
+
+def test_masquerade(host: FakeHost) -> None:
+    host.masquerade_stands = False
+    one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
+    assert named(one) == ("no-masquerade", "cnictl nat enable")
+    assert most_likely(one).words == "no masquerade rule: the request left with the pod's own address 10.244.0.5"
+
+
+def test_pods_are_not_masqueraded_among_each_other(host: FakeHost) -> None:
+    host.masquerade_stands = False
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False))
+    assert most_likely(one).name == "no-return-route"
+
+
+def test_an_outside_that_is_silent_for_the_node_too(host: FakeHost) -> None:
+    one = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", False))
+    assert most_likely(one).name == "outside-silent"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "name", "mend"),
+    [
+        (at_peer(False), "peer-silent", "on 10.0.10.51: see that its firewall accepts ICMP echo from this node"),
+        (at_peer(True, False, False), "peer-without-bridge", "on 10.0.10.51: cnictl bridge up"),
+        (
+            at_peer(True, True, False),
+            "no-return-route",
+            "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
+        ),
+        (at_peer(True, True, True), "peer-forwarding-off", "on 10.0.10.51: cnictl apply"),
+        (at_peer(True, True, True, EXPIRED), "peer-drops", "on 10.0.10.51: cnictl apply"),
+    ],
+)
+def test_the_peers_faults_are_told_apart_by_what_else_answers(
+    host: FakeHost, evidence: PeerEvidence, name: str, mend: str
+) -> None:
+    assert named(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=evidence)) == (name, mend)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "name"),
+    [
+        (Refusal("10.0.10.51", UNREACHABLE, 1), "no-such-pod"),
+        (Refusal("10.0.10.51", UNREACHABLE, 13), "peer-rejects"),
+        (Refusal("10.0.10.51", UNREACHABLE, 0), "peer-without-bridge"),
+        (Refusal("10.0.10.51", REDIRECT, 1), "peer-without-bridge"),
+        (Refusal("10.9.9.9", UNREACHABLE, 13), "refused"),
+    ],
+)
+def test_a_refusal_is_read_by_who_sent_it_and_what_it_says(host: FakeHost, refusal: Refusal, name: str) -> None:
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, True, EXPIRED))
+    one.series.refusals = [refusal]
+    assert most_likely(one).name == name
+
+
+def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) -> None:
+    nowhere = failure(EXTERNAL, "1.1.1.1", host, "")
+    assert most_likely(nowhere).words == "the request never left the pod"
+    nowhere.series.send_error = "Operation not permitted"
+    assert most_likely(nowhere).words == "the pod could not send: Operation not permitted"
+    here_only = failure(EXTERNAL, "1.1.1.1", host, seen=[Sighting("cni0", False, False, "10.244.0.5", "1.1.1.1", 0)])
+    assert most_likely(here_only).words == "the request reached this node from the pod and went no further"
+    gone = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", True))
+    assert most_likely(gone).words == "the request left by eth0 as 10.0.0.210, and nothing came back"

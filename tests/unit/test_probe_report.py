@@ -1,0 +1,101 @@
+"""A report says the same as JSON, as plain lines and as a matrix."""
+
+import struct
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cnictl.cli.connectivity import _seconds
+from cnictl.core.errors import UsageProblem
+from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+from cnictl.probe.failure import Cause
+from cnictl.probe.matrix import lines, matrix
+from cnictl.probe.trace import read_drop
+
+GATEWAY = Cause("gateway-only", "gateway only", "use --pod")
+ROUTE = Cause("no-route", "no route to 1.1.1.1", "cnictl apply")
+GOOD = Check("own-host", "10.244.0.5", "10.0.0.210", OK, 3, 3, (0.0412345, 0.05, 0.06))
+UNSURE = Check("pod-other-host", "10.244.0.5", "10.244.1.1", UNCERTAIN, 3, 3, (0.1, 0.2, 0.3), GATEWAY)
+BAD = Check("external", "10.244.0.5", "1.1.1.1", FAILED, 3, 0, None, ROUTE)
+LEFT_OUT = Check("other-host", "10.244.0.5", "", SKIPPED, cause=Cause("skipped", "no peer in node.toml", ""))
+
+
+def shown(*reports: tuple[str, Report]) -> str:
+    """The matrix as text, 140 columns wide."""
+    out = StringIO()
+    Console(file=out, width=140, color_system=None).print(matrix(reports))
+    return out.getvalue()
+
+
+def test_overall_is_the_worst_that_counts() -> None:
+    assert Report((GOOD, LEFT_OUT)).overall == "ok"
+    assert Report((GOOD, UNSURE)).overall == "uncertain"
+    assert Report((UNSURE, BAD, GOOD)).overall == "failed"
+
+
+def test_json_has_every_field_whatever_the_outcome() -> None:
+    document = Report((GOOD, BAD, LEFT_OUT)).as_json()
+    assert document["overall"] == "failed"
+    good, bad, left_out = document["checks"]
+    assert set(good) == set(bad) == set(left_out)
+    assert good["rtt_ms"] == {"min": 0.041, "avg": 0.05, "max": 0.06}
+    assert (good["cause"], good["mend"]) == (None, None)
+    assert (bad["from"], bad["to"], bad["sent"], bad["received"]) == ("10.244.0.5", "1.1.1.1", 3, 0)
+    assert (bad["cause_name"], bad["cause"], bad["mend"]) == ("no-route", ROUTE.words, ROUTE.mend)
+    assert (left_out["state"], left_out["mend"]) == ("skipped", None)
+
+
+def test_matrix_has_a_column_a_check_and_a_row_a_pod() -> None:
+    text = shown(("node1", Report((GOOD, UNSURE, BAD))), ("node2", Report((GOOD,))))
+    for title in ("own host", "pod, same host", "other host", "pod, other host", "external"):
+        assert f"→ {title}" in text
+    assert "✔ ok" in text
+    assert "? uncertain: gateway only" in text
+    assert "✘ failed" in text
+    assert "100% loss" in text
+    assert "0.04/0.05/0.06 ms" in text
+    assert "node2" in text
+
+
+def test_matrix_names_each_failures_cause_and_mend() -> None:
+    text = shown(("node1", Report((GOOD, BAD))))
+    assert "✘ node1 → external 1.1.1.1: no route to 1.1.1.1" in text
+    assert "mend: cnictl apply" in text
+    assert "own host 10.0.0.210:" not in text
+
+
+def test_lines_are_whole_for_programs_that_cut_columns() -> None:
+    columns, rows = lines(Report((GOOD, BAD, LEFT_OUT)))
+    assert all(len(row) == len(columns) for row in rows)
+    assert all(cell for row in rows for cell in row)
+    assert rows[1][3:5] == ("failed", "100%")
+    assert {check for check, *_ in rows} <= set(CHECKS)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "10d", "-1s", "0", "nan", "inf", "1e99h"])
+def test_what_is_no_time_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageProblem, match="not a time such as"):
+        _seconds(text)
+
+
+def test_trace_messages_that_say_drop_are_read() -> None:
+    def attribute(kind: int, data: bytes) -> bytes:
+        return struct.pack("=HH", len(data) + 4, kind) + data + bytes(-len(data) % 4)
+
+    def message(*parts: bytes) -> bytes:
+        return bytes(16) + b"\x02\0\0\0" + b"".join(parts)
+
+    where = attribute(1, b"filter\0") + attribute(2, b"FORWARD\0")
+    verdict = attribute(5, attribute(1, (0).to_bytes(4, "big")))
+    rule = message(where, attribute(3, (7).to_bytes(8, "big")), attribute(4, (3).to_bytes(4, "big")), verdict)
+    assert read_drop(rule) == ("ip", "filter", "FORWARD", 7)
+    policy = message(where, attribute(4, (1).to_bytes(4, "big")), attribute(16, (0).to_bytes(4, "big")))
+    assert read_drop(policy) == ("ip", "filter", "FORWARD", 0)
+    accepted = message(where, attribute(4, (1).to_bytes(4, "big")), attribute(16, (1).to_bytes(4, "big")))
+    assert read_drop(accepted) is None
