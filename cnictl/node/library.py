@@ -32,9 +32,32 @@ NOT_STARTED = 110
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
+_PROGRAM = """import gc, marshal, posix, sys
+gc.disable()
+library = @LIBRARY@
+sys.path.insert(0, library)
+verb = posix.environ.get(b"CNI_COMMAND", b"").decode("latin-1")
+if verb.isalpha():
+    try:
+        file = posix.open(@BUNDLES@ + sys.implementation.cache_tag + "/" + verb, posix.O_RDONLY)
+    except OSError:
+        pass
+    else:
+        start, modules = marshal.loads(posix.read(file, 1 << 22))
+        posix.close(file)
+        exec(start)
+        load(library, modules)
+from cnictl_plugin.main import main
+main()
+"""
+"""What the interpreter is started with: the verb's bundle, if there is one for this interpreter, then `main`."""
+
 _COMPILE = """
 import importlib.machinery, py_compile, sys
-source, final = sys.argv[1:]
+source, final, bundles = sys.argv[1:]
+sys.path.insert(0, source)
+from cnictl_plugin.bundle import write_bundles
+write_bundles(source, final, bundles)
 for name in sys.stdin.read().split("\\0"):
     py_compile.compile(
         f"{source}/{name}", dfile=f"{final}/{name}", doraise=True,
@@ -124,6 +147,10 @@ def examine(folder: str) -> Library:
         for tag in manifest.get("bytecode", []):
             if not os.path.exists(f"{folder}/{_bytecode(name, tag)}"):
                 return Library(folder, "", interpreter, f"{folder}/{name} has no bytecode for {tag}")
+    for tag in manifest.get("bytecode", []):
+        for verb in manifest.get("bundles", []):
+            if not os.path.exists(f"{_bundles(folder, tag)}/{verb}"):
+                return Library(folder, "", interpreter, f"{folder} has no bundle for {verb} and {tag}")
     if digest_of(code) != manifest.get("digest"):
         return Library(folder, "", interpreter, f"{folder}: its files are not those that were installed")
     if not os.access(f"{folder}/{PLUGIN}", os.X_OK):
@@ -146,13 +173,15 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
             _write(f"{new}/{path}", content, 0o644)
         _write(f"{new}/{PLUGIN}", launcher_text(folder, interpreter.path, second).encode(), 0o755)
         for one in compiled_for.values():
-            run([one.path, "-IS", "-c", _COMPILE, new, folder], "\0".join(code), timeout=60)
+            command = [one.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
+            run([*command, new, folder, _bundles(new, one.cache_tag)], "\0".join(code), timeout=60)
         manifest = {
             "format": FORMAT,
             "version": cnictl.__version__,
             "digest": digest_of(code),
             "interpreter": interpreter.path,
             "bytecode": sorted(compiled_for),
+            "bundles": sorted(os.listdir(_bundles(new, interpreter.cache_tag))),
             "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "files": sorted(code),
         }
@@ -183,7 +212,7 @@ def remove(lib_dir: str, name: str) -> None:
 def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:
     """The launcher of the version in `folder`. A system interpreter installed later may serve as second choice too."""
     other = interpreters.SYSTEM if second is not None or not os.path.exists(interpreters.SYSTEM) else ""
-    program = f"import sys; sys.path.insert(0, {folder!r}); from cnictl_plugin.main import main; main()"
+    program = _PROGRAM.replace("@LIBRARY@", repr(folder)).replace("@BUNDLES@", repr(_bundles(folder, "")))
     tried = " and ".join(dict.fromkeys(path for path in (interpreter, other) if path))
     no_python = f"cnictl-bridge cannot start: no interpreter, {tried} missing"
     no_library = f"cnictl-bridge cannot start: its code in {folder} is gone"
@@ -211,6 +240,11 @@ def _manifest(folder: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+
+
+def _bundles(folder: str, tag: str) -> str:
+    """Where a version keeps its bundles for an interpreter, one file a verb, named after it."""
+    return f"{folder}/bundles/{tag}"
 
 
 def _bytecode(name: str, tag: str) -> str:
