@@ -26,12 +26,12 @@ from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
 from cnictl.core.errors import CniError
 from cnictl.lab import root
 from cnictl.lab.plan import GATEWAY, OUTSIDE_GATEWAY, UPLINK, Machine
+from cnictl.lab.privilege import Forbidden, become_nobody, enter_user_namespace, explained
 from cnictl.lab.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
-    CLONE_NEWUSER,
     CLONE_NEWUTS,
     allow_inspection,
     rename_process,
@@ -39,20 +39,11 @@ from cnictl.lab.syscalls import (
     unshare,
 )
 
-NOBODY = 65534
 _BRING_UP_SECONDS = 20.0
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _SCM_CREDENTIALS = 2
 _LOOPBACK = 1  # the index of `lo` in every network namespace
 _FRESH_SYSCTLS = {"ip_forward": "0", "conf/all/rp_filter": "0", "conf/default/rp_filter": "0"}
-
-
-class Forbidden(Exception):
-    """The host doesn't let this user make a lab; the message says what forbids it, `mend` what to do."""
-
-    def __init__(self, message: str, mend: str) -> None:
-        super().__init__(message)
-        self.mend = mend
 
 
 def main() -> None:
@@ -81,16 +72,16 @@ def _bring_up(everyone: list[Machine], program: root.Program, lifeline: int) -> 
         if as_root:
             unshare(CLONE_NEWNS)
         else:
-            _enter_user_namespace(0, proc="/proc")
+            enter_user_namespace(0, proc="/proc")
         root.stage(program)
     except OSError as error:
-        raise _forbidden(error, as_root) from None
+        raise explained(error, as_root) from None
     if as_root:
-        _become_nobody(needed)
+        become_nobody(needed)
     try:
-        _enter_user_namespace(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID, proc=f"{root.HOST}/proc")
+        enter_user_namespace(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID, proc=f"{root.HOST}/proc")
     except OSError as error:
-        raise _forbidden(error, as_root) from None
+        raise explained(error, as_root) from None
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # the kernel translates the sender's pid for the reader: that is how this process learns what the host calls it
     here.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -122,57 +113,6 @@ def _await(channel: socket.socket, everyone: list[Machine]) -> dict[str, int]:
             if level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS:
                 pids[message["name"]] = _CREDENTIALS.unpack(payload)[0]
     return pids
-
-
-def _enter_user_namespace(others: int, proc: str) -> None:
-    """Become root of a new user namespace (and of new `others`), which stands for the present user outside."""
-    user, group = os.geteuid(), os.getegid()
-    unshare(CLONE_NEWUSER | CLONE_NEWNS | others)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-        with open(f"{proc}/self/{name}", "w", encoding="utf-8") as file:
-            file.write(text)
-
-
-def _become_nobody(needed: list[str]) -> None:
-    """Go on without root's rights, so that root inside the lab owns nothing outside.
-
-    Raises Forbidden if one of the files `needed` inside can't be read then.
-    """
-    try:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    except OSError:
-        return  # root of a user namespace without other users: an ordinary user already
-    allow_inspection()
-    for path in needed:
-        if not root.readable(path):
-            raise Forbidden(f"{path} is readable by root alone", "install cnictl where every user may read it")
-
-
-def _forbidden(error: OSError, as_root: bool) -> Exception:
-    """Why the kernel refused a namespace or a mount in it, as far as its switches tell; other errors as they are."""
-    if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS):
-        return error
-    again = "run it as root: sudo cnictl lab up"
-    for switch, off, mend in (
-        ("user/max_user_namespaces", "0", "as root: sysctl -w user.max_user_namespaces=10000"),
-        ("kernel/unprivileged_userns_clone", "0", again),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1", again),
-    ):
-        if _switch(switch) == off and (not as_root or switch.startswith("user/")):
-            name = switch.replace("/", ".", 1)
-            return Forbidden(f"this host forbids user namespaces: {name} is {off}", mend)
-    if as_root:
-        return Forbidden(f"root may not make namespaces here: {error.strerror}", "run it outside the container")
-    return Forbidden(f"this host forbids user namespaces: {error.strerror}", again)
-
-
-def _switch(name: str) -> str:
-    for proc in ("/proc", f"{root.HOST}/proc"):
-        with contextlib.suppress(OSError), open(f"{proc}/sys/{name}", encoding="utf-8") as file:
-            return file.read().strip()
-    return ""
 
 
 def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket, lifeline: int) -> NoReturn:

@@ -180,6 +180,7 @@ def _bring_up(nodes: int, lifeline: int) -> Running:
     try:
         done = subprocess.run(
             [*_python("holder"), json.dumps(order)],
+            env={"LANG": "C.UTF-8"},  # every machine shows it as that of its process 1
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -47,13 +47,19 @@ def folder() -> Path:
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """The lab's state file, no other command working on it. Raises UsageProblem for a name that is none."""
+    """The lab's state file, while no other command works on this user's labs.
+
+    Raises UsageProblem for a name that is none.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
         raise UsageProblem(f"lab name {name!r}: use lower-case letters, digits and '-', at most 31")
     place = folder()
-    with open(place / f"{name}.lock", "w", encoding="ascii") as lock:
+    lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield place / f"{name}.json"
+    finally:
+        os.close(lock)
 
 
 def read(path: Path) -> Running | None:

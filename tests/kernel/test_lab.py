@@ -251,6 +251,8 @@ def test_killing_what_popen_gave_kills_the_command(shared_node: Node) -> None:
 
 def test_environment_of_the_host_stays_outside(shared_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_HOST", "1")
+    with Lab(nodes=1) as lab:
+        assert lab.nodes[0].run(["cat", "/proc/1/environ"]).stdout == "LANG=C.UTF-8\0"
     shown = shared_node.run(["env"]).stdout
     assert "SECRET_OF_THE_HOST" not in shown
     assert "HOME=/root\n" in shown and "LANG=C.UTF-8\n" in shown and "/usr/sbin" in shown
@@ -312,8 +314,6 @@ def name() -> Iterator[str]:
     own = f"test-{os.getpid()}"
     yield own
     subprocess.run([*CNICTL, "down", "--name", own], capture_output=True, check=True)
-    for kind in ("json", "lock"):
-        (state.folder() / f"{own}.{kind}").unlink(missing_ok=True)
 
 
 def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
