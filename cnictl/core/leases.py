@@ -149,7 +149,7 @@ class Store:
             modified = stat(path).st_mtime
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        container, _, ifname = raw.decode("utf-8", "replace").strip().partition("\n")
+        container, _, ifname = raw.decode("utf-8", "replace").partition("\n")
         return Lease(address, container.strip(), ifname.strip(), modified)
 
     def all(self) -> "Iterator[Lease]":
