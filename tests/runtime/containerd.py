@@ -58,7 +58,8 @@ class Containerd:
     def kill(self) -> None:
         """Kill the daemon with SIGKILL, as the kernel does when memory is short; its socket file stays."""
         self.cri.close()
-        self.machine.run("kill", "-9", self.machine.run("pidof", "containerd").strip())
+        pid = self.machine.run("pgrep", "--oldest", "--exact", "containerd").strip()  # not a child about to exec
+        self.machine.run("kill", "-9", pid)
         self._daemon.wait(10)
         self.machine.path(SOCKET).unlink()
 
