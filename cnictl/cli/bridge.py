@@ -1,11 +1,22 @@
 """`cnictl bridge`: the pods' bridge by itself."""
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, ForceOption, Steps, compact, edit_node, require_root, show_plan, show_run
+from cnictl.cli.output import Format, OutputOption, print_json, print_table
+from cnictl.cli.steps import (
+    DryRunOption,
+    ForceOption,
+    Steps,
+    compact,
+    detach,
+    edit_node,
+    require_root,
+    show_plan,
+    show_run,
+)
 
 if TYPE_CHECKING:
     from cnictl.node.spec import NodeSpec
@@ -37,7 +48,8 @@ def up(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, converge, live_pods
+    from cnictl.node import addressing, inventory
+    from cnictl.node.resources.cni_conf import CniConf
     from cnictl.node.spec import NodeSpec, load
 
     known = load()
@@ -58,15 +70,12 @@ def up(
     start = known or NodeSpec(subnet, network, nat=False)
     wanted = edited(start)
     require_root("bridge up", "makes the bridge and turns forwarding on")
-    pods = live_pods.cut_off(converge.specs_in_place(), wanted)
-    if not force:
-        live_pods.refuse(pods, "bridge up with these options")
-    if not dry_run:
-        for pod in live_pods.detach_all(pods):
-            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
-    # a moved subnet or a renamed bridge takes all that is built on it along, where it is there at all
-    kinds = _KINDS if known is None or (wanted.subnet, wanted.bridge) == (known.subnet, known.bridge) else ()
-    edit_node("bridge up", edited, kinds, dry_run, output, start)
+    kinds = _KINDS
+    if known is not None and (wanted.subnet, wanted.bridge) != (known.subnet, known.bridge):
+        # what is built on the former bridge and subnet moves along, where it is there at all
+        conf = CniConf(known).observe()
+        kinds = (*_KINDS, "masquerade", *((inventory.CONF_KIND,) if conf is not None else ()))
+    edit_node("bridge up", edited, kinds, dry_run, output, start, force)
 
 
 @app.command()
@@ -83,20 +92,20 @@ def down(dry_run: DryRunOption = False, force: ForceOption = False, output: Outp
 
     require_root("bridge down", "removes the bridge")
     spec = converge.current_spec()
-    pods = live_pods.cut_off([spec], None)
-    if not force:
-        live_pods.refuse(pods, "bridge down")
     made = [
         one
         for one in reversed(inventory.resources(spec, converge.specs_in_place()))
         if inventory.kind(one) in ("bridge", "address", "netfilter")
     ]
-    if dry_run:
-        show_plan(spine.plan_removal(made), output)
-        return
-    with spine.exclusive():
-        for pod in live_pods.detach_all(pods):
-            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+    with contextlib.nullcontext() if dry_run else spine.exclusive():
+        pods = live_pods.cut_off([spec], None)
+        if not force:
+            live_pods.refuse(pods, "cnictl bridge down")
+        todo = spine.plan_removal(made)
+        if dry_run:
+            show_plan(todo, output, pods_cut_off=[str(pod) for pod in pods])
+            return
+        detach(pods)
         todo, steps, journal = spine.plan_removal(made), Steps(), Journal("bridge down")
         spine.apply(todo, steps.note, journal)
         journal.end("done")

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, ForceOption, Steps, compact, require_root, run, show_plan, show_run
+from cnictl.cli.steps import (
+    DryRunOption,
+    ForceOption,
+    Steps,
+    compact,
+    detach,
+    edit_node,
+    pods_in_the_way,
+    require_root,
+    run,
+    show_plan,
+    show_run,
+)
 
 if TYPE_CHECKING:
     from cnictl.node.preflight import Finding
@@ -60,6 +72,7 @@ def init_node(
     peers = tuple(addressing.parse_peer(text) for text in peer or [])
     spec = addressing.check(NodeSpec(subnet, network, name, bridge, uplink, mtu, not no_nat, backend, peers, external))
     addressing.check_not_ours(spec.peers, host.own_addresses())
+    host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     if dry_run:
         _preview_init(spec, force, output)
@@ -71,30 +84,24 @@ def init_node(
 
 
 def _preview_init(spec: "NodeSpec", force: bool, output: Format) -> None:
-    from cnictl.node import converge, live_pods
+    from cnictl.node import converge
 
     specs = converge.specs_in_place()
-    pods = live_pods.cut_off(specs, spec)
-    if not force:
-        live_pods.refuse(pods, "init-node with these options")
+    pods = pods_in_the_way("init-node", spec, force)
     findings = _preflight(spec, specs[-1] if specs else None, output)
-    more = {"findings": findings, "pods_cut_off": [str(pod) for pod in pods]}
-    show_plan(converge.plan(spec), output, **more)
+    show_plan(converge.plan(spec), output, findings=findings, pods_cut_off=[str(pod) for pod in pods])
 
 
 def _init(spec: "NodeSpec", force: bool, output: Format) -> None:
-    from cnictl.node import converge, journal, live_pods
+    from cnictl.node import converge, journal
 
     specs = converge.specs_in_place()
-    pods = live_pods.cut_off(specs, spec)
-    if not force:
-        live_pods.refuse(pods, "init-node with these options")
+    pods = pods_in_the_way("init-node", spec, force)
     findings = _preflight(spec, specs[-1] if specs else None, output)
     begun = journal.cut_off()
     if begun:
         say(f"the last run was cut off at {begun[-1]}: going on from what is there")
-    for pod in live_pods.detach_all(pods):
-        say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+    detach(pods)
     run("init-node", spec, (), output, findings=findings)
 
 
@@ -131,21 +138,8 @@ def apply(dry_run: DryRunOption = False, force: ForceOption = False, output: Out
     cnictl apply
     cnictl apply --dry-run
     """
-    from cnictl.node import addressing, converge, host, live_pods, spine
-
     require_root("apply", "changes the host's network")
-    spec = converge.current_spec()
-    addressing.check_not_ours(spec.peers, host.own_addresses())
-    if dry_run:
-        show_plan(converge.plan(spec), output)
-        return
-    with spine.exclusive():
-        pods = live_pods.cut_off(converge.specs_in_place(), spec)
-        if not force:
-            live_pods.refuse(pods, "apply")
-        for pod in live_pods.detach_all(pods):
-            say(f"deleted the attachment of {pod}: its runtime has to start it anew")
-        run("apply", spec, (), output)
+    edit_node("apply", lambda spec: spec, (), dry_run, output, force=force)
 
 
 def status(output: OutputOption = Format.TABLE) -> None:

@@ -1,6 +1,7 @@
 """How a plan and a run are shown: what would be typed by hand, and a table of what was done."""
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from cnictl.cli.output import Format, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from cnictl.node.live_pods import Pod
     from cnictl.node.spec import NodeSpec
     from cnictl.node.spine import Change, Plan
 
@@ -115,6 +117,7 @@ def edit_node(
     dry_run: bool,
     output: Format,
     start: "NodeSpec | None" = None,
+    force: bool = False,
 ) -> None:
     """Change this node's spec, and make just those kinds of resources so.
 
@@ -122,14 +125,34 @@ def edit_node(
     """
     from cnictl.node import addressing, converge, host, spine
 
-    require_root(command, "changes the host's network")
-    if dry_run:
-        show_plan(converge.plan(addressing.check(edit(start or converge.current_spec())), only), output)
-        return
-    with spine.exclusive():
+    with contextlib.nullcontext() if dry_run else spine.exclusive():
         spec = addressing.check(edit(start or converge.current_spec()))
         addressing.check_not_ours(spec.peers, host.own_addresses())
+        host.check_links(spec)
+        pods = pods_in_the_way(command, spec, force)
+        if dry_run:
+            show_plan(converge.plan(spec, only), output, pods_cut_off=[str(pod) for pod in pods])
+            return
+        detach(pods)
         run(command, spec, only, output)
+
+
+def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[Pod]":
+    """Pods that would lose their network if this host became `spec`. Raises Problem unless `force`."""
+    from cnictl.node import converge, live_pods
+
+    pods = live_pods.cut_off(converge.specs_in_place(), spec)
+    if not force:
+        live_pods.refuse(pods, f"cnictl {command}")
+    return pods
+
+
+def detach(pods: "Iterable[Pod]") -> None:
+    """Delete these pods' attachments, and say so."""
+    from cnictl.node import live_pods
+
+    for pod in live_pods.detach_all(pods):
+        say(f"deleted the attachment of {pod}: its runtime has to start it anew")
 
 
 def run(command: str, spec: "NodeSpec", only: Collection[str], output: Format, **more: Any) -> None:

@@ -20,6 +20,8 @@ LINK_NAME_MAX = 15
 MTU_MIN, MTU_MAX = 68, 65535
 """Bytes (RFC 791: every link carries 68)."""
 
+_CLASS_E = IPAddress("240.0.0.0")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
@@ -152,7 +154,7 @@ def _ipv4_address(text: str, what: str) -> bytes:
     if len(packed) != 4:
         raise UsageProblem(f"{what} {text!r}: is IPv6; the nodes' pod networks are IPv4")
     address = IPAddress(text)
-    if address.is_multicast() or address.is_loopback() or address.is_reserved() or int(address) == 0:
+    if address.is_multicast() or address.is_loopback() or address >= _CLASS_E or int(address) == 0:
         raise UsageProblem(f"{what} {text!r}: is no address that a node can have")
     return packed
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cnictl.core import rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
 from cnictl.core.cidr import format_address
+from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import AF_INET, Netlink
 from cnictl.node.spec import NodeSpec
 
@@ -32,6 +33,16 @@ def uplink(spec: NodeSpec) -> str:
         if found is not None and not found.gateway:
             return found.dev
     return ""
+
+
+def check_links(spec: NodeSpec) -> None:
+    """Raise Problem if a link that the spec names is not there."""
+    with Netlink() as netlink:
+        names = [link.name for link in rtnetlink.all_links(netlink)]
+    named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.peers}
+    for name, what in named.items():
+        if name and name not in names:
+            raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
 
 
 def mtu(spec: NodeSpec) -> int:

@@ -1,9 +1,12 @@
 """Which resources make up a node, in the order they are made: the CNI conf comes when all that pods need is there."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from cnictl.core import attachments, rtnetlink
+from cnictl.core.rtnetlink import Netlink
 from cnictl.node.resources.boot_unit import BootUnit
-from cnictl.node.resources.bridge import Address, Bridge, BridgeNetfilter
+from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge, BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
@@ -56,3 +59,18 @@ def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resour
             bridges.add(one.bridge)
             left += [BridgeNetfilter(one), Address(one, tuple(earlier)), Bridge(one)]
     return left
+
+
+def strays(specs: Sequence[NodeSpec]) -> list[Resource]:
+    """What the plugin made for networks that no spec is of: a conf written by hand, say. A reset takes it along."""
+    if not specs:
+        return []
+    names, bridges = {spec.name for spec in specs}, {spec.bridge for spec in specs}
+    found: list[Resource] = [
+        Masquerade(replace(specs[-1], name=name)) for name in attachments.networks() if name not in names
+    ]
+    with Netlink() as netlink:
+        links = rtnetlink.all_links(netlink)
+    ours = [link for link in links if link.kind == "bridge" and link.alias.startswith(OWNER_MARK)]
+    found += [Bridge(replace(specs[-1], bridge=link.name)) for link in ours if link.name not in bridges]
+    return found

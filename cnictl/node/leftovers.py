@@ -7,7 +7,7 @@ import os
 
 from cnictl.core.leases import Store
 from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, NETWORKS_DIR, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
-from cnictl.node import former, journal
+from cnictl.node import firewall, former, journal
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import RUN_LOCK
 
@@ -32,6 +32,8 @@ def sweep(names: list[str]) -> None:
         store = Store(name)
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
+    for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+        firewall.drop_left_over(table, chain)
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:

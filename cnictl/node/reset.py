@@ -6,7 +6,7 @@ The conf goes first, so that no runtime starts another pod; the plugin goes last
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cnictl.core import liveness
+from cnictl.core import attachments, liveness
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
@@ -40,7 +40,8 @@ def plan() -> Reset:
     """What a reset would do; nothing is touched."""
     specs = converge.specs_in_place()
     conf, rest = _resources(specs)
-    names = tuple(dict.fromkeys(spec.name for spec in specs))
+    # pods of other networks hang on the plugin too
+    names = tuple(dict.fromkeys([*(spec.name for spec in specs), *attachments.networks()]))
     return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest))
 
 
@@ -52,7 +53,7 @@ def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
     conf = [one for one in made if inventory.kind(one) == CONF_KIND]
     plugin = [one for one in made if inventory.kind(one) == PLUGIN_KIND]
     middle = [one for one in reversed(made) if one not in conf and one not in plugin]
-    return conf, [*inventory.left_over(specs[-1], specs), *middle, node_file, *plugin]
+    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, node_file, *plugin]
 
 
 def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Reset:
