@@ -33,18 +33,26 @@ def collect(conf: NetConf) -> None:
                 detach(host, conf.name, record.container, record.ifname, conf.data_dir)
             except (CniError, NetlinkError, OSError) as error:
                 failures.append(f"{record.container} {record.ifname}: {error}")
-        _release_torn(store, conf)
+        _release_unnamed(store, conf, valid)
         _delete_strays(host, conf, valid)
     if failures:
         raise CniError(TRY_AGAIN, f"{len(failures)} attachments could not be undone", "; ".join(failures))
 
 
-def _release_torn(store: Store, conf: NetConf) -> None:
-    """A lease that names no owner is free, unless a record says whose it is."""
+def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -> None:
+    """Leases that no record names: torn ones, and those whose record was lost.
+
+    The leases are looked at first: an ADD in flight writes its record before it takes its lease.
+    """
+    leases = list(store.all())
     named = {address for record in attachments.all_records(conf.name) for address in record.addresses}
-    for lease in store.all():
-        if not lease.container and lease.address not in named:
+    for lease in leases:
+        if lease.address in named:
+            continue
+        if not lease.container:
             store.release_torn(lease.address)
+        elif (lease.container, lease.ifname) not in valid:
+            store.release(lease.address, lease.container, lease.ifname)
 
 
 def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:

@@ -40,10 +40,12 @@ def detach(
         record = attachments.read(network, container, ifname)
         if record is not None and still is not None and not still(record):
             return None
-        rtnetlink.delete_link(netlink, host_veth_name(network, container, ifname))
+        was_linked = rtnetlink.delete_link(netlink, host_veth_name(network, container, ifname))
         if record is not None:
             _release(record, data_dir)
             attachments.remove(network, container, ifname)
+        elif was_linked:  # its record was lost, and with it the way to its lease
+            _release(Record(network, container, ifname), data_dir)
         return record
     finally:
         if descriptor >= 0:
@@ -72,7 +74,7 @@ def _release(record: Record, data_dir: str) -> None:
     store = Store(record.network, record.data_dir or data_dir)
     for address in record.addresses:
         store.release(address, record.container, record.ifname)
-    if not record.addresses:  # torn by a power cut: the leases themselves still say whose they are
+    if not record.addresses:  # torn by a power cut, or lost: the leases themselves still say whose they are
         for lease in store.all():
             if (lease.container, lease.ifname) == (record.container, record.ifname):
                 store.release(lease.address, record.container, record.ifname)
