@@ -1,9 +1,11 @@
 """DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
 
-from cnictl.core import rtnetlink
+from cnictl.core import masquerade, rtnetlink
+from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
+from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.rtnetlink import Netlink
 
@@ -14,9 +16,26 @@ def delete(call: Call, conf: NetConf) -> str:
     """Detach the container; nothing there is no error. Returns the address that was freed, for the log."""
     with Netlink() as host:
         record = detach(host, conf.name, call.container, call.ifname, conf.data_dir)
+        if record is None:
+            _release_promised(call, conf)
         if record is None or not record.host_veth:
             _delete_foreign(host, call, conf)
+        if record is not None and not record.host_veth:
+            masquerade.remove_reference(conf.name, call.container)
     return " ".join(record.addresses) if record is not None else ""
+
+
+def _release_promised(call: Call, conf: NetConf) -> None:
+    """The lease of an attachment whose record was lost: prevResult says where to look, the lease itself whose it is."""
+    listed = (conf.prev_result or {}).get("ips")
+    store = Store(conf.name, conf.data_dir)
+    for entry in listed if isinstance(listed, list) else []:  # whatever it is, DEL goes on
+        address = str(entry.get("address")).partition("/")[0] if isinstance(entry, dict) else ""
+        try:
+            parse_address(address)
+        except AddressError:
+            continue
+        store.release(address, call.container, call.ifname)
 
 
 def _delete_foreign(host: Netlink, call: Call, conf: NetConf) -> None:
@@ -29,7 +48,7 @@ def _delete_foreign(host: Netlink, call: Call, conf: NetConf) -> None:
         return
     ports = {link.index: link for link in rtnetlink.all_links(host) if link.master == bridge.index}
     listed = (conf.prev_result or {}).get("interfaces")
-    for entry in listed if isinstance(listed, list) else []:  # whatever it is, DEL goes on
+    for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, dict) and not entry.get("sandbox"):
             for port in ports.values():
                 if port.kind == "veth" and (port.name, port.mac) == (entry.get("name"), entry.get("mac")):

@@ -93,7 +93,22 @@ def remove(name: str, backend: str) -> None:
     if backend == "nft":
         _nft_remove(name)
     else:
-        _iptables_remove(name)
+        _iptables_remove(chain(name))
+
+
+def remove_reference(network: str, container: str) -> None:
+    """Take away what the reference bridge's `ipMasq` made for one container. Nothing there is no error.
+
+    Its chain's name: containernetworking/plugins, pkg/utils/utils.go, FormatChainName.
+    """
+    from hashlib import sha512
+
+    one = "CNI-" + sha512(f"{network}{container}".encode()).hexdigest()[:24]
+    try:
+        _iptables_remove(one)
+    except CniError as error:
+        if error.code != UNSUPPORTED_FIELD:  # no iptables, no chain of it
+            raise
 
 
 def _nft_text(m: Masquerade) -> str:
@@ -166,8 +181,7 @@ def _iptables_text(m: Masquerade) -> str:
     return _iptables_chain(m).replace("COMMIT\n", f"-I POSTROUTING 1 {words}\nCOMMIT\n")
 
 
-def _iptables_remove(name: str) -> None:
-    one = chain(name)
+def _iptables_remove(one: str) -> None:
     if _run(["iptables", "-w", "-t", "nat", "-S", one], check=False).status:
         return
     listed = _run(["iptables", "-w", "-t", "nat", "-S", "POSTROUTING"]).stdout.splitlines()
