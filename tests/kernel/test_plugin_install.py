@@ -1,0 +1,265 @@
+"""The plugin's files: copied, proven, switched, removed, on nodes whose runtimes have both usual plugin folders."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cnictl
+from cnictl.core.process import Finished
+from cnictl.lab.lab import Lab, Node
+
+LIB = "/usr/local/lib/cnictl"
+LAUNCHERS = ("/opt/cni/bin/cnictl-bridge", "/usr/lib/cni/cnictl-bridge")
+SOURCE = Path(cnictl.__file__).resolve().parent.parent
+CALL_VERSION = 'echo \'{"cniVersion":"1.0.0"}\' | CNI_COMMAND=VERSION '
+
+# another build of the same cnictl: what a developer, or a second installation, would have
+COPY = f"""
+set -e
+mkdir /tmp/other
+cp -r {SOURCE}/cnictl /tmp/other/cnictl
+cp -r {SOURCE}/plugin /tmp/other/cnictl_plugin
+cp -r {SOURCE}/conf /tmp/other/cnictl_conf
+"""
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """One bare node with plugin folders that are empty."""
+    with Lab(nodes=1) as lab:
+        yield lab.nodes[0]
+
+
+def run(node: Node, *words: str, check: bool = True) -> Finished:
+    return node.run(["cnictl", "plugin", *words], check=check)
+
+
+def run_other(node: Node, *words: str, check: bool = True) -> Finished:
+    """The same with the build in /tmp/other."""
+    program = "import sys; sys.path.insert(0, '/tmp/other'); from cnictl.cli.main import main; main()"
+    return node.run([sys.executable, "-c", program, "plugin", *words], check=check)
+
+
+def make_other(node: Node, change: str = "echo '# another build' >> /tmp/other/cnictl_plugin/log.py") -> None:
+    node.run(["sh", "-c", COPY + change])
+
+
+def versions(node: Node) -> dict[str, bool]:
+    """Names of the versions, and whether each is current."""
+    found = json.loads(run(node, "list", "-o", "json").stdout)
+    return {one["version"]: one["current"] for one in found["versions"]}
+
+
+def call(node: Node, launcher: str = LAUNCHERS[0]) -> dict[str, object]:
+    answer: dict[str, object] = json.loads(node.run(["sh", "-c", CALL_VERSION + launcher], check=False).stdout)
+    return answer
+
+
+def tree(node: Node, *folders: str) -> str:
+    there = [folder for folder in folders if node.run(["test", "-e", folder], check=False).status == 0]
+    return node.run(["find", *there, "-xdev"]).stdout
+
+
+def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) -> None:
+    before = (node.run(["ip", "-j", "link"]).stdout, tree(node, "/var", "/etc"))
+    assert "changed" in run(node, "install").stdout
+    for launcher in LAUNCHERS:
+        assert node.run(["stat", "-c", "%a %u", launcher]).stdout == "755 0\n"
+        assert "1.1.0" in str(call(node, launcher)["supportedVersions"])
+    # which folders the install made, for taking them away again; no lease, record or log of the test
+    noted = {"/var/lib/cnictl", "/var/lib/cnictl/folders.json"}
+    assert node.run(["ip", "-j", "link"]).stdout == before[0]
+    assert set(tree(node, "/var", "/etc").splitlines()) - set(before[1].splitlines()) == noted
+    assert run(node, "uninstall").status == 0
+    assert sorted(tree(node, LIB, "/var", "/etc").splitlines()) == sorted(before[1].splitlines())
+    assert "cnictl" not in tree(node, "/opt", "/usr/lib/cni")
+
+
+def test_a_second_install_changes_nothing(node: Node) -> None:
+    run(node, "install")
+    listing = ["sh", "-c", f"find {LIB} {' '.join(LAUNCHERS)} -printf '%p %T@ %i\\n' | sort"]
+    before = node.run(listing).stdout
+    assert "nothing to do" in run(node, "install").stderr
+    assert node.run(listing).stdout == before
+
+
+def test_a_dry_run_touches_nothing_and_shows_the_commands(node: Node) -> None:
+    before = tree(node, "/usr/local/lib", "/opt", "/run/cnictl", "/var")
+    shown = run(node, "install", "--dry-run").stdout
+    assert "would change" in shown
+    assert f"install -m 755 {LIB}/{cnictl.__version__}/cnictl-bridge {LAUNCHERS[0]}" in shown
+    assert tree(node, "/usr/local/lib", "/opt", "/run/cnictl", "/var") == before
+
+
+def test_the_plugin_runs_when_all_that_installed_it_is_gone(node: Node) -> None:
+    run(node, "install")
+    outside = sorted(folder for folder in (str(SOURCE), sys.prefix) if not folder.startswith("/usr"))
+    hidden = [folder for folder in outside if not any(Path(above) in Path(folder).parents for above in outside)]
+    hide = "".join(f"mount -t tmpfs none {folder}; " for folder in dict.fromkeys(hidden))
+    answer = node.run(["unshare", "-m", "sh", "-ec", f"{hide} {CALL_VERSION} {LAUNCHERS[0]}"])
+    assert "supportedVersions" in answer.stdout
+    text = node.run(["cat", LAUNCHERS[0]]).stdout
+    assert not any(folder in text for folder in hidden)
+
+
+def test_bytecode_is_there_and_never_checked_against_its_source(node: Node) -> None:
+    run(node, "install")
+    look = (
+        "import glob, sys\n"
+        f"code = glob.glob('{LIB}/*/**/*.py', recursive=True)\n"
+        f"pycs = glob.glob('{LIB}/*/**/__pycache__/*.pyc', recursive=True)\n"
+        "assert len(pycs) >= len(code) > 10, (len(pycs), len(code))\n"
+        "flags = {open(name, 'rb').read(8)[4:] for name in pycs}\n"
+        "print(flags == {b'\\1\\0\\0\\0'})\n"  # PEP 552: hash-based, check_source clear
+    )
+    assert node.run([sys.executable, "-c", look]).stdout == "True\n"
+
+
+def test_other_content_of_one_version_stands_beside_it(node: Node) -> None:
+    run(node, "install")
+    make_other(node)
+    run_other(node, "install")
+    found = versions(node)
+    assert len(found) == 2
+    other = next(name for name in found if name != cnictl.__version__)
+    assert re.fullmatch(re.escape(cnictl.__version__) + r"\+[0-9a-f]{8}", other)
+    assert found == {cnictl.__version__: False, other: True}
+    run(node, "use", cnictl.__version__)
+    assert versions(node) == {cnictl.__version__: True, other: False}
+    refused = run(node, "uninstall", cnictl.__version__, check=False)
+    assert (refused.status, "is the one in use" in refused.stderr) == (1, True)
+    run(node, "uninstall", other)
+    assert versions(node) == {cnictl.__version__: True}
+
+
+def test_no_call_fails_while_versions_change(node: Node) -> None:
+    run(node, "install")
+    make_other(node)
+    loop = f"while [ ! -e /tmp/stop ]; do {CALL_VERSION}{LAUNCHERS[0]} || exit 9; done"
+    caller = node.popen(["sh", "-c", loop])
+    try:
+        run_other(node, "install")
+        for _ in range(3):
+            run(node, "install")
+            run_other(node, "install")
+    finally:
+        node.run(["touch", "/tmp/stop"])
+        said, complaints = caller.communicate(timeout=30)
+    answers = said.replace("}{", "}\n{").splitlines()
+    assert caller.returncode == 0, (answers[-1:], complaints)
+    assert len(answers) > 10
+    assert all("supportedVersions" in one for one in answers)
+
+
+def test_a_build_that_fails_its_test_never_reaches_the_runtimes(node: Node) -> None:
+    run(node, "install")
+    before = tree(node, LIB)
+    make_other(node, "echo 'raise OSError(1, \"broken\")' >> /tmp/other/cnictl_plugin/add.py")
+    failed = run_other(node, "install", check=False)
+    assert failed.status == 1
+    assert "ADD" in failed.stderr
+    assert tree(node, LIB) == before
+    assert versions(node) == {cnictl.__version__: True}
+
+
+def test_a_broken_version_is_shown_and_mended(node: Node) -> None:
+    run(node, "install")
+    node.run(["sh", "-c", f"echo '# changed' >> {LIB}/{cnictl.__version__}/cnictl/core/cidr.py"])
+    broken = run(node, "list", check=False)
+    assert broken.status == 1
+    assert "broken" in broken.stdout
+    assert "changed" in run(node, "install").stdout
+    node.run(["rm", LAUNCHERS[1]])
+    missing = run(node, "list", check=False)
+    assert missing.status == 1
+    assert f"{LAUNCHERS[1]}: is missing" in missing.stderr
+    run(node, "install")
+    assert run(node, "list").status == 0
+
+
+def test_the_launcher_takes_the_second_interpreter_and_else_says_so_in_json(node: Node) -> None:
+    run(node, "install")
+    found = json.loads(run(node, "list", "-o", "json").stdout)["versions"][0]["interpreter"]
+    text = node.run(["cat", LAUNCHERS[0]]).stdout
+    other = text.replace(f"python={found}\n", "python=/gone\n")
+    node.run(["sh", "-c", "cat > /tmp/second; chmod 755 /tmp/second"], other)
+    assert "supportedVersions" in call(node, "/tmp/second")
+    hide = f"mount --bind /dev/null $(realpath /usr/bin/python3); mount --bind /dev/null {found}; "
+    bare = node.run(["unshare", "-m", "sh", "-c", f"{hide} {CALL_VERSION} {LAUNCHERS[0]}"], check=False)
+    error = json.loads(bare.stdout)
+    assert bare.status == 1
+    assert error["code"] >= 100
+    assert found in error["msg"]
+    node.run(["mv", LIB, "/tmp/moved"])
+    assert "is gone" in str(call(node)["msg"])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words", "culprit"),
+    [
+        ("true", ["--lib-dir", "/tmp/lib"], "/tmp is writable by everyone"),
+        ("chmod 777 /opt/cni", ["--bin-dir", "/opt/cni/bin"], "/opt/cni is writable by everyone"),
+        ("mkdir /srv/a; chmod 777 /srv/a; ln -s /srv/a /opt/lib", ["--lib-dir", "/opt/lib"], "/srv/a is writable"),
+    ],
+)
+def test_what_others_could_change_is_refused(node: Node, prepare: str, words: list[str], culprit: str) -> None:
+    node.run(["sh", "-c", prepare])
+    refused = run(node, "install", *words, check=False)
+    assert refused.status == 1
+    assert culprit in refused.stderr
+    assert "cnictl-bridge" not in tree(node, "/opt", "/usr/lib/cni")
+
+
+def test_anothers_file_of_the_launchers_name_stays(node: Node) -> None:
+    node.run(["sh", "-c", f"echo theirs > {LAUNCHERS[0]}"])
+    refused = run(node, "install", check=False)
+    assert (refused.status, "not cnictl's" in refused.stderr) == (1, True)
+    assert node.run(["cat", LAUNCHERS[0]]).stdout == "theirs\n"
+    assert node.run(["test", "-e", LAUNCHERS[1]], check=False).status == 1
+
+
+def test_folders_of_the_operators_choice_are_found_again(node: Node) -> None:
+    run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin")
+    assert "supportedVersions" in call(node, "/opt/other/bin/cnictl-bridge")
+    assert "nothing to do" in run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin").stderr
+    run(node, "uninstall", "--bin-dir", "/opt/other/bin")
+    assert node.run(["ls", "/opt"]).stdout == "cni\n"
+
+
+def test_uninstall_refuses_while_a_pod_or_the_conf_needs_the_plugin(node: Node) -> None:
+    run(node, "install")
+    conf = {"cniVersion": "1.0.0", "name": "mynet", "type": "cnictl-bridge", "subnet": "10.244.0.0/24"}
+    node.run(["ip", "netns", "add", "pod"])
+    environment = "CNI_COMMAND={} CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin "
+    node.run(["sh", "-c", environment.format("ADD") + LAUNCHERS[0]], json.dumps(conf))
+    refused = run(node, "uninstall", check=False)
+    assert refused.status == 1
+    assert "1 live pods need" in refused.stderr
+    assert "mynet c1" in refused.stderr
+    node.run(["sh", "-c", environment.format("DEL") + LAUNCHERS[0]], json.dumps(conf))
+    node.run(["touch", "/etc/cni/net.d/10-cnictl.conflist"])
+    refused = run(node, "uninstall", check=False)
+    assert (refused.status, "still makes runtimes call" in refused.stderr) == (1, True)
+    assert run(node, "uninstall", "--force").status == 0
+
+
+def test_without_root_the_command_says_that_it_needs_root() -> None:
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
+    program = "import sys; sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, sys.executable, "-c", program, "plugin", "use", "1"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "cnictl: cnictl plugin use needs root"

@@ -1,0 +1,201 @@
+"""Each thing that would keep a node from working is found, named, and said how to mend, before anything is touched."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+from cnictl.lab.lab import Lab, Node
+from cnictl.node import preflight
+from cnictl.node.preflight import Finding
+from cnictl.node.spec import NodeSpec, Peer
+
+SPEC = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20")
+PEER = Peer("10.244.1.0/24", "10.0.10.51")
+
+RUN = """
+import json, sys
+from dataclasses import asdict
+from cnictl.node import preflight
+from cnictl.node.spec import NodeSpec, Peer
+def spec(values):
+    return NodeSpec(**{**values, "peers": tuple(Peer(**one) for one in values["peers"])}) if values else None
+wanted, previous = json.load(sys.stdin)
+json.dump([asdict(one) for one in preflight.run(spec(wanted), spec(previous))], sys.stdout)
+"""
+
+
+def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[Finding]:
+    """What the checks find on the node, but for what its empty plugin folders lack."""
+    both = json.dumps([asdict(spec), asdict(previous) if previous else None])
+    found = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
+    return [Finding(**one) for one in found]
+
+
+def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> dict[str, Finding]:
+    """The errors by the check's name."""
+    return {one.name: one for one in findings(node, spec, previous) if one.severity == "error"}
+
+
+def test_a_bare_host_with_a_peer_on_the_link_is_fit_and_stays_untouched(lab: Lab) -> None:
+    node = lab.nodes[0]
+    sysctls = "sysctl -a --pattern ^net 2>/dev/null"
+    state = ["sh", "-c", f"ip -j link; ip -j route; nft list ruleset; iptables-save; {sysctls}"]
+    folders = ["find", "/etc", "/var", "/opt", "/run/cnictl", "/usr/local/lib", "-xdev"]
+    before = (node.run(state).stdout, node.run(folders, check=False).stdout)
+    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(PEER,))
+    assert errors(node, spec) == {}
+    assert errors(node, NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", backend="iptables")) == {}
+    assert (node.run(state).stdout, node.run(folders, check=False).stdout) == before
+
+
+def test_all_checks_run_and_report_at_once(node: Node) -> None:
+    node.run(["ip", "link", "add", "cni0", "type", "bridge"])
+    node.run(["ip", "address", "add", "10.9.0.1/24", "dev", "cni0"])
+    node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conflist; echo x > /opt/cni/bin/cnictl-bridge"])
+    spec = NodeSpec(subnet="10.0.0.0/24", network="10.0.0.0/16", peers=(Peer("10.0.5.0/24", "192.0.2.1"),))
+    names = set(errors(node, spec))
+    assert {"bridge", "subnet-overlap", "peer-link", "conf-order", "launcher-name"} <= names
+    assert all(one.mend for one in findings(node, spec))
+    assert names <= set(preflight.CHECKS)
+
+
+def test_a_hand_made_bridge_with_the_right_address_is_no_obstacle(node: Node) -> None:
+    node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
+    assert errors(node) == {}
+
+
+def test_a_bridge_with_another_address_is_named_with_both(node: Node) -> None:
+    node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.9.0.1/24 dev cni0"])
+    found = errors(node)["bridge"]
+    assert found.subject == "cni0"
+    assert "10.9.0.1/24" in found.message
+    assert "10.244.0.1/24" in found.message
+    assert "--bridge" in found.mend
+
+
+def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
+    node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
+    moved = NodeSpec(subnet="10.244.2.0/24", network="10.244.0.0/20")
+    assert errors(node, moved, SPEC) == {}
+    assert "bridge" in errors(node, moved)
+
+
+def test_a_link_of_another_kind_under_the_bridges_name(node: Node) -> None:
+    node.run(["ip", "link", "add", "cni0", "type", "veth", "peer", "name", "other"])
+    assert "is no bridge but a veth link" in errors(node)["bridge"].message
+
+
+def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node) -> None:
+    uplink = node.interface
+    node.run(["ip", "route", "add", "10.244.0.128/25", "via", "10.0.10.51"])
+    found = errors(node)["subnet-overlap"]
+    assert found.subject == "10.244.0.0/24"
+    assert "10.244.0.128/25 via 10.0.10.51" in found.message
+    assert "--subnet 10.244.1.0/24" in found.mend, (uplink, found)
+
+
+def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) -> None:
+    node = lab.nodes[0]
+    node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
+    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(PEER,))
+    assert errors(node, spec) == {}
+    elsewhere = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.52"),))
+    assert "subnet-overlap" in errors(node, elsewhere)
+    assert "subnet-overlap" not in errors(node, elsewhere, spec)
+
+
+def test_a_host_address_within_the_pod_network_is_a_warning(node: Node) -> None:
+    spec = NodeSpec(subnet="10.244.0.0/24", network="10.0.0.0/8")
+    found = [one for one in findings(node, spec) if one.name == "network-overlap"]
+    assert [one.severity for one in found] == ["warning"]
+    assert found[0].subject == "10.0.0.210"
+
+
+def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
+    node.run(["ip", "route", "add", "172.20.0.0/16", "via", "10.0.0.99"])
+    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "172.20.0.5"),))
+    found = errors(node, spec)["peer-link"]
+    assert "172.20.0.5" in found.subject
+    assert found.message == (
+        "not on the same link, reached through 10.0.0.99: plain routes can't carry pod traffic there"
+    )
+
+
+def test_a_peer_without_a_route_over_another_link_or_at_our_own_address(node: Node) -> None:
+    node.run(["sh", "-c", "ip route del default 2>/dev/null; true"])
+    lost = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "192.0.2.9"),))
+    assert "no route to 192.0.2.9" in errors(node, lost)["peer-link"].message
+    elsewhere = NodeSpec(
+        subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.51", "lo"),)
+    )
+    assert "not over lo" in errors(node, elsewhere)["peer-link"].message
+    own = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.0.210"),))
+    assert "this host's own address" in errors(node, own)["peer-link"].message
+
+
+def test_only_a_conf_that_sorts_before_ours_stands_in_the_way(node: Node) -> None:
+    node.run(["sh", "-c", "cd /etc/cni/net.d; touch 00-notes.txt 87-podman-bridge.conflist 100-crio-bridge.conf"])
+    assert errors(node) == {}
+    node.run(["touch", "/etc/cni/net.d/10-bridge.conf"])
+    found = errors(node)["conf-order"]
+    assert found.subject == "/etc/cni/net.d/10-bridge.conf"
+
+
+def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
+    node.run(["sh", "-c", "echo theirs > /usr/lib/cni/cnictl-bridge; echo '{}' > /etc/cni/net.d/10-cnictl.conflist"])
+    found = errors(node)
+    assert found["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
+    assert found["conf-name"].subject == "/etc/cni/net.d/10-cnictl.conflist"
+
+
+def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) -> None:
+    config = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/opt/empty"\n'
+    node.run(["sh", "-c", "mkdir /etc/containerd; cat > /etc/containerd/config.toml"], config)
+    found = errors(node)["loopback"]
+    assert "/opt/empty" in found.subject
+    node.run(["sh", "-c", "mkdir /opt/empty; cp /usr/bin/true /opt/empty/loopback"])
+    assert errors(node) == {}
+
+
+def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
+    node.run(["chmod", "777", "/opt/cni/bin"])
+    assert "/opt/cni/bin is writable by everyone" in errors(node)["bin-dir"].message
+
+
+def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
+    program = (
+        "import os; os.environ['PATH'] = '/nowhere'\n"
+        "from cnictl.node.preflight import host\n"
+        "from cnictl.node.spec import NodeSpec\n"
+        "spec = NodeSpec(subnet='10.244.0.0/24', network='10.244.0.0/20')\n"
+        "print(host.firewall_tool(spec, None)[0].message)\n"
+        "os.mkdir('/tmp/bin'); os.symlink('/usr/sbin/iptables', '/tmp/bin/iptables')\n"
+        "os.symlink('/usr/sbin/iptables-restore', '/tmp/bin/iptables-restore'); os.environ['PATH'] = '/tmp/bin'\n"
+        "print(host.firewall_tool(spec, None)[0].mend)\n"
+    )
+    message, mend = node.run([sys.executable, "-c", program]).stdout.splitlines()
+    assert message == "nft not found in PATH"
+    assert mend == "install nftables, or use --backend iptables"
+
+
+def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:
+    wanted = json.dumps([asdict(SPEC), None])
+    bind = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
+    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
+    assert ("kernel", "net.ipv4.ip_forward") in {(one["name"], one["subject"]) for one in found}
+
+
+def test_an_ordinary_user_is_told_first_of_all() -> None:
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*command, sys.executable, "-c", RUN],
+        input=json.dumps([asdict(SPEC), None]),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert json.loads(done.stdout)[0]["name"] == "root"
