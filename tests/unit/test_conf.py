@@ -1,0 +1,281 @@
+"""The plugin's configuration: every key taken, and every refusal with its code, key and value."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnictl.core.cidr import format_address
+from cnictl.core.conf import NetConf, interface_name_fault, network_name, parse_conf
+from cnictl.core.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
+
+WALK_THROUGH: dict[str, Any] = {
+    "cniVersion": "0.4.0",
+    "name": "mynet",
+    "type": "cnictl-bridge",
+    "network": "10.244.0.0/20",
+    "subnet": "10.244.0.0/24",
+}
+HOST_LOCAL: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
+
+
+def conf(**keys: Any) -> NetConf:
+    return parse_conf({**WALK_THROUGH, **keys})
+
+
+def with_ipam(**keys: Any) -> NetConf:
+    """A conf in the reference's form: no subnet but that of `ipam`."""
+    return parse_conf({"cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "ipam": {**HOST_LOCAL, **keys}})
+
+
+def test_the_walk_through_s_conf_is_taken_unchanged_but_for_its_type() -> None:
+    found = parse_conf(dict(WALK_THROUGH))
+    assert (found.name, found.cni_version) == ("mynet", "0.4.0")
+    assert (str(found.network), str(found.pool.subnet)) == ("10.244.0.0/20", "10.244.0.0/24")
+    assert (str(found.gateway), found.pool.size) == ("10.244.0.1/24", 253)
+    assert (found.bridge, found.mtu, found.hairpin, found.masquerade, found.backend) == ("cni0", 0, False, False, "nft")
+    assert (found.default_route, found.routes, found.dns) == (True, [], {})
+    assert (found.data_dir, found.log_file, found.log_level) == (NETWORKS_DIR, PLUGIN_LOG, "info")
+    assert found.prev_result is None and found.valid_attachments is None
+
+
+def test_every_key_has_its_effect() -> None:
+    found = conf(
+        bridge="br7",
+        mtu=1450,
+        hairpinMode=True,
+        ipMasq=True,
+        ipMasqBackend="iptables",
+        isGateway=True,
+        isDefaultGateway=True,
+        dns={"nameservers": ["10.96.0.10"]},
+        logFile="/var/log/net.log",
+        logLevel="DEBUG",
+        prevResult={"ips": []},
+        capabilities={"ips": True},
+        runtimeConfig={},
+    )
+    assert (found.bridge, found.mtu, found.hairpin, found.masquerade) == ("br7", 1450, True, True)
+    assert (found.backend, found.dns) == ("iptables", {"nameservers": ["10.96.0.10"]})
+    assert (found.log_file, found.log_level, found.prev_result) == ("/var/log/net.log", "debug", {"ips": []})
+
+
+def test_host_local_s_range_is_the_pool() -> None:
+    found = with_ipam(
+        ranges=[
+            [
+                {
+                    "subnet": "10.9.0.0/24",
+                    "rangeStart": "10.9.0.10",
+                    "rangeEnd": "10.9.0.19",
+                    "gateway": "10.9.0.254",
+                }
+            ]
+        ],
+        dataDir="/srv/cni/",
+        routes=[{"dst": "192.168.0.0/16"}, {"dst": "10.50.0.0/16", "gw": "10.9.0.7"}],
+    )
+    assert (format_address(found.pool.nth(0)), found.pool.size) == ("10.9.0.10", 10)
+    assert str(found.gateway) == "10.9.0.254/24"
+    assert found.data_dir == "/srv/cni"
+    shown = [(str(destination), format_address(gateway)) for destination, gateway in found.routes]
+    assert shown == [("192.168.0.0/16", "10.9.0.254"), ("10.50.0.0/16", "10.9.0.7")]
+    assert found.default_route
+    assert found.network == found.pool.subnet
+
+
+def test_a_default_route_in_the_list_is_not_made_twice() -> None:
+    assert not with_ipam(routes=[{"dst": "0.0.0.0/0"}]).default_route
+
+
+def test_a_flat_host_local_object_is_taken() -> None:
+    found = parse_conf({"name": "other", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}})
+    assert str(found.pool.subnet) == "10.9.0.0/24"
+    assert found.cni_version == "0.1.0"
+
+
+def test_gc_s_list_is_taken_as_pairs_and_none_is_not_empty() -> None:
+    key = "cni.dev/valid-attachments"
+    assert conf(**{key: []}).valid_attachments == []
+    given_list = [{"containerID": "c1", "ifname": "eth0", "more": 1}]
+    assert conf(**{key: given_list}).valid_attachments == [("c1", "eth0")]
+
+
+@pytest.mark.parametrize("key", ["vlan", "promiscMode", "macspoofchk", "vlanTrunk", "portIsolation", "enabledad"])
+def test_a_reference_key_that_is_not_served_is_taken_while_it_asks_for_nothing(key: str) -> None:
+    empty: list[Any] = [False, 0, None, []]
+    for nothing in empty:
+        assert conf(**{key: nothing})
+    with pytest.raises(CniError, match=f"{key}: .* is not supported") as refused:
+        conf(**{key: 5})
+    assert refused.value.code == UNSUPPORTED_FIELD
+    assert refused.value.details == f"remove {key}"
+
+
+# key, value, what the message says besides the key
+WRONG: list[tuple[str, Any, str]] = [
+    ("name", 5, "5 is no text"),
+    ("name", "", "missing; a network needs one"),
+    ("name", None, "missing"),
+    ("name", "../etc", "'../etc' has to be letters, digits"),
+    ("name", ".hidden", "the first a letter or digit"),
+    ("name", "n" * 201, "nnn…"),
+    ("name", "my net", "'my net' has to be"),
+    ("cniVersion", 1.0, "1.0 is no text"),
+    ("subnet", "10.244.0.0/31", "no room for a gateway and a pod"),
+    ("subnet", "10.244.0.1/24", "probably meant 10.244.0.0/24"),
+    ("subnet", "10.244.0.0", "has no prefix length"),
+    ("subnet", "10.244.0.300/24", "octet 300 is over 255"),
+    ("subnet", "10.99.0.0/24", "10.99.0.0/24 lies outside network 10.244.0.0/20"),
+    ("subnet", ["10.244.0.0/24"], "is no text"),
+    ("subnet", "", "missing; it is this node's pod CIDR"),
+    ("network", "10.244.0.1/20", "has host bits set, probably meant 10.244.0.0/20"),
+    ("network", 20, "20 is no text"),
+    ("bridge", "a" * 16, "has over 15 characters"),
+    ("bridge", "cni/0", "has a `/`"),
+    ("bridge", "..", "is a folder's name"),
+    ("bridge", True, "True is no text"),
+    ("mtu", 67, "67 is not a number of bytes from 68 to 65535"),
+    ("mtu", 65536, "65536 is not"),
+    ("mtu", -1, "-1 is not"),
+    ("mtu", True, "True is not"),
+    ("mtu", "1500", "'1500' is not"),
+    ("mtu", 1500.0, "1500.0 is not"),
+    ("hairpinMode", "yes", "'yes' is neither true nor false"),
+    ("ipMasq", 1, "1 is neither true nor false"),
+    ("ipMasqBackend", "ebtables", "'ebtables' is neither nftables nor iptables"),
+    ("ipMasqBackend", 1, "1 is no text"),
+    ("isGateway", "true", "'true' is neither"),
+    ("logFile", "plugin.log", "'plugin.log' is not an absolute path"),
+    ("logFile", "/a\0b", "is not an absolute path"),
+    ("logLevel", "loud", "'loud' is none of debug, info, error, off"),
+    ("dns", [], "[] is no object"),
+    ("prevResult", "x", "'x' is no object"),
+    ("cni.dev/valid-attachments", {}, "{} is no list"),
+    ("cni.dev/valid-attachments", [{"containerID": "c1"}], "is no object with containerID and ifname"),
+    ("cni.dev/valid-attachments", ["c1"], "'c1' is no object with"),
+    ("ipam", "host-local", "'host-local' is no object"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), WRONG)
+def test_a_wrong_value_is_refused_with_key_value_and_code_7(key: str, value: Any, said: str) -> None:
+    with pytest.raises(CniError) as refused:
+        conf(**{key: value})
+    assert refused.value.code == INVALID_CONFIG, refused.value.msg
+    assert said in refused.value.msg
+    assert refused.value.msg.split(":")[0].split(" ")[0] == key
+    assert "\n" not in refused.value.msg and len(refused.value.msg) < 250
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "said"),
+    [
+        ({"type": "dhcp"}, UNSUPPORTED_FIELD, "ipam.type: 'dhcp' is not supported"),
+        ({"type": 4}, INVALID_CONFIG, "ipam.type: 4 is no text"),
+        ({"ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]]}, UNSUPPORTED_FIELD, "ipam.ranges"),
+        ({"ranges": [[{"subnet": "10.9.0.0/24"}, {"subnet": "10.8.0.0/24"}]]}, UNSUPPORTED_FIELD, "ipam.ranges"),
+        ({"ranges": [["10.9.0.0/24"]]}, UNSUPPORTED_FIELD, "ipam.ranges"),
+        ({"ranges": {"subnet": "10.9.0.0/24"}}, INVALID_CONFIG, "ipam.ranges"),
+        ({"ranges": [[{}]]}, INVALID_CONFIG, "subnet: missing"),
+        ({"ranges": [[{"subnet": "fd00::/64"}]]}, UNSUPPORTED_FIELD, "fd00::/64 is not supported: IPv6"),
+        ({"ranges": [[{"subnet": "10.9.0.1/24"}]]}, INVALID_CONFIG, "ipam.subnet '10.9.0.1/24': has host bits set"),
+        (
+            {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.8.0.1"}]]},
+            INVALID_CONFIG,
+            "ipam.rangeStart: 10.8.0.1 lies outside 10.9.0.0/24",
+        ),
+        (
+            {"ranges": [[{"subnet": "10.9.0.0/24", "rangeEnd": "10.9.0.x"}]]},
+            INVALID_CONFIG,
+            "ipam.rangeEnd '10.9.0.x': octet 'x' is not a number",
+        ),
+        (
+            {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.9", "rangeEnd": "10.9.0.5"}]]},
+            INVALID_CONFIG,
+            "ipam.rangeEnd: nothing between it and rangeStart",
+        ),
+        (
+            {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.1", "rangeEnd": "10.9.0.1"}]]},
+            INVALID_CONFIG,
+            "ipam.rangeEnd: nothing between it and rangeStart",
+        ),
+        (
+            {"ranges": [[{"subnet": "10.9.0.0/24", "gateway": "10.8.0.1"}]]},
+            INVALID_CONFIG,
+            "ipam.gateway: 10.8.0.1 lies outside",
+        ),
+        ({"routes": {}}, INVALID_CONFIG, "ipam.routes: {} is no list"),
+        ({"routes": ["0.0.0.0/0"]}, INVALID_CONFIG, "ipam.routes[0]: '0.0.0.0/0' is no object"),
+        ({"routes": [{"dst": "10.0.0.1/8"}]}, INVALID_CONFIG, "ipam.routes[0].dst '10.0.0.1/8': has host bits set"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}, INVALID_CONFIG, "ipam.routes[0].gw"),
+        ({"dataDir": "var/lib"}, INVALID_CONFIG, "ipam.dataDir: 'var/lib' is not an absolute path"),
+        ({"dataDir": 1}, INVALID_CONFIG, "ipam.dataDir: 1 is no text"),
+    ],
+)
+def test_a_wrong_ipam_object_is_refused(keys: dict[str, Any], code: int, said: str) -> None:
+    with pytest.raises(CniError) as refused:
+        with_ipam(**keys)
+    assert said in refused.value.msg
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("key", ["isGateway", "isDefaultGateway"])
+def test_a_bridge_that_is_no_gateway_is_not_served(key: str) -> None:
+    with pytest.raises(CniError, match=f"{key}: false is not supported") as refused:
+        conf(**{key: False})
+    assert refused.value.code == UNSUPPORTED_FIELD
+
+
+@pytest.mark.parametrize("document", [None, [], "conf", 5])
+def test_what_is_no_object_is_refused(document: object) -> None:
+    with pytest.raises(CniError, match="is no JSON object") as refused:
+        parse_conf(document)
+    assert refused.value.code == INVALID_CONFIG
+
+
+def test_a_whole_list_is_refused_with_the_cause() -> None:
+    with pytest.raises(CniError, match="the configuration is a list"):
+        parse_conf({"cniVersion": "1.0.0", "name": "mynet", "plugins": [dict(WALK_THROUGH)]})
+
+
+@pytest.mark.parametrize("name", ["mynet", "a", "9net", "k8s-pod_network.1", "n" * 200])
+def test_names_of_networks(name: str) -> None:
+    assert network_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["eth0", "a" * 15, "veth.5", "x@y", "-", "ü"])
+def test_names_the_kernel_takes_for_a_link(name: str) -> None:
+    assert interface_name_fault(name) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 16, "ü" * 8, ".", "..", "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b", "\x7f"]
+)
+def test_names_the_kernel_refuses_for_a_link(name: str) -> None:
+    assert interface_name_fault(name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*{key for key, _, _ in WRONG}, "vlan", "vlanTrunk"]), JSON, max_size=4))
+def test_no_document_breaks_the_parser(keys: dict[str, Any]) -> None:
+    try:
+        conf(**keys)
+    except CniError as refused:
+        assert refused.code in (INVALID_CONFIG, UNSUPPORTED_FIELD)
+
+
+@given(st.dictionaries(st.sampled_from(["type", "ranges", "subnet", "routes", "dataDir", "gateway"]), JSON, max_size=4))
+def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any]) -> None:
+    try:
+        with_ipam(**keys)
+    except CniError as refused:
+        assert refused.code in (INVALID_CONFIG, UNSUPPORTED_FIELD)
