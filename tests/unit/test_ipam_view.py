@@ -1,0 +1,209 @@
+"""What `cnictl ipam` decides from leases and records: rows, choices, refusals. Nothing here touches a store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import parse_cidr
+from cnictl.core.errors import Problem
+from cnictl.core.leases import Lease
+from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
+from cnictl.core.pool import Pool
+from cnictl.node import ipam, ranges, reclaim
+from cnictl.node.ipam import TORN, Listing, Row
+from cnictl.node.spec import NodeSpec
+
+
+def record(container: str, *addresses: str, ifname: str = "eth0", veth: str = "veth1") -> Record:
+    one = Record("mynet", container, ifname)
+    one.addresses, one.host_veth, one.created, one.pod_namespace, one.pod_name = list(addresses), veth, 50.0, "ns", "p"
+    return one
+
+
+def assemble(leases: list[Lease], records: list[Record], state: str = LIVE) -> list[Row]:
+    verdicts = {(one.container, one.ifname): Verdict(state, "judged") for one in records}
+    return ipam.assemble(leases, records, verdicts, lambda lease: Verdict(UNKNOWN, f"lone {lease.address}"))
+
+
+def row(state: str, reason: str = "why", **fields: Any) -> Row:
+    whole = {"address": "10.244.0.2", "container": "c1", "ifname": "eth0", "pod": "", "since": 5.0, "leased": True}
+    return Row(**{**whole, **fields}, state=state, reason=reason)
+
+
+def test_a_lease_and_its_record_are_one_row() -> None:
+    one = record("c1", "10.244.0.2")
+    (found,) = assemble([Lease("10.244.0.2", "c1", "eth0", 40.0)], [one])
+    assert found == Row("10.244.0.2", "c1", "eth0", "ns/p", 50.0, LIVE, "judged", True, one)
+    assert (found.words, found.holder) == ("live", "pod ns/p")
+
+
+def test_rows_are_in_the_order_of_the_addresses_not_of_their_text() -> None:
+    leases = [Lease(f"10.244.0.{last}", f"c{last}", "eth0", 1.0) for last in (10, 9, 2, 100)]
+    assert [one.address for one in assemble(leases, [])] == ["10.244.0.2", "10.244.0.9", "10.244.0.10", "10.244.0.100"]
+
+
+def test_a_lease_without_a_record_is_judged_alone() -> None:
+    (found,) = assemble([Lease("10.244.0.2", "abcdef0123456789", "eth0", 40.0)], [])
+    assert (found.state, found.reason, found.since, found.record) == (UNKNOWN, "lone 10.244.0.2", 40.0, None)
+    assert (found.words, found.holder) == ("unknown: lone 10.244.0.2", "abcdef012345 eth0")
+
+
+def test_two_addresses_of_one_owner_are_two_rows_of_one_record() -> None:
+    one = record("c1", "10.244.0.2")
+    leases = [Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.3", "c1", "eth0", 1.0)]
+    assert [found.record for found in assemble(leases, [one])] == [one, one]
+
+
+def test_a_record_whose_lease_is_missing_says_so() -> None:
+    (found,) = assemble([], [record("c1", "10.244.0.2")], STALE)
+    assert not found.leased
+    assert found.words == "stale: judged; it has no lease"
+    (live,) = assemble([], [record("c1", "10.244.0.2")], LIVE)
+    assert live.words == "live: judged; it has no lease"
+
+
+def test_an_address_that_two_claim_is_shown_twice() -> None:
+    rows = assemble([Lease("10.244.0.2", "c2", "eth0", 1.0)], [record("c1", "10.244.0.2")])
+    assert [(found.container, found.leased) for found in rows] == [("c1", False), ("c2", True)]
+    assert rows[0].words == "live: judged; c2 eth0 holds its lease"
+
+
+def test_a_torn_lease_names_the_record_that_has_its_address() -> None:
+    torn = Lease("10.244.0.2", "", "", 1.0)
+    (alone,) = assemble([torn], [])
+    assert (alone.state, alone.record) == (TORN, None)
+    assert reclaim.keep_reason(alone) == ""
+    (named,) = assemble([torn], [record("c1", "10.244.0.2")])
+    assert named.state == TORN and "the record of c1 eth0 has the address" in named.reason
+    assert reclaim.keep_reason(named)
+
+
+def test_utilisation_counts_leases_and_knows_those_outside() -> None:
+    rows = assemble([Lease(f"10.244.0.{last}", f"c{last}", "eth0", 1.0) for last in (2, 3, 200)], [])
+    assert (Listing("n", "d", tuple(rows)).used, Listing("n", "d", tuple(rows)).total) == (3, None)
+    listing = Listing("n", "d", tuple(rows), (Pool(parse_cidr("10.244.0.0/25")),))
+    assert (listing.used, listing.outside, listing.total, listing.free) == (3, 1, 125, 123)
+    assert listing.as_json()["subnets"] == ["10.244.0.0/25"]
+    json.dumps(listing.as_json())
+
+
+def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
+    assert ipam.choose_network("podman", "mynet", ["mynet", "podman"]) == "podman"
+    assert ipam.choose_network("", "mynet", ["podman"]) == "mynet"
+    assert ipam.choose_network("mynet", "mynet", []) == "mynet"
+    assert ipam.choose_network("", "", ["podman"]) == "podman"
+    with pytest.raises(Problem, match="several networks") as several:
+        ipam.choose_network("", "", ["a", "b"])
+    assert several.value.mend == "networks here: a, b"
+    with pytest.raises(Problem, match="no leases of a network 'c' here"):
+        ipam.choose_network("c", "", ["a", "b"])
+    with pytest.raises(Problem, match="no network has leases"):
+        ipam.choose_network("", "", [])
+
+
+def test_a_row_is_found_by_address_container_or_the_beginning_of_its_id() -> None:
+    rows = [row(LIVE, address="10.244.0.2", container="aa11"), row(LIVE, address="10.244.0.3", container="aa22")]
+    rows.append(row(LIVE, address="10.244.0.4", container="aa22", ifname="net1"))
+    rows.append(row(LIVE, address="10.244.0.5", container="aa"))
+    assert ipam.find(rows, "10.244.0.3") == [rows[1]]
+    assert ipam.find(rows, "aa2") == rows[1:3]
+    assert ipam.find(rows, "aa") == [rows[3]]
+    with pytest.raises(Problem, match="begins the ids of several containers: aa, aa11, aa22"):
+        ipam.find(rows, "a")
+    with pytest.raises(Problem, match="neither a leased address nor a container"):
+        ipam.find(rows, "10.244.0")
+    with pytest.raises(Problem, match="neither"):
+        ipam.find(rows, "")
+    with pytest.raises(Problem, match=r"10\.244\.0\.9 is not leased"):
+        ipam.find(rows, "10.244.0.9")
+
+
+@pytest.mark.parametrize(
+    ("state", "plain", "forced", "kept"),
+    [(LIVE, True, False, True), (UNKNOWN, True, False, True), (IN_FLIGHT, True, True, True),
+     (STALE, False, False, False), (TORN, False, False, False)],
+)  # fmt: skip
+def test_what_may_be_released_and_what_gc_frees(state: str, plain: bool, forced: bool, kept: bool) -> None:
+    one = row(state, pod="ns/web")
+    assert bool(reclaim.refusal(one, force=False)) is plain
+    assert bool(reclaim.refusal(one, force=True)) is forced
+    assert bool(reclaim.keep_reason(one)) is kept
+    if plain:
+        assert "pod ns/web" in reclaim.refusal(one, force=False)
+
+
+def test_a_release_as_typed_by_hand() -> None:
+    listing = Listing("mynet", "/var/lib/cni/networks", ())
+    one = record("c1", "10.244.0.2", veth="veth1234abcd")
+    assert reclaim.commands(listing, row(STALE, record=one)) == [
+        "ip link delete veth1234abcd",
+        "rm /var/lib/cni/networks/mynet/10.244.0.2",
+        "rm /var/lib/cnictl/attachments/mynet/c1@eth0",
+    ]
+    assert reclaim.commands(listing, row(STALE)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
+    assert reclaim.commands(listing, row(TORN, record=one)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
+    assert reclaim.commands(listing, row(STALE, leased=False, record=one))[1:] == [f"rm {one.path}"]
+
+
+def test_a_dry_run_only_decides() -> None:
+    rows = (row(STALE, "gone"), row(LIVE, "there"), row(TORN, "no owner"))
+    outcomes = reclaim.collect(Listing("mynet", "/nowhere", rows), dry_run=True)
+    assert [(one.action, one.reason) for one in outcomes] == [
+        ("would free", "gone"), ("left", "there"), ("would free", "no owner"),
+    ]  # fmt: skip
+
+
+# --- where the size of a network is known from
+
+
+def test_the_node_file_says_it_first(tmp_path: Path) -> None:
+    spec = NodeSpec("10.244.0.0/24", "10.244.0.0/20", name="mynet")
+    found = ranges.of_network("mynet", spec, [str(tmp_path)])
+    assert [pool.size for pool in found.pools] == [253]
+    assert ranges.of_network("other", spec, [str(tmp_path)]).pools == ()
+
+
+def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
+    ipam_object = {
+        "type": "host-local",
+        "dataDir": "/srv/leases",
+        "ranges": [
+            [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}],
+            [{"subnet": "10.89.0.0/24", "rangeStart": "10.89.0.10", "rangeEnd": "10.89.0.19"}],
+        ],
+    }
+    bridge = {"type": "bridge", "ipam": ipam_object}
+    (tmp_path / "87-podman.conflist").write_text(json.dumps({"name": "podman", "plugins": [{"type": "x"}, bridge]}))
+    (tmp_path / "10-broken.conf").write_text("{")
+    (tmp_path / "20-list.json").write_text("[]")
+    (tmp_path / "30-ignored.txt").write_text(json.dumps({"name": "podman", "plugins": []}))
+    found = ranges.of_network("podman", None, ["/nowhere", str(tmp_path)])
+    assert [pool.size for pool in found.pools] == [65533, 10]
+    assert found.data_dir == "/srv/leases"
+
+
+def test_our_own_conf_and_the_flat_form_say_it() -> None:
+    ours = {"name": "mynet", "plugins": [{"type": "cnictl-bridge", "subnet": "10.244.0.0/24"}, {"type": "portmap"}]}
+    flat = {"name": "old", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/25"}}
+    for document, size in ((ours, 253), (flat, 125)):
+        found = ranges.of_configuration(document)
+        assert found is not None and [pool.size for pool in found.pools] == [size]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "six", "type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "fd00::/64"}]]}},
+        {"name": "dhcp", "type": "macvlan", "ipam": {"type": "dhcp"}},
+        {"name": "none", "type": "bridge"},
+        {"name": "bad", "type": "bridge", "ipam": {"type": "host-local", "ranges": [[5]]}},
+        {"name": "bad", "type": "bridge", "ipam": []},
+        {"name": "bad", "plugins": [5, {"type": "bridge"}]},
+        {"name": "bad", "type": "cnictl-bridge", "subnet": 5},
+    ],
+)
+def test_where_nothing_can_be_told_nothing_is(document: dict[str, Any]) -> None:
+    assert ranges.of_configuration(document) is None
