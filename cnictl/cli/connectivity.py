@@ -54,9 +54,7 @@ def test_connectivity(
       this host$  cnictl test-connectivity --pod 10.244.1.7
       this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
     """
-    import os
-
-    from cnictl.core.errors import Problem
+    from cnictl.cli.steps import require_root
     from cnictl.probe import pods, trace
     from cnictl.probe.checks import Wanted
 
@@ -64,8 +62,7 @@ def test_connectivity(
     spec = _spec(peer or [])
     for address in [*(pod or []), *([external] if external else [])]:
         _check_address(address)
-    if os.geteuid() != 0:
-        raise Problem("test-connectivity needs root: it enters pods' network namespaces", "run it with sudo")
+    require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"removed {name}, which a killed run left")
     if serve:

@@ -1,5 +1,6 @@
 """Faults beyond this node: the request left as it should, and what other pings met tells where it ended."""
 
+from cnictl.node.spec import Peer
 from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
 
 
@@ -12,9 +13,8 @@ def refused(failure: Failure) -> Cause | None:
     at = failure.at_peer
     if at is None or refusal.by != at.peer.via:
         return Cause("refused", words, f"look at {refusal.by}'s routes and firewall")
-    if refusal.astray:
-        words += f" (its route to {at.peer.pod_cidr} is gone with its bridge: down, or without its address)"
-        return Cause("peer-without-bridge", words, f"on {refusal.by}: cnictl bridge up")
+    if refusal.unrouted:
+        return _bridge_gone(at.peer, words)
     if refusal.no_host:
         return Cause(
             "no-such-pod", f"{words} (no pod has {failure.target} there)", f"on {refusal.by}: cnictl ipam list"
@@ -38,6 +38,24 @@ def peer_without_bridge(failure: Failure) -> Cause | None:
         return None
     words = f"peer {at.peer.via} answers, the gateway {at.gateway.to} of its pods does not: no bridge with it there"
     return Cause("peer-without-bridge", words, f"on {at.peer.via}: cnictl bridge up")
+
+
+def sent_astray(failure: Failure) -> Cause | None:
+    """The peer hands packets for its own pods to another router."""
+    at = failure.at_peer
+    if at is None or at.pod_from_node is None:
+        return None
+    for refusal in at.pod_from_node.refusals:
+        if refusal.by != at.peer.via:
+            return _bridge_gone(at.peer, f"{at.peer.via} sends on to {refusal.by} what is for {failure.target}")
+        if refusal.unrouted:
+            return _bridge_gone(at.peer, f"{refusal.by} answers this node: {refusal.words}")
+    return None
+
+
+def _bridge_gone(peer: Peer, words: str) -> Cause:
+    where = f"its route to {peer.pod_cidr} went with its bridge, which is down or has lost its address"
+    return Cause("peer-without-bridge", f"{words}: {where}", f"on {peer.via}: cnictl bridge up")
 
 
 def no_return_route(failure: Failure) -> Cause | None:

@@ -33,6 +33,7 @@ _BEYOND: tuple[Finder, ...] = (
     beyond.peer_silent,
     beyond.peer_without_bridge,
     beyond.refused,
+    beyond.sent_astray,
     beyond.no_return_route,
     beyond.peer_forwarding_off,
     beyond.peer_drops,

@@ -135,10 +135,7 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {pod.address}")
         ping([*mains, *_companions(planned)], _INTERVAL, wanted.timeout, mains)
-        patient = [one.series for one in planned if one.series and _may_be_no_pod(one)]
-        if patient:
-            on_step("waiting for the other host to say whether it has the pod")
-            linger(patient, start + _ARP_GIVES_UP)
+        _ask_peers(planned, start, on_step)
         on_step("looking for causes")
         return Report(tuple(_judge(one, pod, host, watch, inside) for one in planned))
 
@@ -149,13 +146,26 @@ def _companions(planned: Sequence[_Planned]) -> list[Series]:
     for one in planned:
         found.append(one.from_host)
         if one.at_peer:
-            found += [one.at_peer.node, one.at_peer.gateway, one.at_peer.gateway_from_pod, one.at_peer.expiring]
+            at = one.at_peer
+            found += [at.node, at.gateway, at.gateway_from_pod, at.expiring]
     mains = [one.series for one in planned]
     return [one for one in dict.fromkeys(found) if one is not None and one not in mains]
 
 
-def _may_be_no_pod(one: _Planned) -> bool:
-    """Whether the peer forwarded to an address that has not answered: its word on that comes after some seconds."""
+def _ask_peers(planned: Sequence[_Planned], start: float, on_step: Callable[[str], None]) -> None:
+    """Where a peer forwards and its pod does not answer: does it still have its bridge, and is there such a pod?"""
+    asked = [(one.series, one.at_peer.pod_from_node) for one in planned if _forwarded_in_vain(one) and one.at_peer]
+    from_node = [second for _, second in asked if second]
+    if not from_node:
+        return
+    ping(from_node, _INTERVAL, 0.2)
+    patient = [first for first, second in asked if first and second and not second.refusals and not second.answered]
+    if patient:
+        on_step("waiting for the other host to say whether it has the pod")
+        linger(patient, start + _ARP_GIVES_UP)
+
+
+def _forwarded_in_vain(one: _Planned) -> bool:
     series, at = one.series, one.at_peer
     if series is None or at is None or at.expiring is None or series.answered or series.refusals:
         return False
@@ -244,7 +254,8 @@ class _Plan:
             if peer is not None:
                 visited.add(peer)
                 expiring = Series(self._inside, address, 2, ttl=2)
-                evidence = replace(self._evidence[peer], expiring=expiring)
+                from_node = Series(self._outside, address, 1, ttl=2)
+                evidence = replace(self._evidence[peer], expiring=expiring, pod_from_node=from_node)
             planned.append(_Planned(OTHER_HOST_POD, self._main(address), at_peer=evidence))
         for peer, evidence in self._evidence.items():
             if peer not in visited:

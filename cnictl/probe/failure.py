@@ -39,6 +39,9 @@ class PeerEvidence:
     expiring: Series | None = None
     """From our pod to theirs, to live one hop past us: a peer that forwards says that it expired there, before its
     FORWARD chain is asked."""
+    pod_from_node: Series | None = None
+    """From this node to their pod, to live one hop past the peer: where the peer's bridge is gone it sends this on by
+    another route, and says so by a redirect, or the router there reports that it expired."""
 
 
 @dataclass

@@ -52,7 +52,8 @@ def forwarding_off(failure: Failure) -> Cause | None:
         return Cause("forwarding-off", "net.ipv4.ip_forward is 0 on this node", "cnictl apply")
     for link in (host.spec.bridge, host.route(failure.target).link):
         if link and not host.forwards_from(link):
-            return Cause("forwarding-off", f"net.ipv4.conf.{link}.forwarding is 0 on this node", "cnictl apply")
+            sysctl = f"net.ipv4.conf.{link}.forwarding"
+            return Cause("forwarding-off", f"{sysctl} is 0 on this node", f"sysctl -w {sysctl}=1")
     return None
 
 

@@ -76,7 +76,7 @@ class Refusal:
         return UNREACHABLE_WORDS.get(self.code, f"unreachable, code {self.code}")
 
     @property
-    def astray(self) -> bool:
+    def unrouted(self) -> bool:
         """Whether the sender has no route to the target, or only one back to where the packet came from."""
         return self.type == REDIRECT or (self.type == UNREACHABLE and self.code == 0)
 

@@ -78,8 +78,8 @@ def test_refusals_read_as_ping_says_them() -> None:
     assert Refusal("x", icmp.UNREACHABLE, 13).words == "communication administratively prohibited"
     assert Refusal("x", icmp.UNREACHABLE, 77).words == "unreachable, code 77"
     assert Refusal("x", icmp.TIME_EXCEEDED, 0).words == "time to live exceeded"
-    assert Refusal("x", icmp.UNREACHABLE, 0).astray
-    assert Refusal("x", icmp.REDIRECT, 1).astray
+    assert Refusal("x", icmp.UNREACHABLE, 0).unrouted
+    assert Refusal("x", icmp.REDIRECT, 1).unrouted
     assert Refusal("x", icmp.UNREACHABLE, 1).no_host
 
 
