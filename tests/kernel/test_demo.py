@@ -1,0 +1,60 @@
+"""`cnictl lab demo` tells the walk-through's story, and would say so if it came otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnictl.lab import demo
+
+ANSWERS = {"own-host": "ok", "pod-same-host": "ok", "other-host": "ok", "pod-other-host": "ok", "external": "ok"}
+EXPECTED = [
+    {**ANSWERS, "other-host": "failed", "pod-other-host": "failed", "external": "failed"},
+    {**ANSWERS, "pod-other-host": "failed"},
+    ANSWERS,
+]
+
+
+def run_demo(*options: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    """The command as a user runs it."""
+    command = [*prefix, sys.executable, "-m", "cnictl", "lab", "demo", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Path) -> None:
+    picture = tmp_path / "matrix.svg"
+    done = run_demo("-o", "json", "--svg", str(picture))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["as_expected"] is True
+    for act, expected in zip(told["acts"], EXPECTED, strict=True):
+        for name in ("node1", "node2"):
+            assert {one["check"]: one["state"] for one in act["reports"][name]["checks"]} == expected
+            assert all(one["cause"] for one in act["reports"][name]["checks"] if one["state"] == "failed")
+    by_hand = ["\n".join(act["by_hand"]["node1"]) for act in told["acts"]]
+    assert "ip link add cni0" in by_hand[0] and "ip address add 10.244.0.1/24" in by_hand[0]
+    assert "masquerade" in by_hand[1]
+    assert "ip route add 10.244.1.0/24 via 10.0.10.51" in by_hand[2]
+    assert picture.read_text().count("10.244.1.2") >= 1
+
+
+def test_demo_runs_as_an_ordinary_user_and_shows_every_act() -> None:
+    prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups") if os.geteuid() == 0 else ()
+    done = run_demo(prefix=prefix)
+    assert done.returncode == 0, done.stderr
+    for heading in ("1. the bridge alone", "2. and NAT", "3. and routes"):
+        assert heading in done.stdout
+    assert "node2$ cnictl route add-peer 10.244.0.0/24 10.0.0.210" in done.stdout
+    assert "the last matrix all green" in done.stderr
+
+
+def test_check_that_came_otherwise_is_a_surprise(monkeypatch: pytest.MonkeyPatch) -> None:
+    act = demo.STORY[0]
+    hopeful = demo.Act(act.title, act.command, {**act.expected, "external": "ok"}, act.names_peer)
+    monkeypatch.setattr(demo, "STORY", (hopeful,))
+    (played,) = demo.play(lambda _: None)
+    missed = [text for text in played.surprises if "external" in text]
+    assert missed == ["node1, external: failed, expected ok", "node2, external: failed, expected ok"]
