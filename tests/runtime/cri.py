@@ -84,6 +84,15 @@ class Cri:
         self.call("StartContainer", {1: container})
         return container
 
+    def run_sleeper(self, sandbox: Sandbox) -> str:
+        """A container in the sandbox that does nothing, to run commands in; its id."""
+        return self.run_container(sandbox, "sleep", "100000")
+
+    def expect_ping(self, container: str, *addresses: str) -> None:
+        """Raise Failed unless each address answers the container."""
+        for address in addresses:
+            self.run_in(container, "ping", "-c", "1", "-W", "2", address)
+
     def run_in(self, container: str, *command: str) -> str:
         """What a command in the container wrote. Raises Failed if it failed."""
         answer = self.call("ExecSync", {1: container, 2: command, 3: 20})
@@ -99,6 +108,9 @@ class Cri:
         """Stop a sandbox and all in it: the runtime calls DEL."""
         self.call("StopPodSandbox", {1: sandbox})
 
-    def remove(self, sandbox: str) -> None:
-        """Remove a sandbox, stopped or not."""
-        self.call("RemovePodSandbox", {1: sandbox})
+    def end(self, *sandboxes: str) -> None:
+        """End pods as the kubelet does: it stops a sandbox more than once before it removes it."""
+        for sandbox in sandboxes:
+            self.stop(sandbox)
+            self.stop(sandbox)
+            self.call("RemovePodSandbox", {1: sandbox})

@@ -12,6 +12,7 @@ from . import containerd
 from .machine import CHECKOUT, Failed, Machine, machine, wait_for
 
 NETWORK = "mynet"
+"""The name that init-node gives a network by default."""
 SUBNET = "10.244.0.0/24"
 POD_NETWORK = "10.244.0.0/20"
 ADDRESS = "10.0.0.210"
@@ -78,9 +79,9 @@ class Node:
             self._install()
         return self.machine.run(f"{_VENV}/bin/cnictl", *argv)
 
-    def init(self) -> None:
+    def init(self, subnet: str = SUBNET) -> None:
         """Make the machine a node of the walk-through."""
-        self.cnictl("init-node", "--subnet", SUBNET, "--network", POD_NETWORK, "--name", NETWORK)
+        self.cnictl("init-node", "--subnet", subnet, "--network", POD_NETWORK)
 
     def remove_venv(self) -> None:
         """Remove everything that pip installed of cnictl."""

@@ -8,10 +8,9 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from . import containerd
+from . import containerd, image
 from .containerd import Containerd
-from .cri import Cri, Sandbox
-from .machine import wait_for
+from .machine import Failed, wait_for
 from .node import ADDRESS, LAYOUTS, OUTSIDE, Layout, Node, Wheel, node
 
 
@@ -31,27 +30,8 @@ def pods(kubelet_node: tuple[Node, Containerd]) -> Iterator[tuple[Node, Containe
     """The node, and the proof after each test that nothing of its pods is left."""
     yield kubelet_node
     node, daemon = kubelet_node
-    end(daemon.cri, *daemon.cri.sandboxes())  # of a test that failed before it ended its pods
+    daemon.cri.end(*daemon.cri.sandboxes())  # of a test that failed before it ended its pods
     node.expect_nothing_left()
-
-
-def end(cri: Cri, *sandboxes: str) -> None:
-    """End pods as the kubelet does: it stops a sandbox more than once."""
-    for sandbox in sandboxes:
-        cri.stop(sandbox)
-        cri.stop(sandbox)
-        cri.remove(sandbox)
-
-
-def sleeper(cri: Cri, sandbox: Sandbox) -> str:
-    """A container in the sandbox to run commands in."""
-    return cri.run_container(sandbox, "sleep", "100000")
-
-
-def expect_ping(cri: Cri, container: str, *addresses: str) -> None:
-    """Raise Failed unless each address answers."""
-    for address in addresses:
-        cri.run_in(container, "ping", "-c", "1", "-W", "2", address)
 
 
 def test_two_pods_reach_each_other_the_node_and_the_outside(pods: tuple[Node, Containerd]) -> None:
@@ -61,10 +41,10 @@ def test_two_pods_reach_each_other_the_node_and_the_outside(pods: tuple[Node, Co
     assert node.leases() == {first.address: first.id, second.address: second.id}
     assert node.records() == sorted([f"{first.id}@eth0", f"{second.id}@eth0"])
 
-    expect_ping(cri, sleeper(cri, first), second.address, ADDRESS, OUTSIDE)
-    expect_ping(cri, sleeper(cri, second), first.address, ADDRESS, OUTSIDE)
+    cri.expect_ping(cri.run_sleeper(first), second.address, ADDRESS, OUTSIDE)
+    cri.expect_ping(cri.run_sleeper(second), first.address, ADDRESS, OUTSIDE)
 
-    end(cri, first.id, second.id)
+    cri.end(first.id, second.id)
 
 
 def test_host_port_leads_to_the_pod(pods: tuple[Node, Containerd]) -> None:
@@ -72,7 +52,7 @@ def test_host_port_leads_to_the_pod(pods: tuple[Node, Containerd]) -> None:
     sandbox = daemon.cri.run_sandbox("web", host_ports={8080: 80})
     daemon.cri.run_container(sandbox, "httpd", "-f", "-h", "/www")
     assert node.fetch(8080) == "hello from the pod\n"
-    end(daemon.cri, sandbox.id)
+    daemon.cri.end(sandbox.id)
 
 
 def test_pods_need_nothing_of_the_environment_that_installed_the_plugin(pods: tuple[Node, Containerd]) -> None:
@@ -82,40 +62,34 @@ def test_pods_need_nothing_of_the_environment_that_installed_the_plugin(pods: tu
     before = cri.run_sandbox("before")
     node.remove_venv()
     after = cri.run_sandbox("after")
-    expect_ping(cri, sleeper(cri, after), before.address, OUTSIDE)
-    end(cri, before.id, after.id)
+    cri.expect_ping(cri.run_sleeper(after), before.address, OUTSIDE)
+    cri.end(before.id, after.id)
 
 
 def test_sandbox_stopped_after_containerd_was_killed_is_cleaned_up(pods: tuple[Node, Containerd]) -> None:
     node, daemon = pods
     first, second = daemon.cri.run_sandbox("first"), daemon.cri.run_sandbox("second")
-    container = sleeper(daemon.cri, first)
+    container = daemon.cri.run_sleeper(first)
 
     daemon.kill()
     daemon.start()
 
-    expect_ping(daemon.cri, container, second.address)
-    end(daemon.cri, first.id)
+    daemon.cri.expect_ping(container, second.address)
+    daemon.cri.end(first.id)
     assert node.leases() == {second.address: second.id}
     third = daemon.cri.run_sandbox("third")
     assert third.address not in (first.address, second.address)
-    end(daemon.cri, second.id, third.id)
+    daemon.cri.end(second.id, third.id)
 
 
 def test_sandbox_whose_namespace_is_gone_is_cleaned_up(pods: tuple[Node, Containerd]) -> None:
-    """What a reboot leaves: containerd's own state, leases and records, and nothing of the pods."""
     node, daemon = pods
-    machine = node.machine
     sandbox = daemon.cri.run_sandbox("rebooted")
-    daemon.kill()
-    machine.run("kill", "-9", *machine.processes("^/usr/bin/containerd-shim"), *machine.processes("^/bin/sleep"))
-    for netns in machine.run("find", "/run/netns", "-name", "cni-*").split():
-        machine.run("umount", netns)
-        machine.run("rm", netns)
+    daemon.lose_pods()
     daemon.start()
     assert node.leases() == {sandbox.address: sandbox.id}
 
-    end(daemon.cri, sandbox.id)
+    daemon.cri.end(sandbox.id)
 
 
 def test_twenty_sandboxes_at_once(pods: tuple[Node, Containerd]) -> None:
@@ -124,8 +98,8 @@ def test_twenty_sandboxes_at_once(pods: tuple[Node, Containerd]) -> None:
         sandboxes = list(pool.map(daemon.cri.run_sandbox, [f"pod-{number}" for number in range(20)]))
         assert node.leases() == {sandbox.address: sandbox.id for sandbox in sandboxes}
         assert len(node.leases()) == len(node.veths()) == len(node.records()) == 20
-        expect_ping(daemon.cri, sleeper(daemon.cri, sandboxes[0]), *(one.address for one in sandboxes[1:]))
-        list(pool.map(lambda sandbox: end(daemon.cri, sandbox.id), sandboxes))
+        daemon.cri.expect_ping(daemon.cri.run_sleeper(sandboxes[0]), *(one.address for one in sandboxes[1:]))
+        list(pool.map(lambda sandbox: daemon.cri.end(sandbox.id), sandboxes))
 
 
 def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
@@ -147,7 +121,7 @@ def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
     daemon.start()
     known = daemon.cri.sandboxes()
     assert set(node.leases().values()) <= set(known)
-    end(daemon.cri, *known)
+    daemon.cri.end(*known)
 
 
 def test_pod_that_fails_to_start_leaves_nothing(pods: tuple[Node, Containerd]) -> None:
@@ -162,7 +136,7 @@ def test_pod_that_fails_to_start_leaves_nothing(pods: tuple[Node, Containerd]) -
     def refused() -> bool:
         """Until containerd has read the file anew, pods start."""
         try:
-            end(daemon.cri, daemon.cri.run_sandbox("late").id)
+            daemon.cri.end(daemon.cri.run_sandbox("late").id)
         except grpc.RpcError:
             return True
         return False
@@ -170,7 +144,7 @@ def test_pod_that_fails_to_start_leaves_nothing(pods: tuple[Node, Containerd]) -
     wait_for(refused, "the first pod that fails")
     conflist.write_text(good)
     node.expect_nothing_left()
-    end(daemon.cri, *daemon.cri.sandboxes())
+    daemon.cri.end(*daemon.cri.sandboxes())
     wait_for(lambda: not refused(), "the first pod that starts again")
 
 
@@ -182,4 +156,37 @@ def test_reset_and_init_again_reach_a_containerd_that_ran_all_the_while(pods: tu
     node.init()
     wait_for(daemon.cri.network_ready, "NetworkReady after init-node")
     sandbox = daemon.cri.run_sandbox("again")
-    end(daemon.cri, sandbox.id)
+    daemon.cri.end(sandbox.id)
+
+
+def test_reset_by_force_deletes_the_attachments_of_pods_that_run(pods: tuple[Node, Containerd]) -> None:
+    """containerd stops no sandbox while it has no CNI conf; given one again, it finds nothing left to undo."""
+    node, daemon = pods
+    sandbox = daemon.cri.run_sandbox("doomed")
+    with pytest.raises(Failed, match="default/doomed"):
+        node.cnictl("reset-node", "--yes")
+    assert node.leases() == {sandbox.address: sandbox.id}
+    node.cnictl("reset-node", "--yes", "--force")
+    assert node.left() == {}
+    node.init()
+    wait_for(daemon.cri.network_ready, "NetworkReady after init-node")
+    daemon.cri.end(sandbox.id)
+
+
+def test_ipam_gc_frees_what_a_client_without_del_leaves(pods: tuple[Node, Containerd]) -> None:
+    """`ctr run --detach --cni` calls ADD and never DEL."""
+    node, _ = pods
+    group = f"{node.machine.cgroup}/ctr"
+    ctr = ("ctr", "--namespace", "k8s.io")
+    node.machine.run(*ctr, "run", "--detach", "--cni", "--cgroup", group, image.NAME, "leaky", "sleep", "100000")
+    node.cnictl("ipam", "gc")
+    assert list(node.leases().values()) == ["k8s.io-leaky"]
+    assert node.records() == ["k8s.io-leaky@eth0"]
+
+    node.machine.run(*ctr, "task", "delete", "--force", "leaky")
+    node.machine.run(*ctr, "container", "delete", "leaky")
+    assert list(node.leases().values()) == ["k8s.io-leaky"]
+    node.cnictl("ipam", "gc", "--dry-run")
+    assert list(node.leases().values()) == ["k8s.io-leaky"]
+    node.cnictl("ipam", "gc")
+    assert node.left() == {}

@@ -157,12 +157,8 @@ def test_pods_of_the_reference_bridge_live_on_and_end_under_the_plugin(bridged: 
 
     new = cri.run_sandbox("new")
     assert node.leases() == {sandbox.address: sandbox.id for sandbox in (*old, new)}
-    container = cri.run_container(new, "sleep", "100000")
-    for sandbox in old:
-        cri.run_in(container, "ping", "-c", "1", "-W", "2", sandbox.address)
-    for sandbox in (*old, new):
-        cri.stop(sandbox.id)
-        cri.remove(sandbox.id)
+    cri.expect_ping(cri.run_sleeper(new), *(sandbox.address for sandbox in old))
+    cri.end(*(sandbox.id for sandbox in (*old, new)))
     node.expect_nothing_left()
 
 
@@ -181,13 +177,11 @@ def test_pods_of_the_plugin_end_under_the_reference_bridge(bridged: tuple[Node, 
         """Until containerd has read the file anew, a pod has a record."""
         probe = cri.run_sandbox("probe")
         has_record = f"{probe.id}@eth0" in node.records()
-        cri.stop(probe.id)
-        cri.remove(probe.id)
+        cri.end(probe.id)
         return not has_record
 
     wait_for(ended_by_the_reference, "the first pod of the reference")
-    cri.stop(sandbox.id)
-    cri.remove(sandbox.id)
+    cri.end(sandbox.id)
     assert node.leases() == {}
     assert node.veths() == []
     node.cnictl("ipam", "gc")
