@@ -66,12 +66,25 @@ def loads(data: bytes) -> "Any":
         raise JsonError("it is nested too deeply") from None
     except JsonError:
         raise
+    except SystemError:
+        raise JsonError(_words(text)) from None
     except ValueError as error:
         raise JsonError(str(error)) from None
     rest = text[end:].lstrip(WHITESPACE)
     if rest:
         raise JsonError(f"something follows the document at character {len(text) - len(rest)}")
     return value
+
+
+def _words(text: str) -> str:
+    """What is wrong with `text`: the C scanner can say it only where the public module is loaded (raise_errmsg)."""
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return str(error)
+    return "it is malformed"
 
 
 def dumps(value: "Any") -> str:
