@@ -9,7 +9,7 @@ from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.conf import NetConf
-from cnictl.core.detach import detach, detach_stale
+from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import (
     ADDRESS_CONFLICT,
@@ -146,7 +146,9 @@ def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[
     try:
         return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
     except Exhausted:
-        if not detach_stale(host, conf.name, conf.data_dir):
+        freed = len(detach_stale(host, conf.name, conf.data_dir))
+        freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
+        if not freed:
             raise
         return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
 

@@ -2,7 +2,7 @@
 
 from cnictl.core import attachments, rtnetlink
 from cnictl.core.conf import NetConf
-from cnictl.core.detach import detach
+from cnictl.core.detach import detach, torn_leases
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
 from cnictl.core.leases import Store
@@ -40,18 +40,16 @@ def collect(conf: NetConf) -> None:
 
 
 def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Leases that no record names: torn ones, and those whose record was lost.
+    """Torn leases, and those whose record was lost.
 
     The leases are looked at first: an ADD in flight writes its record before it takes its lease.
     """
+    for address in torn_leases(conf.name, conf.data_dir):
+        store.release_torn(address)
     leases = list(store.all())
     named = {address for record in attachments.all_records(conf.name) for address in record.addresses}
     for lease in leases:
-        if lease.address in named:
-            continue
-        if not lease.container:
-            store.release_torn(lease.address)
-        elif (lease.container, lease.ifname) not in valid:
+        if lease.address not in named and lease.container and (lease.container, lease.ifname) not in valid:
             store.release(lease.address, lease.container, lease.ifname)
 
 

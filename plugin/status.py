@@ -3,6 +3,7 @@
 from cnictl.core import attachments, durable, liveness, rtnetlink
 from cnictl.core.cidr import format_address
 from cnictl.core.conf import NetConf
+from cnictl.core.detach import torn_leases
 from cnictl.core.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
 from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import AF_INET, Netlink
@@ -39,7 +40,7 @@ def _check_bridge(host: Netlink, conf: NetConf) -> None:
 
 
 def _check_addresses(host: Netlink, conf: NetConf) -> None:
-    if Store(conf.name, conf.data_dir).count() < conf.pool.size:
+    if Store(conf.name, conf.data_dir).count(conf.pool) < conf.pool.size or torn_leases(conf.name, conf.data_dir):
         return
     records = attachments.all_records(conf.name)
     if not any(liveness.judge(record, host).state == liveness.STALE for record in records):

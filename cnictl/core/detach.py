@@ -65,6 +65,16 @@ def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -
     return freed
 
 
+def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
+    """Addresses whose lease names no owner, and that no record claims: what a power cut leaves of host-local's.
+
+    The leases are looked at first: an ADD in flight writes its record before it takes its lease.
+    """
+    torn = [lease.address for lease in Store(network, data_dir).all() if not lease.container]
+    named = {address for record in attachments.all_records(network) for address in record.addresses} if torn else set()
+    return [address for address in torn if address not in named]
+
+
 def _stale(record: Record) -> bool:
     """Judged again under the record's lock, where only the caller is at work on it."""
     return liveness.judge_settled(record).state == liveness.STALE

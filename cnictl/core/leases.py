@@ -159,9 +159,9 @@ class Store:
             if lease is not None:
                 yield lease
 
-    def count(self) -> int:
-        """How many addresses are leased."""
-        return len(self._addresses())
+    def count(self, pool: Pool | None = None) -> int:
+        """How many addresses are leased: of `pool`, where one is given."""
+        return sum(pool is None or pool.holds(_packed(name)) for name in self._addresses())
 
     def _exists(self) -> bool:
         try:
