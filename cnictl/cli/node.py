@@ -89,7 +89,7 @@ def _preview_init(spec: "NodeSpec", force: bool, output: Format) -> None:
     specs = converge.specs_in_place()
     pods = pods_in_the_way("init-node", spec, force)
     findings = _preflight(spec, specs[-1] if specs else None, output)
-    show_plan(converge.plan(spec), output, findings=findings, pods_cut_off=[str(pod) for pod in pods])
+    show_plan(converge.plan(spec).whole, output, findings=findings, pods_cut_off=[str(pod) for pod in pods])
 
 
 def _init(spec: "NodeSpec", force: bool, output: Format) -> None:
@@ -154,7 +154,7 @@ def status(output: OutputOption = Format.TABLE) -> None:
     require_root("status", "reads the firewall's rules")
     spec = converge.current_spec()
     rows: list[dict[str, Any]] = []
-    for step in converge.plan(spec).steps:
+    for step in converge.plan(spec).whole.steps:
         change = step.change
         state = "ok" if change is None else "drifted"
         wanted = step.state if change is None else change.after

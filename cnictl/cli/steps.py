@@ -131,7 +131,7 @@ def edit_node(
         host.check_links(spec)
         pods = pods_in_the_way(command, spec, force)
         if dry_run:
-            show_plan(converge.plan(spec, only), output, pods_cut_off=[str(pod) for pod in pods])
+            show_plan(converge.plan(spec, only).whole, output, pods_cut_off=[str(pod) for pod in pods])
             return
         detach(pods)
         run(command, spec, only, output)
@@ -161,10 +161,10 @@ def run(command: str, spec: "NodeSpec", only: Collection[str], output: Format, *
     from cnictl.node import converge
 
     steps = Steps()
-    todo = converge.plan(spec, only)
+    move = converge.plan(spec, only)
     try:
-        todo = converge.establish(spec, command, steps.note, only)
+        converge.establish(move, command, steps.note)
     except Problem as problem:
-        show_run(todo, steps, output, error=problem.message, **more)
+        show_run(move.whole, steps, output, error=problem.message, **more)
         raise
-    show_run(todo, steps, output, **more)
+    show_run(move.whole, steps, output, **more)

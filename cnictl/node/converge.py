@@ -1,6 +1,7 @@
 """A node moved to a spec: what differs, and one run that makes it so or leaves the host as it was."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from cnictl.core.errors import Problem
 from cnictl.node import former, inventory, leftovers, spine
@@ -31,48 +32,57 @@ def specs_in_place() -> list[NodeSpec]:
     return found
 
 
-def plan(spec: NodeSpec, only: Collection[str] = ()) -> Plan:
+@dataclass(frozen=True)
+class Move:
+    """What it takes to make this host as `spec` says, or the kinds in `only` of it."""
+
+    spec: NodeSpec
+    only: tuple[str, ...]
+    node_file: Plan
+    removal: Plan
+    """Of what earlier specs made under names that are no longer in use."""
+    wanted: Plan
+
+    @property
+    def whole(self) -> Plan:
+        """All of it in its order: the node file, what goes, what comes."""
+        return spine.joined(self.node_file, self.removal, self.wanted)
+
+
+def plan(spec: NodeSpec, only: Collection[str] = ()) -> Move:
     """Every difference between this host and `spec`; with `only`, those of some kinds and the node file's."""
-    removal, node_file, wanted = _plans(spec, only)
-    return spine.joined(node_file, removal, wanted)
-
-
-def _plans(spec: NodeSpec, only: Collection[str]) -> tuple[Plan, Plan, Plan]:
     earlier = former.specs()
     node_file, *wanted = inventory.resources(spec, earlier)
     left = inventory.left_over(spec, earlier)
     if only:
         left, wanted = _of_kinds(left, only), _of_kinds(wanted, only)
-    return spine.plan_removal(left), spine.plan([node_file], spec), spine.plan(wanted, spec)
+    return Move(spec, tuple(only), spine.plan([node_file], spec), spine.plan_removal(left), spine.plan(wanted, spec))
 
 
 def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource]:
     return [resource for resource in resources if inventory.kind(resource) in only]
 
 
-def establish(spec: NodeSpec, command: str, on_step: OnStep, only: Collection[str] = ()) -> Plan:
-    """Make the host so; returns what it took. The caller holds `spine.exclusive`.
+def establish(move: Move, command: str, on_step: OnStep) -> None:
+    """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
     Raises Problem after undoing this run's changes.
     """
-    removal, node_file, wanted = _plans(spec, only)
-    todo = spine.joined(node_file, removal, wanted)
-    if not todo.changes:
-        return todo
+    if not move.whole.changes:
+        return
     before = former.snapshot()
     journal = Journal(command)
-    former.add_spec(spec)
-    leftovers.remember(spec)
-    spine.remember(wanted)
+    former.add_spec(move.spec)
+    leftovers.remember(move.spec)
+    spine.remember(move.wanted)
     try:
-        spine.apply(todo, on_step, journal)
+        spine.apply(move.whole, on_step, journal)
     except BaseException:
         if journal.outcome == "undone":
             former.restore(before)
         raise
-    for step in removal.steps:
+    for step in move.removal.steps:
         former.forget(step.resource.id)
-    if not only:
-        former.only_spec(spec)
+    if not move.only:
+        former.only_spec(move.spec)
     journal.end("done")
-    return todo
