@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,13 +50,22 @@ class Unexpected(AssertionError):
 
 
 @functools.cache
-def plugin_executable() -> str:
-    """The plugin laid out as `cnictl plugin install` lays it out, in a folder that goes with the test process."""
+def plugin_executable(patience: float = 0.0) -> str:
+    """The plugin laid out as `cnictl plugin install` lays it out, in a folder that goes with the test process.
+
+    `patience` is another number of seconds than its own to wait for a lock.
+    """
+    code = library.sources()
+    if patience:
+        for name, constant in (("cnictl/core/locks.py", b"LOCK_WAIT"), ("cnictl/core/detach.py", b"SEIZE_WAIT")):
+            before, found, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
+            assert found, name
+            code[name] = before + b"\n%s = %g\n" % (constant, patience) + after
     folder = tempfile.TemporaryDirectory(prefix="cnictl-plugin-")
     _kept.append(folder)
     os.chmod(folder.name, 0o755)
     interpreter = Interpreter(os.path.realpath(sys.executable), str(sys.implementation.cache_tag))
-    built = library.build(folder.name, "under-test", library.sources(), interpreter)
+    built = library.build(folder.name, "under-test", code, interpreter)
     if built.fault:
         raise Unexpected(built.fault)
     return built.launcher
@@ -347,7 +357,7 @@ def new_host() -> Iterator[Host]:
             holder.kill()
             raise Unexpected(f"the host did not come up: {holder.stderr.read().decode()}")
         pid = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text())
-        enter = ["nsenter", f"--target={pid}", "--net", "--mount"]
+        enter = [shutil.which("nsenter", path=_PATH) or "nsenter", f"--target={pid}", "--net", "--mount"]
         if os.geteuid() != 0:
             enter += ["--user", "--preserve-credentials"]
         yield Host(pid, (*enter, "--"))
