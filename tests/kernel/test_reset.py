@@ -5,7 +5,7 @@ import pytest
 
 from cnictl.lab.lab import Node
 
-from .cluster import cnictl, init, outcomes, snapshot, start_pod
+from .operator import cnictl, init, outcomes, snapshot, start_pod
 
 HARDENED_SYSCTLS = {
     "net.ipv4.ip_forward": 0,

@@ -1,0 +1,180 @@
+"""A node of the lab as an operator and a runtime use it: cnictl's commands, pods through the installed plugin, traffic.
+
+`snapshot` is all of a host that a reset must put back.
+"""
+
+import hashlib
+import json
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core.process import Finished
+from cnictl.lab.lab import Node
+
+CONF = "/etc/cni/net.d/10-cnictl.conflist"
+PLUGIN = "/opt/cni/bin/cnictl-bridge"
+NETWORK = "10.244.0.0/20"
+INIT_OPTIONS = ("--subnet", "10.244.0.0/24", "--network", NETWORK)
+
+_VOLATILE = re.compile(
+    r"nf_conntrack_count|nf_conntrack_buckets|nf_conntrack_max|netfilter\.nf_hooks|neigh\.|random|fs\.|"
+    r"ipv4\.route\.flush|ipv6\.route\.flush"
+)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that the installed plugin attached."""
+
+    node: Node
+    name: str
+    address: str
+
+    def command(self, *argv: str) -> list[str]:
+        """What to run on its node for `argv` to run inside it."""
+        return ["ip", "netns", "exec", self.name, *argv]
+
+    def run(self, *argv: str, check: bool = True) -> Finished:
+        """Run a command in the pod's network."""
+        return self.node.run(self.command(*argv), check=check)
+
+    def pings(self, address: str) -> bool:
+        """Whether an echo request to `address` is answered."""
+        return self.run("ping", "-n", "-c1", "-W2", address, check=False).status == 0
+
+
+def cnictl(node: Node, *words: str, check: bool = True) -> Finished:
+    """Run a cnictl command on the node."""
+    return node.run(["cnictl", *words], timeout=90, check=check)
+
+
+def init(node: Node, *more: str, check: bool = True) -> Finished:
+    """Set a node of the lab up, with its own pod CIDR."""
+    return cnictl(node, "init-node", "--subnet", node.pod_cidr, "--network", NETWORK, *more, check=check)
+
+
+def outcomes(done: Finished) -> dict[str, str]:
+    """Resource to outcome, of a command run with `-o json`."""
+    return {step["resource"]: step["outcome"] for step in json.loads(done.stdout)["steps"]}
+
+
+def drifted(node: Node) -> list[str]:
+    """Resources that `cnictl status` calls drifted."""
+    found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+    return [row["resource"] for row in found["resources"] if row["state"] != "ok"]
+
+
+def start_pod(node: Node, name: str) -> Pod:
+    """A pod as a runtime makes it: a namespace, and ADD of the conf's own plugin."""
+    node.run(["ip", "netns", "add", name])
+    return Pod(node, name, call(node, "ADD", name)["ips"][0]["address"].partition("/")[0])
+
+
+def call(node: Node, verb: str, name: str) -> Any:
+    """Call the installed plugin with the installed conf; its answer."""
+    conf = json.loads(node.run(["cat", CONF]).stdout)
+    request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
+    environment = {
+        "CNI_COMMAND": verb, "CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/opt/cni/bin",
+    }  # fmt: skip
+    said = node.run([PLUGIN], stdin=json.dumps(request), env=environment).stdout
+    return json.loads(said) if said else {}
+
+
+_ECHO = """
+import socket, sys
+kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
+server = socket.socket(socket.AF_INET, kind)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("0.0.0.0", 7007))
+if sys.argv[1] == "tcp":
+    server.listen()
+print("ready", flush=True)
+while True:
+    if sys.argv[1] == "udp":
+        peer = server.recvfrom(64)[1]
+    else:
+        connection, peer = server.accept()
+        connection.close()
+    print(peer[0], flush=True)
+"""
+
+_SEND = """
+import socket, sys
+kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
+client = socket.socket(socket.AF_INET, kind)
+client.settimeout(5)
+client.connect((sys.argv[2], 7007))
+if sys.argv[1] == "udp":
+    client.send(b"who am I")
+"""
+
+
+def seen_source(sender: Pod, receiver: Pod | Node, protocol: str = "udp") -> str:
+    """The source address that the receiver sees when the sender sends to it."""
+    node = receiver.node if isinstance(receiver, Pod) else receiver
+    python = ["/usr/bin/python3", "-c"]
+    server = [*python, _ECHO, protocol]
+    listening = node.popen(receiver.command(*server) if isinstance(receiver, Pod) else server)
+    try:
+        assert _line(listening) == "ready"
+        sender.run(*python, _SEND, protocol, receiver.address)
+        return _line(listening)
+    finally:
+        listening.kill()
+        listening.communicate()
+
+
+def _line(process: "subprocess.Popen[str]", bound: float = 10.0) -> str:
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], bound)[0], f"nothing within {bound:g} s"
+    return process.stdout.readline().strip()
+
+
+def snapshot(node: Node) -> dict[str, Any]:
+    """Sysctls, links, addresses, routes, rules of every kind, and the files that cnictl could touch."""
+    wait_until(lambda: "tentative" not in node.run(["ip", "address"]).stdout, "IPv6 addresses are settled")
+    sysctls = node.run(["sysctl", "-a", "--pattern", r"^net\."], check=False).stdout.splitlines()
+    tree = node.run(
+        ["find", "/etc", "/opt", "/var/lib", "/usr/local/lib", "/run", "/var/log", "-xdev", "-printf", "%p %y %m %l\n"]
+    ).stdout.splitlines()
+    kept = sorted(
+        line
+        for line in tree
+        if not re.search(r"^/run/(cnictl-lab|netns|xtables)|^/usr/local/lib/python|^/run/nft", line)
+    )
+    files = [line.split()[0] for line in kept if line.split()[1] == "f" and line.startswith("/etc")]
+    contents = node.run(["cat", *files]).stdout if files else ""
+    return {
+        "sysctl": [line for line in sysctls if not _VOLATILE.search(line)],
+        "links": _without(json.loads(node.run(["ip", "-d", "-j", "link"]).stdout)),
+        "addresses": _without(json.loads(node.run(["ip", "-j", "address"]).stdout)),
+        "routes": json.loads(node.run(["ip", "-j", "route", "show", "table", "all"]).stdout),
+        "nft": node.run(["nft", "-s", "list", "ruleset"]).stdout,
+        "iptables": [
+            re.sub(r" \[\d+:\d+\]", "", line)
+            for line in node.run(["iptables-save"]).stdout.splitlines()
+            if not line.startswith("#")
+        ],
+        "tree": kept,
+        "contents": hashlib.sha256(contents.encode()).hexdigest(),
+    }
+
+
+def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Links without what counts up or down by itself."""
+    return [{key: value for key, value in link.items() if key not in ("stats64", "stats", "txqlen")} for link in links]
+
+
+def wait_until(holds: Callable[[], bool], what: str, bound: float = 10.0) -> None:
+    """Look until it holds, at most `bound` seconds."""
+    end = time.monotonic() + bound
+    while not holds():
+        assert time.monotonic() < end, f"not within {bound:g} s: {what}"
+        select.select([], [], [], 0.02)
