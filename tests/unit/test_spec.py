@@ -1,0 +1,199 @@
+"""The node file is read strictly and written with care, and wrong addresses are refused before anything is touched."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnictl.core.errors import UsageProblem
+from cnictl.node import addressing, spec
+from cnictl.node.spec import NodeSpec, Peer
+
+WALK_THROUGH = NodeSpec("10.244.0.0/24", "10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
+
+COMMENTED = """\
+# our node, rack 7
+subnet = "10.244.0.0/24"   # given by the network team
+network = "10.244.0.0/20"
+
+# see ticket 4711
+mtu = 1400
+
+[[peers]]
+# the database node
+pod_cidr = "10.244.1.0/24"
+via = "10.0.10.51"   # moved in spring
+
+[[peers]]
+pod_cidr = "10.244.2.0/24"
+via = "10.0.10.52"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"subnet": "10.244.0.1/24"}, "subnet '10.244.0.1/24': has host bits set, probably meant 10.244.0.0/24"),
+        ({"subnet": "10.244.0.0/31"}, "/31 has no room for a gateway and a pod, the longest usable prefix is /30"),
+        ({"subnet": "10.244.0.0/32"}, "/32 has no room"),
+        ({"subnet": "10.244.0.0"}, "has no prefix length, probably meant 10.244.0.0/24"),
+        ({"subnet": "10.244.256.0/24"}, "octet 256 is over 255"),
+        ({"subnet": "10.244.00.0/24"}, "octet 00 has a leading zero, write 0"),
+        ({"subnet": "10.244.o.0/24"}, "octet 'o' is not a number"),
+        ({"subnet": "fd00::/64"}, "IPv6"),
+        ({"subnet": "10.245.0.0/24"}, "subnet 10.245.0.0/24 lies outside the network 10.244.0.0/20"),
+        ({"subnet": "10.244.16.0/24"}, "a network that holds both is 10.244.0.0/19"),
+        (
+            {"subnet": "10.244.0.0/20", "network": "10.244.0.0/24"},
+            "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+        ),
+        ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20': has host bits set, probably meant 10.244.0.0/20"),
+        ({"peers": (Peer("10.244.0.0/24", "10.0.10.51"),)}, "peer 10.244.0.0/24 is this node's own subnet"),
+        (
+            {"peers": (Peer("10.244.0.128/25", "10.0.10.51"),)},
+            "overlaps this node's subnet 10.244.0.0/24; the first /25 of 10.244.0.0/20 beside it is 10.244.1.0/25",
+        ),
+        ({"peers": (Peer("10.244.16.0/24", "10.0.10.51"),)}, "peer 10.244.16.0/24 lies outside the network"),
+        ({"peers": (Peer("10.244.1.0/24", "10.0.10.300"),)}, "octet 300 is over 255"),
+        ({"peers": (Peer("10.244.1.0/24", "10.0.10.51/20"),)}, "probably meant 10.0.10.51"),
+        ({"peers": (Peer("10.244.1.0/24", "10.244.0.7"),)}, "10.244.0.7 lies in this node's pod CIDR 10.244.0.0/24"),
+        ({"peers": (Peer("10.244.1.0/24", "10.244.1.1"),)}, "10.244.1.1 lies in the pod network 10.244.0.0/20"),
+        ({"peers": (Peer("10.244.1.0/24", "224.0.0.1"),)}, "no address that a node can have"),
+        (
+            {"peers": (Peer("10.244.1.0/24", "10.0.10.51"), Peer("10.244.1.0/24", "10.0.10.52"))},
+            "peer 10.244.1.0/24 is given twice, through 10.0.10.51 and 10.0.10.52",
+        ),
+        (
+            {"peers": (Peer("10.244.2.0/23", "10.0.10.51"), Peer("10.244.3.0/24", "10.0.10.52"))},
+            "peer 10.244.3.0/24 overlaps peer 10.244.2.0/23",
+        ),
+        ({"bridge": "a-bridge-with-a-name"}, "has 20 characters, a link's name has at most 15: 'a-bridge-with-a'?"),
+        ({"bridge": "cni/0"}, "is no link name"),
+        ({"bridge": ""}, "is no link name"),
+        ({"uplink": "cni0"}, "is the bridge itself"),
+        ({"name": "my net"}, "is no network name"),
+        ({"name": "../etc"}, "is no network name"),
+        ({"mtu": 20}, "mtu 20 is not within 68 to 65535"),
+        ({"backend": "ipfw"}, "backend 'ipfw' is neither nft nor iptables"),
+        ({"external": "example.org"}, "external 'example.org'"),
+    ],
+)
+def test_wrong_value_is_named_with_what_was_meant(change: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageProblem) as refused:
+        addressing.check(replace(WALK_THROUGH, **change))  # type: ignore[arg-type]
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize("text", ["10.244.1.0/24", "10.244.1.0/24=", "=10.0.10.51", ""])
+def test_peer_needs_both_sides(text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"is not CIDR=ADDRESS, such as 10\.244\.1\.0/24=10\.0\.10\.51"):
+        addressing.parse_peer(text)
+
+
+def test_peer_may_name_its_link() -> None:
+    assert addressing.parse_peer("10.244.1.0/24=10.0.10.51%eth1") == Peer("10.244.1.0/24", "10.0.10.51", "eth1")
+
+
+def test_peer_at_an_address_of_ours_is_refused() -> None:
+    with pytest.raises(UsageProblem, match=r"10\.0\.10\.51 is this host's own address \(on eth0\)"):
+        addressing.check_not_ours(WALK_THROUGH.peers, {"10.0.10.51": "eth0"})
+
+
+def test_walk_through_is_right_as_it_is() -> None:
+    assert addressing.check(WALK_THROUGH) == WALK_THROUGH
+
+
+def test_new_file_says_the_spec() -> None:
+    text = spec.merged("", WALK_THROUGH)
+    assert spec.parse(text) == WALK_THROUGH
+    assert text.startswith("#")
+
+
+def test_saying_the_same_again_changes_no_byte() -> None:
+    assert spec.merged(COMMENTED, spec.parse(COMMENTED)) == COMMENTED
+
+
+def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added() -> None:
+    said = spec.parse(COMMENTED)
+    wanted = replace(said, mtu=9000, peers=(said.peers[0], Peer("10.244.3.0/24", "10.0.10.53", "eth1")))
+    text = spec.merged(COMMENTED, wanted)
+    assert spec.parse(text) == wanted
+    for comment in ("# our node, rack 7", "# given by the network team", "# see ticket 4711", "# the database node"):
+        assert comment in text
+    assert text.index("subnet") < text.index("network") < text.index("mtu = 9000") < text.index("[[peers]]")
+    assert "10.244.2.0" not in text
+
+
+def test_key_added_behind_peers_stays_the_nodes_own() -> None:
+    text = spec.merged(COMMENTED, replace(spec.parse(COMMENTED), external="192.0.2.10"))
+    assert spec.parse(text).external == "192.0.2.10"
+
+
+ADDRESS = st.integers(1, 254).map(lambda last: f"10.0.10.{last}")
+PEERS = st.lists(st.integers(1, 15), unique=True, max_size=5).flatmap(
+    lambda thirds: st.tuples(
+        *(st.builds(Peer, st.just(f"10.244.{third}.0/24"), ADDRESS, st.sampled_from(["", "eth1"])) for third in thirds)
+    )
+)
+SPECS = st.builds(
+    NodeSpec,
+    st.just("10.244.0.0/24"),
+    st.just("10.244.0.0/20"),
+    st.sampled_from(["mynet", "a.b-c_d"]),
+    st.sampled_from(["cni0", "br-pods"]),
+    st.sampled_from(["", "eth0"]),
+    st.sampled_from([0, 1400]),
+    st.booleans(),
+    st.sampled_from(["nft", "iptables"]),
+    PEERS,
+    st.sampled_from(["", "192.0.2.10"]),
+)
+
+
+@given(SPECS, SPECS)
+def test_every_spec_survives_the_file_whatever_it_said_before(first: NodeSpec, second: NodeSpec) -> None:
+    text = spec.merged(spec.merged("", first), second)
+    assert spec.parse(text) == second
+    assert spec.from_data(spec.as_data(second)) == second
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("subnet = [", "node.toml: "),
+        ('subent = "10.244.0.0/24"', "unknown key 'subent', probably meant 'subnet'"),
+        ('network = "10.244.0.0/20"', "'subnet' is missing"),
+        ("subnet = 10", "subnet = 10 has to be text in quotes"),
+        ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\nnat = "yes"', "nat = 'yes' has to be true or false"),
+        ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\nmtu = true', "mtu = True has to be a whole number"),
+        ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\npeers = "x"', "has to be written as [[peers]] tables"),
+        ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n[[peers]]\nvia = "10.0.10.51"', "has no 'pod_cidr'"),
+        (
+            'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n[[peers]]\npod_cird = "10.244.1.0/24"',
+            "unknown key 'pod_cird', probably meant 'pod_cidr'",
+        ),
+        ('subnet = "10.244.0.1/24"\nnetwork = "10.244.0.0/20"', "has host bits set"),
+    ],
+)
+def test_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    with pytest.raises(UsageProblem) as refused:
+        spec.load(str(path))
+    assert said in refused.value.message
+    assert refused.value.message.startswith(str(path))
+
+
+def test_missing_file_is_no_spec(tmp_path: Path) -> None:
+    assert spec.load(str(tmp_path / "node.toml")) is None
+
+
+def test_shipped_example_is_the_walk_through() -> None:
+    import importlib.resources
+
+    text = (importlib.resources.files("cnictl_conf") / "node.toml").read_text()
+    assert addressing.check(spec.parse(text)) == WALK_THROUGH

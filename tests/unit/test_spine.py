@@ -1,0 +1,258 @@
+"""The spine: what differs is carried out in order, a failure takes back what was done, and the journal knows it all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnictl.core.errors import CniError, Problem
+from cnictl.node import journal, spine
+from cnictl.node.journal import Journal
+from cnictl.node.resources.forward_nft import dropping_chains
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+SPEC = NodeSpec("10.244.0.0/24", "10.244.0.0/20")
+
+
+class Switch:
+    """A resource without a kernel: a value in a shared world, that can be told to fail."""
+
+    def __init__(self, world: dict[str, State], name: str, wanted: State | None) -> None:
+        self.id = name
+        self._world = world
+        self._wanted = wanted
+        self.fault: Callable[[Change], None] | None = None
+
+    def observe(self) -> State | None:
+        return self._world.get(self.id)
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002
+        return self._wanted
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        return f"set {self.id}", f"switch {self.id}"
+
+    def carry_out(self, change: Change) -> None:
+        if self.fault is not None:
+            self.fault(change)
+        if change.after is None:
+            self._world.pop(self.id)
+        else:
+            self._world[self.id] = change.after
+
+
+class Adopted(Switch):
+    """One that was on the host before."""
+
+    def former(self) -> State | None:
+        return {"was": "there"}
+
+
+@pytest.fixture(autouse=True)
+def journal_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(journal, "FOLDER", str(tmp_path / "journal"))
+    return tmp_path / "journal"
+
+
+def entries(folder: Path) -> list[dict[str, object]]:
+    """Every line of the one journal."""
+    (file,) = folder.iterdir()
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def three(world: dict[str, State]) -> list[Switch]:
+    return [Switch(world, name, {"on": name}) for name in ("first", "second", "third")]
+
+
+def test_plan_touches_nothing_and_lists_what_is_already_so() -> None:
+    world: dict[str, State] = {"second": {"on": "second"}}
+    plan = spine.plan(three(world), SPEC)
+    assert [step.change is None for step in plan.steps] == [False, True, False]
+    assert [change.resource for change in plan.changes] == ["first", "third"]
+    assert world == {"second": {"on": "second"}}
+
+
+def test_what_is_neither_there_nor_wanted_is_not_in_the_plan() -> None:
+    assert spine.plan([Switch({}, "nothing", None)], SPEC).steps == ()
+
+
+def test_apply_makes_it_so_in_order_and_a_second_plan_is_empty(journal_folder: Path) -> None:
+    world: dict[str, State] = {}
+    said: list[tuple[str, str]] = []
+    run = Journal("test")
+    spine.apply(spine.plan(three(world), SPEC), lambda change, outcome: said.append((change.resource, outcome)), run)
+    run.end("done")
+    assert said == [("first", "changed"), ("second", "changed"), ("third", "changed")]
+    assert spine.plan(three(world), SPEC).changes == ()
+    lines = entries(journal_folder)
+    assert [line.get("resource") for line in lines[1:-1]] == ["first", "second", "third"]
+    assert lines[-1] == {"end": "done"}
+    assert journal.cut_off() == []
+
+
+@pytest.mark.parametrize("fault", [Problem("broken", "mend it"), OSError(28, "No space left"), CniError(103, "broken")])
+def test_failure_half_way_takes_back_what_was_done_last_first(fault: Exception, journal_folder: Path) -> None:
+    world: dict[str, State] = {"second": {"on": "before"}}
+    resources = three(world)
+
+    def fail(_change: Change) -> None:
+        raise fault
+
+    resources[2].fault = fail
+    said: list[tuple[str, str]] = []
+    with pytest.raises(Problem, match="set third: "):
+        spine.apply(
+            spine.plan(resources, SPEC),
+            lambda change, outcome: said.append((change.resource, outcome)),
+            Journal("test"),
+        )
+    assert world == {"second": {"on": "before"}}
+    assert said[-3:] == [("third", "failed"), ("second", "undone"), ("first", "undone")]
+    assert entries(journal_folder)[-1] == {"end": "undone"}
+
+
+def test_step_that_failed_half_way_itself_is_taken_back_too() -> None:
+    world: dict[str, State] = {}
+    resource = Switch(world, "torn", {"on": "whole"})
+
+    def tear(change: Change) -> None:
+        if change.after is not None:
+            world["torn"] = {"on": "half"}
+            raise Problem("torn")
+
+    resource.fault = tear
+    with pytest.raises(Problem):
+        spine.apply(spine.plan([resource], SPEC), lambda *_: None, Journal("test"))
+    assert world == {}
+
+
+def test_interruption_takes_back_too() -> None:
+    world: dict[str, State] = {}
+    resources = three(world)
+
+    def interrupt(_change: Change) -> None:
+        raise KeyboardInterrupt
+
+    resources[1].fault = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        spine.apply(spine.plan(resources, SPEC), lambda *_: None, Journal("test"))
+    assert world == {}
+
+
+def test_what_another_program_undoes_at_once_is_a_failure() -> None:
+    world: dict[str, State] = {}
+    first, second, _ = three(world)
+
+    def meddle(_change: Change) -> None:
+        world["first"] = {"on": "something else"}
+
+    second.fault = meddle
+    with pytest.raises(Problem, match="done, but first now is"):
+        spine.apply(spine.plan([first, second], SPEC), lambda *_: None, Journal("test"))
+
+
+def test_failing_undo_is_said_and_the_rest_still_taken_back(journal_folder: Path) -> None:
+    world: dict[str, State] = {}
+    first, second, third = three(world)
+
+    def fail_back(change: Change) -> None:
+        if change.after is None:
+            raise Problem("stuck")
+
+    def fail(_change: Change) -> None:
+        raise Problem("broken")
+
+    second.fault, third.fault = fail_back, fail
+    with pytest.raises(Problem, match="set third: broken; undoing failed too: set second: stuck"):
+        spine.apply(spine.plan([first, second, third], SPEC), lambda *_: None, Journal("test"))
+    assert world == {"second": {"on": "second"}}
+    assert entries(journal_folder)[-1] == {"end": "failed"}
+
+
+def test_removal_leaves_what_was_there_before() -> None:
+    world: dict[str, State] = {"ours": {"on": "ours"}, "adopted": {"on": "changed"}}
+    resources = [Adopted(world, "adopted", None), Switch(world, "ours", None)]
+    spine.apply(spine.plan_removal(resources), lambda *_: None, Journal("test"))
+    assert world == {"adopted": {"was": "there"}}
+
+
+def test_journal_of_a_run_cut_off_names_what_it_had_begun() -> None:
+    run = Journal("init-node")
+    run.begin("bridge/cni0", None, {"up": True}, "ip link add cni0 type bridge")
+    assert journal.cut_off() == ["bridge/cni0"]
+
+
+def test_journals_do_not_pile_up(journal_folder: Path) -> None:
+    journal_folder.mkdir()
+    for number in range(30):
+        (journal_folder / f"20260101T0000{number:02}Z-1.jsonl").write_text("{}\n")
+    run = Journal("apply")
+    run.begin("bridge/cni0", None, None, "")
+    assert len(list(journal_folder.iterdir())) == journal.KEPT
+
+
+def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spine, "RUN_LOCK", str(tmp_path / "run.lock"))
+    with (
+        spine.exclusive(),
+        pytest.raises(Problem, match=r"another cnictl command is changing this node \(waited 0\.1 s\)"),
+        spine.exclusive(wait=0.1),
+    ):
+        raise AssertionError("both hold it")
+    with spine.exclusive(wait=0.1):
+        pass
+
+
+def chain(table: str, name: str, policy: str, hook: str = "forward") -> dict[str, object]:
+    return {"chain": {"family": "inet", "table": table, "name": name, "hook": hook, "policy": policy, "prio": 0}}
+
+
+def rule(table: str, name: str, *statements: dict[str, object]) -> dict[str, object]:
+    return {"rule": {"family": "inet", "table": table, "chain": name, "handle": 1, "expr": list(statements)}}
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "dropping"),
+    [
+        ([chain("a", "fwd", "drop")], ["inet a fwd"]),
+        ([chain("a", "fwd", "accept")], []),
+        ([chain("a", "in", "drop", hook="input")], []),
+        ([chain("a", "fwd", "accept"), rule("a", "fwd", {"drop": None})], ["inet a fwd"]),
+        ([chain("a", "fwd", "accept"), rule("a", "fwd", {"reject": {"type": "icmpx"}})], ["inet a fwd"]),
+        (
+            [
+                chain("a", "fwd", "accept"),
+                rule("a", "fwd", {"jump": {"target": "one"}}),
+                rule("a", "one", {"goto": {"target": "two"}}),
+                rule("a", "two", {"drop": None}),
+            ],
+            ["inet a fwd"],
+        ),
+        (
+            [
+                chain("a", "fwd", "accept"),
+                rule("a", "fwd", {"jump": {"target": "loop"}}),
+                rule("a", "loop", {"jump": {"target": "loop"}}),
+            ],
+            [],
+        ),
+        (
+            [chain("a", "fwd", "accept"), rule("b", "fwd", {"drop": None})],
+            [],
+        ),
+        (
+            [chain("a", "fwd", "accept"), rule("a", "fwd", {"vmap": {"data": {"set": [["new", {"drop": None}]]}}})],
+            ["inet a fwd"],
+        ),
+        ([chain("cnictl", "fwd", "drop")], []),
+    ],
+)
+def test_chains_that_may_drop_are_found_by_policy_and_by_rule(
+    ruleset: list[dict[str, object]], dropping: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnictl.node import firewall
+
+    monkeypatch.setattr(firewall, "iptables_works", lambda: False)
+    assert dropping_chains(ruleset) == dropping
