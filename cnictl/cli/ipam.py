@@ -205,11 +205,11 @@ def _observe(network: str, data_dir: str, command: str) -> "Listing":
 
 
 def _utilisation(listing: "Listing") -> str:
-    subnets = ", ".join(str(pool.subnet.network) for pool in listing.pools)
     if listing.total is None:
         return f"{listing.network}: {listing.used} used; no conf here says of how many"
-    outside = f", {listing.outside} of them outside the subnet" if listing.outside else ""
-    return f"{listing.network} {subnets}: {listing.used} used{outside}, {listing.free} free of {listing.total}"
+    outside = f", {listing.outside} of them outside" if listing.outside else ""
+    where = ", ".join(listing.ranges)
+    return f"{listing.network} {where}: {listing.used} used{outside}, {listing.free} free of {listing.total}"
 
 
 def _cells(row: "Row") -> tuple[str, ...]:

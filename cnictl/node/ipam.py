@@ -10,7 +10,7 @@ from typing import Any
 
 from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.leases import Lease, Store, folder_networks
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
@@ -95,6 +95,16 @@ class Listing:
         return None if self.total is None else self.total - (self.used - self.outside)
 
     @property
+    def ranges(self) -> list[str]:
+        """What the pools are of: the subnet, or first and last address where only these are known."""
+        return [
+            str(pool.subnet.network)
+            if pool.subnet.first <= pool.start and pool.end <= pool.subnet.last
+            else f"{format_address(pool.nth(0))}-{format_address(pool.nth(pool.end - pool.start))}"
+            for pool in self.pools
+        ]
+
+    @property
     def outside(self) -> int:
         """Leases outside the pools: of a former subnet."""
         leased = [parse_address(row.address) for row in self.rows if row.leased and self.pools]
@@ -105,7 +115,7 @@ class Listing:
         return {
             "network": self.network,
             "data_dir": self.data_dir,
-            "subnets": [str(pool.subnet.network) for pool in self.pools],
+            "ranges": self.ranges,
             "used": self.used,
             "free": self.free,
             "total": self.total,

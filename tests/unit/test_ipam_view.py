@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.leases import Lease
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
@@ -86,8 +86,10 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     assert (Listing("n", "d", tuple(rows)).used, Listing("n", "d", tuple(rows)).total) == (3, None)
     listing = Listing("n", "d", tuple(rows), (Pool(parse_cidr("10.244.0.0/25")),))
     assert (listing.used, listing.outside, listing.total, listing.free) == (3, 1, 125, 123)
-    assert listing.as_json()["subnets"] == ["10.244.0.0/25"]
+    assert listing.as_json()["ranges"] == ["10.244.0.0/25"]
     json.dumps(listing.as_json())
+    known_by_its_ends = Pool(Cidr(parse_address("10.9.0.1"), 32), 0x0A090001, 0x0A0900FE, parse_address("10.9.0.1"))
+    assert Listing("n", "d", (), (known_by_its_ends,)).ranges == ["10.9.0.1-10.9.0.254"]
 
 
 def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
