@@ -67,8 +67,7 @@ def stands(masquerade: Masquerade, backend: str) -> bool:
     if backend == "nft":
         return _nft_marks(f"{masquerade.comment}\0".encode()) == _RULES[backend]
     rules = _run(["iptables", "-w", "-t", "nat", "-S", chain(masquerade.name)], check=False)
-    jump = _run(["iptables", "-w", "-t", "nat", "-C", "POSTROUTING", *_jump(masquerade)], check=False)
-    return jump.status == 0 and rules.stdout.count(f'"{masquerade.comment}"') == _RULES[backend]
+    return rules.stdout.count(f'"{masquerade.comment}"') == _RULES[backend] and _jumps_first(masquerade)
 
 
 def present(name: str, backend: str) -> bool:
@@ -83,9 +82,8 @@ def load(masquerade: Masquerade, backend: str) -> None:
     if backend == "nft":
         _run(["nft", "-f", "-"], _nft_text(masquerade))
         return
-    present_jump = _run(["iptables", "-w", "-t", "nat", "-C", "POSTROUTING", *_jump(masquerade)], check=False)
-    whole = _iptables_text(masquerade) if present_jump.status else _iptables_chain(masquerade)
-    _run(["iptables-restore", "--noflush", "-w"], whole)
+    former = [line for line in _postrouting() if line.endswith(f"-j {chain(masquerade.name)}")]
+    _run(["iptables-restore", "--noflush", "-w"], _iptables_text(masquerade, former))
 
 
 def remove(name: str, backend: str) -> None:
@@ -176,16 +174,32 @@ def _iptables_chain(m: Masquerade) -> str:
     )
 
 
-def _iptables_text(m: Masquerade) -> str:
+def _iptables_text(m: Masquerade, former: "Sequence[str]" = ()) -> str:
+    """`former`: the jumps there are now, as `iptables -S` lists them; the new one comes first of all rules."""
     words = " ".join(f'"{word}"' if ":" in word else word for word in _jump(m))
-    return _iptables_chain(m).replace("COMMIT\n", f"-I POSTROUTING 1 {words}\nCOMMIT\n")
+    jumps = [line.replace("-A ", "-D ", 1) for line in former] + [f"-I POSTROUTING 1 {words}"]
+    return _iptables_chain(m).replace("COMMIT\n", "\n".join([*jumps, "COMMIT", ""]))
+
+
+def _jumps_first(m: Masquerade) -> bool:
+    """Whether our jump comes before any other tool's rule: what another masquerades first stays masqueraded."""
+    for line in _postrouting():
+        if line.endswith(f"-j {chain(m.name)}"):
+            return f"-s {m.subnet} " in line
+        if " -j CNICTL-" not in line:
+            return False
+    return False
+
+
+def _postrouting() -> list[str]:
+    listed = _run(["iptables", "-w", "-t", "nat", "-S", "POSTROUTING"], check=False)
+    return [line for line in listed.stdout.splitlines() if line.startswith("-A ")]
 
 
 def _iptables_remove(one: str) -> None:
     if _run(["iptables", "-w", "-t", "nat", "-S", one], check=False).status:
         return
-    listed = _run(["iptables", "-w", "-t", "nat", "-S", "POSTROUTING"]).stdout.splitlines()
-    jumps = [line.replace("-A ", "-D ", 1) for line in listed if line.endswith(f"-j {one}")]
+    jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting() if line.endswith(f"-j {one}")]
     _run(
         ["iptables-restore", "--noflush", "-w"],
         "\n".join(["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]),
@@ -204,4 +218,6 @@ def _run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cnictl.core.process import Finished
