@@ -155,7 +155,10 @@ def snapshot(node: Node) -> dict[str, Any]:
         "sysctl": [line for line in sysctls if not _VOLATILE.search(line)],
         "links": _without(json.loads(node.run(["ip", "-d", "-j", "link"]).stdout)),
         "addresses": _without(json.loads(node.run(["ip", "-j", "address"]).stdout)),
-        "routes": json.loads(node.run(["ip", "-j", "route", "show", "table", "all"]).stdout),
+        "routes": [
+            {key: value for key, value in route.items() if key != "flags"}  # linkdown follows from the ports
+            for route in json.loads(node.run(["ip", "-j", "route", "show", "table", "all"]).stdout)
+        ],
         "nft": node.run(["nft", "-s", "list", "ruleset"]).stdout,
         "iptables": [
             re.sub(r" \[\d+:\d+\]", "", line)
@@ -169,6 +172,11 @@ def snapshot(node: Node) -> dict[str, Any]:
 
 def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Links without what counts up or down by itself."""
+    for link in links:
+        for kind in ("info_data", "info_slave_data"):
+            data = link.get("linkinfo", {}).get(kind, {})
+            for key in [key for key in data if key.endswith("_timer")]:
+                del data[key]
     return [{key: value for key, value in link.items() if key not in ("stats64", "stats", "txqlen")} for link in links]
 
 

@@ -206,10 +206,14 @@ class BridgeNetfilter:
         former.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """That setting; with a bridge of ours it goes away, which is the bridge's step."""
+        """That setting; None on a bridge of ours, with which it goes."""
         found = self.observe()
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, self._name)
+        if found is None or link is None or link.alias.startswith(OWNER_MARK):
+            return None
         remembered = former.recall(self.id)
-        return remembered["state"] if remembered and remembered["state"] and found else found
+        return remembered["state"] if remembered and remembered["state"] else found
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the `ip link` command."""
@@ -218,10 +222,11 @@ class BridgeNetfilter:
         return summary, f"ip link set {self._name} type bridge nf_call_iptables {value}"
 
     def carry_out(self, change: Change) -> None:
-        """Set it; without a bridge there is nothing to set."""
-        if change.after is None:
+        """Set it; to go without is to have it off."""
+        value = change.after["nf_call_iptables"] if change.after else 0
+        if self.observe() is None and not value:
             return
-        data = attr(rtnetlink.IFLA_BR_NF_CALL_IPTABLES, bytes((change.after["nf_call_iptables"],)))
+        data = attr(rtnetlink.IFLA_BR_NF_CALL_IPTABLES, bytes((value,)))
         info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
         body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
         with Netlink() as netlink:
