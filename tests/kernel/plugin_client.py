@@ -161,7 +161,7 @@ class Host:
         return self.run("nsenter", f"--net={pod.netns}", *argv, check=check)
 
     def pods(self, count: int, prefix: str = "pod") -> list[Pod]:
-        """That many new namespaces, loopback up."""
+        """That many new namespaces."""
         names = [f"{prefix}{number}" for number in range(count)]
         lines = [f"netns add {name}" for name in names]
         self.run("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
