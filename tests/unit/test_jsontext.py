@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.jsontext import JsonError, dumps, loads
+
+REPOSITORY = Path(__file__).parents[2]
 
 SCALARS = (
     st.none()
@@ -82,6 +87,28 @@ def test_malformed_json_is_refused_with_where_and_why(raw: bytes, said: str) -> 
     with pytest.raises(JsonError) as refused:
         loads(raw)
     assert said in str(refused.value)
+
+
+def test_the_plugin_s_interpreter_refuses_the_same_in_the_same_words() -> None:
+    """The C scanner finds no words of its own where the public module was never loaded, as in the plugin."""
+    documents = [b"{", b'{"a": 1,}', b"{'a': 1}", b"[1, 2", b'"abc', b'"a\nb"', b"nul", b"NaN", b"", b"[" * 100_000]
+    script = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from cnictl.core.jsontext import JsonError, loads\n"
+        "assert 'json' not in sys.modules\n"
+        f"for raw in {documents!r}:\n"
+        "    try: loads(raw)\n"
+        "    except JsonError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-B", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [refusal(raw) for raw in documents]
+
+
+def refusal(raw: bytes) -> str:
+    with pytest.raises(JsonError) as refused:
+        loads(raw)
+    return str(refused.value)
 
 
 def test_one_refusal_leaves_the_next_document_unharmed() -> None:
