@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cnictl.core import attachments, durable, liveness
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
-from cnictl.node import folders, interpreters, library, selftest, trust
+from cnictl.node import folders, interpreters, library, runtimes, selftest, trust
 from cnictl.node.library import PLUGIN, Library
 
 RECORD = "installed.json"
@@ -61,6 +61,8 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
     """
     chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
     for folder in (lib_dir, *bin_dirs):
+        if not runtimes.writable(folder):
+            raise Problem(f"{folder}: can't be written to", "name another folder with --lib-dir or --bin-dir")
         _require_trusted(folder)
     for folder in bin_dirs:
         _refuse_foreign(f"{folder}/{PLUGIN}")
@@ -125,6 +127,13 @@ def live_attachments() -> list[str]:
     return found
 
 
+def nearest(folder: str) -> str:
+    """`folder`, or the first one above it that is there."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
 def started_library(launcher: str) -> str:
     """The version folder that a launcher starts; empty if there is none or it isn't ours."""
     content = _read(launcher)
@@ -157,9 +166,7 @@ def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
 
 def _require_trusted(folder: str) -> None:
     """Raises Problem if another than root could put something else into `folder`, which may not exist yet."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    reason = trust.fault(folder)
+    reason = trust.fault(nearest(folder))
     if reason:
         raise Problem(
             f"{reason}: whoever can write there would run as root at the next pod's start",

@@ -100,6 +100,7 @@ def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) ->
     node = lab.nodes[0]
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
     spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(PEER,))
+    node.run(["ip", "route", "add", "10.244.0.0/25", "via", "10.0.10.51", "proto", "67"])
     assert errors(node, spec) == {}
     elsewhere = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.52"),))
     assert "subnet-overlap" in errors(node, elsewhere)
@@ -162,6 +163,15 @@ def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) ->
 def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
     node.run(["chmod", "777", "/opt/cni/bin"])
     assert "/opt/cni/bin is writable by everyone" in errors(node)["bin-dir"].message
+
+
+def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> None:
+    node.run(["chmod", "777", "/usr/local/lib"])
+    assert "/usr/local/lib is writable by everyone" in errors(node)["lib-dir"].message
+    wanted = json.dumps([asdict(SPEC), None])
+    bind = 'mount -o remount,bind,ro /usr/local/lib; exec "$@"'
+    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
+    assert ["--lib-dir" in one["mend"] for one in found if one["name"] == "lib-dir"] == [True]
 
 
 def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:

@@ -19,6 +19,7 @@ CHECKS: dict[str, Check] = {
     "conf-name": places.conf_name,
     "conf-order": places.conf_order,
     "bin-dir": places.bin_dir,
+    "lib-dir": places.lib_dir,
     "launcher-name": places.launcher_name,
     "loopback": places.loopback,
     "boot-command": places.boot_command,

@@ -11,6 +11,7 @@ from cnictl.core.cidr import Cidr, format_address, parse_cidr
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import host
 from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.resources.route import PROTOCOL
 from cnictl.node.spec import NodeSpec
 
 _RT_TABLE_LOCAL = 255
@@ -118,7 +119,10 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
 
 
 def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
-    """Routes of every table but the local one, without defaults, our bridge's, and those to our peers."""
+    """Routes of every table but the local one, without defaults, our bridge's, and those to our peers.
+
+    A route with our protocol number to nobody's peer is left from before, and removed with the first run.
+    """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
     former = {peer.pod_cidr for peer in previous.peers} if previous else set()
@@ -137,7 +141,8 @@ def _routes() -> Iterator[HostRoute]:
             destination = route.get_attr("RTA_DST")
             table = route.get_attr("RTA_TABLE") or route["table"]
             kinds = (_RTN_UNICAST, *_RTN_REFUSING)
-            if destination is None or table == _RT_TABLE_LOCAL or route["type"] not in kinds:
+            passed = destination is None or table == _RT_TABLE_LOCAL or route["type"] not in kinds
+            if passed or route["proto"] == PROTOCOL:
                 continue
             dev = names.get(route.get_attr("RTA_OIF"), "")
             yield HostRoute(f"{destination}/{route['dst_len']}", route.get_attr("RTA_GATEWAY") or "", dev)

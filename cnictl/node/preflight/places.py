@@ -52,17 +52,29 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     """Each runtime's plugin folder can be written to, by root alone."""
     found = []
     for folder in runtimes.bin_dirs(runtimes.find()):
-        nearest = folder
-        while not os.path.lexists(nearest):
-            nearest = os.path.dirname(nearest)
         if not runtimes.writable(folder):
             mend = "make it writable, or name another in the runtime's conf"
             found.append(error("bin-dir", folder, "can't be written to", mend))
-        reason = trust.fault(nearest)
+        reason = trust.fault(install.nearest(folder))
         if reason:
             mend = "chown root:root and chmod go-w: what stands there runs as root at every pod's start"
             found.append(error("bin-dir", folder, reason, mend))
     return found
+
+
+def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """The folder for the plugin's versions can be written to, by root alone."""
+    found = install.installed(runtimes.bin_dirs(runtimes.find()))
+    folder = found.lib_dir
+    if not found.current and not runtimes.writable(folder):
+        mend = "install the plugin elsewhere first: cnictl plugin install --lib-dir /opt/cnictl"
+        return [error("lib-dir", folder, "can't be written to", mend)]
+    reason = trust.fault(install.nearest(folder))
+    if not reason:
+        return []
+    return [
+        error("lib-dir", folder, reason, "chown root:root and chmod go-w: its code runs as root at every pod's start")
+    ]
 
 
 def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
@@ -80,12 +92,11 @@ def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     found = []
     for runtime in runtimes.find():
         there = any(os.access(f"{folder}/loopback", os.X_OK) for folder in runtime.bin_dirs)
-        if runtime.needs_loopback and not there:
-            report = error if runtime.settled else warning
+        if runtime.settled and runtime.needs_loopback and not there:
             subject = f"{runtime.name}: {', '.join(runtime.bin_dirs)}"
             message = "has no `loopback` plugin, which the CRI runs for every pod"
             mend = "install the reference plugins there (Debian: containernetworking-plugins, in /usr/lib/cni)"
-            found.append(report("loopback", subject, message, mend))
+            found.append(error("loopback", subject, message, mend))
     return found
 
 
