@@ -1,0 +1,109 @@
+"""Many calls at once: no two pods get one address, and a full subnet refuses the rest cleanly."""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from .plugin_client import Answer, Host, Pod, finish, wait_for
+
+
+def at_once(host: Host, verb: str, pods: list[Pod]) -> list[Answer]:
+    """A call for each pod, all of them running at the same time."""
+    return [finish(one, bound=120) for one in [host.start(verb, pod) for pod in pods]]
+
+
+def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
+    """The IPv4 address that each pod really has, by container; those without an interface are left out."""
+    script = "".join(
+        f"nsenter --net={pod.netns} ip -j -4 address show dev eth0 2>/dev/null && echo {pod.container}\n"
+        for pod in pods
+    )
+    lines = host.run("sh", "-c", script + "true").split()
+    found = {}
+    for told, container in zip(lines[::2], lines[1::2], strict=True):
+        found[container] = str(json.loads(told)[0]["addr_info"][0]["local"])
+    return found
+
+
+def test_hundred_adds_at_once_get_a_hundred_addresses(host: Host) -> None:
+    """On a host that has no bridge yet, so that all of them race for making it."""
+    pods = host.pods(100)
+    answers = at_once(host, "ADD", pods)
+    promised = {pod.container: answer.address for pod, answer in zip(pods, answers, strict=True)}
+    assert len(set(promised.values())) == 100
+    assert addresses_inside(host, pods) == promised
+    bridge = {answer.result["interfaces"][0]["mac"] for answer in answers}
+    assert bridge == {host.links()["cni0"]["address"]}
+    assert len(host.leases()) == len(host.records()) == len(host.ports()) == 100
+    assert host.leases() == {address: f"{container}\r\neth0" for container, address in promised.items()}
+    for one, other in zip(pods[:50:10], pods[50::10], strict=True):
+        assert host.pings(one, promised[other.container])
+
+    assert all(answer.result == {} for answer in at_once(host, "DEL", pods))
+    assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
+    assert addresses_inside(host, pods) == {}
+
+
+def test_three_hundred_adds_at_once_fill_a_24_and_the_rest_leave_nothing(host: Host) -> None:
+    pods = host.pods(300)
+    answers = at_once(host, "ADD", pods)
+    served = {pod.container: answer.address for pod, answer in zip(pods, answers, strict=True) if answer.status == 0}
+    assert len(served) == len(set(served.values())) == 253
+    assert [answer.code for answer in answers if answer.status] == [100] * 47
+    assert addresses_inside(host, pods) == served
+    assert host.leases() == {address: f"{container}\r\neth0" for container, address in served.items()}
+    assert host.records() == {f"{container}@eth0" for container in served}
+    assert len(host.ports()) == 253
+    assert len([name for name in host.links() if name.startswith("veth")]) == 253
+
+    refused = [pod for pod in pods if pod.container not in served]
+    before = host.traces()
+    assert all(answer.result == {} for answer in at_once(host, "DEL", refused))  # as a runtime does after a failed ADD
+    assert host.traces() == before
+
+
+def test_adds_and_dels_at_once_never_share_an_address(host: Host) -> None:
+    host.conf["subnet"] = "10.244.0.0/26"
+    old, new = host.pods(40, "old"), host.pods(40, "new")
+    at_once(host, "ADD", old)
+    for _ in range(2):
+        started = [(host.start("DEL", gone), host.start("ADD", came)) for gone, came in zip(old, new, strict=True)]
+        ended = [(finish(gone), finish(came)) for gone, came in started]
+        assert all(gone.result == {} for gone, _ in ended)
+        assert {came.code for _, came in ended if came.status} <= {100}
+        served = {pod.container: came.address for pod, (_, came) in zip(new, ended, strict=True) if came.status == 0}
+        assert addresses_inside(host, [*old, *new]) == served
+        assert len(set(served.values())) == len(served) == len(host.ports())
+        assert host.leases() == {address: f"{container}\r\neth0" for container, address in served.items()}
+        old, new = new, old
+
+
+def test_host_local_and_ours_at_once_never_share_an_address(host: Host) -> None:
+    """Both keep to the one lock of the store and its one layout."""
+    ours, theirs = host.pods(30, "ours"), host.pods(30, "theirs")
+    conf = {
+        "cniVersion": "0.4.0",
+        "name": "mynet",
+        "type": "bridge",
+        "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
+    }
+    with ThreadPoolExecutor(8) as runtime:
+        reference = runtime.map(lambda pod: host.reference("host-local", "ADD", pod, conf).address, theirs)
+        own = [answer.address for answer in at_once(host, "ADD", ours)]
+        given = [*own, *reference]
+    assert [address for address, times in Counter(given).items() if times > 1] == []
+    assert sorted(host.leases()) == sorted(given)
+
+
+def test_failed_first_add_does_not_take_the_bridge_from_under_another(host: Host) -> None:
+    """The maker of the bridge fails while the other is between finding the bridge and joining it."""
+    failing, other = host.pods(2)
+    host.inside(failing, "ip", "link", "add", "eth0", "type", "bridge")
+    slow = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=linkat", "-e"]
+    first = host.start("ADD", failing, [*slow, "inject=linkat:delay_enter=400000:when=1"])
+    wait_for(lambda: "cni0" in host.links(), "the bridge")
+    second = host.start("ADD", other, [*slow, "inject=linkat:delay_enter=400000:when=1..2"])
+    assert finish(first).code == 102
+    assert finish(second).address
+    assert host.pings(other, "10.244.0.1")
+    assert host.records() == {f"{other.container}@eth0"}
