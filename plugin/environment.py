@@ -11,6 +11,8 @@ VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 _ATTACHMENT_VERBS = ("ADD", "DEL", "CHECK")
 _NETNS_VERBS = ("ADD", "CHECK")
+_SHOWN = 40
+"""Characters of an offending value that a message repeats."""
 
 
 class Call:
@@ -35,31 +37,34 @@ class Call:
         return "/".join(filter(None, (self.args.get("K8S_POD_NAMESPACE"), self.args.get("K8S_POD_NAME"))))
 
 
-def read_environment() -> Call:
-    """The call the environment describes. Raises CniError 4 naming every variable that is wrong."""
-    call = Call()
+def read_environment(call: Call) -> None:
+    """Fill in the call the environment describes. Raises CniError 4 naming every variable that is wrong."""
     call.verb = _variable("CNI_COMMAND")
     if call.verb not in VERBS:
-        shown = f"{call.verb!r} is none of {', '.join(VERBS)}" if call.verb else "missing"
+        shown = f"{call.verb[:_SHOWN]!r} is none of {', '.join(VERBS)}" if call.verb else "missing"
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND: {shown}", "a container runtime sets it: spec section 2")
     if call.verb not in _ATTACHMENT_VERBS:
-        return call
+        return
     faults = []
     call.container = _variable("CNI_CONTAINERID")
     fault = _container_fault(call.container)
     if fault:
-        faults.append(f"CNI_CONTAINERID {fault}")
+        faults.append(f"CNI_CONTAINERID {_show(call.container)}{fault}")
     call.ifname = _variable("CNI_IFNAME")
     fault = interface_name_fault(call.ifname)
     if fault:
-        faults.append(f"CNI_IFNAME {fault}")
+        faults.append(f"CNI_IFNAME {_show(call.ifname)}{fault}")
     call.netns = _variable("CNI_NETNS")
     if call.verb in _NETNS_VERBS and not call.netns:
         faults.append("CNI_NETNS is empty")
     faults += _read_args(call)
     if faults:
         raise CniError(INVALID_ENVIRONMENT, "; ".join(faults))
-    return call
+
+
+def _show(value: str) -> str:
+    """The start of a value, and a space; nothing of an empty one."""
+    return f"{value[:_SHOWN]!r} " if value else ""
 
 
 def _variable(name: str) -> str:
@@ -85,7 +90,7 @@ def _read_args(call: Call) -> list[str]:
     for pair in filter(None, text.split(";")):
         key, equals, value = pair.partition("=")
         if not equals:
-            faults.append(f"CNI_ARGS has {pair[:40]!r}, which is no KEY=VALUE")
+            faults.append(f"CNI_ARGS has {pair[:_SHOWN]!r}, which is no KEY=VALUE")
         call.args[key] = value
     if call.args.get("IP"):
         try:

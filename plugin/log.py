@@ -26,9 +26,11 @@ def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, mill
     if level == "debug":
         parts += [f"netns={call.netns or '-'}", f"args={call.args}"]
     parts.append(f"outcome={outcome}")
-    line = " ".join(parts).replace("\n", " ") + "\n"
+    line = " ".join(parts)
+    if not line.isprintable():  # a refused name may hold line ends and a terminal's control sequences
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     try:
-        _append(path, line.encode("utf-8", "backslashreplace"))
+        _append(path, line.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         return
 

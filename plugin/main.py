@@ -29,7 +29,7 @@ def main() -> None:
     address = ""
     failure = None
     try:
-        call = read_environment()
+        read_environment(call)
         document = _read_stdin(call.verb)
         version = _version(document)
         if call.verb == "VERSION":
