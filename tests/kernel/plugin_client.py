@@ -342,7 +342,8 @@ def new_host() -> Iterator[Host]:
     if os.geteuid() != 0:
         flags += ["--user", "--map-root-user"]
     covers = "".join(f"if [ -d {path} ]; then mount -t tmpfs -o mode=755 host {path}; fi; " for path in _FRESH)
-    script = f"set -e; {covers} ip link set lo up; echo up; exec cat"
+    # an ordinary user can't make / read-only there everywhere, nor write to it
+    script = f"set -e; {covers} mount -o remount,bind,ro / 2>/dev/null || true; ip link set lo up; echo up; exec cat"
     holder = subprocess.Popen(
         ["unshare", *flags, "sh", "-c", script],
         stdin=subprocess.PIPE,
