@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import suppress
 
 from cnictl.node import interpreters, library
 from tests.bench import place, startup
@@ -29,6 +30,8 @@ def main() -> None:
     """Run the cases that were asked for."""
     options = _options()
     place.go_inside("tests.bench.plugin")
+    with suppress(PermissionError):
+        os.nice(-15)  # the calls inherit it, both sides' alike: other work on the machine disturbs them less
     scratch = tempfile.mkdtemp(prefix="cnictl-bench-", dir=_SCRATCH)
     try:
         program = _install(f"{scratch}/lib")
@@ -161,23 +164,29 @@ def _print_case(
 
 
 def _take_over(program: str, leases: int) -> None:
-    """DEL of what host-local leased: the first reads the whole store once, the next find their record."""
+    """DEL of what host-local leased: the first gives every lease in the store a record, the others find theirs."""
     host_local = Side("host-local", f"{REFERENCE_DIR}/bridge", 14, False, leases)
-    host_local.set_up(2)
+    host_local.set_up(3)
     ours = Side("cnictl-bridge", program, 14, False, leases)
+    ours.pods = host_local.pods
+    took = []
     try:
-        took = []
-        for pod in range(2):
-            host_local.call("ADD", pod)
-        for pod in range(2):
-            ours.results[pod] = host_local.results[pod]
-            took.append(_delete_foreign(ours, host_local, pod))
-        print(f"\nDEL of a pod that host-local leased, {leases} leases: first {took[0]:.1f} ms, next {took[1]:.1f} ms")
+        host_local.call("ADD", 0)
+        host_local.call("ADD", 1)
+        took.append(_delete_foreign(ours, host_local, 0))
+        took.append(_delete_foreign(ours, host_local, 1))
+        host_local.call("ADD", 2)
+        took.append(_delete_foreign(ours, host_local, 2))
     finally:
         host_local.tear_down()
+    print(f"\nDEL of a pod that host-local leased, {leases} leases, in ms")
+    print(f"  the store's first: takes over all leases{took[0]:18.1f}")
+    print(f"  another that was taken over then{took[1]:26.1f}")
+    print(f"  one leased since: the store is read again{took[2]:17.1f}", flush=True)
 
 
 def _delete_foreign(ours: Side, host_local: Side, pod: int) -> float:
+    ours.results[pod] = host_local.results[pod]
     address = host_local.results[pod]["ips"][0]["address"].partition("/")[0]
     took = ours.call("DEL", pod)
     if os.path.exists(f"{ours.store}/{address}"):

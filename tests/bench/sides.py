@@ -6,14 +6,16 @@ Both do equal work: bridge, veth pair, address and default route in the pod, lea
 import ipaddress
 import json
 import os
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, NETWORKS_DIR
 from tests.bench import place
 
 REFERENCE_DIR = "/usr/lib/cni"
-NETWORKS_DIR = "/var/lib/cni/networks"
 OUTSIDE = "outside"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH": REFERENCE_DIR}
 
@@ -73,10 +75,14 @@ class Side:
         fill(self.store, f"10.{self.number}.0.0/16", self.leases)
 
     def tear_down(self) -> None:
-        """Remove the namespaces; the store goes with the bench's mounts."""
+        """Remove the namespaces and all that is on disk for the network."""
         for one in range(self.pods):
             place.ip("netns", "delete", self.pod(one))
         place.ip("netns", "delete", self.node)
+        for folder in (self.store, f"{ATTACHMENTS_DIR}/{self.network}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{INDEX_DIR}/{self.network}")
 
     def call(self, verb: str, pod: int) -> float:
         """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises CallFailed."""
