@@ -113,7 +113,7 @@ class Store:
         """Free an address if this owner holds it; False if not: a late DEL must not free the next owner's."""
         if not self._exists():
             return False
-        with self.locked(wait), PoolMap(self._map_path) as known:
+        with self.locked(wait), PoolMap(self._map_path, create=False) as known:
             lease = self.read(address)
             if lease is None or (lease.container, lease.ifname) != (container, ifname):
                 return False
@@ -122,7 +122,7 @@ class Store:
 
     def release_torn(self, address: str) -> bool:
         """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
-        with self.locked(), PoolMap(self._map_path) as known:
+        with self.locked(), PoolMap(self._map_path, create=False) as known:
             lease = self.read(address)
             if lease is None or lease.container:
                 return False

@@ -59,8 +59,10 @@ class Pool:
 class PoolMap:
     """The map of one store, used under the store's lock."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, create: bool = True) -> None:
+        """Without `create` a map that is missing stays so: whoever only frees an address needs none."""
         self._path = path
+        self._create = create
         self._descriptor = -1
         self._bits = b""
         self._first = 0
@@ -74,15 +76,19 @@ class PoolMap:
 
     def __enter__(self) -> "PoolMap":
         try:
-            self._descriptor = open_descriptor(self._path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            create = O_CREAT if self._create else 0
+            self._descriptor = open_descriptor(self._path, O_RDWR | O_CLOEXEC | create, 0o600)
         except FileNotFoundError:
+            if not self._create:
+                return self
             make_folder(self._path.rpartition("/")[0])
             self._descriptor = open_descriptor(self._path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         self._parse(pread(self._descriptor, _HEADER.size + _LARGEST_MAP // 8, 0))
         return self
 
     def __exit__(self, *_: object) -> None:
-        close(self._descriptor)
+        if self._descriptor >= 0:
+            close(self._descriptor)
 
     def _parse(self, raw: bytes) -> None:
         """Take over what the file says; nothing of one that is torn."""
