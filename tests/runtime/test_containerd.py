@@ -117,7 +117,7 @@ def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
         daemon.kill()
         for call in started:
             call.result()
-    wait_for(lambda: not node.machine.processes("cnictl-bridge|cnictl_plugin"), "the last plugin's end")
+    wait_for(lambda: not node.machine.processes("cnictl"), "the last plugin's end")
     daemon.start()
     known = daemon.cri.sandboxes()
     assert set(node.leases().values()) <= set(known)
