@@ -7,7 +7,7 @@ import typer
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.spec import NodeSpec, Peer
     from cnictl.probe.chain import Chain
     from cnictl.probe.checks import Report, Wanted
 
@@ -59,7 +59,7 @@ def test_connectivity(
     from cnictl.probe.checks import Wanted
 
     seconds = _seconds(duration)
-    spec = _spec(peer or [])
+    spec, added = _spec(peer or [])
     for address in [*(pod or []), *([external] if external else [])]:
         _check_address(address)
     require_root("test-connectivity", "enters the network namespaces of pods")
@@ -69,7 +69,7 @@ def test_connectivity(
         _serve(_chain(conf, bin_dir or []), seconds, output)
         return
     trace.clean()
-    wanted = Wanted(count, timeout, tuple(pod or ()), external)
+    wanted = Wanted(count, timeout, tuple(pod or ()), external, added)
     report = _from_pod(spec, source, wanted) if source else _from_probe(spec, _chain(conf, bin_dir or []), wanted)
     if output is Format.JSON:
         print_json(report.as_json())
@@ -127,7 +127,8 @@ def _chain(conf: str, bin_dirs: list[str]) -> "Chain":
     return load_chain(conf or CONF_FILE, bin_dirs)
 
 
-def _spec(peers: list[str]) -> "NodeSpec":
+def _spec(peers: list[str]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
+    """This node's spec, and those of `peers` that it does not name."""
     from dataclasses import replace
 
     from cnictl.core.errors import Problem
@@ -138,7 +139,8 @@ def _spec(peers: list[str]) -> "NodeSpec":
     if spec is None:
         raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
     added = tuple(one for one in map(parse_peer, peers) if one not in spec.peers)
-    return check(replace(spec, peers=spec.peers + added))
+    check(replace(spec, peers=spec.peers + added))
+    return check(spec), added
 
 
 def _check_address(text: str) -> None:

@@ -5,12 +5,12 @@ Everything is done by cnictl's own commands inside the nodes, as an operator wou
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cnictl.core.errors import Problem
@@ -95,7 +95,7 @@ def play(on_step: Callable[[str], None]) -> Iterator[Played]:
     """Play the story in a lab of its own. Raises Problem if a command fails."""
     on_step("bringing up two nodes and a host outside")
     with Lab(nodes=2) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:
-        served: dict[str, _Served] = {}
+        served: dict[str, _Server] = {}
         for act in STORY:
             start = time.monotonic()
             on_step(f"{act.title}: cnictl {act.command[0]} on both nodes")
@@ -103,7 +103,8 @@ def play(on_step: Callable[[str], None]) -> Iterator[Played]:
             done = list(pool.map(lambda node, given=commands: _change(node, given[node.name]), lab.nodes))
             if not served:
                 on_step(f"{act.title}: a pod on each node for the other to ping")
-                served = {node.name: stack.enter_context(_serve(node)) for node in lab.nodes}
+                served = {node.name: _Server(node) for node in lab.nodes}
+                stack.callback(_end, served)
             on_step(f"{act.title}: what do pods reach?")
             checks = {node.name: _checks(lab, node, served, act) for node in lab.nodes}
             tested = pool.map(lambda node, given=checks: _test(node, given[node.name]), lab.nodes)
@@ -144,7 +145,7 @@ def _change(node: Node, command: list[str]) -> list[str]:
     return by_hand
 
 
-def _checks(lab: Lab, node: Node, served: Mapping[str, "_Served"], act: Act) -> list[str]:
+def _checks(lab: Lab, node: Node, served: Mapping[str, "_Server"], act: Act) -> list[str]:
     other = _other(lab, node)
     peer = ["--peer", f"{other.pod_cidr}={other.address}"] if act.names_peer else []
     return ["test-connectivity", "--pod", served[other.name].address, *peer, "-o", "json"]
@@ -169,43 +170,52 @@ def _surprises(name: str, report: dict[str, Any], act: Act) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Served:
-    """A pod that answers until the story ends."""
+class _Server:
+    """A pod on a node that answers until the story ends."""
 
-    address: str
-    log: int
-    """Descriptor of the file that its server notes senders in."""
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._log = os.memfd_create("senders")
+        self._process = node.popen(["cnictl", "test-connectivity", "--serve", "--for", "10m"], stderr=self._log)
+
+    @cached_property
+    def address(self) -> str:
+        """The pod's address, once it is up. Raises Problem if it never is."""
+        address = (self._process.stdout.readline() if self._process.stdout else "").strip()
+        if not address:
+            raise Problem(f"{self._node.name}: no pod to ping: {self._said().strip()}")
+        return address
 
     def heard(self, sender: str) -> bool:
         """Whether the pod was pinged by that address, as it saw it."""
         deadline = time.monotonic() + _HEARD_SECONDS
-        while True:
-            said = os.pread(self.log, 1 << 20, 0).decode(errors="replace").splitlines()
-            if f"pinged by {sender}" in said:
-                return True
+        while f"pinged by {sender}" not in self._said().splitlines():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
+        return True
+
+    def end(self) -> None:
+        """Ask for the end; the pod is taken away as it was made."""
+        self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait for the end that was asked for. Raises TimeoutExpired."""
+        self._process.communicate(timeout=_COMMAND_SECONDS)
+        os.close(self._log)
+
+    def _said(self) -> str:
+        return os.pread(self._log, 1 << 20, 0).decode(errors="replace")
 
 
-@contextmanager
-def _serve(node: Node) -> Iterator[_Served]:
-    """Keep a pod up on the node."""
-    with tempfile.TemporaryFile() as log:
-        process = node.popen(["cnictl", "test-connectivity", "--serve", "--for", "10m"], stderr=log)
-        try:
-            address = (process.stdout.readline() if process.stdout else "").strip()
-            if not address:
-                said = os.pread(log.fileno(), 4096, 0).decode(errors="replace").strip()
-                raise Problem(f"{node.name}: no pod to ping: {said}")
-            yield _Served(address, log.fileno())
-        finally:
-            process.terminate()
-            process.communicate()
+def _end(servers: Mapping[str, _Server]) -> None:
+    for server in servers.values():
+        server.end()
+    for server in servers.values():
+        server.wait()
 
 
-def _masqueraded(lab: Lab, reports: Mapping[str, dict[str, Any]], served: Mapping[str, _Served]) -> list[str]:
+def _masqueraded(lab: Lab, reports: Mapping[str, dict[str, Any]], served: Mapping[str, _Server]) -> list[str]:
     """Where a pod on the other node did not see the sender's own address."""
     found = []
     for node in lab.nodes:

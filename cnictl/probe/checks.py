@@ -55,6 +55,8 @@ class Wanted:
     pods: tuple[str, ...] = ()
     """Addresses of pods on other hosts."""
     external: str = ""
+    peers: tuple[Peer, ...] = ()
+    """Peers to check that node.toml does not name."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         watch = Watch()
         stack.callback(watch.close)
         host = Host(spec)
-        planned = _Plan(spec, host, pod, other, wanted, inside, outside).everything()
+        with_peers = replace(spec, peers=spec.peers + wanted.peers)
+        planned = _Plan(with_peers, host, pod, other, wanted, inside, outside).everything()
         mains = [one.series for one in planned if one.series]
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {pod.address}")
