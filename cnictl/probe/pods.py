@@ -44,9 +44,13 @@ def probe_pods(chain: Chain, count: int) -> Iterator[list[Pod]]:
     former = {number: signal.signal(number, _interrupt) for number in _ENDING}
     making = [_Making(chain) for _ in range(count)]
     pool = ThreadPoolExecutor(count)
+    failed = False
     try:
         try:
             yield list(pool.map(_Making.make, making))
+        except BaseException:
+            failed = True
+            raise
         finally:
             _ignore_signals()
     finally:
@@ -55,7 +59,7 @@ def probe_pods(chain: Chain, count: int) -> Iterator[list[Pod]]:
             problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
         for number, handler in former.items():
             signal.signal(number, handler)
-        if problems:
+        if problems and not failed:  # where making them failed, that is what to say
             raise problems[0]
 
 
@@ -153,6 +157,8 @@ def sweep() -> list[str]:
         else:
             if os.fstat(descriptor).st_nlink:
                 undo(path)
+                if os.path.exists(path):
+                    os.unlink(path)  # its namespace is gone, and with it the veth; what else its DEL left is stale
                 swept.append(name)
         finally:
             os.close(descriptor)

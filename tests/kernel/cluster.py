@@ -1,180 +1,106 @@
-"""A node of the lab as an operator and a runtime use it: cnictl's commands, pods through the installed plugin, traffic.
+"""Two nodes that `init-node` set up as the walk-through does, and what `test-connectivity` says on them."""
 
-`snapshot` is all of a host that a reset must put back.
-"""
-
-import hashlib
 import json
-import re
-import select
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core.process import Finished
-from cnictl.lab.lab import Node
+from cnictl.lab.lab import Lab, Node
 
-CONF = "/etc/cni/net.d/10-cnictl.conflist"
-PLUGIN = "/opt/cni/bin/cnictl-bridge"
 NETWORK = "10.244.0.0/20"
-INIT_OPTIONS = ("--subnet", "10.244.0.0/24", "--network", NETWORK)
-
-_VOLATILE = re.compile(
-    r"nf_conntrack_count|nf_conntrack_buckets|nf_conntrack_max|netfilter\.nf_hooks|neigh\.|random|fs\.|"
-    r"ipv4\.route\.flush|ipv6\.route\.flush"
-)
+GUARD = "nft add table ip guard; nft add chain ip guard forward '{ type filter hook forward priority 0; policy drop; }'"
+"""A firewall of somebody else's that forwards nothing."""
 
 
-@dataclass(frozen=True)
-class Pod:
-    """A pod that the installed plugin attached."""
+@dataclass
+class Outcome:
+    """What one run said."""
 
-    node: Node
-    name: str
-    address: str
+    status: int
+    overall: str
+    checks: list[dict[str, Any]]
 
-    def command(self, *argv: str) -> list[str]:
-        """What to run on its node for `argv` to run inside it."""
-        return ["ip", "netns", "exec", self.name, *argv]
+    def of(self, check: str) -> dict[str, Any]:
+        """The one check of that name."""
+        (found,) = (one for one in self.checks if one["check"] == check)
+        return found
 
-    def run(self, *argv: str, check: bool = True) -> Finished:
-        """Run a command in the pod's network."""
-        return self.node.run(self.command(*argv), check=check)
-
-    def pings(self, address: str) -> bool:
-        """Whether an echo request to `address` is answered."""
-        return self.run("ping", "-n", "-c1", "-W2", address, check=False).status == 0
+    @property
+    def states(self) -> dict[str, str]:
+        """State by check."""
+        return {one["check"]: one["state"] for one in self.checks}
 
 
-def cnictl(node: Node, *words: str, check: bool = True) -> Finished:
-    """Run a cnictl command on the node."""
-    return node.run(["cnictl", *words], timeout=90, check=check)
+class Cluster:
+    """A lab's two nodes and the host outside."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.here, self.there = lab.nodes
+        self.external = lab.outside.address
+
+    def init(self, *more: str) -> None:
+        """`init-node` on both, at once."""
+        running = []
+        for node, other in ((self.here, self.there), (self.there, self.here)):
+            where = ["--subnet", node.pod_cidr, "--network", NETWORK, "--external", self.external]
+            peer = ["--peer", f"{other.pod_cidr}={other.address}"]
+            running.append(node.popen(["cnictl", "init-node", *where, *peer, *more]))
+        for process in running:
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 0, said
+
+    def test(self, *arguments: str) -> Outcome:
+        """`cnictl test-connectivity -o json` on the first node."""
+        done = self.here.run(["cnictl", "test-connectivity", "-o", "json", *arguments], check=False)
+        assert done.stdout, done.stderr
+        document = json.loads(done.stdout)
+        return Outcome(done.status, document["overall"], document["checks"])
+
+    def node_at(self, address: str) -> Node:
+        """The node that has an address."""
+        (found,) = (node for node in (self.here, self.there) if node.address == address)
+        return found
 
 
-def init(node: Node, *more: str, check: bool = True) -> Finished:
-    """Set a node of the lab up, with its own pod CIDR."""
-    return cnictl(node, "init-node", "--subnet", node.pod_cidr, "--network", NETWORK, *more, check=check)
+def shell(node: Node, line: str) -> str:
+    """Run a shell line on a node; what it printed."""
+    return node.run(["sh", "-c", line]).stdout
 
 
-def outcomes(done: Finished) -> dict[str, str]:
-    """Resource to outcome, of a command run with `-o json`."""
-    return {step["resource"]: step["outcome"] for step in json.loads(done.stdout)["steps"]}
-
-
-def drifted(node: Node) -> list[str]:
-    """Resources that `cnictl status` calls drifted."""
-    found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
-    return [row["resource"] for row in found["resources"] if row["state"] != "ok"]
-
-
-def start_pod(node: Node, name: str) -> Pod:
-    """A pod as a runtime makes it: a namespace, and ADD of the conf's own plugin."""
-    node.run(["ip", "netns", "add", name])
-    return Pod(node, name, call(node, "ADD", name)["ips"][0]["address"].partition("/")[0])
-
-
-def call(node: Node, verb: str, name: str) -> Any:
-    """Call the installed plugin with the installed conf; its answer."""
-    conf = json.loads(node.run(["cat", CONF]).stdout)
-    request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
-    environment = {
-        "CNI_COMMAND": verb, "CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0",
-        "CNI_PATH": "/opt/cni/bin",
-    }  # fmt: skip
-    said = node.run([PLUGIN], stdin=json.dumps(request), env=environment).stdout
-    return json.loads(said) if said else {}
-
-
-_ECHO = """
-import socket, sys
-kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
-server = socket.socket(socket.AF_INET, kind)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind(("0.0.0.0", 7007))
-if sys.argv[1] == "tcp":
-    server.listen()
-print("ready", flush=True)
-while True:
-    if sys.argv[1] == "udp":
-        peer = server.recvfrom(64)[1]
-    else:
-        connection, peer = server.accept()
-        connection.close()
-    print(peer[0], flush=True)
-"""
-
-_SEND = """
-import socket, sys
-kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
-client = socket.socket(socket.AF_INET, kind)
-client.settimeout(5)
-client.connect((sys.argv[2], 7007))
-if sys.argv[1] == "udp":
-    client.send(b"who am I")
-"""
-
-
-def seen_source(sender: Pod, receiver: Pod | Node, protocol: str = "udp") -> str:
-    """The source address that the receiver sees when the sender sends to it."""
-    node = receiver.node if isinstance(receiver, Pod) else receiver
-    python = ["/usr/bin/python3", "-c"]
-    server = [*python, _ECHO, protocol]
-    listening = node.popen(receiver.command(*server) if isinstance(receiver, Pod) else server)
+@contextmanager
+def served(node: Node) -> Iterator[str]:
+    """A pod kept up on a node by `--serve`: its address."""
+    process = node.popen(["cnictl", "test-connectivity", "--serve"])
     try:
-        assert _line(listening) == "ready"
-        sender.run(*python, _SEND, protocol, receiver.address)
-        return _line(listening)
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, process.communicate()[1]
+        yield address
     finally:
-        listening.kill()
-        listening.communicate()
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
-def _line(process: "subprocess.Popen[str]", bound: float = 10.0) -> str:
-    assert process.stdout is not None
-    assert select.select([process.stdout], [], [], bound)[0], f"nothing within {bound:g} s"
-    return process.stdout.readline().strip()
-
-
-def snapshot(node: Node) -> dict[str, Any]:
-    """Sysctls, links, addresses, routes, rules of every kind, and the files that cnictl could touch."""
-    wait_until(lambda: "tentative" not in node.run(["ip", "address"]).stdout, "IPv6 addresses are settled")
-    sysctls = node.run(["sysctl", "-a", "--pattern", r"^net\."], check=False).stdout.splitlines()
-    tree = node.run(
-        ["find", "/etc", "/opt", "/var/lib", "/usr/local/lib", "/run", "/var/log", "-xdev", "-printf", "%p %y %m %l\n"]
-    ).stdout.splitlines()
-    kept = sorted(
-        line
-        for line in tree
-        if not re.search(r"^/run/(cnictl-lab|netns|xtables)|^/usr/local/lib/python|^/run/nft", line)
-    )
-    files = [line.split()[0] for line in kept if line.split()[1] == "f" and line.startswith("/etc")]
-    contents = node.run(["cat", *files]).stdout if files else ""
-    return {
-        "sysctl": [line for line in sysctls if not _VOLATILE.search(line)],
-        "links": _without(json.loads(node.run(["ip", "-d", "-j", "link"]).stdout)),
-        "addresses": _without(json.loads(node.run(["ip", "-j", "address"]).stdout)),
-        "routes": json.loads(node.run(["ip", "-j", "route", "show", "table", "all"]).stdout),
-        "nft": node.run(["nft", "-s", "list", "ruleset"]).stdout,
-        "iptables": [
-            re.sub(r" \[\d+:\d+\]", "", line)
-            for line in node.run(["iptables-save"]).stdout.splitlines()
-            if not line.startswith("#")
-        ],
-        "tree": kept,
-        "contents": hashlib.sha256(contents.encode()).hexdigest(),
+def traces(node: Node) -> dict[str, str]:
+    """All that a run could leave on a node."""
+    listed = {
+        "namespaces": "ip netns list",
+        "veths": "ip -br link show type veth",
+        "leases": "ls /var/lib/cni/networks/mynet | grep '^10' || true",
+        "records": "ls -A /var/lib/cnictl/attachments/mynet",
+        "notes": "ls -A /run/cnictl/probe",
+        "tables": "nft list tables",
     }
+    return {name: shell(node, line) for name, line in listed.items()}
 
 
-def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Links without what counts up or down by itself."""
-    return [{key: value for key, value in link.items() if key not in ("stats64", "stats", "txqlen")} for link in links]
-
-
-def wait_until(holds: Callable[[], bool], what: str, bound: float = 10.0) -> None:
-    """Look until it holds, at most `bound` seconds."""
-    end = time.monotonic() + bound
+def eventually(holds: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    """Wait until `holds()`, at most `seconds`."""
+    deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, f"not within {bound:g} s: {what}"
-        select.select([], [], [], 0.02)
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        subprocess.run(["sleep", "0.02"], check=True)

@@ -1,0 +1,258 @@
+"""Faults put into one node or the other, one at a time: the check that fails names each, and what it says mends it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from cnictl.lab.lab import Lab
+
+from .cluster import GUARD, Cluster, Outcome, served, shell
+
+
+@dataclass
+class Pods:
+    """Pods that outlive the faults: two here, one there."""
+
+    cluster: Cluster
+    here: str
+    there: str
+
+    def test(self, *more: str) -> Outcome:
+        """The checks from the standing pod, so that no ADD heals what was broken."""
+        return self.cluster.test("--from", self.here, *(more or ("--pod", self.there)))
+
+
+@pytest.fixture(scope="module")
+def pods() -> Iterator[Pods]:
+    with Lab(nodes=2) as lab:
+        cluster = Cluster(lab)
+        cluster.init()
+        with served(cluster.here) as here, served(cluster.here), served(cluster.there) as there:
+            yield Pods(cluster, here, there)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is broken on which node, and what has to be said of it."""
+
+    there: bool
+    inject: str
+    check: str
+    cause: str
+    says: str
+    mend: str
+    undo: str = ""
+    """Where the mend leaves the injected thing in place, harmless."""
+
+
+APPLY_THERE = "on 10.0.10.51: cnictl apply"
+FAULTS = {
+    "bridge down": Fault(
+        False, "ip link set cni0 down", "own-host", "bridge-unfit", "bridge cni0 is down", "cnictl bridge up"
+    ),
+    "bridge without its address": Fault(
+        False,
+        "ip address delete 10.244.0.1/24 dev cni0",
+        "external",
+        "bridge-unfit",
+        "bridge cni0 has no IPv4 address in place of the gateway's 10.244.0.1/24",
+        "cnictl bridge up",
+    ),
+    "forwarding off": Fault(
+        False,
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "other-host",
+        "forwarding-off",
+        "net.ipv4.ip_forward is 0 on this node",
+        "cnictl apply",
+    ),
+    "forwarding off on the uplink alone": Fault(
+        False,
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=0",
+        "external",
+        "forwarding-off",
+        "net.ipv4.conf.eth0.forwarding is 0",
+        "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+    ),
+    "peer route lost": Fault(
+        False,
+        "ip route delete 10.244.1.0/24",
+        "pod-other-host",
+        "no-route",
+        "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51",
+        "cnictl apply",
+    ),
+    "masquerade flushed": Fault(
+        False,
+        "nft delete table inet cnictl",
+        "external",
+        "no-masquerade",
+        "no masquerade rule: the request left with the pod's own address",
+        "cnictl nat enable",
+    ),
+    "another table drops what is forwarded": Fault(
+        False,
+        GUARD,
+        "pod-same-host",
+        "dropped-here",
+        "dropped on this node by the policy drop of chain ip guard forward",
+        "cnictl apply",
+        "nft delete table ip guard",
+    ),
+    "a rule drops the requests": Fault(
+        False,
+        "iptables -I FORWARD -d 10.244.1.0/24 -j DROP",
+        "pod-other-host",
+        "dropped-here",
+        'it is dropped on this node by rule "ip daddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
+        "cnictl apply",
+        "iptables -D FORWARD -d 10.244.1.0/24 -j DROP",
+    ),
+    "a rule drops the replies": Fault(
+        False,
+        "iptables -I FORWARD -s 10.244.1.0/24 -j DROP",
+        "pod-other-host",
+        "dropped-here",
+        'the reply is dropped on this node by rule "ip saddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
+        "cnictl apply",
+        "iptables -D FORWARD -s 10.244.1.0/24 -j DROP",
+    ),
+    "peer's forward drops by policy": Fault(
+        True, GUARD, "pod-other-host", "peer-drops", "FORWARD drop on peer 10.0.10.51", APPLY_THERE,
+        "nft delete table ip guard",
+    ),
+    "peer's forward drops by a rule": Fault(
+        True,
+        "iptables -I FORWARD -s 10.244.0.0/24 -j DROP",
+        "pod-other-host",
+        "peer-drops",
+        "FORWARD drop on peer 10.0.10.51",
+        APPLY_THERE,
+        "iptables -D FORWARD -s 10.244.0.0/24 -j DROP",
+    ),
+    "peer's forward rejects": Fault(
+        True,
+        "iptables -I FORWARD -s 10.244.0.0/24 -j REJECT",
+        "pod-other-host",
+        "peer-rejects",
+        "10.0.10.51 answers: port unreachable",
+        APPLY_THERE,
+        "iptables -D FORWARD -s 10.244.0.0/24 -j REJECT",
+    ),
+    "peer's forwarding off": Fault(
+        True,
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "pod-other-host",
+        "peer-forwarding-off",
+        "net.ipv4.ip_forward is 0 on peer 10.0.10.51",
+        APPLY_THERE,
+    ),
+    "peer without the return route": Fault(
+        True,
+        "ip route delete 10.244.0.0/24",
+        "pod-other-host",
+        "no-return-route",
+        "peer 10.0.10.51 lacks the return route to 10.244.0.0/24",
+        "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
+    ),
+    "peer's bridge down": Fault(
+        True,
+        "ip link set cni0 down",
+        "pod-other-host",
+        "peer-without-bridge",
+        "10.0.10.51 sends on to 10.0.0.1 what is for",
+        "on 10.0.10.51: cnictl bridge up",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
+    broken = pods.cluster.there if fault.there else pods.cluster.here
+    shell(broken, fault.inject)
+    outcome = pods.test()
+    check = outcome.of(fault.check)
+    assert (outcome.status, outcome.overall, check["state"]) == (1, "failed", "failed")
+    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+    assert " ".join(fault.says.split()) in " ".join(check["cause"].split())
+    address, _, command = ("", "", fault.mend) if not fault.there else fault.mend[3:].partition(": ")
+    shell(pods.cluster.node_at(address) if address else broken, command)
+    mended = pods.test()
+    assert mended.overall == "ok", mended.checks
+    if fault.undo:
+        shell(broken, f"{fault.undo}; cnictl apply")
+
+
+def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
+    shell(pods.cluster.there, GUARD)
+    states = pods.test().states
+    shell(pods.cluster.there, "nft delete table ip guard; cnictl apply")
+    assert states == {
+        "own-host": "ok",
+        "pod-same-host": "ok",
+        "other-host": "ok",
+        "pod-other-host": "failed",
+        "external": "ok",
+    }
+
+
+def test_a_peer_that_is_gone_does_not_answer_arp_whatever_the_neighbour_table_says(pods: Pods) -> None:
+    assert pods.test().overall == "ok"
+    shell(pods.cluster.there, "ip link set eth0 down")
+    outcome = pods.test()
+    shell(pods.cluster.there, "ip link set eth0 up && ip route add default via 10.0.0.1 && cnictl apply")
+    for check in ("other-host", "pod-other-host"):
+        assert outcome.of(check)["cause_name"] == "neighbour-unresolved"
+        assert "next hop 10.0.10.51 does not answer ARP on eth0" in outcome.of(check)["cause"]
+    assert pods.test().overall == "ok"
+
+
+def test_a_peer_whose_input_drops_is_silent_though_it_answers_arp(pods: Pods) -> None:
+    shell(pods.cluster.there, "iptables -I INPUT -p icmp -j DROP")
+    check = pods.test().of("other-host")
+    shell(pods.cluster.there, "iptables -D INPUT -p icmp -j DROP")
+    assert check["cause_name"] == "peer-silent"
+
+
+def test_own_input_rule_is_named(pods: Pods) -> None:
+    shell(pods.cluster.here, "iptables -I INPUT -i cni0 -p icmp -j DROP")
+    check = pods.test().of("own-host")
+    shell(pods.cluster.here, "iptables -D INPUT -i cni0 -p icmp -j DROP")
+    assert check["cause_name"] == "dropped-here"
+    assert "of chain ip filter INPUT" in check["cause"]
+
+
+def test_an_address_that_no_pod_has_is_told_from_a_drop(pods: Pods) -> None:
+    check = pods.test("--pod", "10.244.1.200").of("pod-other-host")
+    assert check["cause_name"] == "no-such-pod"
+    assert check["mend"] == "on 10.0.10.51: cnictl ipam list"
+
+
+def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
+    """Requests leave by eth0 through a rule of their own; the main table would send the way back elsewhere."""
+    here = pods.cluster.here
+    shell(
+        here,
+        "ip link add elsewhere type bridge && ip address add 10.9.0.1/24 dev elsewhere && ip link set elsewhere up"
+        " && ip route replace 10.244.1.0/24 via 10.0.10.51 dev eth0 table 77 && ip rule add iif cni0 lookup 77"
+        " && ip route replace 10.244.1.0/24 via 10.9.0.2 dev elsewhere && sysctl -qw net.ipv4.conf.eth0.rp_filter=1",
+    )
+    check = pods.test().of("pod-other-host")
+    shell(here, check["mend"])
+    mended = pods.test().of("pod-other-host")
+    shell(here, "ip rule delete iif cni0 lookup 77; ip link delete elsewhere; cnictl apply")
+    assert (check["cause_name"], check["mend"]) == ("reverse-path", "sysctl -w net.ipv4.conf.eth0.rp_filter=2")
+    assert mended["state"] == "ok"
+
+
+def test_an_outside_that_nobody_reaches_is_not_blamed_on_the_node(pods: Pods) -> None:
+    check = pods.test("--pod", pods.there, "--external", "203.0.113.9").of("external")
+    assert check["cause_name"] in ("outside-silent", "refused")
+
+
+def test_nothing_of_the_looking_is_left(pods: Pods) -> None:
+    shell(pods.cluster.here, GUARD)
+    pods.test()
+    shell(pods.cluster.here, "nft delete table ip guard; cnictl apply")
+    assert "cnictl-probe" not in shell(pods.cluster.here, "nft list tables")
