@@ -73,7 +73,7 @@ class Library:
     folder: str
     """`/usr/local/lib/cnictl/0.1.0`"""
     digest: str
-    """Of its sources as they are now; empty if a file is missing, changed or without bytecode."""
+    """Of its sources; empty if one of its files is missing or changed."""
     interpreter: str
     """The one recorded in its launcher."""
     fault: str
@@ -133,28 +133,18 @@ def installed_at(folder: str) -> str:
 
 
 def examine(folder: str) -> Library:
-    """Look at a version: are all its files there, unchanged and compiled, and does its interpreter exist."""
+    """Look at a version: are all its files there and unchanged, bytecode too, and does its interpreter exist."""
     manifest = _manifest(folder)
     interpreter = str(manifest.get("interpreter", ""))
     if not manifest:
         return Library(folder, "", interpreter, f"{folder}/{MANIFEST} is missing or unreadable")
-    code = {}
-    for name in manifest.get("files", []):
+    for name, digest in manifest["files"].items():
         try:
-            code[name] = durable.contents(f"{folder}/{name}")
+            content = durable.contents(f"{folder}/{name}")
         except OSError as error:
             return Library(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
-        for tag in manifest.get("bytecode", []):
-            if not os.path.exists(f"{folder}/{_bytecode(name, tag)}"):
-                return Library(folder, "", interpreter, f"{folder}/{name} has no bytecode for {tag}")
-    for tag in manifest.get("bytecode", []):
-        for verb in manifest.get("bundles", []):
-            if not os.path.exists(f"{_bundles(folder, tag)}/{verb}"):
-                return Library(folder, "", interpreter, f"{folder} has no bundle for {verb} and {tag}")
-    if digest_of(code) != manifest.get("digest"):
-        return Library(folder, "", interpreter, f"{folder}: its files are not those that were installed")
-    if not os.access(f"{folder}/{PLUGIN}", os.X_OK):
-        return Library(folder, "", interpreter, f"{folder}/{PLUGIN} is missing")
+        if hashlib.sha256(content).hexdigest() != digest:
+            return Library(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
     gone = "" if os.access(interpreter, os.X_OK) else f"interpreter {interpreter} is gone"
     return Library(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
 
@@ -180,10 +170,8 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
             "version": cnictl.__version__,
             "digest": digest_of(code),
             "interpreter": interpreter.path,
-            "bytecode": sorted(compiled_for),
-            "bundles": sorted(os.listdir(_bundles(new, interpreter.cache_tag))),
             "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "files": sorted(code),
+            "files": _digests(new),
         }
         _write(f"{new}/{MANIFEST}", json.dumps(manifest, indent=1).encode() + b"\n", 0o644)
         for parent, _, _ in os.walk(new):
@@ -247,9 +235,14 @@ def _bundles(folder: str, tag: str) -> str:
     return f"{folder}/bundles/{tag}"
 
 
-def _bytecode(name: str, tag: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/__pycache__/{file.removesuffix('.py')}.{tag}.pyc"
+def _digests(folder: str) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path there: what runs is the bytecode, not the source beside it."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = f"{place}/{name}"
+            found[os.path.relpath(path, folder)] = hashlib.sha256(durable.contents(path)).hexdigest()
+    return dict(sorted(found.items()))
 
 
 def _write(path: str, content: bytes, mode: int) -> None:

@@ -170,11 +170,13 @@ def test_a_build_that_fails_its_test_never_reaches_the_runtimes(node: Node) -> N
 
 def test_a_broken_version_is_shown_and_mended(node: Node) -> None:
     run(node, "install")
-    node.run(["sh", "-c", f"echo '# changed' >> {LIB}/{cnictl.__version__}/cnictl/core/cidr.py"])
-    broken = run(node, "list", check=False)
-    assert broken.status == 1
-    assert "broken" in broken.stdout
-    assert "changed" in run(node, "install").stdout
+    for file in ("cnictl/core/cidr.py", "bundles/*/ADD", "cnictl-bridge"):
+        node.run(["sh", "-c", f"for one in {LIB}/*/{file}; do echo '# changed' >> $one; done"])
+        broken = run(node, "list", check=False)
+        assert broken.status == 1
+        assert "broken" in broken.stdout
+        assert "is not as it was installed" in broken.stderr
+        assert "changed" in run(node, "install").stdout
     node.run(["rm", LAUNCHERS[1]])
     missing = run(node, "list", check=False)
     assert missing.status == 1
