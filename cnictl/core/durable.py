@@ -124,7 +124,7 @@ def contents(path: str) -> bytes:
 def contents_of(descriptor: int) -> bytes:
     """All that a descriptor gives from where it stands."""
     pieces = []
-    while piece := read(descriptor, 1 << 16):
+    while piece := read(descriptor, 1 << 14):
         pieces.append(piece)
     return b"".join(pieces)
 

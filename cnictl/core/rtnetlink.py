@@ -45,7 +45,7 @@ _IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
 _RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
 _S32 = Struct("=i")
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 15  # what the kernel fills at most at once in a dump; above 128 KiB each buffer is a mapping of its own
 
 
 class NetlinkError(OSError):
