@@ -40,7 +40,7 @@ def judge_settled(record: Record, netlink: Netlink | None = None) -> Verdict:
     if record.boot_id and record.boot_id != boot_id():
         return Verdict(STALE, "from before the last boot")
     if not record.host_veth:
-        return _judge_foreign(record)
+        return judge_unmarked(record.created, boot_time())
     if not record.complete:
         return Verdict(STALE, "its ADD was cut off")
     if netlink is None:
@@ -57,9 +57,9 @@ def _judge_link(record: Record, netlink: Netlink) -> Verdict:
     return Verdict(STALE, f"its veth {record.host_veth} is gone")
 
 
-def _judge_foreign(record: Record) -> Verdict:
-    """A lease that host-local wrote names no interface: only a reboot since proves anything."""
-    if record.created and record.created < boot_time():
+def judge_unmarked(created: float, booted: float) -> Verdict:
+    """A lease that host-local wrote names no interface: only a boot since (`boot_time`) proves anything."""
+    if created and created < booted:
         return Verdict(STALE, "its lease is from before the last boot")
     return Verdict(UNKNOWN, "host-local leased it and left no trace of its interface")
 

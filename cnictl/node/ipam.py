@@ -199,20 +199,14 @@ def observe(network: str, data_dir: str = NETWORKS_DIR, pools: Sequence[Pool] = 
     with Netlink() as host:
         verdicts = {(record.container, record.ifname): liveness.judge(record, host) for record in records}
         strays = _strays(host, network, {record.host_veth for record in records})
-    rows = assemble(leases, records, verdicts, lambda lease: judge_lease(network, lease))
+    booted = liveness.boot_time()
+    rows = assemble(leases, records, verdicts, lambda lease: liveness.judge_unmarked(lease.modified, booted))
     return Listing(network, data_dir, tuple(rows), tuple(pools), strays)
 
 
 def _still_held(store: Store, lease: Lease) -> bool:
     now = store.read(lease.address)
     return now is not None and (now.container, now.ifname) == (lease.container, lease.ifname)
-
-
-def judge_lease(network: str, lease: Lease) -> Verdict:
-    """A lease without a record, judged as the record it would be given; nothing is written."""
-    record = Record(network, lease.container, lease.ifname)
-    record.addresses, record.created = [lease.address], lease.modified
-    return liveness.judge_settled(record)
 
 
 def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
