@@ -71,7 +71,7 @@ def judge(host: Host, verb: str, environment: dict[str, str], stdin: bytes) -> A
     return answer
 
 
-verbs = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
+verbs = st.sampled_from(["ADD", "ADD", "ADD", "DEL", "DEL", "CHECK", "CHECK", "GC", "STATUS", "VERSION"])
 # a key that names a path is the operator's word for where root writes: it isn't tried out on this machine
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), max_size=20)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | text
@@ -89,7 +89,22 @@ addresses = st.sampled_from(
 ipams = st.dictionaries(
     st.sampled_from(["type", "subnet", "ranges", "routes", "rangeStart", "rangeEnd", "gateway"]), values | addresses
 )
-previous = st.dictionaries(st.sampled_from(["interfaces", "ips", "routes", "dns", "cniVersion"]), values)
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.just("eth0") | text | values,
+        "mac": st.just("02:00:00:00:00:01") | values,
+        "sandbox": st.just("/run/netns/pod") | values,
+        "address": st.just("10.244.0.2/24") | addresses | values,
+        "interface": st.integers(-1, 2) | values,
+        "dst": st.just("0.0.0.0/0") | addresses | values,
+        "gw": st.just("10.244.0.1") | values,
+    },
+)
+previous = st.dictionaries(
+    st.sampled_from(["interfaces", "ips", "routes", "dns", "cniVersion"]),
+    st.lists(entries | values, max_size=3) | values,
+)
 confs = st.dictionaries(st.sampled_from(KEYS), values | addresses, min_size=1, max_size=3)
 environment_text = st.binary(max_size=24).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"")))
 HOSTILE = (
@@ -126,7 +141,7 @@ def test_any_value_under_every_key(ground: tuple[Host, Pod], verb: str, changes:
 
 
 @bounded
-@given(verb=verbs, ipam=ipams, prev=previous)
+@given(verb=verbs, ipam=st.just({}) | ipams, prev=previous)
 def test_any_ipam_object_and_prev_result(ground: tuple[Host, Pod], verb: str, ipam: Json, prev: Json) -> None:
     host, pod = ground
     conf = {**WALK_THROUGH, "cniVersion": "1.1.0", VALID: [], "ipam": ipam, "prevResult": prev}
