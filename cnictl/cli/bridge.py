@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
 
-_KINDS = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
+_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
 @app.command()
@@ -71,10 +71,10 @@ def up(
     wanted = edited(start)
     require_root("bridge up", "makes the bridge and turns forwarding on")
     kinds = _KINDS
+    if CniConf(wanted).observe() is not None:
+        kinds += (inventory.CONF_KIND,)
     if known is not None and (wanted.subnet, wanted.bridge) != (known.subnet, known.bridge):
-        # what is built on the former bridge and subnet moves along, where it is there at all
-        conf = CniConf(known).observe()
-        kinds = (*_KINDS, "masquerade", *((inventory.CONF_KIND,) if conf is not None else ()))
+        kinds += ("masquerade",)
     edit_node("bridge up", edited, kinds, dry_run, output, start, force)
 
 

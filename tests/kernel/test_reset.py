@@ -1,11 +1,12 @@
 """A reset leaves a host as it was before cnictl, whatever was on it."""
 
+import json
 
 import pytest
 
 from cnictl.lab.lab import Node
 
-from .operator import cnictl, init, outcomes, snapshot, start_pod
+from .operator import cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
 
 HARDENED_SYSCTLS = {
     "net.ipv4.ip_forward": 0,
@@ -84,3 +85,96 @@ def test_bare_node_is_the_same_after_reset(node: Node, backend: str) -> None:
     init(node, "--backend", backend)
     cnictl(node, "reset-node", "--yes")
     assert snapshot(node) == before
+
+
+def test_reset_asks_and_refuses_where_it_cannot(node: Node) -> None:
+    init(node)
+    refused = cnictl(node, "reset-node", check=False)
+    assert refused.status == 1
+    assert "use --yes" in refused.stderr
+    assert drifted(node) == []
+
+
+def test_reset_dry_run_changes_nothing(node: Node) -> None:
+    init(node, "--peer", "10.244.1.0/24=10.0.10.51")
+    start_pod(node, "pod")
+    before = snapshot(node)
+    shown = cnictl(node, "reset-node", "--dry-run")
+    assert "ip link delete cni0" in shown.stdout and "would delete the attachment of pod" in shown.stderr
+    assert snapshot(node) == before
+
+
+def test_live_pods_refuse_a_reset_and_are_named(node: Node) -> None:
+    init(node)
+    pod = start_pod(node, "pod")
+    refused = cnictl(node, "reset-node", "--yes", check=False)
+    assert refused.status == 1
+    assert pod.address in refused.stderr and "--force" in refused.stderr
+    assert drifted(node) == []
+    assert pod.pings("10.244.0.1")
+
+
+def test_forced_reset_deletes_attachments_before_the_plugin_goes(node: Node) -> None:
+    init(node)
+    pod = start_pod(node, "pod")
+    done = json.loads(cnictl(node, "reset-node", "--yes", "--force", "-o", "json").stdout)
+    assert len(done["detached"]) == 1 and pod.address in done["detached"][0]
+    removed = [step["resource"].partition("/")[0] for step in done["steps"]]
+    assert (removed[0], removed[-1]) == ("cni-conf", "plugin")
+    assert "eth0" not in pod.run("ip", "-br", "link").stdout
+    assert node.run(["ls", "/var/lib/cni/networks"], check=False).stdout == ""
+
+
+def test_leases_of_dead_pods_are_swept_without_force(node: Node) -> None:
+    before = snapshot(node)
+    init(node)
+    start_pod(node, "pod")
+    node.run(["ip", "netns", "delete", "pod"])
+    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
+    cnictl(node, "reset-node", "--yes")
+    assert snapshot(node) == before
+
+
+def test_second_reset_says_there_is_nothing(node: Node) -> None:
+    init(node)
+    cnictl(node, "reset-node", "--yes")
+    again = cnictl(node, "reset-node", "--yes")
+    assert again.status == 0
+    assert "nothing to remove" in again.stderr
+
+
+def test_what_others_put_on_the_bridge_or_into_the_store_stays(node: Node) -> None:
+    node.run(
+        [
+            "sh",
+            "-ec",
+            "mkdir -p /var/lib/cni/networks/other; printf 'x\\r\\neth0' > /var/lib/cni/networks/other/10.9.0.2",
+        ]
+    )
+    init(node)
+    node.run(["sh", "-ec", "ip link add tap7 type veth peer name tap8; ip link set tap7 master cni0"])
+    refused = cnictl(node, "reset-node", "--yes", check=False)
+    assert refused.status == 1
+    assert "cni0 still has 1 port: tap7" in refused.stderr and "ip link set tap7 nomaster" in refused.stderr
+    assert drifted(node) == []
+    node.run(["ip", "link", "set", "tap7", "nomaster"])
+    cnictl(node, "reset-node", "--yes")
+    assert node.run(["ls", "/var/lib/cni/networks/other"]).stdout.strip() == "10.9.0.2"
+
+
+def test_sysctl_that_was_on_before_stays_on(node: Node) -> None:
+    node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    before = snapshot(node)
+    init(node)
+    node.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
+    cnictl(node, "apply")
+    cnictl(node, "reset-node", "--yes")
+    assert snapshot(node)["sysctl"] == before["sysctl"]
+    assert node.run(["sysctl", "-n", "net.ipv4.ip_forward"]).stdout.strip() == "1"
+
+
+def test_setting_changed_by_the_operator_meanwhile_is_left_as_they_want_it(node: Node) -> None:
+    init(node)
+    node.run(["sysctl", "-qw", "net.ipv4.conf.eth0.accept_redirects=0"])
+    cnictl(node, "reset-node", "--yes")
+    assert node.run(["sysctl", "-n", "net.ipv4.conf.eth0.accept_redirects"]).stdout.strip() == "0"
