@@ -326,7 +326,7 @@ def test_full_disk_at_any_point_fails_cleanly(host: Host, folder: str, inodes: i
 
 
 def test_read_only_disk_fails_cleanly(host: Host) -> None:
-    host.run("mount", "-o", "remount,ro", "/var/lib")
+    host.run("mount", "-o", "remount,bind,ro", "/var/lib")
     before = host.traces()
     error = host.plugin("ADD", host.pod()).error
     assert error["code"] == 5

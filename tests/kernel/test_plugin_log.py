@@ -100,7 +100,7 @@ def test_log_that_can_not_be_written_never_fails_a_call(host: Host, obstacle: st
     elif obstacle == "full":
         path = "/dev/full"
     elif obstacle == "read-only":
-        host.run("mount", "-o", "remount,ro", "/var/log")
+        host.run("mount", "-o", "remount,bind,ro", "/var/log")
     elif obstacle == "file in the way":
         host.path("/var/log/file").write_text("")
         path = "/var/log/file/plugin.log"
