@@ -53,12 +53,27 @@ def locked(name: str) -> Iterator[Path]:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
         raise UsageProblem(f"lab name {name!r}: use lower-case letters, digits and '-', at most 31")
-    place = folder()
-    lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    place, lock = _locked_folder()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield place / f"{name}.json"
     finally:
+        try:
+            place.rmdir()
+        except OSError:
+            pass  # not empty: a lab is up
+        os.close(lock)
+
+
+def _locked_folder() -> tuple[Path, int]:
+    while True:
+        place = folder()
+        try:
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # whoever held it before took it away, empty
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return place, lock
         os.close(lock)
 
 
