@@ -46,6 +46,43 @@ def test_first_packets_reach_gateway_and_other_pod(host: Host) -> None:
     assert host.pings(one, "10.244.0.3")
 
 
+def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host) -> None:
+    """A lost one is an ARP request, which the kernel sends again after a second."""
+    sender = """
+import os, socket, time
+print("ready", flush=True)
+os.read(0, 1)
+begun = time.monotonic()
+to_gateway = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+to_gateway.settimeout(10)
+to_gateway.connect(("10.244.0.1", 9))
+to_gateway.send(b"?")
+try:
+    to_gateway.recv(1)
+except ConnectionRefusedError:
+    print(time.monotonic() - begun)
+"""
+    for pod in host.pods(12):
+        reader, writer = os.pipe()
+        waiting = subprocess.Popen(
+            [*host.enter, "nsenter", f"--net={pod.netns}", "python3", "-ISc", sender],
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stdout is not None and waiting.stdout.readline() == "ready\n"
+        subprocess.run(
+            [*host.enter, plugin_executable()],
+            input=host.stdin(),
+            stdout=writer,
+            env=host.environment("ADD", pod),
+            check=True,
+        )
+        os.close(reader)
+        os.close(writer)
+        assert float(waiting.communicate(timeout=20)[0]) < 0.9
+
+
 def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
     """Another program that watches the host's links never sees the pod's interface among them."""
     watcher = subprocess.Popen([*host.enter, "ip", "-o", "monitor", "link"], stdout=subprocess.PIPE, text=True)
