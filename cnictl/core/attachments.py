@@ -62,10 +62,11 @@ class Record:
         """`NAMESPACE/NAME`, `NAME`, or empty: as the runtime named the pod."""
         return "/".join(part for part in (self.pod_namespace, self.pod_name) if part)
 
-    def write(self, complete: bool = False, sync: bool = True) -> int:
+    def write(self, complete: bool = False) -> int:
         """Put the record on disk; returns its descriptor, locked, to be kept open while the work lasts.
 
-        Without `sync` a power cut may tear it. Raises FileExistsError if the attachment has a record.
+        Not synced: after a power cut the attachment is gone, and of a record torn by it the name is enough to undo the
+        rest; a sync is one wait for the disk in each ADD. Raises FileExistsError if the attachment has a record.
         """
         self.complete = complete
         document: dict[str, object] = {"complete": int(complete), "version": VERSION}
@@ -73,10 +74,10 @@ class Record:
         folder = self.path.rpartition("/")[0]
         data = jsontext.dumps(document).encode() + b"\n"
         try:
-            descriptor, name = durable.unnamed(folder, data, 0o600, sync)
+            descriptor, name = durable.unnamed(folder, data, 0o600, sync=False)
         except FileNotFoundError:
             durable.make_folder(folder, 0o700)
-            descriptor, name = durable.unnamed(folder, data, 0o600, sync)
+            descriptor, name = durable.unnamed(folder, data, 0o600, sync=False)
         flock(descriptor, LOCK_EX | LOCK_NB)
         try:
             durable.give_name(descriptor, name, self.path)

@@ -264,7 +264,7 @@ class Store:
             record.addresses = [lease.address for lease in held]
             record.created, record.data_dir = held[0].modified, self.data_dir
             try:
-                close(record.write(complete=True, sync=False))  # the lease says the same, and there may be thousands
+                close(record.write(complete=True))
             except FileExistsError:
                 continue
 
