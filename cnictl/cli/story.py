@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from cnictl.lab.demo import Played
 
-_SVG_WIDTH = 110
+_SVG_WIDTH = 126
 
 
 class Progress:

@@ -60,9 +60,9 @@ def _cell(checks: Sequence[Check]) -> Text:
         cell.append(f"{_SIGNS[one.state]} {_word(one)}", _STYLES[one.state])
         if one.sent:
             cell.append(f"\n{one.to}", "dim")
-            detail = f"{_times(one)} ms" if one.rtt_ms else ""
-            loss = f"{one.loss}% loss" if one.loss else ""
-            cell.append("\n" + ", ".join(part for part in (loss, detail) if part), "dim")
+            cell.append(f"\n{one.loss}% loss", "dim")
+            if one.rtt_ms:
+                cell.append(f"\n{_times(one)} ms", "dim")
     return cell
 
 
