@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ def test_walk_through_conf_attaches_the_pod(host: Host) -> None:
     links = host.links()
     assert links["cni0"]["linkinfo"]["info_kind"] == "bridge"
     assert links["cni0"]["ifalias"] == "cnictl:mynet"
+    # where the kernel can show bridged packets to iptables it has to, or a pod's own Service is lost to it
+    seen_by_iptables = Path("/proc/sys/net/bridge").exists()
+    assert links["cni0"]["linkinfo"]["info_data"]["nf_call_iptables"] == int(seen_by_iptables)
     assert "UP" in links["cni0"]["flags"]
     assert links[veth]["linkinfo"]["info_kind"] == "veth"
     assert links[veth]["master"] == "cni0"
@@ -388,6 +392,25 @@ def test_result_that_nobody_reads_undoes_the_attachment(host: Host) -> None:
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
     assert host.traces() == before
+
+
+def test_leases_lie_in_the_data_dir_of_the_conf(host: Host) -> None:
+    conf = {
+        "cniVersion": "1.1.0",
+        "name": "mynet",
+        "type": "cnictl-bridge",
+        "ipam": {"type": "host-local", "subnet": "10.244.0.0/24", "dataDir": "/var/lib/elsewhere"},
+    }
+    one, other = host.pods(2)
+    folder = host.path("/var/lib/elsewhere/mynet")
+    host.add(one, conf)
+    host.add(other, conf)
+    assert (folder / "10.244.0.2").read_bytes() == b"pod0\r\neth0"
+    host.delete(one)  # the conf may have changed since: the record says where the lease is
+    assert not (folder / "10.244.0.2").exists()
+    assert host.collect([], conf).result == {}
+    assert not (folder / "10.244.0.3").exists()
+    assert host.leases() == {}
 
 
 def test_two_networks_on_one_host_share_nothing(host: Host) -> None:

@@ -107,3 +107,17 @@ def test_failed_first_add_does_not_take_the_bridge_from_under_another(host: Host
     assert finish(second).address
     assert host.pings(other, "10.244.0.1")
     assert host.records() == {f"{other.container}@eth0"}
+
+
+def test_del_that_meets_its_own_add_waits_and_undoes_it(host: Host) -> None:
+    """A runtime that gave up on an ADD may call DEL while it still runs."""
+    host.add(host.pod("first"))
+    before = host.traces()
+    pod = host.pod()
+    slow = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=setns", "-e", "inject=setns:delay_enter=500000"]
+    adding = host.start("ADD", pod, slow)
+    wait_for(lambda: len(host.ports()) == 2, "the link of the ADD")
+    host.delete(pod)
+    assert finish(adding).address == "10.244.0.3"
+    assert host.traces() == before
+    assert host.pod_link(pod) is None
