@@ -78,6 +78,7 @@ class Side:
         """Remove the namespaces and all that is on disk for the network."""
         for one in range(self.pods):
             place.ip("netns", "delete", self.pod(one))
+        place.ip("-n", self.node, "link", "delete", f"up{self.number}")  # the namespace's own end comes later
         place.ip("netns", "delete", self.node)
         for folder in (self.store, f"{ATTACHMENTS_DIR}/{self.network}"):
             shutil.rmtree(folder, ignore_errors=True)
