@@ -1,5 +1,6 @@
 """Write docs/commands.md from the command line's own help, so that the two can't differ. `--check` only compares."""
 
+import html
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ def reference() -> str:
         text=True,
         check=True,
     )
-    return done.stdout
+    return html.unescape(done.stdout)
 
 
 def main() -> int:
