@@ -24,7 +24,8 @@ OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for 
 STYLES = {
     "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
     "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
-    "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow", "undone": "magenta",
+    "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
+    "undone": "magenta",
     "error": "bold red", "warning": "yellow", "skipped": "dim",
 }  # fmt: skip
 
