@@ -132,7 +132,8 @@ def _in_words(finding: "Finding") -> str:
 def apply(dry_run: DryRunOption = False, force: ForceOption = False, output: OutputOption = Format.TABLE) -> None:
     """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what mends drift.
 
-    Edit the file and run this to move the node; it refuses where live pods would lose their network.
+    What drifted is mended as far as it can be, whatever of it fails. Edit the file and run this to move the node:
+    then a failure undoes what was done, and live pods that would lose their network refuse it.
 
     \b
     cnictl apply

@@ -164,7 +164,8 @@ def run(command: str, spec: "NodeSpec", only: Collection[str], output: Format, *
     move = converge.plan(spec, only)
     try:
         converge.establish(move, command, steps.note)
-    except Problem as problem:
-        show_run(move.whole, steps, output, error=problem.message, **more)
+    except (Problem, KeyboardInterrupt) as failure:
+        error = failure.message if isinstance(failure, Problem) else "interrupted"
+        show_run(move.whole, steps, output, error=error, **more)
         raise
     show_run(move.whole, steps, output, **more)

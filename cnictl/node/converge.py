@@ -66,12 +66,17 @@ def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource
 def establish(move: Move, command: str, on_step: OnStep) -> None:
     """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
-    Raises Problem after undoing this run's changes.
+    Raises Problem after undoing this run's changes. `apply` of the spec that is in effect already is no move: it
+    mends what it can, and undoes nothing.
     """
     if not move.whole.changes:
         return
     before = former.snapshot()
     journal = Journal(command)
+    if command == "apply" and former.specs() == [move.spec]:
+        spine.remember(move.wanted)
+        spine.mend(move.whole, on_step, journal)
+        return
     former.add_spec(move.spec)
     leftovers.remember(move.spec)
     spine.remember(move.wanted)

@@ -69,14 +69,14 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
     code = library.sources()
     found = library.examine(f"{lib_dir}/{name}")
     fresh = not os.path.lexists(found.folder)
-    if found.digest != library.digest_of(code) or found.interpreter != chosen.path:
-        folders.make(lib_dir)
-        found = library.build(lib_dir, name, code, chosen)
-        if found.fault:
-            raise Problem(found.fault)
     try:
+        if found.digest != library.digest_of(code) or found.interpreter != chosen.path:
+            folders.make(lib_dir)
+            found = library.build(lib_dir, name, code, chosen)
+            if found.fault:
+                raise Problem(found.fault)
         selftest.check(found.launcher)
-    except Problem:
+    except BaseException:  # an interruption as well
         if fresh:
             library.remove(lib_dir, name)
             folders.unmake(lib_dir)

@@ -1,5 +1,6 @@
 """The spine: desired state → observe → diff → apply → verify → undo. Every command is a view of it."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Plan:
 OnStep = Callable[[Change, str], None]
 """Called after each step with its outcome: `changed`, `failed` or `undone`."""
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _FAILURES = (Problem, CniError, OSError)
 
 
@@ -164,18 +166,56 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     return done
 
 
+def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
+    """Carry out all of the plan that can be, whatever fails of it: for a node that is to be what it was already.
+
+    At boot one peer whose link is late must not cost the node its bridge. Closes the journal; raises Problem that
+    names every failure. The caller holds `exclusive`.
+    """
+    done: Done = []
+    problems: list[Problem] = []
+    for step in todo.steps:
+        if step.change is None:
+            continue
+        journal.begin(step.change.resource, step.change.before, step.change.after, step.change.command)
+        try:
+            _carry_out(step.resource, step.change, [], on_step)
+        except Problem as problem:
+            problems.append(problem)
+        else:
+            done.append((step.resource, step.change))
+            on_step(step.change, "changed")
+    try:
+        _verify(done)
+    except Problem as problem:
+        problems.append(problem)
+    journal.end("failed" if problems else "done")
+    if problems:
+        raise Problem("; ".join(problem.message for problem in problems), problems[0].mend)
+
+
 def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep) -> None:
     try:
         resource.carry_out(change)
-    except _FAILURES as error:
+    except BaseException as error:
         on_step(change, "failed")
-        if resource.observe() != change.before:
+        if _differs(resource, change.before):
             done.append((resource, change))  # it got part of the way
-        raise _problem(error, change.summary) from None
+        if isinstance(error, _FAILURES):
+            raise _problem(error, change.summary) from None
+        raise
     done.append((resource, change))
 
 
-def _problem(error: Exception, summary: str) -> Problem:
+def _differs(resource: Resource, state: State | None) -> bool:
+    """Whether it is in another state now, as far as that can be seen."""
+    try:
+        return resource.observe() != state
+    except _FAILURES:
+        return True
+
+
+def _problem(error: BaseException, summary: str) -> Problem:
     if isinstance(error, Problem):
         return Problem(f"{summary}: {error.message}", error.mend)
     if isinstance(error, CniError):
@@ -199,23 +239,30 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
     What could not be taken back is returned, in words; the rest is still tried.
     """
     left = []
-    for resource, change in reversed(done):
-        summary, command = resource.describe(change.after, change.before)
-        back = Change(change.resource, change.after, change.before, summary, command)
-        journal.begin(back.resource, back.before, back.after, command)
-        try:
-            resource.carry_out(back)
-        except _FAILURES as error:
-            left.append(_problem(error, summary).message)
-        else:
-            on_step(change, "undone")
-    journal.end("failed" if left else "undone")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
+    try:
+        for resource, change in reversed(done):
+            summary, command = resource.describe(change.after, change.before)
+            back = Change(change.resource, change.after, change.before, summary, command)
+            journal.begin(back.resource, back.before, back.after, command)
+            try:
+                resource.carry_out(back)
+            except _FAILURES as error:
+                left.append(_problem(error, summary).message)
+            else:
+                on_step(change, "undone")
+        journal.end("failed" if left else "undone")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return left
 
 
 @contextmanager
 def exclusive(wait: float = RUN_LOCK_WAIT) -> Iterator[None]:
-    """Keep other commands from changing this node meanwhile. Raises Problem past `wait` seconds."""
+    """Keep other commands from changing this node meanwhile; for a program's main thread.
+
+    Raises Problem past `wait` seconds, and KeyboardInterrupt within on SIGTERM.
+    """
     lock = Locked(RUN_LOCK, wait=wait)
     try:
         lock.__enter__()
@@ -224,7 +271,9 @@ def exclusive(wait: float = RUN_LOCK_WAIT) -> Iterator[None]:
             f"another cnictl command is changing this node (waited {wait:g} s)",
             f"wait for it to end; `fuser -v {RUN_LOCK}` names it" if error.details else "",
         ) from None
+    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it undoes its work, as on Ctrl-C
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, former_handler)
         lock.__exit__()

@@ -75,10 +75,11 @@ def start_pod(node: Node, name: str) -> Pod:
     return Pod(node, name, call(node, "ADD", name)["ips"][0]["address"].partition("/")[0])
 
 
-def call(node: Node, verb: str, name: str) -> Any:
-    """Call the installed plugin with the installed conf; its answer."""
-    conf = json.loads(node.run(["cat", CONF]).stdout)
-    request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
+def call(node: Node, verb: str, name: str, request: dict[str, Any] | None = None) -> Any:
+    """Call the installed plugin, with the installed conf unless `request` is another; its answer."""
+    if request is None:
+        conf = json.loads(node.run(["cat", CONF]).stdout)
+        request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
     environment = {
         "CNI_COMMAND": verb, "CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0",
         "CNI_PATH": "/opt/cni/bin",

@@ -6,7 +6,19 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .operator import CONF, INIT_OPTIONS, NETWORK, call, cnictl, drifted, init, outcomes, snapshot, start_pod
+from .operator import (
+    CONF,
+    INIT_OPTIONS,
+    NETWORK,
+    call,
+    cnictl,
+    drifted,
+    init,
+    outcomes,
+    snapshot,
+    start_pod,
+    wait_until,
+)
 
 PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
@@ -298,3 +310,40 @@ def test_host_that_is_no_node_is_told_so_in_one_line_and_its_mend(shared_node: N
     assert (
         refused.stderr.startswith("cnictl: this host is no cnictl node") and "mend: cnictl init-node" in refused.stderr
     )
+
+
+def test_apply_mends_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
+    """As at boot, when a link is late: the node must not lose its bridge over that."""
+    node.run(["ip", "link", "add", "late", "type", "veth", "peer", "name", "late0"])
+    node.run(["sh", "-ec", "ip address add 10.77.0.1/24 dev late; ip link set late up; ip link set late0 up"])
+    init(node, *PEER, "--peer", "10.244.2.0/24=10.77.0.2%late")
+    node.run(["ip", "address", "flush", "dev", "late"])
+    node.run(["ip", "link", "delete", "cni0"])
+    node.run(["nft", "flush", "ruleset"])
+    failed = cnictl(node, "apply", "-o", "json", check=False)
+    assert failed.status == 1
+    assert {resource for resource, outcome in outcomes(failed).items() if outcome == "failed"} == {
+        "route/10.244.2.0/24"
+    }
+    assert drifted(node) == ["route/10.244.2.0/24"]
+
+
+def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
+    """The plugin's self-test takes long enough to be met; whatever is met, nothing is left."""
+    before = snapshot(node)
+    command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
+    running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
+    wait_until(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
+    node.run(["sh", "-c", "kill -TERM $(cat /tmp/pid)"])
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert _without_journal(snapshot(node)) == _without_journal(before)
+
+
+def test_two_runs_at_once_wait_for_each_other(node: Node) -> None:
+    running = [node.popen(["cnictl", "init-node", *INIT_OPTIONS, *PEER, "-o", "json"]) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    changed = sorted(json.loads(stdout)["changed"] for stdout, _ in said)
+    assert changed[0] == 0 < changed[1]
+    assert drifted(node) == []

@@ -6,7 +6,7 @@ import pytest
 
 from cnictl.lab.lab import Node
 
-from .operator import cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
+from .operator import call, cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
 
 HARDENED_SYSCTLS = {
     "net.ipv4.ip_forward": 0,
@@ -178,3 +178,21 @@ def test_setting_changed_by_the_operator_meanwhile_is_left_as_they_want_it(node:
     node.run(["sysctl", "-qw", "net.ipv4.conf.eth0.accept_redirects=0"])
     cnictl(node, "reset-node", "--yes")
     assert node.run(["sysctl", "-n", "net.ipv4.conf.eth0.accept_redirects"]).stdout.strip() == "0"
+
+
+def test_networks_that_only_the_plugin_knows_go_too(node: Node) -> None:
+    before = snapshot(node)
+    init(node)
+    conf = {
+        "cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "bridge": "other0", "ipMasq": True,
+        "network": "10.88.0.0/16", "subnet": "10.88.0.0/24",
+    }  # fmt: skip
+    node.run(["ip", "netns", "add", "pod"])
+    call(node, "ADD", "pod", conf)
+    refused = cnictl(node, "reset-node", "--yes", check=False)
+    assert refused.status == 1 and "10.88.0." in refused.stderr
+    cnictl(node, "reset-node", "--yes", "--force")
+    node.run(["ip", "netns", "delete", "pod"])
+    after = snapshot(node)
+    for kind in ("sysctl", "links", "routes", "nft", "iptables", "contents"):
+        assert after[kind] == before[kind], kind

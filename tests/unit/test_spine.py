@@ -246,6 +246,15 @@ def rule(table: str, name: str, *statements: dict[str, object]) -> dict[str, obj
             [chain("a", "fwd", "accept"), rule("a", "fwd", {"vmap": {"data": {"set": [["new", {"drop": None}]]}}})],
             ["inet a fwd"],
         ),
+        (
+            [
+                chain("a", "fwd", "accept"),
+                {"map": {"family": "inet", "table": "a", "name": "m", "elem": [["new", {"jump": {"target": "one"}}]]}},
+                rule("a", "fwd", {"vmap": {"key": {"ct": {"key": "state"}}, "data": "@m"}}),
+                rule("a", "one", {"drop": None}),
+            ],
+            ["inet a fwd"],
+        ),
         ([chain("cnictl", "fwd", "drop")], []),
     ],
 )
@@ -256,3 +265,38 @@ def test_chains_that_may_drop_are_found_by_policy_and_by_rule(
 
     monkeypatch.setattr(firewall, "iptables_works", lambda: False)
     assert dropping_chains(ruleset) == dropping
+
+
+def test_mending_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -> None:
+    world: dict[str, State] = {}
+    resources = three(world)
+
+    def fail(_change: Change) -> None:
+        raise Problem("broken")
+
+    resources[0].fault = resources[1].fault = fail
+    said: list[tuple[str, str]] = []
+    with pytest.raises(Problem, match="set first: broken; set second: broken"):
+        spine.mend(
+            spine.plan(resources, SPEC),
+            lambda change, outcome: said.append((change.resource, outcome)),
+            Journal("test"),
+        )
+    assert world == {"third": {"on": "third"}}
+    assert said == [("first", "failed"), ("second", "failed"), ("third", "changed")]
+    assert entries(journal_folder)[-1] == {"end": "failed"}
+
+
+def test_interruption_within_a_step_takes_that_step_back_too() -> None:
+    world: dict[str, State] = {}
+    resource = Switch(world, "torn", {"on": "whole"})
+
+    def interrupt(change: Change) -> None:
+        if change.after is not None:
+            world["torn"] = {"on": "half"}
+            raise KeyboardInterrupt
+
+    resource.fault = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        spine.apply(spine.plan([resource], SPEC), lambda *_: None, Journal("test"))
+    assert world == {}

@@ -4,6 +4,7 @@ An accept in a table of our own would end that table's say alone: the others are
 stand at the head of each dropping chain, with the comment that says they are cnictl's.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from cnictl.core.masquerade import TABLE
@@ -82,9 +83,7 @@ def accepts(spec: NodeSpec) -> list[str]:
 def dropping_chains(found: list[dict[str, Any]]) -> list[str]:
     """Base chains hooked at forward that drop by policy or by a rule they lead to; iptables' and ours left out."""
     by_iptables = firewall.iptables_works()
-    rules: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for rule in _entries(found, "rule"):
-        rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
+    verdicts = _Verdicts(found)
     dropping = []
     for chain in _entries(found, "chain"):
         family, table, name = chain["family"], chain["table"], chain["name"]
@@ -92,43 +91,47 @@ def dropping_chains(found: list[dict[str, Any]]) -> list[str]:
             continue
         if by_iptables and (family, table, name) == ("ip", "filter", "FORWARD"):
             continue
-        if chain.get("policy") == "drop" or _leads_to_drop(rules, family, table, name, set()):
+        if chain.get("policy") == "drop" or verdicts.drop(family, table, name):
             dropping.append(f"{family} {table} {name}")
     return dropping
 
 
-def _leads_to_drop(
-    rules: dict[tuple[str, str, str], list[dict[str, Any]]], family: str, table: str, chain: str, seen: set[str]
-) -> bool:
-    seen.add(chain)
-    for rule in rules.get((family, table, chain), []):
-        for statement in rule.get("expr", []):
-            if "drop" in statement or "reject" in statement or _map_drops(statement):
-                return True
-            for target in _targets(statement):
-                if target not in seen and _leads_to_drop(rules, family, table, target, seen):
+class _Verdicts:
+    """Where the rules of a ruleset lead to, by jump, goto and verdict map."""
+
+    def __init__(self, found: list[dict[str, Any]]) -> None:
+        self._rules: dict[tuple[str, str, str], list[Any]] = {}
+        for rule in _entries(found, "rule"):
+            self._rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule.get("expr", []))
+        self._maps = {(one["family"], one["table"], one["name"]): one.get("elem", []) for one in _entries(found, "map")}
+
+    def drop(self, family: str, table: str, chain: str) -> bool:
+        """Whether a packet in this chain may be dropped or rejected."""
+        waiting, seen = [chain], {chain}
+        while waiting:
+            for verdict, target in self._of(family, table, self._rules.get((family, table, waiting.pop()), [])):
+                if verdict in ("drop", "reject"):
                     return True
-    return False
+                if target not in seen:
+                    seen.add(target)
+                    waiting.append(target)
+        return False
 
-
-def _targets(statement: Any) -> list[str]:
-    """Every chain that a statement jumps or goes to, verdict maps included."""
-    found = []
-    if isinstance(statement, dict):
-        for key, value in statement.items():
-            if key in ("jump", "goto") and isinstance(value, dict):
-                found.append(str(value.get("target")))
-            else:
-                found += _targets(value)
-    elif isinstance(statement, list):
-        for value in statement:
-            found += _targets(value)
-    return found
-
-
-def _map_drops(statement: dict[str, Any]) -> bool:
-    """Whether a verdict map written in the rule holds a drop."""
-    return "vmap" in statement and "'drop'" in str(statement["vmap"])
+    def _of(self, family: str, table: str, part: Any) -> Iterator[tuple[str, str]]:
+        """Every verdict in a part of a rule, with the chain it leads to."""
+        if isinstance(part, list):
+            for one in part:
+                yield from self._of(family, table, one)
+        elif isinstance(part, dict):
+            for key, value in part.items():
+                if key in ("drop", "reject"):
+                    yield key, ""
+                elif key in ("jump", "goto") and isinstance(value, dict):
+                    yield key, str(value.get("target"))
+                elif key == "vmap" and isinstance(value, dict) and isinstance(value.get("data"), str):
+                    yield from self._of(family, table, self._maps.get((family, table, value["data"].lstrip("@"))))
+                else:
+                    yield from self._of(family, table, value)
 
 
 def _entries(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
