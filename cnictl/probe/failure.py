@@ -79,9 +79,14 @@ class Failure:
         return next((s.source for s in self.sightings if s.leaving and not s.reply and s.link not in inner), "")
 
     @property
+    def reply_links(self) -> list[str]:
+        """The links by which the reply reached this node."""
+        return list(dict.fromkeys(one.link for one in self.sightings if one.reply and not one.leaving))
+
+    @property
     def reply_came(self) -> bool:
         """Whether the reply reached this node."""
-        return any(sighting.reply and not sighting.leaving for sighting in self.sightings)
+        return bool(self.reply_links)
 
     @property
     def within_network(self) -> bool:

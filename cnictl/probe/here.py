@@ -60,6 +60,8 @@ def forwarding_off(failure: Failure) -> Cause | None:
 def no_route(failure: Failure) -> Cause | None:
     """This node's routing table sends the packet nowhere, or the peer's pods' packets elsewhere than to the peer."""
     route, known = failure.route, failure.host.spec.peers
+    if route.spoofed:
+        return None  # `reverse_path` looks at that
     if failure.check == OTHER_HOST_POD and failure.at_peer is not None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
@@ -67,7 +69,7 @@ def no_route(failure: Failure) -> Cause | None:
         where = f"they would go to {route.gateway or route.link}" if route.link else route.error
         mend = "cnictl apply" if peer in known else f"cnictl route add-peer {peer.pod_cidr} {peer.via}"
         return Cause("no-route", f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}", mend)
-    if route.link or "cross-device" in route.error:
+    if route.link:
         return None
     mend = "ip route add default via GATEWAY (the uplink's own gateway)"
     if failure.within_network:
@@ -107,12 +109,11 @@ def reverse_path(failure: Failure) -> Cause | None:
     """The strict reverse path filter takes the request or its reply for spoofed."""
     host, bridge = failure.host, failure.host.spec.bridge
     ways = [(failure.target, failure.pod.address, bridge)]
-    uplink = host.route(failure.target).link
-    if failure.check not in STAYS and uplink:
-        ways.append((failure.pod.address, failure.target, uplink))
+    if failure.check not in STAYS:
+        ways += [(failure.pod.address, failure.target, link) for link in failure.reply_links]
     for to, source, link in ways:
-        if "cross-device" in host.route(to, source, link).error:
-            sysctl = host.strict_reverse_path(link) or f"net.ipv4.conf.{link}.rp_filter"
+        sysctl = host.strict_reverse_path(link)
+        if sysctl and host.route(to, source, link).spoofed:
             words = f"the reverse path filter of {link} drops packets from {source}: the way back is by another link"
             return Cause("reverse-path", words, f"sysctl -w {sysctl}=2")
     return None

@@ -26,6 +26,11 @@ class Route:
         self.source = source
         self.error = error
 
+    @property
+    def spoofed(self) -> bool:
+        """Whether the source address was refused: EXDEV, on newer kernels EINVAL (net/ipv4/fib_frontend.c)."""
+        return "cross-device" in self.error or "Invalid argument" in self.error
+
 
 class Host:
     """This node's network namespace, as far as the causes ask about it."""

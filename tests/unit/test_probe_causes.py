@@ -185,10 +185,15 @@ def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pyt
     assert most_likely(one).name == "neighbour-unresolved"
 
 
-def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost) -> None:
-    host.routes["10.244.0.5", "eth0"] = Route(error="Invalid cross-device link")
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
-    assert named(one) == ("reverse-path", "sysctl -w net.ipv4.conf.eth0.rp_filter=2")
+@pytest.mark.parametrize("error", ["Invalid cross-device link", "Invalid argument"])
+def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost, error: str) -> None:
+    host.routes["10.244.0.5", "eth1"] = Route(error=error)
+    came = [
+        Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
+        Sighting("eth1", False, True, "10.244.1.7", "10.244.0.5", 0),
+    ]
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
+    assert named(one) == ("reverse-path", "sysctl -w net.ipv4.conf.eth1.rp_filter=2")
 
 
 def test_a_rule_that_drops_here_is_named(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
