@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+from cnictl.probe.failure import Cause
 
 TITLES = {
     "own-host": "own host",
@@ -29,6 +30,8 @@ def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> Renderable
         cells = [[one for one in report.checks if one.check == check] for check in CHECKS]
         source = report.checks[0].source if report.checks else ""
         table.add_row(Text.assemble(label, "\n", (source, "dim")), *(_cell(cell) for cell in cells))
+    if any(check.rtt_ms for _, report in reports for check in report.checks):
+        table.caption, table.caption_justify = "round trips in ms: shortest/mean/longest", "left"
     causes = _causes(reports)
     return Group(table, *causes) if causes else table
 
@@ -62,7 +65,7 @@ def _cell(checks: Sequence[Check]) -> Text:
             cell.append(f"\n{one.to}", "dim")
             cell.append(f"\n{one.loss}% loss", "dim")
             if one.rtt_ms:
-                cell.append(f"\n{_times(one)} ms", "dim")
+                cell.append(f"\n{_times(one)}", "dim")
     return cell
 
 
@@ -78,14 +81,17 @@ def _times(one: Check) -> str:
 
 
 def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
-    found = []
+    """Each cause once, with all the checks of a row that it explains."""
+    found: dict[tuple[str, str, Cause], list[str]] = {}
     for label, report in reports:
         for one in report.checks:
-            if one.cause is None or one.state == OK:
-                continue
-            where = f"{label} → {TITLES[one.check]}" + (f" {one.to}" if one.to else "")
-            text = Text.assemble((f"{_SIGNS[one.state]} {where}: ", _STYLES[one.state]), one.cause.words)
-            if one.cause.mend:
-                text.append(f"\n    mend: {one.cause.mend}", "cyan")
-            found.append(text)
-    return found
+            if one.cause is not None and one.state != OK:
+                where = f"{TITLES[one.check]} {one.to}".strip()
+                found.setdefault((label, one.state, one.cause), []).append(where)
+    texts = []
+    for (label, state, cause), where in found.items():
+        text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(where)}: ", _STYLES[state]), cause.words)
+        if cause.mend:
+            text.append(f"\n    mend: {cause.mend}", "cyan")
+        texts.append(text)
+    return texts
