@@ -1,0 +1,75 @@
+"""What the node's commands say before they look at the host: who may run them, and what can't be right."""
+
+import os
+
+import pytest
+
+from cnictl.cli import main
+from cnictl.node import former, spec
+from cnictl.node.spec import NodeSpec
+
+INIT = ("init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command line in this process; its exit status."""
+    monkeypatch.setattr("sys.argv", ["cnictl", *words])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        INIT,
+        (*INIT, "--dry-run"),
+        ("apply",),
+        ("status",),
+        ("reset-node", "--yes"),
+        ("bridge", "up", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20"),
+        ("bridge", "down"),
+        ("nat", "enable"),
+        ("nat", "disable"),
+        ("nat", "show"),
+        ("route", "add-peer", "10.244.1.0/24", "10.0.10.51"),
+        ("route", "del-peer", "10.244.1.0/24"),
+    ],
+)
+def test_without_root_one_line_says_which_command_needs_it(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(spec, "load", lambda: None)
+    assert run(monkeypatch, *words) == 1
+    said = capsys.readouterr()
+    command = " ".join(words[:2] if words[0] in ("bridge", "nat", "route") else words[:1])
+    assert said.err.splitlines()[0].startswith(f"cnictl: cnictl {command} needs root: it ")
+    assert said.err.splitlines()[1:] == [f"  mend: sudo cnictl {command}"]
+    assert said.out == ""
+
+
+def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(spec, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20", bridge="no-such-link"))
+    monkeypatch.setattr(former, "specs", list)
+    monkeypatch.setattr("cnictl.node.converge.load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
+    assert run(monkeypatch, "route", "list") == 0
+    assert "no peers" in capsys.readouterr().err
+
+
+def test_bad_value_is_told_before_root_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run(monkeypatch, "init-node", "--subnet", "10.244.0.1/24", "--network", "10.244.0.0/20") == 2
+    assert "probably meant 10.244.0.0/24" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("nat", "enable", "--backend", "ipfw"), ("bridge", "up", "--mtu", "9")])
+def test_bad_options_are_usage_errors(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spec, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
+    assert run(monkeypatch, *command) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
