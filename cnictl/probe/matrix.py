@@ -89,8 +89,8 @@ def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
                 where = f"{TITLES[one.check]} {one.to}".strip()
                 found.setdefault((label, one.state, one.cause), []).append(where)
     texts = []
-    for (label, state, cause), where in found.items():
-        text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(where)}: ", _STYLES[state]), cause.words)
+    for (label, state, cause), targets in found.items():
+        text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
         if cause.mend:
             text.append(f"\n    mend: {cause.mend}", "cyan")
         texts.append(text)
