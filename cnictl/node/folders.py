@@ -40,6 +40,11 @@ def unmake(path: str) -> None:
         path = os.path.dirname(path)
 
 
+def remembered() -> list[str]:
+    """Every folder that `make` made and `unmake` has not removed, deepest first."""
+    return sorted(_remembered(), reverse=True)
+
+
 def _remembered() -> list[str]:
     try:
         found = json.loads(durable.contents(RECORD))

@@ -4,10 +4,22 @@ Folders that were there before cnictl stay, and so does whatever holds something
 """
 
 import os
+import shutil
 
 from cnictl.core.leases import Store
-from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, NETWORKS_DIR, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
-from cnictl.node import firewall, former, journal
+from cnictl.core.paths import (
+    ATTACHMENTS_DIR,
+    INDEX_DIR,
+    LIB_DIR,
+    NETWORKS_DIR,
+    NODE_FILE,
+    NODE_LOCK,
+    PLUGIN_LOG,
+    RUN_DIR,
+    STATE_DIR,
+)
+from cnictl.node import firewall, folders, former, journal, runtimes
+from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import RUN_LOCK
 
@@ -18,8 +30,8 @@ _LOG_DIR = os.path.dirname(PLUGIN_LOG)
 def remember(spec: NodeSpec) -> None:
     """Keep which of the folders that pods' coming and going fills were there before cnictl."""
     known = former.recall(_FORMER) or {}
-    folders = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
-    found = {folder: os.path.isdir(folder) for folder in folders if folder not in known}
+    filled = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
+    found = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
     if found:
         former.amend(_FORMER, {**known, **found})
 
@@ -38,15 +50,36 @@ def sweep(names: list[str]) -> None:
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:
             _rmdir(folder)
+    _sweep_cut_off()
     journal.remove_all()
     for key in former.snapshot():
         former.forget(key)
-    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR):
-        _rmdir(folder)
+    for one in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR):
+        _rmdir(one)
     for lock in (NODE_LOCK, RUN_LOCK):
         if os.path.lexists(lock):
             os.unlink(lock)
     _rmdir(RUN_DIR)
+
+
+def _sweep_cut_off() -> None:
+    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
+    for name in _names(LIB_DIR):
+        if name.startswith((".new-", ".old-")):
+            shutil.rmtree(f"{LIB_DIR}/{name}")
+    for path in (NODE_FILE, SYSCTL_FILE):
+        _remove_files(os.path.dirname(path), (f"{os.path.basename(path)}.new-",))
+    watched = {runtime.conf_dir for runtime in runtimes.find() if runtime.settled}
+    for folder in folders.remembered():
+        if folder not in watched:
+            folders.unmake(folder)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _empty_index(name: str) -> None:
@@ -57,11 +90,7 @@ def _empty_index(name: str) -> None:
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:
     """Files whose names begin so; no others."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in _names(folder):
         if name.startswith(beginnings):
             os.unlink(f"{folder}/{name}")
 
