@@ -64,7 +64,7 @@ def test_connectivity(
         _check_address(address)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
-        say(f"removed {name}, which a killed run left")
+        say(f"cleaned up {name}, which an earlier run left")
     if serve:
         _serve(_chain(conf, bin_dir or []), seconds, output)
         return

@@ -159,7 +159,8 @@ class Chain:
             return answer
         if isinstance(answer, dict) and "code" in answer:
             said, details = str(answer.get("msg", "")), str(answer.get("details", ""))
-            raise PluginFailed(kind, command, int(answer["code"]), said, details)
+            code = answer["code"] if isinstance(answer["code"], int) else 0
+            raise PluginFailed(kind, command, code, said, details)
         words = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         raise PluginFailed(kind, command, 0, words[-1])
 

@@ -18,7 +18,7 @@ from types import FrameType
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.probe.chain import Attachment, Chain, Json, PluginFailed, addresses, host_ends
+from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
 
 STATE_DIR = "/run/cnictl/probe"
 NETNS_DIR = "/run/netns"
@@ -119,17 +119,23 @@ def _attachment(name: str) -> Attachment:
 
 
 def undo(path: str) -> Problem | None:
-    """DEL a probe pod by its state file, remove its namespace, then the file. The failed DEL's Problem, or None."""
+    """DEL a probe pod by its state file, remove its namespace, then the file. The first Problem met, or None."""
     name = os.path.basename(path)
     problem: Problem | None = None
     with open(path, encoding="utf-8") as file:
-        noted = json.load(file)
+        text = file.read()
     try:
+        noted = json.loads(text)
         Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
-    except PluginFailed as failed:
+    except ValueError:
+        pass  # torn by a full file system: its namespace takes the veth along, its lease is stale from then on
+    except Problem as failed:
         problem = failed
     if os.path.exists(f"{NETNS_DIR}/{name}"):
-        run(["ip", "netns", "delete", name])
+        try:
+            run(["ip", "netns", "delete", name])
+        except Problem as failed:
+            problem = problem or failed
     if problem is None:
         os.unlink(path)
     return problem

@@ -118,7 +118,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     assert traces(cluster.here) != before
     with served(cluster.here) as alive:
         done = cluster.here.run(["cnictl", "test-connectivity", "-o", "json"])
-        assert done.stderr.count("which a killed run left") == 0  # serving has swept already
+        assert done.stderr.count("which an earlier run left") == 0  # serving has swept already
         assert shell(cluster.here, "ls -A /run/cnictl/probe").count("cnictl-probe-") == 1
         assert cluster.test("--from", alive).overall == "uncertain"
     assert traces(cluster.here) == before
@@ -131,6 +131,35 @@ def test_a_plugin_that_refuses_is_one_line_with_its_words(cluster: Cluster) -> N
     assert done.stderr.startswith("cnictl: plugin cnictl-bridge, ADD: ")
     assert "CNI code 7" in done.stderr
     assert traces(cluster.here)["namespaces"] == ""
+
+
+REFERENCE = {
+    "cniVersion": "0.4.0",
+    "name": "reference",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "cni9",
+            "isGateway": True,
+            "ipam": {"type": "host-local", "subnet": "10.250.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+
+
+def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) -> None:
+    """The chain runner's own proof: plugins that nobody here wrote take its requests, and their DEL leaves nothing."""
+    cluster.test()  # sweeps what other tests left
+    before = traces(cluster.here)
+    cluster.here.run(["sh", "-c", "cat >/tmp/reference.conflist"], json.dumps(REFERENCE))
+    outcome = cluster.test("--conf", "/tmp/reference.conflist", "--bin-dir", "/usr/lib/cni")
+    left = shell(cluster.here, "ls /var/lib/cni/networks/reference | grep '^10' || true")
+    shell(cluster.here, "ip link delete cni9; rm -r /var/lib/cni/networks/reference")
+    assert outcome.checks[0]["from"].startswith("10.250.0.")
+    assert (outcome.states["own-host"], outcome.states["pod-same-host"]) == ("ok", "ok")
+    assert left == ""
+    assert traces(cluster.here) == before
 
 
 @pytest.mark.parametrize(
