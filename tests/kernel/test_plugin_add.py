@@ -1,5 +1,6 @@
 """ADD: what it makes, that traffic flows at once, and that a failed one leaves nothing."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -89,21 +90,23 @@ except ConnectionRefusedError:
 
 def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
     """Another program that watches the host's links never sees the pod's interface among them."""
-    watcher = subprocess.Popen([*host.enter, "ip", "-o", "monitor", "link"], stdout=subprocess.PIPE, text=True)
-    assert watcher.stdout is not None
-    host.run("ip", "link", "add", "before", "type", "bridge")
-    seen = [watcher.stdout.readline()]
-    while "before" not in seen[-1]:  # it listens
-        seen.append(watcher.stdout.readline())
-    pod = Pod("pod", host.pod().netns, "poddev0")
-    veth = host.add(pod)["interfaces"][1]["name"]
-    host.run("ip", "link", "add", "after", "type", "bridge")
-    while "after" not in seen[-1]:
-        seen.append(watcher.stdout.readline())
-    watcher.kill()
-    watcher.communicate()
-    assert any(f" {veth}@" in line for line in seen)
-    assert not any("poddev0" in line for line in seen)
+    seen = host.path("/run/seen")
+    with open(seen, "wb") as file:
+        watcher = subprocess.Popen([*host.enter, "ip", "-o", "monitor", "link"], stdout=file)
+    try:
+        serial = itertools.count()
+        wait_for(
+            lambda: host.run(*f"ip link add b{next(serial)} type bridge".split()) or seen.read_text(), "the watcher"
+        )
+        pod = Pod("pod", host.pod().netns, "poddev0")
+        veth = host.add(pod)["interfaces"][1]["name"]
+        host.run("ip", "link", "add", "after", "type", "bridge")
+        wait_for(lambda: " after:" in seen.read_text(), "the watcher to have seen it all")
+    finally:
+        watcher.kill()
+        watcher.wait()
+    assert f" {veth}@" in seen.read_text()
+    assert "poddev0" not in seen.read_text()
 
 
 def test_host_veth_carries_its_owners_mark(host: Host) -> None:

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +62,10 @@ def cut_off(host: Host, verb: str, pod: Pod, point: tuple[str, int]) -> None:
 def cut_off_after(host: Host, verb: str, pod: Pod, seconds: float) -> None:
     """A call that is killed some time after it was started, wherever it is by then."""
     started = host.start(verb, pod)
-    time.sleep(seconds)
-    started.kill()
+    try:
+        started.wait(seconds)
+    except subprocess.TimeoutExpired:
+        started.kill()
     started.communicate()
 
 
@@ -98,11 +99,13 @@ def pinging(host: Host, pods: list[Pod], addresses: list[str]) -> Iterator[None]
         )
         for place, pod in enumerate(pods)
     ]
-    yield
-    for one in running:
-        one.send_signal(signal.SIGINT)
-    for one in running:
-        said = one.communicate(timeout=10)[0]
+    try:
+        yield
+    finally:
+        for one in running:
+            one.send_signal(signal.SIGINT)
+        heard = [one.communicate(timeout=10)[0] for one in running]
+    for said in heard:
         answered = [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+) ", said)]
         assert len(answered) > 10
         assert answered == list(range(1, len(answered) + 1)), said
