@@ -8,8 +8,10 @@ import fcntl
 import json
 import os
 import secrets
+import select
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,10 +20,13 @@ from types import FrameType
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
+from cnictl.core.rtnetlink import Netlink, get_link
 from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
 
 STATE_DIR = "/run/cnictl/probe"
 NETNS_DIR = "/run/netns"
+_CARRIER_SECONDS = 1.0
+_CARRYING = (0, 6)  # linux/if.h, IF_OPER_UNKNOWN and IF_OPER_UP
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -97,7 +102,9 @@ class _Making:
         found = [address for address in addresses(result) if ":" not in address]
         if not found:
             raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no IPv4 address")
-        return Pod(self._name, f"{NETNS_DIR}/{self._name}", found[0], [*host_ends(result), ""][-1])
+        ends = host_ends(result)
+        _await_carrier(ends)
+        return Pod(self._name, f"{NETNS_DIR}/{self._name}", found[0], [*ends, ""][-1])
 
     def unmake(self) -> Problem | None:
         """Undo all that was made; what could not be is returned, and left noted for the next run."""
@@ -110,6 +117,21 @@ class _Making:
     def _note(self, result: Json | None) -> None:
         document = {"conf": self._chain.conf, "bin_dirs": self._chain.bin_dirs, "result": result}
         os.pwrite(self._state, json.dumps(document).encode(), 0)
+
+
+def _await_carrier(links: list[str]) -> None:
+    """Wait, at most `_CARRIER_SECONDS`, until a pod's host ends carry packets.
+
+    A bridge gets its carrier from its first port, by deferred work of the kernel (net/core/link_watch.c), and drops
+    what it should send before: a runtime's container takes longer to start than that, a ping does not.
+    """
+    deadline = time.monotonic() + _CARRIER_SECONDS
+    with Netlink() as netlink:
+        for name in links:
+            while (link := get_link(netlink, name)) and link.operstate not in _CARRYING:
+                if time.monotonic() > deadline:
+                    return
+                select.select([], [], [], 0.002)
 
 
 def _attachment(name: str) -> Attachment:
@@ -173,9 +195,6 @@ def sweep() -> list[str]:
 
 def answer(pod: Pod, seconds: float, heard: socket.socket) -> Iterator[str]:
     """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed."""
-    import select
-    import time
-
     deadline = time.monotonic() + seconds
     known: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:
