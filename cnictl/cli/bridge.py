@@ -49,8 +49,9 @@ def up(
 
     from cnictl.core.errors import UsageProblem
     from cnictl.node import addressing, inventory
+    from cnictl.node.node_file import load
     from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.spec import NodeSpec, load
+    from cnictl.node.spec import NodeSpec
 
     known = load()
     if known is None and not (subnet and network):

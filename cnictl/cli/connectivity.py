@@ -132,10 +132,10 @@ def _spec(peers: list[str]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
     from dataclasses import replace
 
     from cnictl.core.errors import Problem
-    from cnictl.node import spec as node_spec
+    from cnictl.node import node_file
     from cnictl.node.addressing import check, parse_peer
 
-    spec = node_spec.load()
+    spec = node_file.load()
     if spec is None:
         raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
     added = tuple(one for one in map(parse_peer, peers) if one not in spec.peers)

@@ -182,13 +182,13 @@ def _observe(network: str, data_dir: str, command: str) -> "Listing":
     from cnictl.core.conf import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node import ipam, ranges, spec
+    from cnictl.node import ipam, node_file, ranges
 
     try:
         network_name(network)
     except CniError as error:
         raise UsageProblem(f"--network: {error.msg.removeprefix('name: ')}") from None
-    node = _guarded(command, spec.load)
+    node = _guarded(command, node_file.load)
     data_dir = data_dir.rstrip("/")
     own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name
 

@@ -241,6 +241,20 @@ def reset_node(
     show_run(todo.whole, steps, output, nothing="nothing to remove: cnictl has nothing on this host", detached=detached)
     for pod in detached:
         say(f"deleted the attachment of {pod}")
+    if detached:
+        _warn_of_waiting_pods()
+
+
+def _warn_of_waiting_pods() -> None:
+    """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
+    from cnictl.node import runtimes
+
+    for runtime in runtimes.find():
+        if runtime.settled and runtime.needs_loopback:
+            say(
+                f"{runtime.name} ends pods only while it has a CNI conf: these stay in Terminating until the next "
+                f"network's conf is in {runtime.conf_dir}, or cnictl init-node has run again"
+            )
 
 
 def _preview_reset(todo: "Reset", output: Format) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from cnictl.core.errors import Problem
 from cnictl.node import former, inventory, leftovers, spine
 from cnictl.node.journal import Journal
-from cnictl.node.spec import NodeSpec, load
+from cnictl.node.node_file import load
+from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
 
 NO_NODE = (

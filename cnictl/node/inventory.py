@@ -41,8 +41,8 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         NftForward(),
         *(PeerRoute(peer.pod_cidr) for peer in spec.peers),
         Plugin(spec),
-        CniConf(spec),
         BootUnit(spec),
+        CniConf(spec),
     ]
 
 

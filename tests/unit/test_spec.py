@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node import addressing, spec
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node import addressing, node_file
+from cnictl.node.spec import NodeSpec, Peer, as_data, from_data
 
 WALK_THROUGH = NodeSpec("10.244.0.0/24", "10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 
@@ -108,20 +108,20 @@ def test_walk_through_is_right_as_it_is() -> None:
 
 
 def test_new_file_says_the_spec() -> None:
-    text = spec.merged("", WALK_THROUGH)
-    assert spec.parse(text) == WALK_THROUGH
+    text = node_file.merged("", WALK_THROUGH)
+    assert node_file.parse(text) == WALK_THROUGH
     assert text.startswith("#")
 
 
 def test_saying_the_same_again_changes_no_byte() -> None:
-    assert spec.merged(COMMENTED, spec.parse(COMMENTED)) == COMMENTED
+    assert node_file.merged(COMMENTED, node_file.parse(COMMENTED)) == COMMENTED
 
 
 def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added() -> None:
-    said = spec.parse(COMMENTED)
+    said = node_file.parse(COMMENTED)
     wanted = replace(said, mtu=9000, peers=(said.peers[0], Peer("10.244.3.0/24", "10.0.10.53", "eth1")))
-    text = spec.merged(COMMENTED, wanted)
-    assert spec.parse(text) == wanted
+    text = node_file.merged(COMMENTED, wanted)
+    assert node_file.parse(text) == wanted
     for comment in ("# our node, rack 7", "# given by the network team", "# see ticket 4711", "# the database node"):
         assert comment in text
     assert text.index("subnet") < text.index("network") < text.index("mtu = 9000") < text.index("[[peers]]")
@@ -129,8 +129,8 @@ def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added(
 
 
 def test_key_added_behind_peers_stays_the_nodes_own() -> None:
-    text = spec.merged(COMMENTED, replace(spec.parse(COMMENTED), external="192.0.2.10"))
-    assert spec.parse(text).external == "192.0.2.10"
+    text = node_file.merged(COMMENTED, replace(node_file.parse(COMMENTED), external="192.0.2.10"))
+    assert node_file.parse(text).external == "192.0.2.10"
 
 
 ADDRESS = st.integers(1, 254).map(lambda last: f"10.0.10.{last}")
@@ -156,9 +156,9 @@ SPECS = st.builds(
 
 @given(SPECS, SPECS)
 def test_every_spec_survives_the_file_whatever_it_said_before(first: NodeSpec, second: NodeSpec) -> None:
-    text = spec.merged(spec.merged("", first), second)
-    assert spec.parse(text) == second
-    assert spec.from_data(spec.as_data(second)) == second
+    text = node_file.merged(node_file.merged("", first), second)
+    assert node_file.parse(text) == second
+    assert from_data(as_data(second)) == second
 
 
 @pytest.mark.parametrize(
@@ -183,17 +183,17 @@ def test_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> 
     path = tmp_path / "node.toml"
     path.write_text(text)
     with pytest.raises(UsageProblem) as refused:
-        spec.load(str(path))
+        node_file.load(str(path))
     assert said in refused.value.message
     assert refused.value.message.startswith(str(path))
 
 
 def test_missing_file_is_no_spec(tmp_path: Path) -> None:
-    assert spec.load(str(tmp_path / "node.toml")) is None
+    assert node_file.load(str(tmp_path / "node.toml")) is None
 
 
 def test_shipped_example_is_the_walk_through() -> None:
     import importlib.resources
 
     text = (importlib.resources.files("cnictl_conf") / "node.toml").read_text()
-    assert addressing.check(spec.parse(text)) == WALK_THROUGH
+    assert addressing.check(node_file.parse(text)) == WALK_THROUGH

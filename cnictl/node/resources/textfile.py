@@ -6,7 +6,8 @@ import os
 from cnictl.core import durable
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import folders, former
-from cnictl.node.spec import NodeSpec, merged, text_of_file, write_text
+from cnictl.node.node_file import merged, text_of_file, write_text
+from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
