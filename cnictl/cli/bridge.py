@@ -48,12 +48,11 @@ def up(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, inventory
-    from cnictl.node.node_file import load
+    from cnictl.node import addressing, inventory, node_file
     from cnictl.node.resources.cni_conf import CniConf
     from cnictl.node.spec import NodeSpec
 
-    known = load()
+    known = node_file.load()
     if known is None and not (subnet and network):
         raise UsageProblem("this host is no node yet: bridge up needs --subnet and --network")
 

@@ -4,9 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from cnictl.core.errors import Problem
-from cnictl.node import former, inventory, leftovers, spine
+from cnictl.node import former, inventory, leftovers, node_file, spine
 from cnictl.node.journal import Journal
-from cnictl.node.node_file import load
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
 
@@ -18,7 +17,7 @@ NO_NODE = (
 
 def current_spec() -> NodeSpec:
     """The spec of this node. Raises Problem if there is none, UsageProblem if its file can't be read."""
-    spec = load()
+    spec = node_file.load()
     if spec is None:
         raise Problem(*NO_NODE)
     return spec
@@ -28,7 +27,7 @@ def specs_in_place() -> list[NodeSpec]:
     """Every spec that may have something on this host, the one in effect last."""
     found = former.specs()
     if not found:
-        spec = load()
+        spec = node_file.load()
         return [spec] if spec is not None else []
     return found
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cnictl.cli import main
-from cnictl.node import former, spec
+from cnictl.node import former, node_file
 from cnictl.node.spec import NodeSpec
 
 INIT = ("init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
@@ -40,7 +40,7 @@ def test_without_root_one_line_says_which_command_needs_it(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(spec, "load", lambda: None)
+    monkeypatch.setattr(node_file, "load", lambda: None)
     assert run(monkeypatch, *words) == 1
     said = capsys.readouterr()
     command = " ".join(words[:2] if words[0] in ("bridge", "nat", "route") else words[:1])
@@ -51,7 +51,7 @@ def test_without_root_one_line_says_which_command_needs_it(
 
 def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(spec, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20", bridge="no-such-link"))
+    monkeypatch.setattr(node_file, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20", bridge="no-such-link"))
     monkeypatch.setattr(former, "specs", list)
     monkeypatch.setattr("cnictl.node.converge.load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
     assert run(monkeypatch, "route", "list") == 0
@@ -70,6 +70,6 @@ def test_bad_value_is_told_before_root_is_asked_for(
 def test_bad_options_are_usage_errors(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(spec, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
+    monkeypatch.setattr(node_file, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
     assert run(monkeypatch, *command) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
