@@ -20,31 +20,51 @@ groups.register(app)
 
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
+    if sys.stdout is None:  # started with it closed: `cnictl status >&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"cnictl: the output could not be written: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        status = status or 1
+    sys.exit(status)
+
+
+def _run() -> int:
+    """The exit status; whatever failed has been told by then."""
     try:
         status = app(standalone_mode=False)
     except Problem as problem:
         print(f"cnictl: {problem.message}", file=sys.stderr)
         if problem.mend:
             print(f"  mend: {problem.mend}", file=sys.stderr)
-        sys.exit(problem.exit_status)
+        return problem.exit_status
     except (typer.Abort, KeyboardInterrupt):
         print("cnictl: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _drop_output()
+        return 1
     except Exception as error:
         # Usage errors are typer's own; its exception classes moved between releases, the interface did not.
         describe = getattr(error, "format_message", None)
         if describe is None:
             print(f"cnictl: {_fault(error)}", file=sys.stderr)
-            sys.exit(1)
+            return 1
         if type(error).__name__ != "NoArgsIsHelpError":
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "cnictl"
             print(f"cnictl: {describe()} (see: {command} --help)", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 2
+    return status if isinstance(status, int) else 0
+
+
+def _drop_output() -> None:
+    """Let nothing more be said of an output that nobody reads: the interpreter tries again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: Exception) -> str:

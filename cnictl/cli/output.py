@@ -50,7 +50,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        # a narrow terminal breaks a name over lines; cut off, it could be any
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell.split(":")[0], "")) for cell in row))
     Console().print(table)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 NAME_CHARACTERS = frozenset(_LETTERS + "_.-")
+NAME_MAX = 200
+"""Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LOG_LEVELS = ("debug", "info", "error", "off")
 
 _SHOWN = 60
@@ -111,10 +113,12 @@ def parse_conf(document: object) -> NetConf:
 
 def network_name(name: str) -> str:
     """`name` if it may name a network (spec section 1: a file name too), or empty. Raises CniError 7 otherwise."""
-    if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name) or len(name) > 200):
+    if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name)):
         raise CniError(
             INVALID_CONFIG, f"name: {_show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
         )
+    if len(name) > NAME_MAX:
+        raise CniError(INVALID_CONFIG, f"name: {_show(name)} has {len(name)} characters, at most {NAME_MAX} are served")
     return name
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from netaddr import IPAddress, IPNetwork, IPSet, cidr_merge, spanning_cidr
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_cidr, parse_pod_cidr
+from cnictl.core.conf import NAME_MAX
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node.spec import NodeSpec, Peer
@@ -134,11 +135,13 @@ def check_link_name(name: str, what: str) -> None:
 
 
 def check_network_name(name: str) -> None:
-    """Refuse what the CNI specification (1.1.0, section 1, `name`) refuses: the name becomes a folder's."""
+    """Refuse what the CNI specification (1.1.0, section 1, `name`) or the plugin refuses: it names a folder."""
     if not _NAME.match(name):
         raise UsageProblem(
             f"name {name!r} is no network name: a letter or digit first, then letters, digits, '_', '.', '-'"
         )
+    if len(name) > NAME_MAX:
+        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters, a network's name has at most {NAME_MAX}")
 
 
 def _ipv4(cidr: Cidr, what: str) -> Cidr:

@@ -75,6 +75,7 @@ via = "10.0.10.52"
         ({"uplink": "cni0"}, "is the bridge itself"),
         ({"name": "my net"}, "is no network name"),
         ({"name": "../etc"}, "is no network name"),
+        ({"name": "n" * 201}, "has 201 characters, a network's name has at most 200"),
         ({"mtu": 20}, "mtu 20 is not within 68 to 65535"),
         ({"backend": "ipfw"}, "backend 'ipfw' is neither nft nor iptables"),
         ({"external": "example.org"}, "external 'example.org'"),

@@ -1,0 +1,52 @@
+"""What the program says where nobody reads on, and in a narrow terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich import console
+
+from cnictl.cli import output
+
+MAIN = [sys.executable, "-m", "cnictl"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "--help"], ["plugin", "list", "-o", "json"]])
+def test_closed_pipe_ends_without_a_word(words: list[str]) -> None:
+    """`cnictl … | true`: the interpreter's own flush at its end would complain and make the exit status 120."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*MAIN, *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "-o", "json"]])
+def test_full_disk_is_told_in_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*MAIN, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_closed_output_is_no_fault() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *MAIN, "plugin", "list", "-o", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    narrow = console.Console(file=sys.stdout, width=30)
+    monkeypatch.setattr(console, "Console", lambda: narrow)
+    output.print_table(("resource", "state"), [("file/etc/sysctl.d/99-cnictl.conf", "ok")])
+    shown = capsys.readouterr().out
+    first_cells = "".join(line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│"))
+    assert first_cells == "file/etc/sysctl.d/99-cnictl.conf"
