@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from cnictl.probe.chain import Chain
     from cnictl.probe.checks import Report, Wanted
 
+_SERVED = "10m"
+
 
 def register(app: typer.Typer) -> None:
     """Hang the command on the program."""
@@ -26,7 +28,7 @@ def test_connectivity(
         str, typer.Option("--from", metavar="IP|CONTAINER", help="Check from this pod, not from a probe pod.")
     ] = "",
     serve: Annotated[bool, typer.Option("--serve", help="Keep a pod up for another host to ping.")] = False,
-    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to serve: 90s, 10m, 1h.")] = "10m",
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to serve: 90s, 10m, 1h.")] = _SERVED,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="CIDR=VIA", help="Check this peer too, though node.toml hasn't it; may be repeated."),
@@ -59,6 +61,7 @@ def test_connectivity(
     from cnictl.probe.checks import Wanted
 
     seconds = _seconds(duration)
+    _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
     spec, added = _spec(peer or [])
     for address in [*(pod or []), *([external] if external else [])]:
         _check_address(address)
@@ -153,6 +156,17 @@ def _check_address(text: str) -> None:
         raise UsageProblem(str(error)) from None
     if ":" in text:
         raise UsageProblem(f"address {text!r}: the checks speak IPv4 only")
+
+
+def _check_together(serve: bool, duration: str, of_checks: "dict[str, object]") -> None:
+    """Refuse options that the run would pass over in silence. Raises UsageProblem."""
+    from cnictl.core.errors import UsageProblem
+
+    given = [option for option, value in of_checks.items() if value]
+    if serve and given:
+        raise UsageProblem(f"--serve keeps a pod up and checks nothing: it has no use for {', '.join(given)}")
+    if not serve and duration != _SERVED:
+        raise UsageProblem("--for says how long to --serve, and --serve is not given")
 
 
 def _seconds(text: str) -> float:

@@ -17,6 +17,9 @@ app = typer.Typer(
 )
 groups.register(app)
 
+_INTERRUPTED = 130
+"""Exit status: 128 and SIGINT's number, as a shell gives it."""
+
 
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
@@ -44,7 +47,7 @@ def _run() -> int:
         return problem.exit_status
     except (typer.Abort, KeyboardInterrupt):
         print("cnictl: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         _drop_output()
         return 1
@@ -59,6 +62,8 @@ def _run() -> int:
             command = context.command_path if context is not None else "cnictl"
             print(f"cnictl: {describe()} (see: {command} --help)", file=sys.stderr)
         return 2
+    if status == _INTERRUPTED:  # typer catches Ctrl-C itself and says nothing
+        print("cnictl: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
 
 

@@ -151,7 +151,7 @@ def _require_root(command: str, dry_run: bool) -> None:
     from cnictl.core.errors import Problem
 
     if os.geteuid() != 0 and not dry_run:
-        raise Problem(f"cnictl plugin {command} needs root", "run it with sudo")
+        raise Problem(f"cnictl plugin {command} needs root", f"sudo cnictl plugin {command}")
 
 
 def _absolute(path: str) -> str:

@@ -85,6 +85,8 @@ def show_plan(plan: "Plan", output: Format, **more: Any) -> None:
                 print(f"    {line}")
             for number, line in enumerate(step.change.command.splitlines()):
                 print(f"    {'#' if number == 0 else ' '} {line}")
+    for pod in more.get("pods_cut_off", ()):
+        say(f"would delete the attachment of {pod}")
     if not plan.changes:
         say("nothing would change: the node is as it should be")
 

@@ -50,7 +50,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
         raise UsageProblem(f"mtu {spec.mtu} is not within {MTU_MIN} to {MTU_MAX} bytes (0 means the uplink's)")
     if spec.backend not in BACKENDS:
         raise UsageProblem(f"backend {spec.backend!r} is neither {' nor '.join(BACKENDS)}")
-    external = format_address(parse_address(spec.external, "external")) if spec.external else ""
+    external = format_address(_ipv4_address(spec.external, "external")) if spec.external else ""
     return replace(spec, subnet=str(subnet), network=str(network), peers=peers, external=external)
 
 
@@ -158,7 +158,7 @@ def _ipv4_address(text: str, what: str) -> bytes:
         raise UsageProblem(f"{what} {text!r}: is IPv6; the nodes' pod networks are IPv4")
     address = IPAddress(text)
     if address.is_multicast() or address.is_loopback() or address >= _CLASS_E or int(address) == 0:
-        raise UsageProblem(f"{what} {text!r}: is no address that a node can have")
+        raise UsageProblem(f"{what} {text!r}: is no address that a host can have")
     return packed
 
 

@@ -100,7 +100,7 @@ def _refuse_while_needed() -> None:
     if live:
         shown = ", ".join(live[:5]) + (f" and {len(live) - 5} more" if len(live) > 5 else "")
         raise Problem(
-            f"{len(live)} live pods need the plugin to end: {shown}",
+            f"{len(live)} live pod{'s need' if len(live) != 1 else ' needs'} the plugin to end: {shown}",
             "cnictl reset-node --yes --force ends their attachments first; --force here removes the plugin alone",
         )
     for folder in runtimes.conf_dirs(runtimes.find()):

@@ -169,6 +169,8 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--external", "1.1.1"], "has 3 parts"),
         (["--external", "::1"], "IPv4 only"),
         (["--serve", "--for", "soon"], "not a time"),
+        (["--serve", "--pod", "10.244.1.2"], "has no use for --pod"),
+        (["--for", "5m"], "--serve is not given"),
         (["--peer", "10.244.1.0/24"], "is not CIDR=ADDRESS"),
         (["--count", "0"], "--count"),
     ],

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich import console
 
-from cnictl.cli import output
+from cnictl.cli import main, output, steps
+from cnictl.node import node_file
+from cnictl.node.spine import Plan
 
 MAIN = [sys.executable, "-m", "cnictl"]
 
@@ -40,6 +42,25 @@ def test_closed_output_is_no_fault() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupt_is_told_and_leaves_the_shells_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(node_file, "load", interrupted)
+    monkeypatch.setattr("sys.argv", ["cnictl", "route", "list"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == "cnictl: interrupted"
+
+
+def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFixture[str]) -> None:
+    steps.show_plan(Plan(()), output.Format.TABLE, pods_cut_off=["default/web (10.244.0.7, live)"])
+    assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
 
 
 def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

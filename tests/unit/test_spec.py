@@ -60,7 +60,7 @@ via = "10.0.10.52"
         ({"peers": (Peer("10.244.1.0/24", "10.0.10.51/20"),)}, "probably meant 10.0.10.51"),
         ({"peers": (Peer("10.244.1.0/24", "10.244.0.7"),)}, "10.244.0.7 lies in this node's pod CIDR 10.244.0.0/24"),
         ({"peers": (Peer("10.244.1.0/24", "10.244.1.1"),)}, "10.244.1.1 lies in the pod network 10.244.0.0/20"),
-        ({"peers": (Peer("10.244.1.0/24", "224.0.0.1"),)}, "no address that a node can have"),
+        ({"peers": (Peer("10.244.1.0/24", "224.0.0.1"),)}, "no address that a host can have"),
         (
             {"peers": (Peer("10.244.1.0/24", "10.0.10.51"), Peer("10.244.1.0/24", "10.0.10.52"))},
             "peer 10.244.1.0/24 is given twice, through 10.0.10.51 and 10.0.10.52",
@@ -79,6 +79,8 @@ via = "10.0.10.52"
         ({"mtu": 20}, "mtu 20 is not within 68 to 65535"),
         ({"backend": "ipfw"}, "backend 'ipfw' is neither nft nor iptables"),
         ({"external": "example.org"}, "external 'example.org'"),
+        ({"external": "2606:4700::1111"}, "is IPv6"),
+        ({"external": "0.0.0.0"}, "is no address that a host can have"),
     ],
 )
 def test_wrong_value_is_named_with_what_was_meant(change: dict[str, object], said: str) -> None:
