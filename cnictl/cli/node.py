@@ -166,24 +166,22 @@ def status(output: OutputOption = Format.TABLE) -> None:
     if output is Format.JSON:
         print_json({"drifted": drifted, "resources": rows})
     else:
-        print_table(("resource", "state", "now", "should be"), [_status_cells(row) for row in rows])
+        print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in rows])
         if drifted:
             say(f"{drifted} of {len(rows)} drifted; `cnictl apply` mends them")
     if drifted:
         raise typer.Exit(1)
 
 
-def _status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """A row of the table: resource, state, and of a drifted one what is there and what should be."""
     now, wanted = row["now"], row["wanted"]
     if row["state"] == "ok":
         return row["resource"], row["state"], _short(now), ""
     keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
-    return (
-        row["resource"],
-        row["state"],
-        _short({key: now[key] for key in keys if key in now}) if now is not None else "missing",
-        _short({key: wanted[key] for key in keys if key in wanted}) if wanted is not None else "absent",
-    )
+    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}) or "missing"
+    due = "absent" if wanted is None else _short({key: wanted[key] for key in keys if key in wanted}) or "absent"
+    return row["resource"], row["state"], f"{seen}: other content" if seen == due else seen, due
 
 
 def _short(state: dict[str, Any] | None) -> str:

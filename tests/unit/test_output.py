@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich import console
 
-from cnictl.cli import main, output, steps
+from cnictl.cli import main, node, output, steps
 from cnictl.node import node_file
 from cnictl.node.spine import Plan
 
@@ -61,6 +61,23 @@ def test_interrupt_is_told_and_leaves_the_shells_status(
 def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFixture[str]) -> None:
     steps.show_plan(Plan(()), output.Format.TABLE, pods_cut_off=["default/web (10.244.0.7, live)"])
     assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "seen", "due"),
+    [
+        (None, {"via": "10.0.10.51"}, "missing", "via 10.0.10.51"),
+        ({"at": []}, {"at": ["FORWARD"]}, "missing", "at FORWARD"),
+        ({"files": {"/etc/x": "a"}}, {"files": {"/etc/x": "b"}}, "files /etc/x: other content", "files /etc/x"),
+        ({"up": False, "mtu": 1500}, {"up": True, "mtu": 1500}, "up false", "up true"),
+        ({"via": "10.0.10.51"}, None, "via 10.0.10.51", "absent"),
+    ],
+)
+def test_drift_is_readable(
+    now: dict[str, object] | None, wanted: dict[str, object] | None, seen: str, due: str
+) -> None:
+    row = {"resource": "x", "state": "drifted", "now": now, "wanted": wanted}
+    assert node.status_cells(row) == ("x", "drifted", seen, due)
 
 
 def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
