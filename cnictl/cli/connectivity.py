@@ -65,6 +65,7 @@ def test_connectivity(
     spec, added = _spec(peer or [])
     for address in [*(pod or []), *([external] if external else [])]:
         _check_address(address)
+    _check_no_gateway(pod or [], [spec.subnet, *(one.pod_cidr for one in (*spec.peers, *added))])
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left")
@@ -156,6 +157,18 @@ def _check_address(text: str) -> None:
         raise UsageProblem(str(error)) from None
     if ":" in text:
         raise UsageProblem(f"address {text!r}: the checks speak IPv4 only")
+
+
+def _check_no_gateway(pods: list[str], pod_cidrs: list[str]) -> None:
+    """Refuse a gateway named as a pod: it answers where no pod is reached. Raises UsageProblem."""
+    from cnictl.core.errors import UsageProblem
+    from cnictl.probe.failure import gateway_of
+
+    for cidr in pod_cidrs:
+        if gateway_of(cidr) in pods:
+            raise UsageProblem(
+                f"--pod {gateway_of(cidr)} is the gateway of {cidr}, no pod: it answers where nothing is forwarded"
+            )
 
 
 def _check_together(serve: bool, duration: str, of_checks: "dict[str, object]") -> None:
