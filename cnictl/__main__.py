@@ -1,5 +1,5 @@
 """`python -m cnictl`: the same as the `cnictl` command."""
 
-from cnictl.cli.main import main
+from cnictl.cli.entry import main
 
 main()

@@ -65,6 +65,7 @@ def test_connectivity(
     spec, added = _spec(peer or [])
     for address in [*(pod or []), *([external] if external else [])]:
         _check_address(address)
+    _check_in_network(pod or [], spec.network)
     _check_no_gateway(pod or [], [spec.subnet, *(one.pod_cidr for one in (*spec.peers, *added))])
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
@@ -157,6 +158,16 @@ def _check_address(text: str) -> None:
         raise UsageProblem(str(error)) from None
     if ":" in text:
         raise UsageProblem(f"address {text!r}: the checks speak IPv4 only")
+
+
+def _check_in_network(pods: list[str], network: str) -> None:
+    """Refuse as a pod what lies outside the pod network. Raises UsageProblem."""
+    from cnictl.core.cidr import parse_address, parse_cidr
+    from cnictl.core.errors import UsageProblem
+
+    for address in pods:
+        if not parse_cidr(network).holds(parse_address(address)):
+            raise UsageProblem(f"--pod {address} lies outside the pod network {network}; for others: --external")
 
 
 def _check_no_gateway(pods: list[str], pod_cidrs: list[str]) -> None:

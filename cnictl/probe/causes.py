@@ -14,6 +14,7 @@ Finder = Callable[[Failure], Cause | None]
 _WITHIN_NODE: tuple[Finder, ...] = (
     here.bridge_unfit,
     here.port_unfit,
+    here.no_such_pod,
     here.pod_without_route,
     here.reverse_path,
     here.dropped,

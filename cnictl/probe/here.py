@@ -1,6 +1,7 @@
 """Faults of this node that keep a pod's packet or its reply from passing, each found by looking."""
 
 from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.leases import Store
 from cnictl.probe import arp, trace
 from cnictl.probe.failure import OTHER_HOST_POD, OWN_HOST, SAME_HOST_POD, STAYS, Cause, Failure, gateway_of
 from cnictl.probe.host import pod_default_route
@@ -30,6 +31,13 @@ def port_unfit(failure: Failure) -> Cause | None:
     if not fault:
         return None
     return Cause("port-unfit", f"the pod's host veth {veth} {fault}", "recreate the pod")
+
+
+def no_such_pod(failure: Failure) -> Cause | None:
+    """Nobody on this node leases the target."""
+    if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
+        return None
+    return Cause("no-such-pod", f"no pod of this node has {failure.target}: it is not leased", "cnictl ipam list")
 
 
 def pod_without_route(failure: Failure) -> Cause | None:

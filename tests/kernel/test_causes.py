@@ -229,6 +229,12 @@ def test_an_address_that_no_pod_has_is_told_from_a_drop(pods: Pods) -> None:
     assert check["mend"] == "on 10.0.10.51: cnictl ipam list"
 
 
+def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
+    check = pods.test("--pod", "10.244.0.200").of("pod-same-host")
+    assert check["cause_name"] == "no-such-pod"
+    assert check["mend"] == "cnictl ipam list"
+
+
 def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
     """The peer's replies come by another link than the one that leads to it."""
     here, there = pods.cluster.here, pods.cluster.there

@@ -168,6 +168,7 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--pod", "10.244.1.256"], "octet 256 is over 255"),
         (["--pod", "10.244.1.1"], "is the gateway of 10.244.1.0/24, no pod"),
         (["--pod", "10.244.0.1"], "is the gateway of 10.244.0.0/24, no pod"),
+        (["--pod", "8.8.8.8"], "lies outside the pod network 10.244.0.0/20"),
         (["--external", "1.1.1"], "has 3 parts"),
         (["--external", "::1"], "IPv4 only"),
         (["--serve", "--for", "soon"], "not a time"),
