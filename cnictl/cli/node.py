@@ -71,7 +71,7 @@ def init_node(
         backend = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
     peers = tuple(addressing.parse_peer(text) for text in peer or [])
     spec = addressing.check(NodeSpec(subnet, network, name, bridge, uplink, mtu, not no_nat, backend, peers, external))
-    addressing.check_not_ours(spec.peers, host.own_addresses())
+    addressing.check_not_ours(spec.peers, host.own_interfaces())
     host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     if dry_run:

@@ -35,7 +35,7 @@ def add_peer(
     from cnictl.node.spec import Peer
 
     new = addressing.check_peer(Peer(cidr, via, dev))
-    addressing.check_not_ours((new,), host.own_addresses())
+    addressing.check_not_ours((new,), host.own_interfaces())
     require_root("route add-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":

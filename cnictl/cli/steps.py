@@ -129,7 +129,7 @@ def edit_node(
 
     with contextlib.nullcontext() if dry_run else spine.exclusive():
         spec = addressing.check(edit(start or converge.current_spec()))
-        addressing.check_not_ours(spec.peers, host.own_addresses())
+        addressing.check_not_ours(spec.peers, host.own_interfaces())
         host.check_links(spec)
         pods = pods_in_the_way(command, spec, force)
         if dry_run:

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from netaddr import IPAddress, IPNetwork, IPSet, cidr_merge, spanning_cidr
 
-from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_cidr, parse_pod_cidr
+from cnictl.core.cidr import (
+    AddressError,
+    Cidr,
+    format_address,
+    parse_address,
+    parse_cidr,
+    parse_interface,
+    parse_pod_cidr,
+)
 from cnictl.core.conf import NAME_MAX
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import BACKENDS
@@ -37,6 +45,11 @@ def check(spec: NodeSpec) -> NodeSpec:
 def _check(spec: NodeSpec) -> NodeSpec:
     network = _ipv4(parse_cidr(spec.network, "network"), "network")
     subnet = _ipv4(parse_pod_cidr(spec.subnet, "subnet"), "subnet")
+    if network.prefix == 0:
+        raise UsageProblem(
+            f"network {network} is every address there is, so nothing would ever be masqueraded; "
+            f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, min(subnet.prefix, 16)).network}"
+        )
     if not network.covers(subnet):
         raise UsageProblem(f"subnet {subnet} lies outside the network {network}{_meant_subnet(subnet, network)}")
     peers = _check_peers(spec.peers, subnet, network)
@@ -79,14 +92,31 @@ def _check_peers(peers: tuple[Peer, ...], subnet: Cidr, network: Cidr) -> tuple[
 
 
 def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
-    """Refuse a peer that is reached at an address of this host; `own` maps addresses to links. Raises UsageProblem."""
+    """Refuse a peer at an address that this host has, or that no host on its links can have. Raises UsageProblem.
+
+    `own` maps this host's ADDRESS/PREFIX to links.
+    """
     for peer in peers:
-        link = own.get(peer.via)
-        if link is not None:
-            raise UsageProblem(
-                f"peer {peer.pod_cidr}: {peer.via} is this host's own address (on {link}); "
-                "give the address of the other node"
-            )
+        via = parse_address(peer.via)
+        for interface, link in own.items():
+            fault = _no_neighbour(via, parse_interface(interface))
+            if fault:
+                raise UsageProblem(
+                    f"peer {peer.pod_cidr}: {peer.via} is {fault} (on {link}); give the address of the other node"
+                )
+
+
+def _no_neighbour(address: bytes, interface: Cidr) -> str:
+    """What an address is, seen from an interface of this host, if it can't be another host's; else empty."""
+    if address == interface.packed:
+        return "this host's own address"
+    if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has two hosts and nothing else
+        return ""
+    if address == interface.nth(0):
+        return f"the network address of {interface.network}"
+    if interface.holds(address) and int.from_bytes(address, "big") == interface.last:
+        return f"the broadcast address of {interface.network}"
+    return ""
 
 
 def check_peer(peer: Peer) -> Peer:

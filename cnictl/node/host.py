@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnictl.core import rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
-from cnictl.core.cidr import format_address
+from cnictl.core.cidr import Cidr
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import AF_INET, Netlink
 from cnictl.node.spec import NodeSpec
@@ -57,11 +57,16 @@ def mtu(spec: NodeSpec) -> int:
 
 def own_addresses() -> dict[str, str]:
     """Every address of this host, and the link that has it."""
+    return {interface.partition("/")[0]: link for interface, link in own_interfaces().items()}
+
+
+def own_interfaces() -> dict[str, str]:
+    """Every address of this host as ADDRESS/PREFIX, and the link that has it."""
     found = {}
     with Netlink() as netlink:
         for link in rtnetlink.all_links(netlink):
-            for packed, _ in rtnetlink.addresses(netlink, link.index):
-                found[format_address(packed)] = link.name
+            for packed, prefix in rtnetlink.addresses(netlink, link.index):
+                found[str(Cidr(packed, prefix))] = link.name
     return found
 
 

@@ -202,6 +202,7 @@ USAGE_ERRORS = [
     ((*INIT_OPTIONS, "--peer", "10.244.0.128/25=10.0.10.51"), "10.244.0.128/25"),
     ((*INIT_OPTIONS, "--peer", "10.244.1.0/24=10.0.0.210"), "10.0.0.210"),
     ((*INIT_OPTIONS, "--peer", "10.244.1.0/24"), "10.244.1.0/24"),
+    ((*INIT_OPTIONS, "--peer", "10.244.1.0/24=10.0.15.255"), "the broadcast address of 10.0.0.0/20"),
     ((*INIT_OPTIONS, "--peer", "10.244.2.0/23=10.0.10.51", "--peer", "10.244.3.0/24=10.0.10.52"), "10.244.3.0/24"),
     ((*INIT_OPTIONS, "--peer", "10.99.1.0/24=10.0.10.51"), "10.99.1.0/24"),
     ((*INIT_OPTIONS, "--bridge", "a-bridge-with-a-name"), "a-bridge-with-a-name"),
