@@ -50,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
     for column in columns:
         # a narrow terminal breaks a name over lines; cut off, it could be any
         table.add_column(column, overflow="fold")
@@ -60,7 +60,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [[c.upper() for c in columns], *[list(row) for row in rows]]
+    heading = [[column.upper() for column in columns]] if any(columns) else []
+    lines = [*heading, *[list(row) for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

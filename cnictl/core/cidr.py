@@ -127,7 +127,9 @@ class Cidr:
 
 def parse_interface(text: str, what: str = "address") -> Cidr:
     """`ADDRESS/PREFIX` where the address may be any in its subnet. Raises AddressError."""
-    address, slash, length = text.partition("/") if isinstance(text, str) else ("", "", "")
+    if not isinstance(text, str) or not text:
+        raise AddressError(f"{what} {_show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
+    address, slash, length = text.partition("/")
     packed = parse_address(address, what)
     bits = len(packed) * 8
     if not slash:

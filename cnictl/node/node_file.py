@@ -39,7 +39,7 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
     Raises UsageProblem for anything that is no node file or does not pass `cnictl.node.addressing.check`.
     """
     try:
-        text = durable.contents(path).decode()
+        text = _contents(path).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
@@ -55,9 +55,16 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
 def text_of_file(path: str = NODE_FILE) -> str:
     """The node file as it stands; empty if there is none."""
     try:
-        return durable.contents(path).decode("utf-8", "surrogateescape")
+        return _contents(path).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
+
+
+def _contents(path: str) -> bytes:
+    try:
+        return durable.contents(path)
+    except IsADirectoryError:
+        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old") from None
 
 
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:

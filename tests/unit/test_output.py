@@ -88,3 +88,8 @@ def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsy
     shown = capsys.readouterr().out
     first_cells = "".join(line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│"))
     assert first_cells == "file/etc/sysctl.d/99-cnictl.conf"
+
+
+def test_table_without_headings_starts_with_its_first_row(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("", ""), [("name", "cni0"), ("mtu", "1500")])
+    assert capsys.readouterr().out == "name  cni0\nmtu   1500\n"

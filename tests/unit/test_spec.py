@@ -50,6 +50,8 @@ via = "10.0.10.52"
             "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20",
         ),
         ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20': has host bits set, probably meant 10.244.0.0/20"),
+        ({"network": "0.0.0.0/0"}, "nothing would ever be masqueraded"),
+        ({"subnet": ""}, "subnet '': is empty, expected a CIDR such as 10.244.0.0/24"),
         ({"peers": (Peer("10.244.0.0/24", "10.0.10.51"),)}, "peer 10.244.0.0/24 is this node's own subnet"),
         (
             {"peers": (Peer("10.244.0.128/25", "10.0.10.51"),)},
@@ -103,7 +105,19 @@ def test_peer_may_name_its_link() -> None:
 
 def test_peer_at_an_address_of_ours_is_refused() -> None:
     with pytest.raises(UsageProblem, match=r"10\.0\.10\.51 is this host's own address \(on eth0\)"):
-        addressing.check_not_ours(WALK_THROUGH.peers, {"10.0.10.51": "eth0"})
+        addressing.check_not_ours(WALK_THROUGH.peers, {"10.0.10.51/20": "eth0"})
+
+
+@pytest.mark.parametrize(
+    ("via", "said"),
+    [("10.0.15.255", "the broadcast address of 10.0.0.0/20"), ("10.0.0.0", "the network address of 10.0.0.0/20")],
+)
+def test_peer_at_an_address_that_no_host_on_the_link_has_is_refused(via: str, said: str) -> None:
+    peer = Peer("10.244.1.0/24", via)
+    with pytest.raises(UsageProblem, match=f"{via} is {said}"):
+        addressing.check_not_ours((peer,), {"10.0.0.210/20": "eth0"})
+    for unlike in ("fe80::1/64", "10.0.15.254/31", "192.0.2.1/24"):
+        addressing.check_not_ours((peer,), {unlike: "eth0"})
 
 
 def test_walk_through_is_right_as_it_is() -> None:
@@ -189,6 +203,11 @@ def test_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> 
         node_file.load(str(path))
     assert said in refused.value.message
     assert refused.value.message.startswith(str(path))
+
+
+def test_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=f"{tmp_path} is a folder"):
+        node_file.load(str(tmp_path))
 
 
 def test_missing_file_is_no_spec(tmp_path: Path) -> None:
