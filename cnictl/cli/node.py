@@ -236,9 +236,12 @@ def reset_node(
         except Problem as problem:
             show_run(todo.whole, steps, output, detached=detached, error=problem.message)
             raise
-    show_run(todo.whole, steps, output, nothing="nothing to remove: cnictl has nothing on this host", detached=detached)
+    nothing = "nothing to remove: cnictl has nothing on this host"
+    show_run(todo.whole, steps, output, nothing=nothing, detached=detached, left=list(todo.left))
     for pod in detached:
         say(f"deleted the attachment of {pod}")
+    for note in todo.left:
+        say(note)
     if detached:
         _warn_of_waiting_pods()
 
@@ -256,6 +259,8 @@ def _warn_of_waiting_pods() -> None:
 
 
 def _preview_reset(todo: "Reset", output: Format) -> None:
-    show_plan(todo.whole, output, would_detach=[str(pod) for pod in todo.pods])
+    show_plan(todo.whole, output, would_detach=[str(pod) for pod in todo.pods], left=list(todo.left))
     for pod in todo.pods:
         say(f"would delete the attachment of {pod}")
+    for note in todo.left:
+        say(note)

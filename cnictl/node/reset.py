@@ -14,6 +14,7 @@ from cnictl.node import converge, inventory, leftovers, live_pods, spine
 from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
+from cnictl.node.resources.cni_conf import PLUGIN_TYPE
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
 
@@ -29,6 +30,8 @@ class Reset:
     conf: Plan
     pods: tuple[Pod, ...]
     rest: Plan
+    left: tuple[str, ...]
+    """What bears a name of ours and stays, for another tool made it; in words."""
 
     @property
     def whole(self) -> Plan:
@@ -42,7 +45,14 @@ def plan() -> Reset:
     conf, rest = _resources(specs)
     # pods of other networks hang on the plugin too
     names = tuple(dict.fromkeys([*(spec.name for spec in specs), *attachments.networks()]))
-    return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest))
+    left = [
+        f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
+        for one in conf
+        for path in (spine.former_state(one) or {"files": {}})["files"]
+    ]
+    return Reset(
+        names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)
+    )
 
 
 def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:

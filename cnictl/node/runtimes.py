@@ -61,10 +61,21 @@ def bin_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
     """
     dirs = [folder for runtime in runtimes if runtime.settled for folder in runtime.bin_dirs[:1]]
     if not dirs:
-        hinted = [folder for runtime in runtimes for folder in runtime.bin_dirs[:1]]
-        usual = [*DEFAULT_BIN_DIRS, *hinted]
-        dirs = [folder for folder in usual if writable(folder)] or list(DEFAULT_BIN_DIRS[:1])
+        dirs = [folder for folder in _usual_bin_dirs(runtimes) if writable(folder)] or list(DEFAULT_BIN_DIRS[:1])
     return tuple(dict.fromkeys(dirs))
+
+
+def passed_over(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
+    """The usual folders that `bin_dirs` leaves out because they can't be written to."""
+    if any(runtime.settled for runtime in runtimes):
+        return ()
+    left = [folder for folder in _usual_bin_dirs(runtimes) if not writable(folder)]
+    return tuple(folder for folder in left if folder not in bin_dirs(runtimes))
+
+
+def _usual_bin_dirs(runtimes: tuple[Runtime, ...]) -> list[str]:
+    hinted = [folder for runtime in runtimes for folder in runtime.bin_dirs[:1]]
+    return list(dict.fromkeys([*DEFAULT_BIN_DIRS, *hinted]))
 
 
 def conf_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:

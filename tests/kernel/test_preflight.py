@@ -149,6 +149,8 @@ def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
     found = errors(node)
     assert found["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
     assert found["conf-name"].subject == "/etc/cni/net.d/10-cnictl.conflist"
+    node.run(["sh", "-c", "echo '{' > /etc/cni/net.d/10-cnictl.conflist"])
+    assert "conf-name" in errors(node)  # torn, and nothing says that cnictl wrote it
 
 
 def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) -> None:
@@ -163,6 +165,16 @@ def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) ->
 def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
     node.run(["chmod", "777", "/opt/cni/bin"])
     assert "/opt/cni/bin is writable by everyone" in errors(node)["bin-dir"].message
+
+
+def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> None:
+    wanted = json.dumps([asdict(SPEC), None])
+    bind = 'mount --bind /opt /opt; mount -o remount,bind,ro /opt; exec "$@"'
+    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
+    told = [one for one in found if one["name"] == "bin-dir"]
+    assert [(one["severity"], one["subject"]) for one in told] == [("warning", "/opt/cni/bin")]
+    assert "/usr/lib/cni alone" in told[0]["message"]
+    assert "mount it writable" in told[0]["mend"]
 
 
 def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cnictl.lab.lab import Node
 
-from .operator import call, cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
+from .operator import CONF, call, cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
 
 HARDENED_SYSCTLS = {
     "net.ipv4.ip_forward": 0,
@@ -160,6 +160,36 @@ def test_what_others_put_on_the_bridge_or_into_the_store_stays(node: Node) -> No
     node.run(["ip", "link", "set", "tap7", "nomaster"])
     cnictl(node, "reset-node", "--yes")
     assert node.run(["ls", "/var/lib/cni/networks/other"]).stdout.strip() == "10.9.0.2"
+
+
+@pytest.mark.parametrize("torn", ["{", ""])
+def test_torn_conf_of_ours_is_drift_that_apply_mends_and_a_reset_removes(node: Node, torn: str) -> None:
+    before = snapshot(node)
+    init(node)
+    node.run(["sh", "-c", f"cat > {CONF}"], torn)
+    assert drifted(node) == ["cni-conf/10-cnictl.conflist"]
+    cnictl(node, "bridge", "up")
+    node.run(["sh", "-c", f"cat > {CONF}"], torn)
+    assert init(node).stderr == ""
+    node.run(["sh", "-c", f"cat > {CONF}"], torn)
+    cnictl(node, "apply")
+    assert drifted(node) == []
+    node.run(["sh", "-c", f"cat > {CONF}"], torn)
+    cnictl(node, "reset-node", "--yes")
+    assert snapshot(node) == before
+
+
+def test_anothers_conf_of_our_name_stays_and_all_the_rest_goes(node: Node) -> None:
+    theirs = '{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}'
+    init(node)
+    node.run(["sh", "-c", f"cat > {CONF}"], theirs)
+    assert "is not cnictl's" in cnictl(node, "apply", check=False).stderr
+    assert f"[conf-name] {CONF}: is there and not cnictl's" in init(node, check=False).stderr
+    done = cnictl(node, "reset-node", "--yes")
+    assert f"{CONF} is not cnictl's" in done.stderr
+    assert node.run(["cat", CONF]).stdout == theirs
+    assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
+    assert node.run(["ls", "/var/lib/cnictl", "/usr/local/lib/cnictl"], check=False).stdout == ""
 
 
 def test_sysctl_that_was_on_before_stays_on(node: Node) -> None:

@@ -2,12 +2,11 @@
 
 import os
 
-from cnictl.core import durable
 from cnictl.node import install, runtimes, trust
 from cnictl.node.library import PLUGIN
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import boot_unit
-from cnictl.node.resources.cni_conf import FILE_NAME, is_ours
+from cnictl.node.resources.cni_conf import FILE_NAME, is_foreign
 from cnictl.node.spec import NodeSpec
 
 _CONF_ENDINGS = (".conf", ".conflist", ".json")
@@ -28,7 +27,7 @@ def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
     found = []
     for folder in runtimes.conf_dirs(runtimes.find()):
         path = f"{folder}/{FILE_NAME}"
-        if os.path.lexists(path) and not is_ours(durable.contents(path).decode("utf-8", "surrogateescape")):
+        if is_foreign(path):
             found.append(error("conf-name", path, "is there and not cnictl's", f"move it out of {folder}"))
     return found
 
@@ -59,6 +58,11 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
         if reason:
             mend = "chown root:root and chmod go-w: what stands there runs as root at every pod's start"
             found.append(error("bin-dir", folder, reason, mend))
+    places = ", ".join(runtimes.bin_dirs(runtimes.find()))
+    for folder in runtimes.passed_over(runtimes.find()):
+        message = f"can't be written to and is passed over: the plugin is put into {places} alone"
+        mend = f"should a runtime look there: mount it writable and run this again, or name {places} in its conf"
+        found.append(warning("bin-dir", folder, message, mend))
     return found
 
 

@@ -9,7 +9,7 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
-from cnictl.node import folders, runtimes
+from cnictl.node import folders, former, runtimes
 from cnictl.node.runtimes import Runtime
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -33,18 +33,20 @@ class CniConf:
         self._runtimes = runtimes.find()
 
     def observe(self) -> State | None:
-        """The file's text by path; None if it is nowhere."""
+        """The file's text by path, another tool's under our name too; None if it is nowhere."""
         places = dict.fromkeys([*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR])
-        files = {}
-        for folder in places:
-            path = f"{folder}/{FILE_NAME}"
-            if os.path.lexists(path):
-                files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        paths = [f"{folder}/{FILE_NAME}" for folder in places]
+        files = {path: _text(path) for path in paths if os.path.lexists(path)}
+        return {"files": files} if files else None
+
+    def former(self) -> State | None:
+        """Another tool's files of our name: a reset leaves them."""
+        files = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
         return {"files": files} if files else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The same for the whole of `spec`."""
-        files = {}
+        """The same for the whole of `spec`; another tool's file where no conf of ours belongs stays."""
+        files = _files(self.former())
         for folder in runtimes.conf_dirs(self._runtimes):
             portmap = find_portmap(self._runtimes, folder)
             chained_newest = portmap is None or NEWEST in supported_versions(portmap)
@@ -73,12 +75,14 @@ class CniConf:
                 _refuse_foreign(path)
                 if os.path.lexists(path):
                     os.unlink(path)
+                _note(_noted() - {path})
                 if not runtimes.running():
                     folders.unmake(os.path.dirname(path))
         for path, text in new.items():
             if old.get(path) != text:
                 _refuse_foreign(path)
                 folders.make(os.path.dirname(path))
+                _note(_noted() | {path})
                 # renamed within the folder: containerd notices that, and no link or move from elsewhere. No runtime
                 # reads a name that ends like this.
                 temporary = f"{os.path.dirname(path)}/.{FILE_NAME}.{os.getpid()}.new"
@@ -138,19 +142,39 @@ def supported_versions(program: str) -> list[str]:
     return [str(version) for version in versions]
 
 
-def is_ours(text: str) -> bool:
-    """Whether a conf is one that cnictl wrote: its first plugin is ours."""
-    try:
-        document = json.loads(text)
-        return bool(document["plugins"][0]["type"] == PLUGIN_TYPE)
-    except (ValueError, KeyError, IndexError, TypeError):
+def is_foreign(path: str) -> bool:
+    """Whether another tool's file stands at `path`: its first plugin is not ours.
+
+    One that is no JSON is ours where cnictl wrote one: a power cut or a slip of the hand tore it.
+    """
+    if not os.path.lexists(path):
         return False
+    try:
+        return bool(json.loads(_text(path))["plugins"][0]["type"] != PLUGIN_TYPE)
+    except ValueError:
+        return path not in _noted()
+    except (KeyError, IndexError, TypeError):
+        return True
+
+
+def _noted() -> set[str]:
+    """Every path that cnictl wrote its conf to."""
+    return set(former.recall(CniConf.id) or ())
+
+
+def _note(paths: set[str]) -> None:
+    if paths:
+        former.amend(CniConf.id, sorted(paths))
+    else:
+        former.forget(CniConf.id)
+
+
+def _text(path: str) -> str:
+    return durable.contents(path).decode("utf-8", "surrogateescape")
 
 
 def _refuse_foreign(path: str) -> None:
-    if not os.path.lexists(path):
-        return
-    if not is_ours(durable.contents(path).decode("utf-8", "surrogateescape")):
+    if is_foreign(path):
         raise Problem(f"{path} is not cnictl's: no first plugin {PLUGIN_TYPE}", f"move {path} out of the folder")
 
 
