@@ -36,9 +36,13 @@ def remember(spec: NodeSpec) -> None:
         former.amend(_FORMER, {**known, **found})
 
 
-def sweep(names: list[str]) -> None:
-    """Remove what is left of these networks once their attachments are gone, and all that cnictl remembers."""
-    were_there = former.recall(_FORMER) or {}
+def sweep(names: list[str], ours: list[str]) -> None:
+    """Remove what is left of these networks once their attachments are gone, and all that cnictl remembers.
+
+    `ours`: networks that no other plugin had an attachment of. Of a network that a spec names it was seen whether its
+    folder was there before; of one made by hand this alone tells.
+    """
+    were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (former.recall(_FORMER) or {})
     for name in names:
         _empty_index(name)
         store = Store(name)

@@ -29,6 +29,8 @@ class Pod:
     """One of `core.liveness`'s."""
     reason: str
     data_dir: str = NETWORKS_DIR
+    ours: bool = True
+    """Whether cnictl's plugin attached it, not host-local before it."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]
@@ -53,14 +55,14 @@ def attached(names: Iterable[str]) -> list[Pod]:
 
 def _of_lease(network: str, lease: Lease) -> Pod:
     reason = "host-local leased it and left no trace of its interface"
-    return Pod(network, lease.container, lease.ifname, "", (lease.address,), liveness.UNKNOWN, reason)
+    return Pod(network, lease.container, lease.ifname, "", (lease.address,), liveness.UNKNOWN, reason, ours=False)
 
 
 def _of_record(record: Record, netlink: Netlink) -> Pod:
     verdict = liveness.judge(record, netlink)
     return Pod(
         record.network, record.container, record.ifname, record.pod, tuple(record.addresses), verdict.state,
-        verdict.reason, record.data_dir or NETWORKS_DIR,
+        verdict.reason, record.data_dir or NETWORKS_DIR, bool(record.host_veth),
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Re
 
     Raises Problem: live pods and no `force`, or after undoing this run's changes (deleted attachments stay deleted).
     """
-    todo = plan()
+    todo, recorded = plan(), attachments.networks()
     if not force:
         _refuse_live(todo.pods)
     journal = Journal("reset-node")
@@ -88,7 +88,8 @@ def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Re
         raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
     spine.apply(todo.rest, on_step, journal, done)
     journal.end("done")
-    leftovers.sweep(list(todo.names))
+    others = {pod.network for pod in pods if not pod.ours}
+    leftovers.sweep(list(todo.names), [name for name in recorded if name not in others])
     return todo
 
 

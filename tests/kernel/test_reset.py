@@ -224,5 +224,33 @@ def test_networks_that_only_the_plugin_knows_go_too(node: Node) -> None:
     cnictl(node, "reset-node", "--yes", "--force")
     node.run(["ip", "netns", "delete", "pod"])
     after = snapshot(node)
-    for kind in ("sysctl", "links", "routes", "nft", "iptables", "contents"):
+    for kind in ("sysctl", "links", "routes", "nft", "iptables", "contents", "tree"):
         assert after[kind] == before[kind], kind
+
+
+def test_store_that_host_local_leased_from_keeps_its_folder(node: Node) -> None:
+    store = "/var/lib/cni/networks/other"
+    theirs = f"mkdir -p {store}; cd {store}; printf 'theirs\\r\\neth0' > 10.88.0.2; touch lock last_reserved_ip.0"
+    node.run(["sh", "-ec", theirs])
+    init(node)
+    conf = {
+        "cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "bridge": "other0",
+        "network": "10.88.0.0/16", "subnet": "10.88.0.0/24",
+    }  # fmt: skip
+    node.run(["ip", "netns", "add", "pod"])
+    call(node, "ADD", "pod", conf)
+    cnictl(node, "reset-node", "--yes", "--force")
+    assert {"last_reserved_ip.0", "lock"} <= set(node.run(["ls", store]).stdout.split())
+
+
+def test_each_network_is_named_where_its_masquerade_goes(node: Node) -> None:
+    init(node)
+    conf = {
+        "cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "bridge": "other0", "ipMasq": True,
+        "network": "10.88.0.0/16", "subnet": "10.88.0.0/24",
+    }  # fmt: skip
+    node.run(["ip", "netns", "add", "pod"])
+    call(node, "ADD", "pod", conf)
+    table = cnictl(node, "reset-node", "--yes", "--force").stdout
+    for name in ("mynet", "other"):
+        assert f"remove the masquerade rules of {name} (nft)" in table

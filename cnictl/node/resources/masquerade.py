@@ -41,7 +41,7 @@ class Masquerade:
         words, commands = [], []
         for backend in old:
             if backend not in new:
-                words.append(f"remove the masquerade rules ({backend})")
+                words.append(f"remove the masquerade rules of {self._name} ({backend})")
                 commands += _removal_commands(self._name, backend)
         for backend, rules in new.items():
             if old.get(backend) != rules:
