@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 from cnictl.cli.steps import (
     DryRunOption,
     ForceOption,
@@ -112,7 +112,8 @@ def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) ->
     from cnictl.core.errors import Problem
     from cnictl.node import preflight
 
-    findings = preflight.run(spec, previous)
+    with working("checking this host"):
+        findings = preflight.run(spec, previous)
     for finding in findings:
         say(_in_words(finding))
     found: list[dict[str, str]] = [asdict(finding) for finding in findings]
@@ -232,7 +233,9 @@ def reset_node(
         todo = reset.plan()
         detached: list[str] = []
         try:
-            todo = reset.carry_out(force, steps.note, lambda pod: detached.append(str(pod)))
+            with working("looking at this host") as tell:
+                on_step = steps.following(todo.whole, tell)
+                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)))
         except Problem as problem:
             show_run(todo.whole, steps, output, detached=detached, error=problem.message)
             raise

@@ -5,7 +5,8 @@ Messages go to stderr. Colour never carries meaning alone: every state is also a
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -33,6 +34,22 @@ STYLES = {
 def say(message: str) -> None:
     """A message for the person, on stderr."""
     print(message, file=sys.stderr)
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on stderr what is going on for as long as it does, at a terminal; nothing in a pipe.
+
+    What it gives says the next thing. Print nothing on stdout meanwhile.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(what)) as status:
+        yield lambda text: status.update(Text(text))
 
 
 def print_json(value: Any) -> None:

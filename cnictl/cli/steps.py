@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnictl.cli.output import Format, print_json, print_table, say
+from cnictl.cli.output import Format, print_json, print_table, say, working
 
 if TYPE_CHECKING:
     from cnictl.node.live_pods import Pod
     from cnictl.node.spec import NodeSpec
-    from cnictl.node.spine import Change, Plan
+    from cnictl.node.spine import Change, OnStep, Plan
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing: show each difference and the command for it by hand.")
@@ -30,6 +30,26 @@ class Steps:
     def note(self, change: "Change", outcome: str) -> None:
         """Take a step's outcome; the spine calls it."""
         self._outcomes[change.resource] = outcome
+
+    def following(self, plan: "Plan", tell: Callable[[str], None]) -> "OnStep":
+        """`note` for a run of `plan` that also tells the step that is at work."""
+        ahead = list(plan.changes)
+        count = len(ahead)
+
+        def tell_next() -> None:
+            if ahead:
+                tell(f"{count - len(ahead) + 1} of {count}: {ahead[0].summary}")
+
+        def note(change: "Change", outcome: str) -> None:
+            self.note(change, outcome)
+            if outcome == "undone":
+                tell(f"taken back: {change.summary}")
+                return
+            ahead[:] = [one for one in ahead if one.resource != change.resource]
+            tell_next()
+
+        tell_next()
+        return note
 
     def rows(self, plan: "Plan") -> list[dict[str, Any]]:
         """Each step as JSON values."""
@@ -165,7 +185,8 @@ def run(command: str, spec: "NodeSpec", only: Collection[str], output: Format, *
     steps = Steps()
     move = converge.plan(spec, only)
     try:
-        converge.establish(move, command, steps.note)
+        with working("looking at this host") as tell:
+            converge.establish(move, command, steps.following(move.whole, tell))
     except (Problem, KeyboardInterrupt) as failure:
         error = failure.message if isinstance(failure, Problem) else "interrupted"
         show_run(move.whole, steps, output, error=error, **more)

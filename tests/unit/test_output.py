@@ -1,8 +1,10 @@
 """What the program says where nobody reads on, and in a narrow terminal."""
 
 import os
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from rich import console
 
 from cnictl.cli import main, node, output, steps
 from cnictl.node import node_file
-from cnictl.node.spine import Plan
+from cnictl.node.resources.sysctl import IpForward
+from cnictl.node.spine import Change, Plan, Step
 
 MAIN = [sys.executable, "-m", "cnictl"]
 
@@ -93,3 +96,34 @@ def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsy
 def test_table_without_headings_starts_with_its_first_row(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(("", ""), [("name", "cni0"), ("mtu", "1500")])
     assert capsys.readouterr().out == "name  cni0\nmtu   1500\n"
+
+
+def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = [Change(f"link/{name}", None, {}, f"make {name}", "") for name in ("br0", "br1")]
+    plan = Plan(tuple(Step(IpForward(), None, one.summary, one) for one in changes))
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with output.working("looking") as tell:
+            note = steps.Steps().following(plan, tell)
+            _read_until(ours, "1 of 2: make br0")
+            note(changes[0], "changed")
+            _read_until(ours, "2 of 2: make br1")
+            note(changes[1], "failed")
+            note(changes[0], "undone")
+            _read_until(ours, "taken back: make br0")
+    os.close(ours)
+
+
+def _read_until(terminal: int, text: str) -> None:
+    shown, end = "", time.monotonic() + 10
+    while text not in shown:
+        assert select.select([terminal], [], [], max(0, end - time.monotonic()))[0], shown
+        shown += os.read(terminal, 4096).decode(errors="replace")
+
+
+def test_nothing_is_told_of_the_work_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.working("looking") as tell:
+        tell("1 of 2: make br0")
+    assert capsys.readouterr() == ("", "")
