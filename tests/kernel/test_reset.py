@@ -87,6 +87,24 @@ def test_bare_node_is_the_same_after_reset(node: Node, backend: str) -> None:
     assert snapshot(node) == before
 
 
+@pytest.mark.parametrize("backend", ["nft", "iptables"])
+def test_chains_of_ours_are_told_and_removed_after_iptables_is_gone(node: Node, backend: str) -> None:
+    node.run(["iptables", "-P", "FORWARD", "DROP"])
+    before = snapshot(node)
+    init(node, "--backend", backend)
+    links = "mkdir /tmp/bin; ln -s /usr/sbin/* /usr/bin/* /usr/local/bin/* /tmp/bin; rm /tmp/bin/iptables*"
+    node.run(["sh", "-c", f"{links} 2>/dev/null; test -e /tmp/bin/cnictl"])
+    without = ["env", "PATH=/tmp/bin", "cnictl"]
+    told = node.run([*without, "status"], check=False)
+    assert told.status == 1
+    assert "CNICTL-FORWARD stands, but the iptables command is gone" in told.stdout
+    assert ("rules stand, but the iptables command is gone" in told.stdout) is (backend == "iptables")
+    assert "nft delete chain ip filter CNICTL-FORWARD" in node.run([*without, "reset-node", "--dry-run"]).stdout
+    node.run([*without, "reset-node", "--yes"])
+    node.run(["rm", "-r", "/tmp/bin"])
+    assert snapshot(node) == before
+
+
 def test_reset_asks_and_refuses_where_it_cannot(node: Node) -> None:
     init(node)
     refused = cnictl(node, "reset-node", check=False)

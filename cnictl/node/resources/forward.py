@@ -6,8 +6,9 @@ Docker and others set FORWARD to DROP later in the boot, so the accept is there 
 import shlex
 from typing import Any
 
+from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.node import firewall
+from cnictl.node import chains, firewall
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -15,6 +16,7 @@ CHAIN = "CNICTL-FORWARD"
 DOCKER_CHAIN = "DOCKER-USER"
 """Docker's own place for others' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
 
+_UNREADABLE = "unreadable"
 _VERDICTS = ("DROP", "REJECT")
 
 
@@ -25,6 +27,8 @@ class IptablesForward:
 
     def observe(self) -> State | None:
         """The subnet and bridge accepted, and the chain that jumps there; None if no part of it stands."""
+        if chains.left("filter", CHAIN):
+            return {_UNREADABLE: f"{CHAIN} stands, but {chains.GONE}"}
         if not firewall.iptables_works():
             return None
         return self._read(firewall.iptables_rules("filter"))
@@ -51,6 +55,11 @@ class IptablesForward:
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the iptables commands."""
+        if _UNREADABLE in (after or {}):
+            return f"put {CHAIN} back", ""
+        if _UNREADABLE in (before or {}):
+            summary = f"remove {CHAIN}, the accepts for pods in iptables' FORWARD"
+            return summary, "\n".join(chains.removal_commands("filter", CHAIN))
         if after is None:
             return "remove the accepts for pods from iptables' FORWARD", "\n".join(
                 (
@@ -69,6 +78,14 @@ class IptablesForward:
     def carry_out(self, change: Change) -> None:
         """All of it in one iptables-restore. Raises Problem."""
         after = change.after
+        if _UNREADABLE in (after or {}):
+            raise Problem(f"{CHAIN} can't be put back: {chains.GONE}", "install iptables, then: cnictl apply")
+        if _UNREADABLE in (change.before or {}):
+            chains.remove("filter", CHAIN)
+            firewall.drop_left_over("filter", "FORWARD")
+            return
+        if after is not None:
+            chains.note("filter", CHAIN)
         jumps = [
             words[1:]
             for words in firewall.iptables_rules("filter")
@@ -84,6 +101,7 @@ class IptablesForward:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         run(["iptables-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
         if after is None:
+            chains.forget("filter", CHAIN)
             firewall.drop_left_over("filter", "FORWARD")
 
     def _read(self, rules: list[list[str]]) -> State | None:

@@ -3,7 +3,7 @@
 from cnictl.core import masquerade
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.masquerade import BACKENDS
-from cnictl.node import firewall
+from cnictl.node import chains, firewall
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -24,6 +24,8 @@ class Masquerade:
         for backend in BACKENDS:
             if firewall.has_command(_COMMANDS[backend]) and masquerade.present(self._name, backend):
                 found[backend] = self._recognised(backend)
+        if chains.left("nat", masquerade.chain(self._name)):
+            found["iptables"] = {"damaged": f"rules stand, but {chains.GONE}"}
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
@@ -54,12 +56,22 @@ class Masquerade:
         old, new = change.before or {}, change.after or {}
         for backend, rules in new.items():
             if old.get(backend) != rules and "subnet" in rules:
+                if backend == "iptables":
+                    chains.note("nat", masquerade.chain(self._name))
                 masquerade.load(_of(self._name, rules), backend)
         for backend in old:
             if backend not in new:
-                masquerade.remove(self._name, backend)
-                if backend == "iptables":
-                    firewall.drop_left_over("nat", "POSTROUTING")
+                self._remove(backend)
+
+    def _remove(self, backend: str) -> None:
+        chain = masquerade.chain(self._name)
+        if backend == "iptables" and chains.left("nat", chain):
+            chains.remove("nat", chain)
+        else:
+            masquerade.remove(self._name, backend)
+        if backend == "iptables":
+            chains.forget("nat", chain)
+            firewall.drop_left_over("nat", "POSTROUTING")
 
     def _recognised(self, backend: str) -> dict[str, str]:
         for spec in self._known:
@@ -84,6 +96,8 @@ def _removal_commands(name: str, backend: str) -> list[str]:
     if backend == "nft":
         return [f"nft delete table inet {masquerade.TABLE}"]
     chain = masquerade.chain(name)
+    if chains.left("nat", chain):
+        return chains.removal_commands("nat", chain)
     return [
         f"iptables -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: iptables -w -t nat -D …",
         f"iptables -w -t nat -F {chain}",
