@@ -5,11 +5,11 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # command or file that proves it : package
-wanted="/usr/bin/python3:python3 ensurepip:python3-venv ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping"
+wanted="/usr/bin/python3:python3 ensurepip:python3-venv ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping \
+sysctl:procps"
 if [ "${1:-}" = --tests ]; then
     wanted="$wanted /usr/lib/cni/bridge:containernetworking-plugins podman:podman containerd:containerd runc:runc \
-conmon:conmon busybox:busybox-static tcpdump:tcpdump strace:strace iperf3:iperf3 conntrack:conntrack \
-systemd-analyze:systemd setpriv:util-linux git:git"
+conmon:conmon busybox:busybox-static strace:strace systemd-analyze:systemd setpriv:util-linux git:git"
 fi
 
 PATH="$PATH:/usr/sbin:/sbin"
