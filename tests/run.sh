@@ -16,10 +16,6 @@ as_nobody() {
     setpriv --reuid nobody --regid nogroup --clear-groups "$@" </dev/null
 }
 
-sh tests/setup.sh --tests
-PATH="$PATH:/usr/sbin:/sbin"
-export PATH
-
 if [ "$(id -u)" = 0 ] && ! as_nobody test -r "$PWD/pyproject.toml"; then
     echo "== an ordinary user may not enter $PWD: the tests run in a copy"
     copy="$(snapshot)"
@@ -27,6 +23,10 @@ if [ "$(id -u)" = 0 ] && ! as_nobody test -r "$PWD/pyproject.toml"; then
     sh "$copy/tests/run.sh"
     exit 0
 fi
+
+sh tests/setup.sh --tests
+PATH="$PATH:/usr/sbin:/sbin"
+export PATH
 
 echo "== ruff, mypy"
 .venv/bin/ruff check .
