@@ -14,7 +14,7 @@ except ImportError:
     from struct import Struct
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -22,7 +22,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 18, 20, 28, 37
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_OPERSTATE = 16
 IFLA_BR_NF_CALL_IPTABLES = 36
@@ -35,8 +35,8 @@ AF_UNSPEC, AF_INET, AF_INET6, AF_NETLINK = 0, 2, 10, 16
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
-RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 0, 253, 1
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 3, 0, 1
 
 _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTR = Struct("=HH")
@@ -182,7 +182,6 @@ class Link:
         "name",
         "operstate",
         "peer",
-        "port_data",
     )
 
     def __init__(self, payload: bytes) -> None:
@@ -198,7 +197,6 @@ class Link:
         self.peer = _U32.unpack(found.get(IFLA_LINK, b"\0\0\0\0"))[0]
         """Index of a veth's other end, in that end's namespace."""
         self.alias = found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
-        self.port_data = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
 
     @property
     def up(self) -> bool:

@@ -18,7 +18,7 @@ from cnictl.node.resources.textfile import NodeFile, SysctlFile
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Resource
 
-NODE_FILE_KIND, CONF_KIND, PLUGIN_KIND = "file", "cni-conf", "plugin"
+CONF_KIND, PLUGIN_KIND = "cni-conf", "plugin"
 
 
 def kind(resource: Resource) -> str:

@@ -133,7 +133,7 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         stack.callback(watch.close)
         host = Host(spec)
         with_peers = replace(spec, peers=spec.peers + wanted.peers)
-        planned = _Plan(with_peers, host, pod, other, wanted, inside, outside).everything()
+        planned = _Plan(with_peers, host, other, wanted, inside, outside).everything()
         mains = [one.series for one in planned if one.series]
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {pod.address}")
@@ -201,13 +201,12 @@ class _Plan:
         self,
         spec: NodeSpec,
         host: Host,
-        pod: Pod,
         other: Pod | None,
         wanted: Wanted,
         inside: socket.socket,
         outside: socket.socket,
     ) -> None:
-        self._spec, self._host, self._pod, self._other, self._wanted = spec, host, pod, other, wanted
+        self._spec, self._host, self._other, self._wanted = spec, host, other, wanted
         self._inside, self._outside = inside, outside
         self._evidence = {peer: self._peer_evidence(peer) for peer in spec.peers}
 
