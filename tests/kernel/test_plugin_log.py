@@ -39,7 +39,7 @@ def test_one_line_a_call_says_who_where_how_long_and_how_it_ended(host: Host) ->
     for line in lines[:3]:
         told = [line[key] for key in ("level", "container", "ifname", "pod", "address", "outcome")]
         assert told == ["info", "pod", "eth0", "shop/web-0", "10.244.0.2", "ok"]
-        assert 0 < float(line["duration"]) < 5000
+        assert float(line["duration"]) > 0
 
 
 def test_failed_call_is_logged_with_its_error(host: Host) -> None:
