@@ -36,8 +36,8 @@ ALIAS_LIMIT = 255
 """Bytes the kernel takes for a link's alias; longer is ERANGE."""
 
 _OPERSTATE_UP = 6
-_FORWARDING_WAIT = 1.0
-"""Seconds to wait for the bridge port to forward: normally well under a millisecond."""
+_ACTIVATION_WAIT = 2.0
+"""Seconds to wait for links to send: normally well under a millisecond."""
 
 
 def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locked) -> str:
@@ -171,7 +171,7 @@ def _attach(
     netns.enter()
     with Netlink() as pod:
         made = _configure(pod, call.ifname, address, routes)
-    _await_forwarding(host, record.host_veth)
+        _await_active((host, record.host_veth), (pod, call.ifname), (host, bridge.name))
     return _result(call, conf, bridge, record, format_mac(host_mac), mtu, address, made)
 
 
@@ -221,14 +221,20 @@ def _configure(pod: Netlink, ifname: str, address: Cidr, routes: list[tuple[Cidr
     return routes
 
 
-def _await_forwarding(host: Netlink, name: str) -> None:
-    """Return once the bridge forwards for the port: what the pod sends before is lost."""
-    deadline = time.monotonic() + _FORWARDING_WAIT
-    while time.monotonic() < deadline:
-        link = rtnetlink.get_link(host, name)
-        if link is None or link.operstate == _OPERSTATE_UP:
-            return
-        time.sleep(0.0002)
+def _await_active(*links: tuple[Netlink, str]) -> None:
+    """Return once each link sends: what the pod sends before is lost, and what the bridge answers.
+
+    A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
+    the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
+    for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
+    """
+    deadline = time.monotonic() + _ACTIVATION_WAIT
+    for netlink, name in links:
+        while True:
+            link = rtnetlink.get_link(netlink, name)
+            if link is None or link.operstate == _OPERSTATE_UP or time.monotonic() > deadline:
+                break
+            time.sleep(0.0002)
 
 
 def _result(

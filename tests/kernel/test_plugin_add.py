@@ -51,26 +51,37 @@ def test_first_packets_reach_gateway_and_other_pod(host: Host) -> None:
     assert host.pings(one, "10.244.0.3")
 
 
-def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host) -> None:
-    """A lost one is an ARP request, which the kernel sends again after a second."""
-    sender = """
-import os, socket, time
+SENDER = """
+import os, socket
+seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 print("ready", flush=True)
 os.read(0, 1)
-begun = time.monotonic()
 to_gateway = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-to_gateway.settimeout(10)
+to_gateway.settimeout(30)
 to_gateway.connect(("10.244.0.1", 9))
 to_gateway.send(b"?")
 try:
     to_gateway.recv(1)
 except ConnectionRefusedError:
-    print(time.monotonic() - begun)
+    pass
+seen.setblocking(False)
+asked = 0
+try:
+    while True:
+        frame = seen.recv(2048)
+        asked += frame[12:14] == bytes((8, 6)) and frame[38:42] == socket.inet_aton("10.244.0.1")
+except BlockingIOError:
+    print(asked)
 """
+"""Sends as soon as stdin has something; says how often the gateway was asked for by ARP until the answer came."""
+
+
+def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host) -> None:
+    """A lost one, or a lost answer, is a second ARP request. The first pod of a bridge is the hard case."""
     for pod in host.pods(12):
         reader, writer = os.pipe()
         waiting = subprocess.Popen(
-            [*host.enter, "nsenter", f"--net={pod.netns}", "python3", "-ISc", sender],
+            [*host.enter, "nsenter", f"--net={pod.netns}", "python3", "-ISc", SENDER],
             stdin=reader,
             stdout=subprocess.PIPE,
             text=True,
@@ -85,7 +96,9 @@ except ConnectionRefusedError:
         )
         os.close(reader)
         os.close(writer)
-        assert float(waiting.communicate(timeout=20)[0]) < 0.9
+        assert waiting.communicate(timeout=60)[0] == "1\n"
+        host.delete(pod)
+        host.run("ip", "link", "delete", "cni0")
 
 
 def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
