@@ -18,7 +18,7 @@ _SHOWN = 40
 class Call:
     """One call of the plugin: the verb and whom it is about."""
 
-    __slots__ = ("args", "container", "ifname", "mac", "netns", "verb", "wanted")
+    __slots__ = ("args", "container", "ifname", "mac", "netns", "plugin", "stdin", "verb", "wanted")
 
     def __init__(self) -> None:
         self.verb = ""
@@ -30,6 +30,10 @@ class Call:
         """The address that CNI_ARGS' IP asks for."""
         self.mac = b""
         """The pod's MAC that CNI_ARGS' MAC asks for."""
+        self.stdin = b""
+        """The network configuration as it came, for a plugin that this one delegates to."""
+        self.plugin = ""
+        """The configuration's `type`: the name this plugin was called by."""
 
     @property
     def pod(self) -> str:

@@ -30,7 +30,7 @@ def main() -> None:
     failure = None
     try:
         read_environment(call)
-        document = _read_stdin(call.verb)
+        document = _read_stdin(call)
         version = _version(document)
         if call.verb == "VERSION":
             _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
@@ -87,19 +87,21 @@ def _serve(call: Call, conf: NetConf) -> str:
     return ""
 
 
-def _read_stdin(verb: str) -> "dict[str, object]":
+def _read_stdin(call: Call) -> "dict[str, object]":
     try:
-        raw = durable.contents_of(0)
+        call.stdin = durable.contents_of(0)
     except OSError as error:
         raise CniError(IO_FAILURE, f"can't read the network configuration from stdin: {error.strerror}") from None
-    if verb == "VERSION" and not raw.strip():
+    if call.verb == "VERSION" and not call.stdin.strip():
         return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:
-        document = jsontext.loads(raw)
+        document = jsontext.loads(call.stdin)
     except jsontext.JsonError as error:
         raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
     if not isinstance(document, dict):
         raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+    kind = document.get("type")
+    call.plugin = kind if isinstance(kind, str) else ""
     return document
 
 

@@ -1,0 +1,246 @@
+"""IPAM by another plugin: found in CNI_PATH, run with our environment and stdin, its answer read.
+
+Spec 1.1.0, section 4. Loaded only where `ipam.type` names one. Its stderr is ours; its error is passed on as it is.
+"""
+
+import time
+from posix import (
+    POSIX_SPAWN_DUP2,
+    WEXITSTATUS,
+    WIFSIGNALED,
+    WNOHANG,
+    WTERMSIG,
+    close,
+    environ,
+    killpg,
+    lseek,
+    memfd_create,
+    pipe,
+    posix_spawn,
+    read,
+    set_blocking,
+    stat,
+    waitpid,
+    write,
+)
+from select import POLLIN, poll
+from stat import S_ISREG
+
+from cnictl.core import jsontext
+from cnictl.core.attachments import Record
+from cnictl.core.conf import NetConf
+from cnictl.core.errors import DELEGATE_FAILED, INVALID_CONFIG, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
+from cnictl.core.netns import identity
+
+from .environment import Call
+from .ipam_result import parse_ipam_result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DELEGATE_WAIT = 180.0
+"""Seconds for one call of an IPAM plugin. dhcp gives up by itself after some 170; the kubelet does after 240."""
+UNDO_WAIT = 30.0
+"""Seconds for what comes on top: the DEL after a failed ADD, and VERSION."""
+
+_OUTPUT_LIMIT = 4 << 20
+"""Bytes of an answer that are read."""
+_SHOWN = 200
+"""Characters of an answer that a message repeats."""
+_SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
+_EOF, _TICK = b"", 20
+
+
+def add(call: Call, conf: NetConf) -> "dict[str, Any]":
+    """The IPAM plugin's ADD: `ips`, `routes` and `dns` as 1.1.0 writes them, whatever version it answered in.
+
+    If it fails its DEL is run before this returns. Raises CniError: its own, else 2, 6, 7 or 107.
+    """
+    try:
+        return parse_ipam_result(_answer(call, conf, "ADD"), conf.ipam_type)
+    except CniError:
+        undo(call, conf)
+        raise
+
+
+def undo(call: Call, conf: NetConf) -> None:
+    """DEL after an ADD that failed: that failure is what the runtime has to be told, not this one's."""
+    try:
+        _answer(call, conf, "DEL", UNDO_WAIT)
+    except CniError:
+        return
+
+
+def delete(call: Call, conf: NetConf) -> None:
+    """The IPAM plugin's DEL. Raises CniError."""
+    _answer(call, conf, "DEL")
+
+
+def check(call: Call, conf: NetConf) -> None:
+    """The IPAM plugin's CHECK. Raises CniError."""
+    _answer(call, conf, "CHECK")
+
+
+def forget(call: Call, conf: NetConf, record: Record) -> None:
+    """The IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError."""
+    there = identity(record.netns) == (record.netns_dev, record.netns_ino)
+    attachment = {"CNI_CONTAINERID": record.container, "CNI_IFNAME": record.ifname}
+    _answer(call, conf, "DEL", attachment={**attachment, "CNI_NETNS": record.netns if there else ""})
+
+
+def collect(call: Call, conf: NetConf) -> None:
+    """The IPAM plugin's GC, if it has one: it came with 1.1.0, that the plugin has to list. Raises CniError."""
+    if _serves(call, conf):
+        _answer(call, conf, "GC")
+
+
+def status(call: Call, conf: NetConf) -> None:
+    """The IPAM plugin's STATUS. Raises CniError: its own, or 50 if it is certain to refuse every ADD of this conf."""
+    try:
+        path = _find(call, conf.ipam_type)
+    except CniError as error:
+        raise CniError(NOT_AVAILABLE, error.msg, error.details) from None
+    if not _serves(call, conf):
+        raise CniError(
+            NOT_AVAILABLE,
+            f"ipam.type: {conf.ipam_type!r} doesn't serve cniVersion {conf.cni_version}: it refuses every ADD",
+            f"choose a cniVersion that {path} lists when asked for its VERSION",
+        )
+    _answer(call, conf, "STATUS")
+
+
+def _serves(call: Call, conf: NetConf) -> bool:
+    """Whether it lists the conf's version; one that can't say is taken to serve it."""
+    try:
+        listed = _answer(call, conf, "VERSION", UNDO_WAIT).get("supportedVersions")
+    except CniError:
+        return True
+    return not isinstance(listed, list) or conf.cni_version in listed
+
+
+def _answer(
+    call: Call,
+    conf: NetConf,
+    verb: str,
+    wait: float = DELEGATE_WAIT,
+    attachment: "dict[str, str] | None" = None,
+) -> "dict[str, Any]":
+    """Run it; its answer, {} for a verb that has none. `attachment`: variables of another than the call's."""
+    kind = conf.ipam_type
+    path = _find(call, kind)
+    environment = dict(environ)
+    for name, value in {"CNI_COMMAND": verb, **(attachment or {})}.items():
+        environment[name.encode()] = value.encode("utf-8", "surrogateescape")
+    where = f"ipam.type {kind!r}: {verb} by {path}"
+    try:
+        ended, output = _execute(path, environment, call.stdin, wait, where)
+    except OSError as error:
+        raise CniError(DELEGATE_FAILED, f"{where}: can't be started: {error.strerror}") from None
+    if ended == 0 and verb not in ("ADD", "VERSION"):
+        return {}
+    try:
+        document = jsontext.loads(output)
+    except jsontext.JsonError:
+        document = None
+    _raise_its_own(document)
+    if ended == 0 and isinstance(document, dict):
+        return document
+    how = f"killed by signal {WTERMSIG(ended)}" if WIFSIGNALED(ended) else f"exit status {WEXITSTATUS(ended)}"
+    said = output.decode("utf-8", "replace").strip()
+    raise CniError(
+        DELEGATE_FAILED, f"{where}: {how}, without a CNI {'error' if ended else 'result'} on stdout", said[:_SHOWN]
+    )
+
+
+def _raise_its_own(document: object) -> None:
+    """Raise the error that a plugin answered with, if it did (spec section 5 "Error")."""
+    if not isinstance(document, dict):
+        return
+    code, msg, details = document.get("code"), document.get("msg"), document.get("details")
+    if type(code) is int and code > 0 and isinstance(msg, str):
+        raise CniError(code, msg, details if isinstance(details, str) else "")
+
+
+def _find(call: Call, kind: str) -> str:
+    """The first executable of that name in CNI_PATH. Raises CniError 7 for what is no name, 2 if there is none."""
+    if "/" in kind or ".." in kind or not kind.isprintable():
+        raise CniError(INVALID_CONFIG, f"ipam.type: {kind[:_SHOWN]!r} is no plugin's name", "a file name in CNI_PATH")
+    if kind == call.plugin:
+        raise CniError(INVALID_CONFIG, f"ipam.type: {kind!r} is this plugin itself", "name an IPAM plugin")
+    folders = environ.get(b"CNI_PATH", b"").decode("utf-8", "surrogateescape")
+    for folder in filter(None, folders.split(":")):
+        path = f"{folder}/{kind}"
+        try:
+            if S_ISREG(stat(path).st_mode):
+                return path
+        except OSError:
+            continue
+    raise CniError(
+        UNSUPPORTED_FIELD,
+        f"ipam.type: {kind[:_SHOWN]!r} is in no folder of CNI_PATH {folders!r}",
+        "install that IPAM plugin, or choose host-local, which needs none",
+    )
+
+
+def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: float, where: str) -> tuple[int, bytes]:
+    """Run a program in a process group of its own; its wait status and stdout. Raises OSError, CniError 107.
+
+    It is over when the process is: one that it left behind may hold stdout open.
+    """
+    request = memfd_create("cni-request")  # takes any length at once, where a pipe would fill
+    ours, theirs = pipe()
+    try:
+        rest = stdin
+        while rest:
+            rest = rest[write(request, rest) :]
+        lseek(request, 0, 0)
+        pid = posix_spawn(
+            path,
+            [path],
+            environment,
+            file_actions=[(POSIX_SPAWN_DUP2, request, 0), (POSIX_SPAWN_DUP2, theirs, 1)],
+            setpgroup=0,
+            setsigdef=[_SIGPIPE, _SIGXFSZ],  # which Python ignores, and a program started by it would too
+        )
+    except OSError:
+        close(ours)
+        raise
+    finally:
+        close(request)
+        close(theirs)
+    try:
+        return _await(pid, ours, time.monotonic() + wait, where)
+    except CniError:
+        killpg(pid, _SIGKILL)
+        waitpid(pid, 0)
+        raise
+    finally:
+        close(ours)
+
+
+def _await(pid: int, stdout: int, deadline: float, where: str) -> tuple[int, bytes]:
+    set_blocking(stdout, False)
+    watch = poll()
+    watch.register(stdout, POLLIN)
+    output, open_still, pause = b"", True, 0.0002
+    while True:
+        ended, status = waitpid(pid, WNOHANG)
+        while open_still and len(output) <= _OUTPUT_LIMIT:
+            try:
+                chunk = read(stdout, 65536)
+            except BlockingIOError:
+                break
+            output += chunk
+            open_still = chunk != _EOF
+        if len(output) > _OUTPUT_LIMIT:
+            raise CniError(DELEGATE_FAILED, f"{where}: answered with over {_OUTPUT_LIMIT >> 20} MiB")
+        if ended:
+            return status, output
+        if time.monotonic() > deadline:
+            raise CniError(DELEGATE_FAILED, f"{where}: still running at the bound, killed")
+        if open_still:
+            watch.poll(_TICK)
+        else:
+            time.sleep(pause)
+            pause = min(pause * 2, _TICK / 1000)

@@ -1,0 +1,82 @@
+"""What an IPAM plugin answers, in each version's shape, as one form."""
+
+from typing import Any
+
+import pytest
+from cnictl_plugin.ipam_result import parse_ipam_result
+
+from cnictl.core.errors import CniError
+
+Json = dict[str, Any]
+
+WHOLE: Json = {
+    "cniVersion": "1.1.0",
+    "ips": [{"address": "10.1.0.5/16", "gateway": "10.1.0.1"}, {"address": "fd00::5/64"}],
+    "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}, {"dst": "fd01::/32", "mtu": 1400, "priority": 0}],
+    "dns": {"nameservers": ["10.1.0.1"]},
+}
+
+
+def test_the_newest_shape_stays_as_it_is() -> None:
+    assert parse_ipam_result(WHOLE, "static") == WHOLE
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {
+            "cniVersion": "0.2.0",
+            "ip4": {"ip": "10.1.0.5/16", "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]},
+            "ip6": {"ip": "fd00::5/64", "routes": [{"dst": "fd01::/32"}]},
+            "dns": {"nameservers": ["10.1.0.1"]},
+        },
+        {
+            "cniVersion": "0.4.0",
+            "interfaces": [{"name": "eth0", "sandbox": "/n"}],
+            "ips": [
+                {"version": "4", "address": "10.1.0.5/16", "gateway": "10.1.0.1", "interface": 0},
+                {"version": "6", "address": "FD00:0::5/64", "gateway": ""},
+            ],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}, {"dst": "fd01::1/32"}],
+            "dns": {"nameservers": ["10.1.0.1"]},
+        },
+    ],
+    ids=lambda answered: answered["cniVersion"],
+)
+def test_older_shapes_say_the_same(answered: Json) -> None:
+    found = parse_ipam_result(answered, "static")
+    assert found == {**WHOLE, "routes": [WHOLE["routes"][0], {"dst": "fd01::/32"}]}
+
+
+def test_addresses_alone_are_enough() -> None:
+    found = parse_ipam_result({"ips": [{"address": "10.1.0.5/32"}], "routes": None}, "dhcp")
+    assert found == {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.5/32"}], "routes": [], "dns": {}}
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [
+        ({}, "no address"),
+        ({"ips": []}, "no address"),
+        ({"ips": {"address": "10.1.0.5/16"}}, "ips is no list"),
+        ({"ips": ["10.1.0.5/16"]}, "ips is no list"),
+        ({"ips": [{"address": "10.1.0.5"}]}, "has no prefix length"),
+        ({"ips": [{"address": 7}]}, "ips.address"),
+        ({"ips": [{"address": "10.1.0.5/33"}]}, "prefix length"),
+        ({"ips": [{"address": "10.1.0.5/16", "gateway": "fd00::1"}]}, "another family"),
+        ({"ips": [{"address": "10.1.0.5/16", "gateway": 3}]}, "ips.gateway"),
+        ({"ips": WHOLE["ips"], "routes": [{"dst": "default"}]}, "routes.dst"),
+        ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]}, "another family"),
+        ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "mtu": "1400"}]}, "routes.mtu"),
+        ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "table": True}]}, "routes.table"),
+        ({"ips": WHOLE["ips"], "dns": []}, "dns is no object"),
+        ({"ip4": "10.1.0.5/16"}, "ip4 is no object"),
+        ({"ip4": {"ip": "fd00::5/64"}}, "other family"),
+        ({"cniVersion": "9.0.0", "ips": WHOLE["ips"]}, "cniVersion '9.0.0'"),
+    ],
+)
+def test_what_is_malformed_is_named(answered: Json, said: str) -> None:
+    with pytest.raises(CniError, match=said) as refused:
+        parse_ipam_result(answered, "odd")
+    assert refused.value.code == 6
+    assert "ipam.type 'odd'" in refused.value.msg
