@@ -28,8 +28,12 @@ _KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "
 
 @app.command()
 def up(
-    subnet: Annotated[str, typer.Option(help="This node's pod CIDR. Default: the node's.")] = "",
-    network: Annotated[str, typer.Option(help="The pod network of all nodes. Default: the node's.")] = "",
+    subnet: Annotated[
+        list[str] | None, typer.Option(help="This node's pod CIDR, once a family. Default: the node's.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="The pod network of all nodes, once a family. Default: the node's.")
+    ] = None,
     bridge: Annotated[str, typer.Option(help="The bridge's name. Default: the node's, or cni0.")] = "",
     mtu: Annotated[int | None, typer.Option(help="MTU in bytes, 0 for the uplink's. Default: the node's.")] = None,
     dry_run: DryRunOption = False,
@@ -53,27 +57,28 @@ def up(
     from cnictl.node.spec import NodeSpec
 
     known = node_file.load()
-    if known is None and not (subnet and network):
+    subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
+    if known is None and not (subnets and networks):
         raise UsageProblem("this host is no node yet: bridge up needs --subnet and --network")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
         return addressing.check(
             replace(
                 spec,
-                subnet=subnet or spec.subnet,
-                network=network or spec.network,
+                subnets=addressing.changed_families(spec.subnets, subnets),
+                networks=addressing.changed_families(spec.networks, networks),
                 bridge=bridge or spec.bridge,
                 mtu=spec.mtu if mtu is None else mtu,
             )
         )
 
-    start = known or NodeSpec(subnet, network, nat=False)
+    start = known or NodeSpec(subnets, networks, nat=False)
     wanted = edited(start)
     require_root("bridge up", "makes the bridge and turns forwarding on")
     kinds = _KINDS
     if CniConf(wanted).observe() is not None:
         kinds += (inventory.CONF_KIND,)
-    if known is not None and (wanted.subnet, wanted.bridge) != (known.subnet, known.bridge):
+    if known is not None and (wanted.subnets, wanted.bridge) != (known.subnets, known.bridge):
         kinds += ("masquerade",)
     edit_node("bridge up", edited, kinds, dry_run, output, start, force)
 

@@ -138,7 +138,8 @@ def _spec(peers: list[str]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
 
     from cnictl.core.errors import Problem
     from cnictl.node import node_file
-    from cnictl.node.addressing import check, parse_peer
+    from cnictl.node.addressing import check
+    from cnictl.node.peers import parse_peer
 
     spec = node_file.load()
     if spec is None:

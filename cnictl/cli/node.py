@@ -34,8 +34,13 @@ def register(app: typer.Typer) -> None:
 
 
 def init_node(
-    subnet: Annotated[str, typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24.")],
-    network: Annotated[str, typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20.")],
+    subnet: Annotated[
+        list[str], typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24. Once for each address family.")
+    ],
+    network: Annotated[
+        list[str],
+        typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20. Once for each address family."),
+    ],
     peer: Annotated[
         list[str] | None,
         typer.Option(help="Another node: POD-CIDR=ADDRESS, or POD-CIDR=ADDRESS%LINK. Repeat for each."),
@@ -48,7 +53,10 @@ def init_node(
     backend: Annotated[
         str, typer.Option(help="nft or iptables: what masquerades. Default: nft where it is installed.")
     ] = "",
-    external: Annotated[str, typer.Option(help="Address outside that test-connectivity pings.")] = "",
+    external: Annotated[
+        list[str] | None,
+        typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
+    ] = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     output: OutputOption = Format.TABLE,
@@ -60,18 +68,35 @@ def init_node(
     First everything is checked and all that is wrong is reported at once; a failure half way undoes what was done.
     The result is kept in /etc/cnictl/node.toml.
 
+    For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
+    that family; for IPv6 alone, only those.
+
     \b
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
+    cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
+      --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
-    from cnictl.node import addressing, firewall, host
+    from cnictl.node import addressing, firewall, host, peers
     from cnictl.node.spec import NodeSpec
 
     if not backend:
         backend = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
-    peers = tuple(addressing.parse_peer(text) for text in peer or [])
-    spec = addressing.check(NodeSpec(subnet, network, name, bridge, uplink, mtu, not no_nat, backend, peers, external))
-    addressing.check_not_ours(spec.peers, host.own_interfaces())
+    spec = addressing.check(
+        NodeSpec(
+            subnets=addressing.parse_list(subnet),
+            networks=addressing.parse_list(network),
+            name=name,
+            bridge=bridge,
+            uplink=uplink,
+            mtu=mtu,
+            nat=not no_nat,
+            backend=backend,
+            peers=tuple(peers.parse_peer(text) for text in peer or []),
+            externals=addressing.parse_list(external or []),
+        )
+    )
+    peers.check_not_ours(spec.peers, host.own_interfaces())
     host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     if dry_run:

@@ -31,11 +31,11 @@ def add_peer(
     from dataclasses import replace
 
     from cnictl.core.errors import Problem
-    from cnictl.node import addressing, converge, host
+    from cnictl.node import addressing, converge, host, peers
     from cnictl.node.spec import Peer
 
-    new = addressing.check_peer(Peer(cidr, via, dev))
-    addressing.check_not_ours((new,), host.own_interfaces())
+    new = peers.check_peer(Peer(cidr, via, dev))
+    peers.check_not_ours((new,), host.own_interfaces())
     require_root("route add-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
@@ -67,9 +67,9 @@ def del_peer(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing
+    from cnictl.node import peers
 
-    gone = addressing.parse_pods(cidr)
+    gone = peers.parse_pods(cidr)
     require_root("route del-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":

@@ -145,11 +145,11 @@ def edit_node(
 
     `start` is the spec to edit; by default that of this node.
     """
-    from cnictl.node import addressing, converge, host, spine
+    from cnictl.node import addressing, converge, host, peers, spine
 
     with contextlib.nullcontext() if dry_run else spine.exclusive():
         spec = addressing.check(edit(start or converge.current_spec()))
-        addressing.check_not_ours(spec.peers, host.own_interfaces())
+        peers.check_not_ours(spec.peers, host.own_interfaces())
         host.check_links(spec)
         pods = pods_in_the_way(command, spec, force)
         if dry_run:

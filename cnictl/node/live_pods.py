@@ -68,13 +68,14 @@ def _of_record(record: Record, netlink: Netlink) -> Pod:
 
 def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[Pod]:
     """Pods not proven dead that would lose their network if the host moved from `before` to `after`; None: a reset."""
-    moved = [one for one in before if after is None or _place(one) != _place(after)]
+    moved = [one for one in before if after is None or not _stays(one, after)]
     return [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
 
 
-def _place(spec: NodeSpec) -> tuple[str, str, str]:
-    """What a running pod depends on staying as it is."""
-    return spec.name, spec.bridge, spec.subnet
+def _stays(before: NodeSpec, after: NodeSpec) -> bool:
+    """Whether all that a running pod depends on stays as it is; a family more takes nothing from it."""
+    same = (before.name, before.bridge) == (after.name, after.bridge)
+    return same and set(before.subnets) <= set(after.subnets)
 
 
 def refuse(pods: Sequence[Pod], what: str) -> None:

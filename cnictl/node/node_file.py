@@ -16,7 +16,7 @@ from cnictl.core import durable
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import addressing, folders
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
 
 _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
@@ -80,6 +80,9 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     for key in _REQUIRED:
         if key not in document:
             raise UsageProblem(f"{path}: {key!r} is missing")
+    for key, field in FAMILIED.items():
+        if key in document:
+            document[field] = _texts(document.pop(key), key in _REQUIRED)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageProblem(f"{path}: 'peers' has to be written as [[peers]] tables")
     return NodeSpec(**document, peers=tuple(_parse_peer(path, entry) for entry in entries))
@@ -102,7 +105,15 @@ def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
         raise UsageProblem(f"{where}: unknown key {key!r}{meant}")
 
 
+def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
+    return ("",) if required and not value else texts_of(value)  # an empty one is named as such when it is checked
+
+
 def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
+    if key in FAMILIED and isinstance(value, list):
+        for one in value:
+            _check_kind(where, f"an entry of {key}", one, str)
+        return
     if type(value) is not kind:
         words = {str: "text in quotes", int: "a whole number", bool: "true or false"}
         raise UsageProblem(f"{where}: {key} = {value!r} has to be {words[kind]}")
@@ -113,16 +124,23 @@ def merged(text: str, spec: NodeSpec) -> str:
     if text and parse(text) == spec:
         return text
     document = tomlkit.parse(text or _HEADER)
-    defaults = NodeSpec(spec.subnet, spec.network)
+    said = document.unwrap()
+    defaults = NodeSpec(spec.subnets, spec.networks)
     for key in _KINDS:
-        value = getattr(spec, key)
-        if key in document:
-            if document[key] != value:
+        value = _value(spec, key)
+        if key in said:
+            same = texts_of(said[key]) == texts_of(value) if key in FAMILIED else said[key] == value
+            if not same:
                 document[key] = value
-        elif key in _ALWAYS_WRITTEN or value != getattr(defaults, key):
+        elif key in _ALWAYS_WRITTEN or value != _value(defaults, key):
             _insert(document, key, value)
     _merge_peers(document, spec.peers)
     return tomlkit.dumps(document)
+
+
+def _value(spec: NodeSpec, key: str) -> Any:
+    """What the file says under a key."""
+    return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
 def _insert(document: tomlkit.TOMLDocument, key: str, value: Any) -> None:

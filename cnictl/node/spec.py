@@ -1,7 +1,11 @@
 """A node's desired state as a value: what /etc/cnictl/node.toml says."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
+"""Keys of the node file with at most one value a family (text, or a list of texts), and the spec's fields for them."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,10 @@ class Peer:
 class NodeSpec:
     """What this node should be. Addresses and CIDRs are canonical text, checked before they get here."""
 
-    subnet: str
-    """This node's pod CIDR; its first address is the bridge's."""
-    network: str
-    """The cluster's pod network, that every node's pod CIDR lies in; never masqueraded within."""
+    subnets: tuple[str, ...]
+    """This node's pod CIDRs, at most one a family; the first address of each is the bridge's."""
+    networks: tuple[str, ...]
+    """The cluster's pod networks, of the same families; every node's pod CIDRs lie in them. Not masqueraded within."""
     name: str = "mynet"
     """The CNI network's name: the lease store's folder, the conf's `name`."""
     bridge: str = "cni0"
@@ -32,15 +36,50 @@ class NodeSpec:
     backend: str = "nft"
     """`nft` or `iptables`: what the masquerade rule set is made with."""
     peers: tuple[Peer, ...] = ()
-    external: str = ""
-    """Address outside the cluster that `test-connectivity` pings; empty: 1.1.1.1."""
+    externals: tuple[str, ...] = ()
+    """Addresses outside the cluster that `test-connectivity` pings, at most one a family; without: Cloudflare's."""
+
+    @property
+    def subnet(self) -> str:
+        """The first pod CIDR: the one whose addresses runtimes take for the pods' own."""
+        return self.subnets[0]
+
+    @property
+    def network(self) -> str:
+        """The pod network that the first pod CIDR lies in."""
+        return of_family(self.networks, self.subnet) or self.networks[0]
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether an address or CIDR is of IPv6."""
+    return ":" in text
+
+
+def of_family(texts: Iterable[str], like: str) -> str:
+    """The first of some addresses or CIDRs that has the family of `like`; empty if none has."""
+    return next((text for text in texts if is_ipv6(text) == is_ipv6(like)), "")
+
+
+def text_or_list(texts: tuple[str, ...]) -> str | list[str]:
+    """As files say it: plain text where there is one or none, as ever; else a list."""
+    return list(texts) if len(texts) > 1 else "".join(texts)
+
+
+def texts_of(value: str | list[str]) -> tuple[str, ...]:
+    """What `text_or_list` gave, read back."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return tuple(value)
 
 
 def as_data(spec: NodeSpec) -> dict[str, Any]:
     """The spec as JSON values."""
-    return {**asdict(spec), "peers": [asdict(peer) for peer in spec.peers]}
+    data = {**asdict(spec), "peers": [asdict(peer) for peer in spec.peers]}
+    return data | {key: text_or_list(data.pop(field)) for key, field in FAMILIED.items()}
 
 
 def from_data(data: dict[str, Any]) -> NodeSpec:
     """What `as_data` gave, read back."""
-    return NodeSpec(**{**data, "peers": tuple(Peer(**entry) for entry in data["peers"])})
+    values = {FAMILIED.get(key, key): value for key, value in data.items()}
+    values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
+    return NodeSpec(**{**values, "peers": tuple(Peer(**entry) for entry in data["peers"])})

@@ -11,7 +11,7 @@ from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.errors import Problem
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec import NodeSpec, Peer, of_family
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -273,7 +273,7 @@ class _Plan:
         return _Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))
 
     def _external_address(self) -> str:
-        return self._wanted.external or self._spec.external or DEFAULT_EXTERNAL
+        return self._wanted.external or of_family(self._spec.externals, self._spec.subnet) or DEFAULT_EXTERNAL
 
     def _main(self, to: str) -> Series:
         return Series(self._inside, to, self._wanted.count)

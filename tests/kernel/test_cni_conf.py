@@ -15,7 +15,7 @@ from cnictl.node.spec import NodeSpec
 CONF = "/etc/cni/net.d/10-cnictl.conflist"
 UNIT = "/etc/systemd/system/cnictl.service"
 
-SPEC = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20")
+SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 
 # carries a resource out, to what it should be or to None, in a node; prints what it is then
 CARRY_OUT = """
@@ -23,7 +23,7 @@ import json, sys
 from cnictl.node.resources.{module} import {name}
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change
-spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20")
+spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 resource = {name}(spec)
 before, after = resource.observe(), resource.desired(spec) if {wanted} else None
 {around}
@@ -147,7 +147,13 @@ def test_the_shipped_example_is_what_a_plain_node_gets() -> None:
 @pytest.mark.parametrize("nat", [True, False])
 def test_the_conf_says_what_the_spec_says(nat: bool) -> None:
     spec = NodeSpec(
-        subnet="10.9.1.0/24", network="10.9.0.0/16", name="n1", bridge="br1", mtu=1400, nat=nat, backend="iptables"
+        subnets=("10.9.1.0/24",),
+        networks=("10.9.0.0/16",),
+        name="n1",
+        bridge="br1",
+        mtu=1400,
+        nat=nat,
+        backend="iptables",
     )
     document = conflist(spec, bridge_netfilter=True, portmap=False, newest=True)
     plugin = document["plugins"][0]

@@ -4,31 +4,29 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 
 from cnictl.lab.lab import Lab, Node
 from cnictl.node import preflight
 from cnictl.node.preflight import Finding
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec import NodeSpec, Peer, as_data
 
-SPEC = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20")
+SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
 
 RUN = """
 import json, sys
 from dataclasses import asdict
 from cnictl.node import preflight
-from cnictl.node.spec import NodeSpec, Peer
-def spec(values):
-    return NodeSpec(**{**values, "peers": tuple(Peer(**one) for one in values["peers"])}) if values else None
+from cnictl.node.spec import from_data
 wanted, previous = json.load(sys.stdin)
-json.dump([asdict(one) for one in preflight.run(spec(wanted), spec(previous))], sys.stdout)
+found = preflight.run(from_data(wanted), from_data(previous) if previous else None)
+json.dump([asdict(one) for one in found], sys.stdout)
 """
 
 
 def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[Finding]:
     """What the checks find on the node, but for what its empty plugin folders lack."""
-    both = json.dumps([asdict(spec), asdict(previous) if previous else None])
+    both = json.dumps([as_data(spec), as_data(previous) if previous else None])
     found = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
     return [Finding(**one) for one in found]
 
@@ -44,9 +42,9 @@ def test_a_bare_host_with_a_peer_on_the_link_is_fit_and_stays_untouched(lab: Lab
     state = ["sh", "-c", f"ip -j link; ip -j route; nft list ruleset; iptables-save; {sysctls}"]
     folders = ["find", "/etc", "/var", "/opt", "/run/cnictl", "/usr/local/lib", "-xdev"]
     before = (node.run(state).stdout, node.run(folders, check=False).stdout)
-    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(PEER,))
+    spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(PEER,))
     assert errors(node, spec) == {}
-    assert errors(node, NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", backend="iptables")) == {}
+    assert errors(node, NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), backend="iptables")) == {}
     assert (node.run(state).stdout, node.run(folders, check=False).stdout) == before
 
 
@@ -54,7 +52,7 @@ def test_all_checks_run_and_report_at_once(node: Node) -> None:
     node.run(["ip", "link", "add", "cni0", "type", "bridge"])
     node.run(["ip", "address", "add", "10.9.0.1/24", "dev", "cni0"])
     node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conflist; echo x > /opt/cni/bin/cnictl-bridge"])
-    spec = NodeSpec(subnet="10.0.0.0/24", network="10.0.0.0/16", peers=(Peer("10.0.5.0/24", "192.0.2.1"),))
+    spec = NodeSpec(subnets=("10.0.0.0/24",), networks=("10.0.0.0/16",), peers=(Peer("10.0.5.0/24", "192.0.2.1"),))
     names = set(errors(node, spec))
     assert {"bridge", "subnet-overlap", "peer-link", "conf-order", "launcher-name"} <= names
     assert all(one.mend for one in findings(node, spec))
@@ -77,7 +75,7 @@ def test_a_bridge_with_another_address_is_named_with_both(node: Node) -> None:
 
 def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
     node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
-    moved = NodeSpec(subnet="10.244.2.0/24", network="10.244.0.0/20")
+    moved = NodeSpec(subnets=("10.244.2.0/24",), networks=("10.244.0.0/20",))
     assert errors(node, moved, SPEC) == {}
     assert "bridge" in errors(node, moved)
 
@@ -99,16 +97,18 @@ def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node)
 def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) -> None:
     node = lab.nodes[0]
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
-    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(PEER,))
+    spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(PEER,))
     node.run(["ip", "route", "add", "10.244.0.0/25", "via", "10.0.10.51", "proto", "67"])
     assert errors(node, spec) == {}
-    elsewhere = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.52"),))
+    elsewhere = NodeSpec(
+        subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.52"),)
+    )
     assert "subnet-overlap" in errors(node, elsewhere)
     assert "subnet-overlap" not in errors(node, elsewhere, spec)
 
 
 def test_a_host_address_within_the_pod_network_is_a_warning(node: Node) -> None:
-    spec = NodeSpec(subnet="10.244.0.0/24", network="10.0.0.0/8")
+    spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.0.0.0/8",))
     found = [one for one in findings(node, spec) if one.name == "network-overlap"]
     assert [one.severity for one in found] == ["warning"]
     assert found[0].subject == "10.0.0.210"
@@ -116,7 +116,9 @@ def test_a_host_address_within_the_pod_network_is_a_warning(node: Node) -> None:
 
 def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
     node.run(["ip", "route", "add", "172.20.0.0/16", "via", "10.0.0.99"])
-    spec = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "172.20.0.5"),))
+    spec = NodeSpec(
+        subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "172.20.0.5"),)
+    )
     found = errors(node, spec)["peer-link"]
     assert "172.20.0.5" in found.subject
     assert found.message == (
@@ -126,13 +128,17 @@ def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
 
 def test_a_peer_without_a_route_over_another_link_or_at_our_own_address(node: Node) -> None:
     node.run(["sh", "-c", "ip route del default 2>/dev/null; true"])
-    lost = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "192.0.2.9"),))
+    lost = NodeSpec(
+        subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "192.0.2.9"),)
+    )
     assert "no route to 192.0.2.9" in errors(node, lost)["peer-link"].message
     elsewhere = NodeSpec(
-        subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.51", "lo"),)
+        subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51", "lo"),)
     )
     assert "not over lo" in errors(node, elsewhere)["peer-link"].message
-    own = NodeSpec(subnet="10.244.0.0/24", network="10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.0.210"),))
+    own = NodeSpec(
+        subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.0.210"),)
+    )
     assert "this host's own address" in errors(node, own)["peer-link"].message
 
 
@@ -168,7 +174,7 @@ def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
 
 
 def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> None:
-    wanted = json.dumps([asdict(SPEC), None])
+    wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount --bind /opt /opt; mount -o remount,bind,ro /opt; exec "$@"'
     found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
     told = [one for one in found if one["name"] == "bin-dir"]
@@ -180,7 +186,7 @@ def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> 
 def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> None:
     node.run(["chmod", "777", "/usr/local/lib"])
     assert "/usr/local/lib is writable by everyone" in errors(node)["lib-dir"].message
-    wanted = json.dumps([asdict(SPEC), None])
+    wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount -o remount,bind,ro /usr/local/lib; exec "$@"'
     found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
     assert ["--lib-dir" in one["mend"] for one in found if one["name"] == "lib-dir"] == [True]
@@ -191,7 +197,7 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
         "import os; os.environ['PATH'] = '/nowhere'\n"
         "from cnictl.node.preflight import host\n"
         "from cnictl.node.spec import NodeSpec\n"
-        "spec = NodeSpec(subnet='10.244.0.0/24', network='10.244.0.0/20')\n"
+        "spec = NodeSpec(subnets=('10.244.0.0/24',), networks=('10.244.0.0/20',))\n"
         "print(host.firewall_tool(spec, None)[0].message)\n"
         "os.mkdir('/tmp/bin'); os.symlink('/usr/sbin/iptables', '/tmp/bin/iptables')\n"
         "os.symlink('/usr/sbin/iptables-restore', '/tmp/bin/iptables-restore'); os.environ['PATH'] = '/tmp/bin'\n"
@@ -203,7 +209,7 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
 
 
 def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:
-    wanted = json.dumps([asdict(SPEC), None])
+    wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
     found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
     assert ("kernel", "net.ipv4.ip_forward") in {(one["name"], one["subject"]) for one in found}
@@ -213,7 +219,7 @@ def test_an_ordinary_user_is_told_first_of_all() -> None:
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*command, sys.executable, "-c", RUN],
-        input=json.dumps([asdict(SPEC), None]),
+        input=json.dumps([as_data(SPEC), None]),
         capture_output=True,
         text=True,
         timeout=30,

@@ -162,7 +162,7 @@ def test_a_dry_run_only_decides() -> None:
 
 
 def test_the_node_file_says_it_first(tmp_path: Path) -> None:
-    spec = NodeSpec("10.244.0.0/24", "10.244.0.0/20", name="mynet")
+    spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="mynet")
     found = ranges.of_network("mynet", spec, [str(tmp_path)])
     assert [pool.size for pool in found.pools] == [253]
     assert ranges.of_network("other", spec, [str(tmp_path)]).pools == ()

@@ -51,7 +51,8 @@ def test_without_root_one_line_says_which_command_needs_it(
 
 def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(node_file, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20", bridge="no-such-link"))
+    spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), bridge="no-such-link")
+    monkeypatch.setattr(node_file, "load", lambda: spec)
     monkeypatch.setattr(former, "specs", list)
     assert run(monkeypatch, "route", "list") == 0
     assert "no peers" in capsys.readouterr().err
@@ -69,6 +70,6 @@ def test_bad_value_is_told_before_root_is_asked_for(
 def test_bad_options_are_usage_errors(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(node_file, "load", lambda: NodeSpec("10.244.0.0/24", "10.244.0.0/20"))
+    monkeypatch.setattr(node_file, "load", lambda: NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",)))
     assert run(monkeypatch, *command) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

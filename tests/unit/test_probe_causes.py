@@ -24,7 +24,7 @@ from cnictl.probe.pods import Pod
 from cnictl.probe.watch import Sighting
 
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
-SPEC = NodeSpec("10.244.0.0/24", "10.244.0.0/20", peers=(PEER,))
+SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
 POD = Pod("p", "/run/netns/p", "10.244.0.5", "veth0")
 DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 

@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node import addressing, node_file
-from cnictl.node.spec import NodeSpec, Peer, as_data, from_data
+from cnictl.node import addressing, node_file, peers
+from cnictl.node.spec import FAMILIED, NodeSpec, Peer, as_data, from_data
 
-WALK_THROUGH = NodeSpec("10.244.0.0/24", "10.244.0.0/20", peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
+WALK_THROUGH = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 
 COMMENTED = """\
 # our node, rack 7
@@ -30,6 +31,24 @@ via = "10.0.10.51"   # moved in spring
 pod_cidr = "10.244.2.0/24"
 via = "10.0.10.52"
 """
+
+
+DUAL_STACK = replace(
+    WALK_THROUGH,
+    subnets=("10.244.0.0/24", "fd00:244::/64"),
+    networks=("10.244.0.0/20", "fd00:244::/48"),
+    peers=(*WALK_THROUGH.peers, Peer("fd00:244:0:1::/64", "fd00:10::51")),
+)
+
+
+def in_fields(change: dict[str, Any]) -> dict[str, Any]:
+    """Keys of the file as fields of the spec."""
+    return {FAMILIED.get(key, key): texts(value) if key in FAMILIED else value for key, value in change.items()}
+
+
+def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One value, or one a family, as the spec has it."""
+    return (value,) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize(
@@ -81,31 +100,96 @@ via = "10.0.10.52"
         ({"mtu": 20}, "mtu 20 is not within 68 to 65535"),
         ({"backend": "ipfw"}, "backend 'ipfw' is neither nft nor iptables"),
         ({"external": "example.org"}, "external 'example.org'"),
-        ({"external": "2606:4700::1111"}, "is IPv6"),
+        ({"external": "2606:4700::1111"}, "external 2606:4700::1111 is IPv6"),
         ({"external": "0.0.0.0"}, "is no address that a host can have"),
     ],
 )
-def test_wrong_value_is_named_with_what_was_meant(change: dict[str, object], said: str) -> None:
+def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageProblem) as refused:
-        addressing.check(replace(WALK_THROUGH, **change))  # type: ignore[arg-type]
+        addressing.check(replace(WALK_THROUGH, **in_fields(change)))
     assert said in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.exit_status == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"subnet": "10.244.0.0/24"},
+            "network fd00:244::/48 is IPv6, and there is no IPv6 subnet in it: add --subnet fd00:244::/64",
+        ),
+        (
+            {"network": "10.244.0.0/20"},
+            "subnet fd00:244::/64 is IPv6, and there is no IPv6 network for it: add --network fd00:244::/48",
+        ),
+        (
+            {"subnet": ("fd00:244::/64", "fd00:244:0:9::/64")},
+            "subnet fd00:244:0:9::/64 is a second IPv6 one beside fd00:244::/64: at most one of each family",
+        ),
+        ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set, probably meant fd00:244::/64"),
+        ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),
+        ({"subnet": ("10.244.0.0/24", "fd00:245::/64")}, "subnet fd00:245::/64 lies outside the network fd00:244::/48"),
+        ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: link-local addresses can't be pods'"),
+        ({"network": ("10.244.0.0/20", "::/0")}, "name what all nodes' pod CIDRs lie in, such as fd00:244::/48"),
+        ({"subnet": ("10.244.0.0/24", "")}, "subnet '': is empty"),
+        ({"peers": (Peer("fd00:244::/64", "fd00:10::51"),)}, "is this node's own subnet"),
+        (
+            {"peers": (Peer("fd00:244::8000:0:0:0/65", "fd00:10::51"),)},
+            "overlaps this node's subnet fd00:244::/64; the first /65 of fd00:244::/48 beside it is fd00:244:0:1::/65",
+        ),
+        ({"peers": (Peer("fd00:244:0:1::/64", "10.0.10.51"),)}, "10.0.10.51 is IPv4; give the node's IPv6 address"),
+        ({"peers": (Peer("fd00:244:0:1::/64", "fe80::51"),)}, "such as fe80::51%eth0"),
+        ({"peers": (Peer("fd00:244:0:1::/64", "ff02::1"),)}, "no address that a host can have"),
+        ({"external": ("192.0.2.1", "192.0.2.2")}, "external 192.0.2.2 is a second IPv4 one beside 192.0.2.1"),
+        ({"mtu": 1000}, "mtu 1000 is too small for IPv6, which the kernel turns off below 1280 bytes"),
+    ],
+)
+def test_wrong_value_of_a_dual_stack_node_is_named(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageProblem) as refused:
+        addressing.check(replace(DUAL_STACK, **in_fields(change)))
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def test_peer_of_a_family_that_the_node_lacks_is_refused() -> None:
+    with pytest.raises(UsageProblem, match="peer fd00:244:0:1::/64 is IPv6, and this node has no IPv6 subnet"):
+        addressing.check(replace(WALK_THROUGH, peers=DUAL_STACK.peers))
+
+
+def test_dual_stack_is_right_in_either_order_and_canonical() -> None:
+    assert addressing.check(DUAL_STACK) == DUAL_STACK
+    shouted = replace(DUAL_STACK, subnets=("FD00:0244::/64", "10.244.0.0/24"))
+    assert addressing.check(shouted).subnets == ("fd00:244::/64", "10.244.0.0/24")
+    six = NodeSpec(("fd00:244::/64",), ("fd00:244::/48",), peers=(Peer("fd00:244:0:1::/64", "fe80::51", "eth0"),))
+    assert addressing.check(six) == six
+
+
+def test_option_may_be_repeated_or_hold_commas() -> None:
+    both = ("10.244.0.0/24", "fd00:244::/64")
+    assert addressing.parse_list(["10.244.0.0/24, fd00:244::/64"]) == addressing.parse_list(both) == both
+
+
+def test_family_that_is_not_named_stays() -> None:
+    both = ("10.244.0.0/24", "fd00:244::/64")
+    assert addressing.changed_families(both, ("10.244.3.0/24",)) == ("10.244.3.0/24", "fd00:244::/64")
+    assert addressing.changed_families(both[:1], ("fd00:244::/64",)) == both
+    assert addressing.changed_families(both, ()) == both
+
+
 @pytest.mark.parametrize("text", ["10.244.1.0/24", "10.244.1.0/24=", "=10.0.10.51", ""])
 def test_peer_needs_both_sides(text: str) -> None:
     with pytest.raises(UsageProblem, match=r"is not CIDR=ADDRESS, such as 10\.244\.1\.0/24=10\.0\.10\.51"):
-        addressing.parse_peer(text)
+        peers.parse_peer(text)
 
 
 def test_peer_may_name_its_link() -> None:
-    assert addressing.parse_peer("10.244.1.0/24=10.0.10.51%eth1") == Peer("10.244.1.0/24", "10.0.10.51", "eth1")
+    assert peers.parse_peer("10.244.1.0/24=10.0.10.51%eth1") == Peer("10.244.1.0/24", "10.0.10.51", "eth1")
 
 
 def test_peer_at_an_address_of_ours_is_refused() -> None:
     with pytest.raises(UsageProblem, match=r"10\.0\.10\.51 is this host's own address \(on eth0\)"):
-        addressing.check_not_ours(WALK_THROUGH.peers, {"10.0.10.51/20": "eth0"})
+        peers.check_not_ours(WALK_THROUGH.peers, {"10.0.10.51/20": "eth0"})
 
 
 @pytest.mark.parametrize(
@@ -115,9 +199,9 @@ def test_peer_at_an_address_of_ours_is_refused() -> None:
 def test_peer_at_an_address_that_no_host_on_the_link_has_is_refused(via: str, said: str) -> None:
     peer = Peer("10.244.1.0/24", via)
     with pytest.raises(UsageProblem, match=f"{via} is {said}"):
-        addressing.check_not_ours((peer,), {"10.0.0.210/20": "eth0"})
+        peers.check_not_ours((peer,), {"10.0.0.210/20": "eth0"})
     for unlike in ("fe80::1/64", "10.0.15.254/31", "192.0.2.1/24"):
-        addressing.check_not_ours((peer,), {unlike: "eth0"})
+        peers.check_not_ours((peer,), {unlike: "eth0"})
 
 
 def test_walk_through_is_right_as_it_is() -> None:
@@ -146,8 +230,30 @@ def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added(
 
 
 def test_key_added_behind_peers_stays_the_nodes_own() -> None:
-    text = node_file.merged(COMMENTED, replace(node_file.parse(COMMENTED), external="192.0.2.10"))
-    assert node_file.parse(text).external == "192.0.2.10"
+    text = node_file.merged(COMMENTED, replace(node_file.parse(COMMENTED), externals=("192.0.2.10",)))
+    assert node_file.parse(text).externals == ("192.0.2.10",)
+
+
+def test_one_of_a_family_is_written_as_text_and_two_as_a_list() -> None:
+    said = node_file.parse(COMMENTED)
+    wanted = replace(said, subnets=DUAL_STACK.subnets, networks=DUAL_STACK.networks)
+    text = node_file.merged(COMMENTED, wanted)
+    assert 'subnet = ["10.244.0.0/24", "fd00:244::/64"]   # given by the network team\n' in text
+    assert node_file.parse(text) == wanted
+    assert 'subnet = "10.244.0.0/24"   # given by the network team\n' in node_file.merged(text, said)
+    listed = COMMENTED.replace('"10.244.0.0/24"  ', '["10.244.0.0/24"]')
+    assert node_file.parse(listed) == said
+    assert '["10.244.0.0/24"]' in node_file.merged(listed, replace(said, mtu=9000))
+
+
+def test_record_of_an_older_release_is_read() -> None:
+    older = {
+        "subnet": "10.244.0.0/24", "network": "10.244.0.0/20", "name": "mynet", "bridge": "cni0", "uplink": "",
+        "mtu": 0, "nat": True, "backend": "nft", "external": "",
+        "peers": [{"pod_cidr": "10.244.1.0/24", "via": "10.0.10.51", "dev": ""}],
+    }  # fmt: skip
+    assert from_data(older) == WALK_THROUGH
+    assert as_data(WALK_THROUGH) == older
 
 
 ADDRESS = st.integers(1, 254).map(lambda last: f"10.0.10.{last}")
@@ -158,8 +264,8 @@ PEERS = st.lists(st.integers(1, 15), unique=True, max_size=5).flatmap(
 )
 SPECS = st.builds(
     NodeSpec,
-    st.just("10.244.0.0/24"),
-    st.just("10.244.0.0/20"),
+    st.sampled_from([("10.244.0.0/24",), ("fd00:244::/64",), DUAL_STACK.subnets]),
+    st.sampled_from([("10.244.0.0/20",), ("fd00:244::/48",), DUAL_STACK.networks]),
     st.sampled_from(["mynet", "a.b-c_d"]),
     st.sampled_from(["cni0", "br-pods"]),
     st.sampled_from(["", "eth0"]),
@@ -167,7 +273,7 @@ SPECS = st.builds(
     st.booleans(),
     st.sampled_from(["nft", "iptables"]),
     PEERS,
-    st.sampled_from(["", "192.0.2.10"]),
+    st.sampled_from([(), ("192.0.2.10",), ("192.0.2.10", "2001:db8::10")]),
 )
 
 

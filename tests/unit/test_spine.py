@@ -13,7 +13,7 @@ from cnictl.node.resources.forward_nft import dropping_chains
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
-SPEC = NodeSpec("10.244.0.0/24", "10.244.0.0/20")
+SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 
 
 class Switch:
