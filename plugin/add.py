@@ -109,12 +109,7 @@ def _ensure_masquerade(conf: NetConf) -> bool:
     """
     if not conf.masquerade:
         return False
-    wanted = masquerade.Masquerade(conf.name, conf.pool.subnet, conf.network)
-    if masquerade.stands(wanted, conf.backend):
-        return False
-    new = not masquerade.present(conf.name, conf.backend)
-    masquerade.load(wanted, conf.backend)
-    return new
+    return masquerade.ensure(masquerade.Masquerade(conf.name, (conf.pool.subnet,), (conf.network,)), conf.backend)
 
 
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:

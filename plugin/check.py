@@ -71,7 +71,7 @@ def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
         raise _failed(f"host veth {name} is down", f"ip link set {name} up")
     _compare_mac(conf, veth, sandbox=False)
     if conf.masquerade:
-        wanted = masquerade.Masquerade(conf.name, conf.pool.subnet, conf.network)
+        wanted = masquerade.Masquerade(conf.name, (conf.pool.subnet,), (conf.network,))
         if not masquerade.stands(wanted, conf.backend):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
 

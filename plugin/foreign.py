@@ -1,24 +1,25 @@
 """DEL of an attachment that this plugin didn't make, or lost the record of: found by what DEL was given."""
 
-from cnictl.core import masquerade, rtnetlink
+from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.errors import CniError
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
+from cnictl.core.reference_rules import remove_reference_rules
 from cnictl.core.rtnetlink import Netlink
 
 from .environment import Call
 
 
 def remove_foreign(host: Netlink, call: Call, conf: NetConf, record: Record | None) -> None:
-    """Remove its lease, its veth pair and the reference plugin's masquerade chain; `record` is of its lease, if any."""
+    """Remove its lease, its veth pair and the reference plugin's masquerade rules; `record` is of its lease, if any."""
     if record is None:
         _release_promised(call, conf)
     _delete_veth(host, call, conf)
     if record is not None:
-        masquerade.remove_reference(conf.name, call.container)
+        remove_reference_rules(conf.name, call.container, call.ifname)
 
 
 def _release_promised(call: Call, conf: NetConf) -> None:

@@ -1,49 +1,91 @@
 """The masquerade rule set: one text for `nat enable` and for the plugin's ADD, loaded whole or not at all.
 
 Two chains a network in the node's own table `inet cnictl` (nftables), or one chain of its own under
-`nat POSTROUTING` (iptables). Each rule's comment carries a digest of the whole rule set, so that one look tells
-whether it stands as it should.
+`nat POSTROUTING` of each address family (iptables, ip6tables: `masquerade_iptables`). Each rule's comment carries a
+digest of the whole rule set, so that one look tells whether it stands as it should.
 
 Pod→pod traffic between nodes is bound to its own source address before another tool's masquerade in the same hook
 can take it: an accept would not stop that one, a NAT binding once set is kept. This leaves out the node's own
-subnet and packets that kube-proxy (0x4000) or portmap (0x2000) marked for masquerade, or their hairpin dies.
+subnets and packets that kube-proxy (0x4000) or portmap (0x2000) marked for masquerade, or their hairpin dies.
 """
 
 from cnictl.core.cidr import Cidr
 from cnictl.core.digest import short_digest
 from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnictl.core.process import Finished
+
 TABLE = "cnictl"
 BACKENDS = ("nft", "iptables")
 MASQUERADE_MARKS = "0x6000"
 
-_IDENTITY_PRIORITY = 90  # srcnat is 100: ours come before any other tool's masquerade
-_MASQUERADE_PRIORITY = 95
-_RULES = {"nft": 2, "iptables": 7}
+IDENTITY_PRIORITY = 90  # srcnat is 100: ours come before any other tool's masquerade
+MASQUERADE_PRIORITY = 95
+CHAIN_KINDS = (("identity", IDENTITY_PRIORITY), ("masquerade", MASQUERADE_PRIORITY))
+FAMILY_INET = 1
+"""NFPROTO_INET, linux/netfilter.h."""
+
+_FORM = "3"
 
 
 class Masquerade:
-    """What a node masquerades: from `subnet`, to anywhere outside `network` (the cluster's pods)."""
+    """What a node masquerades: from `subnets`, to anywhere outside them and `networks` (the cluster's pods).
 
-    __slots__ = ("name", "network", "subnet")
+    `scope` sets apart several rule sets of one network: a subnet whose addresses another IPAM plugin gives out.
+    """
 
-    def __init__(self, name: str, subnet: Cidr, network: Cidr) -> None:
+    __slots__ = ("name", "networks", "scope", "subnets")
+
+    def __init__(self, name: str, subnets: "Iterable[Cidr]", networks: "Iterable[Cidr]", scope: str = "") -> None:
         self.name = name
-        self.subnet = subnet
-        self.network = network
+        self.subnets = tuple(subnets)
+        self.networks = tuple(networks)
+        self.scope = scope
 
     @property
     def digest(self) -> str:
         """Changes whenever the rules or their form do."""
-        return short_digest("2", self.name, str(self.subnet), str(self.network))
+        subnets, networks = (" ".join(map(str, listed)) for listed in (self.subnets, self.networks))
+        return short_digest(_FORM, self.name, subnets, networks, self.scope)
 
     @property
     def comment(self) -> str:
         """The mark on each rule."""
-        return f"{_owner(self.name)} {self.digest}"
+        return f"{owner(self.name)} {self.digest}"
+
+    @property
+    def families(self) -> list[int]:
+        """Bits in an address of each family that has a subnet: 32, 128."""
+        return sorted({subnet.bits for subnet in self.subnets})
+
+    def of(self, bits: int) -> list[Cidr]:
+        """The subnets of one family."""
+        return [subnet for subnet in self.subnets if subnet.bits == bits]
+
+    def inside(self, bits: int, more: "Iterable[Cidr]" = ()) -> list[Cidr]:
+        """What is not masqueraded to, of one family: networks and subnets, none inside another."""
+        listed = [one for one in (*self.networks, *self.subnets, *more) if one.bits == bits]
+        wide_first = sorted(set(listed), key=lambda one: (one.prefix, one.packed))
+        kept: list[Cidr] = []
+        for one in wide_first:
+            if not any(wider.covers(one) for wider in kept):
+                kept.append(one)
+        return kept
 
 
-def _owner(name: str) -> str:
+def never(bits: int) -> list[Cidr]:
+    """Destinations that stay as they are: multicast, and IPv6's link-local addresses."""
+    if bits == 32:
+        return [Cidr(b"\xe0\0\0\0", 4)]
+    return [Cidr(b"\xfe\x80" + bytes(14), 10), Cidr(b"\xff" + bytes(15), 8)]
+
+
+def owner(name: str) -> str:
+    """How the comment of each of a network's rules begins."""
     return f"cnictl:{_short(name)}"
 
 
@@ -52,87 +94,116 @@ def _short(name: str) -> str:
     return name if len(name) <= 90 else f"{name[:80]}-{short_digest(name)}"
 
 
-def chain(name: str) -> str:
+def chain(name: str, scope: str = "") -> str:
     """The iptables chain of a network; a name there has at most 28 characters."""
-    return f"CNICTL-{short_digest(name)}"
+    return f"CNICTL-{short_digest(name)}" + (f"-{short_digest(scope)}" if scope else "")
 
 
-def text(masquerade: Masquerade, backend: str) -> str:
-    """What `nft -f` (or `iptables-restore --noflush`) reads to bring the rule set about, whatever was there."""
-    return _nft_text(masquerade) if backend == "nft" else _iptables_text(masquerade)
+def ensure(masquerade: Masquerade, backend: str) -> bool:
+    """Load the rule set unless it stands as it should; whether nothing of the network's was there before.
+
+    Raises CniError 106 with the tool's own words, 2 where the tool or the kernel's part of it is missing.
+    """
+    if stands(masquerade, backend):
+        return False
+    new = not present(masquerade.name, backend, masquerade.families)
+    load(masquerade, backend)
+    return new
 
 
 def stands(masquerade: Masquerade, backend: str) -> bool:
-    """Whether the whole rule set is in the kernel as it should be. Costs one query (nft) or two processes."""
+    """Whether the whole rule set is in the kernel as it should be.
+
+    Costs one query (nft) or two processes a family.
+    """
     if backend == "nft":
-        return _nft_marks(f"{masquerade.comment}\0".encode()) == _RULES[backend]
-    rules = _run(["iptables", "-w", "-t", "nat", "-S", chain(masquerade.name)], check=False)
-    return rules.stdout.count(f'"{masquerade.comment}"') == _RULES[backend] and _jumps_first(masquerade)
+        return _nft_marks(f"{masquerade.comment}\0".encode()) == 2 * len(masquerade.families)
+    from cnictl.core import masquerade_iptables
+
+    return masquerade_iptables.stands(masquerade)
 
 
-def present(name: str, backend: str) -> bool:
-    """Whether any of a network's rules are there, in this form or a former one."""
+def present(name: str, backend: str, families: "Iterable[int]" = (32, 128)) -> bool:
+    """Whether any of a network's rules are there, in this form or a former one; iptables is asked by family."""
     if backend == "nft":
-        return _nft_marks(f"{_owner(name)} ".encode()) > 0
-    return _run(["iptables", "-w", "-t", "nat", "-S", chain(name)], check=False).status == 0
+        return _nft_marks(f"{owner(name)} ".encode()) > 0
+    from cnictl.core import masquerade_iptables
+
+    return any(masquerade_iptables.chains(bits, name) for bits in families)
 
 
 def load(masquerade: Masquerade, backend: str) -> None:
-    """Bring the rule set about in one transaction. Raises CniError 106 with the tool's own words."""
+    """Bring the rule set about, whatever of it was there: all families or none. Raises CniError 106, 2."""
     if backend == "nft":
-        _run(["nft", "-f", "-"], _nft_text(masquerade))
+        run(["nft", "-f", "-"], nft_text(masquerade))
         return
-    former = [line for line in _postrouting() if line.endswith(f"-j {chain(masquerade.name)}")]
-    _run(["iptables-restore", "--noflush", "-w"], _iptables_text(masquerade, former))
+    from cnictl.core import masquerade_iptables
+
+    masquerade_iptables.load(masquerade)
 
 
-def remove(name: str, backend: str) -> None:
-    """Take a network's rules away, and the table once nothing else is in it. Nothing there is no error."""
-    if backend == "nft":
-        _nft_remove(name)
-    else:
-        _iptables_remove(chain(name))
+def remove(name: str, backend: str, scope: str = "") -> None:
+    """Take away all of a network's rules, or those of one scope; the table goes with what was last in it.
 
-
-def remove_reference(network: str, container: str) -> None:
-    """Take away what the reference bridge's `ipMasq` made for one container. Nothing there is no error.
-
-    Its chain's name: containernetworking/plugins, pkg/utils/utils.go, FormatChainName.
+    Nothing there is no error. Raises CniError 106.
     """
-    from hashlib import sha512
+    if backend == "nft":
+        _nft_remove(name, scope)
+        return
+    from cnictl.core import masquerade_iptables
 
-    one = "CNI-" + sha512(f"{network}{container}".encode()).hexdigest()[:24]
-    try:
-        _iptables_remove(one)
-    except CniError as error:
-        if error.code != UNSUPPORTED_FIELD:  # no iptables, no chain of it
-            raise
+    masquerade_iptables.remove(name, scope)
 
 
-def _nft_text(m: Masquerade) -> str:
-    s, w, mark = m.subnet, m.network, f'comment "{m.comment}"'
-    identity, masquerade = (
-        f"inet {TABLE} identity-{_short(m.name)}",
-        f"inet {TABLE} masquerade-{_short(m.name)}",
-    )
-    return (
-        f"add table inet {TABLE}\n"
-        f"add chain {identity} {{ type nat hook postrouting priority {_IDENTITY_PRIORITY}; policy accept; }}\n"
-        f"add chain {masquerade} {{ type nat hook postrouting priority {_MASQUERADE_PRIORITY}; policy accept; }}\n"
-        f"flush chain {identity}\n"
-        f"flush chain {masquerade}\n"
-        f"add rule {identity} ip saddr {s} ip daddr {w} ip daddr != {s} meta mark & {MASQUERADE_MARKS} == 0 "
-        f"counter snat ip prefix to ip saddr map {{ {s} : {s} }} {mark}\n"
-        f"add rule {masquerade} ip saddr {s} ip daddr != {w} ip daddr != 224.0.0.0/4 fib daddr type != local "
-        f"counter masquerade fully-random {mark}\n"
-    )
+def steps(masquerade: Masquerade, backend: str) -> list[tuple[list[str], str]]:
+    """What `load` runs, as typed by hand: each program with its input."""
+    if backend == "nft":
+        return [(["nft", "-f", "-"], nft_text(masquerade))]
+    from cnictl.core import masquerade_iptables
+
+    return masquerade_iptables.steps(masquerade)
+
+
+def nft_text(m: Masquerade) -> str:
+    """What `nft -f` reads to bring the rule set about, whatever was there."""
+    mark = f'comment "{m.comment}"'
+    identity, masquerade = (f"inet {TABLE} {kind}-{_chain_suffix(m.name, m.scope)}" for kind, _ in CHAIN_KINDS)
+    lines = [f"add table inet {TABLE}", *_base_chains(m.name, m.scope)]
+    lines += [f"flush chain {identity}", f"flush chain {masquerade}"]
+    for bits in m.families:
+        ip, own = "ip" if bits == 32 else "ip6", m.of(bits)
+        lines += (
+            f"add rule {identity} {ip} saddr {_any_of(own)} {ip} daddr {_any_of(m.inside(bits))} "
+            f"{ip} daddr != {_any_of(own)} meta mark & {MASQUERADE_MARKS} == 0 "
+            f"counter snat {ip} prefix to {ip} saddr map {{ {', '.join(f'{one} : {one}' for one in own)} }} {mark}",
+            f"add rule {masquerade} {ip} saddr {_any_of(own)} {ip} daddr != {_any_of(m.inside(bits, never(bits)))} "
+            f"fib daddr type != local counter masquerade fully-random {mark}",
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _base_chains(name: str, scope: str) -> list[str]:
+    return [
+        f"add chain inet {TABLE} {kind}-{_chain_suffix(name, scope)} "
+        f"{{ type nat hook postrouting priority {priority}; policy accept; }}"
+        for kind, priority in CHAIN_KINDS
+    ]
+
+
+def _chain_suffix(name: str, scope: str) -> str:
+    """A network's name holds no `/`."""
+    return f"{_short(name)}/{short_digest(scope)}" if scope else _short(name)
+
+
+def _any_of(listed: list[Cidr]) -> str:
+    return str(listed[0]) if len(listed) == 1 else f"{{ {', '.join(map(str, listed))} }}"
 
 
 def _nft_marks(mark: bytes) -> int:
     """How many rules of our table carry `mark` in their comment (linux/netfilter/nf_tables.h, NFT_MSG_GETRULE 7)."""
     from cnictl.core.rtnetlink import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
 
-    request = b"\1\0\0\0" + text_attr(1, TABLE)  # nfgenmsg: family inet; NFTA_RULE_TABLE
+    request = bytes((FAMILY_INET, 0, 0, 0)) + text_attr(1, TABLE)  # nfgenmsg; NFTA_RULE_TABLE
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:
             rules = netlink.dump(10 << 8 | 7, request)
@@ -141,83 +212,26 @@ def _nft_marks(mark: bytes) -> int:
     return sum(mark in attributes(rule, 4).get(7, b"") for rule in rules)  # NFTA_RULE_USERDATA
 
 
-def _nft_remove(name: str) -> None:
-    """nft 1.0.6 has no `destroy`: what is added first can be deleted whether or not it was there."""
-    lines = [f"add table inet {TABLE}"]
-    for kind, priority in (("identity", _IDENTITY_PRIORITY), ("masquerade", _MASQUERADE_PRIORITY)):
-        one = f"inet {TABLE} {kind}-{_short(name)}"
-        lines.append(f"add chain {one} {{ type nat hook postrouting priority {priority}; policy accept; }}")
-        lines += [f"flush chain {one}", f"delete chain {one}"]
-    _run(["nft", "-f", "-"], "\n".join(lines) + "\n")
-    listed = _run(["nft", "list", "table", "inet", TABLE], check=False)
-    if listed.status == 0 and "chain" not in listed.stdout:
-        _run(["nft", "delete", "table", "inet", TABLE], check=False)
+def _nft_remove(name: str, scope: str) -> None:
+    from cnictl.core import nftables
+
+    suffix = _chain_suffix(name, scope)
+    whole = [f"{kind}-{suffix}" for kind, _ in CHAIN_KINDS]
+    scopes = () if scope else tuple(f"{one}/" for one in whole)
+
+    def ours(one: str) -> bool:
+        return one in whole or one.startswith(scopes)
+
+    nftables.remove_chains(FAMILY_INET, TABLE, ours)
+    nftables.remove_table_if_empty(FAMILY_INET, TABLE)
 
 
-def _jump(m: Masquerade) -> list[str]:
-    return ["-s", str(m.subnet), "-m", "comment", "--comment", _owner(m.name), "-j", chain(m.name)]
-
-
-def _iptables_chain(m: Masquerade) -> str:
-    one, mark = chain(m.name), f'-m comment --comment "{m.comment}"'
-    return (
-        "*nat\n"
-        f":{one} - [0:0]\n"
-        f"-A {one} -d {m.subnet} {mark} -j RETURN\n"
-        f"-A {one} -d {m.network} -m mark ! --mark 0/{MASQUERADE_MARKS} {mark} -j RETURN\n"
-        f"-A {one} -d {m.network} {mark} -j NETMAP --to {m.subnet}\n"
-        f"-A {one} -d {m.network} {mark} -j RETURN\n"
-        f"-A {one} -d 224.0.0.0/4 {mark} -j RETURN\n"
-        f"-A {one} -m addrtype --dst-type LOCAL {mark} -j RETURN\n"
-        f"-A {one} {mark} -j MASQUERADE --random-fully\n"
-        "COMMIT\n"
-    )
-
-
-def _iptables_text(m: Masquerade, former: "Sequence[str]" = ()) -> str:
-    """`former`: the jumps there are now, as `iptables -S` lists them; the new one comes first of all rules."""
-    words = " ".join(f'"{word}"' if ":" in word else word for word in _jump(m))
-    jumps = [line.replace("-A ", "-D ", 1) for line in former] + [f"-I POSTROUTING 1 {words}"]
-    return _iptables_chain(m).replace("COMMIT\n", "\n".join([*jumps, "COMMIT", ""]))
-
-
-def _jumps_first(m: Masquerade) -> bool:
-    """Whether our jump comes before any other tool's rule: what another masquerades first stays masqueraded."""
-    for line in _postrouting():
-        if line.endswith(f"-j {chain(m.name)}"):
-            return f"-s {m.subnet} " in line
-        if " -j CNICTL-" not in line:
-            return False
-    return False
-
-
-def _postrouting() -> list[str]:
-    listed = _run(["iptables", "-w", "-t", "nat", "-S", "POSTROUTING"], check=False)
-    return [line for line in listed.stdout.splitlines() if line.startswith("-A ")]
-
-
-def _iptables_remove(one: str) -> None:
-    if _run(["iptables", "-w", "-t", "nat", "-S", one], check=False).status:
-        return
-    jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting() if line.endswith(f"-j {one}")]
-    _run(
-        ["iptables-restore", "--noflush", "-w"],
-        "\n".join(["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]),
-    )
-
-
-def _run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":
-    from cnictl.core.process import run
+def run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":
+    """Run a firewall tool. Raises CniError 106 with its own words, 2 where it is missing."""
+    from cnictl.core.process import run as run_program
 
     try:
-        return run(argv, stdin, check=check)
+        return run_program(argv, stdin, check=check)
     except Problem as problem:
         code = UNSUPPORTED_FIELD if "not found" in problem.message else FIREWALL_FAILED
         raise CniError(code, f"masquerade: {problem.message}", problem.mend) from None
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cnictl.core.process import Finished

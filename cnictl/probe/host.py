@@ -98,7 +98,7 @@ class Host:
     def masquerade_stands(self) -> bool:
         """Whether the node's masquerade rule set is in the kernel as it should be."""
         spec = self.spec
-        wanted = Masquerade(spec.name, parse_cidr(spec.subnet), parse_cidr(spec.network))
+        wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
             return masquerade.stands(wanted, spec.backend)
         except CniError:

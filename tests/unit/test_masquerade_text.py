@@ -8,38 +8,73 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.masquerade import BACKENDS, Masquerade, chain, text
+from cnictl.core.masquerade import Masquerade, chain, nft_text, steps
 
-MYNET = Masquerade("mynet", parse_cidr("10.244.0.0/24"), parse_cidr("10.244.0.0/20"))
-LONG = Masquerade("n" * 200, parse_cidr("10.244.0.0/24"), parse_cidr("10.244.0.0/20"))
-ALONE = Masquerade("alone", parse_cidr("10.9.0.0/16"), parse_cidr("10.9.0.0/16"))
+
+def of(name: str, subnets: str, networks: str = "", scope: str = "") -> Masquerade:
+    return Masquerade(name, map(parse_cidr, subnets.split()), map(parse_cidr, networks.split()), scope)
+
+
+MYNET = of("mynet", "10.244.0.0/24", "10.244.0.0/20")
+LONG = of("n" * 200, "10.244.0.0/24", "10.244.0.0/20")
+ALONE = of("alone", "10.9.0.0/16")
+IPV6 = of("six", "fd00:10:244::/64", "fd00:10:244::/56")
+DUAL = of("dual", "10.244.0.0/24 fd00:10:244::/64", "10.244.0.0/20 fd00:10:244::/56")
+SETS = of("sets", "10.244.0.0/24 10.250.0.0/24 fd00:1::/64 fd00:2::/64", "10.244.0.0/20 fd00:2::/56")
+SCOPED = of("m" * 200, "10.5.0.0/24", scope="10.5.0.0/24")
+EVERYTHING = of("all", "10.244.0.0/24 fd00:1::/64", "0.0.0.0/0 ::/0")
+ALL = pytest.mark.parametrize(
+    "masquerade", [MYNET, LONG, ALONE, IPV6, DUAL, SETS, SCOPED, EVERYTHING], ids=lambda one: one.name[:10]
+)
 
 
 def test_only_what_leaves_the_pod_network_is_masqueraded() -> None:
-    rules = [line for line in text(MYNET, "nft").splitlines() if line.startswith("add rule")]
+    rules = [line for line in nft_text(MYNET).splitlines() if line.startswith("add rule")]
     identity, masquerade = rules
     assert "masquerade-mynet" in masquerade and "masquerade fully-random" in masquerade
-    assert "ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/20" in masquerade
-    assert "ip daddr != 224.0.0.0/4" in masquerade and "fib daddr type != local" in masquerade
+    assert "ip saddr 10.244.0.0/24 ip daddr != { 224.0.0.0/4, 10.244.0.0/20 }" in masquerade
+    assert "fib daddr type != local" in masquerade
     assert "ip saddr 10.244.0.0/24 ip daddr 10.244.0.0/20 ip daddr != 10.244.0.0/24" in identity
     assert "10.244.0.0/24 : 10.244.0.0/24" in identity
 
 
+def test_each_family_has_its_rules_and_stays_out_of_the_others() -> None:
+    four, six = ([line for line in nft_text(DUAL).splitlines() if f" {ip} saddr" in line] for ip in ("ip", "ip6"))
+    assert len(four) == len(six) == 2
+    assert not any("fd00" in line for line in four) and not any("10.244.0" in line for line in six)
+    assert "ip6 daddr != { ff00::/8, fe80::/10, fd00:10:244::/56 }" in six[1]
+    assert "snat ip6 prefix to ip6 saddr map { fd00:10:244::/64 : fd00:10:244::/64 }" in six[0]
+
+
+def test_one_family_alone_asks_nothing_of_the_other() -> None:
+    assert "ip6" not in nft_text(MYNET) and " ip " not in nft_text(IPV6)
+    assert [argv[0] for argv, _ in steps(MYNET, "iptables")] == ["iptables-restore"]
+    assert [argv[0] for argv, _ in steps(IPV6, "iptables")] == ["ip6tables-restore"]
+    assert [argv[0] for argv, _ in steps(DUAL, "iptables")] == ["iptables-restore", "ip6tables-restore"]
+
+
+def test_every_subnet_of_a_network_lies_inside_it() -> None:
+    assert [str(one) for one in SETS.inside(32)] == ["10.244.0.0/20", "10.250.0.0/24"]
+    assert [str(one) for one in SETS.inside(128)] == ["fd00:2::/56", "fd00:1::/64"]
+    assert [str(one) for one in EVERYTHING.inside(32)] == ["0.0.0.0/0"]
+
+
 def test_pod_to_pod_across_nodes_leaves_out_what_others_marked_for_masquerade() -> None:
-    assert "meta mark & 0x6000 == 0" in text(MYNET, "nft")
-    assert "--mark 0/0x6000" in text(MYNET, "iptables")
+    assert nft_text(DUAL).count("meta mark & 0x6000 == 0") == 2
+    assert all("--mark 0/0x6000" in stdin for _, stdin in steps(DUAL, "iptables"))
 
 
 def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
-    same = Masquerade("mynet", parse_cidr("10.244.0.0/24"), parse_cidr("10.244.0.0/20"))
-    moved = Masquerade("mynet", parse_cidr("10.244.1.0/24"), parse_cidr("10.244.0.0/20"))
-    wider = Masquerade("mynet", parse_cidr("10.244.0.0/24"), parse_cidr("10.244.0.0/16"))
+    same = of("mynet", "10.244.0.0/24", "10.244.0.0/20")
+    moved = of("mynet", "10.244.1.0/24", "10.244.0.0/20")
+    wider = of("mynet", "10.244.0.0/24", "10.244.0.0/16")
+    dual = of("mynet", "10.244.0.0/24 fd00::/64", "10.244.0.0/20")
     assert same.comment == MYNET.comment
-    assert len({one.comment for one in (MYNET, moved, wider, ALONE)}) == 4
+    assert len({one.comment for one in (MYNET, moved, wider, dual, ALONE)}) == 5
 
 
 def test_names_stay_within_what_the_tools_allow() -> None:
-    assert len(chain(LONG.name)) <= 28
+    assert len(chain(LONG.name)) <= 28 and len(chain(LONG.name, SCOPED.scope)) <= 28
     assert len(LONG.comment) <= 128
     assert chain(LONG.name) != chain("n" * 199)
 
@@ -63,27 +98,23 @@ def feed(scratch: list[str], argv: list[str], text: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("masquerade", [MYNET, LONG, ALONE], ids=lambda one: one.name[:10])
+@ALL
 def test_nft_takes_it(scratch: list[str], masquerade: Masquerade) -> None:
-    done = feed(scratch, ["nft", "-c", "-f", "-"], text(masquerade, "nft"))
+    done = feed(scratch, ["nft", "-c", "-f", "-"], nft_text(masquerade))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("masquerade", [MYNET, LONG, ALONE], ids=lambda one: one.name[:10])
+@ALL
 def test_iptables_takes_it(scratch: list[str], masquerade: Masquerade) -> None:
-    done = feed(scratch, ["iptables-restore", "--test", "--noflush", "-w"], text(masquerade, "iptables"))
-    assert done.returncode == 0, done.stderr
+    for (program, *words), stdin in steps(masquerade, "iptables"):
+        done = feed(scratch, [program, "--test", *words], stdin)
+        assert done.returncode == 0, done.stderr
 
 
 def test_loading_it_twice_leaves_it_once(scratch: list[str], tmp_path: Path) -> None:
     rules = tmp_path / "rules.nft"
-    rules.write_text(text(MYNET, "nft"))
+    rules.write_text(nft_text(DUAL))
     loaded = feed(scratch, ["sh", "-c", f"nft -f {rules} && nft -f {rules} && nft -s list ruleset"], "")
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.count(f'comment "{MYNET.comment}"') == 2
+    assert loaded.stdout.count(f'comment "{DUAL.comment}"') == 4
     assert loaded.stdout.count("chain ") == 2
-
-
-def test_every_backend_has_a_text() -> None:
-    for backend in BACKENDS:
-        assert text(MYNET, backend).endswith("\n")

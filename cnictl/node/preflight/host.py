@@ -73,7 +73,7 @@ def _try_features(backend: str) -> list[Any]:
         except (CniError, OSError, Problem) as fault:
             refused.append(["veth", f"the kernel can't make a pair: {fault}", "modprobe veth (CONFIG_VETH)"])
     if backend:
-        rules = masquerade.Masquerade("cnictl-try", gateway.network, parse_cidr("198.18.0.0/16"))
+        rules = masquerade.Masquerade("cnictl-try", (gateway.network,), (parse_cidr("198.18.0.0/16"),))
         try:
             masquerade.load(rules, backend)
         except (CniError, OSError, Problem) as fault:

@@ -1,6 +1,8 @@
 """Masquerade: one rule set, `core.masquerade`'s, in the backend that the spec names and in no other."""
 
-from cnictl.core import masquerade
+from typing import Any
+
+from cnictl.core import masquerade, masquerade_iptables
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node import chains, firewall
@@ -19,7 +21,7 @@ class Masquerade:
         self.id = f"masquerade/{spec.name}"
 
     def observe(self) -> State | None:
-        """The rule sets that stand, by backend: of which subnet and network, or that they are damaged."""
+        """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
         for backend in BACKENDS:
             if firewall.has_command(_COMMANDS[backend]) and masquerade.present(self._name, backend):
@@ -30,7 +32,7 @@ class Masquerade:
 
     def desired(self, spec: NodeSpec) -> State | None:
         """One rule set in the spec's backend; none without NAT."""
-        return {spec.backend: {"subnet": spec.subnet, "network": spec.network}} if spec.nat else None
+        return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
         """Keep which iptables chains there were."""
@@ -47,7 +49,8 @@ class Masquerade:
                 commands += _removal_commands(self._name, backend)
         for backend, rules in new.items():
             if old.get(backend) != rules:
-                words.append(f"masquerade {rules['subnet']} to all but {rules['network']} ({backend})")
+                subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
+                words.append(f"masquerade {subnets} to all but {networks} ({backend})")
                 commands += _load_commands(self._name, rules, backend)
         return ", ".join(words), "\n".join(commands)
 
@@ -55,10 +58,13 @@ class Masquerade:
         """Load the new rule set before the other backend's is removed. Raises CniError 106, 2."""
         old, new = change.before or {}, change.after or {}
         for backend, rules in new.items():
-            if old.get(backend) != rules and "subnet" in rules:
+            if old.get(backend) != rules and "subnets" in rules:
                 if backend == "iptables":
                     chains.note("nat", masquerade.chain(self._name))
-                masquerade.load(_of(self._name, rules), backend)
+                wanted = _of(self._name, rules)
+                if backend == "iptables":
+                    self._remove_other_families(wanted)
+                masquerade.load(wanted, backend)
         for backend in old:
             if backend not in new:
                 self._remove(backend)
@@ -73,23 +79,37 @@ class Masquerade:
             chains.forget("nat", chain)
             firewall.drop_left_over("nat", "POSTROUTING")
 
-    def _recognised(self, backend: str) -> dict[str, str]:
+    def _remove_other_families(self, wanted: masquerade.Masquerade) -> None:
+        """Loading leaves alone the chain of a family that has no subnet (any more)."""
+        for bits in masquerade_iptables.PROGRAMS:
+            if bits not in wanted.families:
+                masquerade_iptables.remove_chain(bits, masquerade.chain(self._name))
+
+    def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:
-            rules = {"subnet": spec.subnet, "network": spec.network}
-            if masquerade.stands(_of(self._name, rules), backend):
+            rules = _rules(spec)
+            wanted = _of(self._name, rules)
+            others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
+            if masquerade.stands(wanted, backend) and not (others and masquerade.present(self._name, backend, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
 
 
-def _of(name: str, rules: dict[str, str]) -> masquerade.Masquerade:
-    return masquerade.Masquerade(name, parse_cidr(rules["subnet"]), parse_cidr(rules["network"], "network"))
+def _rules(spec: NodeSpec) -> dict[str, Any]:
+    return {"subnets": list(spec.subnets), "networks": list(spec.networks)}
 
 
-def _load_commands(name: str, rules: dict[str, str], backend: str) -> list[str]:
-    if "subnet" not in rules:
+def _of(name: str, rules: dict[str, Any]) -> masquerade.Masquerade:
+    return masquerade.Masquerade(
+        name, map(parse_cidr, rules["subnets"]), (parse_cidr(one, "network") for one in rules["networks"])
+    )
+
+
+def _load_commands(name: str, rules: dict[str, Any], backend: str) -> list[str]:
+    if "subnets" not in rules:
         return []
-    program = "nft -f -" if backend == "nft" else "iptables-restore --noflush -w"
-    return [f"{program} <<'EOF'\n{masquerade.text(_of(name, rules), backend)}EOF"]
+    steps = masquerade.steps(_of(name, rules), backend)
+    return [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
 
 
 def _removal_commands(name: str, backend: str) -> list[str]:

@@ -1,0 +1,29 @@
+"""What the reference bridge's `ipMasq` made for one container before its network was taken over.
+
+containernetworking/plugins: pkg/ip/ipmasq_iptables_linux.go (a chain a container and family, of every release),
+pkg/ip/ipmasq_nftables_linux.go (a rule an address, from 1.6.0 on), pkg/utils/utils.go (names).
+"""
+
+from hashlib import sha512
+
+from cnictl.core import masquerade_iptables, nftables
+
+_TABLE, _CHAIN = "cni_plugins_masquerade", "masq_checks"
+_NFT_HASH, _CHAIN_MAX = 16, 28
+"""Characters."""
+
+
+def remove_reference_rules(network: str, container: str, ifname: str) -> None:
+    """Take away its masquerade of one attachment, whichever backend it is in. Nothing there is no error.
+
+    Raises CniError 106.
+    """
+    mark = f"{_hash(network)}-{_hash(f'{ifname}:{container}')}".encode()
+    nftables.remove_rules(nftables.FAMILY_INET, _TABLE, _CHAIN, lambda userdata: mark in userdata)
+    chain = f"CNI-{sha512(f'{network}{container}'.encode()).hexdigest()}"[:_CHAIN_MAX]
+    for bits in masquerade_iptables.PROGRAMS:
+        masquerade_iptables.remove_chain(bits, chain)
+
+
+def _hash(text: str) -> str:
+    return sha512(text.encode()).hexdigest()[:_NFT_HASH]
