@@ -39,10 +39,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-DELEGATE_WAIT = 180.0
-"""Seconds for one call of an IPAM plugin. dhcp gives up by itself after some 170; the kubelet does after 240."""
-UNDO_WAIT = 30.0
-"""Seconds for what comes on top: the DEL after a failed ADD, and VERSION."""
+ADD_WAIT = 180.0
+"""Seconds for an IPAM plugin's ADD. dhcp gives up by itself after some 170; the kubelet does after 240."""
+DELEGATE_WAIT = 30.0
+"""Seconds for any other verb, that nothing outside of the node has to answer."""
 
 _OUTPUT_LIMIT = 4 << 20
 """Bytes of an answer that are read."""
@@ -58,7 +58,7 @@ def add(call: Call, conf: NetConf) -> "dict[str, Any]":
     If it fails its DEL is run before this returns. Raises CniError: its own, else 2, 6, 7 or 107.
     """
     try:
-        return parse_ipam_result(_answer(call, conf, "ADD"), conf.ipam_type)
+        return parse_ipam_result(_answer(call, conf, "ADD", ADD_WAIT), conf.ipam_type)
     except CniError:
         undo(call, conf)
         raise
@@ -67,7 +67,7 @@ def add(call: Call, conf: NetConf) -> "dict[str, Any]":
 def undo(call: Call, conf: NetConf) -> None:
     """DEL after an ADD that failed: that failure is what the runtime has to be told, not this one's."""
     try:
-        _answer(call, conf, "DEL", UNDO_WAIT)
+        _answer(call, conf, "DEL")
     except CniError:
         return
 
@@ -113,7 +113,7 @@ def status(call: Call, conf: NetConf) -> None:
 def _serves(call: Call, conf: NetConf) -> bool:
     """Whether it lists the conf's version; one that can't say is taken to serve it."""
     try:
-        listed = _answer(call, conf, "VERSION", UNDO_WAIT).get("supportedVersions")
+        listed = _answer(call, conf, "VERSION").get("supportedVersions")
     except CniError:
         return True
     return not isinstance(listed, list) or conf.cni_version in listed
