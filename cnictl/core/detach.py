@@ -40,12 +40,16 @@ def detach(
         record = attachments.read(network, container, ifname)
         if record is not None and still is not None and not still(record):
             return None
-        was_linked = rtnetlink.delete_link(netlink, host_veth_name(network, container, ifname))
+        host_veth = host_veth_name(network, container, ifname)
+        was_linked = rtnetlink.delete_link(netlink, host_veth)
+        if record is not None or was_linked:  # a link without a record: that was lost, and with it the way to its lease
+            _release(record or Record(network, container, ifname), data_dir)
+        if record is None or record.mac_check:
+            from cnictl.core import macspoof  # few confs ask for it
+
+            macspoof.remove(host_veth)
         if record is not None:
-            _release(record, data_dir)
-            attachments.remove(network, container, ifname)
-        elif was_linked:  # its record was lost, and with it the way to its lease
-            _release(Record(network, container, ifname), data_dir)
+            _remove_record(record)
         return record
     finally:
         if descriptor >= 0:
@@ -78,6 +82,15 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
 def _stale(record: Record) -> bool:
     """Judged again under the record's lock, where only the caller is at work on it."""
     return liveness.judge_settled(record).state == liveness.STALE
+
+
+def _remove_record(record: Record) -> None:
+    if record.masqueraded:
+        from cnictl.core.masquerade_delegated import remove_with_record  # nothing that a plain DEL loads
+
+        remove_with_record(record)
+    else:
+        attachments.remove(record.network, record.container, record.ifname)
 
 
 def _release(record: Record, data_dir: str) -> None:

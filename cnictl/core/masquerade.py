@@ -201,7 +201,7 @@ def _any_of(listed: list[Cidr]) -> str:
 
 def _nft_marks(mark: bytes) -> int:
     """How many rules of our table carry `mark` in their comment (linux/netfilter/nf_tables.h, NFT_MSG_GETRULE 7)."""
-    from cnictl.core.rtnetlink import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
+    from cnictl.core.netlink import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
 
     request = bytes((FAMILY_INET, 0, 0, 0)) + text_attr(1, TABLE)  # nfgenmsg; NFTA_RULE_TABLE
     try:

@@ -12,7 +12,8 @@ except ImportError:
     from struct import Struct
 
 from cnictl.core.errors import FIREWALL_FAILED, CniError
-from cnictl.core.rtnetlink import (
+from cnictl.core.netlink import (
+    NESTED,
     NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_REQUEST,
@@ -32,7 +33,8 @@ FAMILY_INET, FAMILY_BRIDGE = 1, 7
 """NFPROTO_*, linux/netfilter.h."""
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_DELTABLE, _GETCHAIN, _DELCHAIN, _GETRULE, _DELRULE, _DELSET, _GETSETELEM, _DELSETELEM = 2, 4, 5, 7, 8, 11, 13, 14
+_DELTABLE, _GETCHAIN, _DELCHAIN, _GETRULE, _DELRULE = 2, 4, 5, 7, 8  # NFT_MSG_*
+_DELSET, _GETSETELEM, _DELSETELEM = 11, 13, 14
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _ONLY_IF_EMPTY = 0x100  # NLM_F_NONREC
 
@@ -131,6 +133,40 @@ def remove_chains(family: int, table: str, wanted: "Callable[[str], bool]") -> N
 def remove_table_if_empty(family: int, table: str) -> None:
     """Delete a table that holds nothing; what another process puts there at the same time stays."""
     _delete(family, [(_DELTABLE, _ONLY_IF_EMPTY, text_attr(_TABLE, table))], tolerated=(errno.ENOENT, errno.EBUSY))
+
+
+def has_element(family: int, table: str, name: str, key: bytes) -> bool:
+    """Whether a set or map has an element of that key."""
+    try:
+        with _NfTables(family) as netlink:
+            asked = bytes((family, 0, 0, 0)) + _element(table, name, key)
+            return bool(netlink.dump(_SUBSYSTEM << 8 | _GETSETELEM, asked, flags=0))
+    except NetlinkError:
+        return False
+
+
+def remove_element(family: int, table: str, name: str, key: bytes) -> None:
+    """Delete an element of a set or map; none there is no error. Raises CniError 106."""
+    _delete(family, [(_DELSETELEM, 0, _element(table, name, key))])
+
+
+def remove_table_of_map(family: int, table: str, chain: str, name: str) -> None:
+    """Delete a table whose one chain looks things up in its one map, if that holds nothing. Raises CniError 106."""
+    in_table = text_attr(_TABLE, table)
+    _delete(
+        family,
+        [
+            (_DELCHAIN, 0, in_table + text_attr(_CHAIN_NAME, chain)),
+            (_DELSET, _ONLY_IF_EMPTY, in_table + text_attr(_SET_NAME, name)),
+            (_DELTABLE, _ONLY_IF_EMPTY, in_table),
+        ],
+        tolerated=(errno.ENOENT, errno.EBUSY),
+    )
+
+
+def _element(table: str, name: str, key: bytes) -> bytes:
+    one = attr(_ELEMENT | NESTED, attr(_ELEMENT_KEY | NESTED, attr(_DATA_VALUE, key)))
+    return text_attr(_TABLE, table) + text_attr(_SET_NAME, name) + attr(_SET_ELEMENTS | NESTED, one)
 
 
 def _delete(family: int, messages: "list[_Message]", tolerated: tuple[int, ...] = (errno.ENOENT,)) -> bool:

@@ -1,0 +1,69 @@
+"""Masquerade for pods whose addresses another IPAM plugin gives out: one rule set a subnet, as long as a pod is in it.
+
+The node doesn't know that plugin's subnets beforehand. So each attachment's record names the rule sets it counts on,
+and the last one that does takes them along. The network's folder of records is locked meanwhile: of an ADD and a DEL
+at once, either the DEL sees the ADD's record, or the ADD sees the rules gone.
+"""
+
+from posix import O_CLOEXEC, O_RDONLY, close
+from posix import open as open_descriptor
+
+from cnictl.core import attachments, masquerade
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import Cidr, parse_cidr
+from cnictl.core.locks import LOCK_WAIT, hold
+from cnictl.core.masquerade import Masquerade
+from cnictl.core.paths import ATTACHMENTS_DIR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
+    """What a record's `masqueraded` says for these addresses: backend and subnet of each rule set."""
+    return list(dict.fromkeys(f"{backend} {address.network}" for address in addresses))
+
+
+def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquerade, str]]:
+    """The rule sets that a record names, each with its backend; never masqueraded within `networks`."""
+    found = []
+    for one in record.masqueraded:
+        backend, _, subnet = one.partition(" ")
+        found.append((Masquerade(record.network, (parse_cidr(subnet),), networks, scope=subnet), backend))
+    return found
+
+
+def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
+    """Load what the record names, which has to be on disk by now. Raises CniError 106, 2, 11."""
+    descriptor = _lock(record.network)
+    try:
+        for one, backend in rule_sets(record, networks):
+            masquerade.ensure(one, backend)
+    finally:
+        close(descriptor)
+
+
+def remove_with_record(record: Record) -> None:
+    """Remove a record, and of the rule sets it names those that no other record does. Raises CniError 106, 11."""
+    descriptor = _lock(record.network)
+    try:
+        others = attachments.all_records(record.network)
+        needed = {one for other in others if other.path != record.path for one in other.masqueraded}
+        for one, backend in rule_sets(record, ()):
+            if f"{backend} {one.scope}" not in needed:
+                masquerade.remove(record.network, backend, one.scope)
+        attachments.remove(record.network, record.container, record.ifname)
+    finally:
+        close(descriptor)
+
+
+def _lock(network: str) -> int:
+    folder = f"{ATTACHMENTS_DIR}/{network}"
+    descriptor = open_descriptor(folder, O_RDONLY | O_CLOEXEC)
+    try:
+        hold(descriptor, folder, wait=LOCK_WAIT)
+    except BaseException:
+        close(descriptor)
+        raise
+    return descriptor
