@@ -12,7 +12,6 @@ from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import (
-    ADDRESS_CONFLICT,
     INTERFACE_EXISTS,
     INVALID_ENVIRONMENT,
     KERNEL_REFUSED,
@@ -22,7 +21,9 @@ from cnictl.core.errors import (
 from cnictl.core.leases import Exhausted, Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Netns
+from cnictl.core.pool import distribute
 from cnictl.core.result import objects, shape
+from cnictl.core.routes import Route, complete
 from cnictl.core.rtnetlink import Netlink, NetlinkError, format_mac
 
 from .environment import Call
@@ -31,6 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from cnictl.core.pool import Range
 
 ALIAS_LIMIT = 255
 """Bytes the kernel takes for a link's alias; longer is ERANGE."""
@@ -48,22 +51,22 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
     netns = Netns(call.netns)
     if netns.ours:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns!r}: it is the host's own namespace")
-    if call.wanted and not conf.pool.holds(call.wanted):
-        raise CniError(
-            ADDRESS_CONFLICT,
-            f"CNI_ARGS IP {format_address(call.wanted)}: not an address of {conf.pool.subnet} for pods",
-        )
+    distribute(conf.sets, _wanted(call, conf))  # what can't be had is refused before anything is made
     _previous(conf)  # one that can't be handed on is refused before anything is made
     with Netlink() as host:
         _refuse_second(host, call, conf)
-        bridge = ensure_bridge(host, conf.bridge, conf.gateway, conf.mtu, owner=f"cnictl:{conf.name}")
+        gateways = conf.gateways
+        owner = f"cnictl:{conf.name}"
+        bridge = ensure_bridge(host, conf.bridge, gateways[0] if gateways else None, conf.mtu, owner)
+        for more in gateways[1:]:
+            ensure_bridge(host, conf.bridge, more)
         held: list[int] = []
         ruled = False
         try:
             ruled = _ensure_masquerade(conf)
             record = _intend(call, conf, netns)
-            packed = _lease(host, call, conf, record, held)
-            result = _attach(host, call, conf, netns, bridge, record, packed)
+            leased = _lease(host, call, conf, record, held)
+            result = _attach(host, call, conf, netns, bridge, record, leased)
             attachments.mark_complete(held[0])
             publish(jsontext.dumps(result))
         except BaseException:
@@ -74,7 +77,12 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
                 masquerade.remove(conf.name, conf.backend)
             raise
         close(held[0])
-        return format_address(packed)
+        return " ".join(record.addresses)
+
+
+def _wanted(call: Call, conf: NetConf) -> list[bytes]:
+    """The addresses asked for: CNI_ARGS' and the configuration's."""
+    return [*call.wanted, *conf.wanted]
 
 
 def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
@@ -109,14 +117,14 @@ def _ensure_masquerade(conf: NetConf) -> bool:
     """
     if not conf.masquerade:
         return False
-    return masquerade.ensure(masquerade.Masquerade(conf.name, (conf.pool.subnet,), (conf.network,)), conf.backend)
+    return masquerade.ensure(masquerade.Masquerade(conf.name, conf.subnets, conf.networks), conf.backend)
 
 
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record = Record(conf.name, call.container, call.ifname)
     record.bridge = conf.bridge
     record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
-    record.mac = format_mac(call.mac or _random_mac())
+    record.mac = format_mac(conf.mac or call.mac or _random_mac())
     record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
     record.pod_namespace = call.args.get("K8S_POD_NAMESPACE", "")
     record.pod_name = call.args.get("K8S_POD_NAME", "")
@@ -127,11 +135,14 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     return record
 
 
-def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[int]) -> bytes:
-    """Lease an address; a full subnet first takes back what is proven stale. `held` gets the record's descriptor."""
+def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[int]) -> "list[tuple[bytes, Range]]":
+    """Lease an address of each range set; a full one first takes back what is proven stale.
 
-    def before(address: str) -> None:
-        record.addresses = [address]
+    `held` gets the record's descriptor.
+    """
+
+    def before(addresses: list[str]) -> None:
+        record.addresses = addresses
         try:
             held.append(record.write())
         except FileExistsError:
@@ -139,17 +150,23 @@ def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[
 
     store = Store(conf.name, conf.data_dir)
     try:
-        return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
+        return store.allocate(conf.sets, call.container, call.ifname, before, _wanted(call, conf))
     except Exhausted:
         freed = len(detach_stale(host, conf.name, conf.data_dir))
         freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
         if not freed:
             raise
-        return store.allocate(conf.pool, call.container, call.ifname, before, call.wanted)
+        return store.allocate(conf.sets, call.container, call.ifname, before, _wanted(call, conf))
 
 
 def _attach(
-    host: Netlink, call: Call, conf: NetConf, netns: Netns, bridge: BridgeMade, record: Record, packed: bytes
+    host: Netlink,
+    call: Call,
+    conf: NetConf,
+    netns: Netns,
+    bridge: BridgeMade,
+    record: Record,
+    leased: "list[tuple[bytes, Range]]",
 ) -> "dict[str, Any]":
     mtu = conf.mtu or bridge.mtu
     host_mac = _random_mac()
@@ -159,15 +176,13 @@ def _attach(
         _make_pair(host, bridge.index, pair, conf.hairpin)
     except NetlinkError as error:
         raise _pair_refused(error, call) from None
-    address = Cidr(packed, conf.pool.subnet.prefix)
-    routes = list(conf.routes)
-    if conf.default_route:
-        routes.append((Cidr(bytes(len(packed)), 0), conf.pool.gateway))
+    addresses = [Cidr(packed, one.subnet.prefix) for packed, one in leased]
+    routes = complete(conf.routes, [one.gateway for _, one in leased], conf.default_route)
     netns.enter()
     with Netlink() as pod:
-        made = _configure(pod, call.ifname, address, routes)
+        made = _configure(pod, call.ifname, addresses, routes, len(conf.routes))
         _await_active((host, record.host_veth), (pod, call.ifname), (host, bridge.name))
-    return _result(call, conf, bridge, record, format_mac(host_mac), mtu, address, made)
+    return _result(call, conf, bridge, record, format_mac(host_mac), mtu, leased, made)
 
 
 def _make_pair(
@@ -179,7 +194,7 @@ def _make_pair(
         rtnetlink.set_alias(host_name, alias),
     )
     if hairpin:
-        host.call(rtnetlink.set_hairpin(host_name))
+        host.call(rtnetlink.set_port(host_name, hairpin, False))
 
 
 def _pair_refused(error: NetlinkError, call: Call) -> CniError:
@@ -192,26 +207,27 @@ def _pair_refused(error: NetlinkError, call: Call) -> CniError:
     return CniError(KERNEL_REFUSED, f"veth pair for {call.ifname}: {error.strerror}")
 
 
-def _configure(pod: Netlink, ifname: str, address: Cidr, routes: list[tuple[Cidr, bytes]]) -> list[tuple[Cidr, bytes]]:
-    """Bring the pod's end up with its address and routes; returns the routes that were made.
+def _configure(pod: Netlink, ifname: str, addresses: list[Cidr], routes: list[Route], listed: int) -> list[Route]:
+    """Bring the pod's end up with its addresses and routes; returns the routes that were made.
 
-    A default route through another of the pod's interfaces stays as it is.
+    The first `listed` are the configuration's. A default route through another of the pod's interfaces stays as it is.
     """
     link = rtnetlink.get_link(pod, ifname)
     if link is None:
         raise CniError(KERNEL_REFUSED, f"{ifname} vanished from the container while it was set up")
-    messages = [rtnetlink.set_up(link.index), rtnetlink.add_address(link.index, address.packed, address.prefix)]
-    for destination, gateway in routes:
-        to = destination.packed if destination.prefix else None
-        messages.append(rtnetlink.add_route(link.index, to, destination.prefix, gateway))
+    messages = [rtnetlink.set_up(link.index)]
+    messages += [rtnetlink.add_address(link.index, address.packed, address.prefix) for address in addresses]
+    before = len(messages)
+    for route in routes:
+        to = route.destination.packed if route.destination.prefix else None
+        messages.append(rtnetlink.add_route(link.index, to, route.destination.prefix, route.gateway))
     try:
         pod.call(*messages)
     except NetlinkError as error:
-        route = routes[error.position - 2] if error.position >= 2 else None
-        is_default = route is not None and route[0].prefix == 0
-        if is_default and error.errno == errno.EEXIST and error.position == len(messages) - 1:
-            return routes[:-1]
-        what = f"route to {route[0]}" if route else f"address {address}"
+        place = error.position - before
+        if place >= listed and error.errno == errno.EEXIST:
+            return routes[:place] + routes[place + 1 :]
+        what = f"route to {routes[place].destination}" if place >= 0 else f"address {', '.join(map(str, addresses))}"
         raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}") from None
     return routes
 
@@ -239,8 +255,8 @@ def _result(
     record: Record,
     host_mac: str,
     mtu: int,
-    address: Cidr,
-    routes: list[tuple[Cidr, bytes]],
+    leased: "list[tuple[bytes, Range]]",
+    routes: list[Route],
 ) -> "dict[str, Any]":
     interfaces, ips, listed = _previous(conf)
     first = len(interfaces)
@@ -249,9 +265,11 @@ def _result(
         {"name": record.host_veth, "mac": host_mac, "mtu": mtu},
         {"name": call.ifname, "mac": record.mac, "mtu": mtu, "sandbox": call.netns},
     ]
-    ips.append({"address": str(address), "gateway": format_address(conf.pool.gateway), "interface": first + 2})
-    listed += [{"dst": str(destination), "gw": format_address(gateway)} for destination, gateway in routes]
-    return shape(conf.cni_version, interfaces, ips, listed, conf.dns or (conf.prev_result or {}).get("dns") or {})
+    for packed, one in leased:
+        address = Cidr(packed, one.subnet.prefix)
+        ips.append({"address": str(address), "gateway": format_address(one.gateway), "interface": first + 2})
+    listed += [{"dst": str(route.destination), "gw": format_address(route.gateway)} for route in routes]
+    return shape(conf.cni_version, interfaces, ips, listed, conf.result_dns())
 
 
 def _previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]":

@@ -8,7 +8,7 @@ from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, 
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.result import objects
-from cnictl.core.rtnetlink import AF_INET, Link, Netlink
+from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink
 
 from .environment import Call
 
@@ -59,8 +59,10 @@ def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
         raise _failed(f"bridge {conf.bridge} is missing")
     if not bridge.up:
         raise _failed(f"bridge {conf.bridge} is down", f"ip link set {conf.bridge} up")
-    if (conf.pool.gateway, conf.pool.subnet.prefix) not in rtnetlink.addresses(host, bridge.index, AF_INET):
-        raise _failed(f"bridge {conf.bridge} has lost its address {conf.gateway}", "cnictl apply")
+    for gateway in conf.gateways:
+        family = AF_INET if gateway.bits == 32 else AF_INET6
+        if (gateway.packed, gateway.prefix) not in rtnetlink.addresses(host, bridge.index, family):
+            raise _failed(f"bridge {conf.bridge} has lost its address {gateway}", "cnictl apply")
     name = host_veth_name(conf.name, call.container, call.ifname)
     veth = rtnetlink.get_link(host, name)
     if veth is None:
@@ -71,7 +73,7 @@ def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
         raise _failed(f"host veth {name} is down", f"ip link set {name} up")
     _compare_mac(conf, veth, sandbox=False)
     if conf.masquerade:
-        wanted = masquerade.Masquerade(conf.name, (conf.pool.subnet,), (conf.network,))
+        wanted = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
         if not masquerade.stands(wanted, conf.backend):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
 
@@ -82,7 +84,7 @@ def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:
         raise CniError(UNKNOWN_CONTAINER, f"{call.container} {call.ifname} is not attached to {conf.name}")
     store = Store(conf.name, conf.data_dir)
     for address in ips:
-        if not conf.pool.subnet.holds(address.packed):
+        if not any(subnet.holds(address.packed) for subnet in conf.subnets):
             continue  # another plugin of the chain gave it
         lease = store.read(address.address)
         if lease is None or (lease.container, lease.ifname) != (call.container, call.ifname):
@@ -97,8 +99,8 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, ips: list[Cidr]) -> None
     if not link.up:
         raise _failed(f"{call.ifname} is down in the container")
     _compare_mac(conf, link, sandbox=True)
-    present = rtnetlink.addresses(pod, link.index, AF_INET)
     for address in ips:
+        present = rtnetlink.addresses(pod, link.index, AF_INET if address.bits == 32 else AF_INET6)
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
     routes = rtnetlink.routes(pod, AF_INET)

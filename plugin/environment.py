@@ -1,7 +1,8 @@
 """What the runtime says in the environment: spec 1.1.0, section 2 "Parameters"."""
 
-from posix import environ
+from posix import environ, getppid
 
+from cnictl.core import durable
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf import NAME_CHARACTERS, interface_name_fault
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
@@ -26,8 +27,8 @@ class Call:
         self.netns = ""
         self.ifname = ""
         self.args: dict[str, str] = {}
-        self.wanted = b""
-        """The address that CNI_ARGS' IP asks for."""
+        self.wanted: list[bytes] = []
+        """The addresses that CNI_ARGS' IP asks for."""
         self.mac = b""
         """The pod's MAC that CNI_ARGS' MAC asks for."""
         self.stdin = b""
@@ -66,6 +67,14 @@ def read_environment(call: Call) -> None:
         raise CniError(INVALID_ENVIRONMENT, "; ".join(faults))
 
 
+def calling_process() -> str:
+    """Name of the process that called, which is the runtime's (proc(5), comm: 15 characters); empty if unknown."""
+    try:
+        return durable.contents(f"/proc/{getppid()}/comm").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""  # its parent is in another pid namespace, or gone
+
+
 def _show(value: str) -> str:
     """The start of a value, and a space; nothing of an empty one."""
     return f"{value[:_SHOWN]!r} " if value else ""
@@ -96,9 +105,9 @@ def _read_args(call: Call) -> list[str]:
         if not equals:
             faults.append(f"CNI_ARGS has {pair[:_SHOWN]!r}, which is no KEY=VALUE")
         call.args[key] = value
-    if call.args.get("IP"):
+    for one in filter(None, call.args.get("IP", "").split(",")):
         try:
-            call.wanted = parse_address(call.args["IP"].partition("/")[0], "CNI_ARGS IP")
+            call.wanted.append(parse_address(one.partition("/")[0], "CNI_ARGS IP"))
         except AddressError as error:
             faults.append(str(error))
     if call.args.get("MAC"):

@@ -198,7 +198,7 @@ def _observe(network: str, data_dir: str, command: str) -> "Listing":
         folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
         name = ipam.choose_network(network, own, ipam.networks(folder))
         told = told or ranges.of_network(name, node)
-        return ipam.observe(name, folder, told.pools)
+        return ipam.observe(name, folder, told.sets)
 
     listing: Listing = _guarded(command, look)
     return listing

@@ -21,7 +21,8 @@ _COMPLETE_AT = len('{"complete": ')
 
 _FIELDS = (
     "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
-    "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir",
+    "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir", "runtime", "ipam", "mac_check", "vlan",
+    "masqueraded",
 )  # fmt: skip
 
 
@@ -49,6 +50,16 @@ class Record:
         """Seconds since the epoch."""
         self.data_dir = ""
         """The lease store's parent folder."""
+        self.runtime = ""
+        """Name of the process that called ADD; empty: unknown."""
+        self.ipam = ""
+        """The plugin that gave the addresses; empty: they are leased here."""
+        self.mac_check = False
+        """Whether rules keep the pod to its own MAC."""
+        self.vlan = 0
+        """The pod's untagged VLAN; 0: none."""
+        self.masqueraded: list[str] = []
+        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_delegated`)."""
         self.complete = False
         """Whether ADD had made everything."""
 

@@ -11,6 +11,7 @@ from posix import (
     O_WRONLY,
     close,
     ftruncate,
+    link,
     listdir,
     lstat,
     pwrite,
@@ -24,11 +25,14 @@ from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
-from cnictl.core.pool import Pool, PoolMap
+from cnictl.core.pool import distribute
+from cnictl.core.pool_map import PoolMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cnictl.core.pool import Range, RangeSet
 
 
 class Lease:
@@ -45,12 +49,12 @@ class Lease:
 
 
 class Exhausted(CniError):
-    """Every address of the pool is leased."""
+    """Every address of a range set is leased."""
 
-    def __init__(self, pool: Pool, network: str) -> None:
+    def __init__(self, among: "RangeSet", network: str) -> None:
         super().__init__(
             ADDRESS_EXHAUSTED,
-            f"no address left in {pool.subnet} of network {network}: all {pool.size} are leased",
+            f"no address left in {among} of network {network}: all {among.size} are leased",
             f"`cnictl ipam list --network {network}` shows who holds them, `cnictl ipam gc` frees the stale ones",
         )
 
@@ -80,32 +84,42 @@ class Store:
         return Locked(f"{self.folder}/lock", wait=wait)
 
     def allocate(
-        self, pool: Pool, container: str, ifname: str, before: "Callable[[str], None]", wanted: bytes = b""
-    ) -> bytes:
-        """Lease the next free address of `pool` (or `wanted`) to a container's interface.
+        self,
+        sets: "Sequence[RangeSet]",
+        container: str,
+        ifname: str,
+        before: "Callable[[list[str]], None]",
+        wanted: "Iterable[bytes]" = (),
+    ) -> "list[tuple[bytes, Range]]":
+        """Lease one address of each set to a container's interface: the next free one, or that of `wanted` in the set.
 
-        `before` is called with the address once it is chosen and before its lease appears: it writes the record.
-        Raises Exhausted (100), Duplicate or CniError 101 (`wanted` is taken), CniError 11 (store locked), OSError.
+        `before` is called with the addresses once they are chosen and before their leases appear: it writes the
+        record. All are leased or none. Raises Exhausted (100), Duplicate or CniError 101 (a wanted address is taken,
+        or of no set), CniError 11 (store locked), OSError.
         """
+        asked = distribute(sets, wanted)
         durable.make_folder(self.folder)
         owner = f"{container}\r\n{ifname}".encode()
         descriptor, name = durable.unnamed(self.folder, owner, 0o600)  # on disk before anyone has to wait for us
         try:
             with self.locked(), PoolMap(self._map_path) as known:
-                self._refresh(known, pool)
+                self._refresh(known, sets)
                 if not known.claimed:
                     self._claim()
                     record = attachments.read(self.network, container, ifname)
                     if record is not None:
                         raise Duplicate(Lease("".join(record.addresses[:1]), container, ifname, record.created))
-                packed = self._check_wanted(wanted) if wanted else self._next(known, pool)
-                address = format_address(packed)
-                before(address)
-                durable.give_name(descriptor, name, f"{self.folder}/{address}")
-                self._remember_last(address)
-                known.mark(packed, taken=True)
+                chosen = [
+                    self._check_wanted(one) if one else self._next(known, number) for number, one in enumerate(asked)
+                ]
+                addresses = [format_address(packed) for packed in chosen]
+                before(addresses)
+                self._give(descriptor, name, addresses)
+                for number, packed in enumerate(chosen):
+                    self._remember_last(number, addresses[number])
+                    known.mark(packed, taken=True)
                 known.settle(stat(self.folder).st_mtime_ns, claimed=True)
-                return packed
+                return [(packed, one.range_of(packed)) for packed, one in zip(chosen, sets, strict=True)]
         finally:
             durable.discard(descriptor, name)
 
@@ -159,9 +173,9 @@ class Store:
             if lease is not None:
                 yield lease
 
-    def count(self, pool: Pool | None = None) -> int:
-        """How many addresses are leased: of `pool`, where one is given."""
-        return sum(pool is None or pool.holds(_packed(name)) for name in self._addresses())
+    def count(self, among: "RangeSet | None" = None) -> int:
+        """How many addresses are leased: of one range set, where it is given."""
+        return sum(among is None or among.holds(_packed(name)) for name in self._addresses())
 
     def _exists(self) -> bool:
         try:
@@ -177,39 +191,40 @@ class Store:
             return []
         return [name for name in names if _packed(name)]
 
-    def _refresh(self, known: PoolMap, pool: Pool) -> None:
+    def _refresh(self, known: PoolMap, sets: "Sequence[RangeSet]") -> None:
         in_step = self._in_step(known)
-        if not (in_step and known.covers(pool)):
-            self._rebuild(known, pool, claimed=known.claimed and in_step)
+        if not (in_step and known.covers(sets)):
+            self._rebuild(known, sets, claimed=known.claimed and in_step)
 
-    def _rebuild(self, known: PoolMap, pool: Pool, claimed: bool) -> None:
-        known.rebuild(pool, [_packed(name) for name in self._addresses()], claimed)
+    def _rebuild(self, known: PoolMap, sets: "Sequence[RangeSet]", claimed: bool) -> None:
+        known.rebuild(sets, [_packed(name) for name in self._addresses()], claimed)
 
     def _in_step(self, known: PoolMap) -> bool:
         """Whether the map is true for the store as it is.
 
         Before Linux 6.13 two changes within one clock tick leave one modification time. host-local's ADD is betrayed
-        by `last_reserved_ip.0` then: a lease that the map does not know.
+        by `last_reserved_ip.N` then: a lease that the map does not know.
         """
         if known.store_mtime != stat(self.folder).st_mtime_ns:
             return False
-        last = self._last()
-        return not (last and known.free(last) and self._taken(last))
+        lasts = (self._last(number) for number in range(len(known.sets)))
+        return not any(last and known.free(last) and self._taken(last) for last in lasts)
 
-    def _next(self, known: PoolMap, pool: Pool) -> bytes:
-        last = self._last()
-        start = pool.offset(last) + 1 if last else 0
+    def _next(self, known: PoolMap, number: int) -> bytes:
+        among = known.sets[number]
+        last = self._last(number)
+        start = among.offset(last) + 1 if last else 0
         anew = False
         while True:
-            offset = known.next_free(start)
+            offset = known.next_free(number, start)
             if offset < 0 and not anew:
                 # a lease that went within the clock tick that the map was settled in
-                self._rebuild(known, pool, known.claimed)
+                self._rebuild(known, known.sets, known.claimed)
                 anew = True
                 continue
             if offset < 0:
-                raise Exhausted(pool, self.network)
-            packed = pool.nth(offset)
+                raise Exhausted(among, self.network)
+            packed = among.nth(offset)
             if not self._taken(packed):
                 return packed
             known.mark(packed, taken=True)  # leased within the clock tick that the map was settled in
@@ -228,16 +243,31 @@ class Store:
             raise CniError(ADDRESS_CONFLICT, f"{format_address(wanted)} is asked for, but {holder} holds it")
         return wanted
 
-    def _last(self) -> bytes:
-        """The address given last, or empty bytes: it is a hint, that may be missing or torn."""
+    def _give(self, descriptor: int, name: str, addresses: list[str]) -> None:
+        """Let the lease appear under each address; under none if one fails. One file has all their names."""
+        first = f"{self.folder}/{addresses[0]}"
+        durable.give_name(descriptor, name, first)
+        named = [first]
         try:
-            return parse_address(durable.contents(f"{self.folder}/last_reserved_ip.0").decode().strip())
+            for address in addresses[1:]:
+                link(first, f"{self.folder}/{address}")
+                named.append(f"{self.folder}/{address}")
+        except OSError:
+            for path in named:
+                unlink(path)
+            raise
+
+    def _last(self, number: int) -> bytes:
+        """The address that a set gave last, or empty bytes: it is a hint, that may be missing or torn."""
+        try:
+            return parse_address(durable.contents(f"{self.folder}/last_reserved_ip.{number}").decode().strip())
         except (OSError, AddressError, UnicodeDecodeError):
             return b""
 
-    def _remember_last(self, address: str) -> None:
+    def _remember_last(self, number: int, address: str) -> None:
         """In place, as host-local does: a hint that may be torn, and no second name may stand in the store."""
-        descriptor = open_descriptor(f"{self.folder}/last_reserved_ip.0", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+        path = f"{self.folder}/last_reserved_ip.{number}"
+        descriptor = open_descriptor(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         try:
             written = pwrite(descriptor, address.encode(), 0)
             ftruncate(descriptor, written)

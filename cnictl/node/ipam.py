@@ -10,13 +10,13 @@ from typing import Any
 
 from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.leases import Lease, Store, folder_networks
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.netns import identity
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.pool import Pool
+from cnictl.core.pool import RangeSet
 from cnictl.core.rtnetlink import Netlink
 
 TORN = "torn"
@@ -74,20 +74,20 @@ class Listing:
     network: str
     data_dir: str
     rows: tuple[Row, ...]
-    pools: tuple[Pool, ...] = ()
+    sets: tuple[RangeSet, ...] = ()
     """What the network hands out; empty where nothing on this host says."""
     strays: tuple[str, ...] = ()
     """Host veths with this network's mark that no record names."""
 
     @property
     def used(self) -> int:
-        """Addresses that are leased, in the pools or outside."""
+        """Addresses that are leased, in the ranges or outside."""
         return sum(row.leased for row in self.rows)
 
     @property
     def total(self) -> int | None:
         """Addresses that pods can have."""
-        return sum(pool.size for pool in self.pools) if self.pools else None
+        return sum(one.size for one in self.sets) if self.sets else None
 
     @property
     def free(self) -> int | None:
@@ -96,19 +96,14 @@ class Listing:
 
     @property
     def ranges(self) -> list[str]:
-        """What the pools are of: the subnet, or first and last address where only these are known."""
-        return [
-            str(pool.subnet.network)
-            if pool.subnet.first <= pool.start and pool.end <= pool.subnet.last
-            else f"{format_address(pool.nth(0))}-{format_address(pool.nth(pool.end - pool.start))}"
-            for pool in self.pools
-        ]
+        """What the range sets are of: subnets, or first and last address of a part of one."""
+        return [str(one) for one in self.sets]
 
     @property
     def outside(self) -> int:
-        """Leases outside the pools: of a former subnet."""
-        leased = [parse_address(row.address) for row in self.rows if row.leased and self.pools]
-        return sum(not any(pool.holds(packed) for pool in self.pools) for packed in leased)
+        """Leases outside the ranges: of a former subnet."""
+        leased = [parse_address(row.address) for row in self.rows if row.leased and self.sets]
+        return sum(not any(one.holds(packed) for one in self.sets) for packed in leased)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -185,7 +180,7 @@ def _torn_row(lease: Lease, record: Record | None) -> Row:
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record)
 
 
-def observe(network: str, data_dir: str = NETWORKS_DIR, pools: Sequence[Pool] = ()) -> Listing:
+def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
     """Read and judge all of a network, in the host's network namespace. Raises OSError."""
     store = Store(network, data_dir)
     leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
@@ -201,7 +196,7 @@ def observe(network: str, data_dir: str = NETWORKS_DIR, pools: Sequence[Pool] = 
         strays = _strays(host, network, {record.host_veth for record in records})
     booted = liveness.boot_time()
     rows = assemble(leases, records, verdicts, lambda lease: liveness.judge_unmarked(lease.modified, booted))
-    return Listing(network, data_dir, tuple(rows), tuple(pools), strays)
+    return Listing(network, data_dir, tuple(rows), tuple(sets), strays)
 
 
 def _still_held(store: Store, lease: Lease) -> bool:

@@ -6,24 +6,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import pool
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf import parse_conf
 from cnictl.core.errors import CniError
 from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
-from cnictl.core.pool import Pool
+from cnictl.core.pool import Range, RangeSet
+from cnictl.core.pool_map import mapped
 from cnictl.node import runtimes
 from cnictl.node.spec import NodeSpec
 
 CONF_ENDINGS = (".conflist", ".conf", ".json")
 """What libcni takes for a network configuration."""
 
+_ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "dataDir")
+
 
 @dataclass(frozen=True)
 class Ranges:
-    """A network's pools (none where nothing says) and the lease store's parent folder."""
+    """A network's range sets (none where nothing says) and the lease store's parent folder."""
 
-    pools: tuple[Pool, ...]
+    sets: tuple[RangeSet, ...]
     data_dir: str = NETWORKS_DIR
 
 
@@ -31,7 +33,7 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
     """By node.toml, else by the network's CNI conf, else by the map that the plugin keeps."""
     if spec is not None and spec.name == network:
         try:
-            return Ranges((Pool(parse_pod_cidr(spec.subnet)),))
+            return Ranges(tuple(RangeSet([Range(parse_pod_cidr(subnet))]) for subnet in spec.subnets))
         except AddressError:
             pass  # checked when it is loaded; what it can't say, the conf may
     folders = runtimes.conf_dirs(runtimes.find()) if conf_dirs is None else conf_dirs
@@ -40,8 +42,7 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
             found = of_configuration(document)
             if found is not None:
                 return found
-    mapped = pool.mapped(f"{INDEX_DIR}/{network}")
-    return Ranges((mapped,) if mapped else ())
+    return Ranges(mapped(f"{INDEX_DIR}/{network}"))
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
@@ -55,26 +56,15 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         ipam: dict[str, Any] = found if isinstance(found, dict) else {}
         if plugin.get("type") != "cnictl-bridge" and ipam.get("type") != "host-local":
             continue
+        told = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
+        wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
-            spans = [{"subnet": plugin["subnet"]}] if "subnet" in plugin else _spans(ipam)
-            confs = [parse_conf({"name": name, "ipam": {**_store(ipam), "ranges": [[span]]}}) for span in spans]
+            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted})
         except CniError:
-            return None  # IPv6, or a form that host-local itself refuses
-        if confs:
-            return Ranges(tuple(conf.pool for conf in confs), confs[0].data_dir)
+            return None  # a form that host-local itself refuses
+        if conf.sets:
+            return Ranges(conf.sets, conf.data_dir)
     return None
-
-
-def _spans(ipam: dict[str, Any]) -> list[Any]:
-    """host-local's ranges: sets of ranges, or one range in the object itself."""
-    sets = ipam.get("ranges")
-    if isinstance(sets, list) and sets:
-        return [span for one in sets if isinstance(one, list) for span in one]
-    return [{key: ipam[key] for key in ("subnet", "rangeStart", "rangeEnd", "gateway") if key in ipam}]
-
-
-def _store(ipam: dict[str, Any]) -> dict[str, Any]:
-    return {"dataDir": ipam["dataDir"]} if "dataDir" in ipam else {}
 
 
 def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import Cidr, parse_address, parse_cidr
+from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.leases import Lease
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
-from cnictl.core.pool import Pool
+from cnictl.core.pool import Range, RangeSet
 from cnictl.node import ipam, ranges, reclaim
 from cnictl.node.ipam import TORN, Listing, Row
 from cnictl.node.spec import NodeSpec
@@ -84,12 +84,13 @@ def test_a_torn_lease_names_the_record_that_has_its_address() -> None:
 def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     rows = assemble([Lease(f"10.244.0.{last}", f"c{last}", "eth0", 1.0) for last in (2, 3, 200)], [])
     assert (Listing("n", "d", tuple(rows)).used, Listing("n", "d", tuple(rows)).total) == (3, None)
-    listing = Listing("n", "d", tuple(rows), (Pool(parse_cidr("10.244.0.0/25")),))
+    listing = Listing("n", "d", tuple(rows), (RangeSet([Range(parse_cidr("10.244.0.0/25"))]),))
     assert (listing.used, listing.outside, listing.total, listing.free) == (3, 1, 125, 123)
     assert listing.as_json()["ranges"] == ["10.244.0.0/25"]
     json.dumps(listing.as_json())
-    known_by_its_ends = Pool(Cidr(parse_address("10.9.0.1"), 32), 0x0A090001, 0x0A0900FE, parse_address("10.9.0.1"))
-    assert Listing("n", "d", (), (known_by_its_ends,)).ranges == ["10.9.0.1-10.9.0.254"]
+    part = Range(parse_cidr("10.9.0.0/24"), 0x0A090002, 0x0A090009)
+    six = RangeSet([Range(parse_cidr("fd00::/64"))])
+    assert Listing("n", "d", (), (RangeSet([part]), six)).ranges == ["10.9.0.2-10.9.0.9", "fd00::/64"]
 
 
 def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
@@ -164,8 +165,8 @@ def test_a_dry_run_only_decides() -> None:
 def test_the_node_file_says_it_first(tmp_path: Path) -> None:
     spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="mynet")
     found = ranges.of_network("mynet", spec, [str(tmp_path)])
-    assert [pool.size for pool in found.pools] == [253]
-    assert ranges.of_network("other", spec, [str(tmp_path)]).pools == ()
+    assert [one.size for one in found.sets] == [253]
+    assert ranges.of_network("other", spec, [str(tmp_path)]).sets == ()
 
 
 def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
     (tmp_path / "20-list.json").write_text("[]")
     (tmp_path / "30-ignored.txt").write_text(json.dumps({"name": "podman", "plugins": []}))
     found = ranges.of_network("podman", None, ["/nowhere", str(tmp_path)])
-    assert [pool.size for pool in found.pools] == [65533, 10]
+    assert [one.size for one in found.sets] == [65533, 10]
     assert found.data_dir == "/srv/leases"
 
 
@@ -192,13 +193,12 @@ def test_our_own_conf_and_the_flat_form_say_it() -> None:
     flat = {"name": "old", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/25"}}
     for document, size in ((ours, 253), (flat, 125)):
         found = ranges.of_configuration(document)
-        assert found is not None and [pool.size for pool in found.pools] == [size]
+        assert found is not None and [one.size for one in found.sets] == [size]
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        {"name": "six", "type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "fd00::/64"}]]}},
         {"name": "dhcp", "type": "macvlan", "ipam": {"type": "dhcp"}},
         {"name": "none", "type": "bridge"},
         {"name": "bad", "type": "bridge", "ipam": {"type": "host-local", "ranges": [[5]]}},

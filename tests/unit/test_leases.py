@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnictl.core import attachments, durable, leases, locks, pool
+from cnictl.core import attachments, durable, leases, locks, pool_map
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, TRY_AGAIN, CniError
 from cnictl.core.leases import Duplicate, Exhausted, Store
-from cnictl.core.pool import Pool
+from cnictl.core.pool import Range, RangeSet
 
-SMALL = Pool(parse_cidr("10.244.0.0/29"))
+
+def ranges(*subnets: str) -> RangeSet:
+    return RangeSet([Range(parse_cidr(subnet)) for subnet in subnets])
+
+
+SMALL = ranges("10.244.0.0/29")
 """Pods get .2 to .6."""
 
 
@@ -30,16 +35,22 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store("mynet", f"{tmp_path}/networks")
 
 
-def add(store: Store, container: str, among: Pool = SMALL, wanted: str = "", ifname: str = "eth0") -> str:
+def add_all(store: Store, container: str, sets: Sequence[RangeSet], *wanted: str, ifname: str = "eth0") -> list[str]:
     """Lease as ADD does: the record is written before the lease appears."""
 
-    def before(address: str) -> None:
+    def before(addresses: list[str]) -> None:
         record = attachments.Record(store.network, container, ifname)
-        record.addresses, record.host_veth = [address], "veth0"
+        record.addresses, record.host_veth = addresses, "veth0"
         os.close(record.write())
 
-    packed = store.allocate(among, container, ifname, before, parse_address(wanted) if wanted else b"")
-    return format_address(packed)
+    leased = store.allocate(sets, container, ifname, before, [parse_address(one) for one in wanted])
+    assert all(one.holds(packed) for packed, one in leased)
+    return [format_address(packed) for packed, _ in leased]
+
+
+def add(store: Store, container: str, among: RangeSet = SMALL, wanted: str = "", ifname: str = "eth0") -> str:
+    (address,) = add_all(store, container, [among], *filter(None, [wanted]), ifname=ifname)
+    return address
 
 
 def release(store: Store, address: str, container: str) -> bool:
@@ -101,7 +112,7 @@ def test_a_torn_or_foreign_last_address_is_only_a_hint(store: Store, torn: bytes
 
 
 def test_a_shorter_last_address_leaves_no_rest_of_the_longer(store: Store) -> None:
-    wide = Pool(parse_cidr("10.244.0.0/16"))
+    wide = ranges("10.244.0.0/16")
     add(store, "c1", wide, wanted="10.244.100.100")
     add(store, "c2", wide, wanted="10.244.0.2")
     assert Path(store.folder, "last_reserved_ip.0").read_bytes() == b"10.244.0.2"
@@ -146,11 +157,11 @@ def test_release_of_what_is_gone_is_no_error(store: Store) -> None:
 
 
 def test_a_failing_record_leaves_no_lease(store: Store) -> None:
-    def before(_: str) -> None:
+    def before(_: list[str]) -> None:
         raise CniError(TRY_AGAIN, "another ADD is at work on it")
 
     with pytest.raises(CniError):
-        store.allocate(SMALL, "c1", "eth0", before)
+        store.allocate([SMALL], "c1", "eth0", before)
     assert files(store) <= {"lock"}
     assert add(store, "c2") == "10.244.0.2"
 
@@ -291,7 +302,7 @@ def test_a_torn_map_is_made_anew(store: Store, damage: bytes, tmp_path: Path) ->
 
 def test_another_subnet_for_the_same_network_makes_the_map_anew(store: Store) -> None:
     add(store, "c1")
-    moved = Pool(parse_cidr("10.244.9.0/29"))
+    moved = ranges("10.244.9.0/29")
     assert add(store, "c2", moved) == "10.244.9.2"
     assert add(store, "c3") == "10.244.0.3"
     assert release(store, "10.244.9.2", "c2")
@@ -333,7 +344,7 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
 
 
 def test_processes_at_once_never_get_one_address(store: Store) -> None:
-    wide = Pool(parse_cidr("10.244.0.0/24"))
+    wide = ranges("10.244.0.0/24")
 
     def fifteen(worker: int) -> None:
         for number in range(15):
@@ -363,11 +374,11 @@ class SystemCalls:
     """How many system calls the store's modules make, by name."""
 
     NAMES = ("open", "open_descriptor", "read", "pread", "pwrite", "write", "stat", "lstat", "listdir", "unlink",
-             "link", "close", "ftruncate", "flock", "fsync", "fchmod")  # fmt: skip
+             "link", "close", "ftruncate", "flock", "fsync", "fstat", "fchmod")  # fmt: skip
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.counts: dict[str, int] = {}
-        for module in (leases, durable, pool, locks, attachments):
+        for module in (leases, durable, pool_map, locks, attachments):
             for name in self.NAMES:
                 if hasattr(module, name):
                     patch.setattr(module, name, self._counting(name, getattr(module, name)))
@@ -402,7 +413,7 @@ def crowded(store: Store) -> Iterator[Store]:
 def test_60_000_leases_cost_an_add_and_a_del_what_none_costs(
     crowded: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = Pool(parse_cidr("10.244.0.0/16"))
+    wide = ranges("10.244.0.0/16")
     empty = Store("empty", f"{tmp_path}/networks")
     assert add(empty, "first", wide) == "10.244.0.2"
     assert add(crowded, "first", wide) == "10.244.234.98"  # offset 60,002; the one ADD that reads the store

@@ -1,0 +1,194 @@
+"""A configuration's addresses: the walk-through's `subnet` and `network`, and host-local's `ipam` object.
+
+Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/current/ipam/host-local).
+"""
+
+from cnictl.core import fields
+from cnictl.core.cidr import Cidr, parse_cidr, parse_interface, parse_pod_cidr
+from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.pool import Range, RangeSet
+from cnictl.core.routes import MAIN_TABLE, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cnictl.core.conf import NetConf
+
+HOST_LOCAL = "host-local"
+
+_EDGES = ("rangeStart", "rangeEnd", "gateway")
+
+
+def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
+    """Fill in what pods get; returns whether the configuration has the walk-through's form.
+
+    Raises CniError 7 naming key and value.
+    """
+    ipam = fields.member(document, "ipam")
+    kind = fields.text(ipam, "type", "ipam.type")
+    subnets = fields.texts(document, "subnet")
+    networks = [fields.cidr(one, "network", parse_cidr) for one in fields.texts(document, "network")]
+    if networks and not subnets and not kind:
+        raise CniError(INVALID_CONFIG, "subnet: missing; it is this node's pod CIDR, such as 10.244.0.0/24")
+    if kind and kind != HOST_LOCAL:
+        _delegate(conf, kind, subnets)
+    elif subnets or kind or ipam.get("ranges") or ipam.get("subnet"):
+        _serve(conf, document, ipam, subnets)
+    families = {network.bits for network in networks}
+    for subnet in conf.subnets:
+        if subnet.bits in families and not any(network.covers(subnet) for network in networks):
+            shown = ", ".join(str(network) for network in networks if network.bits == subnet.bits)
+            raise CniError(
+                INVALID_CONFIG,
+                f"subnet: {subnet} lies outside network {shown}",
+                "give each node a subnet inside the network",
+            )
+    conf.networks = (*networks, *(subnet for subnet in conf.subnets if subnet.bits not in families))
+    return bool(subnets)
+
+
+def _delegate(conf: "NetConf", kind: str, subnets: list[str]) -> None:
+    if subnets:
+        raise CniError(
+            INVALID_CONFIG,
+            f"ipam.type: {fields.show(kind)} would give addresses, and so would subnet",
+            "remove one of the two",
+        )
+    if "/" in kind or "\0" in kind or kind in (".", ".."):
+        raise CniError(INVALID_CONFIG, f"ipam.type: {fields.show(kind)} is no plugin's file name")
+    conf.ipam_type = kind
+
+
+def _serve(conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", subnets: list[str]) -> None:
+    conf.ipam_type = HOST_LOCAL
+    sets = []
+    if document.get("runtimeConfig"):
+        runtime = fields.member(document, "runtimeConfig")
+        sets += _range_sets(fields.members(runtime, "ipRanges", "runtimeConfig.ipRanges"), "runtimeConfig.ipRanges")
+    where = "subnet"
+    if not subnets:
+        where = "ipam.subnet"
+        subnets = [one for one in (fields.text(ipam, "subnet", where),) if one]
+    if len(subnets) > 1 and any(ipam.get(edge) for edge in _EDGES):
+        edge = next(edge for edge in _EDGES if ipam.get(edge))
+        raise CniError(
+            INVALID_CONFIG, f"ipam.{edge}: {fields.show(ipam[edge])} is of one of {len(subnets)} subnets", "use ranges"
+        )
+    sets += [RangeSet((_range(ipam, subnet, where, "ipam"),)) for subnet in subnets]
+    sets += _range_sets(fields.members(ipam, "ranges", "ipam.ranges"), "ipam.ranges")
+    if not sets:
+        raise CniError(
+            INVALID_CONFIG, "ipam.ranges: missing; host-local needs a subnet", 'such as [[{"subnet": "10.9.0.0/24"}]]'
+        )
+    if len(sets) > 1:
+        _refuse_clash(conf, sets)
+    conf.sets = tuple(sets)
+    conf.routes = [
+        _route(route, f"ipam.routes[{place}]")
+        for place, route in enumerate(fields.members(ipam, "routes", "ipam.routes"))
+    ]
+    data_dir = fields.text(ipam, "dataDir", "ipam.dataDir")
+    if data_dir:
+        if not data_dir.startswith("/") or "\0" in data_dir:
+            raise CniError(INVALID_CONFIG, f"ipam.dataDir: {fields.show(data_dir)} is not an absolute path")
+        conf.data_dir = data_dir.rstrip("/") or "/"
+    conf.resolv_conf = fields.text(ipam, "resolvConf", "ipam.resolvConf")
+
+
+def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
+    sets = []
+    for number, spans in enumerate(listed):
+        where = f"{what}[{number}]"
+        if not isinstance(spans, list) or not spans or not all(isinstance(span, dict) for span in spans):
+            raise CniError(
+                INVALID_CONFIG, f"{where}: {fields.show(spans)} is no list of objects, each a range with `subnet`"
+            )
+        ranges = [
+            _range(span, fields.text(span, "subnet", f"{where}[{place}].subnet"), "", f"{where}[{place}]")
+            for place, span in enumerate(spans)
+        ]
+        if len({one.subnet.bits for one in ranges}) > 1:
+            shown = ", ".join(map(str, ranges))
+            raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
+        for place, one in enumerate(ranges):
+            for other in ranges[:place]:
+                if one.overlaps(other):
+                    raise CniError(INVALID_CONFIG, f"{where}: {other} and {one} overlap")
+        sets.append(RangeSet(ranges))
+    return sets
+
+
+def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
+    """One range; `where` names its subnet's key if that is not `what`.subnet."""
+    where = where or f"{what}.subnet"
+    if not subnet:
+        raise CniError(INVALID_CONFIG, f"{where}: missing; it is what addresses are taken from, such as 10.9.0.0/24")
+    cidr = fields.cidr(subnet, where, parse_pod_cidr)
+    if cidr.packed.startswith(b"\0" * 10 + b"\xff\xff"):
+        raise CniError(INVALID_CONFIG, f"{where}: {cidr} is IPv4 in IPv6's notation", "write it as IPv4")
+    edges = {}
+    for key in _EDGES:
+        value = fields.text(span, key, f"{what}.{key}")
+        edges[key] = fields.address(value, f"{what}.{key}") if value else b""
+        # a gateway may lie elsewhere, as host-local lets it
+        outside = len(edges[key]) != len(cidr.packed) if key == "gateway" else not cidr.holds(edges[key])
+        if value and outside:
+            raise CniError(INVALID_CONFIG, f"{what}.{key}: {value} lies outside {cidr}")
+    start, end = (int.from_bytes(edges[key], "big") for key in ("rangeStart", "rangeEnd"))
+    found = Range(cidr, start, end, edges["gateway"])
+    if found.size < 1:
+        raise CniError(INVALID_CONFIG, f"{what}.rangeEnd: nothing between it and rangeStart in {cidr} is left for pods")
+    return found
+
+
+def _refuse_clash(conf: "NetConf", sets: list[RangeSet]) -> None:
+    """Range sets that share an address, or more of a family than the version's result has room for."""
+    for number, one in enumerate(sets):
+        for other in sets[:number]:
+            if any(a.overlaps(b) for a in one.ranges for b in other.ranges):
+                raise CniError(
+                    INVALID_CONFIG,
+                    f"ipam.ranges: {other} and {one} overlap",
+                    "a pod gets one address of each range set",
+                )
+    families = [one.ranges[0].subnet.bits for one in sets]
+    if conf.cni_version < "0.3.0" and len(set(families)) < len(families):
+        raise CniError(
+            INVALID_CONFIG,
+            f"cniVersion: {conf.cni_version} has room for one address of each family, ipam.ranges gives {len(sets)}",
+            "set cniVersion to 1.0.0",
+        )
+
+
+def _route(route: object, what: str) -> Route:
+    if not isinstance(route, dict):
+        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is no object with `dst`")
+    destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
+    written = fields.text(route, "gw", f"{what}.gw")
+    gateway = fields.address(written, f"{what}.gw") if written else b""
+    if gateway and len(gateway) != len(destination.packed):
+        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is of another family than {destination}")
+    if len(route) == 1 + ("gw" in route):
+        return Route(destination, gateway)
+    numbers = {
+        key: fields.number(route, key, 0, most, f"{what}.{key}")
+        for key, most in (("mtu", 65535), ("advmss", 65535), ("priority", 2**32 - 1), ("table", 2**32 - 1))
+    }
+    table = numbers["table"] if numbers["table"] != MAIN_TABLE else None
+    return Route(
+        destination,
+        gateway,
+        numbers["mtu"] or None,  # 0 is the reference's word for none
+        numbers["advmss"] or None,
+        numbers["priority"] or None,
+        table or None,
+        fields.number(route, "scope", 0, 255, f"{what}.scope"),
+    )
+
+
+def _destination(written: str, what: str) -> Cidr:
+    """The kernel takes an IPv6 route's host bits and clears them, an IPv4 route's it refuses."""
+    if ":" in written:
+        return fields.cidr(written, what, parse_interface).network
+    return fields.cidr(written, what, parse_cidr)

@@ -1,0 +1,116 @@
+"""The keys that a plain configuration has none of: VLANs, port flags, and what a runtime asks for one pod.
+
+Names, meanings and defaults are the reference bridge's (cni.dev, plugins/current/main/bridge) and the conventions'
+(containernetworking/cni, CONVENTIONS.md).
+"""
+
+from cnictl.core import fields
+from cnictl.core.cidr import parse_interface
+from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.rtnetlink import parse_mac
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cnictl.core.conf import NetConf
+
+LAST_VLAN = 4094
+"""IEEE 802.1Q: 4095 is reserved."""
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
+    """Fill in what these keys ask for. Raises CniError 7 naming key and value, also of two that exclude each other."""
+    conf.force_address = fields.flag(document, "forceAddress", False)
+    conf.promiscuous = fields.flag(document, "promiscMode", False)
+    conf.isolated = fields.flag(document, "portIsolation", False)
+    conf.mac_check = fields.flag(document, "macspoofchk", False)
+    conf.dad = fields.flag(document, "enabledad", False)
+    conf.container_down = fields.flag(document, "disableContainerInterface", False)
+    conf.keep_default_vlan = fields.flag(document, "preserveDefaultVlan", False)
+    conf.vlan = fields.number(document, "vlan", 0, LAST_VLAN) or 0
+    conf.vlan_trunk = _trunk(fields.members(document, "vlanTrunk"))
+    _refuse_contradictions(conf)
+    args = fields.member(fields.member(document, "args"), "cni", "args.cni")
+    runtime = fields.member(document, "runtimeConfig")
+    conf.mac = _mac(args, "args.cni.mac")
+    conf.mac = _mac(runtime, "runtimeConfig.mac") or conf.mac  # checked both, the later wins
+    conf.wanted = tuple(
+        dict.fromkeys([*_asked(conf, args, "args.cni.ips"), *_asked(conf, runtime, "runtimeConfig.ips")])
+    )
+
+
+def _trunk(listed: "list[Any]") -> list[tuple[int, int]]:
+    spans = []
+    for place, one in enumerate(listed):
+        what = f"vlanTrunk[{place}]"
+        if not isinstance(one, dict):
+            raise CniError(INVALID_CONFIG, f"{what}: {fields.show(one)} is no object with `id`, or `minID` and `maxID`")
+        first = fields.number(one, "minID", 1, LAST_VLAN, f"{what}.minID")
+        last = fields.number(one, "maxID", 1, LAST_VLAN, f"{what}.maxID")
+        if (first is None) != (last is None):
+            missing = "minID" if first is None else "maxID"
+            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span has minID and maxID")
+        if first is not None and last is not None:
+            if last < first:
+                raise CniError(INVALID_CONFIG, f"{what}.maxID: {last} is below minID {first}")
+            spans.append((first, last))
+        single = fields.number(one, "id", 1, LAST_VLAN, f"{what}.id")
+        if single is not None:
+            spans.append((single, single))
+    return _merged(spans)
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, those that touch or overlap made one."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _refuse_contradictions(conf: "NetConf") -> None:
+    if conf.promiscuous and conf.hairpin:
+        raise CniError(
+            INVALID_CONFIG, "promiscMode: true and hairpinMode: true exclude each other", "set one of them to false"
+        )
+    if conf.container_down and conf.ipam_type:
+        raise CniError(
+            INVALID_CONFIG,
+            f"disableContainerInterface: true, but an interface that is down can't use ipam {conf.ipam_type}",
+            "remove ipam and subnet, or disableContainerInterface",
+        )
+    if any(first <= conf.vlan <= last for first, last in conf.vlan_trunk):
+        raise CniError(
+            INVALID_CONFIG,
+            f"vlanTrunk: holds {conf.vlan}, which vlan makes untagged",
+            f"leave {conf.vlan} out of vlanTrunk, or remove vlan",
+        )
+
+
+def _mac(given: "dict[str, Any]", what: str) -> bytes:
+    written = fields.text(given, "mac", what)
+    try:
+        return parse_mac(written) if written else b""
+    except ValueError as error:
+        raise CniError(INVALID_CONFIG, f"{what}: {error}") from None
+
+
+def _asked(conf: "NetConf", given: "dict[str, Any]", what: str) -> list[bytes]:
+    """The addresses of a list, each with or without a prefix length, that is the subnet's to say."""
+    asked = []
+    for place, one in enumerate(fields.members(given, "ips", what)):
+        name = f"{what}[{place}]"
+        if not isinstance(one, str):
+            raise CniError(INVALID_CONFIG, f"{name}: {fields.show(one)} is no text")
+        packed = fields.cidr(one, name, parse_interface).packed if "/" in one else fields.address(one, name)
+        packed = packed[12:] if packed.startswith(_MAPPED) else packed
+        if conf.sets and not any(ranges.holds(packed) for ranges in conf.sets):
+            shown = "; ".join(map(str, conf.sets))
+            raise CniError(INVALID_CONFIG, f"{name}: {one} is not an address for pods of {shown}")
+        asked.append(packed)
+    return asked
