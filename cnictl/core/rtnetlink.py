@@ -1,21 +1,30 @@
-"""The few rtnetlink messages of a pod's start, as bytes: what a netlink library costs to import is a pod's start.
+"""The few rtnetlink messages of a pod's start: links, addresses and routes.
 
-Sources: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, net/core/rtnetlink.c.
+Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, net/core/rtnetlink.c.
 """
 
 import errno
-from posix import strerror
+
+from cnictl.core.netlink import AF_INET as AF_INET
+from cnictl.core.netlink import AF_INET6 as AF_INET6
+from cnictl.core.netlink import AF_NETLINK as AF_NETLINK
+from cnictl.core.netlink import AF_UNSPEC as AF_UNSPEC
+from cnictl.core.netlink import NESTED as NESTED
+from cnictl.core.netlink import NETLINK_NETFILTER as NETLINK_NETFILTER
+from cnictl.core.netlink import NLM_F_CREATE as NLM_F_CREATE
+from cnictl.core.netlink import NLM_F_DUMP as NLM_F_DUMP
+from cnictl.core.netlink import NLM_F_EXCL as NLM_F_EXCL
+from cnictl.core.netlink import Netlink as Netlink
+from cnictl.core.netlink import NetlinkError as NetlinkError
+from cnictl.core.netlink import attr as attr
+from cnictl.core.netlink import attributes as attributes
+from cnictl.core.netlink import text_attr as text_attr
+from cnictl.core.netlink import u32_attr as u32_attr
 
 try:
-    import _socket as socket
     from _struct import Struct
 except ImportError:
-    import socket  # type: ignore[no-redef]
     from struct import Struct
-
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
-NLMSG_ERROR, NLMSG_DONE = 2, 3
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -24,154 +33,32 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_OPERSTATE = 16
-IFLA_BR_NF_CALL_IPTABLES = 36
-IFLA_BRPORT_MODE = 4
+IFLA_OPERSTATE, IFLA_AF_SPEC = 16, 26
+IFLA_BR_VLAN_FILTERING, IFLA_BR_NF_CALL_IPTABLES = 7, 36
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
 VETH_INFO_PEER = 1
-NESTED = 0x8000
 
-IFF_UP = 0x1
-AF_UNSPEC, AF_INET, AF_INET6, AF_NETLINK = 0, 2, 10, 16
-NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+IFF_UP, IFF_PROMISC = 0x1, 0x100
+OPERSTATE_UP = 6
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
-RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 3, 0, 1
+IFA_F_NODAD = 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
+RTAX_MTU, RTAX_ADVMSS = 2, 8
+RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 252, 254, 3, 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
-_HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_ATTR = Struct("=HH")
 _IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 _IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
 _RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
-_S32 = Struct("=i")
-_RECEIVE = 1 << 15  # what the kernel fills at most at once in a dump; above 128 KiB each buffer is a mapping of its own
-
-
-class NetlinkError(OSError):
-    """The kernel refused a message: errno, its own words (extended ack) where it gave any, which of a batch."""
-
-    def __init__(self, number: int, said: str, position: int) -> None:
-        super().__init__(number, said or strerror(number))
-        self.position = position
-
-
-def attr(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to 4 bytes."""
-    return _ATTR.pack(len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
-
-
-def text_attr(kind: int, value: str) -> bytes:
-    """A NUL-terminated string attribute."""
-    return attr(kind, value.encode("utf-8", "surrogateescape") + b"\0")
-
-
-def u32_attr(kind: int, value: int) -> bytes:
-    """A 32-bit unsigned attribute in host order."""
-    return attr(kind, _U32.pack(value))
-
-
-def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes from `offset` on, nested flag cleared; of one that is repeated, the last."""
-    found = {}
-    end = len(data)
-    while offset + 4 <= end:
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-class Netlink:
-    """A netlink socket of the network namespace the calling thread is in when it is made."""
-
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-        self._sequence = 0
-
-    def __enter__(self) -> "Netlink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back; the object is of no use afterwards."""
-        self._socket.close()
-
-    def call(self, *messages: tuple[int, int, bytes]) -> None:
-        """Send `(type, flags, payload)` messages in one datagram; the kernel works through all of them in order.
-
-        Raises NetlinkError for the first that was refused; those after it were still carried out where they could.
-        """
-        first = self._sequence + 1
-        out = []
-        for kind, flags, payload in messages:
-            self._sequence += 1
-            out.append(
-                _HEADER.pack(16 + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + payload
-            )
-        self._socket.send(b"".join(out))
-        waiting = len(out)
-        refused: NetlinkError | None = None
-        while waiting:
-            for kind, sequence, flags, payload in self._receive():
-                if kind == NLMSG_ERROR and sequence >= first:
-                    waiting -= 1
-                    number = -_S32.unpack_from(payload)[0]
-                    if number and refused is None:
-                        refused = NetlinkError(number, _words(payload, flags), sequence - first)
-        if refused is not None:
-            raise refused
-
-    def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[bytes]:
-        """The payloads that answer one request. Raises NetlinkError."""
-        self._sequence += 1
-        request = _HEADER.pack(16 + len(payload), kind, flags | NLM_F_REQUEST, self._sequence, 0) + payload
-        self._socket.send(request)
-        answers: list[bytes] = []
-        while True:
-            for answer, sequence, header_flags, body in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if answer == NLMSG_DONE:
-                    return answers
-                if answer == NLMSG_ERROR:
-                    number = -_S32.unpack_from(body)[0]
-                    raise NetlinkError(number, _words(body, header_flags), 0)
-                answers.append(body)
-                if flags & NLM_F_DUMP == 0:
-                    return answers
-
-    def _receive(self) -> list[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(_RECEIVE)
-        found = []
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            if length < 16:
-                break
-            found.append((kind, sequence, flags, data[offset + 16 : offset + length]))
-            offset += (length + 3) & ~3
-        return found
-
-
-def _words(payload: bytes, flags: int) -> str:
-    """The kernel's message in an acknowledgement, if it sent one (NLM_F_ACK_TLVS 0x200; NLMSGERR_ATTR_MSG 1)."""
-    if not flags & 0x200 or len(payload) < 20:
-        return ""
-    length = 20 if flags & 0x100 else 4 + _U32.unpack_from(payload, 4)[0]  # NLM_F_CAPPED 0x100
-    return attributes(payload, length).get(1, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
 class Link:
     """A network device as the kernel describes it."""
 
     __slots__ = (
+        "_info",
         "alias",
         "flags",
         "index",
@@ -187,7 +74,7 @@ class Link:
     def __init__(self, payload: bytes) -> None:
         _, _, _, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
         found = attributes(payload, 16)
-        info = attributes(found.get(IFLA_LINKINFO, b""))
+        self._info = info = attributes(found.get(IFLA_LINKINFO, b""))
         self.name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
         self.kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
         self.mac = format_mac(found.get(IFLA_ADDRESS, b""))
@@ -202,6 +89,16 @@ class Link:
     def up(self) -> bool:
         """Administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def settings(self) -> dict[int, bytes]:
+        """What is particular to its kind: of a bridge its IFLA_BR_ attributes."""
+        return attributes(self._info.get(IFLA_INFO_DATA, b""))
+
+    @property
+    def port(self) -> dict[int, bytes]:
+        """Of a bridge's port its IFLA_BRPORT_ attributes."""
+        return attributes(self._info.get(IFLA_INFO_SLAVE_DATA, b""))
 
 
 def format_mac(raw: bytes) -> str:
@@ -273,38 +170,78 @@ def ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return _IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)
 
 
-def set_up(index: int) -> tuple[int, int, bytes]:
-    """The message that brings a link up."""
-    return RTM_NEWLINK, 0, ifinfo(index, IFF_UP, IFF_UP)
+def set_up(index: int, notify: bool = False) -> tuple[int, int, bytes]:
+    """The message that brings a link up; with `notify` it will announce its IPv4 addresses (sysctl arp_notify)."""
+    body = ifinfo(index, IFF_UP, IFF_UP)
+    if notify:
+        conf = attr(IFLA_INET_CONF | NESTED, u32_attr(IPV4_DEVCONF_ARP_NOTIFY, 1))
+        body += attr(IFLA_AF_SPEC | NESTED, attr(AF_INET | NESTED, conf))
+    return RTM_NEWLINK, 0, body
 
 
-def add_address(index: int, packed: bytes, prefix: int) -> tuple[int, int, bytes]:
-    """The message that gives a link an address; an IPv4 one with its subnet's broadcast (/31 and /32 have none)."""
+def set_promiscuous(name: str, on: bool) -> tuple[int, int, bytes]:
+    """The message that has a link take in every frame, or no more."""
+    return RTM_NEWLINK, 0, ifinfo(0, IFF_PROMISC if on else 0, IFF_PROMISC) + text_attr(IFLA_IFNAME, name)
+
+
+def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
+    """The message that gives a link a MAC. Its own again, a bridge's is pinned and a pod's addresses are announced."""
+    return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
+
+
+def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tuple[int, int, bytes]:
+    """The message that gives a link an address; an IPv4 one with its subnet's broadcast (/31 and /32 have none).
+
+    An IPv6 address is usable at once, unless `dad` asks for duplicate address detection first.
+    """
     family = AF_INET if len(packed) == 4 else AF_INET6
-    body = _IFADDR.pack(family, prefix, 0, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+    flags = IFA_F_NODAD if family == AF_INET6 and not dad else 0
+    body = _IFADDR.pack(family, prefix, flags, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
     if len(packed) == 4 and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | ((1 << (32 - prefix)) - 1)
         body += attr(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     return RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body
 
 
-def add_route(index: int, destination: bytes | None, prefix: int, gateway: bytes) -> tuple[int, int, bytes]:
-    """The message that adds a route through `gateway` on a link; no destination means the default route."""
-    family = AF_INET if len(gateway) == 4 else AF_INET6
-    body = _RTMSG.pack(
-        family,
-        prefix if destination else 0,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        RTPROT_BOOT,
-        RT_SCOPE_UNIVERSE,
-        RTN_UNICAST,
-        0,
-    )
+def delete_address(index: int, packed: bytes, prefix: int) -> tuple[int, int, bytes]:
+    """The message that takes an address from a link."""
+    return RTM_DELADDR, 0, add_address(index, packed, prefix)[2]
+
+
+def add_route(
+    index: int,
+    destination: bytes | None,
+    prefix: int,
+    gateway: bytes,
+    mtu: int = 0,
+    advmss: int = 0,
+    priority: int = 0,
+    table: int = RT_TABLE_MAIN,
+    scope: int | None = None,
+    family: int = AF_UNSPEC,
+) -> tuple[int, int, bytes]:
+    """The message that adds a route on a link; no destination means the default route.
+
+    Without a gateway it is of link scope and, where there is no destination either, needs `family`. `mtu` in bytes;
+    0 leaves `mtu`, `advmss` and `priority` to the kernel.
+    """
+    family = family or (AF_INET if len(destination or gateway) == 4 else AF_INET6)
+    if scope is None:
+        scope = RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else RT_SCOPE_LINK
+    short = table if table < 256 else RT_TABLE_COMPAT
+    body = _RTMSG.pack(family, prefix if destination else 0, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     if destination:
         body += attr(RTA_DST, destination)
-    body += attr(RTA_GATEWAY, gateway) + u32_attr(RTA_OIF, index)
+    if gateway:
+        body += attr(RTA_GATEWAY, gateway)
+    body += u32_attr(RTA_OIF, index)
+    if table != RT_TABLE_MAIN:
+        body += u32_attr(RTA_TABLE, table)
+    if priority:
+        body += u32_attr(RTA_PRIORITY, priority)
+    metrics = (u32_attr(RTAX_MTU, mtu) if mtu else b"") + (u32_attr(RTAX_ADVMSS, advmss) if advmss else b"")
+    if metrics:
+        body += attr(RTA_METRICS | NESTED, metrics)
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body
 
 
@@ -319,15 +256,12 @@ def add_veth_pair(
 ) -> tuple[int, int, bytes]:
     """The message that makes a veth pair: host end up and on the bridge, its peer already in the pod's namespace.
 
-    `peer_netns` is an open descriptor; `mtu` in bytes. The peer can't be up here: the kernel answers ENOTCONN.
+    `peer_netns` is an open descriptor, negative: the same namespace; `mtu` in bytes. The peer can't be up here: the
+    kernel answers ENOTCONN.
     """
-    peer = (
-        ifinfo()
-        + text_attr(IFLA_IFNAME, peer_name)
-        + attr(IFLA_ADDRESS, peer_mac)
-        + u32_attr(IFLA_MTU, mtu)
-        + u32_attr(IFLA_NET_NS_FD, peer_netns)
-    )
+    peer = ifinfo() + text_attr(IFLA_IFNAME, peer_name) + attr(IFLA_ADDRESS, peer_mac) + u32_attr(IFLA_MTU, mtu)
+    if peer_netns >= 0:
+        peer += u32_attr(IFLA_NET_NS_FD, peer_netns)
     body = (
         ifinfo(0, IFF_UP, IFF_UP)
         + text_attr(IFLA_IFNAME, host_name)
@@ -349,9 +283,10 @@ def set_alias(name: str, alias: str) -> tuple[int, int, bytes]:
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + label
 
 
-def set_hairpin(name: str) -> tuple[int, int, bytes]:
-    """The message that lets a bridge port send frames back out of itself (IFLA_BRPORT_MODE)."""
-    info = text_attr(IFLA_INFO_SLAVE_KIND, "bridge") + attr(
-        IFLA_INFO_SLAVE_DATA | NESTED, attr(IFLA_BRPORT_MODE, b"\1")
-    )
+def set_port(name: str, hairpin: bool, isolated: bool) -> tuple[int, int, bytes]:
+    """The message that lets a bridge port send frames back out of itself, or not to other isolated ports."""
+    flags = attr(IFLA_BRPORT_MODE, bytes((hairpin,)))
+    if isolated:
+        flags += attr(IFLA_BRPORT_ISOLATED, b"\1")
+    info = text_attr(IFLA_INFO_SLAVE_KIND, "bridge") + attr(IFLA_INFO_SLAVE_DATA | NESTED, flags)
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + attr(IFLA_LINKINFO | NESTED, info)

@@ -1,0 +1,77 @@
+"""Forgetting the connections of an address's former owner: its NAT bindings and states would catch the next one's.
+
+Sources: linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from cnictl.core import sysctl
+from cnictl.core.netlink import (
+    AF_INET,
+    AF_INET6,
+    NESTED,
+    NETLINK_NETFILTER,
+    Netlink,
+    NetlinkError,
+    attr,
+    attributes,
+    u32_attr,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
+_TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
+_TUPLE_IP = 1
+_FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
+_BY_SOURCE = 1  # CTA_FILTER_FLAG(CTA_IP_SRC)
+_V4_SOURCE, _V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_HEAD = {family: bytes((family, 0, 0, 0)) for family in (AF_INET, AF_INET6)}  # nfgenmsg
+
+
+def forget(packed: "Iterable[bytes]") -> None:
+    """Drop what the host's connection table knows from or to these addresses; nothing to do where it is empty.
+
+    To: an address behind a Service or a host port is the source of the reply, not the destination of the request.
+    Best effort: a kernel that can't be asked keeps them until they time out.
+    """
+    if sysctl.read("net/netfilter/nf_conntrack_count") in ("", "0"):
+        return
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for address in packed:
+            if len(address) == 16 or not _delete_by_source(netlink, address):
+                _pick_and_delete(netlink, address)
+
+
+def _delete_by_source(netlink: Netlink, address: bytes) -> bool:
+    """Have the kernel pick them itself: False where it can't, before Linux 6.8.
+
+    Not of IPv6: there its filter takes what does not match (seen on Linux 6.18), and the host would lose every other
+    connection. Before 6.8 a deletion with a tuple means that one connection, and this part of one is refused.
+    """
+    source = attr(_TUPLE_IP | NESTED, attr(_V4_SOURCE, address))
+    for kind, flags in ((_TUPLE_ORIG, (_BY_SOURCE, 0)), (_TUPLE_REPLY, (0, _BY_SOURCE))):
+        filters = u32_attr(_FILTER_ORIG_FLAGS, flags[0]) + u32_attr(_FILTER_REPLY_FLAGS, flags[1])
+        wanted = attr(kind | NESTED, source) + attr(_FILTER | NESTED, filters)
+        if netlink.refusals((_DELETE, 0, _HEAD[AF_INET] + wanted)):
+            return False
+    return True
+
+
+def _pick_and_delete(netlink: Netlink, address: bytes) -> None:
+    family, source = (AF_INET, _V4_SOURCE) if len(address) == 4 else (AF_INET6, _V6_SOURCE)
+    try:
+        known = netlink.dump(_GET, _HEAD[family])
+    except NetlinkError:
+        return
+    for entry in known:
+        if address not in entry:
+            continue
+        parts = attributes(entry, 4)
+        sources = (
+            attributes(attributes(parts.get(kind, b"")).get(_TUPLE_IP, b"")).get(source)
+            for kind in (_TUPLE_ORIG, _TUPLE_REPLY)
+        )
+        if address in sources:
+            zone = attr(_ZONE, parts[_ZONE]) if _ZONE in parts else b""
+            netlink.refusals((_DELETE, 0, _HEAD[family] + attr(_TUPLE_ORIG | NESTED, parts[_TUPLE_ORIG]) + zone))

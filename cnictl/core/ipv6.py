@@ -1,0 +1,81 @@
+"""IPv6 on one interface: whether there is any, the switches it depends on, and duplicate address detection.
+
+Sources: Documentation/networking/ip-sysctl.rst, net/ipv6/addrconf.c, RFC 4862 section 5.4.
+"""
+
+import time
+
+from cnictl.core import rtnetlink, sysctl
+from cnictl.core.cidr import format_address
+from cnictl.core.errors import ADDRESS_CONFLICT, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
+from cnictl.core.netlink import AF_INET6, Netlink, attributes
+
+try:
+    from _struct import Struct
+except ImportError:
+    from struct import Struct
+
+SETTLE_WAIT = 5.0
+"""Seconds that duplicate address detection may take: a random start of up to 1 s, and 1 s a probe."""
+
+_IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
+_U32 = Struct("=I")
+_IFA_FLAGS = 8
+_TENTATIVE, _DADFAILED = 0x40, 0x08
+
+
+def allow(name: str, wanted: str) -> None:
+    """Let the link `name` have IPv6 addresses where the namespace's default forbids it, as many runtimes set it.
+
+    `wanted` is the address that is to come, for the message. Raises CniError 2 on a kernel without IPv6, 103 where
+    the switch can't be set.
+    """
+    switch = f"net/ipv6/conf/{name}/disable_ipv6"
+    state = sysctl.read(switch)
+    if not state:
+        raise CniError(UNSUPPORTED_FIELD, f"address {wanted}: this kernel has no IPv6", "give IPv4 addresses alone")
+    if state != "0" and not sysctl.put(switch, "0"):
+        raise CniError(KERNEL_REFUSED, f"address {wanted}: {switch} is {state} and can't be set to 0")
+
+
+def prepare_pod(name: str, wanted: str, dad: bool) -> None:
+    """Have the pod's interface, still down, ready for an IPv6 address. Raises as `allow`.
+
+    Without `dad` its link-local address is usable at once too.
+    """
+    allow(name, wanted)
+    if sysctl.read("net/ipv6/conf/lo/disable_ipv6") != "0":
+        sysctl.put("net/ipv6/conf/lo/disable_ipv6", "0")
+    base = f"net/ipv6/conf/{name}"
+    sysctl.put(f"{base}/accept_dad", "1" if dad else "0")
+    if dad:
+        sysctl.put(f"{base}/enhanced_dad", "1")
+    sysctl.put(f"{base}/keep_addr_on_down", "1")
+    sysctl.put(f"{base}/ndisc_notify", "1")
+
+
+def settle(netlink: Netlink, index: int, name: str) -> None:
+    """Return once duplicate address detection is through with all of a link's addresses.
+
+    Raises CniError 101 naming an address that another on the link has, 103 past `SETTLE_WAIT`.
+    """
+    deadline = time.monotonic() + SETTLE_WAIT
+    while True:
+        tentative = ""
+        for payload in netlink.dump(rtnetlink.RTM_GETADDR, _IFADDR.pack(AF_INET6, 0, 0, 0, 0)):
+            _, _, flags, _, owner = _IFADDR.unpack_from(payload)
+            if owner != index:
+                continue
+            found = attributes(payload, 8)
+            if _IFA_FLAGS in found:
+                flags = _U32.unpack(found[_IFA_FLAGS])[0]
+            address = format_address(found[rtnetlink.IFA_ADDRESS])
+            if flags & _DADFAILED:
+                raise CniError(ADDRESS_CONFLICT, f"{name}: {address} is in use by another on the link already")
+            if flags & _TENTATIVE:
+                tentative = address
+        if not tentative:
+            return
+        if time.monotonic() > deadline:
+            raise CniError(KERNEL_REFUSED, f"{name}: {tentative} is still tentative after {SETTLE_WAIT:g} s")
+        time.sleep(0.01)

@@ -1,0 +1,49 @@
+"""Routes as the kernel lists them, of every table and with their metrics. Source: linux/rtnetlink.h."""
+
+from cnictl.core import rtnetlink
+from cnictl.core.rtnetlink import Netlink, attributes
+
+try:
+    from _struct import Struct
+except ImportError:
+    from struct import Struct
+
+RT_TABLE_LOCAL = 255
+
+_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+_U32 = Struct("=I")
+
+
+class KernelRoute:
+    """A unicast route that leads out of one link."""
+
+    __slots__ = ("advmss", "destination", "gateway", "index", "mtu", "prefix", "priority", "scope", "table")
+
+    def __init__(self, payload: bytes) -> None:
+        _, self.prefix, _, _, table, _, self.scope, _, _ = _RTMSG.unpack_from(payload)
+        found = attributes(payload, 12)
+        metrics = attributes(found.get(rtnetlink.RTA_METRICS, b""))
+        self.destination = found.get(rtnetlink.RTA_DST, b"")
+        """Empty for the default route."""
+        self.gateway = found.get(rtnetlink.RTA_GATEWAY, b"")
+        self.index = _number(found.get(rtnetlink.RTA_OIF))
+        self.table = _number(found.get(rtnetlink.RTA_TABLE)) or table
+        self.priority = _number(found.get(rtnetlink.RTA_PRIORITY))
+        self.mtu = _number(metrics.get(rtnetlink.RTAX_MTU))
+        self.advmss = _number(metrics.get(rtnetlink.RTAX_ADVMSS))
+
+
+def listed(netlink: Netlink, family: int) -> list[KernelRoute]:
+    """Every unicast route of a family but those to the namespace's own addresses."""
+    found = []
+    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        kind = _RTMSG.unpack_from(payload)[7]
+        if kind == rtnetlink.RTN_UNICAST:
+            route = KernelRoute(payload)
+            if route.table != RT_TABLE_LOCAL:
+                found.append(route)
+    return found
+
+
+def _number(raw: bytes | None) -> int:
+    return int(_U32.unpack(raw)[0]) if raw else 0

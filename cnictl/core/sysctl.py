@@ -1,0 +1,32 @@
+"""The kernel's switches under /proc/sys, of the network namespace the calling thread is in."""
+
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, write
+from posix import open as open_descriptor
+from posix import read as read_descriptor
+
+
+def read(path: str) -> str:
+    """The switch's value; empty where the kernel has no such switch. `path` is relative to /proc/sys."""
+    try:
+        descriptor = open_descriptor(f"/proc/sys/{path}", O_RDONLY | O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    try:
+        return read_descriptor(descriptor, 4096).decode().strip()
+    finally:
+        close(descriptor)
+
+
+def put(path: str, value: str) -> bool:
+    """Set the switch; False where the kernel has none or doesn't let us."""
+    try:
+        descriptor = open_descriptor(f"/proc/sys/{path}", O_WRONLY | O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        write(descriptor, value.encode())
+    except OSError:
+        return False
+    finally:
+        close(descriptor)
+    return True
