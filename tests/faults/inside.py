@@ -1,0 +1,94 @@
+"""Calls of the plugin and of cnictl on a host, made by `forks`: with the same code as ever, but for the start."""
+
+import marshal
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.kernel.plugin_client import Answer, Host, plugin_executable
+
+_HERE = Path(__file__).resolve().parent
+
+_PLUGIN = """
+import sys
+sys.path[:0] = {library!r}, {here!r}
+import subprocess  # what ADD starts nft with: its import is a hundred system calls in which nothing can change
+from cnictl_plugin import add, check, collect, delete, environment, foreign, main, status
+import forks
+forks.serve(main.main)
+"""
+_CNICTL = """
+import sys
+sys.path[:0] = {library!r}, {here!r}
+import contextlib, os
+from cnictl.cli import main
+sys.argv = ["cnictl", "ipam", "gc", "--network", "none-of-this-name"]  # loads what the calls will need
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
+    main.main()
+import forks
+forks.serve(main.main)
+"""
+
+
+class Inside:
+    """A program loaded once on a host, and run by each call in a process of its own."""
+
+    def __init__(self, running: "subprocess.Popen[bytes]") -> None:
+        self._running = running
+
+    def call(
+        self,
+        environment: Mapping[str, str],
+        stdin: bytes = b"",
+        arguments: Sequence[str] = (),
+    ) -> Answer:
+        """Run the program to its end."""
+        status, stdout, stderr, _ = self._ask(environment, stdin, arguments, 0)
+        return Answer(status, stdout, stderr)
+
+    def cut_off(self, environment: Mapping[str, str], stdin: bytes, before_call: int) -> tuple[Answer, int]:
+        """Run the program and kill it when it is about to make that system call; also returns how many it made."""
+        status, stdout, stderr, calls = self._ask(environment, stdin, (), before_call)
+        return Answer(status, stdout, stderr), calls
+
+    def _ask(
+        self, environment: Mapping[str, str], stdin: bytes, arguments: Sequence[str], kill_at: int
+    ) -> tuple[int, bytes, bytes, int]:
+        assert self._running.stdin is not None and self._running.stdout is not None
+        variables = {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
+        marshal.dump((variables, stdin, list(arguments), kill_at), self._running.stdin)
+        self._running.stdin.flush()
+        status, stdout, stderr, calls = marshal.load(self._running.stdout)
+        return status, stdout, stderr, calls
+
+
+@contextmanager
+def plugin_inside(host: Host, patience: float = 0.0) -> Iterator[Inside]:
+    """The plugin, from files laid out as `cnictl plugin install` does it."""
+    library = os.path.dirname(plugin_executable(patience))
+    with _started(host, ["-ISB"], _PLUGIN.format(library=library, here=str(_HERE))) as inside:
+        yield inside
+
+
+@contextmanager
+def cnictl_inside(host: Host) -> Iterator[Inside]:
+    """cnictl's own command."""
+    with _started(host, ["-B"], _CNICTL.format(library=str(_HERE.parents[1]), here=str(_HERE))) as inside:
+        yield inside
+
+
+@contextmanager
+def _started(host: Host, flags: list[str], program: str) -> Iterator[Inside]:
+    running = subprocess.Popen(
+        [*host.enter, sys.executable, *flags, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+    )
+    try:
+        yield Inside(running)
+    finally:
+        running.communicate(timeout=30)

@@ -1,0 +1,46 @@
+"""Pods that ping each other all the while: what happens beside them must not cost one packet."""
+
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.kernel.plugin_client import wait_for
+
+
+@contextmanager
+def pinging(enter: Callable[[int], Sequence[str]], targets: Sequence[str], least: int = 10) -> Iterator[None]:
+    """`enter(n)` is the command prefix that runs in pod n, which pings `targets[n]` five times a second.
+
+    At the end at least `least` requests of each were answered, and none but the last was not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = [Path(folder, str(place)) for place, _ in enumerate(targets)]
+        running = []
+        for place, target in enumerate(targets):
+            with told[place].open("w") as file:
+                command = [*enter(place), "ping", "-n", "-i", "0.2", target]
+                running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+        try:
+            yield
+            wait_for(lambda: all(len(_answered(file.read_text())) >= least for file in told), "the pods' pings")
+        finally:
+            for one in running:
+                one.send_signal(signal.SIGINT)
+                one.wait(30)
+        for file in told:
+            _judge(file.read_text())
+
+
+def _answered(said: str) -> list[int]:
+    return [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+) ", said)]
+
+
+def _judge(said: str) -> None:
+    answered = _answered(said)
+    sent = re.search(r"(\d+) packets transmitted", said)
+    assert answered == list(range(1, len(answered) + 1)), said
+    assert sent is not None and int(sent[1]) - len(answered) <= 1, said

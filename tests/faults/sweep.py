@@ -1,0 +1,271 @@
+"""`kill -9` before each system call of ADD, DEL and GC in turn; after each, what a runtime and an operator do next.
+
+    python -m tests.faults.sweep                    # every call of every scenario (`make faults`)
+    python -m tests.faults.sweep --points 20 masquerade
+
+The next steps take turns: DEL and `ipam gc`; `ipam gc` and DEL; ADD again, then DEL and `ipam gc`. Whichever it is, the
+host has to be as it was before the call that was cut off: links, addresses, routes, rules, leases, records. At the end
+the subnet is filled to the last address: none was lost, none is given twice.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnictl.core.digest import host_veth_name
+from tests.faults.inside import Inside, cnictl_inside, plugin_inside
+from tests.kernel.plugin_client import LEASES, RECORDS, VALID, WALK_THROUGH, Host, Pod, new_host
+
+Json = dict[str, Any]
+
+VERBS = ("ADD", "DEL", "GC")
+EVERY = 0
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_SUBNET = "10.244.0.0/28"
+_ALL = 13
+"""Addresses that pods can have of it."""
+_NETWORK = str(WALK_THROUGH["name"])
+
+_LOOK = "ip -j -d link; ip -j address; ip -j route; ip -j -6 route; nft -s list ruleset"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A network, and what there is of it before the call."""
+
+    conf: Json
+    live: int = 3
+    """Pods that run all the while. Without any the bridge is made, and stays, in the call that is cut off."""
+    families: int = 1
+
+
+_MASQUERADE: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "subnet": _SUBNET, "ipMasq": True}
+SCENARIOS = {
+    "masquerade": Scenario(_MASQUERADE),
+    "first pod": Scenario(_MASQUERADE, live=0),
+    "iptables": Scenario({**_MASQUERADE, "ipMasqBackend": "iptables"}),
+}
+
+
+@dataclass
+class Report:
+    """What a sweep over one verb found."""
+
+    verb: str
+    states: Counter[str] = field(default_factory=Counter)
+    """What there was of the attachment after the kill, and how often."""
+    faults: list[str] = field(default_factory=list)
+    calls: int = 0
+    """System calls that the verb makes when nothing kills it."""
+
+    @property
+    def kills(self) -> int:
+        """How often the call was cut off."""
+        return sum(self.states.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.verb}: {self.kills} kills over {self.calls} system calls"]
+        lines += [f"  {count:4} {state}" for state, count in sorted(self.states.items(), key=lambda one: len(one[0]))]
+        return "\n".join([*lines, *(f"  FAULT {fault}" for fault in self.faults)])
+
+
+class Ground:
+    """A host with a scenario's pods, and the one pod whose calls are cut off."""
+
+    def __init__(self, host: Host, scenario: Scenario, plugin: Inside, cnictl: Inside) -> None:
+        self.host, self.scenario, self._plugin, self._cnictl = host, scenario, plugin, cnictl
+        self.live = host.pods(scenario.live, "live")
+        self.addresses = [self.call("ADD", pod)["ips"] for pod in self.live]
+        self.victim = host.pod("victim")
+
+    def call(self, verb: str, pod: Pod | None = None, prev: Json | None = None) -> Json:
+        """A call that has to succeed."""
+        return self._plugin.call(*self._request(verb, pod, prev)).result
+
+    def cut_off(self, verb: str, before_call: int, prev: Json | None = None) -> int | None:
+        """Kill a call for the victim before that system call; None, or how many calls it made if it ended first."""
+        answer, calls = self._plugin.cut_off(*self._request(verb, self.victim, prev), before_call)
+        if answer.status >= 0:
+            assert answer.result is not None
+            return calls
+        assert (answer.status, answer.stderr) == (-9, b"")
+        return None
+
+    def _request(self, verb: str, pod: Pod | None, prev: Json | None) -> tuple[dict[str, str], bytes]:
+        conf = self.scenario.conf
+        if verb == "GC":
+            pod, valid = None, [{"containerID": one.container, "ifname": one.ifname} for one in self.live]
+            conf = {**conf, VALID: valid}
+        return self.host.environment(verb, pod), self.host.stdin(conf, prev)
+
+    def ipam_gc(self) -> None:
+        """The operator's `cnictl ipam gc`."""
+        store = self.host.path(f"{LEASES}/{_NETWORK}")
+        records = self.host.path(f"{RECORDS}/{_NETWORK}")
+        if store.is_dir() or records.is_dir():  # of a network that has neither the command says that there is none
+            answer = self._cnictl.call({"PATH": _PATH}, b"", ["cnictl", "ipam", "gc", "--network", _NETWORK])
+            assert answer.status == 0, answer
+
+    def again(self) -> None:
+        """The runtime tries the ADD that was cut off once more; one that was whole is there already."""
+        answer = self._plugin.call(*self._request("ADD", self.victim, None))
+        assert answer.status == 0 or answer.code == 102, answer
+
+    def state(self) -> str:
+        """What there is of the victim's attachment."""
+        host, pod = self.host, self.victim
+        owner = f"{pod.container}\r\n{pod.ifname}"
+        there = {
+            "record": f"{pod.container}@{pod.ifname}" in host.records(),
+            "lease": list(host.leases().values()).count(owner) == self.scenario.families,
+            "link": f" {host_veth_name(_NETWORK, pod.container, pod.ifname)}:" in _devices(host),
+        }
+        if not there["lease"] and owner in host.leases().values():
+            there["lease of one family"] = True
+        if there["link"]:
+            inside = host.pod_link(pod)
+            there["address"] = inside is not None and any(one["scope"] == "global" for one in inside["addr_info"])
+        return ", ".join(part for part, is_there in there.items() if is_there) or "nothing"
+
+    def picture(self) -> Json:
+        """Everything on the host that an attachment is made of, and the victim's namespace."""
+        links, addresses, routes, routes6, *rules = self.host.run("sh", "-c", _LOOK).split("\n")
+        state = self.host.path("/var/lib")
+        return {
+            "links": {one["ifname"]: _link(one) for one in json.loads(links)},
+            "addresses": sorted(
+                (one["ifname"], a["local"], a["prefixlen"]) for one in json.loads(addresses) for a in one["addr_info"]
+            ),
+            "routes": sorted(_route(one) for one in [*json.loads(routes), *json.loads(routes6)]),
+            "rules": "\n".join(rules),
+            "files": {
+                str(file.relative_to(state)): file.read_bytes()
+                for file in sorted(state.rglob("*"))
+                if file.is_file() and not file.name.startswith(("lock", "last_reserved_ip")) and "index" not in file.parts
+            },
+            "pod": _devices(self.host, self.victim).split(),
+        }
+
+    def forget_network(self) -> None:
+        """Without live pods: remove what the first pod's ADD makes and no DEL takes away, so that it is made anew."""
+        if not self.live:
+            self.host.run("sh", "-c", "ip link delete cni0; nft delete table inet cnictl", check=False)
+
+    def fill(self) -> None:
+        """Give every address that is left to a pod, and take them back. Raises AssertionError if one is missing."""
+        free = _ALL - self.scenario.live
+        pods = self.host.pods(free + 1, "filling")
+        given = [str(one["address"]) for ips in self.addresses for one in ips]
+        for pod in pods[:free]:
+            given += [str(one["address"]) for one in self.call("ADD", pod)["ips"]]
+        assert len(set(given)) == len(given) == _ALL * self.scenario.families, sorted(given)
+        assert self._plugin.call(*self._request("ADD", pods[free], None)).code == 100
+        for pod in pods:
+            self.call("DEL", pod)
+            self.host.kill(pod)
+
+
+@contextmanager
+def ground(scenario: Scenario) -> Iterator[Ground]:
+    """A fresh host for a scenario."""
+    with ExitStack() as stack:
+        host = stack.enter_context(new_host())
+        plugin, cnictl = stack.enter_context(plugin_inside(host)), stack.enter_context(cnictl_inside(host))
+        yield Ground(host, scenario, plugin, cnictl)
+
+
+def sweep(where: Ground, verb: str, points: int = EVERY) -> Report:
+    """Cut a verb off before each of its system calls, or before that many, spread evenly from the first to the last."""
+    report = Report(verb)
+    before = where.picture()
+    report.calls = _rehearse(where, verb)
+    last = report.calls + 3  # a wait has more turns at one time than at another
+    step = max(1.0, last / points) if points else 1.0
+    numbers = sorted({round(1 + turn * step) for turn in range(int(last / step))})
+    for place, number in enumerate(numbers):
+        prev = where.call("ADD", where.victim) if verb != "ADD" else None
+        if where.cut_off(verb, number, prev) is None:
+            report.states[where.state()] += 1
+        try:
+            _mend(where, verb, place)
+        except AssertionError as fault:
+            report.faults.append(f"before call {number}: {fault}")
+            where.call("DEL", where.victim)
+        where.forget_network()
+        after = where.picture()
+        wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+        if wrong:
+            report.faults.append(f"before call {number}: {wrong}")
+            before = after
+    where.fill()
+    return report
+
+
+def _rehearse(where: Ground, verb: str) -> int:
+    """How many system calls the verb makes."""
+    prev = where.call("ADD", where.victim) if verb != "ADD" else None
+    calls = where.cut_off(verb, sys.maxsize, prev)
+    assert calls is not None
+    where.call("DEL", where.victim)
+    where.forget_network()
+    return calls
+
+
+def _mend(where: Ground, verb: str, place: int) -> None:
+    if verb == "GC":
+        where.call("GC")
+        return
+    steps = [("DEL", "gc"), ("gc", "DEL"), ("again", "DEL", "gc")][place % (3 if verb == "ADD" else 2)]
+    for step in steps:
+        if step == "DEL":
+            where.call("DEL", where.victim)
+        elif step == "gc":
+            where.ipam_gc()
+        else:
+            where.again()
+
+
+def _link(link: Json) -> Json:
+    told = {key: link.get(key) for key in ("mtu", "master", "address", "ifalias", "ifindex")}
+    return {**told, "flags": sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})}  # follow from what else is there
+
+
+def _route(route: Json) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(route.items()) if key != "flags").replace("dev=", "")
+
+
+def _devices(host: Host, pod: Pod | None = None) -> str:
+    """The links of the host or of a pod, as /proc/net/dev lists them."""
+    if pod is None:
+        return host.path(f"/proc/{host.pid}/net/dev").read_text().replace("\n", " \n ")
+    lines = host.inside(pod, "cat", "/proc/net/dev").splitlines()[2:]
+    return " ".join(line.split(":")[0].strip() for line in lines)
+
+
+def main() -> None:
+    """Sweep over the scenarios and print what was left; exit status 1 if anything was not put right."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.sweep", description="See the module's docstring.")
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
+    parser.add_argument("--points", type=int, default=EVERY, help="only that many system calls, evenly spread")
+    options = parser.parse_args()
+    found = 0
+    for name in options.scenario or SCENARIOS:
+        print(f"== {name}")
+        scenario = SCENARIOS[name]
+        with ground(scenario) as where:
+            for verb in VERBS if scenario.live else ("ADD",):
+                started = time.monotonic()
+                report = sweep(where, verb, options.points)
+                print(f"{report}\n  in {time.monotonic() - started:.1f} s", flush=True)
+                found += len(report.faults)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
