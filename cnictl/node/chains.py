@@ -10,67 +10,72 @@ from cnictl.core import liveness
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node import firewall, former
-
-GONE = "the iptables command is gone"
-
-
-def note(table: str, chain: str) -> None:
-    """Keep that iptables is about to make our chain. Raises Problem."""
-    legacy = "nf_tables" not in run(["iptables", "--version"]).stdout
-    former.amend(_key(table, chain), {"legacy": legacy, "boot_id": liveness.boot_id()})
+from cnictl.node.firewall import PROGRAMS
 
 
-def forget(table: str, chain: str) -> None:
+def gone(family: str = "ip") -> str:
+    """Why a chain of a family can't be read."""
+    return f"the {PROGRAMS[family]} command is gone"
+
+
+def note(table: str, chain: str, family: str = "ip") -> None:
+    """Keep that iptables (ip6tables) is about to make our chain. Raises Problem."""
+    legacy = "nf_tables" not in run([PROGRAMS[family], "--version"]).stdout
+    former.amend(_key(family, table, chain), {"legacy": legacy, "boot_id": liveness.boot_id()})
+
+
+def forget(table: str, chain: str, family: str = "ip") -> None:
     """Drop the note: the chain is removed."""
-    former.forget(_key(table, chain))
+    former.forget(_key(family, table, chain))
 
 
-def left(table: str, chain: str) -> bool:
-    """Whether our chain stands though there is no iptables to show it, as far as that can be known."""
-    if firewall.has_command("iptables"):
+def left(table: str, chain: str, family: str = "ip") -> bool:
+    """Whether our chain stands though the program that shows it is gone, as far as that can be known."""
+    if firewall.has_command(PROGRAMS[family]):
         return False
-    if _is_in(firewall.ruleset(), table, chain):
+    if _is_in(firewall.ruleset(), family, table, chain):
         return True
-    noted = former.recall(_key(table, chain))
+    noted = former.recall(_key(family, table, chain))
     if noted is None or noted["boot_id"] != liveness.boot_id():
         return False
     return bool(noted["legacy"]) or not firewall.has_command("nft")
 
 
-def remove(table: str, chain: str) -> None:
+def remove(table: str, chain: str, family: str = "ip") -> None:
     """Take out with nft the jumps to our chain and the chain. Raises Problem where nft doesn't see it."""
     found = firewall.ruleset()
-    if not _is_in(found, table, chain):
+    if not _is_in(found, family, table, chain):
         raise Problem(
-            f"{GONE}, and our chain {chain} in its {table} table, with the jump to it, can't be removed without it",
-            "install iptables again (the same kind, legacy or nft) and repeat this",
+            f"{gone(family)}, and our chain {chain} in its {table} table, with its jump, can't be removed without it",
+            f"install {PROGRAMS[family]} again (the same kind, legacy or nft) and repeat this",
         )
     jumps = [
-        f"delete rule ip {table} {rule['chain']} handle {rule['handle']}"
+        f"delete rule {family} {table} {rule['chain']} handle {rule['handle']}"
         for rule in (entry["rule"] for entry in found if "rule" in entry)
-        if (rule["family"], rule["table"]) == ("ip", table) and _leads_to(rule, chain)
+        if (rule["family"], rule["table"]) == (family, table) and _leads_to(rule, chain)
     ]
-    lines = [*jumps, f"flush chain ip {table} {chain}", f"delete chain ip {table} {chain}", ""]
+    lines = [*jumps, f"flush chain {family} {table} {chain}", f"delete chain {family} {table} {chain}", ""]
     run(["nft", "-f", "-"], "\n".join(lines))
-    forget(table, chain)
+    forget(table, chain, family)
 
 
-def removal_commands(table: str, chain: str) -> list[str]:
+def removal_commands(table: str, chain: str, family: str = "ip") -> list[str]:
     """`remove` as typed by hand."""
+    jumps = f"delete each jump to {chain}: nft delete rule {family} {table} … handle …"
     return [
-        f"nft -a list table ip {table}   # delete each jump to {chain}: nft delete rule ip {table} … handle …",
-        f"nft flush chain ip {table} {chain}",
-        f"nft delete chain ip {table} {chain}",
+        f"nft -a list table {family} {table}   # {jumps}",
+        f"nft flush chain {family} {table} {chain}",
+        f"nft delete chain {family} {table} {chain}",
     ]
 
 
-def _key(table: str, chain: str) -> str:
-    return f"iptables/{table}/{chain}"
+def _key(family: str, table: str, chain: str) -> str:
+    return f"{PROGRAMS[family]}/{table}/{chain}"
 
 
-def _is_in(found: list[dict[str, Any]], table: str, chain: str) -> bool:
+def _is_in(found: list[dict[str, Any]], family: str, table: str, chain: str) -> bool:
     chains = [entry["chain"] for entry in found if "chain" in entry]
-    return any((one["family"], one["table"], one["name"]) == ("ip", table, chain) for one in chains)
+    return any((one["family"], one["table"], one["name"]) == (family, table, chain) for one in chains)
 
 
 def _leads_to(rule: dict[str, Any], chain: str) -> bool:

@@ -6,6 +6,7 @@ Folders that were there before cnictl stay, and so does whatever holds something
 import os
 import shutil
 
+from cnictl.core import macspoof
 from cnictl.core.leases import Store
 from cnictl.core.paths import (
     ATTACHMENTS_DIR,
@@ -48,8 +49,10 @@ def sweep(names: list[str], ours: list[str]) -> None:
         store = Store(name)
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
-    for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-        firewall.drop_left_over(table, chain)
+    macspoof.remove_others(())  # of pods whose records are lost
+    for family in firewall.PROGRAMS:
+        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+            firewall.drop_left_over(table, chain, family)
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:

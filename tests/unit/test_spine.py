@@ -263,7 +263,7 @@ def test_chains_that_may_drop_are_found_by_policy_and_by_rule(
 ) -> None:
     from cnictl.node import firewall
 
-    monkeypatch.setattr(firewall, "iptables_works", lambda: False)
+    monkeypatch.setattr(firewall, "iptables_works", lambda _: False)
     assert dropping_chains(ruleset) == dropping
 
 

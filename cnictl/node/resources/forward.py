@@ -9,7 +9,8 @@ from typing import Any
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node import chains, firewall
-from cnictl.node.spec import NodeSpec
+from cnictl.node.firewall import PROGRAMS
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
 CHAIN = "CNICTL-FORWARD"
@@ -21,28 +22,35 @@ _VERDICTS = ("DROP", "REJECT")
 
 
 class IptablesForward:
-    """Our chain of accepts, jumped to from the head of DOCKER-USER or FORWARD, where `iptables` is installed."""
+    """Our chain of accepts, jumped to from the head of DOCKER-USER or FORWARD, where the family's program is installed.
 
-    id = "forward/iptables"
+    Of one address family, by nftables' name: `ip` or `ip6`.
+    """
+
+    def __init__(self, family: str = "ip") -> None:
+        self._family = family
+        self._program = PROGRAMS[family]
+        self.id = f"forward/{self._program}"
 
     def observe(self) -> State | None:
         """The subnet and bridge accepted, and the chain that jumps there; None if no part of it stands."""
-        if chains.left("filter", CHAIN):
-            return {_UNREADABLE: f"{CHAIN} stands, but {chains.GONE}"}
-        if not firewall.iptables_works():
+        if chains.left("filter", CHAIN, self._family):
+            return {_UNREADABLE: f"{CHAIN} stands, but {chains.gone(self._family)}"}
+        if not firewall.iptables_works(self._family):
             return None
-        return self._read(firewall.iptables_rules("filter"))
+        return self._read(firewall.iptables_rules("filter", self._family))
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Accepts for the pod subnet over the bridge; None without the iptables command."""
-        if not firewall.iptables_works():
+        """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
+        subnet = next((one for one in spec.subnets if is_ipv6(one) == (self._family == "ip6")), "")
+        if not subnet or not firewall.iptables_works(self._family):
             return None
-        rules = firewall.iptables_rules("filter")
+        rules = firewall.iptables_rules("filter", self._family)
         found = self._read(rules)
         stands = found is not None and found["at"] and not found["behind"]
         return {
             "name": spec.name,
-            "subnet": spec.subnet,
+            "subnet": subnet,
             "bridge": spec.bridge,
             "at": found["at"] if found is not None and stands else _place(rules),
             "behind": "",
@@ -50,45 +58,49 @@ class IptablesForward:
 
     def remember(self) -> None:
         """Keep which iptables chains there were."""
-        if firewall.has_command("iptables"):
-            firewall.remember_iptables()
+        if firewall.has_command(self._program):
+            firewall.remember_iptables(self._family)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the iptables commands."""
+        program = self._program
         if _UNREADABLE in (after or {}):
             return f"put {CHAIN} back", ""
         if _UNREADABLE in (before or {}):
-            summary = f"remove {CHAIN}, the accepts for pods in iptables' FORWARD"
-            return summary, "\n".join(chains.removal_commands("filter", CHAIN))
+            summary = f"remove {CHAIN}, the accepts for pods in {self._program}' FORWARD"
+            return summary, "\n".join(chains.removal_commands("filter", CHAIN, self._family))
         if after is None:
-            return "remove the accepts for pods from iptables' FORWARD", "\n".join(
+            return f"remove the accepts for pods from {self._program}' FORWARD", "\n".join(
                 (
-                    f"iptables -w -D {before['at'] if before else 'FORWARD'} {' '.join(_jump(before))}",
-                    f"iptables -w -F {CHAIN}",
-                    f"iptables -w -X {CHAIN}",
+                    f"{program} -w -D {before['at'] if before else 'FORWARD'} {' '.join(_jump(before))}",
+                    f"{program} -w -F {CHAIN}",
+                    f"{program} -w -X {CHAIN}",
                 )
             )
-        lines = [f"iptables -w -N {CHAIN}"] if before is None else [f"iptables -w -F {CHAIN}"]
-        lines += [f"iptables -w -A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
+        lines = [f"{program} -w -N {CHAIN}"] if before is None else [f"{program} -w -F {CHAIN}"]
+        lines += [f"{program} -w -A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
         if before is not None and before["at"]:
-            lines.append(f"iptables -w -D {before['at']} {' '.join(_jump(before))}")
-        lines.append(f"iptables -w -I {after['at']} 1 {' '.join(_jump(after))}")
+            lines.append(f"{program} -w -D {before['at']} {' '.join(_jump(before))}")
+        lines.append(f"{program} -w -I {after['at']} 1 {' '.join(_jump(after))}")
         return f"accept packets from and to {after['subnet']} at the head of {after['at']}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
         """All of it in one iptables-restore. Raises Problem."""
         after = change.after
         if _UNREADABLE in (after or {}):
-            raise Problem(f"{CHAIN} can't be put back: {chains.GONE}", "install iptables, then: cnictl apply")
+            raise Problem(
+                f"{CHAIN} can't be put back: {chains.gone(self._family)}",
+                f"install {self._program}, then: cnictl apply",
+            )
         if _UNREADABLE in (change.before or {}):
-            chains.remove("filter", CHAIN)
-            firewall.drop_left_over("filter", "FORWARD")
+            chains.remove("filter", CHAIN, self._family)
+            firewall.drop_left_over("filter", "FORWARD", self._family)
             return
         if after is not None:
-            chains.note("filter", CHAIN)
+            chains.note("filter", CHAIN, self._family)
         jumps = [
             words[1:]
-            for words in firewall.iptables_rules("filter")
+            for words in firewall.iptables_rules("filter", self._family)
             if words[0] == "-A" and words[1] != CHAIN and words[-2:] == ["-j", CHAIN]
         ]
         lines = ["*filter", *(f"-D {shlex.join(words)}" for words in jumps)]
@@ -99,10 +111,10 @@ class IptablesForward:
                 lines.append(f"-I {after['at']} 1 {' '.join(_jump(after))}")
         elif change.before is not None:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
-        run(["iptables-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
+        run([f"{self._program}-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
         if after is None:
-            chains.forget("filter", CHAIN)
-            firewall.drop_left_over("filter", "FORWARD")
+            chains.forget("filter", CHAIN, self._family)
+            firewall.drop_left_over("filter", "FORWARD", self._family)
 
     def _read(self, rules: list[list[str]]) -> State | None:
         if ["-N", CHAIN] not in rules:

@@ -1,7 +1,7 @@
 """Forwarding of pods' packets through every other base chain hooked at forward that may drop them.
 
-An accept in a table of our own would end that table's say alone: the others are asked all the same. So two accepts
-stand at the head of each dropping chain, with the comment that says they are cnictl's.
+An accept in a table of our own would end that table's say alone: the others are asked all the same. So accepts stand
+at the head of each dropping chain, for the address families it sees, with the comment that says they are cnictl's.
 """
 
 from collections.abc import Iterator
@@ -10,12 +10,13 @@ from typing import Any
 from cnictl.core.masquerade import TABLE
 from cnictl.core.process import run
 from cnictl.node import firewall
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
 _MARK = "cnictl:"
 _BEHIND = "behind a rule that drops"
-_FAMILIES = ("inet", "ip")
+_SEES = {"inet": ("ip", "ip6"), "ip": ("ip",), "ip6": ("ip6",), "bridge": ("ip", "ip6")}
+"""Address families that a chain's rules may tell apart, by the chain's family."""
 
 
 class NftForward:
@@ -38,9 +39,9 @@ class NftForward:
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Both accepts in every chain that may drop."""
-        chains = dropping_chains(firewall.ruleset())
-        return {chain: accepts(spec) for chain in chains} or None
+        """The accepts in every chain that may drop packets of a family that the spec has."""
+        wanted = {chain: accepts(spec, chain.partition(" ")[0]) for chain in dropping_chains(firewall.ruleset())}
+        return {chain: rules for chain, rules in wanted.items() if rules} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the nft commands."""
@@ -71,25 +72,38 @@ class NftForward:
             run(["nft", "-f", "-"], "\n".join(lines) + "\n")
 
 
-def accepts(spec: NodeSpec) -> list[str]:
-    """The two rules, in nft's words: from pods, and to them."""
-    mark = f'comment "{_MARK}{spec.name[:100]}"'
-    return [
-        f'iifname "{spec.bridge}" ip saddr {spec.subnet} counter accept {mark}',
-        f'oifname "{spec.bridge}" ip daddr {spec.subnet} counter accept {mark}',
-    ]
+def accepts(spec: NodeSpec, family: str) -> list[str]:
+    """The rules for a chain of this family, in nft's words: from pods, and to them.
+
+    Between a bridge's ports a link name is a port's: pods are told by their addresses, in ARP too.
+    """
+    rules = []
+    for subnet in spec.subnets:
+        ip = "ip6" if is_ipv6(subnet) else "ip"
+        if ip not in _SEES[family]:
+            continue
+        if family == "bridge":
+            rules += [f"{ip} saddr {subnet}", f"{ip} daddr {subnet}"]
+            rules += [f"arp saddr ip {subnet}"] if ip == "ip" else []
+        else:
+            rules += [f'iifname "{spec.bridge}" {ip} saddr {subnet}', f'oifname "{spec.bridge}" {ip} daddr {subnet}']
+    return [f'{rule} counter accept comment "{_MARK}{spec.name[:100]}"' for rule in rules]
 
 
 def dropping_chains(found: list[dict[str, Any]]) -> list[str]:
-    """Base chains hooked at forward that drop by policy or by a rule they lead to; iptables' and ours left out."""
-    by_iptables = firewall.iptables_works()
+    """Base chains hooked at forward that drop by policy or by a rule they lead to; iptables' and ours left out.
+
+    ebtables' too: it can't list a chain any more that holds a rule which is not of its own making.
+    """
+    looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
+    looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]
     verdicts = _Verdicts(found)
     dropping = []
     for chain in _entries(found, "chain"):
         family, table, name = chain["family"], chain["table"], chain["name"]
-        if chain.get("hook") != "forward" or family not in _FAMILIES or (family, table) == ("inet", TABLE):
+        if chain.get("hook") != "forward" or family not in _SEES or table == TABLE:
             continue
-        if by_iptables and (family, table, name) == ("ip", "filter", "FORWARD"):
+        if (family, table, name) in looked_after:
             continue
         if chain.get("policy") == "drop" or verdicts.drop(family, table, name):
             dropping.append(f"{family} {table} {name}")
@@ -139,7 +153,7 @@ def _entries(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def _is_ours(rule: dict[str, Any]) -> bool:
-    return str(rule.get("comment", "")).startswith(_MARK) and (rule["family"], rule["table"]) != ("inet", TABLE)
+    return str(rule.get("comment", "")).startswith(_MARK) and rule["table"] != TABLE
 
 
 def _chain_of(rule: dict[str, Any]) -> str:

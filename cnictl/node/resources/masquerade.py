@@ -1,15 +1,17 @@
 """Masquerade: one rule set, `core.masquerade`'s, in the backend that the spec names and in no other."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from cnictl.core import masquerade, masquerade_iptables
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node import chains, firewall
-from cnictl.node.spec import NodeSpec
+from cnictl.node.firewall import PROGRAMS
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
-_COMMANDS = {"nft": "nft", "iptables": "iptables"}
+_BITS = {"ip": 32, "ip6": 128}
 
 
 class Masquerade:
@@ -24,10 +26,11 @@ class Masquerade:
         """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
         for backend in BACKENDS:
-            if firewall.has_command(_COMMANDS[backend]) and masquerade.present(self._name, backend):
+            if masquerade.present(self._name, backend):
                 found[backend] = self._recognised(backend)
-        if chains.left("nat", masquerade.chain(self._name)):
-            found["iptables"] = {"damaged": f"rules stand, but {chains.GONE}"}
+        for family in PROGRAMS:
+            if chains.left("nat", masquerade.chain(self._name), family):
+                found["iptables"] = {"damaged": f"rules stand, but {chains.gone(family)}"}
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
@@ -36,8 +39,9 @@ class Masquerade:
 
     def remember(self) -> None:
         """Keep which iptables chains there were."""
-        if firewall.has_command("iptables"):
-            firewall.remember_iptables()
+        for family in _families(subnet for spec in self._known for subnet in spec.subnets):
+            if firewall.has_command(PROGRAMS[family]):
+                firewall.remember_iptables(family)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the rules as typed."""
@@ -60,7 +64,8 @@ class Masquerade:
         for backend, rules in new.items():
             if old.get(backend) != rules and "subnets" in rules:
                 if backend == "iptables":
-                    chains.note("nat", masquerade.chain(self._name))
+                    for family in _families(rules["subnets"]):
+                        chains.note("nat", masquerade.chain(self._name), family)
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
                     self._remove_other_families(wanted)
@@ -71,19 +76,20 @@ class Masquerade:
 
     def _remove(self, backend: str) -> None:
         chain = masquerade.chain(self._name)
-        if backend == "iptables" and chains.left("nat", chain):
-            chains.remove("nat", chain)
-        else:
-            masquerade.remove(self._name, backend)
         if backend == "iptables":
-            chains.forget("nat", chain)
-            firewall.drop_left_over("nat", "POSTROUTING")
+            for family in PROGRAMS:
+                if chains.left("nat", chain, family):
+                    chains.remove("nat", chain, family)
+        masquerade.remove(self._name, backend)
+        if backend == "iptables":
+            for family in PROGRAMS:
+                chains.forget("nat", chain, family)
+                firewall.drop_left_over("nat", "POSTROUTING", family)
 
     def _remove_other_families(self, wanted: masquerade.Masquerade) -> None:
         """Loading leaves alone the chain of a family that has no subnet (any more)."""
-        for bits in masquerade_iptables.PROGRAMS:
-            if bits not in wanted.families:
-                masquerade_iptables.remove_chain(bits, masquerade.chain(self._name))
+        for bits in {32, 128} - set(wanted.families):
+            masquerade_iptables.remove_chain(bits, masquerade.chain(self._name))
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:
@@ -93,6 +99,11 @@ class Masquerade:
             if masquerade.stands(wanted, backend) and not (others and masquerade.present(self._name, backend, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
+
+
+def _families(subnets: Iterable[str]) -> list[str]:
+    """nftables' names of the families that have a subnet."""
+    return sorted({"ip6" if is_ipv6(subnet) else "ip" for subnet in subnets})
 
 
 def _rules(spec: NodeSpec) -> dict[str, Any]:
@@ -116,10 +127,14 @@ def _removal_commands(name: str, backend: str) -> list[str]:
     if backend == "nft":
         return [f"nft delete table inet {masquerade.TABLE}"]
     chain = masquerade.chain(name)
-    if chains.left("nat", chain):
-        return chains.removal_commands("nat", chain)
-    return [
-        f"iptables -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: iptables -w -t nat -D …",
-        f"iptables -w -t nat -F {chain}",
-        f"iptables -w -t nat -X {chain}",
-    ]
+    commands = []
+    for family, program in PROGRAMS.items():
+        if chains.left("nat", chain, family):
+            commands += chains.removal_commands("nat", chain, family)
+        elif masquerade.present(name, backend, [_BITS[family]]):
+            commands += [
+                f"{program} -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: {program} -w -t nat -D …",
+                f"{program} -w -t nat -F {chain}",
+                f"{program} -w -t nat -X {chain}",
+            ]
+    return commands
