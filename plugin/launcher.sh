@@ -2,12 +2,11 @@
 # cnictl-bridge: starts the CNI plugin. Written by `cnictl plugin install`, which replaces it whole.
 # Builtins alone up to exec, for this runs at every pod's start and end.
 library=@LIBRARY@
-python=@PYTHON@
-[ -x "$python" ] || python=@FALLBACK@
 error=@NO_PYTHON@
-if [ -x "$python" ]; then
+for python in "$library/boot/python" @PYTHONS@; do
+    [ -x "$python" ] || continue
     error=@NO_LIBRARY@
-    [ -r "$library/cnictl_plugin/main.py" ] && exec "$python" -IS -B -c @PROGRAM@
-fi
+    [ -r "$library/cnictl_plugin/main.py" ] && exec "$python" -IS -B -X utf8 -c @PROGRAM@
+done
 printf '%s\n' "$error"
 exit 1

@@ -34,19 +34,17 @@ _RENAME_EXCHANGE = 2
 
 _PROGRAM = """import gc, marshal, posix, sys
 gc.disable()
-library = @LIBRARY@
-sys.path.insert(0, library)
+sys.path.insert(0, @LIBRARY@)
 verb = posix.environ.get(b"CNI_COMMAND", b"").decode("latin-1")
-if verb.isalpha():
-    try:
-        file = posix.open(@BUNDLES@ + sys.implementation.cache_tag + "/" + verb, posix.O_RDONLY)
-    except OSError:
-        pass
-    else:
-        start, modules = marshal.loads(posix.read(file, 1 << 22))
-        posix.close(file)
-        exec(start)
-        load(library, modules)
+try:
+    bundle = posix.open(@BUNDLES@ + sys.implementation.cache_tag + "/" + (verb if verb.isalpha() else "-"), 0)
+except OSError:
+    pass
+else:
+    start, *parts = marshal.loads(posix.read(bundle, 1 << 22))
+    posix.close(bundle)
+    exec(start)
+    load(@LIBRARY@, *parts)
 from cnictl_plugin.main import main
 main()
 """
@@ -54,10 +52,13 @@ main()
 
 _COMPILE = """
 import importlib.machinery, py_compile, sys
-source, final, bundles = sys.argv[1:]
+source, final, bundles, boot = sys.argv[1:]
 sys.path.insert(0, source)
+from cnictl_plugin.boot import write_boot
 from cnictl_plugin.bundle import write_bundles
 write_bundles(source, final, bundles)
+if boot:
+    write_boot(f"{source}/cnictl_plugin/codec.py", boot)
 for name in sys.stdin.read().split("\\0"):
     py_compile.compile(
         f"{source}/{name}", dfile=f"{final}/{name}", doraise=True,
@@ -164,7 +165,8 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
         _write(f"{new}/{PLUGIN}", launcher_text(folder, interpreter.path, second).encode(), 0o755)
         for one in compiled_for.values():
             command = [one.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
-            run([*command, new, folder, _bundles(new, one.cache_tag)], "\0".join(code), timeout=60)
+            boot = f"{new}/boot" if one is interpreter else ""
+            run([*command, new, folder, _bundles(new, one.cache_tag), boot], "\0".join(code), timeout=60)
         manifest = {
             "format": FORMAT,
             "version": cnictl.__version__,
@@ -201,14 +203,13 @@ def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> 
     """The launcher of the version in `folder`. A system interpreter installed later may serve as second choice too."""
     other = interpreters.SYSTEM if second is not None or not os.path.exists(interpreters.SYSTEM) else ""
     program = _PROGRAM.replace("@LIBRARY@", repr(folder)).replace("@BUNDLES@", repr(_bundles(folder, "")))
-    tried = " and ".join(dict.fromkeys(path for path in (interpreter, other) if path))
-    no_python = f"cnictl-bridge cannot start: no interpreter, {tried} missing"
+    pythons = list(dict.fromkeys(path for path in (interpreter, other) if path))
+    no_python = f"cnictl-bridge cannot start: no interpreter, {' and '.join(pythons)} missing"
     no_library = f"cnictl-bridge cannot start: its code in {folder} is gone"
     text = (importlib.resources.files("cnictl_plugin") / "launcher.sh").read_text(encoding="utf-8")
+    text = text.replace("@PYTHONS@", " ".join(shlex.quote(path) for path in pythons))
     for mark, value in (
         ("@LIBRARY@", folder),
-        ("@PYTHON@", interpreter),
-        ("@FALLBACK@", other),
         ("@NO_PYTHON@", _error(no_python)),
         ("@NO_LIBRARY@", _error(no_library)),
         ("@PROGRAM@", program),
@@ -241,6 +242,8 @@ def _digests(folder: str) -> dict[str, str]:
     for place, _, names in os.walk(folder):
         for name in names:
             path = f"{place}/{name}"
+            if os.path.islink(path):
+                continue  # the interpreter, that is the distribution's to replace
             found[os.path.relpath(path, folder)] = hashlib.sha256(durable.contents(path)).hexdigest()
     return dict(sorted(found.items()))
 

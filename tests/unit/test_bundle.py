@@ -41,11 +41,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: str) -> None:
     program = (
         "import marshal, sys; library, verb, module = sys.argv[1:]\n"
-        "start, modules = marshal.loads(open(f'{library}/bundles/{verb}', 'rb').read())\n"
-        "exec(start); load(library, modules)\n"
+        "start, *parts = marshal.loads(open(f'{library}/bundles/{verb}', 'rb').read())\n"
+        "exec(start); load(library, *parts)\n"
         "before = set(sys.modules); __import__(module)\n"
         "assert set(sys.modules) == before, set(sys.modules) - before\n"
-        "print(*(name for name, _, _ in modules))"
+        "print(*(name for name, _, _ in parts[1]))"
     )
     done = subprocess.run(
         [sys.executable, "-IS", "-c", program, str(library), verb, bundle.MODULES[verb]],
@@ -61,3 +61,63 @@ def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
     sources = {name: text for name, (_, text) in bundle.read_sources(str(library)).items()}
     order = bundle.import_order(sources, ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade", "cnictl.core.bridge"} & set(order)
+
+
+def test_functions_that_a_verb_does_not_normally_call_work_when_it_does(tmp_path: Path) -> None:
+    source = (
+        '"""What it is for."""\n'
+        "FACTOR: int = 2\n"
+        "def warm(number: int) -> 'int':\n    return cold(number, factor=FACTOR) + Pair(number).sum(1)\n"
+        "def cold(number: int, *, factor: int = 7) -> int:\n    return number * factor + other()\n"
+        "def other() -> int:\n    return 1\n"
+        "class Pair:\n"
+        "    def __init__(self, first: int) -> None:\n        self.first = first\n"
+        "    def sum(self, second: int) -> int:\n        return self.first + second + self.half\n"
+        "    @property\n"
+        "    def half(self) -> int:\n        return self.first // 2\n"
+    )
+    folder = tmp_path / "cnictl_plugin"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "main.py").write_text(source)
+    shutil.copy(ROOT / "plugin/start.py", folder)
+    sources = bundle.read_sources(str(tmp_path))
+    hot = frozenset({"cnictl_plugin.main:warm"})
+    (tmp_path / "all").write_bytes(bundle.made(sources, "cnictl_plugin.main", None, (), ("", "")))
+    (tmp_path / "some").write_bytes(bundle.made(sources, "cnictl_plugin.main", hot, (), ("", "")))
+    program = (
+        "import marshal, sys\n"
+        "start, *parts = marshal.loads(open(sys.argv[1], 'rb').read())\n"
+        "exec(start); load('', *parts)\n"
+        "from cnictl_plugin.main import warm; print(len(parts[3]), warm(10), warm(4))"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-IS", "-c", program, str(tmp_path / name)], capture_output=True, text=True, check=True
+        ).stdout
+        for name in ("all", "some")
+    ]
+    assert said == ["0 37 16\n", "4 37 16\n"]
+
+
+def test_an_interpreter_started_by_its_link_reads_utf8_and_finds_everything(tmp_path: Path) -> None:
+    codec = str(ROOT / "plugin/codec.py")
+    program = f"from cnictl_plugin.boot import write_boot; print(write_boot({codec!r}, {str(tmp_path / 'boot')!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    if done.stdout == "False\n":  # an interpreter of another name is started as usual
+        assert not (tmp_path / "boot").exists()
+        return
+    said = subprocess.run(
+        [
+            str(tmp_path / "boot/python"),
+            "-IS",
+            "-X",
+            "utf8",
+            "-c",
+            "import ctypes, json; print('\u00e4', 'x'.encode('idna'))",
+        ],
+        capture_output=True,
+        check=True,
+        env={"LC_ALL": "C", "PYTHONHOME": "/nonexistent"},
+    )
+    assert said.stdout.decode() == "\u00e4 b'x'\n"
