@@ -138,7 +138,7 @@ def test_the_table_ends_with_the_utilisation(mixed: Mixed) -> None:
     done = cnictl(mixed.host, "ipam", "list")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["ADDRESS", "CONTAINER", "INTERFACE", "POD", "AGE", "STATE"]
-    assert lines[-1] == "mynet 10.244.0.1-10.244.0.254: 7 used, 246 free of 253"
+    assert lines[-1] == "mynet 10.244.0.0/24: 7 used, 246 free of 253"
     live = next(line for line in lines if "default/web-0" in line)
     assert live.split()[-1] == "live"
     assert any(line.endswith("stale: its ADD was cut off") for line in lines)
