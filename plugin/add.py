@@ -66,6 +66,10 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
             ruled = _ensure_masquerade(conf)
             record = _intend(call, conf, netns)
             leased = _lease(host, call, conf, record, held)
+            if record.masqueraded:
+                from cnictl.core import masquerade_scoped  # rare
+
+                masquerade_scoped.ensure(record, conf.networks)
             result = _attach(host, call, conf, netns, bridge, record, leased)
             attachments.mark_complete(held[0])
             publish(jsontext.dumps(result))
@@ -115,7 +119,7 @@ def _ensure_masquerade(conf: NetConf) -> bool:
 
     Returns whether nothing of it was there before.
     """
-    if not conf.masquerade:
+    if not conf.masquerade or conf.subnets_vary:
         return False
     return masquerade.ensure(masquerade.Masquerade(conf.name, conf.subnets, conf.networks), conf.backend)
 
@@ -132,6 +136,11 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.boot_id = liveness.boot_id()
     record.created = time.time()
     record.data_dir = conf.data_dir
+    record.mac_check = conf.mac_check
+    if conf.masquerade and conf.subnets_vary:
+        from cnictl.core import masquerade_scoped
+
+        record.masqueraded = masquerade_scoped.named(conf.subnets, conf.backend)
     return record
 
 
@@ -176,6 +185,10 @@ def _attach(
         _make_pair(host, bridge.index, pair, conf.hairpin)
     except NetlinkError as error:
         raise _pair_refused(error, call) from None
+    if conf.mac_check:
+        from cnictl.core import macspoof  # rare
+
+        macspoof.ensure(record.host_veth, record.mac)  # before the pod's end is up
     addresses = [Cidr(packed, one.subnet.prefix) for packed, one in leased]
     routes = complete(conf.routes, [one.gateway for _, one in leased], conf.default_route)
     netns.enter()

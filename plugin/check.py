@@ -72,10 +72,31 @@ def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
     if not veth.up:
         raise _failed(f"host veth {name} is down", f"ip link set {name} up")
     _compare_mac(conf, veth, sandbox=False)
-    if conf.masquerade:
+    _check_rules(call, conf, name)
+
+
+def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
+    """The firewall's part: what a flush takes away."""
+    if conf.masquerade and conf.served and not conf.subnets_vary:
         wanted = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
         if not masquerade.stands(wanted, conf.backend):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
+    elif conf.masquerade:
+        from cnictl.core import masquerade_scoped
+
+        record = attachments.read(conf.name, call.container, call.ifname)
+        missing = masquerade_scoped.missing(record, conf.networks) if record is not None else []
+        if missing:
+            raise _failed(
+                f"the masquerade rules of {', '.join(missing)} are missing", "the next ADD of that subnet loads them"
+            )
+    if conf.mac_check:
+        from cnictl.core import macspoof
+
+        pod = [one for one in objects(conf.prev_result, "interfaces", "name") if one["name"] == call.ifname]
+        macs = [str(one.get("mac") or "").lower() for one in pod if one.get("sandbox")]
+        if not macs or not macspoof.stands(host_veth, macs[0]):
+            raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
 
 
 def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:

@@ -11,6 +11,7 @@ from posix import O_CLOEXEC, O_RDONLY, O_RDWR, close, fstat, listdir, pwrite, st
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
+from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
 from cnictl.core.paths import ATTACHMENTS_DIR
@@ -59,7 +60,7 @@ class Record:
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
-        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_delegated`)."""
+        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
         self.complete = False
         """Whether ADD had made everything."""
 
@@ -114,6 +115,8 @@ def read(network: str, container: str, ifname: str) -> Record | None:
         raw = durable.contents(record_path(network, container, ifname))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        raw = b""
     record = Record(network, container, ifname)
     try:
         found = jsontext.loads(raw)
@@ -127,8 +130,18 @@ def read(network: str, container: str, ifname: str) -> Record | None:
         value = found.get(field) if isinstance(found, dict) else None
         if type(value) is type(getattr(record, field)):
             setattr(record, field, value)
+    record.addresses = [one for one in record.addresses if _is_address(one)]
+    record.masqueraded = [one for one in record.masqueraded if isinstance(one, str)]
     record.complete = isinstance(found, dict) and found.get("complete") == 1
     return record
+
+
+def _is_address(value: object) -> bool:
+    """Whether it may name a lease: a file in the store, and none elsewhere."""
+    try:
+        return isinstance(value, str) and bool(parse_address(value))
+    except AddressError:
+        return False
 
 
 def all_records(network: str) -> list[Record]:

@@ -76,6 +76,8 @@ class NetConf:
     """Empty: layer 2 only. `host-local`: served here, for the walk-through's `subnet` too. Else: a plugin to ask."""
     sets: "tuple[RangeSet, ...]" = ()
     """What addresses are taken from, one of each; empty unless served here."""
+    subnets_vary = False
+    """Whether the runtime says the ranges, and may say others for the next pod."""
     networks: tuple[Cidr, ...] = ()
     """Never masqueraded within: the cluster's pod networks, or the subnets where none is named."""
     data_dir = NETWORKS_DIR

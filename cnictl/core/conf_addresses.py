@@ -66,6 +66,7 @@ def _serve(conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", 
     if document.get("runtimeConfig"):
         runtime = fields.member(document, "runtimeConfig")
         sets += _range_sets(fields.members(runtime, "ipRanges", "runtimeConfig.ipRanges"), "runtimeConfig.ipRanges")
+        conf.subnets_vary = bool(sets)
     where = "subnet"
     if not subnets:
         where = "ipam.subnet"

@@ -86,7 +86,7 @@ def _stale(record: Record) -> bool:
 
 def _remove_record(record: Record) -> None:
     if record.masqueraded:
-        from cnictl.core.masquerade_delegated import remove_with_record  # nothing that a plain DEL loads
+        from cnictl.core.masquerade_scoped import remove_with_record  # nothing that a plain DEL loads
 
         remove_with_record(record)
     else:
@@ -96,7 +96,8 @@ def _remove_record(record: Record) -> None:
 def _release(record: Record, data_dir: str) -> None:
     store = Store(record.network, record.data_dir or data_dir)
     for address in record.addresses:
-        store.release(address, record.container, record.ifname)
+        if not store.release(address, record.container, record.ifname):
+            store.release_torn(address)  # a power cut emptied it: whose it was, the record says
     if not record.addresses:  # torn by a power cut, or lost: the leases themselves still say whose they are
         for lease in store.all():
             if (lease.container, lease.ifname) == (record.container, record.ifname):

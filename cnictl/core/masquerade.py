@@ -35,7 +35,7 @@ _FORM = "3"
 class Masquerade:
     """What a node masquerades: from `subnets`, to anywhere outside them and `networks` (the cluster's pods).
 
-    `scope` sets apart several rule sets of one network: a subnet whose addresses another IPAM plugin gives out.
+    `scope` sets apart several rule sets of one network: a subnet that came with a pod (`masquerade_scoped`).
     """
 
     __slots__ = ("name", "networks", "scope", "subnets")

@@ -1,8 +1,8 @@
-"""Masquerade for pods whose addresses another IPAM plugin gives out: one rule set a subnet, as long as a pod is in it.
+"""Masquerade where subnets come with each pod: one rule set a subnet, as long as a pod is in it.
 
-The node doesn't know that plugin's subnets beforehand. So each attachment's record names the rule sets it counts on,
-and the last one that does takes them along. The network's folder of records is locked meanwhile: of an ADD and a DEL
-at once, either the DEL sees the ADD's record, or the ADD sees the rules gone.
+They do where another IPAM plugin gives addresses out, or the runtime says the ranges. So each attachment's record
+names the rule sets it counts on, and the last one that does takes them along. The network's folder of records is
+locked meanwhile: of an ADD and a DEL at once, either the DEL sees the ADD's record, or the ADD sees the rules gone.
 """
 
 from posix import O_CLOEXEC, O_RDONLY, close
@@ -32,6 +32,11 @@ def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquera
         backend, _, subnet = one.partition(" ")
         found.append((Masquerade(record.network, (parse_cidr(subnet),), networks, scope=subnet), backend))
     return found
+
+
+def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
+    """The subnets whose rule sets a record names and that don't stand. Raises CniError 106."""
+    return [one.scope for one, backend in rule_sets(record, networks) if not masquerade.stands(one, backend)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
