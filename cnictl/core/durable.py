@@ -58,9 +58,9 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
         _write_all(descriptor, data)
         if sync:
             fsync(descriptor)
-    except OSError:
+    except OSError as error:
         discard(descriptor, name)
-        raise
+        raise _naming(error, folder) from None
     return descriptor, name
 
 
@@ -117,6 +117,8 @@ def contents(path: str) -> bytes:
     descriptor = open(path, O_RDONLY | O_CLOEXEC)
     try:
         return contents_of(descriptor)
+    except OSError as error:
+        raise _naming(error, path) from None
     finally:
         close(descriptor)
 
@@ -138,6 +140,11 @@ def make_folder(path: str, mode: int = 0o755) -> None:
     except FileNotFoundError:
         make_folder(path.rpartition("/")[0], mode)
         make_folder(path, mode)
+
+
+def _naming(error: OSError, path: str) -> OSError:
+    """The error with what it is about: of a call on a descriptor the kernel names none."""
+    return OSError(error.errno, error.strerror, path)
 
 
 def _open_new(name: str, mode: int) -> int:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 WHITESPACE = " \t\n\r"
+DEEPEST = 100
+"""Levels of arrays and objects within each other. What is nested deeper can be read, but not always be shown again."""
 
 
 class JsonError(ValueError):
@@ -17,6 +19,13 @@ class JsonError(ValueError):
 
 def _refuse_constant(name: str) -> object:
     raise JsonError(f"{name} is not a JSON value")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if value - value != 0.0:
+        raise JsonError(f"{number[:20]} is too large a number")
+    return value
 
 
 def _refuse_unknown(value: object) -> object:
@@ -29,7 +38,7 @@ class _Context:
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
     memo: "dict[str, str]" = {}
@@ -45,7 +54,8 @@ try:
 except (ImportError, TypeError, AttributeError):
     import json
 
-    _scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
+    _decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+    _scan = _decoder.scan_once  # type: ignore[attr-defined]
     _encode = json.JSONEncoder(allow_nan=False).iterencode  # type: ignore[assignment]
 
 
@@ -73,7 +83,33 @@ def loads(data: bytes) -> "Any":
     rest = text[end:].lstrip(WHITESPACE)
     if rest:
         raise JsonError(f"something follows the document at character {len(text) - len(rest)}")
+    if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
+        _check(value)
     return value
+
+
+def _check(value: "Any") -> None:
+    """Refuse what no system call takes, half a surrogate pair, and what is nested too deeply.
+
+    Those that stand for a byte that is no UTF-8 pass: a path may hold it, and ADD's result repeats the path.
+    """
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, str):
+                try:
+                    one.encode("utf-8", "surrogateescape")
+                except UnicodeEncodeError:
+                    raise JsonError("it has half a surrogate pair in a text") from None
+            elif isinstance(one, dict):
+                inner += [*one, *one.values()]
+            elif isinstance(one, list):
+                inner += one
+        if not inner:
+            return
+        level = inner
+    raise JsonError("it is nested too deeply")
 
 
 def _words(text: str) -> str:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from cnictl.core.pool import Range, RangeSet
 
+_OWNER_MAX = 250
+"""Bytes: a record's file is named after both, and a name has at most 255."""
+
 
 class Lease:
     """An address that is held, and by whom; both names empty where the file is torn."""
@@ -136,6 +139,8 @@ class Store:
 
     def release_torn(self, address: str) -> bool:
         """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
+        if not self._exists():
+            return False
         with self.locked(), PoolMap(self._map_path, create=False) as known:
             lease = self.read(address)
             if lease is None or lease.container:
@@ -163,8 +168,7 @@ class Store:
             modified = stat(path).st_mtime
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        container, _, ifname = raw.decode("utf-8", "replace").partition("\n")
-        return Lease(address, container.strip(), ifname.strip(), modified)
+        return Lease(address, *_owner(raw), modified)
 
     def all(self) -> "Iterator[Lease]":
         """Every lease, in the order of the addresses' text."""
@@ -283,20 +287,33 @@ class Store:
 
     def _claim(self) -> None:
         """Give each owner without a record one, so that DEL finds its leases by name from now on."""
+        from cnictl.core.liveness import boot_id
+
         named = attachments.owners(self.network)
         owners: dict[tuple[str, str], list[Lease]] = {}
         for lease in self.all():
             owner = (lease.container, lease.ifname)
-            if lease.container and owner not in named and "/" not in lease.container and "/" not in lease.ifname:
+            if lease.container and owner not in named:
                 owners.setdefault(owner, []).append(lease)
         for (container, ifname), held in owners.items():
             record = attachments.Record(self.network, container, ifname)
             record.addresses = [lease.address for lease in held]
             record.created, record.data_dir = held[0].modified, self.data_dir
+            record.boot_id = boot_id()  # after the next boot it is of a former one, whatever the clock says then
             try:
                 close(record.write(complete=True))
             except FileExistsError:
                 continue
+
+
+def _owner(raw: bytes) -> tuple[str, str]:
+    """Container and interface that a lease names; both empty where no runtime can have written what is there."""
+    container, _, ifname = raw[:_OWNER_MAX].decode("utf-8", "replace").partition("\n")
+    container, ifname = container.strip(), ifname.strip()
+    both = container + ifname
+    if len(raw) > _OWNER_MAX or container[:1] == "." or not both.isprintable() or "/" in both or "\ufffd" in both:
+        return "", ""
+    return container, ifname
 
 
 def _packed(name: str) -> bytes:

@@ -9,7 +9,7 @@ import os
 import posix
 import sys
 
-import traced
+from tests.faults import traced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

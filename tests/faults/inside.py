@@ -10,25 +10,26 @@ from pathlib import Path
 
 from tests.kernel.plugin_client import Answer, Host, plugin_executable
 
-_HERE = Path(__file__).resolve().parent
+_CHECKOUT = str(Path(__file__).resolve().parents[2])
 
 _PLUGIN = """
 import sys
-sys.path[:0] = {library!r}, {here!r}
+sys.path[:0] = [{library!r}]
+sys.path += [{checkout!r}]
 import subprocess  # what ADD starts nft with: its import is a hundred system calls in which nothing can change
 from cnictl_plugin import add, check, collect, delete, environment, foreign, main, status
-import forks
+from tests.faults import forks
 forks.serve(main.main)
 """
 _CNICTL = """
 import sys
-sys.path[:0] = {library!r}, {here!r}
+sys.path[:0] = [{checkout!r}]
 import contextlib, os
 from cnictl.cli import main
 sys.argv = ["cnictl", "ipam", "gc", "--network", "none-of-this-name"]  # loads what the calls will need
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
     main.main()
-import forks
+from tests.faults import forks
 forks.serve(main.main)
 """
 
@@ -69,14 +70,14 @@ class Inside:
 def plugin_inside(host: Host, patience: float = 0.0) -> Iterator[Inside]:
     """The plugin, from files laid out as `cnictl plugin install` does it."""
     library = os.path.dirname(plugin_executable(patience))
-    with _started(host, ["-ISB"], _PLUGIN.format(library=library, here=str(_HERE))) as inside:
+    with _started(host, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT)) as inside:
         yield inside
 
 
 @contextmanager
 def cnictl_inside(host: Host) -> Iterator[Inside]:
     """cnictl's own command."""
-    with _started(host, ["-B"], _CNICTL.format(library=str(_HERE.parents[1]), here=str(_HERE))) as inside:
+    with _started(host, ["-B"], _CNICTL.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 

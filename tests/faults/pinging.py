@@ -21,9 +21,9 @@ def pinging(enter: Callable[[int], Sequence[str]], targets: Sequence[str], least
         told = [Path(folder, str(place)) for place, _ in enumerate(targets)]
         running = []
         for place, target in enumerate(targets):
-            with told[place].open("w") as file:
-                command = [*enter(place), "ping", "-n", "-i", "0.2", target]
-                running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+            command = [*enter(place), "ping", "-n", "-i", "0.2", target]
+            with told[place].open("w") as output:
+                running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
         try:
             yield
             wait_for(lambda: all(len(_answered(file.read_text())) >= least for file in told), "the pods' pings")

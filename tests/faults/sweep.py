@@ -147,7 +147,9 @@ class Ground:
             "files": {
                 str(file.relative_to(state)): file.read_bytes()
                 for file in sorted(state.rglob("*"))
-                if file.is_file() and not file.name.startswith(("lock", "last_reserved_ip")) and "index" not in file.parts
+                if file.is_file()
+                and not file.name.startswith(("lock", "last_reserved_ip"))
+                and "index" not in file.parts
             },
             "pod": _devices(self.host, self.victim).split(),
         }

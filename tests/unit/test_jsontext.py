@@ -80,7 +80,11 @@ def _refuse(name: str) -> object:
         ('{"a": 1}'.encode("utf-16"), "byte 0 is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "nested too deeply"),
         (b"1" * 5000, "Exceeds the limit"),
+        (b'{"mtu": 1e999}', "1e999 is too large a number"),
+        (b'{"bridge": "\\ud800"}', "half a surrogate pair"),
+        (b'{"\\udfff": 1}', "half a surrogate pair"),
     ],
 )
 def test_malformed_json_is_refused_with_where_and_why(raw: bytes, said: str) -> None:
@@ -109,6 +113,13 @@ def refusal(raw: bytes) -> str:
     with pytest.raises(JsonError) as refused:
         loads(raw)
     return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "raw", [b'"\\ud83d\\ude00"', b'"\\udc80"', b"[" * 100 + b"]" * 100, b"[" + b"[1]," * 500 + b"2]"]
+)
+def test_what_is_whole_or_stands_for_a_byte_or_is_merely_long_is_taken(raw: bytes) -> None:
+    assert loads(raw) == json.loads(raw)
 
 
 def test_one_refusal_leaves_the_next_document_unharmed() -> None:
