@@ -1,6 +1,7 @@
 """GC: every attachment of this network that the runtime no longer knows is undone. Spec 1.1.0, section 2."""
 
-from cnictl.core import attachments, rtnetlink
+from cnictl.core import attachments, liveness, macspoof, rtnetlink
+from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, torn_leases
 from cnictl.core.digest import host_veth_name
@@ -8,10 +9,13 @@ from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
 from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import Netlink, NetlinkError
 
+from .environment import Call, calling_process
 
-def collect(conf: NetConf) -> None:
+
+def collect(call: Call, conf: NetConf) -> None:
     """Undo what is not among the valid attachments; an ADD in flight and other networks are left alone.
 
+    So is what another runtime made, for the list is of the caller's own alone: that goes only if it is proven stale.
     Works through all of them, then raises the first CniError, if any. Raises CniError 7 if no list was given:
     'none said' is not 'none valid'.
     """
@@ -22,21 +26,54 @@ def collect(conf: NetConf) -> None:
             "the runtime gives the list, empty if no attachment is valid",
         )
     valid = set(conf.valid_attachments)
+    # a lease from before host-local 0.8 names no interface: its record neither
+    valid |= {(container, "") for container, _ in valid}
     store = Store(conf.name, conf.data_dir)
     store.ensure_claimed()
     failures = []
     with Netlink() as host:
         for record in attachments.all_records(conf.name):
-            if (record.container, record.ifname) in valid or attachments.in_flight(record):
+            one = (record.container, record.ifname)
+            if one in valid or attachments.in_flight(record):
+                continue
+            if _is_anothers(record, host):
+                valid.add(one)
                 continue
             try:
-                detach(host, conf.name, record.container, record.ifname, conf.data_dir)
+                _undo(host, call, conf, record)
             except (CniError, NetlinkError, OSError) as error:
                 failures.append(f"{record.container} {record.ifname}: {error}")
         _release_unnamed(store, conf, valid)
         _delete_strays(host, conf, valid)
+    if conf.ipam_type and not conf.served:
+        from . import delegate
+
+        delegate.collect(call, conf, {one for one in valid if one[1]})
     if failures:
         raise CniError(TRY_AGAIN, f"{len(failures)} attachments could not be undone", "; ".join(failures))
+
+
+def _is_anothers(record: Record, host: Netlink) -> bool:
+    """Whether a runtime other than the one that calls made the attachment, and it may be alive."""
+    caller = calling_process()
+    if not record.runtime or not caller or record.runtime == caller:
+        return False
+    return liveness.judge(record, host).state != liveness.STALE
+
+
+def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
+    """Its addresses go back first to whom they came from; detaching is done whatever that says."""
+    failure = None
+    if record.ipam and record.ipam == conf.ipam_type:
+        from . import delegate
+
+        try:
+            delegate.forget(call, conf, record)
+        except CniError as error:
+            failure = error
+    detach(host, conf.name, record.container, record.ifname, conf.data_dir)
+    if failure is not None:
+        raise failure
 
 
 def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -> None:
@@ -54,7 +91,7 @@ def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -
 
 
 def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Host veths of this network that no record names: their alias says whose they are.
+    """Host veths of this network that no record names (their alias says whose they are), and guards of none.
 
     The links are looked at first: an ADD in flight writes its record before it makes its link.
     """
@@ -64,3 +101,14 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
     for link in links:
         if link.kind == "veth" and link.alias.startswith(f"cnictl:{conf.name}/") and link.name not in known:
             rtnetlink.delete_link(host, link.name)
+    macspoof.remove_others(_Links(host))
+
+
+class _Links:
+    """The host's links, each looked for when it is asked for: an ADD in flight guards a port once it is there."""
+
+    def __init__(self, host: Netlink) -> None:
+        self._host = host
+
+    def __contains__(self, name: object) -> bool:
+        return rtnetlink.get_link(self._host, str(name)) is not None

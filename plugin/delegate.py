@@ -37,6 +37,7 @@ from .ipam_result import parse_ipam_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 ADD_WAIT = 180.0
@@ -89,10 +90,18 @@ def forget(call: Call, conf: NetConf, record: Record) -> None:
     _answer(call, conf, "DEL", attachment={**attachment, "CNI_NETNS": record.netns if there else ""})
 
 
-def collect(call: Call, conf: NetConf) -> None:
-    """The IPAM plugin's GC, if it has one: it came with 1.1.0, that the plugin has to list. Raises CniError."""
-    if _serves(call, conf):
-        _answer(call, conf, "GC")
+def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> None:
+    """The IPAM plugin's GC, if it has one: it came with 1.1.0, that the plugin has to list. Raises CniError.
+
+    `valid`: what it may not free, as container and interface: more than the caller knows of where two runtimes share
+    the network.
+    """
+    if not _serves(call, conf):
+        return
+    document = jsontext.loads(call.stdin)
+    named = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(valid)]
+    document["cni.dev/valid-attachments"] = named
+    _answer(call, conf, "GC", stdin=jsontext.dumps(document).encode())
 
 
 def status(call: Call, conf: NetConf) -> None:
@@ -125,8 +134,9 @@ def _answer(
     verb: str,
     wait: float = DELEGATE_WAIT,
     attachment: "dict[str, str] | None" = None,
+    stdin: bytes = b"",
 ) -> "dict[str, Any]":
-    """Run it; its answer, {} for a verb that has none. `attachment`: variables of another than the call's."""
+    """Run it; its answer, {} for a verb that has none. `attachment`, `stdin`: in place of the call's own."""
     kind = conf.ipam_type
     path = _find(call, kind)
     environment = dict(environ)
@@ -134,7 +144,7 @@ def _answer(
         environment[name.encode()] = value.encode("utf-8", "surrogateescape")
     where = f"ipam.type {kind!r}: {verb} by {path}"
     try:
-        ended, output = _execute(path, environment, call.stdin, wait, where)
+        ended, output = _execute(path, environment, stdin or call.stdin, wait, where)
     except OSError as error:
         raise CniError(DELEGATE_FAILED, f"{where}: can't be started: {error.strerror}") from None
     if ended == 0 and verb not in ("ADD", "VERSION"):

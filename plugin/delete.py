@@ -2,17 +2,35 @@
 
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
+from cnictl.core.errors import CniError
 from cnictl.core.rtnetlink import Netlink
 
 from .environment import Call
 
 
 def delete(call: Call, conf: NetConf) -> str:
-    """Detach the container; nothing there is no error. Returns the address that was freed, for the log."""
+    """Detach the container; nothing there is no error. Returns the addresses that were freed, for the log.
+
+    An IPAM plugin is asked first: dhcp says goodbye through the pod's interface. Its CniError is raised once the rest
+    is done.
+    """
+    failure = _release_delegated(call, conf) if conf.ipam_type and not conf.served else None
     with Netlink() as host:
         record = detach(host, conf.name, call.container, call.ifname, conf.data_dir)
         if record is None or not record.host_veth:
             from .foreign import remove_foreign  # not what a DEL normally pays for
 
-            remove_foreign(host, call, conf, record)
+            record = remove_foreign(host, call, conf, record)
+    if failure is not None:
+        raise failure
     return " ".join(record.addresses) if record is not None else ""
+
+
+def _release_delegated(call: Call, conf: NetConf) -> CniError | None:
+    from . import delegate
+
+    try:
+        delegate.delete(call, conf)
+    except CniError as error:
+        return error
+    return None

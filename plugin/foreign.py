@@ -1,25 +1,49 @@
 """DEL of an attachment that this plugin didn't make, or lost the record of: found by what DEL was given."""
 
+from struct import Struct
+
 from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf import NetConf
+from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.reference_rules import remove_reference_rules
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, attributes
 
 from .environment import Call
 
+_IFLA_LINK_NETNSID, _IFA_TARGET_NETNSID = 37, 10
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_IFADDR = Struct("=BBBBi")
 
-def remove_foreign(host: Netlink, call: Call, conf: NetConf, record: Record | None) -> None:
-    """Remove its lease, its veth pair and the reference plugin's masquerade rules; `record` is of its lease, if any."""
+
+class _StrictNetlink(Netlink):
+    """A socket whose dumps heed every attribute of the request, another namespace's id among them (Linux 4.20)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+
+
+def remove_foreign(host: Netlink, call: Call, conf: NetConf, record: Record | None) -> Record | None:
+    """Remove its lease, its veth pair and the reference plugin's masquerade rules.
+
+    `record` is of its lease, if any; returned is it, or that of a lease from before leases named an interface.
+    """
+    if record is None:
+        # as host-local finds it: before its 0.8 a lease said the container alone
+        record = detach(host, conf.name, call.container, "", conf.data_dir)
     if record is None:
         _release_promised(call, conf)
-    _delete_veth(host, call, conf)
-    if record is not None:
+    pair = _pair(host, call, conf, record.addresses if record is not None else [])
+    if pair:
+        rtnetlink.delete_link(host, pair)
+    if record is not None or pair:
         remove_reference_rules(conf.name, call.container, call.ifname)
+    return record
 
 
 def _release_promised(call: Call, conf: NetConf) -> None:
@@ -35,34 +59,65 @@ def _release_promised(call: Call, conf: NetConf) -> None:
         store.release(address, call.container, call.ifname)
 
 
-def _delete_veth(host: Netlink, call: Call, conf: NetConf) -> None:
-    """The pair of an attachment that another plugin made before this one took its network over.
+def _pair(host: Netlink, call: Call, conf: NetConf, leased: list[str]) -> str:
+    """Host end of the pair that another plugin made before this one took its network over, or empty.
 
-    Only a veth on this network's bridge: the interface may be another network's, whose name made our ADD fail.
+    Only a veth on this network's bridge: the interface may be another network's, whose name made our ADD fail. It is
+    told by prevResult, by the pod's interface, or by the `leased` address that its other end has.
     """
     bridge = rtnetlink.get_link(host, conf.bridge)
     if bridge is None:
-        return
-    ports = {link.index: link for link in rtnetlink.all_links(host) if link.master == bridge.index}
+        return ""
+    ports = {}
+    for payload in host.dump(rtnetlink.RTM_GETLINK, rtnetlink.ifinfo()):
+        link = Link(payload)
+        if link.master == bridge.index and link.kind == "veth":
+            ports[link.index] = (link, attributes(payload, 16).get(_IFLA_LINK_NETNSID, b""))
     listed = (conf.prev_result or {}).get("interfaces")
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, dict) and not entry.get("sandbox"):
-            for port in ports.values():
-                if port.kind == "veth" and (port.name, port.mac) == (entry.get("name"), entry.get("mac")):
-                    rtnetlink.delete_link(host, port.name)
-                    return
-    if not call.netns:
-        return
+            for port, _ in ports.values():
+                if (port.name, port.mac) == (entry.get("name"), entry.get("mac")):
+                    return port.name
+    theirs = {index: one for index, one in ports.items() if not one[0].alias.startswith("cnictl:")}
+    if call.netns:
+        return _by_namespace(call, theirs)
+    return _by_address(theirs, {parse_address(address) for address in leased})
+
+
+def _by_namespace(call: Call, ports: dict[int, tuple[Link, bytes]]) -> str:
+    """The other end of the pod's interface."""
     try:
         netns = Netns(call.netns)
     except CniError:
-        return  # the namespace is gone, and the pair with it
+        return ""  # the namespace is gone, and the pair with it
     if netns.ours:
-        return
+        return ""
+    here = Netns("/proc/self/ns/net")
     netns.enter()
-    with Netlink() as pod:
+    pod = Netlink()
+    here.enter()  # what is run after this has to find the host's rules
+    with pod:
         link = rtnetlink.get_link(pod, call.ifname)
-    if link is not None and link.kind == "veth":
-        host_end = ports.get(link.peer)
-        if host_end is not None and not host_end.alias.startswith("cnictl:"):
-            rtnetlink.delete_link(host, host_end.name)
+    if link is None or link.kind != "veth" or link.peer not in ports:
+        return ""
+    return ports[link.peer][0].name
+
+
+def _by_address(ports: dict[int, tuple[Link, bytes]], leased: set[bytes]) -> str:
+    """The port whose other end has an address that this container held the lease of: nobody else's pod has it."""
+    if not leased:
+        return ""
+    with _StrictNetlink() as netlink:
+        for port, namespace in ports.values():
+            if not namespace:
+                continue  # its other end is in the host's own namespace
+            request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
+            try:
+                answers = netlink.dump(rtnetlink.RTM_GETADDR, request)
+            except NetlinkError:
+                continue  # it vanished meanwhile
+            for answer in answers:
+                if _IFADDR.unpack_from(answer)[4] == port.peer and leased & set(attributes(answer, 8).values()):
+                    return port.name
+    return ""

@@ -79,11 +79,11 @@ def _serve(call: Call, conf: NetConf) -> str:
         if call.verb == "GC":
             from .collect import collect
 
-            collect(conf)
+            collect(call, conf)
         else:
             from .status import status
 
-            status(conf)
+            status(call, conf)
     return ""
 
 

@@ -1,49 +1,83 @@
 """STATUS: whether the next ADD could be served, without making anything. Spec 1.1.0, section 2."""
 
 from cnictl.core import attachments, durable, liveness, rtnetlink
-from cnictl.core.cidr import format_address
+from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
 from cnictl.core.leases import Store
-from cnictl.core.rtnetlink import AF_INET, Netlink
+from cnictl.core.rtnetlink import Netlink
+
+from .environment import Call
+
+_FORWARDING = {32: ("ip_forward", "ipv4"), 128: ("conf/all/forwarding", "ipv6")}
+_LINK_LOCAL = Cidr(b"\xfe\x80" + bytes(14), 10)
 
 
-def status(conf: NetConf) -> None:
-    """Raises CniError 50 if no ADD can be served, 51 if pods that run suffer too.
+def status(call: Call, conf: NetConf) -> None:
+    """Raises CniError 50 if no ADD can be served, 51 if pods that run suffer too; an IPAM plugin's own.
 
     50 makes Kubernetes evict: it is said of what is certain, never of a doubt.
     """
     with Netlink() as host:
-        _check_bridge(host, conf)
+        present = _check_bridge(host, conf)
         _check_addresses(host, conf)
-    if durable.contents("/proc/sys/net/ipv4/ip_forward").strip() == b"0":
-        raise CniError(
-            LIMITED_CONNECTIVITY,
-            "net.ipv4.ip_forward is 0: pods reach nothing beyond this node",
-            "cnictl apply, or: sysctl -w net.ipv4.ip_forward=1",
-        )
+    if conf.ipam_type and not conf.served:
+        from . import delegate
+
+        delegate.status(call, conf)
+    if conf.is_gateway:
+        for bits in sorted({subnet.bits for subnet in (conf.subnets or present)}):
+            _check_forwarding(bits)
 
 
-def _check_bridge(host: Netlink, conf: NetConf) -> None:
+def _check_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
+    """The bridge's addresses, but for those that the kernel gave it."""
     link = rtnetlink.get_link(host, conf.bridge)
     if link is None:
-        return  # ADD makes it
+        return []  # ADD makes it
     if link.kind != "bridge":
         raise CniError(NOT_AVAILABLE, f"{conf.bridge} exists and is no bridge but a {link.kind or 'physical'} link")
-    present = rtnetlink.addresses(host, link.index, AF_INET)
-    if present and (conf.pool.gateway, conf.pool.subnet.prefix) not in present:
-        packed, prefix = present[0]
-        raise CniError(
-            NOT_AVAILABLE, f"bridge {conf.bridge} has the address {format_address(packed)}/{prefix}, not {conf.gateway}"
-        )
+    listed = (Cidr(packed, prefix) for packed, prefix in rtnetlink.addresses(host, link.index))
+    present = [address for address in listed if not _LINK_LOCAL.holds(address.packed)]
+    if conf.force_address:
+        return present
+    for gateway in conf.gateways:
+        others = [address for address in present if address not in conf.gateways and address.bits == gateway.bits]
+        if gateway not in present:
+            for other in others:
+                # of IPv4 addresses the bridge has this network's alone; of IPv6 ones any that don't overlap
+                if gateway.bits == 32 or gateway.overlaps(other):
+                    raise CniError(NOT_AVAILABLE, f"bridge {conf.bridge} has the address {other}, not {gateway}")
+    return present
 
 
 def _check_addresses(host: Netlink, conf: NetConf) -> None:
-    if Store(conf.name, conf.data_dir).count(conf.pool) < conf.pool.size or torn_leases(conf.name, conf.data_dir):
+    """Each range set has to have an address left: an ADD takes one of each. Stale leases count as free."""
+    store = Store(conf.name, conf.data_dir)
+    full = [one for one in conf.sets if store.count(one) >= one.size]
+    if not full:
         return
-    records = attachments.all_records(conf.name)
-    if not any(liveness.judge(record, host).state == liveness.STALE for record in records):
+    spare = {parse_address(address) for address in torn_leases(conf.name, conf.data_dir)}
+    for record in attachments.all_records(conf.name):
+        if liveness.judge(record, host).state == liveness.STALE:
+            spare |= {parse_address(address) for address in record.addresses}
+    for one in full:
+        if not any(one.holds(packed) for packed in spare):
+            raise CniError(NOT_AVAILABLE, f"no address left in {one}: all {one.size} are leased", "cnictl ipam list")
+
+
+def _check_forwarding(bits: int) -> None:
+    """A kernel without the family has no such file, and forwards nothing of it."""
+    setting, family = _FORWARDING[bits]
+    try:
+        value = durable.contents(f"/proc/sys/net/{family}/{setting}").strip()
+    except FileNotFoundError:
+        value = b"0"
+    if value == b"0":
+        name = f"net.{family}.{setting.replace('/', '.')}"
         raise CniError(
-            NOT_AVAILABLE, f"no address left in {conf.pool.subnet}: all {conf.pool.size} are leased", "cnictl ipam list"
+            LIMITED_CONNECTIVITY,
+            f"{name} is 0: pods reach nothing beyond this node",
+            f"cnictl apply, or: sysctl -w {name}=1",
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,18 +182,28 @@ def test_other_verbs_pass_through_and_so_do_their_errors(site: Site, verb: str) 
     name = {"delete": "DEL", "check": "CHECK", "collect": "GC", "status": "STATUS"}[verb]
     listed = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}'"""
     site.plugin(VERSION=listed, **{name: "echo whatever"})
-    getattr(delegate, verb)(site.call, site.conf)
+    run = partial(delegate.collect, valid=()) if verb == "collect" else getattr(delegate, verb)
+    run(site.call, site.conf)
     assert site.verbs[-1] == name
     site.plugin(VERSION=listed, **{name: FAILS})
     with pytest.raises(CniError, match="no lease") as refused:
-        getattr(delegate, verb)(site.call, site.conf)
+        run(site.call, site.conf)
     assert refused.value.code == 123
+
+
+def test_gc_names_all_that_may_not_be_freed(site: Site) -> None:
+    site.plugin(VERSION="exit 1", GC=f"cat >{site.folder}/stdin")
+    delegate.collect(site.call, site.conf, {("c2", "eth0"), ("c1", "net1")})
+    given = json.loads((site.folder / "stdin").read_text())
+    valid = given.pop("cni.dev/valid-attachments")
+    assert valid == [{"containerID": "c1", "ifname": "net1"}, {"containerID": "c2", "ifname": "eth0"}]
+    assert given == json.loads(site.call.stdin)
 
 
 def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
     """It would answer 'unknown CNI_COMMAND', and refuses every ADD of a conf of 1.1.0."""
     site.plugin(VERSION="""echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'""")
-    delegate.collect(site.call, site.conf)
+    delegate.collect(site.call, site.conf, ())
     with pytest.raises(CniError, match=r"doesn't serve cniVersion 1\.1\.0") as refused:
         delegate.status(site.call, site.conf)
     assert refused.value.code == 50
@@ -201,7 +212,7 @@ def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
 
 def test_one_that_cannot_tell_its_versions_is_asked(site: Site) -> None:
     site.plugin(VERSION="exit 1")
-    delegate.collect(site.call, site.conf)
+    delegate.collect(site.call, site.conf, ())
     delegate.status(site.call, site.conf)
     assert site.verbs == ["VERSION", "GC", "VERSION", "STATUS"]
 
