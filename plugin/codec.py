@@ -8,6 +8,10 @@ import codecs
 import sys
 from _codecs import utf_8_decode, utf_8_encode
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
 
 class IncrementalEncoder(codecs.IncrementalEncoder):
     """For the text side of standard output and error."""
@@ -38,13 +42,27 @@ def search_function(name: str) -> codecs.CodecInfo | None:
             incrementaldecoder=IncrementalDecoder,
             name="utf-8",
         )
+    return _library().search_function(name)  # type: ignore[no-any-return]
+
+
+def __getattr__(name: str) -> object:
+    """What else the library's package has: `locale` asks for it, and that is loaded to run a program."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(_library(), name)
+
+
+def _library() -> "ModuleType":
+    """The library's own package, from now on in this one's place."""
     here = sys.path.pop(0)  # where this one is found in place of the library's
     del sys.modules["encodings"]
     try:
         import encodings
     finally:
         sys.path.insert(0, here)
-    return encodings.search_function(name)
+    return encodings
 
 
+# modules of the library's package are found by its name in this one too
+__path__.append(f"{codecs.__file__.rpartition('/')[0]}/encodings")  # type: ignore[name-defined]  # noqa: F821
 codecs.register(search_function)
