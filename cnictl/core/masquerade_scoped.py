@@ -10,9 +10,9 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, masquerade
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import Cidr, parse_cidr
+from cnictl.core.cidr import AddressError, Cidr, parse_cidr
 from cnictl.core.locks import LOCK_WAIT, hold
-from cnictl.core.masquerade import Masquerade
+from cnictl.core.masquerade import BACKENDS, Masquerade
 from cnictl.core.paths import ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
@@ -26,11 +26,19 @@ def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
 
 
 def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquerade, str]]:
-    """The rule sets that a record names, each with its backend; never masqueraded within `networks`."""
+    """The rule sets that a record names, each with its backend; never masqueraded within `networks`.
+
+    What can't be read was written by no release, and names nothing.
+    """
     found = []
     for one in record.masqueraded:
         backend, _, subnet = one.partition(" ")
-        found.append((Masquerade(record.network, (parse_cidr(subnet),), networks, scope=subnet), backend))
+        try:
+            source = parse_cidr(subnet)
+        except AddressError:
+            continue
+        if backend in BACKENDS:
+            found.append((Masquerade(record.network, (source,), networks, scope=subnet), backend))
     return found
 
 
