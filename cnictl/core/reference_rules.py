@@ -1,7 +1,8 @@
-"""What the reference bridge's `ipMasq` made for one container before its network was taken over.
+"""What the reference bridge's `ipMasq` and `macspoofchk` made for a container before its network was taken over.
 
 containernetworking/plugins: pkg/ip/ipmasq_iptables_linux.go (a chain a container and family, of every release),
-pkg/ip/ipmasq_nftables_linux.go (a rule an address, from 1.6.0 on), pkg/utils/utils.go (names).
+pkg/ip/ipmasq_nftables_linux.go (a rule an address, from 1.6.0 on), pkg/utils/utils.go (names), pkg/link/spoofcheck.go
+(from 1.1.0 on a jump and two chains an interface).
 """
 
 from hashlib import sha512
@@ -14,7 +15,7 @@ _NFT_HASH, _CHAIN_MAX = 16, 28
 
 
 def remove_reference_rules(network: str, container: str, ifname: str) -> None:
-    """Take away its masquerade of one attachment, whichever backend it is in. Nothing there is no error.
+    """Take away its rules for one attachment, whichever backend they are in. Nothing there is no error.
 
     Raises CniError 106.
     """
@@ -23,6 +24,17 @@ def remove_reference_rules(network: str, container: str, ifname: str) -> None:
     chain = f"CNI-{sha512(f'{network}{container}'.encode()).hexdigest()}"[:_CHAIN_MAX]
     for bits in masquerade_iptables.PROGRAMS:
         masquerade_iptables.remove_chain(bits, chain)
+    _remove_spoof_check(f"{container}-{ifname}")
+
+
+def _remove_spoof_check(reference: str) -> None:
+    first = f"cni-br-iface-{reference}"
+    if first not in nftables.chains(nftables.FAMILY_BRIDGE, "nat"):
+        return
+    mark = f"macspoofchk-{reference}\0".encode()
+    nftables.remove_rules(nftables.FAMILY_BRIDGE, "nat", "PREROUTING", lambda userdata: mark in userdata)
+    for one in (first, f"{first}-mac"):
+        nftables.remove_chains(nftables.FAMILY_BRIDGE, "nat", one.__eq__)
 
 
 def _hash(text: str) -> str:
