@@ -7,7 +7,7 @@ Format: docs/formats.md. A record without `host_veth` is of a lease that host-lo
 
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from posix import O_CLOEXEC, O_RDONLY, O_RDWR, close, fstat, listdir, pwrite, stat, unlink
+from posix import O_CLOEXEC, O_RDONLY, O_RDWR, close, fstat, ftruncate, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
@@ -81,10 +81,8 @@ class Record:
         rest; a sync is one wait for the disk in each ADD. Raises FileExistsError if the attachment has a record.
         """
         self.complete = complete
-        document: dict[str, object] = {"complete": int(complete), "version": VERSION}
-        document.update((field, getattr(self, field)) for field in _FIELDS)
         folder = self.path.rpartition("/")[0]
-        data = jsontext.dumps(document).encode() + b"\n"
+        data = self._text()
         try:
             descriptor, name = durable.unnamed(folder, data, 0o600, sync=False)
         except FileNotFoundError:
@@ -97,6 +95,17 @@ class Record:
             close(descriptor)
             raise
         return descriptor
+
+    def amend(self, descriptor: int) -> None:
+        """Write what has become known since `write` over the record; `descriptor` is the one that it returned."""
+        data = self._text()
+        pwrite(descriptor, data, 0)
+        ftruncate(descriptor, len(data))
+
+    def _text(self) -> bytes:
+        document: dict[str, object] = {"complete": int(self.complete), "version": VERSION}
+        document.update((field, getattr(self, field)) for field in _FIELDS)
+        return jsontext.dumps(document).encode() + b"\n"
 
 
 def record_path(network: str, container: str, ifname: str) -> str:
