@@ -28,8 +28,13 @@ def parse_address(text: str, what: str = "address") -> bytes:
 
 
 def format_address(packed: bytes) -> str:
-    """The canonical text of an address (RFC 5952 for IPv6)."""
-    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+    """The canonical text of an address (RFC 5952 for IPv6), as host-local names its lease."""
+    if len(packed) == 4:
+        return inet_ntop(AF_INET, packed)
+    text = inet_ntop(AF_INET6, packed)
+    if "." in text and not text.startswith("::ffff:"):  # libc's form of what lies in ::/96
+        return f"::{int.from_bytes(packed[12:14], 'big'):x}:{int.from_bytes(packed[14:], 'big'):x}"
+    return text
 
 
 def _fault(text: str) -> str:

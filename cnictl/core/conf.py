@@ -23,6 +23,17 @@ NAME_MAX = 200
 """Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LOG_LEVELS = ("debug", "info", "error", "off")
 
+KEYS = frozenset(
+    (
+        *("cniVersion", "cniVersions", "name", "type", "capabilities", "disableCheck", "disableGC", "dns", "ipam"),
+        *("bridge", "network", "subnet", "isGateway", "isDefaultGateway", "ipMasq", "ipMasqBackend", "mtu"),
+        *("hairpinMode", "logFile", "logLevel", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments"),
+        *("args", "runtimeConfig", "forceAddress", "promiscMode", "portIsolation", "macspoofchk", "enabledad"),
+        *("disableContainerInterface", "vlan", "vlanTrunk", "preserveDefaultVlan"),
+    )
+)
+"""Keys that the specification, the reference, the walk-through or this plugin gives a meaning."""
+
 # what a plain configuration has none of: read by `conf_link`, that is loaded only then
 _UNUSUAL = frozenset(
     (
@@ -140,6 +151,7 @@ def parse_conf(document: object) -> NetConf:
             "the configuration is a list (it has `plugins`)",
             "the runtime passes each plugin its own part of a .conflist",
         )
+    document = fields.spelled(document, KEYS)
     name = network_name(fields.text(document, "name"))
     if not name:
         raise CniError(INVALID_CONFIG, "name: missing; a network needs one, such as mynet")

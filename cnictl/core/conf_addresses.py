@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 HOST_LOCAL = "host-local"
 
+_IPAM_KEYS = frozenset(
+    ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "routes", "dataDir", "resolvConf", "name")
+)
+_RANGE_KEYS = frozenset(("subnet", "rangeStart", "rangeEnd", "gateway"))
+_ROUTE_KEYS = frozenset(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 _EDGES = ("rangeStart", "rangeEnd", "gateway")
 
 
@@ -25,7 +30,7 @@ def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
 
     Raises CniError 7 naming key and value.
     """
-    ipam = fields.member(document, "ipam")
+    ipam = fields.spelled(fields.member(document, "ipam"), _IPAM_KEYS)
     kind = fields.text(ipam, "type", "ipam.type")
     subnets = fields.texts(document, "subnet")
     networks = [fields.cidr(one, "network", parse_cidr) for one in fields.texts(document, "network")]
@@ -105,10 +110,10 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
             raise CniError(
                 INVALID_CONFIG, f"{where}: {fields.show(spans)} is no list of objects, each a range with `subnet`"
             )
-        ranges = [
-            _range(span, fields.text(span, "subnet", f"{where}[{place}].subnet"), "", f"{where}[{place}]")
-            for place, span in enumerate(spans)
-        ]
+        ranges = []
+        for place, one in enumerate(spans):
+            span, name = fields.spelled(one, _RANGE_KEYS), f"{where}[{place}]"
+            ranges.append(_range(span, fields.text(span, "subnet", f"{name}.subnet"), "", name))
         if len({one.subnet.bits for one in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
             raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
@@ -165,6 +170,7 @@ def _refuse_clash(conf: "NetConf", sets: list[RangeSet]) -> None:
 def _route(route: object, what: str) -> Route:
     if not isinstance(route, dict):
         raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is no object with `dst`")
+    route = fields.spelled(route, _ROUTE_KEYS)
     destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
     written = fields.text(route, "gw", f"{what}.gw")
     gateway = fields.address(written, f"{what}.gw") if written else b""

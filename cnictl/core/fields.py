@@ -72,6 +72,19 @@ def texts(document: "dict[str, Any]", key: str, shown: str = "") -> list[str]:
     return [one for one in listed if one]
 
 
+def spelled(document: "dict[str, Any]", known: "frozenset[str]") -> "dict[str, Any]":
+    """The document with its keys as `known` spells them: the reference's JSON reader looks at no letter's case."""
+    if known.issuperset(document):
+        return document
+    spelling = {key.lower(): key for key in known}
+    found = dict(document)
+    for key in document:
+        meant = spelling.get(key.lower(), key)
+        if meant not in found:  # one that is spelled right counts for more
+            found[meant] = found.pop(key)
+    return found
+
+
 def cidr(written: str, what: str, parse: "Callable[[str, str], Cidr]") -> Cidr:
     """A CIDR as one of `cnictl.core.cidr`'s parsers takes it."""
     try:

@@ -1,6 +1,7 @@
 """The plugin's configuration: every key taken, and every refusal with its code, key and value."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,3 +282,187 @@ def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any]) -> None:
         with_ipam(**keys)
     except CniError as refused:
         assert refused.code == INVALID_CONFIG
+
+
+# --- forms of a configuration, and several range sets
+
+
+def test_a_conf_in_the_reference_s_form_is_no_gateway_unless_it_says_so() -> None:
+    plain = with_ipam()
+    assert (plain.is_gateway, plain.default_route, plain.gateways) == (False, False, [])
+    document = {"cniVersion": "1.0.0", "name": "other", "ipam": HOST_LOCAL}
+    bridge = parse_conf({**document, "isGateway": True})
+    assert (bridge.is_gateway, bridge.default_route, shown(bridge.gateways)) == (True, False, ["10.9.0.1/24"])
+    both = parse_conf({**document, "isGateway": False, "isDefaultGateway": True})
+    assert (both.is_gateway, both.default_route) == (True, True)
+
+
+def test_the_walk_through_s_bridge_is_a_gateway_unless_it_says_so() -> None:
+    assert (conf().is_gateway, conf().default_route) == (True, True)
+    assert (conf(isDefaultGateway=False).is_gateway, conf(isDefaultGateway=False).default_route) == (True, False)
+    alone = conf(isGateway=False)
+    assert (alone.is_gateway, alone.default_route, alone.gateways) == (False, False, [])
+
+
+@pytest.mark.parametrize("ipam", [None, {}, {"type": ""}])
+def test_without_ipam_a_pod_gets_no_address(ipam: Any) -> None:
+    found = parse_conf({"cniVersion": "1.0.0", "name": "flat", "ipam": ipam, "isGateway": True})
+    assert (found.ipam_type, found.served, found.sets, found.subnets, found.networks) == ("", False, (), (), ())
+    assert found.gateways == []
+
+
+def test_another_ipam_plugin_is_named_and_its_keys_are_its_own() -> None:
+    found = parse_conf({"name": "other", "ipam": {"type": "dhcp", "ranges": 5, "routes": "none", "dataDir": 7}})
+    assert (found.ipam_type, found.served, found.sets) == ("dhcp", False, ())
+
+
+def test_subnets_and_networks_of_both_families() -> None:
+    found = conf(subnet=["10.244.0.0/24", "fd00:244::/64"], network=["10.244.0.0/20", "fd00:244::/48"])
+    assert shown(found.sets) == ["10.244.0.0/24", "fd00:244::/64"]
+    assert shown(found.networks) == ["10.244.0.0/20", "fd00:244::/48"]
+    assert shown(found.gateways) == ["10.244.0.1/24", "fd00:244::1/64"]
+    one_network = conf(subnet=["10.244.0.0/24", "fd00:244::/64"])
+    assert shown(one_network.networks) == ["10.244.0.0/20", "fd00:244::/64"]
+    with pytest.raises(CniError, match=r"subnet: fd01::/64 lies outside network fd00:244::/48"):
+        conf(subnet=["10.244.0.0/24", "fd01::/64"], network=["10.244.0.0/20", "fd00:244::/48"])
+
+
+def test_several_range_sets_in_host_local_s_order() -> None:
+    found = parse_conf(
+        {
+            "cniVersion": "1.0.0",
+            "name": "other",
+            "isGateway": True,
+            "runtimeConfig": {"ipRanges": [[{"subnet": "10.7.0.0/24"}]]},
+            "ipam": {
+                "type": "host-local",
+                "subnet": "10.8.0.0/24",
+                "gateway": "10.8.0.254",
+                "ranges": [
+                    [
+                        {"subnet": "10.9.0.0/24", "rangeEnd": "10.9.0.9"},
+                        {"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.20"},
+                    ],
+                    [{"subnet": "fd00::/64"}],
+                ],
+            },
+        }
+    )
+    assert shown(found.sets) == [
+        "10.7.0.0/24", "10.8.0.0/24", "10.9.0.1-10.9.0.9, 10.9.0.20-10.9.0.254", "fd00::/64",
+    ]  # fmt: skip
+    assert shown(found.subnets) == ["10.7.0.0/24", "10.8.0.0/24", "10.9.0.0/24", "fd00::/64"]
+    assert shown(found.gateways) == ["10.7.0.1/24", "10.8.0.254/24", "10.9.0.1/24", "fd00::1/64"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"ipam": {"type": "static"}}, "ipam.type: 'static' would give addresses, and so would subnet"),
+        ({"subnet": ["10.244.0.0/24", "10.244.1.0/24"], "ipam": {"rangeStart": "10.244.0.9"}},
+         "ipam.rangeStart: '10.244.0.9' is of one of 2 subnets"),
+        ({"subnet": ["10.244.0.0/24", "10.244.1.0/24"], "cniVersion": "0.2.0"},
+         "cniVersion: 0.2.0 has room for one address of each family"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(CniError) as refused:
+        conf(**keys)
+    assert refused.value.code == INVALID_CONFIG
+    assert said in refused.value.msg
+
+
+def test_both_families_fit_the_oldest_version() -> None:
+    assert len(conf(subnet=["10.244.0.0/24", "fd00::/64"], network=None, cniVersion="0.2.0").sets) == 2
+
+
+def test_a_gateway_may_lie_outside_its_subnet_as_host_local_lets_it() -> None:
+    document = {"name": "other", "ipam": {**HOST_LOCAL, "ranges": [[{"subnet": "10.9.0.0/24", "gateway": "10.1.0.1"}]]}}
+    found = parse_conf({**document, "isGateway": True})
+    assert shown(found.gateways) == ["10.1.0.1/24"]
+    assert found.sets[0].size == 254
+
+
+def test_a_route_says_all_that_host_local_lets_it_say() -> None:
+    (route, six, plain) = with_ipam(
+        routes=[
+            {
+                "dst": "10.0.0.0/8",
+                "gw": "10.9.0.7",
+                "mtu": 1400,
+                "advmss": 1300,
+                "priority": 5,
+                "table": 100,
+                "scope": 0,
+            },
+            {"dst": "fd01::5/64", "mtu": 0, "advmss": 0, "priority": 0, "table": 254, "scope": 253},
+            {"dst": "0.0.0.0/0"},
+        ]
+    ).routes
+    assert (route.mtu, route.advmss, route.priority, route.table, route.scope) == (1400, 1300, 5, 100, 0)
+    assert (str(six.destination), six.gateway) == ("fd01::/64", b"")
+    assert (six.mtu, six.advmss, six.priority, six.table, six.scope) == (None, None, None, None, 253)
+    assert (plain.mtu, plain.table, plain.scope) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ({"dst": "10.0.0.0/8", "mtu": "1400"}, "ipam.routes[0].mtu: '1400' is not a number from 0 to 65535"),
+        ({"dst": "10.0.0.0/8", "scope": 256}, "ipam.routes[0].scope: 256 is not"),
+        ({"dst": "10.0.0.0/8", "table": -1}, "ipam.routes[0].table: -1 is not"),
+        ({"dst": "10.0.0.0/8", "priority": 2**32}, "ipam.routes[0].priority"),
+        ({"dst": "10.0.0.0/8", "gw": "fd00::1"}, "ipam.routes[0].gw: fd00::1 is of another family than 10.0.0.0/8"),
+        ({"gw": "10.9.0.7"}, "ipam.routes[0].dst '': is empty"),
+    ],
+)
+def test_a_wrong_route_is_refused(route: dict[str, Any], said: str) -> None:
+    with pytest.raises(CniError) as refused:
+        with_ipam(routes=[route])
+    assert said in refused.value.msg
+
+
+def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
+    found = parse_conf(
+        {
+            "cniVersion": "1.0.0",
+            "Name": "other",
+            "BRIDGE": "br7",
+            "ipmasq": True,
+            "isGATEWAY": True,
+            "Ipam": {
+                "Type": "host-local",
+                "Ranges": [[{"Subnet": "10.9.0.0/24", "rangestart": "10.9.0.9"}]],
+                "DATADIR": "/x",
+                "Routes": [{"DST": "10.0.0.0/8", "Gw": "10.9.0.7"}],
+            },
+        }
+    )
+    assert (found.name, found.bridge, found.masquerade, found.data_dir) == ("other", "br7", True, "/x")
+    assert shown(found.sets) == ["10.9.0.9-10.9.0.254"]
+    assert [str(route.destination) for route in found.routes] == ["10.0.0.0/8"]
+    assert conf(SUBNET="10.9.0.0/24").subnets == conf().subnets  # spelled right counts for more
+
+
+def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plugin_s(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text(
+        "; a comment\n# another\nnameserver 10.0.0.53\nnameserver\nnameserver fd00::53 \nsearch a.example b.example\n"
+        "domain example\noptions ndots:5\noptions edns0\nsortlist x\n\n"
+    )
+    told = {"dns": {"nameservers": ["10.96.0.10"]}}
+    before = {"prevResult": {"dns": {"domain": "before"}}}
+    document = {"name": "other", "cniVersion": "1.0.0", "ipam": {**HOST_LOCAL, "resolvConf": str(file)}}
+    assert parse_conf({**document, **told, **before}).result_dns() == told["dns"]
+    assert parse_conf({**document, **before, "dns": {"nameservers": []}}).result_dns() == {
+        "nameservers": ["10.0.0.53", "fd00::53"],
+        "search": ["a.example", "b.example"],
+        "domain": "example",
+        "options": ["ndots:5", "edns0"],
+    }
+    assert parse_conf({"name": "other", **before}).result_dns() == {"domain": "before"}
+    assert parse_conf({"name": "other"}).result_dns() == {}
+    file.unlink()
+    with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': No such file") as refused:
+        parse_conf(document).result_dns()  # not before: a DEL needs no resolver
+    assert refused.value.code == INVALID_CONFIG
