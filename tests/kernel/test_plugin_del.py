@@ -213,10 +213,26 @@ def test_pod_of_the_reference_plugin_is_deleted_after_take_over(host: Host, netn
     assert host.records() == {"pod1@eth0"}
     if netns == "netns gone":  # what nobody names any more, the kernel removes in its own time
         wait_for(lambda: len(host.links()) < len(before["links"]), "the pair to go with its namespace")
-    known = (netns, prev) != ("without netns", "without prevResult")
-    assert len(host.links()) == len(before["links"]) - known
+    # without either, by the address that the pod has and that it held the lease of
+    assert len(host.links()) == len(before["links"]) - 1
     assert host.pings(own, "10.244.0.1")
     host.delete(own)
+
+
+@pytest.mark.parametrize("prev", ["with prevResult", "without prevResult"])
+def test_a_lease_that_names_no_interface_is_freed_as_host_local_frees_it(host: Host, prev: str) -> None:
+    """host-local before 0.8 wrote the container alone."""
+    pod, other, own = host.pods(3)
+    results = [host.reference("bridge", "ADD", one, REFERENCE).result for one in (pod, other)]
+    for address, one in (("10.244.0.2", pod), ("10.244.0.3", other)):
+        host.path(f"{LEASES}/mynet/{address}").write_text(one.container)
+    host.add(own)
+    host.collect([pod, other, own])
+    host.delete(Pod(pod.container, ""), prev=results[0] if prev == "with prevResult" else None)
+    assert host.leases() == {"10.244.0.3": "pod1", "10.244.0.4": "pod2\r\neth0"}
+    assert len(host.ports()) == 2 and host.pod_link(pod) is None
+    host.collect([own])
+    assert set(host.leases()) == {"10.244.0.4"}
 
 
 def test_masquerade_of_the_reference_plugin_goes_with_its_pod(host: Host) -> None:
