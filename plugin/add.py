@@ -1,87 +1,242 @@
-"""ADD: a pod's interface with its address and routes, whole or not at all. Spec 1.1.0, section 2."""
+"""ADD: a pod's interface with its addresses and routes, whole or not at all. Spec 1.1.0, section 2."""
 
-import errno
 import time
-from posix import close, urandom
+from posix import close
 
-from cnictl.core import attachments, jsontext, liveness, masquerade, rtnetlink
+from cnictl.core import attachments, jsontext, liveness, rtnetlink, sysctl
 from cnictl.core.attachments import Record
-from cnictl.core.bridge import BridgeMade, ensure_bridge, remove_if_empty
-from cnictl.core.cidr import Cidr, format_address
+from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
+from cnictl.core.cidr import Cidr
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.digest import host_veth_name
-from cnictl.core.errors import (
-    INTERFACE_EXISTS,
-    INVALID_ENVIRONMENT,
-    KERNEL_REFUSED,
-    TRY_AGAIN,
-    CniError,
-)
+from cnictl.core.errors import INTERFACE_EXISTS, INVALID_ENVIRONMENT, KERNEL_REFUSED, TRY_AGAIN, CniError
 from cnictl.core.leases import Exhausted, Store
 from cnictl.core.locks import Locked
-from cnictl.core.netns import Netns
+from cnictl.core.netns import Inside, Netns
 from cnictl.core.pool import distribute
-from cnictl.core.result import objects, shape
-from cnictl.core.routes import Route, complete
-from cnictl.core.rtnetlink import Netlink, NetlinkError, format_mac
+from cnictl.core.routes import complete
+from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
-from .environment import Call
+from .answer import Given, answer, previous
+from .attach import activate, configure, make_pair
+from .environment import Call, calling_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from cnictl.core.pool import Range
-
-ALIAS_LIMIT = 255
-"""Bytes the kernel takes for a link's alias; longer is ERANGE."""
-
-_OPERSTATE_UP = 6
-_ACTIVATION_WAIT = 2.0
-"""Seconds to wait for links to send: normally well under a millisecond."""
+_FORWARDING = {4: "net/ipv4/ip_forward", 16: "net/ipv6/conf/all/forwarding"}
 
 
 def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locked) -> str:
-    """Attach the container; its result goes out through `publish`. Returns the address, for the log.
+    """Attach the container; its result goes out through `publish`. Returns the addresses, for the log.
 
     `lock` is the node's, held shared. Raises CniError; then everything this call made is undone.
     """
     netns = Netns(call.netns)
     if netns.ours:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns!r}: it is the host's own namespace")
-    distribute(conf.sets, _wanted(call, conf))  # what can't be had is refused before anything is made
-    _previous(conf)  # one that can't be handed on is refused before anything is made
+    # what can't be had, or not be handed on, is refused before anything is made
+    distribute(conf.sets, _wanted(call, conf))
+    previous(conf)
     with Netlink() as host:
         _refuse_second(host, call, conf)
-        gateways = conf.gateways
-        owner = f"cnictl:{conf.name}"
-        bridge = ensure_bridge(host, conf.bridge, gateways[0] if gateways else None, conf.mtu, owner)
-        for more in gateways[1:]:
-            ensure_bridge(host, conf.bridge, more)
-        held: list[int] = []
-        ruled = False
+        attempt = _Attempt(host, call, conf, netns)
         try:
-            ruled = _ensure_masquerade(conf)
-            record = _intend(call, conf, netns)
-            leased = _lease(host, call, conf, record, held)
-            if record.masqueraded:
-                from cnictl.core import masquerade_scoped  # rare
-
-                masquerade_scoped.ensure(record, conf.networks)
-            result = _attach(host, call, conf, netns, bridge, record, leased)
-            attachments.mark_complete(held[0])
+            result = attempt.make()
+            attachments.mark_complete(attempt.held)
             publish(jsontext.dumps(result))
         except BaseException:
-            if held:
-                detach(host, conf.name, call.container, call.ifname, conf.data_dir, held=held.pop())
-            # with nobody else at work, no other ADD counts on a bridge that has no port yet, nor on its rules
-            if bridge.made and lock.alone() and remove_if_empty(host, conf.bridge) and ruled:
-                masquerade.remove(conf.name, conf.backend)
+            attempt.undo(lock)
             raise
-        close(held[0])
-        return " ".join(record.addresses)
+        close(attempt.held)
+        return " ".join(attempt.record.addresses)
+
+
+class _Attempt:
+    """One ADD at work: what it has made so far, for the case that it fails."""
+
+    def __init__(self, host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
+        self._host = host
+        self._call = call
+        self._conf = conf
+        self._netns = netns
+        self._bridge: BridgeMade | None = None
+        self._rules_new = False
+        self._delegated = False
+        self._opened: list[str] = []
+        self.record = _intend(call, conf, netns)
+        self.held = -1
+        """The record's descriptor, once it is written."""
+
+    def make(self) -> "dict[str, Any]":
+        """Everything, in the order in which a crash leaves least; the result."""
+        host, conf, record = self._host, self._conf, self.record
+        bridge = self._bridge = ensure_bridge(host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}")
+        self._set_bridge(bridge)
+        gateway = self._give_gateways(bridge, conf.gateways)
+        if conf.served:
+            self._ensure_masquerade()
+            given = self._lease()
+        else:
+            given = Given()
+            self._write_record()
+        host_mac = make_pair(host, conf, bridge, record, self._netns)
+        self._guard_port()
+        if conf.ipam_type and not conf.served:
+            given = self._delegate()
+            gateway = self._give_gateways(bridge, given.gateways if conf.is_gateway else ())
+        self._ensure_scoped_masquerade()
+        self._forget_connections(given)
+        with Inside(self._netns), Netlink() as pod:
+            given.routes = configure(pod, conf, record.ifname, given.addresses, given.routes)
+            link = activate(host, pod, bridge, record) if not conf.container_down else None
+        link = link or rtnetlink.get_link(host, bridge.name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
+        if conf.is_gateway:
+            self._open_forwarding(given)
+        return answer(conf, record, self._call.netns, link, host_mac, given, gateway)
+
+    def undo(self, lock: Locked) -> None:
+        """Take back what was made; what other calls may count on by now, only with none of them at work."""
+        conf, record = self._conf, self.record
+        if self._delegated:
+            from . import delegate
+
+            delegate.undo(self._call, conf)
+        if self.held >= 0:
+            held, self.held = self.held, -1
+            detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
+        if self._bridge is None or not lock.alone():
+            return
+        for path in self._opened:
+            sysctl.put(path, "0")
+        self._bridge.undo(self._host)
+        if self._bridge.made:
+            remove_if_empty(self._host, conf.bridge)
+        if self._rules_new and not attachments.owners(conf.name):
+            from cnictl.core import masquerade
+
+            masquerade.remove(conf.name, conf.backend)
+
+    def _set_bridge(self, bridge: BridgeMade) -> None:
+        """The settings of the bridge that few configurations ask for."""
+        conf = self._conf
+        if conf.promiscuous:
+            link = rtnetlink.get_link(self._host, bridge.name)
+            if link is not None and not link.flags & rtnetlink.IFF_PROMISC:
+                self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
+                bridge.former.append(rtnetlink.set_promiscuous(bridge.name, False))
+        if conf.vlan or conf.vlan_trunk:
+            from cnictl.core import vlan
+
+            vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
+
+    def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
+        """Give the bridge the gateways' addresses; in a VLAN it is an interface of its own that gets them."""
+        conf = self._conf
+        if not gateways:
+            return None
+        if not conf.vlan:
+            give_addresses(self._host, bridge, bridge, gateways, conf.force_address)
+            return None
+        from cnictl.core import vlan
+
+        link = vlan.ensure_gateway(self._host, bridge, conf, f"cnictl:{conf.name}")
+        give_addresses(self._host, bridge, link, gateways, conf.force_address)
+        return link
+
+    def _ensure_masquerade(self) -> None:
+        """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it."""
+        conf = self._conf
+        if conf.masquerade and not conf.subnets_vary:
+            from cnictl.core import masquerade
+
+            rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
+            self._rules_new = masquerade.ensure(rules, conf.backend)
+
+    def _write_record(self) -> None:
+        try:
+            self.held = self.record.write()
+        except FileExistsError:
+            who = f"{self.record.container} {self.record.ifname}"
+            raise CniError(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
+
+    def _lease(self) -> Given:
+        """Lease an address of each range set; a full one first takes back what is proven stale."""
+        conf, record = self._conf, self.record
+
+        def before(addresses: list[str]) -> None:
+            record.addresses = addresses
+            self._write_record()
+
+        store = Store(conf.name, conf.data_dir)
+        wanted = _wanted(self._call, conf)
+        try:
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        except Exhausted:
+            freed = len(detach_stale(self._host, conf.name, conf.data_dir))
+            freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
+            if not freed:
+                raise
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        ips = [(Cidr(packed, one.subnet.prefix), one.gateway) for packed, one in leased]
+        return Given(ips, complete(conf.routes, [gateway for _, gateway in ips], conf.default_route))
+
+    def _delegate(self) -> Given:
+        """Have the IPAM plugin that the configuration names give the addresses."""
+        from . import delegate
+        from .delegated import given_by
+
+        conf, record = self._conf, self.record
+        found = delegate.add(self._call, conf)
+        self._delegated = True
+        given = given_by(found, conf)
+        record.addresses = [address.address for address in given.addresses]
+        if conf.masquerade:
+            from cnictl.core import masquerade_scoped
+
+            record.masqueraded = masquerade_scoped.named(given.addresses, conf.backend)
+        record.amend(self.held)
+        return given
+
+    def _ensure_scoped_masquerade(self) -> None:
+        """The rule sets of subnets that came with this pod: the record names them by now."""
+        if self.record.masqueraded:
+            from cnictl.core import masquerade_scoped
+
+            masquerade_scoped.ensure(self.record, self._conf.networks)
+
+    def _guard_port(self) -> None:
+        """What only few configurations ask for of the host's end."""
+        conf, record = self._conf, self.record
+        if conf.mac_check:
+            from cnictl.core import macspoof
+
+            macspoof.ensure(record.host_veth, record.mac)
+        if conf.vlan or conf.vlan_trunk:
+            from cnictl.core import vlan
+
+            vlan.set_port(self._host, record.host_veth, conf)
+
+    def _forget_connections(self, given: Given) -> None:
+        if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
+            from cnictl.core import conntrack
+
+            conntrack.forget(address.packed for address in given.addresses)
+
+    def _open_forwarding(self, given: Given) -> None:
+        """Have the node forward for the families that the pod has, as the reference's isGateway does."""
+        for family in {len(address.packed) for address in given.addresses}:
+            path = _FORWARDING[family]
+            if sysctl.read(path) == "0":
+                if not sysctl.put(path, "1"):
+                    shown = path.replace("/", ".")
+                    raise CniError(KERNEL_REFUSED, f"isGateway: {shown} is 0 and can't be set", f"sysctl -w {shown}=1")
+                self._opened.append(path)
 
 
 def _wanted(call: Call, conf: NetConf) -> list[bytes]:
@@ -114,21 +269,11 @@ def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
         )
 
 
-def _ensure_masquerade(conf: NetConf) -> bool:
-    """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it.
-
-    Returns whether nothing of it was there before.
-    """
-    if not conf.masquerade or conf.subnets_vary:
-        return False
-    return masquerade.ensure(masquerade.Masquerade(conf.name, conf.subnets, conf.networks), conf.backend)
-
-
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record = Record(conf.name, call.container, call.ifname)
     record.bridge = conf.bridge
     record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
-    record.mac = format_mac(conf.mac or call.mac or _random_mac())
+    record.mac = format_mac(conf.mac or call.mac or random_mac())
     record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
     record.pod_namespace = call.args.get("K8S_POD_NAMESPACE", "")
     record.pod_name = call.args.get("K8S_POD_NAME", "")
@@ -136,165 +281,12 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.boot_id = liveness.boot_id()
     record.created = time.time()
     record.data_dir = conf.data_dir
+    record.runtime = calling_process()
+    record.ipam = "" if conf.served else conf.ipam_type
     record.mac_check = conf.mac_check
+    record.vlan = conf.vlan
     if conf.masquerade and conf.subnets_vary:
         from cnictl.core import masquerade_scoped
 
         record.masqueraded = masquerade_scoped.named(conf.subnets, conf.backend)
     return record
-
-
-def _lease(host: Netlink, call: Call, conf: NetConf, record: Record, held: list[int]) -> "list[tuple[bytes, Range]]":
-    """Lease an address of each range set; a full one first takes back what is proven stale.
-
-    `held` gets the record's descriptor.
-    """
-
-    def before(addresses: list[str]) -> None:
-        record.addresses = addresses
-        try:
-            held.append(record.write())
-        except FileExistsError:
-            raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another ADD is at work on it") from None
-
-    store = Store(conf.name, conf.data_dir)
-    try:
-        return store.allocate(conf.sets, call.container, call.ifname, before, _wanted(call, conf))
-    except Exhausted:
-        freed = len(detach_stale(host, conf.name, conf.data_dir))
-        freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
-        if not freed:
-            raise
-        return store.allocate(conf.sets, call.container, call.ifname, before, _wanted(call, conf))
-
-
-def _attach(
-    host: Netlink,
-    call: Call,
-    conf: NetConf,
-    netns: Netns,
-    bridge: BridgeMade,
-    record: Record,
-    leased: "list[tuple[bytes, Range]]",
-) -> "dict[str, Any]":
-    mtu = conf.mtu or bridge.mtu
-    host_mac = _random_mac()
-    alias = f"cnictl:{conf.name}/{record.pod or call.container}".encode()[:ALIAS_LIMIT].decode("utf-8", "ignore")
-    pair = (record.host_veth, host_mac, alias, call.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor, mtu)
-    try:
-        _make_pair(host, bridge.index, pair, conf.hairpin)
-    except NetlinkError as error:
-        raise _pair_refused(error, call) from None
-    if conf.mac_check:
-        from cnictl.core import macspoof  # rare
-
-        macspoof.ensure(record.host_veth, record.mac)  # before the pod's end is up
-    addresses = [Cidr(packed, one.subnet.prefix) for packed, one in leased]
-    routes = complete(conf.routes, [one.gateway for _, one in leased], conf.default_route)
-    netns.enter()
-    with Netlink() as pod:
-        made = _configure(pod, call.ifname, addresses, routes, len(conf.routes))
-        _await_active((host, record.host_veth), (pod, call.ifname), (host, bridge.name))
-    return _result(call, conf, bridge, record, format_mac(host_mac), mtu, leased, made)
-
-
-def _make_pair(
-    host: Netlink, bridge_index: int, pair: tuple[str, bytes, str, str, bytes, int, int], hairpin: bool
-) -> None:
-    host_name, host_mac, alias, ifname, pod_mac, descriptor, mtu = pair
-    host.call(
-        rtnetlink.add_veth_pair(host_name, host_mac, bridge_index, ifname, pod_mac, descriptor, mtu),
-        rtnetlink.set_alias(host_name, alias),
-    )
-    if hairpin:
-        host.call(rtnetlink.set_port(host_name, hairpin, False))
-
-
-def _pair_refused(error: NetlinkError, call: Call) -> CniError:
-    if error.errno == errno.EEXIST:
-        return CniError(
-            INTERFACE_EXISTS,
-            f"CNI_IFNAME {call.ifname!r}: the container has an interface of that name already",
-            "the runtime has to choose another name or DEL the interface first",
-        )
-    return CniError(KERNEL_REFUSED, f"veth pair for {call.ifname}: {error.strerror}")
-
-
-def _configure(pod: Netlink, ifname: str, addresses: list[Cidr], routes: list[Route], listed: int) -> list[Route]:
-    """Bring the pod's end up with its addresses and routes; returns the routes that were made.
-
-    The first `listed` are the configuration's. A default route through another of the pod's interfaces stays as it is.
-    """
-    link = rtnetlink.get_link(pod, ifname)
-    if link is None:
-        raise CniError(KERNEL_REFUSED, f"{ifname} vanished from the container while it was set up")
-    messages = [rtnetlink.set_up(link.index)]
-    messages += [rtnetlink.add_address(link.index, address.packed, address.prefix) for address in addresses]
-    before = len(messages)
-    for route in routes:
-        to = route.destination.packed if route.destination.prefix else None
-        messages.append(rtnetlink.add_route(link.index, to, route.destination.prefix, route.gateway))
-    try:
-        pod.call(*messages)
-    except NetlinkError as error:
-        place = error.position - before
-        if place >= listed and error.errno == errno.EEXIST:
-            return routes[:place] + routes[place + 1 :]
-        what = f"route to {routes[place].destination}" if place >= 0 else f"address {', '.join(map(str, addresses))}"
-        raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}") from None
-    return routes
-
-
-def _await_active(*links: tuple[Netlink, str]) -> None:
-    """Return once each link sends: what the pod sends before is lost, and what the bridge answers.
-
-    A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
-    the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
-    for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
-    """
-    deadline = time.monotonic() + _ACTIVATION_WAIT
-    for netlink, name in links:
-        while True:
-            link = rtnetlink.get_link(netlink, name)
-            if link is None or link.operstate == _OPERSTATE_UP or time.monotonic() > deadline:
-                break
-            time.sleep(0.0002)
-
-
-def _result(
-    call: Call,
-    conf: NetConf,
-    bridge: BridgeMade,
-    record: Record,
-    host_mac: str,
-    mtu: int,
-    leased: "list[tuple[bytes, Range]]",
-    routes: list[Route],
-) -> "dict[str, Any]":
-    interfaces, ips, listed = _previous(conf)
-    first = len(interfaces)
-    interfaces += [
-        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
-        {"name": record.host_veth, "mac": host_mac, "mtu": mtu},
-        {"name": call.ifname, "mac": record.mac, "mtu": mtu, "sandbox": call.netns},
-    ]
-    for packed, one in leased:
-        address = Cidr(packed, one.subnet.prefix)
-        ips.append({"address": str(address), "gateway": format_address(one.gateway), "interface": first + 2})
-    listed += [{"dst": str(route.destination), "gw": format_address(route.gateway)} for route in routes]
-    return shape(conf.cni_version, interfaces, ips, listed, conf.result_dns())
-
-
-def _previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]":
-    """Interfaces, addresses and routes that the plugins before this one in the chain made."""
-    return (
-        objects(conf.prev_result, "interfaces", "name"),
-        objects(conf.prev_result, "ips", "address"),
-        objects(conf.prev_result, "routes", "dst"),
-    )
-
-
-def _random_mac() -> bytes:
-    """Locally administered, unicast (IEEE 802)."""
-    raw = urandom(6)
-    return bytes((raw[0] & 0xFC | 0x02,)) + raw[1:]

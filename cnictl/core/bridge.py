@@ -1,13 +1,16 @@
 """The one maker of a node's bridge: `cnictl bridge up` and the plugin's ADD both call it."""
 
 import errno
-from posix import O_CLOEXEC, O_WRONLY, access, close, urandom, write
-from posix import open as open_descriptor
+from posix import access
 
-from cnictl.core import rtnetlink
+from cnictl.core import rtnetlink, sysctl
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.errors import BRIDGE_CONFLICT, KERNEL_REFUSED, CniError
 from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_MTU = 1500
 
@@ -15,23 +18,30 @@ DEFAULT_MTU = 1500
 class BridgeMade:
     """A bridge that is as it should be, and what of it is this call's doing."""
 
-    __slots__ = ("addressed", "index", "mac", "made", "mtu", "name")
+    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name")
 
-    def __init__(self, link: Link, made: bool, addressed: bool) -> None:
+    def __init__(self, link: Link, made: bool) -> None:
         self.name = link.name
         self.index = link.index
         self.mac = link.mac
         self.mtu = link.mtu
         self.made = made
         """Whether this call created the link."""
-        self.addressed = addressed
-        """Whether this call gave it its address."""
+        self.addressed = False
+        """Whether this call gave it an address."""
+        self.former: list[tuple[int, int, bytes]] = []
+        """The messages that undo what was changed of it, or of a link that belongs to it, in the order of changes."""
+
+    def undo(self, netlink: Netlink) -> None:
+        """Take back what was changed of it, last first; one that was made here stays."""
+        netlink.refusals(*reversed(self.former))
+        self.former.clear()
 
 
 def ensure_bridge(
     netlink: Netlink,
     name: str,
-    gateway: Cidr | None,
+    gateway: Cidr | None = None,
     mtu: int = 0,
     owner: str = "",
     nf_call: bool | None = None,
@@ -51,15 +61,48 @@ def ensure_bridge(
             raise CniError(KERNEL_REFUSED, f"bridge {name}: removed by another process while it was set up")
     if link.kind != "bridge":
         raise CniError(BRIDGE_CONFLICT, f"{name} exists and is no bridge but a {link.kind or 'physical'} link")
+    bridge = BridgeMade(link, made)
     try:
-        addressed = gateway is not None and _ensure_address(netlink, link, gateway)
+        if gateway is not None:
+            give_addresses(netlink, bridge, link, (gateway,))
         if not link.up:
             netlink.call(rtnetlink.set_up(link.index))
+            bridge.former.append((rtnetlink.RTM_NEWLINK, 0, ifinfo(link.index, 0, rtnetlink.IFF_UP)))
     except CniError:
         if made:
             remove_if_empty(netlink, name)
         raise
-    return BridgeMade(link, made, addressed)
+    return bridge
+
+
+def give_addresses(
+    netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateways: "Sequence[Cidr]", force: bool = False
+) -> None:
+    """Give the bridge, or a link that belongs to it, the gateways' addresses; `bridge` notes what was changed.
+
+    An IPv4 address that is none of them, or an IPv6 one whose subnet overlaps, gives way with `force`.
+    Raises CniError 105 naming it without, 103 if the kernel refuses, 2 if it has no IPv6.
+    """
+    if not gateways:
+        return
+    present = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
+    for gateway in gateways:
+        if gateway in present:
+            continue
+        for other in present:
+            if other not in gateways and _conflicts(other, gateway):
+                if not force:
+                    raise CniError(
+                        BRIDGE_CONFLICT,
+                        f"bridge {link.name} has the address {other}, not {gateway}",
+                        f"if nothing uses it: ip address del {other} dev {link.name}; or set forceAddress",
+                    )
+                if not netlink.refusals(rtnetlink.delete_address(link.index, other.packed, other.prefix)):
+                    bridge.former.append(rtnetlink.add_address(link.index, other.packed, other.prefix))
+        _give(netlink, bridge, link, gateway)
+    if bridge.addressed and not bridge.made:
+        # one that was made by hand takes the MAC of its lowest port, until it is given one: its own
+        netlink.call(rtnetlink.set_mac(link.name, rtnetlink.parse_mac(link.mac)))
 
 
 def remove_if_empty(netlink: Netlink, name: str) -> bool:
@@ -77,8 +120,9 @@ def has_bridge_netfilter() -> bool:
 
 def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) -> bool:
     # a MAC given at creation stays (addr_assign_type 3); else the bridge takes that of its lowest port
-    mac = bytes((urandom(1)[0] & 0xFC | 0x02,)) + urandom(5)
-    data = attr(rtnetlink.IFLA_BR_NF_CALL_IPTABLES, b"\1") if nf_call else b""
+    mac = rtnetlink.random_mac()
+    hooks = (rtnetlink.IFLA_BR_NF_CALL_IPTABLES, rtnetlink.IFLA_BR_NF_CALL_IP6TABLES) if nf_call else ()
+    data = b"".join(attr(hook, b"\1") for hook in hooks)
     info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
     body = (
         ifinfo(0, rtnetlink.IFF_UP, rtnetlink.IFF_UP)
@@ -89,7 +133,8 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) ->
     by_name = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, name)
     messages = [(rtnetlink.RTM_NEWLINK, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, body)]
     # only a change pins the MTU: one given at creation still follows the smallest port
-    messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, mtu - 1)))
+    other = mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1  # neither below 68, where there is no link, nor 1280: no IPv6
+    messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, other)))
     messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, mtu)))
     if owner:
         messages.append(rtnetlink.set_alias(name, owner))
@@ -101,38 +146,27 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) ->
         if error.position:
             rtnetlink.delete_link(netlink, name)
         raise CniError(KERNEL_REFUSED, f"bridge {name}: {error.strerror}") from None
-    _write_sysctl(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", b"0")
+    sysctl.put(f"net/ipv6/conf/{name}/accept_ra", "0")  # a pod must not become the node's router
     return True
 
 
-def _ensure_address(netlink: Netlink, link: Link, gateway: Cidr) -> bool:
-    family = rtnetlink.AF_INET if gateway.bits == 32 else rtnetlink.AF_INET6
-    present = rtnetlink.addresses(netlink, link.index, family)
-    if (gateway.packed, gateway.prefix) in present:
+def _conflicts(other: Cidr, gateway: Cidr) -> bool:
+    """A bridge has one IPv4 address, and any number of IPv6 ones of different subnets; a link-local one is nobody's."""
+    if other.bits != gateway.bits:
         return False
-    for packed, prefix in present:
-        if gateway.bits == 32 or gateway.overlaps(Cidr(packed, prefix)):
-            raise CniError(
-                BRIDGE_CONFLICT,
-                f"bridge {link.name} has the address {format_address(packed)}/{prefix}, not {gateway}",
-                f"if nothing uses it: ip address del {format_address(packed)}/{prefix} dev {link.name}",
-            )
+    return gateway.bits == 32 or (gateway.overlaps(other) and other.packed[:2] != b"\xfe\x80")
+
+
+def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway: Cidr) -> None:
+    if gateway.bits == 128:
+        from cnictl.core import ipv6
+
+        ipv6.allow(link.name, format_address(gateway.packed))
     try:
         netlink.call(rtnetlink.add_address(link.index, gateway.packed, gateway.prefix))
     except NetlinkError as error:
-        if error.errno == errno.EEXIST:
-            return False
-        raise CniError(KERNEL_REFUSED, f"bridge {link.name}: address {gateway}: {error.strerror}") from None
-    return True
-
-
-def _write_sysctl(path: str, value: bytes) -> None:
-    """Best effort: a kernel without IPv6 has no such file."""
-    try:
-        descriptor = open_descriptor(path, O_WRONLY | O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        write(descriptor, value)
-    finally:
-        close(descriptor)
+        if error.errno != errno.EEXIST:
+            raise CniError(KERNEL_REFUSED, f"bridge {link.name}: address {gateway}: {error.strerror}") from None
+    else:
+        bridge.addressed = True
+        bridge.former.append(rtnetlink.delete_address(link.index, gateway.packed, gateway.prefix))

@@ -63,6 +63,19 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
+def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
+    """Every attribute of one kind from `offset` on, nested flag aside."""
+    found = []
+    while offset + 4 <= len(data):
+        length, kind = _ATTR.unpack_from(data, offset)
+        if length < 4:
+            break
+        if kind & 0x3FFF == wanted:
+            found.append(data[offset + 4 : offset + length])
+        offset += (length + 3) & ~3
+    return found
+
+
 class Netlink:
     """A netlink socket of the network namespace the calling thread is in when it is made."""
 
@@ -92,6 +105,8 @@ class Netlink:
 
     def refusals(self, *messages: tuple[int, int, bytes]) -> list[NetlinkError]:
         """As `call`, but returns what was refused, in order, and raises nothing of it."""
+        if not messages:
+            return []
         first = self._sequence + 1
         out = []
         for kind, flags, payload in messages:

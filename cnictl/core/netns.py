@@ -52,6 +52,24 @@ class Netns:
         close(self.descriptor)
 
 
+class Inside:
+    """The calling thread is in a namespace while the context lasts, and back in its own afterwards."""
+
+    __slots__ = ("_home", "_netns")
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self._home = -1
+
+    def __enter__(self) -> None:
+        self._home = open_descriptor("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+        self._netns.enter()
+
+    def __exit__(self, *_: object) -> None:
+        _setns(self._home)
+        close(self._home)
+
+
 def identity(path: str) -> tuple[int, int] | None:
     """Device and inode of the namespace a path refers to now, or None if there is nothing."""
     try:

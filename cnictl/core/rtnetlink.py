@@ -4,6 +4,7 @@ Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, net/core/rtnetlink
 """
 
 import errno
+from posix import urandom
 
 from cnictl.core.netlink import AF_INET as AF_INET
 from cnictl.core.netlink import AF_INET6 as AF_INET6
@@ -34,7 +35,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_OPERSTATE, IFLA_AF_SPEC = 16, 26
-IFLA_BR_VLAN_FILTERING, IFLA_BR_NF_CALL_IPTABLES = 7, 36
+IFLA_BR_VLAN_FILTERING, IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 7, 36, 37
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
 VETH_INFO_PEER = 1
@@ -106,11 +107,20 @@ def format_mac(raw: bytes) -> str:
     return ":".join(f"{octet:02x}" for octet in raw)
 
 
+def random_mac() -> bytes:
+    """Locally administered, unicast (IEEE 802)."""
+    raw = urandom(6)
+    return bytes((raw[0] & 0xFC | 0x02,)) + raw[1:]
+
+
 def parse_mac(text: str) -> bytes:
     """Six bytes of a unicast MAC. Raises ValueError."""
-    raw = bytes.fromhex(text.replace(":", "")) if text.count(":") == 5 else b""
+    try:
+        raw = bytes.fromhex(text.replace(":", "")) if text.count(":") == 5 else b""
+    except ValueError:
+        raw = b""
     if len(raw) != 6 or raw[0] & 1 or raw == bytes(6):
-        raise ValueError(f"{text!r} is not a unicast MAC address such as 02:00:00:00:00:01")
+        raise ValueError(f"{text[:40]!r} is not a unicast MAC address such as 02:00:00:00:00:01")
     return raw
 
 

@@ -1,0 +1,197 @@
+"""VLANs of a bridge's ports, and the interface that is the gateway of one: for the keys `vlan` and `vlanTrunk`.
+
+Loaded only where a configuration has them. Sources: linux/if_bridge.h, net/bridge/br_netlink.c, br_vlan.c; meanings
+are the reference bridge's (containernetworking/plugins, plugins/main/bridge).
+"""
+
+from cnictl.core import rtnetlink
+from cnictl.core.bridge import BridgeMade
+from cnictl.core.digest import host_veth_name
+from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
+from cnictl.core.netlink import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
+from cnictl.core.rtnetlink import Link
+
+try:
+    from _struct import Struct
+except ImportError:
+    from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnictl.core.conf import NetConf
+
+RTM_SETLINK = 19
+AF_BRIDGE = 7
+IFLA_EXT_MASK = 29
+RTEXT_FILTER_BRVLAN_COMPRESSED = 4
+IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
+BRIDGE_FLAGS_MASTER = 1
+PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x02, 0x04, 0x08, 0x10  # BRIDGE_VLAN_INFO_*
+DEFAULT_VLAN = 1
+"""What a port of a filtering bridge has to begin with, and what the reference gives a trunk without `vlan`."""
+
+_IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
+_U16 = Struct("=H")
+_VLAN = Struct("=HH")  # bridge_vlan_info: flags, id
+
+Port = dict[int, int]
+"""VLAN id to PVID and UNTAGGED, as flags."""
+
+
+def asked(conf: "NetConf") -> str:
+    """Key and value of what a configuration asks for, for a message; empty if nothing."""
+    if conf.vlan:
+        return f"vlan: {conf.vlan}"
+    if conf.vlan_trunk:
+        return f"vlanTrunk: {', '.join(f'{first}-{last}' for first, last in conf.vlan_trunk)}"
+    return ""
+
+
+def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
+    """Have the bridge keep VLANs apart. Raises CniError 2 naming `what` where the kernel's bridge can't."""
+    link = rtnetlink.get_link(netlink, bridge.name)
+    state = link.settings.get(rtnetlink.IFLA_BR_VLAN_FILTERING) if link is not None else None
+    if state is None:
+        raise CniError(
+            UNSUPPORTED_FIELD,
+            f"{what}: this kernel's bridge has no VLAN filtering",
+            "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
+        )
+    if state[0]:
+        return
+    try:
+        netlink.call(_set_filtering(bridge.name, True))
+    except NetlinkError as error:
+        raise CniError(KERNEL_REFUSED, f"{what}: VLAN filtering of {bridge.name}: {error.strerror}") from None
+    bridge.former.append(_set_filtering(bridge.name, False))
+
+
+def wanted_port(conf: "NetConf") -> Port:
+    """The VLANs a pod's port has to have, but for what `preserveDefaultVlan` keeps."""
+    port = {vid: 0 for first, last in conf.vlan_trunk for vid in range(first, last + 1)}
+    port[conf.vlan or DEFAULT_VLAN] = PVID | UNTAGGED
+    return port
+
+
+def set_port(netlink: Netlink, name: str, conf: "NetConf") -> None:
+    """Put a pod's port into the VLANs of its configuration. Raises CniError 103 naming them."""
+    native = conf.vlan or DEFAULT_VLAN
+    trunk = [(first, last, 0) for first, last in conf.vlan_trunk]
+    _replace(netlink, name, [*_around(trunk, native), (native, native, PVID | UNTAGGED)], conf.keep_default_vlan)
+
+
+def port_vlans(netlink: Netlink, index: int) -> Port:
+    """The VLANs of the port with that index."""
+    request = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0, 0) + u32_attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED)
+    found: Port = {}
+    for payload in netlink.dump(rtnetlink.RTM_GETLINK, request):
+        if _IFINFO.unpack_from(payload)[3] != index:
+            continue
+        for spec in repeated(payload, rtnetlink.IFLA_AF_SPEC, 16):
+            first = 0
+            for raw in repeated(spec, IFLA_BRIDGE_VLAN_INFO):
+                flags, vid = _VLAN.unpack_from(raw)
+                if flags & RANGE_BEGIN:
+                    first = vid
+                    continue
+                for one in range(first if flags & RANGE_END else vid, vid + 1):
+                    found[one] = flags & (PVID | UNTAGGED)
+    return found
+
+
+def gateway_name(bridge: str, vid: int) -> str:
+    """The interface that has the gateway's addresses in a VLAN. Raises CniError 7 if it would be too long."""
+    name = f"{bridge}.{vid}"
+    if len(name.encode("utf-8", "surrogateescape")) > 15:
+        raise CniError(
+            INVALID_CONFIG,
+            f"vlan: {vid}: the gateway's interface {name} would have over 15 characters",
+            "choose a shorter name for the bridge",
+        )
+    return name
+
+
+def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner: str) -> Link:
+    """The interface BRIDGE.VLAN, up, its other end a port of the bridge in that VLAN; `bridge` notes what was made.
+
+    One that is there under that name, of whatever kind, is taken. Raises CniError 7, 103.
+    """
+    name = gateway_name(bridge.name, conf.vlan)
+    port = host_veth_name(owner, bridge.name, str(conf.vlan))
+    what = f"vlan: {conf.vlan}: interface {name}"
+    try:
+        if rtnetlink.get_link(netlink, name) is None:
+            pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
+            netlink.call(rtnetlink.add_veth_pair(*pair))
+            bridge.former.append(
+                (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
+            )
+            netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
+        ours = rtnetlink.get_link(netlink, port)
+        if ours is not None:
+            if ours.master != bridge.index:  # the bridge was made anew meanwhile
+                master = u32_attr(rtnetlink.IFLA_MASTER, bridge.index)
+                netlink.call((rtnetlink.RTM_NEWLINK, 0, rtnetlink.ifinfo(ours.index) + master))
+            untagged = [(conf.vlan, conf.vlan, PVID | UNTAGGED)]
+            if port_vlans(netlink, ours.index).get(conf.vlan) != PVID | UNTAGGED:
+                _replace(netlink, port, untagged, conf.keep_default_vlan)
+        link = rtnetlink.get_link(netlink, name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
+        if not link.up:
+            netlink.call(rtnetlink.set_up(link.index))
+    except NetlinkError as error:
+        raise CniError(KERNEL_REFUSED, f"{what}: {error.strerror}") from None
+    return link
+
+
+def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]") -> tuple[int, int, bytes]:
+    """The message that adds VLANs to a port (RTM_SETLINK) or takes them (RTM_DELLINK): first, last, flags of each.
+
+    Only one VLAN alone may be the PVID (br_vlan.c, br_process_vlan_info).
+    """
+    infos = attr(IFLA_BRIDGE_FLAGS, _U16.pack(BRIDGE_FLAGS_MASTER))
+    for first, last, flags in spans:
+        if first == last:
+            infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags, first))
+        else:
+            infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_BEGIN, first))
+            infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_END, last))
+    return kind, 0, _IFINFO.pack(AF_BRIDGE, 0, 0, index, 0, 0) + attr(rtnetlink.IFLA_AF_SPEC | NESTED, infos)
+
+
+def _replace(netlink: Netlink, name: str, spans: "list[tuple[int, int, int]]", keep: bool) -> None:
+    link = rtnetlink.get_link(netlink, name)
+    if link is None:
+        raise CniError(KERNEL_REFUSED, f"{name}: removed by another process while it was set up")
+    messages = []
+    if not keep:
+        leave = [(vid, vid, 0) for vid in port_vlans(netlink, link.index)]
+        if leave:
+            messages.append(vlan_message(rtnetlink.RTM_DELLINK, link.index, leave))
+    messages.append(vlan_message(RTM_SETLINK, link.index, spans))
+    try:
+        netlink.call(*messages)
+    except NetlinkError as error:
+        shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last, _ in spans)
+        raise CniError(KERNEL_REFUSED, f"VLANs {shown} of {name}: {error.strerror}") from None
+
+
+def _around(spans: "list[tuple[int, int, int]]", native: int) -> "list[tuple[int, int, int]]":
+    """The spans without the native VLAN, that is untagged."""
+    kept = []
+    for first, last, flags in spans:
+        if first <= native <= last:
+            kept += [(low, high, flags) for low, high in ((first, native - 1), (native + 1, last)) if low <= high]
+        else:
+            kept.append((first, last, flags))
+    return kept
+
+
+def _set_filtering(name: str, on: bool) -> tuple[int, int, bytes]:
+    data = attr(rtnetlink.IFLA_BR_VLAN_FILTERING, bytes((on,)))
+    info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | NESTED, data)
+    body = rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, name)
+    return rtnetlink.RTM_NEWLINK, 0, body + attr(rtnetlink.IFLA_LINKINFO | NESTED, info)

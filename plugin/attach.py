@@ -1,0 +1,152 @@
+"""The link of an attachment: its veth pair, what the pod's end is given, and the moment from which both ends send."""
+
+import errno
+import time
+
+from cnictl.core import rtnetlink, sysctl
+from cnictl.core.attachments import Record
+from cnictl.core.bridge import BridgeMade
+from cnictl.core.cidr import Cidr, format_address
+from cnictl.core.conf import NetConf
+from cnictl.core.errors import INTERFACE_EXISTS, KERNEL_REFUSED, CniError
+from cnictl.core.netns import Netns
+from cnictl.core.routes import Route
+from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink, NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALIAS_LIMIT = 255
+"""Bytes the kernel takes for a link's alias; longer is ERANGE."""
+
+_ACTIVATION_WAIT = 2.0
+"""Seconds to wait for links to send: normally well under a millisecond."""
+
+
+def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, netns: Netns) -> bytes:
+    """Make the veth pair, the host's end a port of the bridge as the conf wants it; returns that end's MAC.
+
+    Raises CniError 102 if the pod has such an interface, 103 if the kernel refuses.
+    """
+    name, host_mac = record.host_veth, rtnetlink.random_mac()
+    alias = f"cnictl:{conf.name}/{record.pod or record.container}".encode()[:ALIAS_LIMIT].decode("utf-8", "ignore")
+    pair = (name, host_mac, bridge.index, record.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor)
+    messages = [rtnetlink.add_veth_pair(*pair, conf.mtu or bridge.mtu), rtnetlink.set_alias(name, alias)]
+    if conf.hairpin or conf.isolated:
+        messages.append(rtnetlink.set_port(name, conf.hairpin, conf.isolated))
+    for error in host.refusals(*messages):
+        if error.position == 0 and error.errno == errno.EEXIST:
+            raise CniError(
+                INTERFACE_EXISTS,
+                f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
+                "the runtime has to choose another name or DEL the interface first",
+            )
+        step = ("veth pair", "alias of the host veth", "hairpinMode or portIsolation of the host veth")[error.position]
+        raise CniError(KERNEL_REFUSED, f"{step} for {record.ifname}: {error.strerror}")
+    return host_mac
+
+
+def configure(
+    pod: Netlink, conf: NetConf, ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
+) -> list[Route]:
+    """Bring the pod's end up with its addresses and routes; returns the routes that were made.
+
+    Called in the pod's namespace. A route that the pod has already, through another of its interfaces, stays as it
+    is. Raises CniError 101 if an IPv6 address is in use (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
+    """
+    link = _pod_link(pod, ifname)
+    six = next((address for address in addresses if address.bits == 128), None)
+    sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")  # its addresses and routes are the plugins' to give
+    if conf.container_down:
+        return []
+    if six is not None:
+        from cnictl.core import ipv6
+
+        ipv6.prepare_pod(ifname, str(six), conf.dad)
+    messages = [rtnetlink.set_up(link.index, notify=True)]
+    messages += [rtnetlink.add_address(link.index, one.packed, one.prefix, conf.dad) for one in addresses]
+    if six is None or not conf.dad:
+        before = len(messages)
+        messages += [_route_message(link.index, route) for route in routes]
+        return _made(pod.refusals(*messages), ifname, addresses, routes, before)
+    _made(pod.refusals(*messages), ifname, addresses, (), len(messages))
+    ipv6.settle(pod, link.index, ifname)
+    return _made(pod.refusals(*(_route_message(link.index, route) for route in routes)), ifname, (), routes, 0)
+
+
+def _pod_link(pod: Netlink, ifname: str) -> Link:
+    link = rtnetlink.get_link(pod, ifname)
+    if link is None:
+        raise CniError(KERNEL_REFUSED, f"{ifname} vanished from the container while it was set up")
+    return link
+
+
+def _route_message(index: int, route: Route) -> tuple[int, int, bytes]:
+    destination = route.destination
+    return rtnetlink.add_route(
+        index,
+        destination.packed if destination.prefix else None,
+        destination.prefix,
+        route.gateway,
+        route.mtu or 0,
+        route.advmss or 0,
+        route.priority or 0,
+        route.table or rtnetlink.RT_TABLE_MAIN,
+        route.scope,
+        AF_INET if destination.bits == 32 else AF_INET6,
+    )
+
+
+def _made(
+    refused: list[NetlinkError], ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]", before: int
+) -> list[Route]:
+    """The routes that the kernel took, the first of them message `before`. Raises CniError for any other refusal."""
+    taken = list(routes)
+    for error in reversed(refused):
+        place = error.position - before
+        if place >= 0 and error.errno == errno.EEXIST:
+            del taken[place]
+    for error in refused:
+        place = error.position - before
+        if place >= 0 and error.errno == errno.EEXIST:
+            continue
+        what = "bringing it up"
+        if place >= 0:
+            route = routes[place]
+            through = f" through {format_address(route.gateway)}" if route.gateway else ""
+            what = f"route to {route.destination}{through}"
+        elif error.position:
+            what = f"address {addresses[error.position - 1]}"
+        raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}")
+    return taken
+
+
+def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record) -> Link:
+    """Return once both ends and the bridge send, and the pod's addresses are announced; the bridge as it is then.
+
+    A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
+    the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
+    for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
+    What the kernel announces when the link comes up is lost with the rest. It does so again when the link gets a MAC,
+    its own (sysctls arp_notify, ndisc_notify). Raises CniError 103 if an end doesn't come up.
+    """
+    deadline = time.monotonic() + _ACTIVATION_WAIT
+    for netlink, name in ((host, record.host_veth), (pod, record.ifname)):
+        end = _await_up(netlink, name, deadline)
+        if end is None or end.operstate != rtnetlink.OPERSTATE_UP:
+            raise CniError(KERNEL_REFUSED, f"{name} isn't up {_ACTIVATION_WAIT:g} s after it was set up")
+    link = _await_up(host, bridge.name, deadline)  # in vain where STP has its ports listen first
+    if link is None:
+        raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
+    pod.call(rtnetlink.set_mac(record.ifname, rtnetlink.parse_mac(record.mac)))
+    return link
+
+
+def _await_up(netlink: Netlink, name: str, deadline: float) -> Link | None:
+    """The link once it is up, or at the deadline."""
+    while True:
+        link = rtnetlink.get_link(netlink, name)
+        if link is None or link.operstate == rtnetlink.OPERSTATE_UP or time.monotonic() > deadline:
+            return link
+        time.sleep(0.0002)

@@ -1,0 +1,35 @@
+"""What another IPAM plugin gave, as ADD makes use of it: gateways and routes filled in as the reference bridge does."""
+
+from cnictl.core.cidr import Cidr, parse_address, parse_interface
+from cnictl.core.conf import NetConf
+from cnictl.core.routes import Route, complete
+
+from .answer import Given
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def given_by(found: "dict[str, Any]", conf: NetConf) -> Given:
+    """`found` is the plugin's result, read by `ipam_result`.
+
+    An address without a gateway has, where the bridge is to be one, its subnet's first address for it.
+    """
+    ips = [_ip(one, conf.is_gateway) for one in found["ips"]]
+    gateways = [gateway for _, gateway in ips if gateway]
+    given = Given(ips, complete(map(_route, found["routes"]), gateways, conf.default_route))
+    given.dns = found["dns"]
+    return given
+
+
+def _ip(one: "dict[str, Any]", is_gateway: bool) -> "tuple[Cidr, bytes]":
+    address = parse_interface(one["address"])
+    if one.get("gateway"):
+        return address, parse_address(one["gateway"])
+    return address, address.nth(1) if is_gateway else b""
+
+
+def _route(one: "dict[str, Any]") -> Route:
+    metrics = {key: one[key] for key in ("mtu", "advmss", "priority", "table", "scope") if key in one}
+    return Route(parse_interface(one["dst"]), parse_address(one["gw"]) if one.get("gw") else b"", **metrics)
