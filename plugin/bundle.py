@@ -5,6 +5,7 @@ doesn't call (`hot` has what it does) stands there as bytes that are only unpack
 """
 
 import ast
+import functools
 import importlib.util
 import marshal
 import os
@@ -28,66 +29,105 @@ _START = "cnictl_plugin.start"
 
 def write_bundles(library: str, final: str, target: str) -> None:
     """Write the running interpreter's bundles of the code in `library`, that will stand in `final`, to `target`."""
-    sources = read_sources(library)
+    modules = {
+        name: Module(name, path.replace(library, final, 1), text)
+        for name, (path, text) in read_sources(library).items()
+    }
     os.makedirs(target, 0o755, exist_ok=True)
     for verb, module in MODULES.items():
         hot = frozenset(FUNCTIONS[verb]) if verb in FUNCTIONS else None
         with open(f"{target}/{verb}", "wb") as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(made(sources, module, hot, LATER.get(verb, ()), (library, final)))
+            file.write(made(modules, module, hot, LATER.get(verb, ())))
 
 
-def made(
-    sources: dict[str, tuple[str, str]],
-    module: str,
-    hot: frozenset[str] | None,
-    later: tuple[str, ...],
-    moved: tuple[str, str],
-) -> bytes:
+class Module:
+    """A module's source, parsed once for all bundles, without annotations: nobody asks for them at run time."""
+
+    def __init__(self, name: str, path: str, text: str) -> None:
+        self.name = name
+        self.path = path
+        self.is_package = path.endswith("/__init__.py")
+        self._tree = ast.parse(text)
+        self.imports = imports(name, self._tree)
+        self._apart: dict[ast.stmt, bytes] = {}
+        self._whole: CodeType | None = None
+        scopes = [self._tree.body, *(one.body for one in self._tree.body if isinstance(one, ast.ClassDef))]
+        for body in scopes:
+            body[:] = [_unannotated(one) for one in body]
+
+    def whole(self) -> CodeType:
+        """The code of all of it."""
+        if self._whole is None:
+            self._whole = self._compile(self._tree.body)
+        return self._whole
+
+    def only(self, hot: frozenset[str], cold: list[bytes]) -> CodeType:
+        """The code with only its functions among `hot`; each other is added to `cold`, and fetched when called."""
+        body: list[ast.stmt] = []
+        for one in self._tree.body:
+            if isinstance(one, ast.ClassDef):
+                inner = [self._kept(part, f"{one.name}.", hot, cold) for part in one.body]
+                changed = ast.ClassDef(one.name, one.bases, one.keywords, inner, one.decorator_list)
+                body.append(ast.copy_location(changed, one))
+            else:
+                body.append(self._kept(one, "", hot, cold))
+        return self._compile(body)
+
+    def _kept(self, one: ast.stmt, prefix: str, hot: frozenset[str], cold: list[bytes]) -> ast.stmt:
+        if not isinstance(one, ast.FunctionDef) or f"{self.name}:{prefix}{one.name}" in hot:
+            return one
+        if one not in self._apart:
+            self._apart[one] = marshal.dumps(self._compile([one])) if _movable(one) else b""
+        if not self._apart[one]:
+            return one
+        cold.append(self._apart[one])
+        call = ast.Call(ast.Name("__cold__", ast.Load()), [ast.Constant(len(cold) - 1)], [])
+        fetched = ast.Assign([ast.Name(one.name, ast.Store())], call)
+        return ast.fix_missing_locations(ast.copy_location(fetched, one))
+
+    def _compile(self, body: list[ast.stmt]) -> CodeType:
+        return compile(ast.Module(body, []), self.path, "exec", dont_inherit=True, optimize=2)
+
+
+def made(modules: dict[str, Module], module: str, hot: frozenset[str] | None, later: tuple[str, ...]) -> bytes:
     """One bundle: what `start.load` takes, behind the code that defines it.
 
     `hot`: functions that aren't put aside, `module:qualified name`; None: all. `later`: what functions import.
-    `moved`: from which folder to which the sources will have been.
     """
-    texts = {name: text for name, (_, text) in sources.items()}
     cold: list[bytes] = []
 
     def compiled(name: str) -> CodeType:
-        path, text = sources[name]
-        place = path.replace(moved[0], moved[1], 1)
-        return compile(_slim(name, text, place, hot, cold), place, "exec", dont_inherit=True, optimize=2)
+        return modules[name].whole() if hot is None else modules[name].only(hot, cold)
 
-    order = import_order(texts, ["cnictl_plugin.main", module])
-    extensions = {found for name in order for found in imports(name, texts[name]) if found not in sources}
+    order = import_order({name: one.imports for name, one in modules.items()}, ["cnictl_plugin.main", module])
+    extensions = sorted({found for name in order for found in modules[name].imports if found not in modules})
     after: dict[str, bytes | str] = {}
     for name in later:
-        if name in sources and name not in order:
+        if name in modules and name not in order:
             after[name] = marshal.dumps(compiled(name))
-        elif name not in sources and _extension(name):
-            after[name] = _extension(name) or ""
+        elif name not in modules:
+            after[name] = _extension(name) or b""
     parts = (
-        tuple((name, path) for name in sorted(extensions) if (path := _extension(name)) is not None),
-        tuple((name, _is_package(sources[name][0]), compiled(name)) for name in order),
-        after,
+        tuple((name, path) for name in extensions if (path := _extension(name)) is not None),
+        tuple((name, modules[name].is_package, compiled(name)) for name in order),
+        {name: code for name, code in after.items() if code},
     )
-    return marshal.dumps((compiled(_START), *parts, tuple(cold)))
+    return marshal.dumps((modules[_START].whole(), *parts, tuple(cold)))
 
 
-def import_order(sources: dict[str, str], wanted: list[str]) -> list[str]:
-    """The modules among `sources` (name to text) that `wanted` import at their top level, each after its own imports.
-
-    Only statements of the module itself count: what stands in a function or under a condition is imported later.
-    """
+def import_order(imported: dict[str, list[str]], wanted: list[str]) -> list[str]:
+    """The modules that `wanted` import at their top level, each after its own imports (`imported`, by module)."""
     order: list[str] = []
     seen: set[str] = set()
 
     def visit(name: str) -> None:
-        if name not in sources or name in seen:
+        if name not in imported or name in seen:
             return
         seen.add(name)
         visit(name.rpartition(".")[0])
-        for imported in imports(name, sources[name]):
-            visit(imported)
+        for found in imported[name]:
+            visit(found)
         order.append(name)
 
     for name in wanted:
@@ -95,11 +135,13 @@ def import_order(sources: dict[str, str], wanted: list[str]) -> list[str]:
     return order
 
 
-def imports(name: str, text: str) -> list[str]:
-    """Everything that a module's import statements may mean, modules or not; of a `try` what it tries first."""
+def imports(name: str, tree: ast.Module) -> list[str]:
+    """Everything that a module's import statements may mean, modules or not; of a `try` what it tries first.
+
+    Only statements of the module itself count: what stands in a function or under a condition is imported later.
+    """
     found = []
-    statements = ast.parse(text).body
-    statements += [tried for one in statements if isinstance(one, ast.Try) for tried in one.body]
+    statements = tree.body + [tried for one in tree.body if isinstance(one, ast.Try) for tried in one.body]
     for statement in statements:
         if isinstance(statement, ast.Import):
             found += [alias.name for alias in statement.names]
@@ -111,8 +153,8 @@ def imports(name: str, text: str) -> list[str]:
     return found
 
 
-def read_sources(library: str) -> dict[str, tuple[str, str]]:
-    """Path and text of every module in a library, by name."""
+def read_modules(library: str, final: str) -> dict[str, Module]:
+    """Every module of the code in `library`, by name; its path as it will be in `final`."""
     found = {}
     for top in ("cnictl", "cnictl_plugin"):
         for place, _, files in os.walk(f"{library}/{top}"):
@@ -121,14 +163,12 @@ def read_sources(library: str) -> dict[str, tuple[str, str]]:
                     path = f"{place}/{file}"
                     name = os.path.relpath(path, library).removesuffix(".py").removesuffix("/__init__")
                     with open(path, encoding="utf-8") as source:
-                        found[name.replace("/", ".")] = (path, source.read())
+                        module = Module(name.replace("/", "."), path.replace(library, final, 1), source.read())
+                    found[module.name] = module
     return found
 
 
-def _is_package(path: str) -> bool:
-    return path.endswith("/__init__.py")
-
-
+@functools.cache
 def _extension(name: str) -> str | None:
     """The file of one of the interpreter's C modules, empty for one that is built in; None for any other module."""
     try:
@@ -142,24 +182,15 @@ def _extension(name: str) -> str | None:
     return spec.origin if isinstance(spec.loader, ExtensionFileLoader) else None
 
 
-def _slim(name: str, text: str, path: str, hot: frozenset[str] | None, cold: list[bytes]) -> ast.Module:
-    """A module without annotations, and its functions that aren't `hot` put aside in `cold`; `hot` None: all are."""
-    tree = ast.parse(text)
-    _Unannotated().visit(tree)
-    if hot is not None and name != _START:
-        scopes = [("", tree.body), *((f"{one.name}.", one.body) for one in tree.body if isinstance(one, ast.ClassDef))]
-        for prefix, body in scopes:
-            for place, one in enumerate(body):
-                if isinstance(one, ast.FunctionDef) and f"{name}:{prefix}{one.name}" not in hot and _movable(one):
-                    alone = ast.Module([one], [])
-                    cold.append(marshal.dumps(compile(alone, path, "exec", dont_inherit=True, optimize=2)))
-                    body[place] = ast.copy_location(_asleep(one.name, len(cold) - 1), one)
-    return ast.fix_missing_locations(tree)
-
-
-def _asleep(name: str, number: int) -> ast.stmt:
-    call = ast.Call(ast.Name("__cold__", ast.Load()), [ast.Constant(number)], [])
-    return ast.Assign([ast.Name(name, ast.Store())], call)
+def _unannotated(one: ast.stmt) -> ast.stmt:
+    if isinstance(one, ast.FunctionDef):
+        one.returns = None
+        for argument in (*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs, one.args.vararg, one.args.kwarg):
+            if argument is not None:
+                argument.annotation = None
+    elif isinstance(one, ast.AnnAssign):
+        return ast.copy_location(ast.Assign([one.target], one.value) if one.value else ast.Pass(), one)
+    return one
 
 
 def _movable(function: ast.FunctionDef) -> bool:
@@ -168,20 +199,3 @@ def _movable(function: ast.FunctionDef) -> bool:
     names |= {one.attr for one in ast.walk(function) if isinstance(one, ast.Attribute)}
     private = any(one.startswith("__") and not one.endswith("__") for one in names)
     return not (function.decorator_list or private or {"super", "__class__"} & names)
-
-
-class _Unannotated(ast.NodeTransformer):
-    """Takes out annotations: what nobody asks for at run time needs not be evaluated at each start."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if node.value is None:
-            return ast.copy_location(ast.Pass(), node)
-        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)

@@ -1,5 +1,6 @@
 """Bundles: each verb's modules in an order that works, and nothing in them that a verb doesn't need."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from cnictl_plugin import bundle
 ROOT = Path(__file__).parents[2]
 
 
+def _imported(sources: dict[str, str]) -> dict[str, list[str]]:
+    return {name: bundle.imports(name, ast.parse(text)) for name, text in sources.items()}
+
+
 def test_a_module_comes_after_what_it_imports() -> None:
     sources = {
         "top": "",
@@ -18,12 +23,12 @@ def test_a_module_comes_after_what_it_imports() -> None:
         "top.two": "import top.three",
         "top.three": "name = 1",
     }
-    assert bundle.import_order(sources, ["top.one"]) == ["top", "top.three", "top.two", "top.one"]
+    assert bundle.import_order(_imported(sources), ["top.one"]) == ["top", "top.three", "top.two", "top.one"]
 
 
 def test_what_a_function_or_a_condition_imports_is_left_for_later() -> None:
     sources = {"late": "", "typed": "", "main": "def f():\n    import late\nif TYPE_CHECKING:\n    import typed"}
-    assert bundle.import_order(sources, ["main"]) == ["main"]
+    assert bundle.import_order(_imported(sources), ["main"]) == ["main"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: s
 
 def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
     sources = {name: text for name, (_, text) in bundle.read_sources(str(library)).items()}
-    order = bundle.import_order(sources, ["cnictl_plugin.main", "cnictl_plugin.delete"])
+    order = bundle.import_order(_imported(sources), ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade", "cnictl.core.bridge"} & set(order)
 
 
@@ -81,10 +86,12 @@ def test_functions_that_a_verb_does_not_normally_call_work_when_it_does(tmp_path
     (folder / "__init__.py").write_text("")
     (folder / "main.py").write_text(source)
     shutil.copy(ROOT / "plugin/start.py", folder)
-    sources = bundle.read_sources(str(tmp_path))
+    modules = {
+        name: bundle.Module(name, path, text) for name, (path, text) in bundle.read_sources(str(tmp_path)).items()
+    }
     hot = frozenset({"cnictl_plugin.main:warm"})
-    (tmp_path / "all").write_bytes(bundle.made(sources, "cnictl_plugin.main", None, (), ("", "")))
-    (tmp_path / "some").write_bytes(bundle.made(sources, "cnictl_plugin.main", hot, (), ("", "")))
+    (tmp_path / "all").write_bytes(bundle.made(modules, "cnictl_plugin.main", None, ()))
+    (tmp_path / "some").write_bytes(bundle.made(modules, "cnictl_plugin.main", hot, ()))
     program = (
         "import marshal, sys\n"
         "start, *parts = marshal.loads(open(sys.argv[1], 'rb').read())\n"
