@@ -29,10 +29,7 @@ _START = "cnictl_plugin.start"
 
 def write_bundles(library: str, final: str, target: str) -> None:
     """Write the running interpreter's bundles of the code in `library`, that will stand in `final`, to `target`."""
-    modules = {
-        name: Module(name, path.replace(library, final, 1), text)
-        for name, (path, text) in read_sources(library).items()
-    }
+    modules = read_modules(library, final)
     os.makedirs(target, 0o755, exist_ok=True)
     for verb, module in MODULES.items():
         hot = frozenset(FUNCTIONS[verb]) if verb in FUNCTIONS else None

@@ -63,8 +63,8 @@ def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: s
 
 
 def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
-    sources = {name: text for name, (_, text) in bundle.read_sources(str(library)).items()}
-    order = bundle.import_order(_imported(sources), ["cnictl_plugin.main", "cnictl_plugin.delete"])
+    imported = {name: one.imports for name, one in bundle.read_modules(str(library), str(library)).items()}
+    order = bundle.import_order(imported, ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade", "cnictl.core.bridge"} & set(order)
 
 
@@ -86,9 +86,7 @@ def test_functions_that_a_verb_does_not_normally_call_work_when_it_does(tmp_path
     (folder / "__init__.py").write_text("")
     (folder / "main.py").write_text(source)
     shutil.copy(ROOT / "plugin/start.py", folder)
-    modules = {
-        name: bundle.Module(name, path, text) for name, (path, text) in bundle.read_sources(str(tmp_path)).items()
-    }
+    modules = bundle.read_modules(str(tmp_path), str(tmp_path))
     hot = frozenset({"cnictl_plugin.main:warm"})
     (tmp_path / "all").write_bytes(bundle.made(modules, "cnictl_plugin.main", None, ()))
     (tmp_path / "some").write_bytes(bundle.made(modules, "cnictl_plugin.main", hot, ()))
