@@ -6,8 +6,8 @@ from cnictl.core import rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
 from cnictl.core.cidr import Cidr
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import AF_INET, Netlink
-from cnictl.node.spec import NodeSpec
+from cnictl.core.rtnetlink import AF_INET, AF_INET6, Netlink
+from cnictl.node.spec import NodeSpec, is_ipv6
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ def uplink(spec: NodeSpec) -> str:
         return spec.uplink
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        for destination, _, _, index in rtnetlink.routes(netlink, AF_INET):
-            if destination is None and index in names:
-                return names[index]
+        for subnet in spec.subnets:
+            for destination, _, _, index in rtnetlink.routes(netlink, AF_INET6 if is_ipv6(subnet) else AF_INET):
+                if destination is None and index in names:
+                    return names[index]
     for peer in spec.peers:
-        found = reach(peer.via)
+        found = reach(peer.via, peer.dev)
         if found is not None and not found.gateway:
             return found.dev
     return ""
@@ -61,7 +62,7 @@ def own_addresses() -> dict[str, str]:
 
 
 def own_interfaces() -> dict[str, str]:
-    """Every address of this host as ADDRESS/PREFIX, and the link that has it."""
+    """Every address of this host as ADDRESS/PREFIX, and the link that has it; IPv6's link-local ones too."""
     found = {}
     with Netlink() as netlink:
         for link in rtnetlink.all_links(netlink):
@@ -70,14 +71,15 @@ def own_interfaces() -> dict[str, str]:
     return found
 
 
-def reach(address: str) -> Reached | None:
-    """The kernel's route to an address (`ip route get`); None if it has none."""
+def reach(address: str, dev: str = "") -> Reached | None:
+    """The kernel's route to an address (`ip route get`), over `dev` if one is named; None if it has none."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as iproute:
         try:
-            found = iproute.route("get", dst=address)[0]
+            over = {"oif": iproute.link_lookup(ifname=dev)[0]} if dev else {}
+            found = iproute.route("get", dst=address, **over)[0]
         except (NetlinkError, IndexError):
             return None
         links = iproute.get_links(found.get_attr("RTA_OIF"))

@@ -5,17 +5,19 @@ from dataclasses import replace
 
 from cnictl.core import attachments, rtnetlink
 from cnictl.core.rtnetlink import Netlink
+from cnictl.node import former
 from cnictl.node.resources.boot_unit import BootUnit
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge, BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
+from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.route import PeerRoute, orphans
-from cnictl.node.resources.sysctl import IpForward
+from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Resource
 
 CONF_KIND, PLUGIN_KIND = "cni-conf", "plugin"
@@ -28,16 +30,18 @@ def kind(resource: Resource) -> str:
 
 def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource]:
     """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place."""
-    former = tuple(earlier)
+    known = tuple(earlier)
     return [
         NodeFile(),
-        IpForward(),
+        *_sysctls(spec),
         SysctlFile(),
         Bridge(spec),
-        Address(spec, former),
+        *_bridge_ipv6(spec),
+        Address(spec, known),
         BridgeNetfilter(spec),
-        Masquerade(spec, former),
+        Masquerade(spec, known),
         IptablesForward(),
+        IptablesForward("ip6"),
         NftForward(),
         *(PeerRoute(peer.pod_cidr) for peer in spec.peers),
         Plugin(spec),
@@ -46,9 +50,33 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
     ]
 
 
+def _sysctls(spec: NodeSpec) -> list[Resource]:
+    """What lets the host forward the families of `spec`; advertisements are seen to before forwarding drops them."""
+    found: list[Resource] = []
+    if not all(map(is_ipv6, spec.subnets)):
+        found.append(Forwarding())
+    if any(map(is_ipv6, spec.subnets)):
+        found += [RouterAdvertisements(), Forwarding(ipv6=True)]
+    return found
+
+
+def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:
+    return [BridgeIpv6(spec)] if any(map(is_ipv6, spec.subnets)) else []
+
+
+def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
+    """What an earlier spec may have set for a family that `spec` lacks."""
+    every: list[Resource] = [Forwarding(ipv6=True), RouterAdvertisements(), Forwarding()]
+    if spec is None:
+        return every
+    wanted = [one.id for one in (*_sysctls(spec), *_bridge_ipv6(spec))]
+    return [one for one in (BridgeIpv6(spec), *every) if one.id not in wanted]
+
+
 def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
     """What earlier specs made under names that `spec` no longer has, in the order it is removed."""
     left: list[Resource] = [PeerRoute(pod_cidr) for pod_cidr in orphans(spec)]
+    left += [one for one in _unwanted_sysctls(spec) if former.recall(one.id) is not None]
     names = {spec.name} if spec is not None else set()
     bridges = {spec.bridge} if spec is not None else set()
     for one in earlier:
@@ -57,7 +85,7 @@ def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resour
             left.append(Masquerade(one, tuple(earlier)))
         if one.bridge not in bridges:
             bridges.add(one.bridge)
-            left += [BridgeNetfilter(one), Address(one, tuple(earlier)), Bridge(one)]
+            left += [BridgeNetfilter(one), Address(one, tuple(earlier)), BridgeIpv6(one), Bridge(one)]
     return left
 
 

@@ -12,7 +12,7 @@ from rich import console
 
 from cnictl.cli import main, node, output, steps
 from cnictl.node import node_file
-from cnictl.node.resources.sysctl import IpForward
+from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spine import Change, Plan, Step
 
 MAIN = [sys.executable, "-m", "cnictl"]
@@ -100,7 +100,7 @@ def test_table_without_headings_starts_with_its_first_row(capsys: pytest.Capture
 
 def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [Change(f"link/{name}", None, {}, f"make {name}", "") for name in ("br0", "br1")]
-    plan = Plan(tuple(Step(IpForward(), None, one.summary, one) for one in changes))
+    plan = Plan(tuple(Step(Forwarding(), None, one.summary, one) for one in changes))
     ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as terminal:

@@ -11,6 +11,7 @@ CHECKS: dict[str, Check] = {
     "root": host.root,
     "firewall-tool": host.firewall_tool,
     "kernel": host.kernel,
+    "ipv6": addresses.ipv6,
     "bridge": addresses.bridge,
     "subnet-overlap": addresses.subnet_overlap,
     "network-overlap": addresses.network_overlap,

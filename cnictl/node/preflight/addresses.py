@@ -2,22 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from socket import AF_INET
+from socket import AF_INET, AF_INET6
 
 from netaddr import IPAddress, IPNetwork
 
 from cnictl.core import rtnetlink
-from cnictl.core.cidr import Cidr, format_address, parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import host
+from cnictl.node.addressing import MTU_MIN_IPV6
+from cnictl.node.meant import first_free
+from cnictl.node.peers import is_link_local
 from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.resources import sysctl
+from cnictl.node.resources.bridge import gateways
 from cnictl.node.resources.route import PROTOCOL
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
 
 _RT_TABLE_LOCAL = 255
 _RTN_UNICAST = 1
 _RTN_REFUSING = (6, 7, 8)  # blackhole, unreachable, prohibit (linux/rtnetlink.h)
 _OUR_ALIAS = "cnictl:"
+_IPV6_CONF = "/proc/sys/net/ipv6/conf"
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,27 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
     """The bridge's name is free, ours, or a hand-made bridge with the right address, which is adopted."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
-        present = rtnetlink.addresses(netlink, link.index, rtnetlink.AF_INET) if link is not None else []
+        present = rtnetlink.addresses(netlink, link.index) if link is not None else []
     if link is None:
         return []
     if link.kind != "bridge":
         kind = link.kind or "physical"
         return [error("bridge", spec.bridge, f"is no bridge but a {kind} link", "choose another with --bridge")]
-    subnet = parse_cidr(spec.subnet)
-    gateway = Cidr(subnet.nth(1), subnet.prefix)
-    ours = previous is not None and previous.bridge == spec.bridge
-    if ours or not present or (gateway.packed, gateway.prefix) in present:
+    if previous is not None and previous.bridge == spec.bridge:
         return []
-    has = ", ".join(f"{format_address(packed)}/{prefix}" for packed, prefix in present)
     if link.alias.startswith(_OUR_ALIAS):
         mend = f"it is left from a former set-up ({link.alias}): ip link del {spec.bridge}"
     else:
         mend = f"choose another name with --bridge, or if nothing uses it: ip link del {spec.bridge}"
-    return [error("bridge", spec.bridge, f"has the address {has}, not {gateway}", mend)]
+    found = []
+    for gateway in gateways(spec):
+        there = [Cidr(packed, prefix) for packed, prefix in present if len(packed) == len(gateway.packed)]
+        # a link has several IPv6 addresses by nature; only one in our subnet is in the way
+        in_the_way = [one for one in there if gateway.bits == 32 or gateway.overlaps(one)]
+        if in_the_way and gateway not in there:
+            has = ", ".join(map(str, in_the_way))
+            found.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", mend))
+    return found
 
 
 def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
@@ -61,9 +71,10 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
     foreign = list(_foreign_routes(spec, previous))
     found = []
     for route in foreign:
-        if _overlap(route.destination, spec.subnet):
-            message = f"overlaps the host's route {route}"
-            found.append(error("subnet-overlap", spec.subnet, message, _suggest(spec, foreign)))
+        for subnet in spec.subnets:
+            if _overlap(route.destination, subnet):
+                message = f"overlaps the host's route {route}"
+                found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, foreign)))
         for peer in spec.peers:
             if _overlap(route.destination, peer.pod_cidr):
                 message = f"the pod CIDR of peer {peer.via} overlaps the host's route {route}"
@@ -75,17 +86,17 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
 def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
     """The host's own addresses lie outside the pod network, within which nothing is masqueraded."""
     bridges = {spec.bridge, previous.bridge if previous else spec.bridge}
-    network = IPNetwork(spec.network)
     return [
         warning(
             "network-overlap",
             address,
-            f"this host's address on {dev} lies in the pod network {spec.network}: pods' traffic to its neighbours "
+            f"this host's address on {dev} lies in the pod network {network}: pods' traffic to its neighbours "
             "leaves with the pods' own addresses",
             "choose a --network that no node's address lies in",
         )
         for address, dev in host.own_addresses().items()
-        if dev not in bridges and ":" not in address and IPAddress(address) in network
+        for network in spec.networks
+        if dev not in bridges and IPAddress(address) in IPNetwork(network)
     ]
 
 
@@ -99,10 +110,10 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
             message = f"{peer.via} is this host's own address, on {own[peer.via]}"
             found.append(error("peer-link", subject, message, "give the other node's address"))
             continue
-        reached = host.reach(peer.via)
+        reached = host.reach(peer.via, peer.dev if is_link_local(parse_address(peer.via)) else "")
         asked = peer.dev or spec.uplink
         if reached is None:
-            mend = f"give this host an address on the link that {peer.via} is on"
+            mend = f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}"
             found.append(error("peer-link", subject, f"the host has no route to {peer.via}", mend))
         elif reached.gateway:
             message = (
@@ -110,12 +121,48 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
             )
             mend = (
                 f"give an address of that node on a link both share (`ip route get {peer.via}` then names no gateway)"
+                f"{_or_link_local(spec, peer)}"
             )
             found.append(error("peer-link", subject, message, mend))
         elif asked and asked != reached.dev:
             message = f"{peer.via} is reached over {reached.dev}, not over {asked}"
             found.append(error("peer-link", subject, message, f"name {reached.dev}, or none, as the link"))
     return found
+
+
+def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
+    """The other way where the uplink has no IPv6 address but its link-local one: over that."""
+    if not is_ipv6(peer.via):
+        return ""
+    link = peer.dev or host.uplink(spec) or "LINK"
+    own = [parse_address(address) for address, dev in host.own_addresses().items() if dev == link]
+    if any(len(address) == 16 and not is_link_local(address) for address in own):
+        return ""
+    return (
+        f" ({link} has no IPv6 address of its own), or name the peer's link-local one: {peer.pod_cidr}=fe80::…%{link}"
+    )
+
+
+def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Where the node has an IPv6 subnet: the host speaks IPv6, and its links carry it."""
+    if not any(map(is_ipv6, spec.subnets)):
+        return []
+    subnet = next(filter(is_ipv6, spec.subnets))
+    without = f"or leave out --subnet {subnet}"
+    try:
+        disabled = sysctl.read(f"{_IPV6_CONF}/all/disable_ipv6") != "0"
+    except FileNotFoundError:
+        message = "the kernel runs without IPv6"
+        mend = f"remove ipv6.disable=1 from the kernel's command line (a kernel with CONFIG_IPV6), {without}"
+        return [error("ipv6", subnet, message, mend)]
+    if disabled:
+        mend = f"sysctl -w net.ipv6.conf.all.disable_ipv6=0, also in /etc/sysctl.d, {without}"
+        return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", mend)]
+    mtu = host.mtu(spec)
+    if mtu < MTU_MIN_IPV6:
+        message = f"the uplink's MTU is {mtu}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
+        return [error("ipv6", host.uplink(spec), message, f"raise it, {without}")]
+    return []
 
 
 def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
@@ -137,7 +184,7 @@ def _routes() -> Iterator[HostRoute]:
 
     with IPRoute() as iproute:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
-        for route in iproute.get_routes(family=AF_INET):
+        for route in [one for family in (AF_INET, AF_INET6) for one in iproute.get_routes(family=family)]:
             destination = route.get_attr("RTA_DST")
             table = route.get_attr("RTA_TABLE") or route["table"]
             kinds = (_RTN_UNICAST, *_RTN_REFUSING)
@@ -149,14 +196,14 @@ def _routes() -> Iterator[HostRoute]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    first, second = IPNetwork(one), IPNetwork(other)
-    return first in second or second in first
+    return parse_cidr(one).overlaps(parse_cidr(other))
 
 
-def _suggest(spec: NodeSpec, foreign: list[HostRoute]) -> str:
+def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> str:
     """A pod CIDR of the same size, inside the network, that nothing leads into."""
-    taken = [route.destination for route in foreign] + [peer.pod_cidr for peer in spec.peers]
-    for candidate in IPNetwork(spec.network).subnet(IPNetwork(spec.subnet).prefixlen):
-        if not any(_overlap(str(candidate), used) for used in taken):
-            return f"free within {spec.network} on this host: --subnet {candidate}"
-    return f"nothing of this size is free within {spec.network}: choose another --network"
+    network = of_family(spec.networks, subnet)
+    taken = [*(route.destination for route in foreign), *(peer.pod_cidr for peer in spec.peers)]
+    free = first_free(network, parse_cidr(subnet).prefix, taken)
+    if free:
+        return f"free within {network} on this host: --subnet {free}"
+    return f"nothing of this size is free within {network}: choose another --network"

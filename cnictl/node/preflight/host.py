@@ -15,11 +15,19 @@ from cnictl.core.errors import CniError, Problem
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import scratch
 from cnictl.node.preflight.finding import Finding, error
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, is_ipv6
 
-IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+_FORWARD = {False: "/proc/sys/net/ipv4/ip_forward", True: "/proc/sys/net/ipv6/conf/all/forwarding"}
+_TRIED = {False: ("198.18.0.0/24", "198.18.0.0/16"), True: ("2001:2:0:1::/64", "2001:2::/48")}
+"""Subnet and network for tests of network devices (RFC 2544, RFC 5180), never a pod network's."""
 
-_TOOLS = {"nft": ("nft",), "iptables": ("iptables", "iptables-restore")}
+_TOOLS = {
+    ("nft", False): ("nft",),
+    ("nft", True): ("nft",),
+    ("iptables", False): ("iptables", "iptables-restore"),
+    ("iptables", True): ("ip6tables", "ip6tables-restore"),
+}
+"""By backend and whether it is IPv6's."""
 _PACKAGES = {"nft": "nftables", "iptables": "iptables"}
 _OTHER = {"nft": "iptables", "iptables": "nft"}
 
@@ -35,11 +43,12 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     """The programs of the backend that masquerades."""
     if not spec.nat:
         return []
-    missing = [tool for tool in _TOOLS[spec.backend] if shutil.which(tool) is None]
+    wanted = [tool for subnet in spec.subnets for tool in _TOOLS[spec.backend, is_ipv6(subnet)]]
+    missing = [tool for tool in dict.fromkeys(wanted) if shutil.which(tool) is None]
     if not missing:
         return []
     other = _OTHER[spec.backend]
-    usable = all(shutil.which(tool) for tool in _TOOLS[other])
+    usable = all(shutil.which(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
     mend = f"install {_PACKAGES[spec.backend]}" + (f", or use --backend {other}" if usable else "")
     return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", mend)]
 
@@ -49,17 +58,18 @@ def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa:
     if os.geteuid() != 0:
         return []  # `root` says it
     found = []
-    if not os.access(IP_FORWARD, os.W_OK):
-        found.append(
-            error("kernel", "net.ipv4.ip_forward", "can't be written here", "run it on the host, not in a container")
-        )
+    for path in dict.fromkeys(_FORWARD[is_ipv6(subnet)] for subnet in spec.subnets):
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            key = path.removeprefix("/proc/sys/").replace("/", ".")
+            found.append(error("kernel", key, "can't be written here", "run it on the host, not in a container"))
     backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
-    for subject, message, mend in scratch.attempt(lambda: _try_features(backend)):
+    tried = tuple(_TRIED[is_ipv6(subnet)] for subnet in spec.subnets)
+    for subject, message, mend in scratch.attempt(lambda: _try_features(backend, tried)):
         found.append(error("kernel", subject, message, mend))
     return found
 
 
-def _try_features(backend: str) -> list[Any]:
+def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]:
     """Subject, message and mend of each thing that the kernel refuses."""
     refused = []
     gateway = parse_interface("198.18.0.1/24")
@@ -73,7 +83,8 @@ def _try_features(backend: str) -> list[Any]:
         except (CniError, OSError, Problem) as fault:
             refused.append(["veth", f"the kernel can't make a pair: {fault}", "modprobe veth (CONFIG_VETH)"])
     if backend:
-        rules = masquerade.Masquerade("cnictl-try", (gateway.network,), (parse_cidr("198.18.0.0/16"),))
+        subnets, networks = zip(*tried, strict=True)
+        rules = masquerade.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
             masquerade.load(rules, backend)
         except (CniError, OSError, Problem) as fault:

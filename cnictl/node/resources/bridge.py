@@ -1,24 +1,25 @@
 """The bridge, its address and its netfilter hook. All are made by `core.bridge`, as the plugin's ADD makes them."""
 
+import errno
 from collections.abc import Iterable
 
 from cnictl.core import rtnetlink
 from cnictl.core.bridge import ensure_bridge, has_bridge_netfilter, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import AF_INET, Netlink, attr, attributes, ifinfo, text_attr, u32_attr
+from cnictl.core.rtnetlink import Netlink, NetlinkError, attr, attributes, ifinfo, text_attr, u32_attr
 from cnictl.node import former, host
-from cnictl.node.spec import NodeSpec
+from cnictl.node.peers import is_link_local
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
 OWNER_MARK = "cnictl:"
 """A link's alias begins with it if cnictl made the link."""
 
 
-def gateway(spec: NodeSpec) -> Cidr:
-    """The bridge's address: the subnet's first, with the subnet's prefix length."""
-    subnet = parse_cidr(spec.subnet)
-    return Cidr(subnet.nth(1), subnet.prefix)
+def gateways(spec: NodeSpec) -> list[Cidr]:
+    """The bridge's addresses: each subnet's first, with the subnet's prefix length."""
+    return [Cidr(subnet.nth(1), subnet.prefix) for subnet in map(parse_cidr, spec.subnets)]
 
 
 class Bridge:
@@ -118,27 +119,27 @@ class Bridge:
 
 
 class Address:
-    """The bridge's IPv4 address. Others on an adopted bridge are left alone; so is its own, if it was there."""
+    """The bridge's address of each family. Others on an adopted bridge are left alone; so is its own, if it was there.
+
+    Of IPv6 only those are looked at that a spec asked for: a link has others that come and go by themselves.
+    """
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._name = spec.bridge
-        self._ours = {str(gateway(one)) for one in (spec, *earlier) if one.bridge == spec.bridge}
+        self._ours = {str(cidr) for one in (spec, *earlier) if one.bridge == spec.bridge for cidr in gateways(one)}
         self.id = f"address/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Every IPv4 address on it."""
-        with Netlink() as netlink:
-            link = rtnetlink.get_link(netlink, self._name)
-            found = rtnetlink.addresses(netlink, link.index, AF_INET) if link is not None else []
-        return _addresses(str(Cidr(packed, prefix)) for packed, prefix in found)
+        """Every IPv4 address on it, and the IPv6 ones that are the node's."""
+        return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The gateway address, beside those that were never ours."""
-        return _addresses([*self._others(), str(gateway(spec))])
+        """The gateways' addresses, beside those that were never ours."""
+        return _addresses([*self._others(), *map(str, gateways(spec))])
 
     def remember(self) -> None:
         """Keep the addresses that were there."""
-        former.remember(self.id, {"state": self.observe()})
+        former.remember(self.id, {"state": _addresses(self._all())})
 
     def former(self) -> State | None:
         """Those without ours, unless ours was there before us."""
@@ -153,7 +154,7 @@ class Address:
         gone = [address for address in old if address not in new]
         come = [address for address in new if address not in old]
         commands = [f"ip address del {address} dev {self._name}" for address in gone]
-        commands += [f"ip address add {address} broadcast + dev {self._name}" for address in come]
+        commands += [_add_command(address, self._name) for address in come]
         words = [f"give {self._name} the address {address}" for address in come]
         words += [f"take {address} from {self._name}" for address in gone]
         return ", ".join(words), "\n".join(commands)
@@ -172,8 +173,18 @@ class Address:
                 if address not in old:
                     ensure_bridge(netlink, self._name, parse_interface(address))
 
+    def _all(self) -> list[str]:
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, self._name)
+            found = rtnetlink.addresses(netlink, link.index) if link is not None else []
+        return [str(Cidr(packed, prefix)) for packed, prefix in found if not is_link_local(packed)]
+
     def _others(self) -> list[str]:
         return [address for address in _listed(self.observe()) if address not in self._ours]
+
+
+_SWITCHES = {"nf_call_iptables": rtnetlink.IFLA_BR_NF_CALL_IPTABLES, "nf_call_ip6tables": 37}
+"""IFLA_BR_NF_CALL_IPTABLES and IFLA_BR_NF_CALL_IP6TABLES (linux/if_link.h)."""
 
 
 class BridgeNetfilter:
@@ -181,10 +192,15 @@ class BridgeNetfilter:
 
     def __init__(self, spec: NodeSpec) -> None:
         self._name = spec.bridge
+        six = any(map(is_ipv6, spec.subnets))
+        self._switches = _SWITCHES if six else {"nf_call_iptables": _SWITCHES["nf_call_iptables"]}
         self.id = f"netfilter/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """The bridge's own switch (IFLA_BR_NF_CALL_IPTABLES)."""
+        """The bridge's own switches, of iptables and, with IPv6, of ip6tables."""
+        return self._read(self._switches)
+
+    def _read(self, switches: dict[str, int]) -> State | None:
         with Netlink() as netlink:
             try:
                 body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
@@ -192,18 +208,18 @@ class BridgeNetfilter:
             except rtnetlink.NetlinkError:
                 return None
         info = attributes(attributes(answer, 16).get(rtnetlink.IFLA_LINKINFO, b""))
-        value = attributes(info.get(rtnetlink.IFLA_INFO_DATA, b"")).get(rtnetlink.IFLA_BR_NF_CALL_IPTABLES)
-        if value is None or info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") != b"bridge":
+        data = attributes(info.get(rtnetlink.IFLA_INFO_DATA, b""))
+        if info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") != b"bridge":
             return None
-        return {"nf_call_iptables": value[0]}
+        return {name: data[kind][0] for name, kind in switches.items() if kind in data} or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
         """On, or whatever it is where there is no br_netfilter."""
-        return {"nf_call_iptables": 1} if has_bridge_netfilter() else self.observe()
+        return dict.fromkeys(self._switches, 1) if has_bridge_netfilter() else self.observe()
 
     def remember(self) -> None:
         """Keep an adopted bridge's own setting."""
-        former.remember(self.id, {"state": self.observe()})
+        former.remember(self.id, {"state": self._read(_SWITCHES)})
 
     def former(self) -> State | None:
         """That setting; None on a bridge of ours, with which it goes."""
@@ -213,24 +229,29 @@ class BridgeNetfilter:
         if found is None or link is None or link.alias.startswith(OWNER_MARK):
             return None
         remembered = former.recall(self.id)
-        return remembered["state"] if remembered and remembered["state"] else found
+        before = (remembered["state"] or {}) if remembered else {}
+        return {name: before.get(name, value) for name, value in found.items()}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the `ip link` command."""
-        value = after["nf_call_iptables"] if after else 0
-        summary = f"{'show' if value else 'stop showing'} iptables what passes between the ports of {self._name}"
-        return summary, f"ip link set {self._name} type bridge nf_call_iptables {value}"
+        values = self._values(after)
+        summary = f"{'show' if any(values.values()) else 'stop showing'} iptables what passes between the ports of"
+        options = " ".join(f"{name} {value}" for name, value in values.items())
+        return f"{summary} {self._name}", f"ip link set {self._name} type bridge {options}"
 
     def carry_out(self, change: Change) -> None:
-        """Set it; to go without is to have it off."""
-        value = change.after["nf_call_iptables"] if change.after else 0
-        if self.observe() is None and not value:
+        """Set them; to go without is to have them off."""
+        values = self._values(change.after)
+        if self.observe() is None and not any(values.values()):
             return
-        data = attr(rtnetlink.IFLA_BR_NF_CALL_IPTABLES, bytes((value,)))
+        data = b"".join(attr(_SWITCHES[name], bytes((value,))) for name, value in values.items())
         info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
         body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
         with Netlink() as netlink:
             netlink.call((rtnetlink.RTM_NEWLINK, 0, body + attr(rtnetlink.IFLA_LINKINFO | rtnetlink.NESTED, info)))
+
+    def _values(self, state: State | None) -> dict[str, int]:
+        return dict(state) if state else dict.fromkeys(self._switches, 0)
 
 
 def _is_ours(state: State) -> bool:
@@ -246,9 +267,20 @@ def _listed(state: State | None) -> list[str]:
     return list(state["addresses"]) if state else []
 
 
+def _add_command(address: str, name: str) -> str:
+    """As `core.bridge` adds it: an IPv4 one with its broadcast address, an IPv6 one usable at once."""
+    if is_ipv6(address):
+        return f"ip address add {address} dev {name} nodad"
+    return f"ip address add {address} broadcast + dev {name}"
+
+
 def _delete_address(netlink: Netlink, index: int, address: Cidr) -> None:
     _, _, body = rtnetlink.add_address(index, address.packed, address.prefix)
-    netlink.call((rtnetlink.RTM_DELADDR, 0, body))
+    try:
+        netlink.call((rtnetlink.RTM_DELADDR, 0, body))
+    except NetlinkError as error:
+        if error.errno != errno.EADDRNOTAVAIL:  # gone already, where IPv6 was just disabled
+            raise
 
 
 def _example_mac() -> str:

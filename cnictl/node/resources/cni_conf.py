@@ -11,7 +11,7 @@ from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
 from cnictl.node import folders, former, runtimes
 from cnictl.node.runtimes import Runtime
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, text_or_list
 from cnictl.node.spine import Change, State
 
 FILE_NAME = "10-cnictl.conflist"
@@ -97,8 +97,8 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     plugin: dict[str, Any] = {
         "type": PLUGIN_TYPE,
         "bridge": spec.bridge,
-        "network": spec.network,
-        "subnet": spec.subnet,
+        "network": text_or_list(spec.networks),
+        "subnet": text_or_list(spec.subnets),
         "isDefaultGateway": True,
         "ipMasq": spec.nat,
     }

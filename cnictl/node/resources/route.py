@@ -1,5 +1,6 @@
 """Routes to the other nodes' pods. Ours carry a routing protocol number, so that none outlives its peer."""
 
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from cnictl.core.errors import Problem
@@ -104,8 +105,11 @@ def _all() -> list[tuple[str, dict[str, str]]]:
     with IPRoute() as iproute:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
         found = []
-        for route in iproute.get_routes(family=2, table=_MAIN_TABLE):
-            destination = f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}"
+        for route in [one for family in (AF_INET, AF_INET6) for one in iproute.get_routes(family=family)]:
+            if route.get_attr("RTA_TABLE") != _MAIN_TABLE:
+                continue
+            unspecified = "::" if route["family"] == AF_INET6 else "0.0.0.0"
+            destination = f"{route.get_attr('RTA_DST') or unspecified}/{route['dst_len']}"
             protocol = route["proto"]
             owner = OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}"
             via, dev = route.get_attr("RTA_GATEWAY") or "", names.get(route.get_attr("RTA_OIF"), "")

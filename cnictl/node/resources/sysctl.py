@@ -1,4 +1,4 @@
-"""IPv4 forwarding. Turning it on has side effects, and a hardened host wants every one of them back as it was."""
+"""Forwarding, a switch a family. Turning it on has side effects, and a hardened host wants every one back as it was."""
 
 import os
 
@@ -6,30 +6,31 @@ from cnictl.node import former
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
-IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
-_CONF = "/proc/sys/net/ipv4/conf"
-
-SIDE_EFFECTS = ("forwarding", "accept_redirects")
-"""What the kernel rewrites beside it, for `all`, `default` and each link (net/ipv4/devinet.c, inet_forward_change)."""
+SYSCTLS = "/proc/sys"
 
 
-class IpForward:
-    """net.ipv4.ip_forward, live."""
+class Forwarding:
+    """net.ipv4.ip_forward or net.ipv6.conf.all.forwarding, live."""
 
-    id = "sysctl/net.ipv4.ip_forward"
+    def __init__(self, ipv6: bool = False) -> None:
+        self.ipv6 = ipv6
+        self._family = "IPv6" if ipv6 else "IPv4"
+        self._key = "net.ipv6.conf.all.forwarding" if ipv6 else "net.ipv4.ip_forward"
+        self._path = f"{SYSCTLS}/{self._key.replace('.', '/')}"
+        self.id = f"sysctl/{self._key}"
 
     def observe(self) -> State | None:
-        """Its value."""
-        return {"value": _read(IP_FORWARD)}
+        """Its value; None where the kernel does without the family."""
+        return {"value": read(self._path)} if os.path.exists(self._path) else None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
         """On."""
         return {"value": "1"}
 
     def remember(self) -> None:
         """Keep the value and every value that turning it on rewrites."""
         if former.recall(self.id) is None:
-            former.remember(self.id, {"value": _read(IP_FORWARD), "conf": _side_effects()})
+            former.remember(self.id, {"value": read(self._path), "conf": self._side_effects()})
 
     def former(self) -> State | None:
         """The value before cnictl; what it is now, if cnictl never had to do with it."""
@@ -39,52 +40,60 @@ class IpForward:
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the sysctl command."""
         value = after["value"] if after else "0"
-        summary = "let the host forward IPv4 packets" if value == "1" else "stop forwarding IPv4 packets"
-        return summary, f"sysctl -w net.ipv4.ip_forward={value}"
+        summary = f"{'let the host' if value == '1' else 'stop'} forward{'' if value == '1' else 'ing'}"
+        return f"{summary} {self._family} packets", f"sysctl -w {self._key}={value}"
 
     def carry_out(self, change: Change) -> None:
         """Write it; on the way back, put each side effect back that nobody has changed since."""
         value = change.after["value"] if change.after else "0"
         remembered = former.recall(self.id)
         if remembered is None or value != remembered["value"]:
-            _write(IP_FORWARD, value)
+            write(self._path, value)
             if remembered is not None and "left" not in remembered:
-                former.amend(self.id, {**remembered, "left": _side_effects()})
+                former.amend(self.id, {**remembered, "left": self._side_effects()})
             return
-        now, left = _side_effects(), remembered.get("left", {})
-        _write(IP_FORWARD, value)
+        now, left = self._side_effects(), remembered.get("left", {})
+        write(self._path, value)
         for name, old in remembered["conf"].items():
             if name in now:
-                _restore(name, old if now[name] == left.get(name, now[name]) else now[name])
+                self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
+
+    @property
+    def _conf(self) -> str:
+        return f"{SYSCTLS}/net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
+
+    def _side_effects(self) -> dict[str, str]:
+        """`LINK/KEY` to its value, `all` first: writing that one reaches the others.
+
+        What the kernel rewrites for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
+        net/ipv6/addrconf.c, addrconf_forward_change.
+        """
+        names = sorted(os.listdir(self._conf), key=lambda name: (name != "all", name != "default", name))
+        found = {}
+        for name in names:
+            for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
+                try:
+                    found[f"{name}/{key}"] = read(f"{self._conf}/{name}/{key}")
+                except FileNotFoundError:
+                    continue  # the link went away meanwhile
+        return found
+
+    def _restore(self, name: str, value: str) -> None:
+        path = f"{self._conf}/{name}"
+        try:
+            if read(path) != value:
+                write(path, value)
+        except FileNotFoundError:
+            return
 
 
-def _side_effects() -> dict[str, str]:
-    """`LINK/KEY` to its value, `all` first: writing that one reaches the others."""
-    names = sorted(os.listdir(_CONF), key=lambda name: (name != "all", name != "default", name))
-    found = {}
-    for name in names:
-        for key in SIDE_EFFECTS:
-            try:
-                found[f"{name}/{key}"] = _read(f"{_CONF}/{name}/{key}")
-            except FileNotFoundError:
-                continue  # the link went away meanwhile
-    return found
-
-
-def _restore(name: str, value: str) -> None:
-    path = f"{_CONF}/{name}"
-    try:
-        if _read(path) != value:
-            _write(path, value)
-    except FileNotFoundError:
-        return
-
-
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """A sysctl's value. Raises OSError."""
     with open(path, encoding="ascii") as file:
         return file.read().strip()
 
 
-def _write(path: str, value: str) -> None:
+def write(path: str, value: str) -> None:
+    """Set a sysctl. Raises OSError."""
     with open(path, "w", encoding="ascii") as file:
         file.write(value)

@@ -7,13 +7,13 @@ from cnictl.core import durable
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import folders, former
 from cnictl.node.node_file import merged, text_of_file, write_text
-from cnictl.node.spec import NodeSpec
+from cnictl.node.resources.link_ipv6 import heeding
+from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
-SYSCTL_TEXT = """\
+_SYSCTL_HEADER = """\
 # Written by cnictl: packets from and to pods pass through this host. Removed by `cnictl reset-node`.
-net.ipv4.ip_forward = 1
 """
 
 
@@ -52,9 +52,14 @@ class SysctlFile:
         except FileNotFoundError:
             return None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
-        """The one text that it has."""
-        return {"text": SYSCTL_TEXT}
+    def desired(self, spec: NodeSpec) -> State | None:
+        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded."""
+        lines = []
+        for subnet in sorted(spec.subnets, key=is_ipv6):
+            if is_ipv6(subnet):
+                lines += [f"net/ipv6/conf/{link}/accept_ra = 2\n" for link in heeding()]
+            lines.append(f"net.{'ipv6.conf.all.forwarding' if is_ipv6(subnet) else 'ipv4.ip_forward'} = 1\n")
+        return {"text": _SYSCTL_HEADER + "".join(lines)}
 
     def remember(self) -> None:
         """Keep the text of a file that stood under this name before cnictl."""
