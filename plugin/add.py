@@ -11,7 +11,8 @@ from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INTERFACE_EXISTS, INVALID_ENVIRONMENT, KERNEL_REFUSED, TRY_AGAIN, CniError
-from cnictl.core.leases import Exhausted, Store
+from cnictl.core.lease import Duplicate, Exhausted
+from cnictl.core.leases import Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.pool import distribute
@@ -39,10 +40,11 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
     if netns.ours:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns!r}: it is the host's own namespace")
     # what can't be had, or not be handed on, is refused before anything is made
-    distribute(conf.sets, _wanted(call, conf))
+    if conf.served:
+        distribute(conf.sets, _wanted(call, conf))
     previous(conf)
     with Netlink() as host:
-        _refuse_second(host, call, conf)
+        _refuse_second(host, call, conf, netns)
         attempt = _Attempt(host, call, conf, netns)
         try:
             result = attempt.make()
@@ -177,6 +179,9 @@ class _Attempt:
         wanted = _wanted(self._call, conf)
         try:
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        except Duplicate:  # host-local's lease, that only now has a record to judge it by
+            _refuse_second(self._host, self._call, conf, self._netns)
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
         except Exhausted:
             freed = len(detach_stale(self._host, conf.name, conf.data_dir))
             freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
@@ -189,9 +194,11 @@ class _Attempt:
     def _delegate(self) -> Given:
         """Have the IPAM plugin that the configuration names give the addresses."""
         from . import delegate
-        from .delegated import given_by
+        from .delegated import given_by, wake
 
         conf, record = self._conf, self.record
+        with Inside(self._netns), Netlink() as pod:
+            wake(self._host, pod, record)
         found = delegate.add(self._call, conf)
         self._delegated = True
         given = given_by(found, conf)
@@ -244,13 +251,17 @@ def _wanted(call: Call, conf: NetConf) -> list[bytes]:
     return [*call.wanted, *conf.wanted]
 
 
-def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
+def _refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
     """One attachment a container and interface; what an ADD that died left behind is cleared away first."""
     name = host_veth_name(conf.name, call.container, call.ifname)
     record = attachments.read(conf.name, call.container, call.ifname)
     if record is not None:
         verdict = liveness.judge(record, host)
-        if verdict.state == liveness.STALE:
+        if verdict.state == liveness.STALE or not (record.host_veth or _in_container(netns, call.ifname)):
+            if record.ipam and record.ipam == conf.ipam_type:
+                from . import delegate
+
+                delegate.forget(call, conf, record)
             detach(host, conf.name, call.container, call.ifname, conf.data_dir)
             return
         if verdict.state == liveness.IN_FLIGHT:
@@ -267,6 +278,12 @@ def _refuse_second(host: Netlink, call: Call, conf: NetConf) -> None:
             f"host veth {name} of {call.container} {call.ifname} exists already, without a record",
             "the runtime has to DEL this attachment before it may ADD it again",
         )
+
+
+def _in_container(netns: Netns, ifname: str) -> bool:
+    """Whether the container has the interface; if not, a lease of host-local's for it is an ADD's that was cut off."""
+    with Inside(netns), Netlink() as pod:
+        return rtnetlink.get_link(pod, ifname) is not None
 
 
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
