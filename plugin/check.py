@@ -1,13 +1,18 @@
-"""CHECK: an attachment compared with what its ADD promised. Spec 1.1.0, section 2."""
+"""CHECK: an attachment compared with what its ADD promised. Spec 1.1.0, section 2.
+
+What another plugin of the chain changes by design is no deviation: a MAC that its result names, a route in a table of
+its own, addresses and interfaces that it added.
+"""
 
 from cnictl.core import attachments, masquerade, rtnetlink
-from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
+from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
 from cnictl.core.conf import NetConf
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.result import objects
+from cnictl.core.routing import KernelRoute, listed
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink
 
 from .environment import Call
@@ -16,53 +21,60 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_METRICS = ("mtu", "advmss", "priority", "table", "scope")
+
 
 def check(call: Call, conf: NetConf) -> str:
     """Raises CniError 104 naming the first thing that is missing or wrong; 3 if there is no such attachment.
 
-    Returns the attachment's address, for the log.
+    Returns the attachment's addresses, for the log.
     """
     if conf.prev_result is None:
         raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
     ips = _promised(call, conf)
     netns = Netns(call.netns)
     with Netlink() as host:
-        _check_host(host, call, conf)
-        _check_lease(call, conf, ips)
+        veth = _check_host(host, call, conf, [gateway for _, gateway in ips if gateway is not None])
+        _check_rules(call, conf, veth.name)
+        _check_lease(call, conf, [address for address, _ in ips])
+        if conf.ipam_type and not conf.served:
+            from . import delegate
+
+            delegate.check(call, conf)
         netns.enter()
         with Netlink() as pod:
-            _check_pod(pod, call, conf, ips)
-    return " ".join(address.address for address in ips)
+            _check_pod(pod, call, conf, veth, [address for address, _ in ips])
+    return " ".join(address.address for address, _ in ips)
 
 
-def _promised(call: Call, conf: NetConf) -> list[Cidr]:
-    """The addresses that prevResult gives to this interface."""
+def _promised(call: Call, conf: NetConf) -> list[tuple[Cidr, Cidr | None]]:
+    """The addresses that prevResult gives to this interface, each with its gateway in its subnet."""
     interfaces = objects(conf.prev_result, "interfaces", "name")
     mine = [place for place, one in enumerate(interfaces) if one["name"] == call.ifname and one.get("sandbox")]
     if not mine:
         raise CniError(INVALID_CONFIG, f"prevResult: names no interface {call.ifname} in a container")
-    found = []
+    found: list[tuple[Cidr, Cidr | None]] = []
     for one in objects(conf.prev_result, "ips", "address"):
         if one.get("interface") in mine:
             try:
-                found.append(parse_interface(one["address"], "prevResult.ips"))
+                address = parse_interface(one["address"], "prevResult.ips")
+                through = parse_address(one["gateway"], "prevResult.ips.gateway") if one.get("gateway") else b""
             except AddressError as error:
                 raise CniError(INVALID_CONFIG, str(error)) from None
-    if not found:
+            found.append((address, Cidr(through, address.prefix) if through else None))
+    if not found and conf.ipam_type:
         raise CniError(INVALID_CONFIG, f"prevResult: gives {call.ifname} no address")
     return found
 
 
-def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
+def _check_host(host: Netlink, call: Call, conf: NetConf, gateways: list[Cidr]) -> Link:
     bridge = rtnetlink.get_link(host, conf.bridge)
     if bridge is None or bridge.kind != "bridge":
         raise _failed(f"bridge {conf.bridge} is missing")
     if not bridge.up:
         raise _failed(f"bridge {conf.bridge} is down", f"ip link set {conf.bridge} up")
-    for gateway in conf.gateways:
-        family = AF_INET if gateway.bits == 32 else AF_INET6
-        if (gateway.packed, gateway.prefix) not in rtnetlink.addresses(host, bridge.index, family):
-            raise _failed(f"bridge {conf.bridge} has lost its address {gateway}", "cnictl apply")
+    if conf.is_gateway and gateways:
+        _check_gateways(host, conf, bridge, gateways)
     name = host_veth_name(conf.name, call.container, call.ifname)
     veth = rtnetlink.get_link(host, name)
     if veth is None:
@@ -72,7 +84,41 @@ def _check_host(host: Netlink, call: Call, conf: NetConf) -> None:
     if not veth.up:
         raise _failed(f"host veth {name} is down", f"ip link set {name} up")
     _compare_mac(conf, veth, sandbox=False)
-    _check_rules(call, conf, name)
+    _check_settings(host, conf, bridge, veth)
+    return veth
+
+
+def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[Cidr]) -> None:
+    link, what = bridge, f"bridge {conf.bridge}"
+    if conf.vlan:
+        from cnictl.core import vlan
+
+        name = vlan.gateway_name(conf.bridge, conf.vlan)
+        inside = rtnetlink.get_link(host, name)
+        if inside is None or not inside.up:
+            raise _failed(f"{name}, the gateway in VLAN {conf.vlan}, is {'missing' if inside is None else 'down'}")
+        link, what = inside, name
+    present = rtnetlink.addresses(host, link.index)
+    for gateway in gateways:
+        if (gateway.packed, gateway.prefix) not in present:
+            raise _failed(f"{what} has lost its address {gateway}", "cnictl apply")
+
+
+def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> None:
+    """What few configurations ask of the bridge and its port; more than was asked for is nobody's business here."""
+    if conf.promiscuous and not bridge.flags & rtnetlink.IFF_PROMISC:
+        raise _failed(f"promiscMode: bridge {bridge.name} isn't promiscuous", f"ip link set {bridge.name} promisc on")
+    if conf.hairpin and veth.port.get(rtnetlink.IFLA_BRPORT_MODE) != b"\1":
+        raise _failed(f"hairpinMode: {veth.name} has none", f"bridge link set dev {veth.name} hairpin on")
+    if conf.isolated and veth.port.get(rtnetlink.IFLA_BRPORT_ISOLATED) != b"\1":
+        raise _failed(f"portIsolation: {veth.name} isn't isolated", f"bridge link set dev {veth.name} isolated on")
+    if conf.vlan or conf.vlan_trunk:
+        from cnictl.core import vlan
+
+        present = vlan.port_vlans(host, veth.index)
+        for vid, flags in vlan.wanted_port(conf).items():
+            if present.get(vid) != flags:
+                raise _failed(f"{vlan.asked(conf)}: {veth.name} isn't in VLAN {vid} as ADD put it there")
 
 
 def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
@@ -113,36 +159,58 @@ def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:
             raise _failed(f"the lease of {address.address} is lost: {holder}")
 
 
-def _check_pod(pod: Netlink, call: Call, conf: NetConf, ips: list[Cidr]) -> None:
+def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Cidr]) -> None:
     link = rtnetlink.get_link(pod, call.ifname)
     if link is None:
         raise _failed(f"{call.ifname} is missing in the container")
-    if not link.up:
-        raise _failed(f"{call.ifname} is down in the container")
+    if link.kind != "veth" or (link.peer, veth.peer) != (veth.index, link.index):
+        raise _failed(f"{call.ifname} in the container is not the other end of {veth.name}")
+    if link.up == conf.container_down:
+        state = "up in the container, against disableContainerInterface" if link.up else "down in the container"
+        raise _failed(f"{call.ifname} is {state}")
     _compare_mac(conf, link, sandbox=True)
+    present = rtnetlink.addresses(pod, link.index) if ips else []
     for address in ips:
-        present = rtnetlink.addresses(pod, link.index, AF_INET if address.bits == 32 else AF_INET6)
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
-    routes = rtnetlink.routes(pod, AF_INET)
+    found: dict[int, list[KernelRoute]] = {}
     for one in objects(conf.prev_result, "routes", "dst"):
-        _check_route(one, routes)
+        family = AF_INET6 if ":" in one["dst"] else AF_INET
+        if family not in found:
+            found[family] = listed(pod, family)
+        _check_route(conf, one, found[family])
 
 
-def _check_route(promised: "Any", routes: list[tuple[bytes | None, int, bytes | None, int]]) -> None:
-    if ":" in promised["dst"]:
-        return
+def _check_route(conf: NetConf, promised: "dict[str, Any]", routes: list[KernelRoute]) -> None:
+    """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr)."""
     try:
-        destination = parse_interface(promised["dst"], "prevResult.routes.dst")
-        gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else None
+        destination = parse_interface(promised["dst"], "prevResult.routes.dst").network
+        gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else b""
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-    wanted = destination.packed if destination.prefix else None
-    for to, prefix, via, _ in routes:
-        if (to, prefix) == (wanted, destination.prefix) and (gateway is None or via == gateway):
-            return
-    through = f" through {format_address(gateway)}" if gateway else ""
-    raise _failed(f"the container has lost its route to {destination}{through}")
+    wanted = _metrics(conf, promised, destination)
+    packed = destination.packed if destination.prefix else b""
+    same = [one for one in routes if (one.destination, one.prefix) == (packed, destination.prefix)]
+    same = [one for one in same if not gateway or one.leads_through(gateway)]
+    if not same:
+        through = f" through {promised['gw']}" if gateway else ""
+        raise _failed(f"the container has lost its route to {destination}{through}")
+    if not any(all(getattr(one, key) == value for key, value in wanted.items()) for one in same):
+        shown = ", ".join(f"{key} {value}" for key, value in wanted.items())
+        raise _failed(f"the container's route to {destination} has lost its {shown}")
+
+
+def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> dict[str, int]:
+    """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does."""
+    metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
+    if conf.cni_version != "1.1.0":
+        for route in conf.routes:
+            if route.destination == destination:
+                given = ((key, getattr(route, key)) for key in _METRICS)
+                metrics.update((key, value) for key, value in given if value is not None)
+    if destination.bits == 128:
+        metrics.pop("scope", None)  # which IPv6 has none of
+    return {key: value for key, value in metrics.items() if value or key == "scope"}
 
 
 def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:

@@ -11,26 +11,42 @@ except ImportError:
 RT_TABLE_LOCAL = 255
 
 _RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+_NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, hops, link index
 _U32 = Struct("=I")
+_RTA_MULTIPATH = 9
 
 
 class KernelRoute:
-    """A unicast route that leads out of one link."""
+    """A unicast route."""
 
-    __slots__ = ("advmss", "destination", "gateway", "index", "mtu", "prefix", "priority", "scope", "table")
+    __slots__ = ("_gateways", "advmss", "destination", "mtu", "prefix", "priority", "scope", "table")
 
     def __init__(self, payload: bytes) -> None:
         _, self.prefix, _, _, table, _, self.scope, _, _ = _RTMSG.unpack_from(payload)
         found = attributes(payload, 12)
         metrics = attributes(found.get(rtnetlink.RTA_METRICS, b""))
+        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *self._next_hops(found.get(_RTA_MULTIPATH, b""))]
         self.destination = found.get(rtnetlink.RTA_DST, b"")
         """Empty for the default route."""
-        self.gateway = found.get(rtnetlink.RTA_GATEWAY, b"")
-        self.index = _number(found.get(rtnetlink.RTA_OIF))
         self.table = _number(found.get(rtnetlink.RTA_TABLE)) or table
         self.priority = _number(found.get(rtnetlink.RTA_PRIORITY))
         self.mtu = _number(metrics.get(rtnetlink.RTAX_MTU))
         self.advmss = _number(metrics.get(rtnetlink.RTAX_ADVMSS))
+
+    def leads_through(self, gateway: bytes) -> bool:
+        """Whether the gateway is its next hop, or one of several."""
+        return gateway in self._gateways
+
+    def _next_hops(self, hops: bytes) -> list[bytes]:
+        found, offset = [], 0
+        while offset + _NEXT_HOP.size <= len(hops):
+            length: int = _NEXT_HOP.unpack_from(hops, offset)[0]
+            if length < _NEXT_HOP.size:
+                break
+            parts = attributes(hops[offset + _NEXT_HOP.size : offset + length])
+            found.append(parts.get(rtnetlink.RTA_GATEWAY, b""))
+            offset += (length + 3) & ~3
+        return found
 
 
 def listed(netlink: Netlink, family: int) -> list[KernelRoute]:

@@ -51,21 +51,22 @@ def asked(conf: "NetConf") -> str:
 
 def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
     """Have the bridge keep VLANs apart. Raises CniError 2 naming `what` where the kernel's bridge can't."""
-    link = rtnetlink.get_link(netlink, bridge.name)
-    state = link.settings.get(rtnetlink.IFLA_BR_VLAN_FILTERING) if link is not None else None
-    if state is None:
+    if _filters(netlink, bridge.name):
+        return
+    refused = netlink.refusals(_set_filtering(bridge.name, True))
+    if not _filters(netlink, bridge.name):  # a kernel without it passes over the attribute
+        said = refused[0].strerror if refused else "this kernel's bridge has no VLAN filtering"
         raise CniError(
             UNSUPPORTED_FIELD,
-            f"{what}: this kernel's bridge has no VLAN filtering",
+            f"{what}: {said}",
             "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
         )
-    if state[0]:
-        return
-    try:
-        netlink.call(_set_filtering(bridge.name, True))
-    except NetlinkError as error:
-        raise CniError(KERNEL_REFUSED, f"{what}: VLAN filtering of {bridge.name}: {error.strerror}") from None
     bridge.former.append(_set_filtering(bridge.name, False))
+
+
+def _filters(netlink: Netlink, name: str) -> bool:
+    link = rtnetlink.get_link(netlink, name)
+    return link is not None and link.settings.get(rtnetlink.IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
 
 
 def wanted_port(conf: "NetConf") -> Port:
