@@ -32,7 +32,9 @@ def write_bundles(library: str, final: str, target: str) -> None:
     modules = read_modules(library, final)
     os.makedirs(target, 0o755, exist_ok=True)
     for verb, module in MODULES.items():
-        hot = frozenset(FUNCTIONS[verb]) if verb in FUNCTIONS else None
+        hot = None
+        if verb in FUNCTIONS:
+            hot = frozenset(f"{place}:{name}" for place, names in FUNCTIONS[verb].items() for name in names.split())
         with open(f"{target}/{verb}", "wb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(made(modules, module, hot, LATER.get(verb, ())))

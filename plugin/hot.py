@@ -3,5 +3,8 @@
 A name that is missing here costs a little time when it is called; one that is no more costs nothing.
 """
 
-FUNCTIONS: dict[str, tuple[str, ...]] = {}
+FUNCTIONS: dict[str, dict[str, str]] = {}
+"""By verb and module: names, qualified by their class, with a space after each."""
+
 LATER: dict[str, tuple[str, ...]] = {}
+"""By verb: what functions import on their way."""
