@@ -1,6 +1,6 @@
 """`cnictl lab`: a cluster on one machine, without root."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can 
 def up(
     nodes: Annotated[int, typer.Option("--nodes", help="How many nodes, 1 to 16.")] = 2,
     name: NameOption = "lab",
+    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="IPv6 addresses beside the IPv4 ones.")] = False,
 ) -> None:
     """Bring up a lab: nodes on one link, each with a network, a firewall and a root of its own, and a host outside.
 
@@ -28,12 +29,13 @@ def up(
       cnictl lab exec node1 -- cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20
       cnictl lab exec node1          # a shell
       cnictl lab down
+      cnictl lab up --dual-stack     # the nodes' addresses and pod CIDRs of both families: cnictl lab status
     """
     from cnictl.core.errors import Problem
     from cnictl.lab import state
     from cnictl.lab.lab import Lab
 
-    wanted = Lab(nodes)
+    wanted = Lab(nodes, dual_stack)
     with state.locked(name) as path:
         running = state.read(path)
         if running is None:
@@ -43,6 +45,8 @@ def up(
         there = len(running.machines) - 1
         if there != nodes:
             raise Problem(f"lab {name!r} is up with {there} nodes, not {nodes}", "cnictl lab down first")
+        if dual_stack and not running.machines[0][0].interface6:
+            raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
         say(f"lab {name!r} is up already")
 
 
@@ -75,28 +79,44 @@ def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> Non
     with state.locked(name) as path:
         running = state.read(path)
     machines = running.machines if running is not None else ()
-    rows = [(one.name, one.interface, one.pod_cidr, pid, state.identity(pid) != "") for one, pid in machines]
-    healthy = bool(rows) and all(up for *_, up in rows)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": one.name,
+            "address": one.interface,
+            "pod_cidr": one.pod_cidr,
+            "pid": pid,
+            "up": state.identity(pid) != "",
+        }
+        | ({"address6": one.interface6, "pod_cidr6": one.pod_cidr6} if one.interface6 else {})
+        for one, pid in machines
+    ]
+    healthy = bool(rows) and all(row["up"] for row in rows)
     if output is Format.JSON:
-        keys = ("name", "address", "pod_cidr", "pid", "up")
         print_json(
             {
                 "name": name,
                 "up": healthy,
                 "holder": running.holder if running is not None else None,
                 "network": plan.NETWORK,
-                "machines": [dict(zip(keys, row, strict=True)) for row in rows],
+                "machines": rows,
             }
         )
     elif rows:
         print_table(
             ("machine", "address", "pod CIDR", "state"),
-            [(one, address, pods or "-", "ok" if up else "failed") for one, address, pods, _, up in rows],
+            [
+                (row["name"], _both(row, "address"), _both(row, "pod_cidr"), "ok" if row["up"] else "failed")
+                for row in rows
+            ],
         )
     else:
         say(f"lab {name!r} is not up (cnictl lab up)")
     if not healthy:
         raise typer.Exit(1)
+
+
+def _both(row: dict[str, Any], key: str) -> str:
+    return ", ".join(row[one] for one in (key, f"{key}6") if row.get(one)) or "-"
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

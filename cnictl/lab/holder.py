@@ -25,7 +25,7 @@ from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
 from cnictl.core.errors import CniError
 from cnictl.lab import root
-from cnictl.lab.plan import GATEWAY, OUTSIDE_GATEWAY, UPLINK, Machine
+from cnictl.lab.plan import GATEWAY, GATEWAY6, OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6, UPLINK, Machine
 from cnictl.lab.privilege import Forbidden, become_nobody, enter_user_namespace, explained
 from cnictl.lab.syscalls import (
     CLONE_NEWIPC,
@@ -43,7 +43,9 @@ _BRING_UP_SECONDS = 20.0
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _SCM_CREDENTIALS = 2
 _LOOPBACK = 1  # the index of `lo` in every network namespace
-_FRESH_SYSCTLS = {"ip_forward": "0", "conf/all/rp_filter": "0", "conf/default/rp_filter": "0"}
+_FRESH_SYSCTLS = {"ipv4/ip_forward": "0", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0"}
+# the router's links have no other host to collide with, and a second's wait for that would be every lab's
+_ROUTER6_SYSCTLS = {"ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_dad": "0"}
 
 
 def main() -> None:
@@ -144,9 +146,12 @@ def _make_link(everyone: list[Machine]) -> dict[str, int]:
     own = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     networks = {}
     with rtnetlink.Netlink() as underlay:
-        _set_sysctls({**_FRESH_SYSCTLS, "ip_forward": "1"})
+        dual_stack = any(machine.interface6 for machine in everyone)
+        _set_sysctls({**_FRESH_SYSCTLS, "ipv4/ip_forward": "1", **(_ROUTER6_SYSCTLS if dual_stack else {})})
         underlay.call(rtnetlink.set_up(_LOOPBACK))
         lan = ensure_bridge(underlay, "lan", parse_interface(GATEWAY, "gateway"), nf_call=False)
+        if dual_stack:
+            _add_address(underlay, lan.index, GATEWAY6)
         for machine in everyone:
             unshare(CLONE_NEWNET)
             network = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -160,9 +165,9 @@ def _make_link(everyone: list[Machine]) -> dict[str, int]:
                 _address(netlink, machine)
             if not machine.pod_cidr:
                 port = rtnetlink.get_link(underlay, machine.name)
-                gateway = parse_interface(OUTSIDE_GATEWAY, "gateway")
-                if port is not None:
-                    underlay.call(rtnetlink.add_address(port.index, gateway.packed, gateway.prefix))
+                for gateway in [OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6][: 2 if dual_stack else 1]:
+                    if port is not None:
+                        _add_address(underlay, port.index, gateway)
     setns(own, CLONE_NEWNET)
     os.close(own)
     return networks
@@ -172,19 +177,22 @@ def _address(netlink: rtnetlink.Netlink, machine: Machine) -> None:
     uplink = rtnetlink.get_link(netlink, UPLINK)
     if uplink is None:
         raise OSError(errno.ENODEV, f"{machine.name}: the kernel made no {UPLINK}")
-    interface = parse_interface(machine.interface, machine.name)
-    destination = None if machine.route == "default" else parse_cidr(machine.route, "route")
-    netlink.call(
-        rtnetlink.set_up(_LOOPBACK),
-        rtnetlink.set_up(uplink.index),
-        rtnetlink.add_address(uplink.index, interface.packed, interface.prefix),
-        rtnetlink.add_route(
-            uplink.index,
-            destination.packed if destination else None,
-            destination.prefix if destination else 0,
-            parse_address(machine.gateway, "gateway"),
-        ),
-    )
+    if machine.interface6:
+        _set_sysctls({f"ipv6/conf/{UPLINK}/accept_dad": "0"})
+    netlink.call(rtnetlink.set_up(_LOOPBACK), rtnetlink.set_up(uplink.index))
+    ways = [(machine.interface, machine.route, machine.gateway), (machine.interface6, machine.route6, machine.gateway6)]
+    for interface, route, gateway in ways:
+        if not interface:
+            continue
+        _add_address(netlink, uplink.index, interface)
+        destination = None if route == "default" else parse_cidr(route, "route")
+        packed, prefix = (destination.packed, destination.prefix) if destination else (None, 0)
+        netlink.call(rtnetlink.add_route(uplink.index, packed, prefix, parse_address(gateway, "gateway")))
+
+
+def _add_address(netlink: rtnetlink.Netlink, index: int, text: str) -> None:
+    interface = parse_interface(text)
+    netlink.call(rtnetlink.add_address(index, interface.packed, interface.prefix))
 
 
 def _start(
@@ -224,9 +232,9 @@ def _sleep() -> NoReturn:
 
 
 def _set_sysctls(values: dict[str, str]) -> None:
-    """Set `net.ipv4` sysctls of the present network namespace: a fresh one inherits the host's. Raises OSError."""
+    """Set `net` sysctls of the present network namespace: a fresh one inherits the host's. Raises OSError."""
     for name, value in values.items():
-        with open(f"{root.HOST}/proc/sys/net/ipv4/{name}", "w", encoding="utf-8") as file:
+        with open(f"{root.HOST}/proc/sys/net/{name}", "w", encoding="utf-8") as file:
             file.write(value)
 
 

@@ -37,6 +37,9 @@ class Node:
         """Its address with the link's prefix: `10.0.0.210/20`."""
         self.address = machine.address
         self.pod_cidr = machine.pod_cidr
+        self.address6 = machine.address6
+        """Its IPv6 address; empty where the lab is not dual-stack."""
+        self.pod_cidr6 = machine.pod_cidr6
         self.pid = pid
         """Its process 1, as the host counts."""
 
@@ -98,12 +101,12 @@ class Lab:
     `attach` serve `cnictl lab`, whose lab outlives the command.
     """
 
-    def __init__(self, nodes: int = 2) -> None:
+    def __init__(self, nodes: int = 2, dual_stack: bool = False) -> None:
         """Raises UsageProblem unless `nodes` is 1 to 16."""
         if not 1 <= nodes <= plan.MAX_NODES:
             raise UsageProblem(f"{nodes} nodes: the lab's link has room for 1 to {plan.MAX_NODES}")
         self.nodes: list[Node] = []
-        self._wanted = nodes
+        self._wanted = plan.machines(nodes, dual_stack)
         self._running: Running | None = None
         self._lifeline = -1
 
@@ -168,8 +171,7 @@ def environment() -> dict[str, str]:
     return {**fixed, **kept}
 
 
-def _bring_up(nodes: int, lifeline: int) -> Running:
-    machines = plan.machines(nodes)
+def _bring_up(machines: list[Machine], lifeline: int) -> Running:
     order = {
         "machines": [machine.as_json() for machine in machines],
         "interpreter": sys.executable,

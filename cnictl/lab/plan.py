@@ -1,6 +1,9 @@
-"""Who is on the lab's link and with which addresses: the walk-through's underlay, continued to 16 nodes."""
+"""Who is on the lab's link and with which addresses: the walk-through's underlay, continued to 16 nodes.
 
-from dataclasses import asdict, dataclass
+A dual-stack lab has IPv6 beside it, of the same shape: one link, a router that knows the nodes alone, a host outside.
+"""
+
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 NETWORK = "10.244.0.0/20"
@@ -10,10 +13,14 @@ GATEWAY = "10.0.0.1/20"
 OUTSIDE = "192.0.2.10/24"
 """The host outside the cluster (RFC 5737)."""
 OUTSIDE_GATEWAY = "192.0.2.1/24"
+NETWORK6, GATEWAY6 = "fd00:244::/48", "fd00:10::1/64"
+OUTSIDE6, OUTSIDE_GATEWAY6 = "2001:db8::10/64", "2001:db8::1/64"
+"""RFC 3849."""
 MAX_NODES = 16
 UPLINK = "eth0"
 
 _WALK_THROUGH = ("10.0.0.210/20", "10.0.10.51/20")
+_WALK_THROUGH6 = ("fd00:10::210/64", "fd00:10::51/64")
 
 
 @dataclass(frozen=True)
@@ -28,18 +35,28 @@ class Machine:
     """What it reaches through the gateway: a CIDR, or `default`."""
     pod_cidr: str = ""
     """The node's share of NETWORK; empty for the host outside."""
+    interface6: str = ""
+    """Its IPv6 address likewise; empty in a lab that is not dual-stack."""
+    gateway6: str = ""
+    route6: str = ""
+    pod_cidr6: str = ""
 
     @property
     def address(self) -> str:
         """Its address alone."""
         return self.interface.partition("/")[0]
 
+    @property
+    def address6(self) -> str:
+        """Its IPv6 address alone."""
+        return self.interface6.partition("/")[0]
+
     def as_json(self) -> dict[str, Any]:
         """A form that json takes; `Machine(**form)` is the way back."""
         return asdict(self)
 
 
-def machines(nodes: int) -> list[Machine]:
+def machines(nodes: int, dual_stack: bool = False) -> list[Machine]:
     """`nodes` nodes (1 to MAX_NODES) and, last, the host outside."""
     found = []
     for number in range(1, nodes + 1):
@@ -47,4 +64,14 @@ def machines(nodes: int) -> list[Machine]:
         gateway = GATEWAY.partition("/")[0]
         found.append(Machine(f"node{number}", interface, gateway, "default", f"10.244.{number - 1}.0/24"))
     found.append(Machine("outside", OUTSIDE, OUTSIDE_GATEWAY.partition("/")[0], "10.0.0.0/20"))
-    return found
+    return [_with_ipv6(machine, number) for number, machine in enumerate(found)] if dual_stack else found
+
+
+def _with_ipv6(machine: Machine, number: int) -> Machine:
+    if not machine.pod_cidr:
+        gateway = OUTSIDE_GATEWAY6.partition("/")[0]
+        return replace(machine, interface6=OUTSIDE6, gateway6=gateway, route6="fd00:10::/64")
+    interface = _WALK_THROUGH6[number] if number < len(_WALK_THROUGH6) else f"fd00:10::{51 + number}/64"
+    pods = f"fd00:244:0:{number:x}::/64" if number else "fd00:244::/64"
+    gateway = GATEWAY6.partition("/")[0]
+    return replace(machine, interface6=interface, gateway6=gateway, route6="default", pod_cidr6=pods)
