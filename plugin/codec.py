@@ -64,5 +64,5 @@ def _library() -> "ModuleType":
 
 
 # modules of the library's package are found by its name in this one too
-__path__.append(f"{codecs.__file__.rpartition('/')[0]}/encodings")  # type: ignore[name-defined]  # noqa: F821
+__path__.extend(f"{folder}/encodings" for folder in sys.path[1:])  # type: ignore[name-defined]  # noqa: F821
 codecs.register(search_function)
