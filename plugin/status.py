@@ -38,6 +38,12 @@ def _check_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
         return []  # ADD makes it
     if link.kind != "bridge":
         raise CniError(NOT_AVAILABLE, f"{conf.bridge} exists and is no bridge but a {link.kind or 'physical'} link")
+    if conf.vlan:
+        from cnictl.core import vlan
+
+        link = rtnetlink.get_link(host, vlan.gateway_name(conf.bridge, conf.vlan))
+        if link is None:
+            return []
     listed = (Cidr(packed, prefix) for packed, prefix in rtnetlink.addresses(host, link.index))
     present = [address for address in listed if not _LINK_LOCAL.holds(address.packed)]
     if conf.force_address:
@@ -48,7 +54,7 @@ def _check_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
             for other in others:
                 # of IPv4 addresses the bridge has this network's alone; of IPv6 ones any that don't overlap
                 if gateway.bits == 32 or gateway.overlaps(other):
-                    raise CniError(NOT_AVAILABLE, f"bridge {conf.bridge} has the address {other}, not {gateway}")
+                    raise CniError(NOT_AVAILABLE, f"bridge {link.name} has the address {other}, not {gateway}")
     return present
 
 

@@ -154,7 +154,7 @@ def test_sbr_gives_each_interface_of_a_pod_its_own_routes(node: Host) -> None:
     first.check(pod)
     second.check(twin)
     second.delete(twin)
-    assert node.pings(pod, OUTSIDE)
+    node.inside(pod, "ping", "-n", "-c1", "-W2", "-I", "10.244.0.2", OUTSIDE)
     first.delete(pod)
     assert node.leases() == node.leases("other") == {} and node.ports() == node.ports("cni1") == set()
 
