@@ -27,8 +27,8 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
 
     Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
     Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot. Torn: a lease file
-    that names no owner. The last line says how much of the subnet is used. Looking changes nothing, and host-local's
-    networks can be looked at too:
+    that names no owner. The last line says how much of the subnet is used, one line for each range set. Looking
+    changes nothing, and host-local's networks can be looked at too:
 
     \b
       cnictl ipam list
@@ -42,7 +42,8 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     columns = ("address", "container", "interface", "pod", "age", "state")
     if listing.rows:
         print_table(columns, [_cells(row) for row in listing.rows])
-    print(_utilisation(listing))
+    for line in _utilisation(listing):
+        print(line)
     _mention_strays(listing)
 
 
@@ -85,7 +86,7 @@ def release(
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Release one address, or all that a container holds: veth, lease and record go together.
+    """Release one address, or all that a container holds: veth, leases and record go together.
 
     An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
     it. A container may be named by the beginning of its id.
@@ -100,7 +101,7 @@ def release(
     if not dry_run:
         _require_root("ipam release")
     listing = _observe(network, data_dir, "ipam release")
-    rows = ipam.find(listing.rows, target)
+    rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
     refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
     if refused:
         in_flight = any(row.state == "in flight" for row in rows)
@@ -204,12 +205,21 @@ def _observe(network: str, data_dir: str, command: str) -> "Listing":
     return listing
 
 
-def _utilisation(listing: "Listing") -> str:
+def _utilisation(listing: "Listing") -> list[str]:
+    """A line for each range set, and one for what lies outside of several."""
     if listing.total is None:
-        return f"{listing.network}: {listing.used} used; no conf here says of how many"
-    outside = f", {listing.outside} of them outside" if listing.outside else ""
-    where = ", ".join(listing.ranges)
-    return f"{listing.network} {where}: {listing.used} used{outside}, {listing.free} free of {listing.total}"
+        return [f"{listing.network}: {listing.used} used; no conf here says of how many"]
+    if len(listing.sets) == 1:
+        outside = f", {listing.outside} of them outside" if listing.outside else ""
+        of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
+        return [f"{listing.network} {listing.ranges[0]}: {of}"]
+    lines = []
+    for one in listing.sets:
+        used = listing.used_of(one)
+        lines.append(f"{listing.network} {one}: {used} used, {max(0, one.size - used)} free of {one.size}")
+    if listing.outside:
+        lines.append(f"{listing.network}: {listing.outside} used outside of these")
+    return lines
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
@@ -265,10 +275,9 @@ def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
         print_table(columns, rows)
-    for one in outcomes:
-        if one.action == "would free":
-            for line in commands(listing, one.row):
-                print(f"  {line}")
+    typed = [line for one in outcomes if one.action == "would free" for line in commands(listing, one.row)]
+    for line in dict.fromkeys(typed):
+        print(f"  {line}")
     counts = {
         action: sum(one.action == action for one in outcomes) for action in ("freed", "would free", "left", "failed")
     }

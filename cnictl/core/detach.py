@@ -95,10 +95,9 @@ def _remove_record(record: Record) -> None:
 
 def _release(record: Record, data_dir: str) -> None:
     store = Store(record.network, record.data_dir or data_dir)
-    for address in record.addresses:
-        if not store.release(address, record.container, record.ifname):
-            store.release_torn(address)  # a power cut emptied it: whose it was, the record says
-    if not record.addresses:  # torn by a power cut, or lost: the leases themselves still say whose they are
+    if record.addresses:
+        store.release_all(record.addresses, record.container, record.ifname)
+    else:  # torn by a power cut, or lost: the leases themselves still say whose they are
         for lease in store.all():
             if (lease.container, lease.ifname) == (record.container, record.ifname):
                 store.release(lease.address, record.container, record.ifname)

@@ -7,7 +7,6 @@ under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/bac
 from posix import (
     O_CLOEXEC,
     O_CREAT,
-    O_RDONLY,
     O_WRONLY,
     close,
     ftruncate,
@@ -22,7 +21,8 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable
 from cnictl.core.cidr import AddressError, format_address, parse_address
-from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
+from cnictl.core.errors import ADDRESS_CONFLICT, CniError
+from cnictl.core.lease import Duplicate, Exhausted, Lease, parse_owner
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
 from cnictl.core.pool import distribute
@@ -33,44 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cnictl.core.pool import Range, RangeSet
-
-_OWNER_MAX = 250
-"""Bytes: a record's file is named after both, and a name has at most 255."""
-
-
-class Lease:
-    """An address that is held, and by whom; both names empty where the file is torn."""
-
-    __slots__ = ("address", "container", "ifname", "modified")
-
-    def __init__(self, address: str, container: str, ifname: str, modified: float) -> None:
-        self.address = address
-        self.container = container
-        self.ifname = ifname
-        self.modified = modified
-        """Seconds since the epoch."""
-
-
-class Exhausted(CniError):
-    """Every address of a range set is leased."""
-
-    def __init__(self, among: "RangeSet", network: str) -> None:
-        super().__init__(
-            ADDRESS_EXHAUSTED,
-            f"no address left in {among} of network {network}: all {among.size} are leased",
-            f"`cnictl ipam list --network {network}` shows who holds them, `cnictl ipam gc` frees the stale ones",
-        )
-
-
-class Duplicate(CniError):
-    """The container's interface holds an address already, by a lease that is not ours to judge."""
-
-    def __init__(self, lease: Lease) -> None:
-        super().__init__(
-            ADDRESS_CONFLICT,
-            f"{lease.container} {lease.ifname} already holds {lease.address}",
-            "the runtime has to DEL this attachment before it may ADD it again",
-        )
 
 
 class Store:
@@ -134,8 +96,23 @@ class Store:
             lease = self.read(address)
             if lease is None or (lease.container, lease.ifname) != (container, ifname):
                 return False
-            self._unlink(known, address)
+            self._unlink(known, [address])
             return True
+
+    def release_all(self, addresses: "Iterable[str]", container: str, ifname: str) -> list[str]:
+        """Free the addresses of an attachment's record, and return those that were: also one that a power cut emptied.
+
+        One that another owner holds by now is left to it.
+        """
+        if not self._exists():
+            return []
+        with self.locked(), PoolMap(self._map_path, create=False) as known:
+            held = [lease for lease in map(self.read, addresses) if lease is not None]
+            theirs = ((container, ifname), ("", ""))
+            freed = [lease.address for lease in held if (lease.container, lease.ifname) in theirs]
+            if freed:
+                self._unlink(known, freed)
+            return freed
 
     def release_torn(self, address: str) -> bool:
         """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
@@ -145,7 +122,7 @@ class Store:
             lease = self.read(address)
             if lease is None or lease.container:
                 return False
-            self._unlink(known, address)
+            self._unlink(known, [address])
             return True
 
     def ensure_claimed(self) -> None:
@@ -168,7 +145,7 @@ class Store:
             modified = stat(path).st_mtime
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        return Lease(address, *_owner(raw), modified)
+        return Lease(address, *parse_owner(raw), modified)
 
     def all(self) -> "Iterator[Lease]":
         """Every lease, in the order of the addresses' text."""
@@ -278,18 +255,20 @@ class Store:
         finally:
             close(descriptor)
 
-    def _unlink(self, known: PoolMap, address: str) -> None:
+    def _unlink(self, known: PoolMap, addresses: list[str]) -> None:
         in_step = self._in_step(known)
-        unlink(f"{self.folder}/{address}")
+        for address in addresses:
+            unlink(f"{self.folder}/{address}")
+            if in_step:
+                known.mark(parse_address(address), taken=False)
         if in_step:
-            known.mark(parse_address(address), taken=False)
             known.settle(stat(self.folder).st_mtime_ns, known.claimed)
 
     def _claim(self) -> None:
         """Give each owner without a record one, so that DEL finds its leases by name from now on."""
         from cnictl.core.liveness import boot_id
 
-        named = attachments.owners(self.network)
+        named, boot = attachments.owners(self.network), boot_id()
         owners: dict[tuple[str, str], list[Lease]] = {}
         for lease in self.all():
             owner = (lease.container, lease.ifname)
@@ -299,21 +278,11 @@ class Store:
             record = attachments.Record(self.network, container, ifname)
             record.addresses = [lease.address for lease in held]
             record.created, record.data_dir = held[0].modified, self.data_dir
-            record.boot_id = boot_id()  # after the next boot it is of a former one, whatever the clock says then
+            record.boot_id = boot  # after the next boot it is of a former one, whatever the clock says then
             try:
                 close(record.write(complete=True))
             except FileExistsError:
                 continue
-
-
-def _owner(raw: bytes) -> tuple[str, str]:
-    """Container and interface that a lease names; both empty where no runtime can have written what is there."""
-    container, _, ifname = raw[:_OWNER_MAX].decode("utf-8", "replace").partition("\n")
-    container, ifname = container.strip(), ifname.strip()
-    both = container + ifname
-    if len(raw) > _OWNER_MAX or container[:1] == "." or not both.isprintable() or "/" in both or "\ufffd" in both:
-        return "", ""
-    return container, ifname
 
 
 def _packed(name: str) -> bytes:
@@ -322,19 +291,3 @@ def _packed(name: str) -> bytes:
         return parse_address(name)
     except AddressError:
         return b""
-
-
-def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Networks that have a lease store."""
-    found = []
-    try:
-        names = listdir(data_dir)
-    except FileNotFoundError:
-        return []
-    for name in names:
-        try:
-            close(open_descriptor(f"{data_dir}/{name}/.", O_RDONLY | O_CLOEXEC))
-        except OSError:
-            continue
-        found.append(name)
-    return sorted(found)

@@ -12,7 +12,8 @@ from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem
-from cnictl.core.leases import Lease, Store, folder_networks
+from cnictl.core.lease import Lease, folder_networks
+from cnictl.core.leases import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.netns import identity
 from cnictl.core.paths import NETWORKS_DIR
@@ -102,8 +103,11 @@ class Listing:
     @property
     def outside(self) -> int:
         """Leases outside the ranges: of a former subnet."""
-        leased = [parse_address(row.address) for row in self.rows if row.leased and self.sets]
-        return sum(not any(one.holds(packed) for one in self.sets) for packed in leased)
+        return self.used - sum(self.used_of(one) for one in self.sets) if self.sets else 0
+
+    def used_of(self, one: RangeSet) -> int:
+        """Addresses of a range set that are leased."""
+        return sum(row.leased and one.holds(parse_address(row.address)) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -111,6 +115,10 @@ class Listing:
             "network": self.network,
             "data_dir": self.data_dir,
             "ranges": self.ranges,
+            "range_sets": [
+                {"ranges": [str(span) for span in one.ranges], "used": self.used_of(one), "total": one.size}
+                for one in self.sets
+            ],
             "used": self.used,
             "free": self.free,
             "total": self.total,
@@ -159,7 +167,8 @@ def assemble(
         for address in record.addresses:
             holder = holders.get(address, ())
             if holder not in (owner, ("", "")):
-                reason = f"{' '.join(holder)} holds its lease" if holder else "it has no lease"
+                missing = f"{record.ipam} gave its address" if record.ipam else "it has no lease"
+                reason = f"{' '.join(holder)} holds its lease" if holder else missing
                 verdict = Verdict(verdicts[owner].state, f"{verdicts[owner].reason}; {reason}")
                 rows.append(_row(address, owner, verdict, record))
     return sorted(rows, key=lambda row: (len(parse_address(row.address)), parse_address(row.address), row.container))
@@ -225,6 +234,12 @@ def find(rows: Sequence[Row], target: str) -> list[Row]:
     if not found:
         raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
     return found
+
+
+def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+    """The rows found, and those of the other addresses that their attachments hold: they go together."""
+    records = {(row.container, row.ifname) for row in found if row.record is not None}
+    return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]
 
 
 def _find_container(rows: Sequence[Row], target: str) -> list[Row]:

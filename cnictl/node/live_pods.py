@@ -7,7 +7,8 @@ from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.leases import Lease, Store
+from cnictl.core.lease import Lease
+from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node.spec import NodeSpec

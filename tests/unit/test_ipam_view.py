@@ -9,7 +9,7 @@ import pytest
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
-from cnictl.core.leases import Lease
+from cnictl.core.lease import Lease
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
 from cnictl.core.pool import Range, RangeSet
 from cnictl.node import ipam, ranges, reclaim

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from cnictl.core import attachments, durable, leases, locks, pool_map
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, TRY_AGAIN, CniError
-from cnictl.core.leases import Duplicate, Exhausted, Store
+from cnictl.core.lease import Duplicate, Exhausted
+from cnictl.core.leases import Store
 from cnictl.core.pool import Range, RangeSet
 
 
@@ -56,6 +58,11 @@ def add(store: Store, container: str, among: RangeSet = SMALL, wanted: str = "",
 def release(store: Store, address: str, container: str) -> bool:
     attachments.remove(store.network, container, "eth0")
     return store.release(address, container, "eth0")
+
+
+def release_all(store: Store, addresses: list[str], container: str) -> None:
+    attachments.remove(store.network, container, "eth0")
+    assert store.release_all(addresses, container, "eth0") == addresses
 
 
 def files(store: Store) -> set[str]:
@@ -309,6 +316,100 @@ def test_another_subnet_for_the_same_network_makes_the_map_anew(store: Store) ->
     assert add(store, "c4", moved) == "10.244.9.2"
 
 
+# --- several range sets
+
+
+BOTH = (ranges("10.9.0.0/29"), ranges("fd00:9::/64"))
+
+
+def test_each_set_gives_one_address_and_remembers_its_own_last(store: Store) -> None:
+    assert add_all(store, "c1", BOTH) == ["10.9.0.2", "fd00:9::2"]
+    assert add_all(store, "c2", BOTH, "fd00:9::ff") == ["10.9.0.3", "fd00:9::ff"]
+    assert add_all(store, "c3", BOTH) == ["10.9.0.4", "fd00:9::100"]
+    assert Path(store.folder, "last_reserved_ip.0").read_bytes() == b"10.9.0.4"
+    assert Path(store.folder, "last_reserved_ip.1").read_bytes() == b"fd00:9::100"
+    assert {Path(store.folder, name).read_bytes() for name in ("10.9.0.2", "fd00:9::2")} == {b"c1\r\neth0"}
+    record = attachments.read("mynet", "c2", "eth0")
+    assert record is not None and record.addresses == ["10.9.0.3", "fd00:9::ff"]
+    assert [store.count(one) for one in BOTH] == [3, 3]
+
+
+def test_ranges_of_a_set_are_taken_in_turn(store: Store) -> None:
+    pair = ranges("10.9.0.0/30", "10.8.0.0/30")
+    assert [add(store, f"c{number}", pair) for number in range(2)] == ["10.9.0.2", "10.8.0.2"]
+    assert release(store, "10.9.0.2", "c0")
+    assert add(store, "c2", pair) == "10.9.0.2"
+    with pytest.raises(Exhausted, match=r"10\.9\.0\.0/30, 10\.8\.0\.0/30 of network mynet: all 2 are leased"):
+        add(store, "c3", pair)
+
+
+def test_a_set_that_is_full_leaves_nothing_leased_of_the_others(store: Store) -> None:
+    for number in range(5):
+        add_all(store, f"c{number}", BOTH[::-1])
+    before = files(store)
+    with pytest.raises(Exhausted, match=r"no address left in 10\.9\.0\.0/29"):
+        add_all(store, "c5", BOTH[::-1])
+    assert files(store) == before
+
+
+def test_a_link_that_fails_takes_the_leases_before_it_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "link", full)
+        with pytest.raises(OSError, match="No space left"):
+            add_all(store, "c1", BOTH)
+    assert files(store) <= {"lock"}
+
+
+def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
+    assert add_all(store, "c1", BOTH, "fd00:9::7", "10.9.0.5") == ["10.9.0.5", "fd00:9::7"]
+    with pytest.raises(CniError, match=r"10\.9\.0\.5 is asked for, but c1 eth0 holds it"):
+        add_all(store, "c2", BOTH, "10.9.0.5")
+    with pytest.raises(CniError, match=r"not to be had: 10\.9\.0\.1"):
+        add_all(store, "c2", BOTH, "10.9.0.1")
+    assert store.count() == 2
+
+
+def test_an_attachment_s_addresses_go_together_but_for_one_that_is_another_s(store: Store) -> None:
+    add_all(store, "c1", BOTH)
+    for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # a power cut emptied it
+        Path(store.folder, address).unlink()
+        Path(store.folder, address).write_bytes(content)
+    assert store.release_all(["10.9.0.2", "fd00:9::2", "10.9.0.6"], "c1", "eth0") == ["fd00:9::2"]
+    assert add_all(store, "c2", BOTH, "fd00:9::2") == ["10.9.0.3", "fd00:9::2"]
+
+
+def test_more_sets_later_keep_what_is_leased(store: Store) -> None:
+    add(store, "c1", BOTH[0])
+    assert add_all(store, "c2", BOTH) == ["10.9.0.3", "fd00:9::2"]
+    assert add_all(store, "c3", BOTH[::-1]) == ["fd00:9::3", "10.9.0.4"]
+    assert add(store, "c4", BOTH[1]) == "fd00:9::4"
+
+
+@pytest.mark.parametrize("same_tick", [False, True])
+def test_host_local_s_lease_in_any_set_is_respected(store: Store, same_tick: bool) -> None:
+    add_all(store, "c1", BOTH)
+    with SameTick(store) if same_tick else nullcontext():
+        for number, address in enumerate(("10.9.0.3", "fd00:9::3")):
+            Path(store.folder, address).write_bytes(b"theirs\r\neth0")
+            Path(store.folder, f"last_reserved_ip.{number}").write_text(address)
+    assert add_all(store, "c2", BOTH) == ["10.9.0.4", "fd00:9::4"]
+    theirs = attachments.read("mynet", "theirs", "eth0")
+    assert theirs is not None and sorted(theirs.addresses) == ["10.9.0.3", "fd00:9::3"]
+
+
+def test_a_folder_where_a_lease_should_be_is_never_given_out(store: Store) -> None:
+    add(store, "c1")
+    Path(store.folder, "10.244.0.3").mkdir()
+    assert add(store, "c2") == "10.244.0.4"
+    with pytest.raises(CniError, match=r"10\.244\.0\.3 is asked for, but a torn lease holds it"):
+        add(store, "c3", wanted="10.244.0.3")
+    assert not store.release("10.244.0.3", "c1", "eth0") and not store.release_torn("10.244.0.3")
+    assert [lease.address for lease in store.all()] == ["10.244.0.2", "10.244.0.4"]
+
+
 # --- many at once, many leases
 
 
@@ -398,14 +499,15 @@ class SystemCalls:
 
 @pytest.fixture
 def crowded(store: Store) -> Iterator[Store]:
-    """60,000 leases in one block, and the last address given is that of the block's start."""
+    """60,000 leases in one block of each family, and the last addresses given are those of the blocks' starts."""
     os.makedirs(store.folder)
-    subnet = parse_cidr("10.244.0.0/16")
-    lease = Path(store.folder, "10.244.0.2")
-    lease.write_bytes(b"block\r\neth0")
-    for offset in range(3, 60_002):  # links of one file: a sixth of the time that as many files take
-        os.link(lease, f"{store.folder}/{format_address(subnet.nth(offset))}")
-    Path(store.folder, "last_reserved_ip.0").write_text("10.244.0.2")
+    for number, subnet in enumerate(("10.244.0.0/16", "fd00:9::/64")):
+        cidr = parse_cidr(subnet)
+        first = Path(store.folder, format_address(cidr.nth(2)))
+        first.write_bytes(b"block\r\neth0")
+        for offset in range(3, 60_002):  # links of one file: a sixth of the time that as many files take
+            os.link(first, f"{store.folder}/{format_address(cidr.nth(offset))}")
+        Path(store.folder, f"last_reserved_ip.{number}").write_text(first.name)
     yield store
     shutil.rmtree(store.folder)  # or pytest keeps three of them
 
@@ -413,17 +515,20 @@ def crowded(store: Store) -> Iterator[Store]:
 def test_60_000_leases_cost_an_add_and_a_del_what_none_costs(
     crowded: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = ranges("10.244.0.0/16")
+    wide = (ranges("10.244.0.0/16"), ranges("fd00:9::/64"))
     empty = Store("empty", f"{tmp_path}/networks")
-    assert add(empty, "first", wide) == "10.244.0.2"
-    assert add(crowded, "first", wide) == "10.244.234.98"  # offset 60,002; the one ADD that reads the store
+    assert add_all(empty, "first", wide) == ["10.244.0.2", "fd00:9::2"]
+    # offset 60,002; the one ADD that reads the store
+    assert add_all(crowded, "first", wide) == ["10.244.234.98", "fd00:9::ea62"]
     calls = SystemCalls(monkeypatch)
     for name in ("mynet", "empty"):
-        Path(f"{tmp_path}/networks/{name}/last_reserved_ip.0").write_text("10.244.0.2")
-    adding = calls.of(lambda: add(crowded, "second", wide))
-    assert adding == calls.of(lambda: add(empty, "second", wide))
-    assert sum(adding.values()) < 60, adding
-    removing = calls.of(lambda: release(crowded, "10.244.234.99", "second"))
-    assert removing == calls.of(lambda: release(empty, "10.244.0.3", "second"))
-    assert sum(removing.values()) < 40, removing
+        for number, last in enumerate(("10.244.0.2", "fd00:9::2")):
+            Path(f"{tmp_path}/networks/{name}/last_reserved_ip.{number}").write_text(last)
+    adding = calls.of(lambda: add_all(crowded, "second", wide))
+    on_empty = calls.of(lambda: add_all(empty, "second", wide))
+    assert sum(adding.values()) - sum(on_empty.values()) <= 1, (adding, on_empty)  # a window of the map
+    assert sum(adding.values()) < 75, adding
+    removing = calls.of(lambda: release_all(crowded, ["10.244.234.99", "fd00:9::ea63"], "second"))
+    assert removing == calls.of(lambda: release_all(empty, ["10.244.0.3", "fd00:9::3"], "second"))
+    assert sum(removing.values()) < 50, removing
     sys.stdout.write(f"ADD {adding}\nDEL {removing}\n")
