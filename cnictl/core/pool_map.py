@@ -74,6 +74,8 @@ class PoolMap:
         raw = bytes(head[_HEADER.size : end])
         if len(raw) < count * _RANGE.size:
             raw = pread(self._descriptor, count * _RANGE.size, _HEADER.size)
+        if len(raw) < count * _RANGE.size:
+            return
         try:
             sets = _decode(raw)
         except ValueError:
