@@ -277,7 +277,8 @@ class Host:
         folder = self.path(f"{LEASES}/{network}")
         if not folder.is_dir():
             return {}
-        return {file.name: file.read_bytes().decode() for file in folder.iterdir() if file.name[0].isdigit()}
+        files = (file for file in folder.iterdir() if not file.name.startswith("l"))  # `lock`, `last_reserved_ip.N`
+        return {file.name: file.read_bytes().decode() for file in files}
 
     def records(self, network: str = "mynet") -> set[str]:
         """Names of the attachment records."""
@@ -295,16 +296,19 @@ class Host:
         }
         for link in links.values():
             link["flags"] = sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})  # follow from what else is there
-        addresses = json.loads(self.run("ip", "-j", "-4", "address"))
+        addresses = json.loads(self.run("ip", "-j", "address"))
         state = self.path("/var/lib")
         files = {
             str(file.relative_to(state)): file.read_bytes()
             for file in sorted(state.rglob("*"))
-            if file.is_file() and file.name not in ("lock", "last_reserved_ip.0") and "index" not in file.parts
+            if file.is_file() and not file.name.startswith(("lock", "last_reserved_ip.")) and "index" not in file.parts
         }
         return {
             "links": links,
-            "addresses": {one["ifname"]: [a["local"] for a in one["addr_info"]] for one in addresses},
+            "addresses": {
+                one["ifname"]: [a["local"] for a in one["addr_info"] if not a["local"].startswith("fe80:")]
+                for one in addresses
+            },
             "routes": [
                 {key: value for key, value in route.items() if key != "flags"}
                 for route in json.loads(self.run("ip", "-j", "route"))
