@@ -26,7 +26,8 @@ def status(call: Call, conf: NetConf) -> None:
         from . import delegate
 
         delegate.status(call, conf)
-    if conf.is_gateway:
+    # an ADD turns forwarding on; where the node's owner does, and for pods that run, it has to be on by now
+    if conf.is_gateway and (conf.walk_through or attachments.owners(conf.name)):
         for bits in sorted({subnet.bits for subnet in (conf.subnets or present)}):
             _check_forwarding(bits)
 

@@ -55,6 +55,8 @@ _UNUSUAL = frozenset(
 class NetConf:
     """What one network asks of the plugin."""
 
+    walk_through = False
+    """Whether it has the walk-through's form, with `subnet`: then `cnictl init-node` sees to the node's forwarding."""
     bridge = "cni0"
     mtu = 0
     """Bytes; 0: the bridge's."""
@@ -156,9 +158,9 @@ def parse_conf(document: object) -> NetConf:
     if not name:
         raise CniError(INVALID_CONFIG, "name: missing; a network needs one, such as mynet")
     conf = NetConf(name, fields.text(document, "cniVersion") or "0.1.0")
-    walk_through = read_addresses(conf, document)
-    conf.is_gateway = fields.flag(document, "isGateway", walk_through)
-    conf.default_route = fields.flag(document, "isDefaultGateway", walk_through and conf.is_gateway)
+    conf.walk_through = read_addresses(conf, document)
+    conf.is_gateway = fields.flag(document, "isGateway", conf.walk_through)
+    conf.default_route = fields.flag(document, "isDefaultGateway", conf.walk_through and conf.is_gateway)
     conf.is_gateway = conf.is_gateway or conf.default_route
     _read_link(conf, document)
     if not _UNUSUAL.isdisjoint(document):

@@ -1,5 +1,6 @@
 """GC: undoes exactly what is not among the valid attachments of its network, and nobody else's."""
 
+import json
 from typing import Any
 
 import pytest
@@ -70,6 +71,35 @@ def test_network_whose_name_begins_alike_is_not_touched(host: Host) -> None:
     host.add(other, longer)
     assert host.collect([], CONF).result == {}
     assert host.pings(other, "10.99.0.1")
+
+
+def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> None:
+    """The list is of the caller's own attachments: two runtimes on one network don't know of each other's."""
+    own, alive, dead, unknown = pods = host.pods(4)
+    veths = {}
+    for pod in pods:
+        runtime = "" if pod is own else "podman"
+        veths[pod] = host.call(host.environment("ADD", pod), host.stdin(CONF), through=called_by(runtime)).result
+    forget = host.path(f"{RECORDS}/mynet/{unknown.container}@eth0")
+    record = json.loads(forget.read_text())
+    assert record["runtime"] == "podman"
+    del record["runtime"]  # as one from before records told it
+    forget.write_text(json.dumps(record))
+    host.kill(dead)
+    wait_for(lambda: veths[dead]["interfaces"][1]["name"] not in host.links(), "the veth to go with its namespace")
+    assert host.collect([]).result == {}
+    assert host.records() == {f"{alive.container}@eth0"}
+    assert list(host.leases().values()) == [f"{alive.container}\r\neth0"] and host.pings(alive, "10.244.0.1")
+    request = host.stdin({**CONF, VALID: []})
+    assert host.call(host.environment("GC"), request, through=called_by("podman")).result == {}
+    assert host.records() == set() and host.leases() == {} and host.ports() == set()
+
+
+def called_by(runtime: str) -> tuple[str, ...]:
+    """What runs a command as the child of a process of that name; of this test's where it is empty."""
+    named = "open('/proc/self/comm', 'w').write(sys.argv[1])"
+    script = f"import subprocess, sys; {named}; sys.exit(subprocess.call(sys.argv[2:]))"
+    return ("python3", "-ISc", script, runtime) if runtime else ()
 
 
 def test_without_the_list_it_is_an_error_not_nothing_valid(host: Host) -> None:

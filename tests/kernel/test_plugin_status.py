@@ -4,10 +4,17 @@ from typing import Any
 
 import pytest
 
-from .plugin_client import LEASES, WALK_THROUGH, Host
+from .plugin_client import LEASES, WALK_THROUGH, Host, wait_for
 
 Json = dict[str, Any]
 CONF: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "subnet": "10.244.0.0/30"}
+REFERENCE: Json = {
+    "cniVersion": "1.1.0",
+    "name": "mynet",
+    "type": "cnictl-bridge",
+    "bridge": "cni0",
+    "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +85,50 @@ def test_forwarding_off_is_51(host: Host) -> None:
     error = host.plugin("STATUS").error
     assert error["code"] == 51
     assert "ip_forward" in error["msg"]
+
+
+def test_forwarding_of_each_family_counts_where_the_network_has_it(host: Host) -> None:
+    both = {**CONF, "subnet": ["10.244.0.0/24", "fd00:244::/64"], "network": ["10.244.0.0/20", "fd00:244::/48"]}
+    error = host.plugin("STATUS", conf=both).error
+    assert error["code"] == 51 and "net.ipv6.conf.all.forwarding" in error["msg"]
+    host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=0")
+    assert "ip_forward" in host.plugin("STATUS", conf=both).error["msg"]
+    six = {**CONF, "subnet": "fd00:244::/64", "network": "fd00:244::/48"}
+    assert host.plugin("STATUS", conf=six).result == {}
+
+
+def test_forwarding_that_an_add_turns_on_is_missed_only_once_pods_run(host: Host) -> None:
+    """Else a node would never be ready for the ADD that makes it ready."""
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    host.conf = {**REFERENCE, "isGateway": True}
+    assert status(host) == 0
+    host.add(host.pod())
+    assert status(host) == 0
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    assert status(host) == 51
+
+
+def test_layer_2_and_a_bridge_that_is_no_gateway_need_no_forwarding(host: Host) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    for conf in (REFERENCE, {**REFERENCE, "ipam": {}}):
+        host.conf = conf
+        host.add(host.pod(f"pod{len(conf['ipam'])}"))
+        assert status(host) == 0
+
+
+def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host) -> None:
+    """An ADD takes an address of each set: one that has none left is enough."""
+    ranges = [[{"subnet": "10.245.0.0/24"}], [{"subnet": "10.244.0.0/30"}], [{"subnet": "fd00:244::/64"}]]
+    host.conf = {**REFERENCE, "ipam": {"type": "host-local", "ranges": ranges}}
+    pod = host.pod()
+    veth = host.add(pod)["interfaces"][1]["name"]
+    error = host.plugin("STATUS").error
+    assert error["code"] == 50 and "10.244.0.0/30" in error["msg"]
+    assert host.plugin("ADD", host.pod("late")).code == 100
+    host.kill(pod)
+    wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    assert status(host) == 0
+    assert host.add(host.pod("new"))["ips"][1]["address"] == "10.244.0.2/30"
 
 
 def test_bridge_that_can_not_be_made_is_50(host: Host) -> None:
