@@ -1,48 +1,81 @@
 """Stands for the standard library's `encodings` while the interpreter starts: UTF-8, which is all that starting needs.
 
-The library's own package is three files with some 300 aliases, an eighth of what an empty interpreter takes to start.
-It comes in place of this one as soon as another encoding is asked for.
+The library's own package, with `codecs` and some 300 aliases, is an eighth of what an empty interpreter takes to
+start. It comes in place of this one as soon as anybody asks for more.
 """
 
-import codecs
 import sys
-from _codecs import utf_8_decode, utf_8_encode
+from _codecs import register, utf_8_decode, utf_8_encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 
-class IncrementalEncoder(codecs.IncrementalEncoder):
-    """For the text side of standard output and error."""
+class Encoder:
+    """For the text side of standard output and error (io.TextIOWrapper's encoder)."""
+
+    def __init__(self, errors: str = "strict") -> None:
+        self.errors = errors
 
     def encode(self, text: str, final: bool = False) -> bytes:  # noqa: ARG002
         """The bytes of `text`; UTF-8 keeps nothing back."""
         return utf_8_encode(text, self.errors)[0]
 
+    def reset(self) -> None:
+        """There is nothing to forget."""
 
-class IncrementalDecoder(codecs.BufferedIncrementalDecoder):
-    """For the text side of standard input."""
-
-    _buffer_decode = staticmethod(utf_8_decode)  # type: ignore[assignment]  # as the library's own has it
+    def setstate(self, state: object) -> None:
+        """There is no state."""
 
 
-def decode(data: bytes, errors: str = "strict") -> tuple[str, int]:
+class Decoder:
+    """For the text side of standard input (io.TextIOWrapper's decoder)."""
+
+    def __init__(self, errors: str = "strict") -> None:
+        self.errors = errors
+        self.rest = b""
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        """The text of `data`; a character's first bytes are kept for the next call."""
+        data = self.rest + data
+        text, used = utf_8_decode(data, self.errors, final)
+        self.rest = data[used:]
+        return text
+
+    def reset(self) -> None:
+        """Forget what was kept."""
+        self.rest = b""
+
+    def getstate(self) -> "tuple[bytes, int]":
+        """What was kept."""
+        return self.rest, 0
+
+    def setstate(self, state: "tuple[bytes, int]") -> None:
+        """Keep this."""
+        self.rest = state[0]
+
+
+class Utf8(tuple):  # type: ignore[type-arg]  # a subscript would be evaluated at each start
+    """What `codecs.CodecInfo` is to the registry."""
+
+    name = "utf-8"
+    incrementalencoder = Encoder
+    incrementaldecoder = Decoder
+    _is_text_encoding = True
+
+
+def decode(data: bytes, errors: str = "strict") -> "tuple[str, int]":
     """The text of `data`, whole."""
     return utf_8_decode(data, errors, True)
 
 
-def search_function(name: str) -> codecs.CodecInfo | None:
+def search_function(name: str) -> "Any":
     """What the codec registry asks for each encoding it doesn't know yet."""
-    if name in ("utf_8", "utf8"):
-        return codecs.CodecInfo(
-            utf_8_encode,
-            decode,  # type: ignore[arg-type]  # bytes are all it is given
-            incrementalencoder=IncrementalEncoder,
-            incrementaldecoder=IncrementalDecoder,
-            name="utf-8",
-        )
-    return _library().search_function(name)  # type: ignore[no-any-return]
+    if name in ("utf_8", "utf8", "utf-8"):
+        return Utf8((utf_8_encode, decode, None, None))
+    return _library().search_function(name)
 
 
 def __getattr__(name: str) -> object:
@@ -65,4 +98,4 @@ def _library() -> "ModuleType":
 
 # modules of the library's package are found by its name in this one too
 __path__.extend(f"{folder}/encodings" for folder in sys.path[1:])  # type: ignore[name-defined]  # noqa: F821
-codecs.register(search_function)
+register(search_function)
