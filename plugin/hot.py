@@ -4,7 +4,7 @@ A name that is missing here costs a little time when it is called; one that is n
 """
 
 FUNCTIONS: dict[str, dict[str, str]] = {}
-"""By verb and module: names, qualified by their class, with a space after each."""
+"""By verb and module: names, qualified by their class, a space between."""
 
 LATER: dict[str, tuple[str, ...]] = {}
 """By verb: what functions import on their way."""

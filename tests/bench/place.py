@@ -70,29 +70,43 @@ def link_exists(name: str) -> bool:
     return True
 
 
-def make_node(name: str, number: int, outside: str) -> str:
-    """A host's namespace that forwards, with an uplink to `outside`. Returns the address to reach there."""
+def make_node(name: str, number: int, outside: str) -> None:
+    """A host's namespace that forwards, with an uplink to `outside`."""
     ip("netns", "add", name)
     ip("link", "add", f"up{number}", "netns", name, "type", "veth", "peer", f"up{number}", "netns", outside)
     ip("-n", name, "link", "set", "lo", "up")
-    ip("-n", name, "address", "add", f"198.51.{number}.2/24", "dev", f"up{number}")
-    ip("-n", name, "link", "set", f"up{number}", "up")
-    ip("-n", outside, "address", "add", f"198.51.{number}.1/24", "dev", f"up{number}")
-    ip("-n", outside, "link", "set", f"up{number}", "up")
-    with within(name), open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as sysctl:
-        sysctl.write("1")
-    return f"198.51.{number}.1"
+    for where, address in ((name, node_addresses(number)), (outside, outside_addresses(number))):
+        ip("-n", where, "link", "set", f"up{number}", "up")
+        ip("-n", where, "address", "add", f"{address[0]}/24", "dev", f"up{number}")
+        ip("-n", where, "address", "add", f"{address[1]}/64", "dev", f"up{number}", "nodad")
+    with within(name):
+        for sysctl in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            with open(f"/proc/sys/net/{sysctl}", "w", encoding="ascii") as file:
+                file.write("1")
+
+
+def node_addresses(number: int) -> tuple[str, str]:
+    """What a host has on its uplink."""
+    return f"198.51.{number}.2", f"2001:db8:{number}::2"
+
+
+def outside_addresses(number: int) -> tuple[str, str]:
+    """What the outside has on a host's uplink."""
+    return f"198.51.{number}.1", f"2001:db8:{number}::1"
 
 
 def source_seen(pod: str, outside: str, target: str) -> str:
-    """The source address that `target` in `outside` sees on a datagram that a pod sends it."""
+    """The source address that `target` in `outside` sees on a datagram that a pod sends it; empty if none arrives."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with within(outside):
-        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receiver = socket.socket(family, socket.SOCK_DGRAM)
     with within(pod):
-        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender = socket.socket(family, socket.SOCK_DGRAM)
     with receiver, sender:
         receiver.settimeout(5)
         receiver.bind((target, 0))
         sender.sendto(b"who am I", receiver.getsockname())
-        _, (source, _) = receiver.recvfrom(64)
-    return str(source)
+        try:
+            return str(receiver.recvfrom(64)[1][0])
+        except TimeoutError:
+            return ""

@@ -1,18 +1,18 @@
-"""The plugins that are compared: how each is configured and called, and what its store holds beforehand.
+"""The plugins that are compared: how each is called, what stands on its host and what its store holds beforehand.
 
-Both do equal work: bridge, veth pair, address and default route in the pod, lease, and masquerading where asked for.
+Both get the same configuration but for `type`, and do equal work: bridge, veth pair, addresses and default routes in
+the pod, leases, and masquerading where asked for.
 """
 
 import ipaddress
 import json
 import os
-import shutil
+import subprocess
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, NETWORKS_DIR
+from cnictl.core.paths import ATTACHMENTS_DIR, NETWORKS_DIR
 from tests.bench import place
 
 REFERENCE_DIR = "/usr/lib/cni"
@@ -20,8 +20,8 @@ OUTSIDE = "outside"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH": REFERENCE_DIR}
 
 
-class CallFailed(Exception):
-    """A plugin call ended with an error; the message is what it said."""
+class Unequal(Exception):
+    """A side failed, or didn't do its part of the work; the message says what."""
 
 
 @dataclass
@@ -31,16 +31,18 @@ class Side:
     label: str
     program: str
     number: int
-    """Which of the bench's hosts; also makes its subnet 10.NUMBER.0.0/16."""
+    """Which of the bench's hosts; also makes its subnets 10.NUMBER.0.0/16 and fd00:NUMBER::/64."""
     masquerade: bool
-    leases: int = 0
-    """Other containers' leases in the store, a block from the subnet's start."""
+    dual: bool = False
+    """Whether pods have addresses of both families."""
     at_block: bool = False
-    """Whether `last_reserved_ip` is put to the block's start before each ADD."""
-    pods: int = 0
-    target: str = ""
-    """An address outside that pods can send to."""
-    results: dict[int, Any] = field(default_factory=dict)
+    """Whether `last_reserved_ip` is put to the subnet's start before each ADD."""
+    standing: int = 0
+    """Pods that are attached all the time."""
+    filled: int = 0
+    """Other containers' leases, a block from the subnet's start."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """What ADD answered, by pod."""
 
     @property
     def reference(self) -> bool:
@@ -62,86 +64,126 @@ class Side:
         """The folder of leases."""
         return f"{NETWORKS_DIR}/{self.network}"
 
-    def pod(self, place_in_row: int) -> str:
-        """The namespace of a pod."""
-        return f"pod{self.number}-{place_in_row}"
+    def set_up(self, leases: int = 0) -> None:
+        """Make the host, and as many leases of other containers, written as host-local writes them."""
+        place.make_node(self.node, self.number, OUTSIDE)
+        os.makedirs(self.store)
+        hosts = ipaddress.ip_network(f"10.{self.number}.0.0/16").hosts()
+        next(hosts)  # the gateway
+        for number in range(leases):
+            with open(f"{self.store}/{next(hosts)}", "w", encoding="ascii") as lease:
+                lease.write(f"{filled_id(number)}\r\neth0")
+        self.filled = leases
 
-    def set_up(self, pods: int) -> None:
-        """Make the host, the pods' namespaces and the leases that are there beforehand."""
-        self.pods = pods
-        self.target = place.make_node(self.node, self.number, OUTSIDE)
-        for one in range(pods):
-            place.ip("netns", "add", self.pod(one))
-        fill(self.store, f"10.{self.number}.0.0/16", self.leases)
+    def stand(self, pods: int) -> None:
+        """Attach pods that stay, until there are so many."""
+        for number in range(self.standing, pods):
+            self.make_pod(f"standing{number}")
+            self.call("ADD", f"standing{number}")
+        self.standing = max(pods, self.standing)
 
-    def tear_down(self) -> None:
-        """Remove the namespaces and all that is on disk for the network."""
-        for one in range(self.pods):
-            place.ip("netns", "delete", self.pod(one))
-        place.ip("-n", self.node, "link", "delete", f"up{self.number}")  # the namespace's own end comes later
-        place.ip("netns", "delete", self.node)
-        for folder in (self.store, f"{ATTACHMENTS_DIR}/{self.network}"):
-            shutil.rmtree(folder, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            os.unlink(f"{INDEX_DIR}/{self.network}")
+    def make_pod(self, pod: str) -> None:
+        """A namespace for a pod; none if it has one."""
+        if not os.path.exists(self.netns(pod)):
+            place.ip("netns", "add", f"{self.node}-{pod}")
 
-    def call(self, verb: str, pod: int) -> float:
-        """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises CallFailed."""
-        conf = self._conf()
+    def netns(self, pod: str) -> str:
+        """The path of a pod's namespace."""
+        return f"/run/netns/{self.node}-{pod}"
+
+    def call(self, verb: str, pod: str, container: str = "") -> float:
+        """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises Unequal."""
+        if verb == "ADD" and self.at_block:
+            with open(f"{self.store}/last_reserved_ip.0", "w", encoding="ascii") as last:
+                last.write(f"10.{self.number}.0.2")
+        environment, stdin = self.asked(verb, pod, container)
+        with place.within(self.node):
+            milliseconds, status, said = timed([self.program], environment, stdin)
+        if status:
+            raise Unequal(f"{self.label}: {verb} of {pod}: {said.decode()}")
         if verb == "ADD":
-            if self.at_block:
-                with open(f"{self.store}/last_reserved_ip.0", "w", encoding="ascii") as last:
-                    last.write(f"10.{self.number}.0.2")
-        elif pod in self.results:
+            self.results[pod] = json.loads(said)
+        if verb == "DEL" and not container:
+            self._must_be_gone(pod)
+        return milliseconds
+
+    def asked(self, verb: str, pod: str, container: str = "") -> tuple[dict[str, str], bytes]:
+        """What a runtime gives a call: environment and stdin."""
+        conf = self._conf()
+        if verb != "ADD" and pod in self.results:
             conf["prevResult"] = self.results[pod]
         environment = {
             **_ENVIRONMENT,
             "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": f"{self.network}-{pod:08d}-0123456789abcdef0123456789abcdef",
-            "CNI_NETNS": f"/run/netns/{self.pod(pod)}",
+            "CNI_CONTAINERID": container or f"{self.network}-{pod}-0123456789abcdef0123456789abcdef",
+            "CNI_NETNS": self.netns(pod),
             "CNI_IFNAME": "eth0",
-            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod-{pod}",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}",
         }
+        return environment, json.dumps(conf).encode()
+
+    def must_masquerade(self, pod: str) -> None:
+        """Raises Unequal unless a receiver outside sees the host's addresses on what the pod sends.
+
+        Without masquerade the outside knows no way back, so that a datagram with the pod's own source is what counts.
+        """
+        targets, own = place.outside_addresses(self.number), place.node_addresses(self.number)
+        for family in range(2 if self.dual else 1):
+            target = targets[family]
+            seen = place.source_seen(f"{self.node}-{pod}", OUTSIDE, target)
+            if not seen or (seen == own[family]) is not self.masquerade:
+                raise Unequal(f"{self.label}: {target} sees {seen or 'nothing'} where ipMasq is {self.masquerade}")
+
+    def must_be_clean(self) -> None:
+        """Raises Unequal unless exactly what the standing pods have is left: links, leases, records, chains."""
         with place.within(self.node):
-            milliseconds, status, said = timed([self.program], environment, json.dumps(conf).encode())
-        if status:
-            raise CallFailed(f"{self.label}: {verb} of pod {pod}: {said.decode()}")
-        if verb == "ADD":
-            self.results[pod] = json.loads(said)
-        if verb == "DEL":
-            self._must_be_gone(pod)
-        return milliseconds
+            links = [name for name in os.listdir("/proc/self/net/dev_snmp6") if name.startswith("veth")]
+            rules = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+        families = 2 if self.dual else 1
+        leases = [name for name in os.listdir(self.store) if name[0].isdigit() or ":" in name]
+        found = {"links": len(links), "leases": len(leases)}
+        expected = {"links": self.standing, "leases": self.standing * families + self.filled}
+        if self.reference:
+            found["chains"] = rules.count("chain CNI-")
+            expected["chains"] = self.standing * families if self.masquerade else 0
+        else:
+            found["records"] = len(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}"))
+            expected["records"] = self.standing + self.filled
+        if found != expected:
+            raise Unequal(f"{self.label}: left {found}, expected {expected}")
 
-    def masquerades(self, pod: int) -> bool:
-        """Whether the outside sees the host's address on what a pod sends."""
-        return place.source_seen(self.pod(pod), OUTSIDE, self.target) == f"198.51.{self.number}.2"
-
-    def _must_be_gone(self, pod: int) -> None:
+    def _must_be_gone(self, pod: str) -> None:
         links = [one["name"] for one in self.results.pop(pod)["interfaces"] if one["name"].startswith("veth")]
         with place.within(self.node):
             left = [name for name in links if place.link_exists(name)]
-        with place.within(self.pod(pod)):
+        with place.within(f"{self.node}-{pod}"):
             left += ["eth0"] if place.link_exists("eth0") else []
         if left or not links:
-            raise CallFailed(f"{self.label}: DEL of pod {pod} left {left or 'no name of a host veth'}")
+            raise Unequal(f"{self.label}: DEL of {pod} left {left or 'no name of a host veth'}")
 
     def _conf(self) -> dict[str, Any]:
-        common: dict[str, Any] = {"cniVersion": "1.0.0", "name": self.network, "bridge": "cni0"}
-        common["ipMasq"] = self.masquerade
-        if not self.reference:
-            return {**common, "type": "cnictl-bridge", "subnet": f"10.{self.number}.0.0/16"}
-        ipam = {"type": "host-local", "subnet": f"10.{self.number}.0.0/16", "routes": [{"dst": "0.0.0.0/0"}]}
-        return {**common, "type": "bridge", "isGateway": True, "ipam": ipam}
+        subnets, everywhere = [f"10.{self.number}.0.0/16"], ["0.0.0.0/0"]
+        if self.dual:
+            subnets.append(f"fd00:{self.number}::/64")
+            everywhere.append("::/0")
+        return {
+            "cniVersion": "1.0.0",
+            "name": self.network,
+            "type": "bridge" if self.reference else "cnictl-bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "ipMasq": self.masquerade,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": subnet}] for subnet in subnets],
+                "routes": [{"dst": destination} for destination in everywhere],
+            },
+        }
 
 
-def fill(store: str, subnet: str, leases: int) -> None:
-    """Put leases of other containers into a store, as host-local writes them: one block from the subnet's start."""
-    os.makedirs(store)
-    hosts = ipaddress.ip_network(subnet).hosts()
-    next(hosts)  # the gateway
-    for number in range(leases):
-        with open(f"{store}/{next(hosts)}", "w", encoding="ascii") as lease:
-            lease.write(f"other-{number:08d}-0123456789abcdef0123456789abcdef\r\neth0")
+def filled_id(number: int) -> str:
+    """The container that holds the lease of that number in a filled store."""
+    return f"other-{number:08d}-0123456789abcdef0123456789abcdef"
 
 
 def timed(argv: list[str], environment: dict[str, str], stdin: bytes) -> tuple[float, int, bytes]:
