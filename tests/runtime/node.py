@@ -79,9 +79,9 @@ class Node:
             self._install()
         return self.machine.run(f"{_VENV}/bin/cnictl", *argv)
 
-    def init(self, subnet: str = SUBNET) -> None:
+    def init(self, subnet: str = SUBNET, network: str = POD_NETWORK) -> None:
         """Make the machine a node of the walk-through."""
-        self.cnictl("init-node", "--subnet", subnet, "--network", POD_NETWORK)
+        self.cnictl("init-node", "--subnet", subnet, "--network", network)
 
     def remove_venv(self) -> None:
         """Remove everything that pip installed of cnictl."""
@@ -91,7 +91,8 @@ class Node:
         """Leased addresses and the container id that each belongs to."""
         folder = self.machine.path(LEASES)
         files = list(folder.iterdir()) if folder.exists() else []
-        return {f.name: f.read_bytes().partition(b"\r\n")[0].decode() for f in files if f.name[0].isdigit()}
+        held = [f for f in files if f.name[0].isdigit() or ":" in f.name]
+        return {f.name: f.read_bytes().partition(b"\r\n")[0].decode() for f in held}
 
     def records(self) -> list[str]:
         """Names of the attachment records."""

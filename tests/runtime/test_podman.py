@@ -1,11 +1,12 @@
 """Containers through podman on its CNI backend, with only the files that init-node wrote."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from .machine import Failed
-from .node import ADDRESS, LAYOUTS, NETWORK, OUTSIDE, Layout, Node, Wheel, node
+from .node import ADDRESS, DEBIAN, LAYOUTS, NETWORK, OUTSIDE, Layout, Node, Wheel, node
 from .podman import Podman
 
 
@@ -81,3 +82,20 @@ def test_asked_for_address_and_mac_are_given_once(podman: tuple[Node, Podman]) -
         run.run("second", "sleep", "100000", options=("--ip", "10.244.0.77"))
     assert node.leases() == {"10.244.0.77": run.id("asked")}
     assert len(node.veths()) == len(node.records()) == 1
+
+
+def test_dual_stack_containers_reach_each_other_and_the_node_in_both_families(wheel: Wheel) -> None:
+    with node(DEBIAN, wheel) as fresh:
+        fresh.init("10.244.0.0/24,fd00:244::/64", "10.244.0.0/20,fd00:244::/48")
+        run = Podman(fresh.machine, NETWORK)
+        first = run.run("first", "sleep", "100000")
+        second = run.run("second", "sleep", "100000")
+        networks = json.loads(run("inspect", "second"))[0]["NetworkSettings"]["Networks"]
+        six = networks[NETWORK]["GlobalIPv6Address"]
+        assert (first, second, six) == ("10.244.0.2", "10.244.0.3", "fd00:244::3")
+        assert set(fresh.leases()) == {"10.244.0.2", "10.244.0.3", "fd00:244::2", "fd00:244::3"}
+        run.expect_ping("first", second, six, "10.244.0.1", "fd00:244::1", OUTSIDE)
+        run("restart", "--time", "0", "first")
+        run.expect_ping("first", second, six)
+        run("rm", "--force", "--time", "0", "--all")
+        fresh.expect_nothing_left()
