@@ -4,6 +4,8 @@ Loaded only where a configuration has them. Sources: linux/if_bridge.h, net/brid
 are the reference bridge's (containernetworking/plugins, plugins/main/bridge).
 """
 
+import errno
+
 from cnictl.core import rtnetlink
 from cnictl.core.bridge import BridgeMade
 from cnictl.core.digest import host_veth_name
@@ -45,7 +47,7 @@ def asked(conf: "NetConf") -> str:
     if conf.vlan:
         return f"vlan: {conf.vlan}"
     if conf.vlan_trunk:
-        return f"vlanTrunk: {', '.join(f'{first}-{last}' for first, last in conf.vlan_trunk)}"
+        return f"vlanTrunk: {_shown(conf.vlan_trunk)}"
     return ""
 
 
@@ -54,8 +56,9 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
     if _filters(netlink, bridge.name):
         return
     refused = netlink.refusals(_set_filtering(bridge.name, True))
-    if not _filters(netlink, bridge.name):  # a kernel without it passes over the attribute
-        said = refused[0].strerror if refused else "this kernel's bridge has no VLAN filtering"
+    if not _filters(netlink, bridge.name):  # a kernel without it refuses the setting or passes over it
+        known = refused and refused[0].errno != errno.EOPNOTSUPP
+        said = refused[0].strerror if known else "this kernel's bridge has no VLAN filtering"
         raise CniError(
             UNSUPPORTED_FIELD,
             f"{what}: {said}",
@@ -176,7 +179,7 @@ def _replace(netlink: Netlink, name: str, spans: "list[tuple[int, int, int]]", k
     try:
         netlink.call(*messages)
     except NetlinkError as error:
-        shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last, _ in spans)
+        shown = _shown([(first, last) for first, last, _ in spans])
         raise CniError(KERNEL_REFUSED, f"VLANs {shown} of {name}: {error.strerror}") from None
 
 
@@ -189,6 +192,10 @@ def _around(spans: "list[tuple[int, int, int]]", native: int) -> "list[tuple[int
         else:
             kept.append((first, last, flags))
     return kept
+
+
+def _shown(spans: "Sequence[tuple[int, int]]") -> str:
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def _set_filtering(name: str, on: bool) -> tuple[int, int, bytes]:
