@@ -227,7 +227,10 @@ def _read_logging(conf: NetConf, document: "dict[str, Any]") -> None:
 
 
 def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
-    conf.dns = fields.member(document, "dns")
+    if document.get("dns") is not None:
+        from cnictl.core.resolv import read_dns
+
+        conf.dns = read_dns(fields.member(document, "dns"))
     previous = document.get("prevResult")
     if previous is not None:
         if not isinstance(previous, dict):

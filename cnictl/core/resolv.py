@@ -1,11 +1,24 @@
-"""A resolver's configuration (resolv.conf(5)) as the `dns` of a result: what host-local's resolvConf asks for."""
+"""The `dns` of a result: a configuration's own, or what resolv.conf(5) says where host-local's resolvConf names it."""
 
-from cnictl.core import durable
+from cnictl.core import durable, fields
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+def read_dns(given: "dict[str, Any]") -> "dict[str, Any]":
+    """A configuration's `dns`, checked: a runtime that can't read it in the result would lose the attachment.
+
+    Raises CniError 7 (spec 1.1.0, section 1, "dns").
+    """
+    fields.text(given, "domain", "dns.domain")
+    for key in ("nameservers", "search", "options"):
+        for place, one in enumerate(fields.members(given, key, f"dns.{key}")):
+            if not isinstance(one, str):
+                raise CniError(INVALID_CONFIG, f"dns.{key}[{place}]: {fields.show(one)} is no text")
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def read_resolv_conf(path: str) -> "dict[str, Any]":
