@@ -1,0 +1,53 @@
+"""Run the fixed list and say how each side did: `python -m tests.parity [--write] [--part N/M] [WORDS]`."""
+
+import argparse
+import collections
+import os
+import sys
+
+from tests.parity import report, run
+from tests.parity.rules import WORSE, Verdict
+
+_INSIDE = "CNICTL_PARITY_INSIDE"
+
+
+def main() -> int:
+    """The exit status: 1 if a row of ours is worse, or could not be judged."""
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=sys.modules["tests.parity"].__doc__)
+    parser.add_argument("--write", action="store_true", help="renew docs/drop-in.md from the whole list")
+    parser.add_argument("--part", default="1/1", help="every M-th job of the list, beginning with the N-th: N/M")
+    parser.add_argument("--jobs", type=int, default=0, help="scenarios at once (three a core)")
+    parser.add_argument("--verbose", action="store_true", help="say in what the reference falls short, too")
+    parser.add_argument("words", nargs="*", help="only scenarios with one of these in their name")
+    options = parser.parse_args()
+    if options.write and (options.words or options.part != "1/1"):
+        parser.error("--write takes the whole list")
+    _as_root()
+    first, every = (int(number) for number in options.part.split("/"))
+    chosen = [job for job in run.jobs() if not options.words or any(word in run.label(job) for word in options.words)]
+    found: list[Verdict] = []
+    broken = 0
+    for job, verdicts, trouble in run.verdicts(chosen[first - 1 :: every], options.jobs):
+        if trouble:
+            broken += 1
+            print(f"could not be judged: {run.label(job)}\n{trouble}")
+        for verdict in verdicts:
+            found.append(verdict)
+            if verdict.verdict == WORSE or options.verbose:
+                print(report.text(verdict))
+    counts = collections.Counter(verdict.verdict for verdict in found)
+    print(f"{len(found)} rows: {', '.join(f'{number} {name}' for name, number in counts.most_common())}")
+    if options.write and not broken:
+        report.write(found)
+    return 1 if broken or counts[WORSE] else 0
+
+
+def _as_root() -> None:
+    """An ordinary user gets a user namespace: there hosts can be made, and entered."""
+    if os.geteuid() and not os.environ.get(_INSIDE):
+        command = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "tests.parity", *sys.argv[1:]]
+        os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

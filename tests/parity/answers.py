@@ -1,0 +1,89 @@
+"""A plugin's answer as facts that can be compared: what is drawn at random named by its part, and lies found out."""
+
+import json
+from typing import Any
+
+from tests.kernel.plugin_client import Answer
+from tests.parity import observe
+from tests.parity.observe import Snapshot
+from tests.parity.places import Json
+
+Facts = dict[str, Any]
+
+OK, REFUSED, BROKEN = "ok", "refused", "breaks the protocol"
+
+
+def outcome(answer: Answer, silent: bool = False) -> Facts:
+    """Whether a call succeeded, was refused with an error of spec section 5, or did neither as the protocol has it."""
+    facts: Facts = {"outcome": BROKEN, "code": 0, "message": ""}
+    try:
+        document = json.loads(answer.stdout) if answer.stdout.strip() else None
+    except ValueError:
+        document = None
+    if answer.status == 0:
+        if silent or isinstance(document, dict):
+            facts["outcome"] = OK
+    elif isinstance(document, dict) and isinstance(document.get("code"), int) and document.get("msg"):
+        facts |= {"outcome": REFUSED, "code": document["code"], "message": str(document["msg"])}
+    if facts["outcome"] == BROKEN:
+        facts["message"] = (answer.stdout + answer.stderr).decode(errors="replace")[:200]
+    return facts
+
+
+def result_of(answer: Answer) -> Json | None:
+    """The result of an ADD that succeeded."""
+    if answer.status != 0:
+        return None
+    try:
+        document = json.loads(answer.stdout)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
+    """The result with names by their part: the order of lists that have none is taken away."""
+    facts: Facts = {"result.cniVersion": result.get("cniVersion")}
+    host_end = snapshot.host_end(pod)
+    names = []
+    for one in result.get("interfaces", []):
+        name = "the host veth" if host_end and one.get("name") == host_end["ifname"] else one.get("name")
+        names.append(f"{name} in {one['sandbox']}" if one.get("sandbox") else str(name))
+    if "interfaces" in result:
+        facts["result.interfaces"] = names
+    for key in ("ip4", "ip6"):
+        if key in result:
+            facts[f"result.{key}"] = {
+                **result[key],
+                "routes": sorted(json.dumps(route, sort_keys=True) for route in result[key].get("routes") or []),
+            }
+    if "interfaces" in result or "ips" in result:
+        facts["result.ips"] = [
+            {**one, "interface": names[one["interface"]] if one.get("interface") is not None else None}
+            for one in result.get("ips") or []
+        ]
+        facts["result.routes"] = sorted(json.dumps(route, sort_keys=True) for route in result.get("routes") or [])
+    facts["result.dns"] = {key: value for key, value in (result.get("dns") or {}).items() if value}
+    return facts
+
+
+def lies(result: Json, snapshot: Snapshot, pod: str) -> list[str]:
+    """What the result says and the kernel doesn't."""
+    found = []
+    for one in result.get("interfaces") or []:
+        links = snapshot.pods[pod][0] if one.get("sandbox") else snapshot.links
+        link = links.get(one.get("name", ""))
+        role = one.get("name") if one.get("sandbox") or one.get("name", "").startswith(("cni", "br")) else "host veth"
+        if link is None:
+            found.append(f"{role} isn't there")
+            continue
+        found += [
+            f"{key} of {role}"
+            for key, is_ in (("mac", "address"), ("mtu", "mtu"))
+            if one.get(key, link[is_]) != link[is_]
+        ]
+    present = observe.addresses(snapshot.pod_link(pod))
+    found += [f"address {one['address']}" for one in result.get("ips") or [] if one["address"] not in present]
+    routes = " ; ".join(observe.own_routes(snapshot.pods[pod][1]))
+    found += [f"route {one['dst']}" for one in result.get("routes") or [] if one["dst"] not in routes]
+    return found

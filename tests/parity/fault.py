@@ -1,0 +1,94 @@
+"""What a fault's row is made of, and the steps that several take."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tests.kernel.plugin_client import Answer, wait_for
+from tests.parity import answers, observe, packets
+from tests.parity.answers import Facts
+from tests.parity.families import FAMILIES, Family
+from tests.parity.places import Json, Place
+from tests.parity.scenario import NOTHING, POD, Row, base, merged
+
+IPV4, IPV6, DUAL = FAMILIES
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong around a verb, and what has to come of it."""
+
+    name: str
+    verb: str
+    wanted: Facts
+    act: Callable[[Place, Family], Facts]
+    family: Family = IPV4
+
+    @property
+    def row(self) -> Row:
+        """Its row."""
+        return Row("fault", self.name, self.verb, self.family.name, self.wanted)
+
+    @property
+    def id(self) -> str:
+        """What names it in lists."""
+        return self.row.id
+
+    def run(self, place: Place) -> Facts:
+        """Do it on one side; the facts."""
+        return self.act(place, self.family)
+
+
+def conf_of(family: Family, **change: object) -> Json:
+    """The plainest conf, with this laid over it."""
+    return merged(base(family), change)
+
+
+def span(family: Family, first: int, last: int) -> Json:
+    """An `ipam` that has these addresses alone to give."""
+    sets = [[{"subnet": net.subnet, "rangeStart": net.at(first), "rangeEnd": net.at(last)}] for net in family.nets]
+    return {"ranges": sets}
+
+
+def add(
+    place: Place, pod: str, conf: Json, extra: Mapping[str, str] = MappingProxyType({}), ifname: str = "eth0"
+) -> Answer:
+    """ADD."""
+    return place.call("ADD", pod, conf, extra=extra, ifname=ifname)
+
+
+def added(place: Place, pod: str, conf: Json, extra: Mapping[str, str] = MappingProxyType({})) -> Json:
+    """The result of an ADD; {} if it was refused, which later steps then show."""
+    return answers.result_of(add(place, pod, conf, extra)) or {}
+
+
+def worst(*ended: Answer, silent: bool = False) -> Facts:
+    """The outcome of the first call that didn't succeed, or of the last."""
+    facts = [answers.outcome(one, silent) for one in ended]
+    return next((one for one in facts if one["outcome"] != answers.OK), facts[-1])
+
+
+def sends(place: Place, sender: str, receiver: str, address: str, bound: float = 0.0) -> str:
+    """What a datagram does, in the words of the other rows."""
+    seen = packets.source_seen(place, sender, receiver, address, bound)
+    return POD if "." in seen or ":" in seen else NOTHING
+
+
+def vanish(place: Place, pod: str) -> None:
+    """The pod's namespace goes with all that is in it; returns once the kernel has taken its links away."""
+    host_end = observe.take(place, (pod,)).host_end(pod)
+    place.ip(f"netns delete {pod}")
+    if host_end is not None:
+        wait_for(lambda: host_end["ifname"] not in observe.take(place, ()).links, f"{host_end['ifname']} going")
+
+
+def restart(place: Place, pod: str) -> None:
+    """The pod's namespace goes, and another takes its path, as after a crash or a reboot."""
+    vanish(place, pod)
+    place.ip(f"netns add {pod}")
+
+
+def owned(place: Place, pod: str) -> list[str]:
+    """Addresses that a pod has a lease for."""
+    leases = observe.leases(observe.take(place, ()))
+    return sorted(address for address, text in leases.items() if text.split("\r\n")[0] == place.pods[pod].container)

@@ -1,0 +1,356 @@
+"""ADD under faults: each ends with the pod attached, or refused with nothing left."""
+
+import fcntl
+import os
+import select
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.kernel.plugin_client import Answer, plugin_executable
+from tests.parity import answers, observe, packets
+from tests.parity.answers import OK, REFUSED, Facts
+from tests.parity.families import Family
+from tests.parity.fault import DUAL, IPV4, IPV6, Fault, add, added, conf_of, restart, sends, span, worst
+from tests.parity.places import DELEGATES, OURS, Json, Place
+from tests.parity.scenario import POD
+
+_STORE = "/var/lib/cni/networks/parity"
+_NOTHING_LEFT: Facts = {"outcome": REFUSED, "left": []}
+
+
+def _refused(place: Place, conf: Json, pod: str = "a") -> Facts:
+    """An ADD that has to be refused, and what it leaves."""
+    before = observe.take(place)
+    answer = add(place, pod, conf)
+    return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}
+
+
+def _stub(place: Place, *lines: str) -> None:
+    """An IPAM plugin of a few lines of shell, that notes how it is called."""
+    path = place.host.path(f"{DELEGATES}/stub-ipam")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script = ["#!/bin/sh", "cat >/dev/null", 'echo "$CNI_COMMAND" >>/opt/calls', *lines]
+    path.write_text("\n".join(script) + "\n")
+    path.chmod(0o755)
+
+
+def _default_route_twice(place: Place, family: Family) -> Facts:
+    conf = conf_of(family, ipam={"routes": [{"dst": net.anywhere} for net in family.nets]})
+    facts = answers.outcome(add(place, "a", conf))
+    routes = observe.own_routes(observe.take(place).pods["a"][1])
+    return {**facts, "default routes": [route for route in routes if "/0 " in route]}
+
+
+def _one_default(family: Family) -> list[str]:
+    return sorted(f"{net.anywhere} via {net.gateway}" for net in family.nets)
+
+
+def _after_a_crash(place: Place, family: Family) -> Facts:
+    conf = conf_of(family, ipMasq=True)
+    added(place, "a", conf)
+    restart(place, "a")
+    return answers.outcome(add(place, "a", conf))
+
+
+def _after_a_kill(place: Place, family: Family) -> Facts:
+    for net in family.nets:
+        _lease(place, net.at(2), f"{place.pods['a'].container}\r\neth0")
+    return answers.outcome(add(place, "a", conf_of(family)))
+
+
+def _lease(place: Place, address: str, text: str) -> None:
+    folder = place.host.path(_STORE)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / address).write_bytes(text.encode())
+
+
+def _empty_leases(place: Place, family: Family) -> Facts:
+    for net in family.nets:
+        _lease(place, net.at(2), "")
+        _lease(place, net.at(3), "")
+    conf = conf_of(family, ipam=span(family, 2, 4))
+    return worst(*(add(place, pod, conf) for pod in ("a", "b", "c")))
+
+
+def _vanished_pods(place: Place, family: Family) -> Facts:
+    conf = conf_of(family, ipam=span(family, 2, 3))
+    added(place, "a", conf)
+    added(place, "b", conf)
+    restart(place, "a")
+    restart(place, "b")
+    return answers.outcome(add(place, "c", conf))
+
+
+def _exhausted(place: Place, family: Family) -> Facts:
+    for net in family.nets:
+        _lease(place, net.at(2), "other\r\neth0")
+    return _refused(place, conf_of(family, ipam=span(family, 2, 2)))
+
+
+def _second_set_exhausted(place: Place, family: Family) -> Facts:
+    _lease(place, family.nets[1].at(2), "other\r\neth0")
+    return _refused(place, conf_of(family, ipam=span(family, 2, 2)))
+
+
+def _impossible_route(place: Place, family: Family) -> Facts:
+    far = {4: "192.0.2.1", 6: "2001:db8:fff::1"}
+    routes = [{"dst": net.elsewhere, "gw": far[net.version]} for net in family.nets]
+    return _refused(place, conf_of(family, isDefaultGateway=None, ipam={"routes": routes}))
+
+
+def _interface_there(place: Place, family: Family) -> Facts:
+    place.ip("link add eth0 type veth peer name other0", netns="a")
+    return _refused(place, conf_of(family))
+
+
+def _no_namespace(place: Place, family: Family) -> Facts:
+    before = observe.take(place)
+    answer = add(place, "a", conf_of(family), {"CNI_NETNS": "/run/netns/nowhere"})
+    return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}
+
+
+def _ipam_fails(place: Place, family: Family) -> Facts:
+    _stub(
+        place,
+        "echo stub: cannot reach its store >&2",
+        '[ "$CNI_COMMAND" = ADD ] || exit 0',
+        'printf \'{"cniVersion": "1.0.0", "code": 123, "msg": "stub: no address today"}\'',
+        "exit 1",
+    )
+    before = observe.take(place)
+    answer = add(place, "a", conf_of(family, ipam={"type": "stub-ipam"}))
+    calls = place.host.path("/opt/calls")
+    return {
+        **answers.outcome(answer),
+        "left": observe.left(before, observe.take(place), network_stays=False),
+        "calls of the IPAM plugin": calls.read_text().split() if calls.exists() else [],
+        "its message is passed on": b"no address today" in answer.stdout,
+        "its stderr is passed on": b"cannot reach its store" in answer.stderr,
+    }
+
+
+def _ipam_answers_nonsense(place: Place, family: Family) -> Facts:
+    _stub(place, '[ "$CNI_COMMAND" = ADD ] && echo "{not json"', "exit 0")
+    return _refused(place, conf_of(family, ipam={"type": "stub-ipam"}))
+
+
+def _at_once(place: Place, family: Family) -> Facts:
+    conf = conf_of(family)
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(lambda pod: add(place, pod, conf), ("a", "b", "c")))
+    now = observe.take(place, ("a", "b", "c"))
+    told = {one["mac"] for answer in ended for one in (answers.result_of(answer) or {}).get("interfaces", [])[:1]}
+    given = [address for pod in now.pods for address in observe.addresses(now.pod_link(pod))]
+    return {
+        **worst(*ended),
+        "bridge MACs told": "the bridge's" if told == {now.links.get("cni0", {}).get("address")} else "others",
+        "addresses": len(set(given)),
+    }
+
+
+def _address_used_again(place: Place, family: Family) -> Facts:
+    """Pod b and the node have sent to a; c gets a's address with another MAC."""
+    conf = conf_of(family)
+    added(place, "b", conf)
+    result = added(place, "a", conf)
+    address = str(result.get("ips", [{"address": family.nets[0].with_prefix(3)}])[0]["address"]).partition("/")[0]
+    sends(place, "b", "a", address)
+    sends(place, "", "a", address)
+    place.call("DEL", "a", conf, result)
+    facts = answers.outcome(add(place, "c", conf, {"CNI_ARGS": f"IgnoreUnknown=1;IP={address}"}))
+    return {
+        **facts,
+        "first datagram from another pod": sends(place, "b", "c", address, 0.7),
+        "first datagram from the node": sends(place, "", "c", address, 0.7),
+    }
+
+
+def _former_flows(place: Place, family: Family) -> Facts:
+    """An answer from outside to the former owner of an address, whose datagram was masqueraded, must not reach c."""
+    (net,) = family.nets
+    kind = socket.AF_INET6 if net.version == 6 else socket.AF_INET
+    conf = conf_of(family, ipMasq=True)
+    added(place, "b", conf)
+    result = added(place, "a", conf)
+    with packets.at(place, "outside", kind) as server, packets.at(place, "a", kind) as former:
+        server.bind((net.outside, 5022))
+        former.bind((net.at(3), 6000))
+        former.sendto(b"from the former owner", (net.outside, 5022))
+        if not select.select([server], [], [], 4)[0]:
+            return {"outcome": "nothing arrives outside", "code": 0, "message": ""}
+        _, source = server.recvfrom(64)
+        place.call("DEL", "a", conf, result)
+        facts = answers.outcome(add(place, "c", conf, {"CNI_ARGS": f"IgnoreUnknown=1;IP={net.at(3)}"}))
+        if facts["outcome"] != OK:
+            return facts
+        sends(place, "c", "", net.gateway)
+        with packets.at(place, "c", kind) as owner:
+            owner.bind((net.at(3), 6000))
+            server.sendto(b"for the former owner", source)
+            reaches = bool(select.select([owner], [], [], 0.5)[0])
+    return {**facts, "the former owner's answers reach the new one": reaches}
+
+
+def _ipv6_off_in_the_pod(place: Place, family: Family) -> Facts:
+    place.host.run("ip", "netns", "exec", "a", "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    facts = answers.outcome(add(place, "a", conf_of(family)))
+    return {**facts, "to gateway": sends(place, "a", "", family.nets[0].gateway)}
+
+
+def _two_networks(place: Place, family: Family) -> Facts:
+    """Two interfaces of one pod in two networks; the second goes, the first stays."""
+    (net,), (second,) = family.nets, family.second
+    one = conf_of(family)
+    two = conf_of(
+        family,
+        name="second",
+        bridge="cni1",
+        isDefaultGateway=None,
+        isGateway=True,
+        ipam={"ranges": [[{"subnet": second.subnet}]]},
+    )
+    ended = [add(place, "a", one), add(place, "a", two, ifname="eth1")]
+    facts = worst(*ended)
+    reached = [sends(place, "a", "", net.gateway), sends(place, "a", "", second.gateway)]
+    result = answers.result_of(ended[1])
+    gone = place.call("DEL", "a", two, result, ifname="eth1")
+    return {
+        **facts,
+        "to both gateways": reached,
+        "DEL of the second": answers.outcome(gone, silent=True)["outcome"],
+        "to gateway afterwards": sends(place, "a", "", net.gateway),
+    }
+
+
+def _full_disk(place: Place, family: Family) -> Facts:
+    place.host.run("mount", "-o", "remount,size=64k", "/var/lib")
+    place.host.run("sh", "-c", "head -c 1M /dev/zero >/var/lib/ballast", check=False)
+    return _refused(place, conf_of(family))
+
+
+def _read_only(place: Place, family: Family) -> Facts:
+    place.host.run("mount", "-o", "remount,ro", "/var/lib")
+    return _refused(place, conf_of(family))
+
+
+def _held_lock(place: Place, family: Family) -> Facts:
+    """Somebody holds the store's lock and doesn't let go; ours is built to wait half a second for it, not twenty."""
+    folder = place.host.path(_STORE)
+    folder.mkdir(parents=True, exist_ok=True)
+    executable = plugin_executable(0.5) if place.side == OURS else place.executable
+    environment = place.host.environment("ADD", place.pods["a"])
+    stdin = place.stdin(conf_of(family))
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        started = subprocess.Popen(
+            [*place.host.enter, executable],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        assert started.stdin is not None
+        started.stdin.write(stdin)
+        started.stdin.close()
+        started.stdin = None
+        try:
+            started.wait(6)
+            ended = True
+        except subprocess.TimeoutExpired:
+            ended = False
+    stdout, stderr = started.communicate(timeout=60)
+    facts = answers.outcome(Answer(started.returncode, stdout, stderr))
+    return facts if ended else {"outcome": "waits as long as the lock is held", "code": 0, "message": ""}
+
+
+def _another_store(place: Place, family: Family) -> Facts:
+    """The store has leases of a subnet that the node had before."""
+    _lease(place, "10.99.0.2", "other\r\neth0")
+    _lease(place, "last_reserved_ip.0", "10.99.0.2")
+    return answers.outcome(add(place, "a", conf_of(family)))
+
+
+def _folder_for_a_lease(place: Place, family: Family) -> Facts:
+    os.makedirs(place.host.path(f"{_STORE}/{family.nets[0].at(2)}"))
+    return answers.outcome(add(place, "a", conf_of(family)))
+
+
+FAULTS = (
+    *(
+        Fault(
+            "isDefaultGateway with an ipam route to everywhere",
+            "ADD",
+            {"outcome": OK, "default routes": _one_default(family)},
+            _default_route_twice,
+            family,
+        )
+        for family in (IPV4, IPV6, DUAL)
+    ),
+    Fault("the pod's namespace is a new one, no DEL between", "ADD", {"outcome": OK}, _after_a_crash),
+    Fault("the former ADD was killed after its lease", "ADD", {"outcome": OK}, _after_a_kill),
+    Fault("zero-byte lease files in a small range", "ADD", {"outcome": OK}, _empty_leases),
+    Fault("the range is full of pods that vanished", "ADD", {"outcome": OK}, _vanished_pods),
+    Fault("the range is full", "ADD", _NOTHING_LEFT, _exhausted),
+    Fault("the second family's range is full", "ADD", _NOTHING_LEFT, _second_set_exhausted, DUAL),
+    *(
+        Fault("a route that the kernel refuses", "ADD", _NOTHING_LEFT, _impossible_route, family)
+        for family in (IPV4, IPV6)
+    ),
+    Fault("the pod has an interface of that name", "ADD", _NOTHING_LEFT, _interface_there),
+    Fault("the namespace doesn't exist", "ADD", _NOTHING_LEFT, _no_namespace),
+    Fault(
+        "the IPAM plugin fails",
+        "ADD",
+        {
+            **_NOTHING_LEFT,
+            "calls of the IPAM plugin": ["ADD", "DEL"],
+            "its message is passed on": True,
+            "its stderr is passed on": True,
+        },
+        _ipam_fails,
+    ),
+    Fault("the IPAM plugin answers no JSON", "ADD", _NOTHING_LEFT, _ipam_answers_nonsense),
+    Fault(
+        "three at once on a fresh bridge",
+        "ADD",
+        {"outcome": OK, "bridge MACs told": "the bridge's", "addresses": 3},
+        _at_once,
+    ),
+    *(
+        Fault(
+            "an address used again at once",
+            "ADD",
+            {"outcome": OK, "first datagram from another pod": POD, "first datagram from the node": POD},
+            _address_used_again,
+            family,
+        )
+        for family in (IPV4, IPV6)
+    ),
+    *(
+        Fault(
+            "an address whose former owner had connections",
+            "ADD",
+            {"outcome": OK, "the former owner's answers reach the new one": False},
+            _former_flows,
+            family,
+        )
+        for family in (IPV4, IPV6)
+    ),
+    Fault("IPv6 is off in the pod", "ADD", {"outcome": OK, "to gateway": POD}, _ipv6_off_in_the_pod, IPV6),
+    *(
+        Fault(
+            "two networks, two interfaces",
+            "ADD",
+            {"outcome": OK, "to both gateways": [POD, POD], "DEL of the second": OK, "to gateway afterwards": POD},
+            _two_networks,
+            family,
+        )
+        for family in (IPV4, IPV6)
+    ),
+    Fault("the disk is full", "ADD", _NOTHING_LEFT, _full_disk),
+    Fault("the store is read-only", "ADD", _NOTHING_LEFT, _read_only),
+    Fault("somebody holds the store's lock", "ADD", {"outcome": REFUSED, "code": 11}, _held_lock),
+    Fault("the store is of another subnet", "ADD", {"outcome": OK}, _another_store),
+    Fault("a folder where a lease should be", "ADD", {"outcome": OK}, _folder_for_a_lease),
+)

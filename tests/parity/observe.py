@@ -1,0 +1,206 @@
+"""What a host is like at one moment, read with `ip` and `nft` by a process that knows neither plugin."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.parity.places import Json, Place, inside
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STATE = "/var/lib"
+_OF_THE_NETWORK = ("lock", "last_reserved_ip.")
+"""Files of a store that are the network's, not an attachment's."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The host's links with their addresses, its routes, rules and state files, and the pods' links and routes."""
+
+    links: dict[str, Json]
+    routes: list[Json]
+    rules: list[str]
+    files: dict[str, str]
+    pods: dict[str, tuple[dict[str, Json], list[Json]]]
+
+    def host_end(self, pod: str, ifname: str = "eth0") -> Json | None:
+        """The link on the host that is the other end of a pod's interface."""
+        link = self.pods[pod][0].get(ifname)
+        if link is None:
+            return None
+        return next((one for one in self.links.values() if one["ifindex"] == link.get("link_index")), None)
+
+    def pod_link(self, pod: str, ifname: str = "eth0") -> Json | None:
+        """A pod's interface."""
+        return self.pods[pod][0].get(ifname)
+
+
+def take(place: Place, pods: Iterable[str] = ("a", "b")) -> Snapshot:
+    """Look at the host and these pods."""
+    with inside(place.netns):
+        links, routes = _links_and_routes()
+        rules = _read("nft", "-s", "list", "ruleset").splitlines()
+    looked: dict[str, tuple[dict[str, Json], list[Json]]] = {}
+    for pod in pods:
+        if not os.path.exists(place.pod_netns(pod)):
+            looked[pod] = ({}, [])  # its namespace went
+            continue
+        with inside(place.pod_netns(pod)):
+            looked[pod] = _links_and_routes()
+    return Snapshot(links, routes, [" ".join(rule.split()) for rule in rules], _files(place), looked)
+
+
+def sysctl(netns: str, name: str) -> str:
+    """A sysctl under /proc/sys/net as a namespace has it; empty where there is none."""
+    with inside(netns):
+        try:
+            with open(f"/proc/sys/net/{name}") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
+
+
+def addresses(link: Json | None) -> list[str]:
+    """A link's addresses but for those that the kernel gives it itself."""
+    return [f"{one['local']}/{one['prefixlen']}" for one in _own(link)]
+
+
+def tentative(link: Json | None) -> list[str]:
+    """Those of its addresses that nobody may use yet, or ever."""
+    return [one["local"] for one in _own(link) if one.get("tentative") or one.get("dadfailed")]
+
+
+def link_local_ready(link: Json | None) -> bool:
+    """Whether nothing holds up what the link sends by its link-local address."""
+    return not any(one.get("tentative") for one in (link or {}).get("addr_info", []) if one["scope"] == "link")
+
+
+def _own(link: Json | None) -> list[Json]:
+    return [one for one in (link or {}).get("addr_info", []) if one["scope"] == "global"]
+
+
+def route_text(route: Json) -> str:
+    """A route as `ip route` writes it, without what every route has."""
+    destination = str(route["dst"])
+    if destination == "default":
+        destination = "::/0" if ":" in route.get("gateway", "") else "0.0.0.0/0"
+    if "/" not in destination:
+        destination += "/128" if ":" in destination else "/32"
+    words = [destination]
+    if route.get("gateway"):
+        words.append(f"via {route['gateway']}")
+    for metrics in route.get("metrics", []):
+        words += [f"{key} {metrics[key]}" for key in ("mtu", "advmss") if key in metrics]
+    metric = route.get("metric")
+    if metric and not (":" in destination and metric == 1024):  # IPv6's default
+        words.append(f"priority {metric}")
+    if route.get("table", "main") != "main":
+        words.append(f"table {route['table']}")
+    if route.get("scope", "global") not in ("global", "universe"):
+        words.append(f"scope {route['scope']}")
+    return " ".join(words)
+
+
+def own_routes(routes: list[Json]) -> list[str]:
+    """The routes that somebody made: not those that come with an address or a link."""
+    return sorted(
+        route_text(route)
+        for route in routes
+        if route.get("protocol") != "kernel" and route.get("table") != "local" and route["type"] == "unicast"
+    )
+
+
+def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable[str] = ()) -> list[str]:
+    """What is there that was not: in words that don't depend on names and numbers that are drawn.
+
+    With `network_stays` the bridge, its addresses and rules that name no attachment (`marks`) count as the network's.
+    """
+    found = []
+    for name, link in after.links.items():
+        known = before.links.get(name)
+        kind = link.get("linkinfo", {}).get("info_kind", "")
+        if network_stays and kind == "bridge":
+            continue
+        if known is None:
+            found.append("a host veth" if re.fullmatch(r"veth[0-9a-f]{8}", name) else f"the {kind or 'link'} {name}")
+        else:
+            found += [f"{one} on {name}" for one in sorted(set(addresses(link)) - set(addresses(known)))]
+    for pod, (links, _) in after.pods.items():
+        new = set(links) - set(before.pods.get(pod, ({}, []))[0])
+        found += [f"{name} in the pod" for name in sorted(new)]
+    found += sorted(set(own_routes(after.routes)) - set(own_routes(before.routes)))
+    rules = attachment_rules(set(after.rules) - set(before.rules), marks)
+    if not network_stays:
+        rules = [rule for rule in set(after.rules) - set(before.rules) if _counts(rule)]
+    if rules:
+        found.append("firewall rules")
+    found += sorted({_file_kind(name) for name in set(after.files) - set(before.files)})
+    return found
+
+
+def attachment_rules(rules: Iterable[str], marks: Iterable[str]) -> list[str]:
+    """The rules that name one attachment: by a pod's address, its id, its host veth, or a chain of its own."""
+    wanted = [re.escape(mark) for mark in marks if mark]
+    pattern = re.compile(r"(?<![\w.:])(" + "|".join([*wanted, r"CNI-[0-9a-f]{24}"]) + r")(?![\w.:])")
+    return sorted(rule for rule in rules if pattern.search(rule))
+
+
+def masquerade_backends(snapshot: Snapshot) -> list[str]:
+    """By which means something is masqueraded: tables that iptables keeps, or nftables' own."""
+    found, table = set(), ""
+    for rule in snapshot.rules:
+        if rule.startswith("table "):
+            table = rule.split("{")[0].strip()
+        if re.search(r"\bmasquerade\b|MASQUERADE", rule):
+            found.add("iptables" if table in ("table ip nat", "table ip6 nat") else "nftables")
+    return sorted(found)
+
+
+def _counts(rule: str) -> bool:
+    """Whether a line of a rule set is more than an empty table or chain of iptables."""
+    return not (rule == "}" or not rule or rule.startswith(("table ", "chain ", "type ", "#")))
+
+
+def _file_kind(name: str) -> str:
+    kinds = (("cni/", "a lease"), ("cnictl/attachments/", "an attachment record"))
+    return next((kind for start, kind in kinds if name.startswith(start)), f"the file {name}")
+
+
+def _links_and_routes() -> tuple[dict[str, Json], list[Json]]:
+    said = _read("ip", "-j", "-d", "-batch", "-", stdin="address show\nroute show table all\n").splitlines()
+    documents: list[list[Json]] = [json.loads(line) for line in said if line.strip()]
+    documents += [[]] * (2 - len(documents))
+    return {link["ifname"]: link for link in documents[0] if link}, [route for route in documents[1] if route]
+
+
+def _read(*argv: str, stdin: str = "") -> str:
+    done = subprocess.run(
+        argv, input=stdin, capture_output=True, text=True, timeout=60, env={"PATH": _PATH, "LANG": "C"}, check=True
+    )
+    return done.stdout
+
+
+def _files(place: Place) -> dict[str, str]:
+    root = str(place.host.path(_STATE))
+    found: dict[str, str] = {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name != "index"]
+        for name in names:
+            path = os.path.join(folder, name)
+            if not name.startswith(_OF_THE_NETWORK) and not name.startswith("."):
+                with open(path, errors="replace", newline="") as file:
+                    found[os.path.relpath(path, root)] = file.read()
+    return found
+
+
+def leases(snapshot: Snapshot, folder: str = "cni/networks/parity") -> dict[str, Any]:
+    """Address to the content of its lease file."""
+    return {os.path.basename(name): text for name, text in snapshot.files.items() if os.path.dirname(name) == folder}
+
+
+def read_json(*argv: str) -> Any:
+    """What a command says in JSON."""
+    return json.loads(_read(*argv) or "[]")

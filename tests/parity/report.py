@@ -1,0 +1,205 @@
+"""The table in docs/drop-in.md, made of verdicts; and what a test needs to see that it isn't of another list."""
+
+import collections
+import hashlib
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tests.parity.families import FAMILIES
+from tests.parity.faults import FAULTS
+from tests.parity.product import BAD_SCENARIOS, KEYS, NO_MEANING, SCENARIOS, VERSION_ROW, rows_of
+from tests.parity.rules import BETTER, NOT_SHOWN, SAME, WORSE, Verdict
+from tests.parity.scenario import VERBS, Row
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "drop-in.md"
+
+_SIGNS = {SAME: "=", BETTER: "+", WORSE: "✗", NOT_SHOWN: "○", None: "·"}
+_NAMES = [family.name for family in FAMILIES]
+_LONGEST = 150
+
+
+def text(verdict: Verdict) -> str:
+    """A verdict for a terminal."""
+    lines = [f"{verdict.verdict}: {verdict.row.id}"]
+    lines += [f"    ours: {reason}" for reason in verdict.ours]
+    lines += [f"    reference: {reason}" for reason in verdict.reference]
+    lines += [f"    by design: {reason}" for reason in verdict.by_design]
+    return "\n".join(lines)
+
+
+def all_rows() -> list[Row]:
+    """Every row of the fixed list."""
+    rows = [row for scenario in (*SCENARIOS, *BAD_SCENARIOS) for row in rows_of(scenario)]
+    return [*rows, VERSION_ROW, *(fault.row for fault in FAULTS)]
+
+
+def mark() -> str:
+    """What a document made of the fixed list ends with."""
+    names = "\n".join(sorted(row.id for row in all_rows()))
+    return f"<!-- {len(all_rows())} rows, {hashlib.sha256(names.encode()).hexdigest()[:16]} -->"
+
+
+def write(verdicts: Sequence[Verdict]) -> None:
+    """Renew the document."""
+    DOCUMENT.write_text(document(verdicts))
+
+
+def document(verdicts: Sequence[Verdict]) -> str:
+    """The whole page."""
+    counts = collections.Counter(verdict.verdict for verdict in verdicts)
+    return "\n".join(
+        [
+            _HEAD.format(
+                kernel=".".join(platform.release().split(".")[:2]),
+                rows=len(verdicts),
+                same=counts[SAME],
+                better=counts[BETTER],
+                worse=counts[WORSE],
+                not_shown=counts[NOT_SHOWN],
+            ),
+            *_keys(verdicts),
+            *_better(verdicts),
+            *_faults(verdicts),
+            *_refused(verdicts),
+            *_design(verdicts),
+            *_not_shown(verdicts),
+            "",
+            mark(),
+            "",
+        ]
+    )
+
+
+_HEAD = """\
+# In place of `bridge` and `host-local`
+
+Made by `python -m tests.parity --write`; don't edit. The reference pair (Debian's containernetworking-plugins 1.1.1)
+and `cnictl-bridge` get the same conf with only `type` changed, in the same scenario on the same kernel (Linux {kernel}),
+each on a host of its own. Compared are exit status, error, result, links, addresses, routes, port flags, settings,
+leases, what the first packets do, and what is left afterwards. The verdicts follow from rules in
+`tests/parity/rules.py`: ours is worse if anything that the specification or the key's documentation asks for is missed,
+or if anything differs without a reason given there.
+
+**{rows} rows: {same} the same, {better} better, {worse} worse, {not_shown} not shown here.**
+
+`=` the same · `+` the reference falls short, ours doesn't · `✗` ours is worse · `○` not shown on this kernel ·
+`·` no such row. Three signs a cell: IPv4, IPv6, dual-stack.
+"""
+
+
+def _keys(verdicts: Sequence[Verdict]) -> list[str]:
+    found = {(one.row.key, one.row.value, one.row.verb, one.row.family): one.verdict for one in verdicts}
+    verbs = [verb for verb in VERBS if verb not in NO_MEANING]
+    lines = ["## Keys", "", f"| key | value | {' | '.join(verbs)} |", f"|---|---|{'---|' * len(verbs)}"]
+    values = dict.fromkeys((scenario.variant.key, scenario.variant.value) for scenario in SCENARIOS)
+    for key, value in sorted(values, key=lambda one: KEYS.index(one[0])):
+        cells = [
+            " ".join(_SIGNS[found.get((key, value, verb, name))] for name in _NAMES).replace("· · ·", "·")
+            for verb in verbs
+        ]
+        lines.append(f"| `{key}` | {value} | {' | '.join(cells)} |")
+    version = next((one.verdict for one in verdicts if one.row.key == "VERSION"), None)
+    lines += ["", *(f"{verb}: {why}: `{_SIGNS[version]}`." for verb, why in NO_MEANING.items()), ""]
+    return lines
+
+
+def _better(verdicts: Iterable[Verdict]) -> list[str]:
+    lines = ["## In what the reference falls short", "", "| what was seen | rows |", "|---|---|"]
+    groups: dict[str, list[Row]] = collections.defaultdict(list)
+    total: dict[str, int] = collections.Counter()
+    for one in verdicts:
+        if one.row.key == "fault" or one.row.value.startswith("bad: "):
+            continue
+        total[one.row.verb] += 1
+        for reason in one.reference:
+            groups[_plain(reason)].append(one.row)
+    for reason, rows in sorted(groups.items(), key=lambda group: -len(group[1])):
+        lines.append(f"| {_cell(reason)} | {_where(rows, total)} |")
+    return [*lines, ""]
+
+
+def _where(rows: list[Row], total: dict[str, int]) -> str:
+    by_verb: dict[str, list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        by_verb[row.verb].append(row)
+    parts = []
+    for verb, ones in by_verb.items():
+        keys = list(dict.fromkeys(f"`{row.key}`" for row in ones))
+        many = len(keys) > 8
+        which = f"{len(ones)} of {total[verb]} rows" if many else ", ".join(keys)
+        families = sorted({row.family for row in ones}, key=[*_NAMES, "any"].index)
+        parts.append(f"{verb}: {which}" + ("" if len(families) == len(_NAMES) else f" ({', '.join(families)})"))
+    return "; ".join(parts)
+
+
+def _faults(verdicts: Iterable[Verdict]) -> list[str]:
+    lines = [
+        "## Faults",
+        "",
+        "Each scenario goes wrong in one place; ours has to come out of it right, whatever the reference does.",
+        "",
+        "| verb | what goes wrong | verdicts | the reference |",
+        "|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[Verdict]] = collections.defaultdict(list)
+    for one in verdicts:
+        if one.row.key == "fault":
+            groups[one.row.verb, one.row.value].append(one)
+    for (verb, name), ones in groups.items():
+        signs = ", ".join(f"{one.row.family} `{_SIGNS[one.verdict]}`" for one in ones)
+        reasons = dict.fromkeys(_plain(reason) for one in ones for reason in one.reference)
+        lines.append(f"| {verb} | {name} | {signs} | {_cell('; '.join(reasons)) or 'right, too'} |")
+    return [*lines, ""]
+
+
+def _refused(verdicts: Iterable[Verdict]) -> list[str]:
+    lines = [
+        "## Values that make no sense",
+        "",
+        "ADD has to refuse each, name key or value, and leave nothing. In IPv4: a value is refused when it is read.",
+        "",
+        "| key | value | | code | the reference |",
+        "|---|---|---|---|---|",
+    ]
+    for one in verdicts:
+        if one.row.value.startswith("bad: "):
+            value = one.row.value.removeprefix("bad: ")
+            reasons = "; ".join(_plain(reason) for reason in one.reference)
+            sign = _SIGNS[one.verdict]
+            lines.append(
+                f"| `{one.row.key}` | `{value}` | `{sign}` | {one.codes[1]} | {_cell(reasons) or 'refuses it, too'} |"
+            )
+    return [*lines, ""]
+
+
+def _design(verdicts: Iterable[Verdict]) -> list[str]:
+    groups = collections.Counter(reason for one in verdicts for reason in set(one.by_design))
+    lines = ["## Different by design", ""]
+    return [*lines, *(f"- {reason} ({number} rows)" for reason, number in groups.most_common()), ""]
+
+
+def _not_shown(verdicts: Iterable[Verdict]) -> list[str]:
+    rows = [one.row for one in verdicts if one.verdict == NOT_SHOWN]
+    if not rows:
+        return []
+    keys = ", ".join(dict.fromkeys(f"`{row.key}`" for row in rows))
+    needs = ", ".join(sorted({row.needs for row in rows}))
+    return [
+        "## Not shown",
+        "",
+        f"This kernel lacks {needs} filtering, so what {keys} do can't be seen here ({len(rows)} rows). What is shown"
+        " instead: ours refuses ADD with error 2 that names the key, and undoes what it did.",
+    ]
+
+
+def _plain(reason: str) -> str:
+    """A reason without names that are drawn at random, cut to a line."""
+    reason = re.sub(r"veth[0-9a-f]{8}", "veth…", " ".join(reason.split()))
+    reason = re.sub(r"CNI-[0-9a-f]{24}", "CNI-…", reason)
+    return reason if len(reason) <= _LONGEST else reason[: _LONGEST - 1] + "…"
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", "\\|").replace("<", "&lt;")

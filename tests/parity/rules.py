@@ -1,0 +1,174 @@
+"""The rules that make a verdict of what was seen: what must hold, what may differ and why, which side is better.
+
+A row's verdict comes of three lists, none of which knows a row by name:
+
+- what had to hold and doesn't on a side (`shortfalls`): by the specification, the key's documentation, or sense;
+- what differs otherwise (`differences`);
+- the differences that are by design (`BY_DESIGN`), each with its reason.
+
+Ours is *worse* if anything that had to hold doesn't, or if anything differs without a reason; *better* if only the
+reference falls short; otherwise the *same*.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.parity.answers import OK, REFUSED, Facts
+from tests.parity.scenario import Row
+
+SAME, BETTER, WORSE, NOT_SHOWN = "same", "better", "worse", "not shown"
+ABSENT = "not seen"
+OTHER_POD = "the other pod: "
+
+NOT_COMPARED = frozenset({"code", "message"})
+"""Words and numbers of errors: what they have to name is a fact of its own."""
+
+BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
+    (
+        "result.routes",
+        lambda reference, ours: _without_gateways(reference) == _without_gateways(ours),
+        "the result names the gateway of a route whose `gw` the conf leaves to the range",
+    ),
+    (
+        "pod.accept_dad",
+        lambda reference, _: bool(reference == "0"),
+        "duplicate address detection is left out for the pod's addresses, not by the interface's setting",
+    ),
+)
+"""A fact, which pairs of values (reference, ours) are meant to differ, and why."""
+
+
+def _without_gateways(routes: list[str]) -> list[Any]:
+    return [{key: value for key, value in json.loads(route).items() if key != "gw"} for route in routes]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a row ended, and for what reasons."""
+
+    row: Row
+    verdict: str
+    reference: tuple[str, ...]
+    """In what the reference falls short."""
+    ours: tuple[str, ...]
+    """In what ours does, and what differs without a reason."""
+    by_design: tuple[str, ...]
+    codes: tuple[int, int] = (0, 0)
+    """The error codes, the reference's first; 0: none."""
+
+
+def shortfalls(wanted: Facts, seen: Facts) -> dict[str, str]:
+    """Facts that had to be and aren't, each with words for it."""
+    found = {}
+    for fact, value in wanted.items():
+        if isinstance(value, Needed):
+            if not value.holds(seen):
+                found[fact] = value.words(seen)
+        elif fact.startswith(OTHER_POD) and fact not in seen:
+            continue  # its ADD was refused, which is ADD's row
+        elif seen.get(fact, ABSENT) != value:
+            found[fact] = _words(fact, value, seen)
+    if "outcome" in found:
+        # what follows from it says nothing more
+        return {fact: words for fact, words in found.items() if fact in ("outcome", "left")}
+    return found
+
+
+class Needed:
+    """A condition on several facts, or on a part of one."""
+
+    def __init__(self, holds: Callable[[Facts], bool], otherwise: str) -> None:
+        self.holds = holds
+        self.otherwise = otherwise
+
+    def words(self, seen: Facts) -> str:
+        """What is said where it doesn't hold."""
+        return self.otherwise.format_map(_Shown(seen))
+
+
+class _Shown(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return ABSENT
+
+
+def _words(fact: str, value: Any, seen: Facts) -> str:
+    got = seen.get(fact, ABSENT)
+    if fact == "outcome":
+        if value == OK and got == REFUSED:
+            return f"refused, code {seen.get('code')}: {seen.get('message', '')}"
+        if value == REFUSED and got == OK:
+            return "accepted"
+        return f"{got}: {seen.get('message', '')}".rstrip(": ")
+    if fact == "left" and got != ABSENT:
+        return f"left behind: {', '.join(got)}"
+    return f"{fact}: {_shown(got)} where {_shown(value)} is right"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def differences(row: Row, reference: Facts, ours: Facts) -> tuple[list[str], list[str]]:
+    """What differs without a reason and what by design, among the facts that nothing is wanted of."""
+    without: list[str] = []
+    design: list[str] = []
+    if ours.get("outcome") != OK:
+        return without, design  # both refuse: what a refusal has to be is wanted of it
+    for fact in sorted((set(reference) | set(ours)) - NOT_COMPARED - set(row.wanted)):
+        one, other = reference.get(fact, ABSENT), ours.get(fact, ABSENT)
+        if one == other or ABSENT in (one, other):
+            continue
+        reason = next((why for name, excuses, why in BY_DESIGN if name == fact and excuses(one, other)), "")
+        if reason:
+            design.append(reason)
+        else:
+            without.append(f"{fact} differs: reference {_shown(one)}; ours {_shown(other)}")
+    return without, design
+
+
+def judge(row: Row, seen: Mapping[str, Facts], kernel: frozenset[str]) -> Verdict:
+    """The row's verdict from both sides' facts of its verb."""
+    reference, ours = seen["reference"], seen["ours"]
+    wanted = row.wanted
+    missing = bool(row.needs) and row.needs not in kernel
+    if missing:
+        wanted = refusal_without(row)
+    short_ours = list(shortfalls(wanted, ours).values())
+    short_reference = [] if missing else list(shortfalls(wanted, reference).values())
+    without: list[str] = []
+    design: list[str] = []
+    if not missing and not short_ours and reference.get("outcome") == ours.get("outcome"):
+        without, design = differences(row, reference, ours)
+    codes = (reference.get("code", 0), ours.get("code", 0))
+    if short_ours or without:
+        verdict = WORSE
+    elif missing:
+        verdict = NOT_SHOWN
+    else:
+        verdict = BETTER if short_reference else SAME
+    return Verdict(
+        replace(row, wanted={}), verdict, tuple(short_reference), tuple(short_ours + without), tuple(design), codes
+    )
+
+
+def refusal_without(row: Row) -> Facts:
+    """What has to hold where the kernel lacks what a key needs: error 2 that names it, and nothing left."""
+    if row.verb == "ADD":
+        return {
+            "outcome": REFUSED,
+            "code": 2,
+            "left": [],
+            "names": Needed(
+                lambda seen: (
+                    row.key.rpartition(".")[2].lower() in seen["message"].lower() or "vlan" in seen["message"].lower()
+                ),
+                "the refusal doesn't name the key: {message}",
+            ),
+        }
+    if row.verb in ("DEL", "GC"):
+        return {"outcome": Needed(bool, ""), "left": []}
+    return {}
