@@ -187,6 +187,50 @@ def test_full_disk_is_no_hindrance(host: Host) -> None:
     assert nothing_of(host, pod)
 
 
+@pytest.mark.parametrize(
+    ("loss", "netns", "backend"),
+    [
+        ("nothing", "with netns", "nftables"),
+        ("nothing", "without netns", "iptables"),
+        ("rules", "without netns", "nftables"),
+        ("namespace", "with netns", "nftables"),
+        ("all of it", "without netns", "nftables"),
+        ("all of it", "with netns", "iptables"),
+    ],
+)
+def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss: str, netns: str, backend: str) -> None:
+    """What the reference fails for ever at after a flush, and leaks after the namespace vanished."""
+    ranges = [[{"subnet": "10.244.0.0/24"}], [{"subnet": "fd00:244::/64"}]]
+    conf = {**REFERENCE, "type": "cnictl-bridge", "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True,
+            "ipam": {"type": "host-local", "ranges": ranges}}  # fmt: skip
+    pod, kept = host.pods(2)
+    answer = host.plugin("ADD", pod, conf)
+    if answer.status and answer.code == 2:
+        print(f"not on this kernel: {answer.error['msg']}")
+        conf["macspoofchk"] = False
+        answer = host.plugin("ADD", pod, conf)
+    result = answer.result
+    veth = result["interfaces"][1]["name"]
+    host.add(kept, conf)
+    assert set(host.leases()) == {"10.244.0.2", "10.244.0.3", "fd00:244::2", "fd00:244::3"}
+    if loss in ("rules", "all of it"):
+        host.run("nft", "flush", "ruleset")
+        for program in ("iptables", "ip6tables"):
+            host.run(program, "-t", "nat", "-F")
+    if loss in ("namespace", "all of it"):
+        host.kill(pod)
+        wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    if loss == "all of it":
+        host.run("ip", "link", "delete", "cni0")
+    for prev in (result, None):
+        host.delete(pod, conf, prev, **({"CNI_NETNS": ""} if netns == "without netns" else {}))
+    assert veth not in host.links() and host.records() == {f"{kept.container}@eth0"}
+    assert set(host.leases()) == {"10.244.0.3", "fd00:244::3"}
+    assert veth not in host.run("nft", "list", "ruleset")
+    host.delete(kept, conf)
+    assert "cnictl" not in host.run("nft", "list", "tables", "bridge", check=False)
+
+
 def test_ipam_configuration_is_not_needed_for_the_undo(host: Host) -> None:
     """The subnet changed since ADD: what it made is gone all the same."""
     pod = host.pod()
