@@ -7,9 +7,12 @@ import typer
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cnictl.node.spec import NodeSpec, Peer
     from cnictl.probe.chain import Chain
-    from cnictl.probe.checks import Report, Wanted
+    from cnictl.probe.checks import Report
+    from cnictl.probe.targets import Wanted
 
 _SERVED = "10m"
 
@@ -23,7 +26,9 @@ def test_connectivity(
     pod: Annotated[
         list[str] | None, typer.Option(metavar="IP", help="A pod on another host to ping; may be repeated.")
     ] = None,
-    external: Annotated[str, typer.Option(metavar="IP", help="Address outside the cluster to ping.")] = "",
+    external: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="Address outside the cluster to ping; one a family.")
+    ] = None,
     source: Annotated[
         str, typer.Option("--from", metavar="IP|CONTAINER", help="Check from this pod, not from a probe pod.")
     ] = "",
@@ -45,8 +50,9 @@ def test_connectivity(
 
     Two short-lived pods are made through the installed plugin, as a runtime would, and taken away again. From the
     first, real ICMP echo goes to this host, the second pod, each peer's node address, a pod on each peer, and the
-    outside. Each failure is looked into: routes, forwarding, firewall, neighbours, masquerade, the peer's side; and
-    the command that mends it is printed. Exit status 1 if any check fails.
+    outside, in each address family that the node has. Each failure is looked into: routes, forwarding, firewall,
+    neighbours, masquerade, the peer's side; and the command that mends it is printed. Exit status 1 if any check
+    fails.
 
     A pod on the other host has to be named, for its gateway answers even where its firewall drops what it forwards:
 
@@ -57,16 +63,18 @@ def test_connectivity(
       this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
     """
     from cnictl.cli.steps import require_root
+    from cnictl.node.addressing import parse_list
     from cnictl.probe import pods, trace
-    from cnictl.probe.checks import Wanted
+    from cnictl.probe.targets import Wanted
 
     seconds = _seconds(duration)
     _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
-    spec, added = _spec(peer or [])
-    for address in [*(pod or []), *([external] if external else [])]:
+    pods_named, externals = parse_list(pod or []), parse_list(external or [])
+    spec, added = _spec(peer or [], externals)
+    for address in pods_named:
         _check_address(address)
-    _check_in_network(pod or [], spec.network)
-    _check_no_gateway(pod or [], [spec.subnet, *(one.pod_cidr for one in (*spec.peers, *added))])
+    _check_in_network(pods_named, spec.networks)
+    _check_no_gateway(pods_named, [*spec.subnets, *(one.pod_cidr for one in (*spec.peers, *added))])
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left")
@@ -74,7 +82,7 @@ def test_connectivity(
         _serve(_chain(conf, bin_dir or []), seconds, output)
         return
     trace.clean()
-    wanted = Wanted(count, timeout, tuple(pod or ()), external, added)
+    wanted = Wanted(count, timeout, tuple(map(_canonical, pods_named)), tuple(map(_canonical, externals)), added)
     report = _from_pod(spec, source, wanted) if source else _from_probe(spec, _chain(conf, bin_dir or []), wanted)
     if output is Format.JSON:
         print_json(report.as_json())
@@ -85,11 +93,12 @@ def test_connectivity(
 
 
 def _from_pod(spec: "NodeSpec", text: str, wanted: "Wanted") -> "Report":
-    from cnictl.probe import checks
+    from cnictl.probe.checks import run_checks
+    from cnictl.probe.existing import existing_pod, neighbour_of
 
-    pod = checks.existing_pod(text)
+    pod = existing_pod(text)
     with _Progress() as progress:
-        return checks.run_checks(spec, pod, checks.neighbour_of(pod, spec.name), wanted, progress.say)
+        return run_checks(spec, pod, neighbour_of(pod, spec.name), wanted, progress.say)
 
 
 def _from_probe(spec: "NodeSpec", chain: "Chain", wanted: "Wanted") -> "Report":
@@ -105,18 +114,23 @@ def _from_probe(spec: "NodeSpec", chain: "Chain", wanted: "Wanted") -> "Report":
 
 
 def _serve(chain: "Chain", seconds: float, output: Format) -> None:
-    """Keep one pod up; its address on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
+    """Keep one pod up; its addresses on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
     import json
+    from contextlib import ExitStack
 
+    from cnictl.node.spec import is_ipv6
     from cnictl.probe.icmp import echo_socket
     from cnictl.probe.pods import answer, probe_pods
 
     try:
-        with probe_pods(chain, 1) as (pod,), echo_socket(pod.netns) as heard:
-            as_json = {"address": pod.address, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
-            print(json.dumps(as_json) if output is Format.JSON else pod.address, flush=True)
-            say(f"pod {pod.address} answers for {seconds:g} s; Ctrl-C ends it")
-            for source in answer(pod, seconds, heard):
+        with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
+            families = dict.fromkeys(map(is_ipv6, pod.addresses))
+            ears = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
+            both = {"address": pod.address, "addresses": list(pod.addresses)}
+            as_json = {**both, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
+            print(json.dumps(as_json) if output is Format.JSON else "\n".join(pod.addresses), flush=True)
+            say(f"pod {' '.join(pod.addresses)} answers for {seconds:g} s; Ctrl-C ends it")
+            for source in answer(pod, seconds, ears):
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
@@ -132,8 +146,8 @@ def _chain(conf: str, bin_dirs: list[str]) -> "Chain":
     return load_chain(conf or CONF_FILE, bin_dirs)
 
 
-def _spec(peers: list[str]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
-    """This node's spec, and those of `peers` that it does not name."""
+def _spec(peers: list[str], externals: tuple[str, ...]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
+    """This node's spec, and those of `peers` that it does not name. Raises UsageProblem, for `externals` too."""
     from dataclasses import replace
 
     from cnictl.core.errors import Problem
@@ -145,7 +159,7 @@ def _spec(peers: list[str]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
     if spec is None:
         raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
     added = tuple(one for one in map(parse_peer, peers) if one not in spec.peers)
-    check(replace(spec, peers=spec.peers + added))
+    check(replace(spec, peers=spec.peers + added, externals=externals))
     return check(spec), added
 
 
@@ -157,27 +171,32 @@ def _check_address(text: str) -> None:
         parse_address(text)
     except AddressError as error:
         raise UsageProblem(str(error)) from None
-    if ":" in text:
-        raise UsageProblem(f"address {text!r}: the checks speak IPv4 only")
 
 
-def _check_in_network(pods: list[str], network: str) -> None:
-    """Refuse as a pod what lies outside the pod network. Raises UsageProblem."""
+def _canonical(text: str) -> str:
+    from cnictl.core.cidr import format_address, parse_address
+
+    return format_address(parse_address(text))
+
+
+def _check_in_network(pods: "Sequence[str]", networks: "Sequence[str]") -> None:
+    """Refuse as a pod what lies outside the pod networks. Raises UsageProblem."""
     from cnictl.core.cidr import parse_address, parse_cidr
     from cnictl.core.errors import UsageProblem
 
     for address in pods:
-        if not parse_cidr(network).holds(parse_address(address)):
-            raise UsageProblem(f"--pod {address} lies outside the pod network {network}; for others: --external")
+        if not any(parse_cidr(network).holds(parse_address(address)) for network in networks):
+            named = " and ".join(networks)
+            raise UsageProblem(f"--pod {address} lies outside the pod network {named}; for others: --external")
 
 
-def _check_no_gateway(pods: list[str], pod_cidrs: list[str]) -> None:
+def _check_no_gateway(pods: "Sequence[str]", pod_cidrs: list[str]) -> None:
     """Refuse a gateway named as a pod: it answers where no pod is reached. Raises UsageProblem."""
     from cnictl.core.errors import UsageProblem
     from cnictl.probe.failure import gateway_of
 
     for cidr in pod_cidrs:
-        if gateway_of(cidr) in pods:
+        if gateway_of(cidr) in map(_canonical, pods):
             raise UsageProblem(
                 f"--pod {gateway_of(cidr)} is the gateway of {cidr}, no pod: it answers where nothing is forwarded"
             )

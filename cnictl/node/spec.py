@@ -1,7 +1,7 @@
 """A node's desired state as a value: what /etc/cnictl/node.toml says."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
@@ -53,6 +53,20 @@ class NodeSpec:
 def is_ipv6(text: str) -> bool:
     """Whether an address or CIDR is of IPv6."""
     return ":" in text
+
+
+def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
+    """The node as each of its address families has it, in the order of its subnets."""
+    return tuple(
+        replace(
+            spec,
+            subnets=(subnet,),
+            networks=(of_family(spec.networks, subnet),),
+            peers=tuple(peer for peer in spec.peers if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
+            externals=tuple(one for one in spec.externals if is_ipv6(one) == is_ipv6(subnet)),
+        )
+        for subnet in spec.subnets
+    )
 
 
 def of_family(texts: Iterable[str], like: str) -> str:

@@ -27,7 +27,8 @@ def peer_silent(failure: Failure) -> Cause | None:
     at = failure.at_peer
     if at is None or at.node.answered:
         return None
-    words = f"peer {at.peer.via} does not answer this node either, though it answers ARP"
+    asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
+    words = f"peer {at.peer.via} does not answer this node either, though it answers {asked}"
     return Cause("peer-silent", words, f"on {at.peer.via}: see that its firewall accepts ICMP echo from this node")
 
 
@@ -77,7 +78,7 @@ def peer_forwarding_off(failure: Failure) -> Cause | None:
     if at is None or at.expiring is None or at.expiring.refusals:
         return None
     words = (
-        f"net.ipv4.ip_forward is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
+        f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
         "and a request that should expire there is not reported back"
     )
     return Cause("peer-forwarding-off", words, f"on {at.peer.via}: cnictl apply")
@@ -90,7 +91,7 @@ def peer_drops(failure: Failure) -> Cause | None:
         return None
     words = (
         f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and it forwards "
-        f"(ip_forward is 1), yet {failure.target} gets or gives nothing"
+        f"({failure.host.forward_switch} is 1), yet {failure.target} gets or gives nothing"
     )
     return Cause("peer-drops", words, f"on {at.peer.via}: cnictl apply")
 

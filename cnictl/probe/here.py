@@ -2,7 +2,7 @@
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases import Store
-from cnictl.probe import arp, trace
+from cnictl.probe import arp, ndp, trace
 from cnictl.probe.failure import OTHER_HOST_POD, OWN_HOST, SAME_HOST_POD, STAYS, Cause, Failure, gateway_of
 from cnictl.probe.host import pod_default_route
 
@@ -17,7 +17,7 @@ def bridge_unfit(failure: Failure) -> Cause | None:
     elif "UP" not in host.bridge.get("flags", []):
         fault = f"bridge {name} is down"
     elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
-        has = ", ".join(host.bridge_addresses) or "no IPv4 address"
+        has = ", ".join(host.bridge_addresses) or f"no {host.family} address"
         fault = f"bridge {name} has {has} in place of the gateway's {wanted}"
     else:
         return None
@@ -42,13 +42,13 @@ def no_such_pod(failure: Failure) -> Cause | None:
 
 def pod_without_route(failure: Failure) -> Cause | None:
     """The pod has no default route, and its target is off its own subnet."""
-    if failure.check == SAME_HOST_POD or pod_default_route(failure.pod.netns):
+    if failure.check == SAME_HOST_POD or pod_default_route(failure.pod.netns, failure.host.ipv6):
         return None
     if parse_cidr(failure.host.spec.subnet).holds(parse_address(failure.target)):
         return None
     return Cause(
         "pod-without-route",
-        f"pod {failure.pod.address} has no default route",
+        f"pod {failure.pod.address} has no {failure.host.family} default route",
         "recreate the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
     )
 
@@ -57,7 +57,7 @@ def forwarding_off(failure: Failure) -> Cause | None:
     """This node forwards nothing, or nothing that comes in by the bridge or the uplink."""
     host = failure.host
     if not host.forwarding:
-        return Cause("forwarding-off", "net.ipv4.ip_forward is 0 on this node", "cnictl apply")
+        return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", "cnictl apply")
     for link in (host.spec.bridge, host.route(failure.target).link):
         if link and not host.forwards_from(link):
             sysctl = f"net.ipv4.conf.{link}.forwarding"
@@ -86,15 +86,16 @@ def no_route(failure: Failure) -> Cause | None:
 
 
 def neighbour_unresolved(failure: Failure) -> Cause | None:
-    """The next hop does not answer ARP."""
+    """The next hop does not answer ARP, or in IPv6 neighbour solicitations."""
     hop, link = failure.route.gateway or failure.target, failure.route.link
     state = failure.host.neighbour(hop)
     unresolved = "FAILED" in state or "INCOMPLETE" in state
-    if not unresolved and (not failure.left_as or failure.reply_came or _answers_arp(failure, hop, link)):
+    if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None
+    asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
     return Cause(
         "neighbour-unresolved",
-        f"next hop {hop} does not answer ARP on {link} (neighbour table: {state or 'nothing'})",
+        f"next hop {hop} does not answer {asked} on {link} (neighbour table: {state or 'nothing'})",
         f"bring {hop} up, or check that it is on the link of {link}; cnictl route list shows the peers' addresses",
     )
 
@@ -105,7 +106,7 @@ def dropped(failure: Failure) -> Cause | None:
         return None
     drop = trace.find_drop(failure.pod.address, failure.target, failure.resend)
     if drop is None and failure.check not in STAYS and not failure.left_as:
-        drop = next(iter(trace.forward_policies()), None)
+        drop = next(iter(trace.forward_policies(failure.host.ipv6)), None)
     if drop is None:
         return None
     what = "the reply is" if failure.reply_came else "it is"
@@ -136,9 +137,10 @@ def not_masqueraded(failure: Failure) -> Cause | None:
     return Cause("no-masquerade", words, "cnictl nat enable")
 
 
-def _answers_arp(failure: Failure, hop: str, link: str) -> bool:
+def _answers(failure: Failure, hop: str, link: str) -> bool:
     """Ask on the wire: for some seconds after it went, the neighbour table believes in a host that is gone."""
     try:
-        return arp.answers(hop, link, failure.host.route(hop).source)
-    except OSError:
-        return True  # a link without ARP has no neighbour to resolve
+        ask = ndp.answers if failure.host.ipv6 else arp.answers
+        return ask(hop, link, failure.host.route(hop).source)
+    except (OSError, ValueError):
+        return True  # a link without such addresses has no neighbour to resolve

@@ -9,8 +9,8 @@ from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError
 from cnictl.core.masquerade import Masquerade
 from cnictl.core.process import Finished, run
-from cnictl.node.spec import NodeSpec
-from cnictl.probe.icmp import inside
+from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.probe.inside import inside
 
 Json = dict[str, Any]
 
@@ -33,20 +33,38 @@ class Route:
 
 
 class Host:
-    """This node's network namespace, as far as the causes ask about it."""
+    """This node's network namespace, as far as the causes ask about it, in one address family."""
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, whole: NodeSpec | None = None) -> None:
         self.spec = spec
+        """The node's, cut down to the family asked about."""
+        self._whole = whole or spec
         self._routes: dict[tuple[str, str, str], Route] = {}
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether that family is IPv6."""
+        return is_ipv6(self.spec.subnet)
+
+    @property
+    def family(self) -> str:
+        """That family's name."""
+        return "IPv6" if self.ipv6 else "IPv4"
+
+    @property
+    def forward_switch(self) -> str:
+        """The sysctl without which a node forwards nothing of the family."""
+        return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
-        """net.ipv4.ip_forward."""
-        return _read("/proc/sys/net/ipv4/ip_forward") != "0"
+        """Whether it is on."""
+        return _read(f"/proc/sys/{self.forward_switch.replace('.', '/')}") != "0"
 
     def forwards_from(self, link: str) -> bool:
-        """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there."""
-        return _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
+        """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there. IPv6 knows only the one switch
+        for all links (net/ipv6/ip6_output.c, ip6_forward)."""
+        return self.ipv6 or _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
 
     @cached_property
     def bridge(self) -> Json | None:
@@ -56,9 +74,10 @@ class Host:
 
     @cached_property
     def bridge_addresses(self) -> list[str]:
-        """IPv4 addresses of the bridge, with prefix length."""
-        infos = (self.bridge or {}).get("addr_info", [])
-        return [f"{one['local']}/{one['prefixlen']}" for one in infos if one.get("family") == "inet"]
+        """The bridge's addresses of the family, with prefix length; not its link-local one."""
+        family = "inet6" if self.ipv6 else "inet"
+        infos = [one for one in (self.bridge or {}).get("addr_info", []) if one.get("family") == family]
+        return [f"{one['local']}/{one['prefixlen']}" for one in infos if one.get("scope") != "link"]
 
     def port_fault(self, host_veth: str) -> str:
         """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
@@ -97,7 +116,7 @@ class Host:
     @cached_property
     def masquerade_stands(self) -> bool:
         """Whether the node's masquerade rule set is in the kernel as it should be."""
-        spec = self.spec
+        spec = self._whole
         wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
             return masquerade.stands(wanted, spec.backend)
@@ -105,16 +124,22 @@ class Host:
             return False
 
     def strict_reverse_path(self, link: str) -> str:
-        """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two)."""
+        """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two).
+
+        IPv6 has none: there a firewall rule does it.
+        """
+        if self.ipv6:
+            return ""
         values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
         if "2" in values.values():
             return ""
         return next((f"net.ipv4.conf.{name}.rp_filter" for name in (link, "all") if values[name] == "1"), "")
 
 
-def pod_default_route(netns: str) -> str:
+def pod_default_route(netns: str, ipv6: bool = False) -> str:
     """The gateway of a pod's default route; empty if it has none."""
-    found = _json(inside(netns, lambda: run(["ip", "-j", "route", "show", "default"], check=False)))
+    asked = ["ip", "-6" if ipv6 else "-4", "-j", "route", "show", "default"]
+    found = _json(inside(netns, lambda: run(asked, check=False)))
     return str(found[0].get("gateway", "")) if found else ""
 
 

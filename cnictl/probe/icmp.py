@@ -1,7 +1,7 @@
-"""ICMP echo from inside a pod: raw sockets that belong to its namespace, all series in one loop.
+"""ICMP echo of both families from inside a pod: raw sockets that belong to its namespace, all series in one loop.
 
-A socket stays in the namespace it was made in, so a thread that enters it makes the socket and ends; no child
-process, no `ping`. Sources: RFC 792, linux/icmp.h, linux/ip.h.
+No `ping`. Sources: RFC 792, linux/icmp.h, linux/ip.h; for IPv6 RFC 4443 and RFC 3542, which has the kernel fill in
+the checksum and take the IP header off.
 """
 
 import itertools
@@ -9,13 +9,13 @@ import os
 import selectors
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from cnictl.core.netns import Netns
+from cnictl.node.spec import is_ipv6
+from cnictl.probe import icmp6
+from cnictl.probe.inside import inside
 
 ECHO_REPLY, UNREACHABLE, REDIRECT, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 5, 8, 11
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h: when each packet arrived, however late we read it
@@ -29,38 +29,10 @@ UNREACHABLE_WORDS = {
     13: "communication administratively prohibited",
 }  # fmt: skip
 
-T = TypeVar("T")
-
-
-def inside(netns: str, call: Callable[[], T]) -> T:
-    """What `call` returns when a thread runs it in the network namespace at path `netns` (empty: our own)."""
-    if not netns:
-        return call()
-    answers: list[T] = []
-    failures: list[BaseException] = []
-
-    def enter_and_call() -> None:
-        try:
-            namespace = Netns(netns)
-            try:
-                namespace.enter()
-            finally:
-                namespace.close()
-            answers.append(call())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=enter_and_call)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return answers[0]
-
 
 @dataclass(frozen=True)
 class Refusal:
-    """An ICMP error that came instead of a reply: who sent it, type and code."""
+    """An ICMP error that came instead of a reply: who sent it, type and code (ICMPv6's as ICMP's of that meaning)."""
 
     by: str
     type: int
@@ -82,7 +54,7 @@ class Refusal:
 
     @property
     def no_host(self) -> bool:
-        """Whether the sender is on the target's subnet and got no answer to ARP."""
+        """Whether the sender is on the target's subnet and got no answer to ARP, or to neighbour solicitations."""
         return self.type == UNREACHABLE and self.code == 1
 
 
@@ -94,6 +66,8 @@ class Series:
     to: str
     count: int = 3
     ttl: int = 64
+    scope: str = ""
+    """The link of a link-local target."""
     number: int = field(default_factory=itertools.count().__next__)
     """Tells the series of this process apart."""
     sent: dict[int, float] = field(default_factory=dict)
@@ -137,11 +111,12 @@ class Series:
         return all(seq in self.rtts or now - at >= timeout for seq, at in self.sent.items())
 
 
-def echo_socket(netns: str) -> socket.socket:
-    """A socket that sends and hears ICMP in a namespace (empty: our own)."""
+def echo_socket(netns: str, ipv6: bool = False) -> socket.socket:
+    """A socket that sends and hears ICMP, or ICMPv6, in a namespace (empty: our own)."""
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
 
     def make() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+        made = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         return made
@@ -211,12 +186,16 @@ def identifier(number: int) -> int:
 
 def _send(one: Series, sequence: int) -> None:
     payload = _TOKEN.pack(_RUN, one.number, sequence).ljust(48, b"\0")
-    header = _HEADER.pack(ECHO_REQUEST, 0, 0, identifier(one.number), sequence)
-    packet = _HEADER.pack(ECHO_REQUEST, 0, checksum(header + payload), identifier(one.number), sequence) + payload
+    ipv6 = is_ipv6(one.to)
+    kind = icmp6.ECHO_REQUEST6 if ipv6 else ECHO_REQUEST
+    header = _HEADER.pack(kind, 0, 0, identifier(one.number), sequence)
+    sum_ = 0 if ipv6 else checksum(header + payload)
+    packet = _HEADER.pack(kind, 0, sum_, identifier(one.number), sequence) + payload
     one.sent[sequence] = time.time()
-    lifetime = [(socket.SOL_IP, socket.IP_TTL, struct.pack("i", one.ttl))]
+    level, option = (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT) if ipv6 else (socket.SOL_IP, socket.IP_TTL)
     try:
-        one.sender.sendmsg([packet], lifetime, 0, (one.to, 0))
+        to = (one.to, 0, 0, socket.if_nametoindex(one.scope) if one.scope else 0) if ipv6 else (one.to, 0)
+        one.sender.sendmsg([packet], [(level, option, struct.pack("i", one.ttl))], 0, to)
     except OSError as error:
         one.send_error = os.strerror(error.errno or 0)
 
@@ -224,14 +203,15 @@ def _send(one: Series, sequence: int) -> None:
 def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
     while True:
         try:
-            packet, ancillary, _, (source, _) = sender.recvmsg(2048, socket.CMSG_SPACE(16))
+            packet, ancillary, _, origin = sender.recvmsg(2048, socket.CMSG_SPACE(16))
         except BlockingIOError:
             return
         now = _arrival(ancillary)
-        message = packet[(packet[0] & 15) * 4 :]
+        message = packet if sender.family == socket.AF_INET6 else packet[(packet[0] & 15) * 4 :]
         if len(message) < _HEADER.size:
             continue
-        kind, code = message[0], message[1]
+        kind, code = kind_of(message, sender.family == socket.AF_INET6)
+        source = str(origin[0]).partition("%")[0]
         if kind == ECHO_REPLY:
             found = token(message)
             one = by_number.get(found[0]) if found else None
@@ -241,6 +221,11 @@ def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
             one = _refused(message[_HEADER.size :], sender, by_number)
             if one is not None:
                 one.refusals.append(Refusal(source, kind, code))
+
+
+def kind_of(message: bytes, ipv6: bool) -> tuple[int, int]:
+    """Type and code of an ICMP message; of an ICMPv6 one those of the same meaning."""
+    return icmp6.as_icmp(message[0], message[1]) if ipv6 else (message[0], message[1])
 
 
 def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
@@ -253,13 +238,12 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
 
 def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series]) -> Series | None:
     """Whose request an ICMP error quotes; at least its IP header and 8 bytes are there (RFC 792)."""
-    if len(original) < 28:
-        return None
-    length = (original[0] & 15) * 4
-    destination = socket.inet_ntoa(original[16:20])
+    ipv6 = sender.family == socket.AF_INET6
+    length = icmp6.HEADER_BYTES if ipv6 else (original[:1] or b"\0")[0] % 16 * 4
     quoted = original[length : length + _HEADER.size]
-    if len(quoted) < _HEADER.size or quoted[0] != ECHO_REQUEST:
+    if len(original) < 28 or len(quoted) < _HEADER.size or kind_of(quoted, ipv6)[0] != ECHO_REQUEST:
         return None
+    destination = icmp6.addresses(original)[1] if ipv6 else socket.inet_ntoa(original[16:20])
     ident = _HEADER.unpack(quoted)[3]
     for one in by_number.values():
         if one.sender is sender and one.to == destination and identifier(one.number) == ident:

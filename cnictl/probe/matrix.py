@@ -21,19 +21,26 @@ _SIGNS = {OK: "✔", FAILED: "✘", UNCERTAIN: "?", SKIPPED: "-"}
 
 
 def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> RenderableType:
-    """One row a report, labelled with where its pod stands; one column a check; the causes of failures below."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", show_lines=len(reports) > 1)
+    """One row a report and family, labelled with where its pod stands; one column a check; causes of failures below."""
+    rows = [(label, part) for label, report in reports for part in _families(report)]
+    table = Table(title=title or None, title_justify="left", header_style="bold", show_lines=len(rows) > 1)
     table.add_column("pod on", overflow="fold")
     for check in CHECKS:
         table.add_column(f"→ {TITLES[check]}", overflow="fold")
-    for label, report in reports:
-        cells = [[one for one in report.checks if one.check == check] for check in CHECKS]
-        source = report.checks[0].source if report.checks else ""
+    for label, checks in rows:
+        cells = [[one for one in checks if one.check == check] for check in CHECKS]
+        source = checks[0].source or "no address"
         table.add_row(Text.assemble(label, "\n", (source, "dim")), *(_cell(cell) for cell in cells))
     if any(check.rtt_ms for _, report in reports for check in report.checks):
         table.caption, table.caption_justify = "round trips in ms: shortest/mean/longest", "left"
     causes = _causes(reports)
     return Group(table, *causes) if causes else table
+
+
+def _families(report: Report) -> list[list[Check]]:
+    """A report's checks, those of each family by themselves."""
+    names = dict.fromkeys(one.family for one in report.checks)
+    return [[one for one in report.checks if one.family == name] for name in names]
 
 
 def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -42,7 +49,7 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows: list[tuple[str, ...]] = [
         (
             one.check,
-            one.source,
+            one.source or one.family,
             one.to or "-",
             one.state,
             f"{one.loss}%" if one.sent else "-",

@@ -12,16 +12,18 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink, get_link
+from cnictl.node.spec import of_family
 from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
+from cnictl.probe.icmp import ECHO_REQUEST, kind_of
 
 STATE_DIR = "/run/cnictl/probe"
 NETNS_DIR = "/run/netns"
@@ -36,8 +38,19 @@ class Pod:
 
     name: str
     netns: str
-    address: str
+    addresses: tuple[str, ...]
+    """At most one of each family counts: the first."""
     host_veth: str = ""
+
+    @property
+    def address(self) -> str:
+        """The one that runtimes take for its own; empty if it has none."""
+        return next(iter(self.addresses), "")
+
+    def in_family_of(self, like: str) -> "Pod":
+        """The pod with its address of the family of `like` alone, or with none."""
+        found = of_family(self.addresses, like)
+        return replace(self, addresses=(found,) if found else ())
 
 
 @contextmanager
@@ -99,12 +112,12 @@ class _Making:
         run(["ip", "netns", "add", self._name])
         result = self._chain.add(_attachment(self._name))
         self._note(result)
-        found = [address for address in addresses(result) if ":" not in address]
+        found = addresses(result)
         if not found:
-            raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no IPv4 address")
+            raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no address")
         ends = host_ends(result)
         _await_carrier(ends)
-        return Pod(self._name, f"{NETNS_DIR}/{self._name}", found[0], [*ends, ""][-1])
+        return Pod(self._name, f"{NETNS_DIR}/{self._name}", tuple(found), [*ends, ""][-1])
 
     def unmake(self) -> Problem | None:
         """Undo all that was made; what could not be is returned, and left noted for the next run."""
@@ -193,14 +206,19 @@ def sweep() -> list[str]:
     return swept
 
 
-def answer(pod: Pod, seconds: float, heard: socket.socket) -> Iterator[str]:
-    """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed."""
+def answer(pod: Pod, seconds: float, ears: Sequence[socket.socket]) -> Iterator[str]:
+    """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed.
+
+    `ears`: its echo socket of each family.
+    """
     deadline = time.monotonic() + seconds
     known: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:
-        if not select.select([heard], [], [], left)[0]:
-            continue
-        packet, (source, _) = heard.recvfrom(2048)
-        if packet[(packet[0] & 15) * 4] == 8 and source not in known and source != pod.address:
-            known.add(source)
-            yield source
+        for heard in select.select(ears, [], [], left)[0]:
+            packet, origin = heard.recvfrom(2048)
+            ipv6 = heard.family == socket.AF_INET6
+            message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
+            source = str(origin[0])
+            if kind_of(message, ipv6)[0] == ECHO_REQUEST and source not in known and source not in pod.addresses:
+                known.add(source)
+                yield source

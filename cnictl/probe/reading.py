@@ -15,6 +15,7 @@ def _check(form: dict[str, Any]) -> Check:
     times, words = form["rtt_ms"], form["cause"]
     return Check(
         check=form["check"],
+        family=form["family"],
         source=form["from"],
         to=form["to"],
         state=form["state"],

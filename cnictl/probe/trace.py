@@ -16,6 +16,7 @@ from typing import Any
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import attributes
+from cnictl.node.spec import is_ipv6
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
 _TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT = 1, 2, 3, 4, 5
@@ -73,8 +74,9 @@ def clean() -> None:
 
 def _table_text(source: str, destination: str) -> str:
     """Before conntrack (-200) and so before any NAT: the reply still comes from the address that was pinged."""
-    requests = f"ip saddr {source} ip daddr {destination} icmp type echo-request"
-    replies = f"ip saddr {destination} icmp type echo-reply"
+    ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
+    requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
+    replies = f"{ip} saddr {destination} {icmp} type echo-reply"
     return (
         f"add table inet {_TABLE}\n"
         f"delete table inet {_TABLE}\n"
@@ -130,23 +132,25 @@ def _rule_text(family: str, table: str, chain: str, handle: int) -> str:
     return f"with handle {handle}"
 
 
-def forward_policies() -> list[Drop]:
-    """Base chains in the forward hook whose policy is drop: what to suspect where the trace shows nothing."""
+def forward_policies(ipv6: bool = False) -> list[Drop]:
+    """Base chains in a family's forward hook whose policy is drop: what to suspect where the trace shows nothing."""
     listed = run(["nft", "-j", "list", "chains"], check=False)
     found = []
     for entry in json.loads(listed.stdout or "{}").get("nftables", []):
         chain: dict[str, Any] = entry.get("chain", {})
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
+        judged = chain.get("family") in ("inet", "ip6" if ipv6 else "ip")
+        if judged and chain.get("hook") == "forward" and chain.get("policy") == "drop":
             found.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
-    legacy = run(["iptables-legacy", "-S", "FORWARD"], check=False) if _legacy_filter() else None
+    program = "ip6tables-legacy" if ipv6 else "iptables-legacy"
+    legacy = run([program, "-S", "FORWARD"], check=False) if _legacy_filter(ipv6) else None
     if legacy and "-P FORWARD DROP" in legacy.stdout:
         found.append(Drop("legacy filter", "FORWARD", ""))
     return found
 
 
-def _legacy_filter() -> bool:
+def _legacy_filter(ipv6: bool) -> bool:
     try:
-        with open("/proc/net/ip_tables_names", encoding="ascii") as file:
+        with open(f"/proc/net/{'ip6' if ipv6 else 'ip'}_tables_names", encoding="ascii") as file:
             return "filter" in file.read().split()
     except (FileNotFoundError, PermissionError):
         return False

@@ -1,7 +1,7 @@
 """What the host's links carried of our echo messages: how far a request got, as what, and whether a reply came.
 
-A packet socket over all links of the namespace (packet(7)), filtered in the kernel to ICMP; it shows what leaves
-after every NAT and firewall hook, and what arrives before any.
+A packet socket over all links of the namespace (packet(7)), filtered in the kernel to ICMP and ICMPv6; it shows what
+leaves after every NAT and firewall hook, and what arrives before any.
 """
 
 import ctypes
@@ -9,16 +9,20 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from cnictl.probe.icmp import ECHO_REPLY, ECHO_REQUEST, token
+from cnictl.probe import icmp6
+from cnictl.probe.icmp import ECHO_REPLY, ECHO_REQUEST, kind_of, token
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_ETH_P_ALL, _ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h; only the first shows what leaves
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # linux/if_ether.h; only the first shows what leaves
 _PACKET_OUTGOING = 4  # linux/if_packet.h
 _IS_ICMP = (
     (0x28, 0, 0, 0xFFFFF000),  # ldh [SKF_AD_OFF + SKF_AD_PROTOCOL], linux/filter.h
-    (0x15, 0, 3, _ETH_P_IP),  # jeq
+    (0x15, 0, 2, _ETH_P_IP),  # jeq
     (0x30, 0, 0, 9),  # ldb [9]: the IP header's protocol
-    (0x15, 0, 1, 1),  # jeq #1
+    (0x15, 3, 4, 1),  # jeq #1
+    (0x15, 0, 3, _ETH_P_IPV6),
+    (0x30, 0, 0, 6),  # ldb [6]: IPv6's next header
+    (0x15, 0, 1, icmp6.NEXT_HEADER),
     (0x06, 0, 0, 0xFFFF),
     (0x06, 0, 0, 0),
 )
@@ -72,9 +76,12 @@ def read_sighting(packet: bytes, link: str, leaving: bool) -> Sighting | None:
     """An IP packet as a sighting; None if it is no echo message of ours."""
     if len(packet) < 28:
         return None
-    message = packet[(packet[0] & 15) * 4 :]
+    ipv6 = packet[0] >> 4 == 6
+    message = packet[icmp6.HEADER_BYTES if ipv6 else (packet[0] & 15) * 4 :]
     ours = token(message)
-    if ours is None or message[0] not in (ECHO_REPLY, ECHO_REQUEST):
+    if ours is None or kind_of(message, ipv6)[0] not in (ECHO_REPLY, ECHO_REQUEST):
         return None
-    source, destination = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
-    return Sighting(link, leaving, message[0] == ECHO_REPLY, source, destination, ours[0])
+    source, destination = (
+        icmp6.addresses(packet) if ipv6 else (socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20]))
+    )
+    return Sighting(link, leaving, kind_of(message, ipv6)[0] == ECHO_REPLY, source, destination, ours[0])

@@ -25,7 +25,7 @@ from cnictl.probe.watch import Sighting
 
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
-POD = Pod("p", "/run/netns/p", "10.244.0.5", "veth0")
+POD = Pod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
 DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 
 
@@ -96,9 +96,9 @@ def failure(check: str, to: str, host: FakeHost, left_as: str = "10.244.0.5", **
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
-    monkeypatch.setattr(trace, "forward_policies", list)
+    monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
     monkeypatch.setattr(arp, "answers", lambda *_: True)
-    monkeypatch.setattr(here, "pod_default_route", lambda _: "10.244.0.1")
+    monkeypatch.setattr(here, "pod_default_route", lambda *_: "10.244.0.1")
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_same_host_pods_need_no_gateway(host: FakeHost) -> None:
 
 
 def test_pod_without_default_route(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "pod_default_route", lambda _: "")
+    monkeypatch.setattr(here, "pod_default_route", lambda *_: "")
     assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).name == "pod-without-route"
     assert most_likely(failure(OWN_HOST, "10.244.0.1", host)).name == "unexplained"
 
@@ -211,7 +211,7 @@ def test_a_rule_that_drops_here_is_named(host: FakeHost, monkeypatch: pytest.Mon
 
 
 def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "forward_policies", lambda: [trace.Drop("legacy filter", "FORWARD", "")])
+    monkeypatch.setattr(trace, "forward_policies", lambda *_: [trace.Drop("legacy filter", "FORWARD", "")])
     cause = most_likely(failure(EXTERNAL, "1.1.1.1", host, ""))
     assert cause.words == "it is dropped on this node by the policy drop of chain legacy filter FORWARD"
 

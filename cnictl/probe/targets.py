@@ -1,0 +1,150 @@
+"""Which pings `test-connectivity` takes: a pod's targets in one address family, and what tells causes apart."""
+
+import socket
+from dataclasses import dataclass, replace
+
+from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.node.peers import is_link_local
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.probe.failure import (
+    EXTERNAL,
+    OTHER_HOST,
+    OTHER_HOST_POD,
+    OWN_HOST,
+    SAME_HOST_POD,
+    PeerEvidence,
+    gateway_of,
+)
+from cnictl.probe.host import Host
+from cnictl.probe.icmp import Series
+from cnictl.probe.pods import Pod
+
+DEFAULT_EXTERNALS = ("1.1.1.1", "2606:4700:4700::1111")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to check, beside what node.toml says."""
+
+    count: int = 3
+    """Echo requests a check."""
+    timeout: float = 1.0
+    """Seconds to wait for each answer."""
+    pods: tuple[str, ...] = ()
+    """Addresses of pods on other hosts."""
+    externals: tuple[str, ...] = ()
+    """Addresses outside, at most one a family."""
+    peers: tuple[Peer, ...] = ()
+    """Peers to check that node.toml does not name."""
+
+
+@dataclass
+class Planned:
+    """A check under way; one without a series is skipped, for the reason in `skip`."""
+
+    check: str
+    series: Series | None
+    skip: str = ""
+    from_host: Series | None = None
+    at_peer: PeerEvidence | None = None
+    gateway_only: bool = False
+
+
+class Targets:
+    """The series of pings of one family."""
+
+    def __init__(
+        self,
+        spec: NodeSpec,
+        host: Host,
+        other: Pod | None,
+        wanted: Wanted,
+        inside: socket.socket,
+        outside: socket.socket,
+    ) -> None:
+        self._spec, self._host, self._other, self._wanted = spec, host, other, wanted
+        self._inside, self._outside = inside, outside
+        self._pods = [pod for pod in wanted.pods if is_ipv6(pod) == host.ipv6]
+        self._evidence = {peer: self._peer_evidence(peer) for peer in spec.peers}
+
+    def everything(self) -> list[Planned]:
+        """Every check, in the order of `CHECKS`."""
+        return [
+            Planned(OWN_HOST, self._main(self._own_address())),
+            *self._same_host(),
+            *self._other_hosts(),
+            *self._other_host_pods(),
+            self._external(),
+        ]
+
+    def _own_address(self) -> str:
+        """This node's address towards its peers, else towards the outside, else its bridge's."""
+        for to in (*(peer.via for peer in self._spec.peers), self._external_address()):
+            source = self._host.route(to).source
+            if source:
+                return source
+        return gateway_of(self._spec.subnet)
+
+    def _same_host(self) -> list[Planned]:
+        own = parse_cidr(self._spec.subnet)
+        named = [address for address in self._pods if own.holds(parse_address(address))]
+        addresses = named or ([self._other.address] if self._other and self._other.address else [])
+        if not addresses:
+            return [Planned(SAME_HOST_POD, None, "this node has no other pod to ping")]
+        return [Planned(SAME_HOST_POD, self._main(address)) for address in addresses]
+
+    def _other_hosts(self) -> list[Planned]:
+        if not self._evidence:
+            return [Planned(OTHER_HOST, None, "no peer in node.toml: cnictl route add-peer, or --peer CIDR=VIA")]
+        return [
+            Planned(OTHER_HOST, self._main(peer.via), "", evidence.node, evidence)
+            if not evidence.node.scope
+            else Planned(OTHER_HOST, None, f"{peer.via} is link-local: this node reaches it, a pod can't")
+            for peer, evidence in self._evidence.items()
+        ]
+
+    def _other_host_pods(self) -> list[Planned]:
+        own = parse_cidr(self._spec.subnet)
+        planned = []
+        visited = set()
+        for address in self._pods:
+            if own.holds(parse_address(address)):
+                continue
+            peer = next((p for p in self._evidence if parse_cidr(p.pod_cidr).holds(parse_address(address))), None)
+            evidence = None
+            if peer is not None:
+                visited.add(peer)
+                expiring = Series(self._inside, address, 2, ttl=2)
+                from_node = Series(self._outside, address, 1, ttl=2)
+                evidence = replace(self._evidence[peer], expiring=expiring, pod_from_node=from_node)
+            planned.append(Planned(OTHER_HOST_POD, self._main(address), at_peer=evidence))
+        for peer, evidence in self._evidence.items():
+            if peer not in visited:
+                main = self._main(evidence.gateway.to)
+                evidence = replace(evidence, gateway_from_pod=main)
+                planned.append(Planned(OTHER_HOST_POD, main, "", evidence.gateway, evidence, gateway_only=True))
+        if not planned:
+            return [Planned(OTHER_HOST_POD, None, "no peer in node.toml, and no --pod given")]
+        return planned
+
+    def _external(self) -> Planned:
+        address = self._external_address()
+        if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).link:
+            why = f"this host has no IPv6 route to {address}: --external names an address that should answer"
+            return Planned(EXTERNAL, None, why)
+        return Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))
+
+    def _external_address(self) -> str:
+        return of_family((*self._wanted.externals, *self._spec.externals, *DEFAULT_EXTERNALS), self._spec.subnet)
+
+    def _main(self, to: str) -> Series:
+        return Series(self._inside, to, self._wanted.count)
+
+    def _peer_evidence(self, peer: Peer) -> PeerEvidence:
+        gateway = gateway_of(peer.pod_cidr)
+        return PeerEvidence(
+            peer,
+            Series(self._outside, peer.via, 2, scope=peer.dev if is_link_local(parse_address(peer.via)) else ""),
+            Series(self._outside, gateway, 2),
+            Series(self._inside, gateway, 2),
+        )
