@@ -15,6 +15,10 @@ _LONGEST_NUMBER = 3
 """Digits of an octet or a prefix length. Python refuses to read numbers of some thousand digits at all."""
 
 
+MAPPED = b"\0" * 10 + b"\xff\xff"
+"""How an IPv6 address begins that stands for an IPv4 one: `::ffff:` in text."""
+
+
 class AddressError(ValueError):
     """Text that is no address or CIDR; the message names it and what was probably meant."""
 
@@ -25,6 +29,11 @@ def parse_address(text: str, what: str = "address") -> bytes:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
         raise AddressError(f"{what} {_show(text)}: {_fault(text)}") from None
+
+
+def unmapped(packed: bytes) -> bytes:
+    """The IPv4 address that an IPv6 one stands for (RFC 4291, section 2.5.5.2), else the address as it is."""
+    return packed[12:] if packed.startswith(MAPPED) else packed
 
 
 def format_address(packed: bytes) -> str:

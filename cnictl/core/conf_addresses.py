@@ -4,7 +4,7 @@ Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/curren
 """
 
 from cnictl.core import fields
-from cnictl.core.cidr import Cidr, parse_cidr, parse_interface, parse_pod_cidr
+from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.pool import Range, RangeSet
 from cnictl.core.routes import MAIN_TABLE, Route
@@ -131,7 +131,7 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
     if not subnet:
         raise CniError(INVALID_CONFIG, f"{where}: missing; it is what addresses are taken from, such as 10.9.0.0/24")
     cidr = fields.cidr(subnet, where, parse_pod_cidr)
-    if cidr.packed.startswith(b"\0" * 10 + b"\xff\xff"):
+    if cidr.packed.startswith(MAPPED):
         raise CniError(INVALID_CONFIG, f"{where}: {cidr} is IPv4 in IPv6's notation", "write it as IPv4")
     edges = {}
     for key in _EDGES:

@@ -5,7 +5,7 @@ Names, meanings and defaults are the reference bridge's (cni.dev, plugins/curren
 """
 
 from cnictl.core import fields
-from cnictl.core.cidr import parse_interface
+from cnictl.core.cidr import parse_interface, unmapped
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.rtnetlink import parse_mac
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 LAST_VLAN = 4094
 """IEEE 802.1Q: 4095 is reserved."""
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
@@ -108,7 +107,7 @@ def _asked(conf: "NetConf", given: "dict[str, Any]", what: str) -> list[bytes]:
         if not isinstance(one, str):
             raise CniError(INVALID_CONFIG, f"{name}: {fields.show(one)} is no text")
         packed = fields.cidr(one, name, parse_interface).packed if "/" in one else fields.address(one, name)
-        packed = packed[12:] if packed.startswith(_MAPPED) else packed
+        packed = unmapped(packed)
         if conf.sets and not any(ranges.holds(packed) for ranges in conf.sets):
             shown = "; ".join(map(str, conf.sets))
             raise CniError(INVALID_CONFIG, f"{name}: {one} is not an address for pods of {shown}")

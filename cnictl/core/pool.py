@@ -3,7 +3,7 @@
 Names and defaults are those of host-local (cni.dev, plugins/current/ipam/host-local).
 """
 
-from cnictl.core.cidr import Cidr, format_address
+from cnictl.core.cidr import Cidr, format_address, unmapped
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
 
 TYPE_CHECKING = False
@@ -111,7 +111,7 @@ def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[by
 
     Raises CniError 101 naming those that no set has, or that are a second one in theirs.
     """
-    left = list(dict.fromkeys(wanted))
+    left = list(dict.fromkeys(map(unmapped, wanted)))
     chosen = []
     for one in sets:
         mine = next((packed for packed in left if one.holds(packed)), b"")

@@ -95,6 +95,8 @@ def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool) -> list[
                 outcomes.append(Outcome(row, "failed", str(error)))
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"
+            if freed and row.record is not None and row.record.ipam:
+                reason += f"; the address is {row.record.ipam}'s to free"
             outcomes.append(Outcome(row, "freed" if freed else "left", reason))
     return outcomes
 

@@ -265,14 +265,46 @@ def test_names_the_kernel_refuses_for_a_link(name: str) -> None:
     assert interface_name_fault(name)
 
 
+KEYS = sorted({key for key, _, _ in WRONG} | {"vlan", "isDefaultGateway"})
+IPAM_KEYS = (
+    "type",
+    "ranges",
+    "subnet",
+    "routes",
+    "dataDir",
+    "gateway",
+    "rangeStart",
+    "rangeEnd",
+    "resolvConf",
+    "Ranges",
+)
+TEXTS = st.sampled_from(
+    [
+        "",
+        "host-local",
+        "10.9.0.0/24",
+        "10.9.0.0/25",
+        "10.9.0.9",
+        "10.9.0.1",
+        "fd00::/64",
+        "fd00::5",
+        "0.0.0.0/0",
+        "::/0",
+        "x",
+    ]
+)
+INNER = st.sampled_from(
+    ["subnet", "rangeStart", "rangeEnd", "gateway", "dst", "gw", "mtu", "scope", "table", "RANGEEND"]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(INNER | st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
+SPAN = st.dictionaries(INNER, TEXTS | JSON, max_size=4)
 
 
-@given(st.dictionaries(st.sampled_from([*{key for key, _, _ in WRONG}, "vlan", "vlanTrunk"]), JSON, max_size=4))
+@given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
 def test_no_document_breaks_the_parser(keys: dict[str, Any]) -> None:
     try:
         conf(**keys)
@@ -280,12 +312,20 @@ def test_no_document_breaks_the_parser(keys: dict[str, Any]) -> None:
         assert refused.code == INVALID_CONFIG
 
 
-@given(st.dictionaries(st.sampled_from(["type", "ranges", "subnet", "routes", "dataDir", "gateway"]), JSON, max_size=4))
-def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any]) -> None:
+@given(
+    st.dictionaries(st.sampled_from(IPAM_KEYS), JSON, max_size=4),
+    st.none() | st.lists(st.lists(SPAN, max_size=3), max_size=3),
+    st.none() | st.lists(SPAN, max_size=3),
+)
+def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any], ranges: Any, routes: Any) -> None:
+    keys |= {key: value for key, value in (("ranges", ranges), ("routes", routes)) if value is not None}
     try:
-        with_ipam(**keys)
+        found = with_ipam(**keys)
     except CniError as refused:
         assert refused.code == INVALID_CONFIG
+        assert "\n" not in refused.msg
+    else:
+        assert all(one.size > 0 for one in found.sets)
 
 
 # --- forms of a configuration, and several range sets

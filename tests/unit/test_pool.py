@@ -93,6 +93,7 @@ FOUR, SIX = RangeSet([range_of("10.9.0.0/24")]), RangeSet([range_of("fd00::/64")
         (["fd00::9"], ["", "fd00::9"]),
         (["fd00::9", "10.9.0.7"], ["10.9.0.7", "fd00::9"]),
         (["10.9.0.7", "10.9.0.7"], ["10.9.0.7", ""]),
+        (["::ffff:10.9.0.7"], ["10.9.0.7", ""]),
     ],
 )
 def test_addresses_asked_for_are_shared_out_over_the_sets(wanted: list[str], chosen: list[str]) -> None:
