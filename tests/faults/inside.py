@@ -33,6 +33,13 @@ from tests.faults import forks
 forks.serve(main.main)
 """
 
+_PROCESSES = """
+import os, posix, sys
+sys.path += [{checkout!r}]
+from tests.faults import forks
+forks.serve(lambda: os.execve(sys.argv[0], sys.argv, posix.environ))
+"""
+
 
 class Inside:
     """A program loaded once on a host, and run by each call in a process of its own."""
@@ -78,6 +85,13 @@ def plugin_inside(host: Host, patience: float = 0.0) -> Iterator[Inside]:
 def cnictl_inside(host: Host) -> Iterator[Inside]:
     """cnictl's own command."""
     with _started(host, ["-B"], _CNICTL.format(checkout=_CHECKOUT)) as inside:
+        yield inside
+
+
+@contextmanager
+def processes_inside(host: Host) -> Iterator[Inside]:
+    """Whatever program a call's arguments begin with, started as a runtime on the host starts it."""
+    with _started(host, ["-ISB"], _PROCESSES.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 

@@ -183,7 +183,7 @@ def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net,
     with disk(net, folder, "size=1m") as path:
         one, new = net.pod(), net.pod()
         result = net.add(one)
-        net.host.run("mount", "-o", "remount,ro", path)
+        net.host.run("mount", "-o", "remount,bind,ro", path)
         assert net.call("CHECK", one, result).result == {}
         for verb, pod in (("ADD", new), ("DEL", one)):
             error = net.call(verb, pod).error
@@ -191,7 +191,7 @@ def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net,
             assert "Read-only file system" in error["msg"] and path in error["msg"]
         assert net.collect().code in (FULL, 11)
         assert net.left()[:2] == net.of((one, 2))[:2]
-        net.host.run("mount", "-o", "remount,rw", path)
+        net.host.run("mount", "-o", "remount,bind,rw", path)
         assert net.call("DEL", one).result == {}
         assert net.left() == ([], [], [])
 

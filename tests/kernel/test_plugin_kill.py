@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.faults.pinging import pinging
-from tests.faults.sweep import SCENARIOS, VERBS, ground, sweep
+from tests.faults.sweep import SCENARIOS, ground, sweep
 
 POINTS = 24
 """System calls that each verb is cut off before."""
@@ -23,7 +23,7 @@ def test_what_a_kill_leaves_is_found_and_undone_and_nobody_else_notices(
         enter = where.host.enter
         pods, told = where.live, [str(ips[0]["address"]).partition("/")[0] for ips in where.addresses]
         with pinging(lambda place: [*enter, "nsenter", f"--net={pods[place - 1].netns}"], told):
-            reports = [sweep(where, verb, POINTS) for verb in (VERBS if scenario.live else ("ADD",))]
+            reports = [sweep(where, verb, POINTS) for verb in scenario.verbs]
     left: Counter[str] = Counter()
     for report in reports:
         left.update({f"{report.verb}: {state}": count for state, count in report.states.items()})

@@ -1,0 +1,179 @@
+"""Adds, checks and deletes of many pods by several workers at once: who has which address, all the while.
+
+    python -m tests.faults.storm                 # 500 pods, 8 workers, ours and the reference (`make storm`)
+
+Every call is a process of its own. An address is a pod's from its ADD's return until its DEL's start: at no moment may
+two have it. At the end the leases are exactly those of the pods that are still there, and once these are gone, none.
+"""
+
+import argparse
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from tests.faults.inside import Inside, processes_inside
+from tests.kernel.plugin_client import Answer, Host, Json, Pod, new_host, plugin_executable
+
+REFERENCE = "/usr/lib/cni/bridge"
+
+
+@dataclass
+class Storm:
+    """What became of one."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    holders: dict[str, str] = field(default_factory=dict)
+    """Address to the container that has it."""
+    results: dict[str, Json] = field(default_factory=dict)
+    """What the ADD of each container that is attached answered."""
+
+    @property
+    def rate(self) -> float:
+        """Calls a second."""
+        return sum(self.calls.values()) / self.seconds
+
+
+class Worker:
+    """One of the runtime's threads, with pods of its own."""
+
+    def __init__(self, storm: Storm, lock: threading.Lock, host: Host, calls: Inside, program: str, conf: Json) -> None:
+        self._storm, self._lock, self._host = storm, lock, host
+        self._calls, self._program, self._conf = calls, program, conf
+
+    def work(self, pods: Sequence[Pod], rounds: int, seed: int) -> None:
+        """Attach each pod, and in each further round check it or detach it, or attach it again."""
+        dice = random.Random(seed)
+        for _ in range(rounds):
+            for pod in dice.sample(pods, len(pods)):
+                if pod.container not in self._storm.results:
+                    self.add(pod)
+                elif dice.random() < 0.5:
+                    self.check(pod)
+                else:
+                    self.delete(pod)
+
+    def add(self, pod: Pod) -> None:
+        """Attach, and note who has the address from now on."""
+        answer = self._call("ADD", pod)
+        if answer.status:
+            return
+        with self._lock:
+            self._storm.results[pod.container] = answer.result
+            for address in addresses(answer.result):
+                other = self._storm.holders.setdefault(address, pod.container)
+                if other != pod.container:
+                    self._storm.failures.append(f"{pod.container} and {other} have {address}")
+
+    def check(self, pod: Pod) -> None:
+        """Check against what ADD answered."""
+        self._call("CHECK", pod)
+
+    def delete(self, pod: Pod) -> None:
+        """Detach; the address may be another's before the call is back."""
+        result = self._storm.results[pod.container]
+        with self._lock:
+            for address in addresses(result):
+                self._storm.holders.pop(address, None)
+        if self._call("DEL", pod).status == 0:
+            del self._storm.results[pod.container]
+
+    def delete_all(self, pods: Sequence[Pod]) -> None:
+        """Detach each."""
+        for pod in pods:
+            self.delete(pod)
+
+    def _call(self, verb: str, pod: Pod) -> Answer:
+        stdin = self._host.stdin(self._conf, self._storm.results.get(pod.container))
+        answer = self._calls.call(self._host.environment(verb, pod), stdin, [self._program])
+        with self._lock:
+            self._storm.calls[verb] += 1
+            if answer.status:
+                self._storm.failures.append(f"{verb} of {pod.container}: {answer.stdout!r} {answer.stderr!r}")
+        return answer
+
+
+def addresses(result: Json) -> list[str]:
+    """The addresses of an ADD's result."""
+    return [str(one["address"]).partition("/")[0] for one in result["ips"]]
+
+
+@contextmanager
+def crew(host: Host, conf: Json, told: Storm, workers: int, program: str = "") -> Iterator[list[Worker]]:
+    """The workers of a storm, that call `program` (default: the plugin under test)."""
+    executable = program or plugin_executable()
+    with ExitStack() as stack:
+        lock = threading.Lock()
+        callers = [stack.enter_context(processes_inside(host)) for _ in range(workers)]
+        yield [Worker(told, lock, host, calls, executable, conf) for calls in callers]
+
+
+def storm(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod], rounds: int = 3) -> None:
+    """Let the workers do it, and leave attached what they left attached."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(len(workers)) as pool:
+        shares = [pool.submit(one.work, pods[n :: len(workers)], rounds, n) for n, one in enumerate(workers)]
+        for share in shares:
+            share.result()
+    told.seconds = time.monotonic() - started
+
+
+def clear(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod]) -> None:
+    """Detach all that are attached still."""
+    attached = [pod for pod in pods if pod.container in told.results]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        shares = [pool.submit(one.delete_all, attached[n :: len(workers)]) for n, one in enumerate(workers)]
+        for share in shares:
+            share.result()
+
+
+def judge(host: Host, told: Storm, network: str) -> list[str]:
+    """What is wrong: failures, and leases that are not those of the pods that are attached."""
+    leased = {address: owner.partition("\r\n")[0] for address, owner in host.leases(network).items()}
+    unlike = [address for address in leased.keys() | told.holders if leased.get(address) != told.holders.get(address)]
+    lost = (f"{one}: leased to {leased.get(one)}, held by {told.holders.get(one)}" for one in sorted(unlike))
+    return [*told.failures, *lost]
+
+
+def _confs(masquerade: bool) -> dict[str, tuple[str, Json]]:
+    ipam = {"type": "host-local", "subnet": "10.244.0.0/23", "routes": [{"dst": "0.0.0.0/0"}]}
+    common = {"cniVersion": "1.0.0", "name": "mynet", "bridge": "cni0", "isGateway": True, "ipMasq": masquerade}
+    return {
+        "cnictl-bridge": ("", {**common, "type": "cnictl-bridge", "ipam": ipam}),
+        "reference": (REFERENCE, {**common, "type": "bridge", "ipam": ipam}),
+    }
+
+
+def main() -> None:
+    """Storms of both sides, in turn; exit status 1 if ours did anything wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.storm", description="See the module's docstring.")
+    parser.add_argument("--pods", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="calls for each pod (default 3)")
+    parser.add_argument("--masquerade", action="store_true", help="with ipMasq")
+    options = parser.parse_args()
+    status = 0
+    for side, (program, conf) in _confs(options.masquerade).items():
+        told = Storm()
+        with new_host() as host, crew(host, conf, told, options.workers, program) as workers:
+            pods = host.pods(options.pods)
+            storm(workers, told, pods, options.rounds)
+            counts = ", ".join(f"{count} {verb}" for verb, count in sorted(told.calls.items()))
+            print(f"{side}: {counts} in {told.seconds:.1f} s: {told.rate:.0f} calls/s", flush=True)
+            wrong = judge(host, told, "mynet")
+            clear(workers, told, pods)
+            wrong += [] if wrong else judge(host, told, "mynet")
+        print("\n".join(f"  {line}"[:300] for line in wrong[:10]) or "  no address twice, none lost", flush=True)
+        status |= bool(wrong) and not program
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
