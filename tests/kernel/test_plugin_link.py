@@ -196,7 +196,8 @@ def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
     result = host.add(pod, PLAIN)
     mac = result["interfaces"][2]["mac"]
     for argv in (
-        "link set eth0 down name was",
+        "link set eth0 down",
+        "link set eth0 name was",
         f"link add eth0 address {mac} type veth peer name elsewhere",
         "link set eth0 up",
         "link set elsewhere up",

@@ -1,0 +1,99 @@
+"""VLAN messages, read back by another netlink library: few kernels here have a bridge to try them on."""
+
+import struct
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from cnictl.core import vlan
+from cnictl.core.conf import NetConf
+from cnictl.core.errors import CniError
+from cnictl.core.netlink import Netlink
+
+Message = tuple[int, int, bytes]
+
+
+def read(message: Message) -> dict[str, Any]:
+    kind, flags, body = message
+    found = ifinfmsg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+    found.decode()
+    infos = found.get_attr("IFLA_AF_SPEC")["attrs"]
+    return {
+        "type": kind,
+        "family": found["family"],
+        "index": found["index"],
+        "master": [value for name, value in infos if name == "IFLA_BRIDGE_VLAN_FLAGS"],
+        "vlans": [(one["vid"], one["flags"]) for name, one in infos if name == "IFLA_BRIDGE_VLAN_INFO"],
+    }
+
+
+class Kernel(Netlink):
+    """Answers a dump of bridge ports with what it was given, and keeps what it is told."""
+
+    def __init__(self, present: list[tuple[int, int, int]]) -> None:
+        self.told: list[Message] = []
+        self._dump = [vlan.vlan_message(16, index, present)[2] for index in (6, 7)]
+
+    def dump(self, kind: int, payload: bytes, flags: int = 0) -> list[bytes]:
+        if flags == 0 and kind == 18 and payload[:1] != bytes((vlan.AF_BRIDGE,)):
+            return [struct.pack("=BBHiII", 0, 0, 1, 7, 0, 0)]
+        return self._dump
+
+    def refusals(self, *messages: Message) -> list[Any]:
+        self.told += messages
+        return []
+
+
+def conf_of(**keys: Any) -> NetConf:
+    conf = NetConf("mynet", "1.1.0")
+    for key, value in keys.items():
+        setattr(conf, key, value)
+    return conf
+
+
+def test_spans_are_ranges_and_the_native_vlan_stands_alone() -> None:
+    message = vlan.vlan_message(
+        vlan.RTM_SETLINK, 7, [(200, 202, 0), (300, 300, 0), (100, 100, vlan.PVID | vlan.UNTAGGED)]
+    )
+    begin, end = 0x08, 0x10
+    assert read(message) == {
+        "type": 19,
+        "family": 7,
+        "index": 7,
+        "master": [1],
+        "vlans": [(200, begin), (202, end), (300, 0), (100, 0x06)],
+    }
+
+
+def test_what_the_kernel_lists_in_spans_is_read_one_by_one() -> None:
+    kernel = Kernel([(1, 1, vlan.PVID | vlan.UNTAGGED), (200, 202, 0)])
+    assert vlan.port_vlans(kernel, 7) == {1: vlan.PVID | vlan.UNTAGGED, 200: 0, 201: 0, 202: 0}
+    assert vlan.port_vlans(kernel, 8) == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "vlans"),
+    [
+        ({"vlan": 100}, [(100, 6)]),
+        ({"vlan_trunk": [(200, 201)]}, [(200, 0x08), (201, 0x10), (1, 6)]),
+        ({"vlan_trunk": [(1, 3)]}, [(2, 0x08), (3, 0x10), (1, 6)]),
+        ({"vlan": 100, "vlan_trunk": [(5, 5)]}, [(5, 0), (100, 6)]),
+    ],
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_port_gets_its_vlans_and_loses_the_default_unless_it_is_kept(
+    keys: dict[str, Any], vlans: list[tuple[int, int]], keep: bool
+) -> None:
+    kernel = Kernel([(1, 1, vlan.PVID | vlan.UNTAGGED)])
+    vlan.set_port(kernel, "veth0", conf_of(**keys, keep_default_vlan=keep))
+    told = [read(one) for one in kernel.told]
+    assert told[-1]["type"] == vlan.RTM_SETLINK and told[-1]["vlans"] == vlans
+    assert [(one["type"], one["vlans"]) for one in told[:-1]] == ([] if keep else [(17, [(1, 0)])])
+
+
+def test_gateways_interface_has_to_have_a_name_the_kernel_takes() -> None:
+    assert vlan.gateway_name("cni0", 4094) == "cni0.4094"
+    with pytest.raises(CniError, match=r"bridge-longer.100") as caught:
+        vlan.gateway_name("bridge-longer", 100)
+    assert caught.value.code == 7
