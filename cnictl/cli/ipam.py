@@ -67,9 +67,10 @@ def show(
     except AddressError as error:
         raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     from cnictl.node import ipam
+    from cnictl.node.lease_details import details
 
     listing = _observe(network, data_dir, "ipam show")
-    found = [ipam.details(listing, row) for row in ipam.find(listing.rows, address)]
+    found = [details(listing, row) for row in ipam.find(listing.rows, address)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
         return
@@ -225,7 +226,8 @@ def _utilisation(listing: "Listing") -> list[str]:
 def _cells(row: "Row") -> tuple[str, ...]:
     from cnictl.node.ipam import SHOWN_ID
 
-    return (row.address, row.container[:SHOWN_ID] or "-", row.ifname or "-", row.pod or "-", _age(row.since), row.words)
+    owner = (row.container[:SHOWN_ID], row.ifname, row.pod)
+    return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
 
 
 def _age(since: float) -> str:

@@ -15,7 +15,6 @@ from cnictl.core.errors import Problem
 from cnictl.core.lease import Lease, folder_networks
 from cnictl.core.leases import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
-from cnictl.core.netns import identity
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.pool import RangeSet
 from cnictl.core.rtnetlink import Netlink
@@ -27,9 +26,10 @@ SHOWN_ID = 12
 
 @dataclass(frozen=True)
 class Row:
-    """One address and who holds it."""
+    """One address and who holds it, or an attachment without any."""
 
     address: str
+    """Empty for an attachment without address: of a network of layer 2, or one that an ADD had not come to."""
     container: str
     ifname: str
     pod: str
@@ -43,6 +43,11 @@ class Row:
     record: Record | None = None
 
     @property
+    def packed(self) -> bytes:
+        """The address as bytes."""
+        return parse_address(self.address) if self.address else b""
+
+    @property
     def holder(self) -> str:
         """The pod as the runtime named it, else the container and its interface."""
         return f"pod {self.pod}" if self.pod else f"{self.container[:SHOWN_ID]} {self.ifname}".strip()
@@ -50,13 +55,13 @@ class Row:
     @property
     def words(self) -> str:
         """The state, and its reason where the state alone doesn't say all."""
-        plain = self.leased and self.state in (LIVE, IN_FLIGHT)
+        plain = (self.leased or not self.address) and self.state in (LIVE, IN_FLIGHT)
         return self.state if plain else f"{self.state}: {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "address": self.address,
+            "address": self.address or None,
             "container": self.container,
             "interface": self.ifname,
             "pod": self.pod,
@@ -107,7 +112,7 @@ class Listing:
 
     def used_of(self, one: RangeSet) -> int:
         """Addresses of a range set that are leased."""
-        return sum(row.leased and one.holds(parse_address(row.address)) for row in self.rows)
+        return sum(row.leased and one.holds(row.packed) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -163,7 +168,10 @@ def assemble(
             rows.append(_row(lease.address, owner, verdict, by_owner.get(owner), lease.modified))
         else:
             rows.append(_torn_row(lease, intended.get(lease.address)))
+    leasing = set(holders.values())
     for owner, record in by_owner.items():
+        if not record.addresses and owner not in leasing:
+            rows.append(_row("", owner, verdicts[owner], record))
         for address in record.addresses:
             holder = holders.get(address, ())
             if holder not in (owner, ("", "")):
@@ -171,7 +179,7 @@ def assemble(
                 reason = f"{' '.join(holder)} holds its lease" if holder else missing
                 verdict = Verdict(verdicts[owner].state, f"{verdicts[owner].reason}; {reason}")
                 rows.append(_row(address, owner, verdict, record))
-    return sorted(rows, key=lambda row: (len(parse_address(row.address)), parse_address(row.address), row.container))
+    return sorted(rows, key=lambda row: (len(row.packed), row.packed, row.container))
 
 
 def _row(
@@ -230,7 +238,7 @@ def find(rows: Sequence[Row], target: str) -> list[Row]:
         packed = parse_address(target)
     except AddressError:
         return _find_container(rows, target)
-    found = [row for row in rows if parse_address(row.address) == packed]
+    found = [row for row in rows if row.packed == packed]
     if not found:
         raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
     return found
@@ -255,43 +263,3 @@ def _find_container(rows: Sequence[Row], target: str) -> list[Row]:
             f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id"
         )
     return found
-
-
-def details(listing: Listing, row: Row) -> dict[str, Any]:
-    """Everything about one address, for people and programs: lease, record, link and namespace as they are now."""
-    shown: dict[str, Any] = {"network": listing.network, **row.as_json()}
-    shown["lease"] = f"{listing.data_dir}/{listing.network}/{row.address}" if shown.pop("leased") else None
-    shown["record"] = row.record.path if shown.pop("recorded") and row.record else None
-    if row.record is not None:
-        shown["complete"] = row.record.complete
-        shown["mac"] = row.record.mac
-        shown["pod_uid"] = row.record.pod_uid
-        if row.record.host_veth:
-            shown["host_veth"] = _describe_link(row.record)
-            shown["netns"] = _describe_netns(row.record)
-    return shown
-
-
-def _describe_link(record: Record) -> dict[str, Any]:
-    with Netlink() as host:
-        links = {link.index: link for link in rtnetlink.all_links(host)}
-    found = next((link for link in links.values() if link.name == record.host_veth), None)
-    if found is None:
-        return {"name": record.host_veth, "present": False}
-    master = links.get(found.master)
-    return {
-        "name": found.name,
-        "present": True,
-        "up": found.up,
-        "mac": found.mac,
-        "mtu": found.mtu,
-        "bridge": master.name if master else "",
-        "bridge_intended": record.bridge,
-    }
-
-
-def _describe_netns(record: Record) -> dict[str, Any]:
-    now = identity(record.netns)
-    then = (record.netns_dev, record.netns_ino)
-    verdict = "gone" if now is None else "the same" if now == then else "another namespace now"
-    return {"path": record.netns, "device": then[0], "inode": then[1], "now": verdict}

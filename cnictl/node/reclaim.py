@@ -32,10 +32,11 @@ class Outcome:
 def refusal(row: Row, force: bool) -> str:
     """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
     if row.state == IN_FLIGHT:
-        return f"{row.address} of {row.holder}: {row.reason}"
+        return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
     if force or row.state in (STALE, TORN):
         return ""
-    return f"{row.address} is {'live' if row.state == LIVE else 'not proven stale'}: {row.holder} ({row.reason})"
+    shown = "live" if row.state == LIVE else "not proven stale"
+    return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
 
 
 def keep_reason(row: Row) -> str:

@@ -171,6 +171,22 @@ def test_sets_that_torn_leases_fill_are_freed_of_them(host: Host) -> None:
     assert host.path(f"{LEASES}/dual/fd00:9::7").is_dir()
 
 
+def test_an_attachment_without_address_is_told_of_and_freed(host: Host) -> None:
+    flat = conf(name="flat")
+    del flat["ipam"]
+    pods = host.pods(2)
+    for pod in pods:
+        assert host.add(pod, flat).get("ips", []) == []
+    said = cnictl(host, "ipam", "list").stdout.splitlines()
+    assert [line.split()[:3] for line in said[1:3]] == [["-", "pod0", "eth0"], ["-", "pod1", "eth0"]]
+    assert cnictl(host, "ipam", "release", "pod1").returncode == 1
+    host.kill(pods[0])
+    assert cnictl(host, "ipam", "gc").stderr.splitlines()[-1] == "flat: 1 freed, 1 left"
+    assert host.records("flat") == {"pod1@eth0"}
+    host.delete(pods[1], flat)
+    assert host.records("flat") == set()
+
+
 def test_ipam_tells_of_both_families_and_frees_them_together(host: Host) -> None:
     host.path("/etc/cni/net.d").mkdir(parents=True)
     document = {**conf(), "plugins": [conf()]}

@@ -65,6 +65,33 @@ def test_a_record_whose_lease_is_missing_says_so() -> None:
     assert live.words == "live: judged; it has no lease"
 
 
+def test_an_attachment_without_address_is_a_row_too() -> None:
+    (found,) = assemble([], [record("c1")])
+    assert (found.address, found.leased, found.words) == ("", False, "live")
+    assert found.as_json()["address"] is None
+    (stale,) = assemble([], [record("c1")], STALE)
+    assert reclaim.keep_reason(stale) == ""
+    assert reclaim.refusal(found, force=False).startswith("the attachment is live: pod ns/p")
+    leased = [Lease("10.244.0.2", "c1", "eth0", 1.0)]  # the record was torn
+    assert [one.address for one in assemble(leased, [record("c1")])] == ["10.244.0.2"]
+
+
+def test_an_address_of_another_ipam_plugin_has_no_lease_here() -> None:
+    one = record("c1", "192.0.2.9")
+    one.ipam = "dhcp"
+    assert [found.words for found in assemble([], [one])] == ["live: judged; dhcp gave its address"]
+
+
+def test_the_addresses_of_an_attachment_are_found_together() -> None:
+    both, other = record("c1", "10.244.0.2", "fd00::2"), record("c2", "10.244.0.3")
+    leases = [Lease(one, "c1", "eth0", 1.0) for one in both.addresses] + [Lease("10.244.0.3", "c2", "eth0", 1.0)]
+    rows = assemble(leases, [both, other])
+    assert [one.address for one in rows] == ["10.244.0.2", "10.244.0.3", "fd00::2"]
+    assert [one.address for one in ipam.attachments_of(rows, rows[2:])] == ["10.244.0.2", "fd00::2"]
+    lone = assemble([Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.4", "c1", "eth0", 1.0)], [])
+    assert ipam.attachments_of(lone, lone[:1]) == lone[:1]
+
+
 def test_an_address_that_two_claim_is_shown_twice() -> None:
     rows = assemble([Lease("10.244.0.2", "c2", "eth0", 1.0)], [record("c1", "10.244.0.2")])
     assert [(found.container, found.leased) for found in rows] == [("c1", False), ("c2", True)]
@@ -88,6 +115,9 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     assert (listing.used, listing.outside, listing.total, listing.free) == (3, 1, 125, 123)
     assert listing.as_json()["ranges"] == ["10.244.0.0/25"]
     json.dumps(listing.as_json())
+    both = Listing("n", "d", tuple(rows), (*listing.sets, RangeSet([Range(parse_cidr("10.244.0.192/26"))])))
+    assert [(one["used"], one["total"]) for one in both.as_json()["range_sets"]] == [(2, 125), (1, 61)]
+    assert (both.used, both.outside, both.free) == (3, 0, 183)
     part = Range(parse_cidr("10.9.0.0/24"), 0x0A090002, 0x0A090009)
     six = RangeSet([Range(parse_cidr("fd00::/64"))])
     assert Listing("n", "d", (), (RangeSet([part]), six)).ranges == ["10.9.0.2-10.9.0.9", "fd00::/64"]
