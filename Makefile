@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench docs
+.PHONY: demo test lint bench parity docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -17,6 +17,11 @@ lint:
 bench:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.bench.plugin $(BENCH)
+
+# beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/drop-in.md
+parity:
+	sh tests/setup.sh --tests
+	.venv/bin/python -m tests.parity $(PARITY)
 
 docs:
 	sh tests/setup.sh

@@ -116,8 +116,9 @@ def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> 
         "host.isolated": port.get("isolated"),
         "pod.up": "UP" in (pod or {}).get("flags", ()),
         "pod.mtu": (pod or {}).get("mtu"),
-        "pod.mac": (pod or {}).get("address") if asked_mac(scenario) else "any",
-        "pod.addresses": observe.addresses(pod),
+        "pod.mac": (pod or {}).get("address"),
+        "pod.addresses": sorted(observe.addresses(pod)),
+        "pod.addresses in order": observe.addresses(pod),
         "pod.tentative": observe.tentative(pod),
         "pod.link_local_ready": observe.link_local_ready(pod),
         "pod.routes": observe.own_routes(seen.pods["a"][1]),
@@ -135,11 +136,6 @@ def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> 
     if scenario.variant.needs == "vlan":
         facts["host.vlans"] = _vlans(place, host_end)
     return facts
-
-
-def asked_mac(scenario: Scenario) -> bool:
-    """Whether the scenario asks for a MAC."""
-    return "mac" in str(scenario.conf("a")).lower() or "MAC" in str(scenario.environment("a"))
 
 
 def forwards(place: Place) -> list[str]:

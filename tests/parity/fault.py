@@ -8,7 +8,7 @@ from tests.kernel.plugin_client import Answer, wait_for
 from tests.parity import answers, observe, packets
 from tests.parity.answers import Facts
 from tests.parity.families import FAMILIES, Family
-from tests.parity.places import Json, Place
+from tests.parity.places import DELEGATES, Json, Place
 from tests.parity.scenario import NOTHING, POD, Row, base, merged
 
 IPV4, IPV6, DUAL = FAMILIES
@@ -92,3 +92,18 @@ def owned(place: Place, pod: str) -> list[str]:
     """Addresses that a pod has a lease for."""
     leases = observe.leases(observe.take(place, ()))
     return sorted(address for address, text in leases.items() if text.split("\r\n")[0] == place.pods[pod].container)
+
+
+def stub_ipam(place: Place, *lines: str) -> None:
+    """An IPAM plugin of a few lines of shell, `stub-ipam`, that notes how it is called."""
+    path = place.host.path(f"{DELEGATES}/stub-ipam")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script = ["#!/bin/sh", "cat >/dev/null", 'echo "$CNI_COMMAND" >>/opt/calls', *lines]
+    path.write_text("\n".join(script) + "\n")
+    path.chmod(0o755)
+
+
+def stub_calls(place: Place) -> list[str]:
+    """The verbs that it was called with so far."""
+    calls = place.host.path("/opt/calls")
+    return calls.read_text().split() if calls.exists() else []

@@ -11,8 +11,22 @@ from tests.kernel.plugin_client import Answer, plugin_executable
 from tests.parity import answers, observe, packets
 from tests.parity.answers import OK, REFUSED, Facts
 from tests.parity.families import Family
-from tests.parity.fault import DUAL, IPV4, IPV6, Fault, add, added, conf_of, restart, sends, span, worst
-from tests.parity.places import DELEGATES, OURS, Json, Place
+from tests.parity.fault import (
+    DUAL,
+    IPV4,
+    IPV6,
+    Fault,
+    add,
+    added,
+    conf_of,
+    restart,
+    sends,
+    span,
+    stub_calls,
+    stub_ipam,
+    worst,
+)
+from tests.parity.places import OURS, Json, Place
 from tests.parity.scenario import POD
 
 _STORE = "/var/lib/cni/networks/parity"
@@ -24,15 +38,6 @@ def _refused(place: Place, conf: Json, pod: str = "a") -> Facts:
     before = observe.take(place)
     answer = add(place, pod, conf)
     return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}
-
-
-def _stub(place: Place, *lines: str) -> None:
-    """An IPAM plugin of a few lines of shell, that notes how it is called."""
-    path = place.host.path(f"{DELEGATES}/stub-ipam")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    script = ["#!/bin/sh", "cat >/dev/null", 'echo "$CNI_COMMAND" >>/opt/calls', *lines]
-    path.write_text("\n".join(script) + "\n")
-    path.chmod(0o755)
 
 
 def _default_route_twice(place: Place, family: Family) -> Facts:
@@ -111,7 +116,7 @@ def _no_namespace(place: Place, family: Family) -> Facts:
 
 
 def _ipam_fails(place: Place, family: Family) -> Facts:
-    _stub(
+    stub_ipam(
         place,
         "echo stub: cannot reach its store >&2",
         '[ "$CNI_COMMAND" = ADD ] || exit 0',
@@ -120,18 +125,17 @@ def _ipam_fails(place: Place, family: Family) -> Facts:
     )
     before = observe.take(place)
     answer = add(place, "a", conf_of(family, ipam={"type": "stub-ipam"}))
-    calls = place.host.path("/opt/calls")
     return {
         **answers.outcome(answer),
         "left": observe.left(before, observe.take(place), network_stays=False),
-        "calls of the IPAM plugin": calls.read_text().split() if calls.exists() else [],
+        "calls of the IPAM plugin": stub_calls(place),
         "its message is passed on": b"no address today" in answer.stdout,
         "its stderr is passed on": b"cannot reach its store" in answer.stderr,
     }
 
 
 def _ipam_answers_nonsense(place: Place, family: Family) -> Facts:
-    _stub(place, '[ "$CNI_COMMAND" = ADD ] && echo "{not json"', "exit 0")
+    stub_ipam(place, '[ "$CNI_COMMAND" = ADD ] && echo "{not json"', "exit 0")
     return _refused(place, conf_of(family, ipam={"type": "stub-ipam"}))
 
 

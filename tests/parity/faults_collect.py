@@ -4,7 +4,20 @@ from tests.parity import answers, observe
 from tests.parity.answers import OK, REFUSED, Facts
 from tests.parity.cycle import marks_of
 from tests.parity.families import Family
-from tests.parity.fault import IPV4, IPV6, Fault, added, conf_of, owned, restart, sends, span
+from tests.parity.fault import (
+    IPV4,
+    IPV6,
+    Fault,
+    add,
+    added,
+    conf_of,
+    owned,
+    restart,
+    sends,
+    span,
+    stub_calls,
+    stub_ipam,
+)
 from tests.parity.places import Json, Place
 from tests.parity.scenario import POD
 
@@ -51,6 +64,31 @@ def _another_network(place: Place, family: Family) -> Facts:
         **answers.outcome(answer, silent=True),
         "freed": owned(place, "b") == [],
         "the other network's pod to gateway": sends(place, "a", "", second.gateway),
+    }
+
+
+def _delegated(place: Place, family: Family) -> Facts:
+    """Addresses are another plugin's, which knows 1.1.0: it has to hear of what is collected."""
+    (net,) = family.nets
+    given = f'{{"cniVersion": "1.1.0", "ips": [{{"address": "{net.with_prefix(2)}", "gateway": "{net.gateway}"}}]}}'
+    stub_ipam(
+        place,
+        '[ "$CNI_COMMAND" != VERSION ] || '
+        'exec printf \'{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}\'',
+        f"[ \"$CNI_COMMAND\" != ADD ] || printf '%s' '{given}'",
+    )
+    conf = conf_of(family, cniVersion="1.1.0", ipam={"type": "stub-ipam"})
+    before = observe.take(place)
+    facts = answers.outcome(add(place, "a", conf))
+    if facts["outcome"] != OK:
+        return {**facts, "outcome": f"ADD was refused: {facts['message']}"}
+    status = _status(place, conf)["outcome"]
+    answer = place.collect(conf)
+    return {
+        **answers.outcome(answer, silent=True),
+        "left": observe.left(before, observe.take(place), network_stays=True),
+        "STATUS": status,
+        "the IPAM plugin hears": sorted(set(stub_calls(place)) - {"VERSION"}),
     }
 
 

@@ -9,7 +9,7 @@ from tests.parity.answers import OK, REFUSED, Facts
 from tests.parity.bridge_keys import BRIDGE
 from tests.parity.families import FAMILIES
 from tests.parity.ipam_keys import IPAM
-from tests.parity.refused_values import BAD
+from tests.parity.refused_values import BAD, BAD_IN_IPV6
 from tests.parity.rules import OTHER_POD, Needed
 from tests.parity.scenario import VERBS, Row, Scenario, Variant
 from tests.parity.versions import SUPPORTED, VERSIONS
@@ -61,7 +61,10 @@ NO_MEANING = {"VERSION": "VERSION is given no configuration (spec, section 2): o
 """Verb to why no key has a row of it."""
 
 SCENARIOS = tuple(Scenario(variant, family) for variant in (*BRIDGE, *IPAM, *VERSIONS) for family in FAMILIES)
-BAD_SCENARIOS = tuple(Scenario(variant, FAMILIES[0]) for variant in BAD)
+BAD_SCENARIOS = (
+    *(Scenario(variant, FAMILIES[0]) for variant in BAD),
+    *(Scenario(variant, FAMILIES[1]) for variant in BAD_IN_IPV6),
+)
 VERSION_ROW = Row("VERSION", "no configuration", "VERSION", "any", {"outcome": OK, "supported": list(SUPPORTED)})
 
 

@@ -76,6 +76,19 @@ _OF_HOST_LOCAL: tuple[tuple[str, object], ...] = (
 )
 
 
+_OF_HOST_LOCAL_IN_IPV6: tuple[tuple[str, object], ...] = (
+    ("ranges", [[{"subnet": "2001:db8:22::/129"}]]),
+    ("ranges", [[{"subnet": "2001:db8:22::5/64"}]]),
+    ("ranges", [[{"subnet": "2001:db8:22::/128"}]]),
+    ("routes[].gw", [{"dst": "2001:db8:cb::/48", "gw": "10.22.0.9"}]),
+)
+_IN_IPV6 = {
+    "rangeStart": "2001:db8:99::1",
+    "rangeEnd": "2001:db8:99::1",
+    "gateway": "2001:db8:99::1",
+}
+
+
 def _of_the_bridge(key: str, value: object) -> Variant:
     return _refused(key, value, lambda *_: {key: value})
 
@@ -84,7 +97,8 @@ def _of_host_local(key: str, value: object) -> Variant:
     def change(*_: object) -> Json:
         plain = key.partition("[")[0]
         if key in ("rangeStart", "rangeEnd", "gateway"):
-            return {"ipam": {"ranges": [[{"subnet": _NET, key: value}]]}}
+            subnet = "2001:db8:22::/64" if ":" in str(value) else _NET
+            return {"ipam": {"ranges": [[{"subnet": subnet, key: value}]]}}
         if key == "subnet":
             return {"ipam": {"ranges": None, "subnet": value}}
         return {"ipam": {plain: value}}
@@ -131,4 +145,7 @@ BAD = (
         for key, value in (("MAC", "zz"), ("IP", "10.22.0.300"), ("IP", "10.99.0.1"))
     ),
 )
-"""All in IPv4: a value is refused when it is read, before any family matters."""
+"""In IPv4: a value is refused when it is read, before any family matters."""
+
+BAD_IN_IPV6 = tuple(_of_host_local(key, value) for key, value in (*_OF_HOST_LOCAL_IN_IPV6, *_IN_IPV6.items()))
+"""Values that are of IPv6 themselves."""

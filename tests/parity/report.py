@@ -76,11 +76,11 @@ _HEAD = """\
 # In place of `bridge` and `host-local`
 
 Made by `python -m tests.parity --write`; don't edit. The reference pair (Debian's containernetworking-plugins 1.1.1)
-and `cnictl-bridge` get the same conf with only `type` changed, in the same scenario on the same kernel (Linux {kernel}),
-each on a host of its own. Compared are exit status, error, result, links, addresses, routes, port flags, settings,
-leases, what the first packets do, and what is left afterwards. The verdicts follow from rules in
-`tests/parity/rules.py`: ours is worse if anything that the specification or the key's documentation asks for is missed,
-or if anything differs without a reason given there.
+and `cnictl-bridge` get the same conf with only `type` changed, in the same scenario on the same kernel (Linux
+{kernel}), each on a host of its own. Compared are exit status, error, result, links, addresses, routes, port flags,
+settings, leases, what the first packets do, and what is left afterwards. The verdicts follow from rules in
+`tests/parity/rules.py`: ours is worse if anything that the specification or the key's documentation asks for is
+missed, or if anything differs without a reason given there.
 
 **{rows} rows: {same} the same, {better} better, {worse} worse, {not_shown} not shown here.**
 
@@ -158,19 +158,26 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
         "## Values that make no sense",
         "",
-        "ADD has to refuse each, name key or value, and leave nothing. In IPv4: a value is refused when it is read.",
+        "ADD has to refuse each, name key or value, and leave nothing. Each is in IPv4, for a value is refused when it",
+        "is read, or in IPv6 where it is of IPv6 itself.",
         "",
-        "| key | value | | code | the reference |",
-        "|---|---|---|---|---|",
+        "| key | value | family | | code | the reference |",
+        "|---|---|---|---|---|---|",
     ]
     for one in verdicts:
         if one.row.value.startswith("bad: "):
             value = one.row.value.removeprefix("bad: ")
             reasons = "; ".join(_plain(reason) for reason in one.reference)
-            sign = _SIGNS[one.verdict]
-            lines.append(
-                f"| `{one.row.key}` | `{value}` | `{sign}` | {one.codes[1]} | {_cell(reasons) or 'refuses it, too'} |"
+            said = _cell(reasons) or "refuses it, too"
+            cells = (
+                f"`{one.row.key}`",
+                f"`{value}`",
+                one.row.family,
+                f"`{_SIGNS[one.verdict]}`",
+                str(one.codes[1]),
+                said,
             )
+            lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 

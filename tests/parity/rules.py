@@ -22,8 +22,8 @@ SAME, BETTER, WORSE, NOT_SHOWN = "same", "better", "worse", "not shown"
 ABSENT = "not seen"
 OTHER_POD = "the other pod: "
 
-NOT_COMPARED = frozenset({"code", "message"})
-"""Words and numbers of errors: what they have to name is a fact of its own."""
+NOT_COMPARED = frozenset({"code", "message", "pod.mac"})
+"""Words and numbers of errors, of which what they have to name is a fact of its own; and what is drawn at random."""
 
 BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
@@ -35,6 +35,16 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
         "pod.accept_dad",
         lambda reference, _: bool(reference == "0"),
         "duplicate address detection is left out for the pod's addresses, not by the interface's setting",
+    ),
+    (
+        "pod.link_local_ready",
+        lambda _, ours: bool(ours),
+        "the pod may send by its link-local address as soon as ADD returns",
+    ),
+    (
+        "node.masquerade",
+        lambda reference, ours: (reference, ours) == (["iptables"], ["nftables"]),
+        "without `ipMasqBackend` the masquerade rules are nftables'",
     ),
 )
 """A fact, which pairs of values (reference, ours) are meant to differ, and why."""
@@ -158,17 +168,8 @@ def judge(row: Row, seen: Mapping[str, Facts], kernel: frozenset[str]) -> Verdic
 def refusal_without(row: Row) -> Facts:
     """What has to hold where the kernel lacks what a key needs: error 2 that names it, and nothing left."""
     if row.verb == "ADD":
-        return {
-            "outcome": REFUSED,
-            "code": 2,
-            "left": [],
-            "names": Needed(
-                lambda seen: (
-                    row.key.rpartition(".")[2].lower() in seen["message"].lower() or "vlan" in seen["message"].lower()
-                ),
-                "the refusal doesn't name the key: {message}",
-            ),
-        }
-    if row.verb in ("DEL", "GC"):
-        return {"outcome": Needed(bool, ""), "left": []}
-    return {}
+        names = Needed(
+            lambda seen: "vlan" in seen.get("message", "").lower(), "the refusal doesn't name the key: {message}"
+        )
+        return {"outcome": REFUSED, "code": 2, "left": [], "names": names}
+    return {"left": []} if row.verb in ("DEL", "GC") else {}
