@@ -66,6 +66,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for lock in (NODE_LOCK, RUN_LOCK):
         if os.path.lexists(lock):
             os.unlink(lock)
+    _rmdir(f"{RUN_DIR}/probe")
     _rmdir(RUN_DIR)
 
 

@@ -7,11 +7,12 @@ from cnictl.core import attachments, masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import AF_INET, Netlink
+from cnictl.core.rtnetlink import Netlink
 from cnictl.node import firewall, host
+from cnictl.node.peers import is_link_local
 from cnictl.node.resources.bridge import OWNER_MARK, BridgeNetfilter
 from cnictl.node.resources.route import OURS, link_to, orphans, routes_to
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
 
 _COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
 
@@ -23,7 +24,8 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         if link is None:
             return None
         ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
-        addresses = [str(Cidr(*one)) for one in rtnetlink.addresses(netlink, link.index, AF_INET)]
+        found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
+        addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
     records = attachments.all_records(spec.name) if with_pods else []
     by_veth = {record.host_veth: record for record in records}
     netfilter = BridgeNetfilter(spec).observe()
@@ -70,18 +72,28 @@ def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
             continue
         counter: dict[str, int] = next((one["counter"] for one in rule["expr"] if "counter" in one), {})
         keeps = rule["chain"].startswith("identity")
+        six = _is_ipv6_rule(rule)
+        one = next((part for part in by_family(spec) if is_ipv6(part.subnet) == six), spec)
         found.append(
             {
                 "backend": "nft",
                 "where": f"inet {masquerade.TABLE} {rule['chain']}",
-                "source": spec.subnet,
-                "destination": f"{spec.network} without {spec.subnet}" if keeps else f"all but {spec.network}",
+                "source": one.subnet,
+                "destination": f"{one.network} without {one.subnet}" if keeps else f"all but {one.network}",
                 "effect": "pods of other nodes see the pod's own address" if keeps else "others see the node's address",
                 "packets": counter.get("packets", 0),
                 "bytes": counter.get("bytes", 0),
             }
         )
     return found
+
+
+def _is_ipv6_rule(rule: dict[str, Any]) -> bool:
+    """Whether a rule of the `inet` table looks at IPv6 addresses."""
+    matches = [one["match"]["left"] for one in rule["expr"] if "match" in one]
+    return any(
+        left["payload"].get("protocol") == "ip6" for left in matches if isinstance(left, dict) and "payload" in left
+    )
 
 
 _IPTABLES_EFFECTS = {
@@ -92,8 +104,17 @@ _IPTABLES_EFFECTS = {
 
 
 def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
+    found = []
+    for one in by_family(spec):
+        program = "ip6tables-save" if is_ipv6(one.subnet) else "iptables-save"
+        if firewall.has_command(program):
+            found += _iptables_rules_of(one, program)
+    return found
+
+
+def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
     found, chain = [], masquerade.chain(spec.name)
-    for line in run(["iptables-save", "-c", "-t", "nat"]).stdout.splitlines():
+    for line in run([program, "-c", "-t", "nat"]).stdout.splitlines():
         counted = _COUNTED.match(line)
         if counted is None or counted[3] != chain:
             continue

@@ -77,6 +77,8 @@ def _table_text(source: str, destination: str) -> str:
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
     requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
     replies = f"{ip} saddr {destination} {icmp} type echo-reply"
+    # where bridged packets pass ip6tables, the question for the neighbour's address does too
+    asked = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
     return (
         f"add table inet {_TABLE}\n"
         f"delete table inet {_TABLE}\n"
@@ -84,6 +86,7 @@ def _table_text(source: str, destination: str) -> str:
         f" chain marks {{ type filter hook prerouting priority -350; policy accept;\n"
         f"  {requests} meta nftrace set 1\n"
         f"  {replies} meta nftrace set 1\n"
+        f"{asked}"
         " }\n"
         " chain answers { type filter hook output priority -350; policy accept;\n"
         f"  {replies} meta nftrace set 1\n"
