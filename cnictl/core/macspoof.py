@@ -45,10 +45,11 @@ def ensure(host_veth: str, mac: str) -> None:
     try:
         run(["nft", "-f", "-"], text(host_veth, mac))
     except Problem as problem:
-        missing = any(words in problem.message for words in ("not found", "not supported", "No such file"))
+        words = problem.message
+        missing = words.startswith("nft: ") or any(one in words for one in ("not supported", "No such file"))
         raise CniError(
             UNSUPPORTED_FIELD if missing else FIREWALL_FAILED,
-            f"macspoofchk: {problem.message}",
+            f"macspoofchk: {words}",
             problem.mend or "it takes nftables with the bridge family (CONFIG_NF_TABLES_BRIDGE), or remove macspoofchk",
         ) from None
 

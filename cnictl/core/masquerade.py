@@ -233,5 +233,6 @@ def run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":
     try:
         return run_program(argv, stdin, check=check)
     except Problem as problem:
-        code = UNSUPPORTED_FIELD if "not found" in problem.message else FIREWALL_FAILED
+        missing = problem.message.startswith(f"{argv[0]}: ")  # it could not be started at all
+        code = UNSUPPORTED_FIELD if missing else FIREWALL_FAILED
         raise CniError(code, f"masquerade: {problem.message}", problem.mend) from None
