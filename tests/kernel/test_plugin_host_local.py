@@ -143,6 +143,21 @@ def test_each_goes_on_where_the_other_left_off(host: Host) -> None:
     assert addresses(again) == ["10.9.0.6/29", "fd00:9::6/64"]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_two_subnets_of_a_family_have_a_gateway_each(host: Host, together: bool) -> None:
+    """The reference's bridge takes no second IPv4 address: its ADD fails once the first range is used up."""
+    small, more = {"subnet": "10.9.0.0/30"}, {"subnet": "10.8.0.0/24"}
+    both = {"type": "host-local", "ranges": [[small], [more]] if together else [[small, more]]}
+    pods = host.pods(1 if together else 2)
+    results = [host.add(pod, conf(both, isDefaultGateway=True)) for pod in pods]
+    given = [address for result in results for address in addresses(result)]
+    assert given == ["10.9.0.2/30", "10.8.0.2/24"]
+    for pod, result in zip(pods, results, strict=True):
+        assert [route["dst"] for route in result["routes"]] == ["0.0.0.0/0"]
+        assert all(host.pings(pod, one["gateway"]) for one in result["ips"])
+        assert host.plugin("CHECK", pod, conf(both, isDefaultGateway=True), result).result == {}
+
+
 def test_an_add_of_host_local_s_that_was_cut_off_is_no_duplicate(host: Host) -> None:
     pod = host.pod()
     assert host.reference("host-local", "ADD", pod, conf()).status == 0  # and its bridge died before it made a link
