@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PROGRAMS = {32: "iptables", 128: "ip6tables"}
 """By the bits in an address of the family."""
 
+_TRIES = 3
+
 
 def stands(m: Masquerade) -> bool:
     """Whether each family's chain is whole, and its jumps come before any other tool's rule."""
@@ -36,23 +38,35 @@ def chains(bits: int, name: str, scope: str = "") -> list[str]:
 
 def load(m: Masquerade) -> None:
     """One transaction a family; where a later one is refused, the earlier are taken back if they are new."""
-    former = {}
-    for bits in m.families:
+    # what can't be listed can't be loaded: a program that is missing stops this before anything is changed
+    new = [bits for bits in m.families if not _jumps(m, bits)]
+    for place, bits in enumerate(m.families):
         try:
-            former[bits] = [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(m)}")]
-        except CniError as error:
-            subnets = " ".join(map(str, m.of(bits)))
-            raise CniError(error.code, f"{error.msg} (for {subnets})", error.details) from None
-    done: list[int] = []
-    for bits in m.families:
-        try:
-            run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(m, bits, former[bits]))
+            _load(m, bits)
         except CniError:
-            for earlier in done:
-                if not former[earlier]:
+            for earlier in m.families[:place]:
+                if earlier in new:
                     remove_chain(earlier, _chain(m))
             raise
-        done.append(bits)
+
+
+def _load(m: Masquerade, bits: int) -> None:
+    """Another ADD may replace a former release's jumps between the listing of them and their removal."""
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(m, bits, _jumps(m, bits)))
+            return
+        except CniError:
+            if not left:
+                raise
+
+
+def _jumps(m: Masquerade, bits: int) -> list[str]:
+    """The jumps to our chain there are, as `iptables -S` lists them."""
+    try:
+        return [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(m)}")]
+    except CniError as error:
+        raise CniError(error.code, f"{error.msg} (for {' '.join(map(str, m.of(bits)))})", error.details) from None
 
 
 def steps(m: Masquerade) -> list[tuple[list[str], str]]:
