@@ -48,13 +48,19 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
 
 
 def configure(
-    pod: Netlink, conf: NetConf, ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
+    host: Netlink,
+    pod: Netlink,
+    conf: NetConf,
+    record: Record,
+    addresses: "Sequence[Cidr]",
+    routes: "Sequence[Route]",
 ) -> list[Route]:
     """Bring the pod's end up with its addresses and routes; returns the routes that were made.
 
     Called in the pod's namespace. A route that the pod has already, through another of its interfaces, stays as it
     is. Raises CniError 101 if an IPv6 address is in use (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
     """
+    ifname = record.ifname
     link = _pod_link(pod, ifname)
     six = next((address for address in addresses if address.bits == 128), None)
     sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")  # its addresses and routes are the plugins' to give
@@ -64,15 +70,15 @@ def configure(
         from cnictl.core import ipv6
 
         ipv6.prepare_pod(ifname, str(six), conf.dad)
-    messages = [rtnetlink.set_up(link.index, notify=True)]
-    messages += [rtnetlink.add_address(link.index, one.packed, one.prefix, conf.dad) for one in addresses]
-    if six is None or not conf.dad:
-        before = len(messages)
-        messages += [_route_message(link.index, route) for route in routes]
-        return _made(pod.refusals(*messages), ifname, addresses, routes, before)
-    _made(pod.refusals(*messages), ifname, addresses, (), len(messages))
-    ipv6.settle(pod, link.index, ifname)
-    return _made(pod.refusals(*(_route_message(link.index, route) for route in routes)), ifname, (), routes, 0)
+    pod.call(rtnetlink.set_up(link.index, notify=True))
+    give = [rtnetlink.add_address(link.index, one.packed, one.prefix, conf.dad) for one in addresses]
+    lead = [_route_message(link.index, route) for route in routes]
+    if six is not None and conf.dad:
+        _await_up(host, record.host_veth, time.monotonic() + _ACTIVATION_WAIT)  # or nobody hears the question
+        _made(pod.refusals(*give), ifname, addresses, ())
+        ipv6.settle(pod, link.index, ifname)
+        return _made(pod.refusals(*lead), ifname, (), routes)
+    return _made(pod.refusals(*give, *lead), ifname, addresses, routes)
 
 
 def _pod_link(pod: Netlink, ifname: str) -> Link:
@@ -99,27 +105,22 @@ def _route_message(index: int, route: Route) -> tuple[int, int, bytes]:
 
 
 def _made(
-    refused: list[NetlinkError], ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]", before: int
+    refused: list[NetlinkError], ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
 ) -> list[Route]:
-    """The routes that the kernel took, the first of them message `before`. Raises CniError for any other refusal."""
-    taken = list(routes)
-    for error in reversed(refused):
-        place = error.position - before
-        if place >= 0 and error.errno == errno.EEXIST:
-            del taken[place]
+    """The routes that the kernel took, asked for after the addresses. Raises CniError for what it refused else."""
+    there = set()
     for error in refused:
-        place = error.position - before
+        place = error.position - len(addresses)
         if place >= 0 and error.errno == errno.EEXIST:
+            there.add(place)
             continue
-        what = "bringing it up"
         if place >= 0:
-            route = routes[place]
-            through = f" through {format_address(route.gateway)}" if route.gateway else ""
-            what = f"route to {route.destination}{through}"
-        elif error.position:
-            what = f"address {addresses[error.position - 1]}"
+            through = f" through {format_address(routes[place].gateway)}" if routes[place].gateway else ""
+            what = f"route to {routes[place].destination}{through}"
+        else:
+            what = f"address {addresses[error.position]}"
         raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}")
-    return taken
+    return [route for place, route in enumerate(routes) if place not in there]
 
 
 def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record) -> Link:

@@ -4,6 +4,9 @@ from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, write
 from posix import open as open_descriptor
 from posix import read as read_descriptor
 
+FORWARDING = {4: "net/ipv4/ip_forward", 16: "net/ipv6/conf/all/forwarding"}
+"""By the bytes of a family's address."""
+
 
 def read(path: str) -> str:
     """The switch's value; empty where the kernel has no such switch. `path` is relative to /proc/sys."""

@@ -76,6 +76,8 @@ def test_nobody_takes_a_router_for_granted(host: Host) -> None:
     """Router advertisements of one pod must lead neither the node nor another pod (CVE-2020-10749)."""
     pod = host.pod()
     host.add(pod, conf_of(FOUR))
+    host.run("sysctl", "-qw", "net.ipv6.conf.cni0.accept_ra=1")  # as one made by hand has it
+    host.add(host.pod("second"), conf_of(FOUR))
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
     assert sysctl(host, pod, "net.ipv6.conf.eth0.accept_ra") == "0"
 
@@ -90,6 +92,20 @@ def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host
     assert [sysctl(host, None, name) for name in names] == ["1", "0"]
     host.add(third, {**ALONE, "name": "six", "bridge": "cni6"})
     assert [sysctl(host, None, name) for name in names] == ["1", "1"]
+
+
+def test_node_goes_on_heeding_the_router_it_has_its_default_route_from(host: Host) -> None:
+    """One that forwards heeds none, and loses that route, unless accept_ra says otherwise."""
+    host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
+    host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "router")
+    for link in ("uplink", "router"):
+        host.run("ip", "link", "set", link, "up")
+    host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "uplink", "proto", "ra")
+    host.add(host.pod(), DUAL)
+    assert sysctl(host, None, "net.ipv6.conf.all.forwarding") == "1"
+    assert sysctl(host, None, "net.ipv6.conf.uplink.accept_ra") == "2"
+    assert sysctl(host, None, "net.ipv6.conf.router.accept_ra") == "1"
+    assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
 
 
 def test_kernel_without_ipv6_is_named_and_nothing_is_left(host: Host) -> None:
@@ -160,8 +176,9 @@ for to in sys.argv[1:]:
 
 def test_connections_of_an_addresss_former_owner_are_forgotten_and_no_others(host: Host) -> None:
     """A NAT binding of the former pod would take the next one's packets where the former's went."""
-    track = "table inet t { chain c { type filter hook input priority 0; ct state new counter; }; }"
-    host.run("nft", "-f", "-", stdin=track)
+    for family in ("ip", "ip6"):
+        track = f"table {family} t {{ chain c {{ type filter hook input priority 0; ct state new counter; }}; }}"
+        host.run("nft", "-f", "-", stdin=track)
     former, later, other = host.pods(3)
     for pod in (former, other):
         host.add(pod, DUAL)

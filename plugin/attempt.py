@@ -1,0 +1,243 @@
+"""One ADD at work: its steps in order, and what has to be taken back if one of them fails."""
+
+import time
+
+from cnictl.core import attachments, liveness, masquerade, rtnetlink, sysctl
+from cnictl.core.attachments import Record
+from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
+from cnictl.core.cidr import Cidr
+from cnictl.core.conf import NetConf
+from cnictl.core.detach import detach, detach_stale, torn_leases
+from cnictl.core.digest import host_veth_name
+from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError
+from cnictl.core.lease import Duplicate, Exhausted
+from cnictl.core.leases import Store
+from cnictl.core.locks import Locked
+from cnictl.core.netns import Inside, Netns
+from cnictl.core.routes import complete
+from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
+
+from .answer import Given, answer
+from .attach import activate, configure, make_pair
+from .environment import Call, calling_process
+from .standing import refuse_second
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+class Attempt:
+    """One ADD at work: what it has made so far, for the case that it fails."""
+
+    def __init__(self, host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
+        self._host = host
+        self._call = call
+        self._conf = conf
+        self._netns = netns
+        self._bridge: BridgeMade | None = None
+        self._rules_new = False
+        self._delegated = False
+        self._switched: list[tuple[str, str]] = []
+        """Switches of the kernel's that were set, and their former values."""
+        self.record = _intend(call, conf, netns)
+        self.held = -1
+        """The record's descriptor, once it is written."""
+
+    def make(self) -> "dict[str, Any]":
+        """Everything, in the order in which a crash leaves least; the result."""
+        host, conf, record = self._host, self._conf, self.record
+        bridge = self._bridge = ensure_bridge(host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}")
+        self._set_bridge(bridge)
+        gateway = self._give_gateways(bridge, conf.gateways)
+        if conf.served:
+            self._ensure_masquerade()
+            given = self._lease()
+        else:
+            given = Given()
+            self._write_record()
+        host_mac = make_pair(host, conf, bridge, record, self._netns)
+        self._guard_port()
+        if conf.ipam_type and not conf.served:
+            given = self._delegate()
+            gateway = self._give_gateways(bridge, given.gateways if conf.is_gateway else ())
+        self._ensure_scoped_masquerade()
+        self._forget_connections(given)
+        with Inside(self._netns), Netlink() as pod:
+            given.routes = configure(host, pod, conf, record, given.addresses, given.routes)
+            link = activate(host, pod, bridge, record) if not conf.container_down else None
+        link = link or rtnetlink.get_link(host, bridge.name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
+        if conf.is_gateway:
+            self._open_forwarding(given)
+        return answer(conf, record, self._call.netns, link, host_mac, given, gateway)
+
+    def undo(self, lock: Locked) -> None:
+        """Take back what was made; what other calls may count on by now, only with none of them at work."""
+        conf, record = self._conf, self.record
+        if self._delegated:
+            from . import delegate
+
+            delegate.undo(self._call, conf)
+        if self.held >= 0:
+            held, self.held = self.held, -1
+            detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
+        if self._bridge is None or not lock.alone():
+            return
+        for path, former in reversed(self._switched):
+            sysctl.put(path, former)
+        self._bridge.undo(self._host)
+        if self._bridge.made:
+            remove_if_empty(self._host, conf.bridge)
+        if self._rules_new and not attachments.owners(conf.name):
+            masquerade.remove(conf.name, conf.backend)
+
+    def _set_bridge(self, bridge: BridgeMade) -> None:
+        """The settings of one that was there before, and those that few configurations ask for."""
+        conf = self._conf
+        accept_ra = f"net/ipv6/conf/{bridge.name}/accept_ra"
+        if not bridge.made and sysctl.read(accept_ra) not in ("", "0") and sysctl.put(accept_ra, "0"):
+            self._switched.append((accept_ra, "1"))  # a pod must not become the node's router
+        if conf.promiscuous:
+            link = rtnetlink.get_link(self._host, bridge.name)
+            if link is not None and not link.flags & rtnetlink.IFF_PROMISC:
+                self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
+                bridge.former.append(rtnetlink.set_promiscuous(bridge.name, False))
+        if conf.vlan or conf.vlan_trunk:
+            from cnictl.core import vlan
+
+            vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
+
+    def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
+        """Give the bridge the gateways' addresses; in a VLAN it is an interface of its own that gets them."""
+        conf = self._conf
+        if not gateways:
+            return None
+        if not conf.vlan:
+            give_addresses(self._host, bridge, bridge, gateways, conf.force_address)
+            return None
+        from cnictl.core import vlan
+
+        link = vlan.ensure_gateway(self._host, bridge, conf, f"cnictl:{conf.name}")
+        give_addresses(self._host, bridge, link, gateways, conf.force_address)
+        return link
+
+    def _ensure_masquerade(self) -> None:
+        """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it."""
+        conf = self._conf
+        if conf.masquerade and not conf.subnets_vary:
+            rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
+            self._rules_new = masquerade.ensure(rules, conf.backend)
+
+    def _write_record(self) -> None:
+        try:
+            self.held = self.record.write()
+        except FileExistsError:
+            who = f"{self.record.container} {self.record.ifname}"
+            raise CniError(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
+
+    def _lease(self) -> Given:
+        """Lease an address of each range set; a full one first takes back what is proven stale."""
+        conf, record = self._conf, self.record
+
+        def before(addresses: list[str]) -> None:
+            record.addresses = addresses
+            self._write_record()
+
+        store = Store(conf.name, conf.data_dir)
+        wanted = wanted_addresses(self._call, conf)
+        try:
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        except Duplicate:  # host-local's lease, that only now has a record to judge it by
+            refuse_second(self._host, self._call, conf, self._netns)
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        except Exhausted:
+            freed = len(detach_stale(self._host, conf.name, conf.data_dir))
+            freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
+            if not freed:
+                raise
+            leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
+        ips = [(Cidr(packed, one.subnet.prefix), one.gateway) for packed, one in leased]
+        return Given(ips, complete(conf.routes, [gateway for _, gateway in ips], conf.default_route))
+
+    def _delegate(self) -> Given:
+        """Have the IPAM plugin that the configuration names give the addresses."""
+        from . import delegate
+        from .delegated import given_by, wake
+
+        conf, record = self._conf, self.record
+        with Inside(self._netns), Netlink() as pod:
+            wake(self._host, pod, record)
+        found = delegate.add(self._call, conf)
+        self._delegated = True
+        given = given_by(found, conf)
+        record.addresses = [address.address for address in given.addresses]
+        if conf.masquerade:
+            from cnictl.core import masquerade_scoped
+
+            record.masqueraded = masquerade_scoped.named(given.addresses, conf.backend)
+        record.amend(self.held)
+        return given
+
+    def _ensure_scoped_masquerade(self) -> None:
+        """The rule sets of subnets that came with this pod: the record names them by now."""
+        if self.record.masqueraded:
+            from cnictl.core import masquerade_scoped
+
+            masquerade_scoped.ensure(self.record, self._conf.networks)
+
+    def _guard_port(self) -> None:
+        """What only few configurations ask for of the host's end."""
+        conf, record = self._conf, self.record
+        if conf.mac_check:
+            from cnictl.core import macspoof
+
+            macspoof.ensure(record.host_veth, record.mac)
+        if conf.vlan or conf.vlan_trunk:
+            from cnictl.core import vlan
+
+            vlan.set_port(self._host, record.host_veth, conf)
+
+    def _forget_connections(self, given: Given) -> None:
+        if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
+            from cnictl.core import conntrack
+
+            conntrack.forget(address.packed for address in given.addresses)
+
+    def _open_forwarding(self, given: Given) -> None:
+        """Have the node forward for the families that the pod has, as the reference's isGateway does."""
+        for family in {len(address.packed) for address in given.addresses}:
+            if sysctl.read(sysctl.FORWARDING[family]) == "0":
+                from cnictl.core import forwarding
+
+                self._switched += forwarding.open_forwarding(self._host, family)
+
+
+def wanted_addresses(call: Call, conf: NetConf) -> list[bytes]:
+    """The addresses asked for: CNI_ARGS' and the configuration's."""
+    return [*call.wanted, *conf.wanted]
+
+
+def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
+    record = Record(conf.name, call.container, call.ifname)
+    record.bridge = conf.bridge
+    record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
+    record.mac = format_mac(conf.mac or call.mac or random_mac())
+    record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
+    record.pod_namespace = call.args.get("K8S_POD_NAMESPACE", "")
+    record.pod_name = call.args.get("K8S_POD_NAME", "")
+    record.pod_uid = call.args.get("K8S_POD_UID", "")
+    record.boot_id = liveness.boot_id()
+    record.created = time.time()
+    record.data_dir = conf.data_dir
+    record.runtime = calling_process()
+    record.ipam = "" if conf.served else conf.ipam_type
+    record.mac_check = conf.mac_check
+    record.vlan = conf.vlan
+    if conf.masquerade and conf.subnets_vary:
+        from cnictl.core import masquerade_scoped
+
+        record.masqueraded = masquerade_scoped.named(conf.subnets, conf.backend)
+    return record

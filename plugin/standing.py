@@ -1,0 +1,46 @@
+"""What an ADD finds of the same attachment: one that stands is refused, what one that died left is cleared away."""
+
+from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.conf import NetConf
+from cnictl.core.detach import detach
+from cnictl.core.digest import host_veth_name
+from cnictl.core.errors import INTERFACE_EXISTS, TRY_AGAIN, CniError
+from cnictl.core.netns import Inside, Netns
+from cnictl.core.rtnetlink import Netlink
+
+from .environment import Call
+
+
+def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
+    """One attachment a container and interface; what an ADD that died left behind is cleared away first."""
+    name = host_veth_name(conf.name, call.container, call.ifname)
+    record = attachments.read(conf.name, call.container, call.ifname)
+    if record is not None:
+        verdict = liveness.judge(record, host)
+        if verdict.state == liveness.STALE or not (record.host_veth or _in_container(netns, call.ifname)):
+            if record.ipam and record.ipam == conf.ipam_type:
+                from . import delegate
+
+                delegate.forget(call, conf, record)
+            detach(host, conf.name, call.container, call.ifname, conf.data_dir)
+            return
+        if verdict.state == liveness.IN_FLIGHT:
+            raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another call is at work on it")
+        where = " ".join(filter(None, (record.host_veth, *record.addresses)))
+        raise CniError(
+            INTERFACE_EXISTS,
+            f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
+            "the runtime has to DEL this attachment before it may ADD it again",
+        )
+    if rtnetlink.get_link(host, name) is not None:
+        raise CniError(
+            INTERFACE_EXISTS,
+            f"host veth {name} of {call.container} {call.ifname} exists already, without a record",
+            "the runtime has to DEL this attachment before it may ADD it again",
+        )
+
+
+def _in_container(netns: Netns, ifname: str) -> bool:
+    """Whether the container has the interface; if not, a lease of host-local's for it is an ADD's that was cut off."""
+    with Inside(netns), Netlink() as pod:
+        return rtnetlink.get_link(pod, ifname) is not None
