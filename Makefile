@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench parity docs
+.PHONY: demo test lint bench parity faults storm fuzz docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -22,6 +22,22 @@ bench:
 parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
+
+# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then versions under a hundred pods
+faults:
+	sh tests/setup.sh --tests
+	.venv/bin/python -m tests.faults.sweep $(SWEEP)
+	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/test_plugin_faults.py tests/kernel/test_plugin_upgrade.py
+
+# 500 pods over 8 workers, ours and the reference; STORM="--pods 200 --masquerade" chooses
+storm:
+	sh tests/setup.sh --tests
+	.venv/bin/python -m tests.faults.storm $(STORM)
+
+# twenty times the suite's examples, others in each run; FUZZ=100 chooses
+fuzz:
+	sh tests/setup.sh --tests
+	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/test_plugin_fuzz.py
 
 docs:
 	sh tests/setup.sh
