@@ -14,6 +14,10 @@ from tests.parity.scenario import NOTHING, POD, Row, base, merged
 IPV4, IPV6, DUAL = FAMILIES
 
 
+NOTHING_LEFT: Facts = {"outcome": answers.REFUSED, "left": []}
+"""What has to come of an ADD that can't succeed."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Something that goes wrong around a verb, and what has to come of it."""
@@ -107,3 +111,10 @@ def stub_calls(place: Place) -> list[str]:
     """The verbs that it was called with so far."""
     calls = place.host.path("/opt/calls")
     return calls.read_text().split() if calls.exists() else []
+
+
+def refused_add(place: Place, conf: Json, pod: str = "a") -> Facts:
+    """An ADD that has to be refused, and what it leaves."""
+    before = observe.take(place)
+    answer = add(place, pod, conf)
+    return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}

@@ -1,43 +1,29 @@
 """ADD under faults: each ends with the pod attached, or refused with nothing left."""
 
-import fcntl
-import os
 import select
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.kernel.plugin_client import Answer, plugin_executable
 from tests.parity import answers, observe, packets
-from tests.parity.answers import OK, REFUSED, Facts
+from tests.parity.answers import OK, Facts
 from tests.parity.families import Family
 from tests.parity.fault import (
     DUAL,
     IPV4,
     IPV6,
+    NOTHING_LEFT,
     Fault,
     add,
     added,
     conf_of,
-    restart,
+    refused_add,
     sends,
-    span,
     stub_calls,
     stub_ipam,
     worst,
 )
-from tests.parity.places import OURS, Json, Place
+from tests.parity.places import Place
 from tests.parity.scenario import POD
-
-_STORE = "/var/lib/cni/networks/parity"
-_NOTHING_LEFT: Facts = {"outcome": REFUSED, "left": []}
-
-
-def _refused(place: Place, conf: Json, pod: str = "a") -> Facts:
-    """An ADD that has to be refused, and what it leaves."""
-    before = observe.take(place)
-    answer = add(place, pod, conf)
-    return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}
 
 
 def _default_route_twice(place: Place, family: Family) -> Facts:
@@ -51,62 +37,15 @@ def _one_default(family: Family) -> list[str]:
     return sorted(f"{net.anywhere} via {net.gateway}" for net in family.nets)
 
 
-def _after_a_crash(place: Place, family: Family) -> Facts:
-    conf = conf_of(family, ipMasq=True)
-    added(place, "a", conf)
-    restart(place, "a")
-    return answers.outcome(add(place, "a", conf))
-
-
-def _after_a_kill(place: Place, family: Family) -> Facts:
-    for net in family.nets:
-        _lease(place, net.at(2), f"{place.pods['a'].container}\r\neth0")
-    return answers.outcome(add(place, "a", conf_of(family)))
-
-
-def _lease(place: Place, address: str, text: str) -> None:
-    folder = place.host.path(_STORE)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / address).write_bytes(text.encode())
-
-
-def _empty_leases(place: Place, family: Family) -> Facts:
-    for net in family.nets:
-        _lease(place, net.at(2), "")
-        _lease(place, net.at(3), "")
-    conf = conf_of(family, ipam=span(family, 2, 4))
-    return worst(*(add(place, pod, conf) for pod in ("a", "b", "c")))
-
-
-def _vanished_pods(place: Place, family: Family) -> Facts:
-    conf = conf_of(family, ipam=span(family, 2, 3))
-    added(place, "a", conf)
-    added(place, "b", conf)
-    restart(place, "a")
-    restart(place, "b")
-    return answers.outcome(add(place, "c", conf))
-
-
-def _exhausted(place: Place, family: Family) -> Facts:
-    for net in family.nets:
-        _lease(place, net.at(2), "other\r\neth0")
-    return _refused(place, conf_of(family, ipam=span(family, 2, 2)))
-
-
-def _second_set_exhausted(place: Place, family: Family) -> Facts:
-    _lease(place, family.nets[1].at(2), "other\r\neth0")
-    return _refused(place, conf_of(family, ipam=span(family, 2, 2)))
-
-
 def _impossible_route(place: Place, family: Family) -> Facts:
     far = {4: "192.0.2.1", 6: "2001:db8:fff::1"}
     routes = [{"dst": net.elsewhere, "gw": far[net.version]} for net in family.nets]
-    return _refused(place, conf_of(family, isDefaultGateway=None, ipam={"routes": routes}))
+    return refused_add(place, conf_of(family, isDefaultGateway=None, ipam={"routes": routes}))
 
 
 def _interface_there(place: Place, family: Family) -> Facts:
     place.ip("link add eth0 type veth peer name other0", netns="a")
-    return _refused(place, conf_of(family))
+    return refused_add(place, conf_of(family))
 
 
 def _no_namespace(place: Place, family: Family) -> Facts:
@@ -136,7 +75,7 @@ def _ipam_fails(place: Place, family: Family) -> Facts:
 
 def _ipam_answers_nonsense(place: Place, family: Family) -> Facts:
     stub_ipam(place, '[ "$CNI_COMMAND" = ADD ] && echo "{not json"', "exit 0")
-    return _refused(place, conf_of(family, ipam={"type": "stub-ipam"}))
+    return refused_add(place, conf_of(family, ipam={"type": "stub-ipam"}))
 
 
 def _at_once(place: Place, family: Family) -> Facts:
@@ -227,59 +166,6 @@ def _two_networks(place: Place, family: Family) -> Facts:
     }
 
 
-def _full_disk(place: Place, family: Family) -> Facts:
-    place.host.run("mount", "-o", "remount,size=64k", "/var/lib")
-    place.host.run("sh", "-c", "head -c 1M /dev/zero >/var/lib/ballast", check=False)
-    return _refused(place, conf_of(family))
-
-
-def _read_only(place: Place, family: Family) -> Facts:
-    place.host.run("mount", "-o", "remount,ro", "/var/lib")
-    return _refused(place, conf_of(family))
-
-
-def _held_lock(place: Place, family: Family) -> Facts:
-    """Somebody holds the store's lock and doesn't let go; ours is built to wait half a second for it, not twenty."""
-    folder = place.host.path(_STORE)
-    folder.mkdir(parents=True, exist_ok=True)
-    executable = plugin_executable(0.5) if place.side == OURS else place.executable
-    environment = place.host.environment("ADD", place.pods["a"])
-    stdin = place.stdin(conf_of(family))
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        started = subprocess.Popen(
-            [*place.host.enter, executable],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        assert started.stdin is not None
-        started.stdin.write(stdin)
-        started.stdin.close()
-        started.stdin = None
-        try:
-            started.wait(6)
-            ended = True
-        except subprocess.TimeoutExpired:
-            ended = False
-    stdout, stderr = started.communicate(timeout=60)
-    facts = answers.outcome(Answer(started.returncode, stdout, stderr))
-    return facts if ended else {"outcome": "waits as long as the lock is held", "code": 0, "message": ""}
-
-
-def _another_store(place: Place, family: Family) -> Facts:
-    """The store has leases of a subnet that the node had before."""
-    _lease(place, "10.99.0.2", "other\r\neth0")
-    _lease(place, "last_reserved_ip.0", "10.99.0.2")
-    return answers.outcome(add(place, "a", conf_of(family)))
-
-
-def _folder_for_a_lease(place: Place, family: Family) -> Facts:
-    os.makedirs(place.host.path(f"{_STORE}/{family.nets[0].at(2)}"))
-    return answers.outcome(add(place, "a", conf_of(family)))
-
-
 FAULTS = (
     *(
         Fault(
@@ -291,30 +177,24 @@ FAULTS = (
         )
         for family in (IPV4, IPV6, DUAL)
     ),
-    Fault("the pod's namespace is a new one, no DEL between", "ADD", {"outcome": OK}, _after_a_crash),
-    Fault("the former ADD was killed after its lease", "ADD", {"outcome": OK}, _after_a_kill),
-    Fault("zero-byte lease files in a small range", "ADD", {"outcome": OK}, _empty_leases),
-    Fault("the range is full of pods that vanished", "ADD", {"outcome": OK}, _vanished_pods),
-    Fault("the range is full", "ADD", _NOTHING_LEFT, _exhausted),
-    Fault("the second family's range is full", "ADD", _NOTHING_LEFT, _second_set_exhausted, DUAL),
     *(
-        Fault("a route that the kernel refuses", "ADD", _NOTHING_LEFT, _impossible_route, family)
+        Fault("a route that the kernel refuses", "ADD", NOTHING_LEFT, _impossible_route, family)
         for family in (IPV4, IPV6)
     ),
-    Fault("the pod has an interface of that name", "ADD", _NOTHING_LEFT, _interface_there),
-    Fault("the namespace doesn't exist", "ADD", _NOTHING_LEFT, _no_namespace),
+    Fault("the pod has an interface of that name", "ADD", NOTHING_LEFT, _interface_there),
+    Fault("the namespace doesn't exist", "ADD", NOTHING_LEFT, _no_namespace),
     Fault(
         "the IPAM plugin fails",
         "ADD",
         {
-            **_NOTHING_LEFT,
+            **NOTHING_LEFT,
             "calls of the IPAM plugin": ["ADD", "DEL"],
             "its message is passed on": True,
             "its stderr is passed on": True,
         },
         _ipam_fails,
     ),
-    Fault("the IPAM plugin answers no JSON", "ADD", _NOTHING_LEFT, _ipam_answers_nonsense),
+    Fault("the IPAM plugin answers no JSON", "ADD", NOTHING_LEFT, _ipam_answers_nonsense),
     Fault(
         "three at once on a fresh bridge",
         "ADD",
@@ -352,9 +232,4 @@ FAULTS = (
         )
         for family in (IPV4, IPV6)
     ),
-    Fault("the disk is full", "ADD", _NOTHING_LEFT, _full_disk),
-    Fault("the store is read-only", "ADD", _NOTHING_LEFT, _read_only),
-    Fault("somebody holds the store's lock", "ADD", {"outcome": REFUSED, "code": 11}, _held_lock),
-    Fault("the store is of another subnet", "ADD", {"outcome": OK}, _another_store),
-    Fault("a folder where a lease should be", "ADD", {"outcome": OK}, _folder_for_a_lease),
 )

@@ -20,6 +20,9 @@ NETWORK = "parity"
 DELEGATES = "/opt/delegates"
 """Where scenarios put IPAM plugins of their own; CNI_PATH names it on both sides."""
 
+_ENVIRONMENT = {"CNI_PATH": f"/usr/lib/cni:{DELEGATES}", "TMPDIR": "/run"}
+"""The reference's macspoofchk writes a temporary file, and all but /run is read-only on these hosts."""
+
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,7 +101,7 @@ class Place:
         if name:
             made = self.pods[name]
             pod = Pod(made.container, made.netns, ifname)
-        environment = self.host.environment(verb, pod, **{"CNI_PATH": f"/usr/lib/cni:{DELEGATES}", **extra})
+        environment = self.host.environment(verb, pod, **{**_ENVIRONMENT, **extra})
         return self.host.call(environment, self.stdin(conf, prev), self.executable)
 
     def stdin(self, conf: Json, prev: Json | None = None) -> bytes:

@@ -41,6 +41,13 @@ _OF_THE_BRIDGE: tuple[tuple[str, object], ...] = (
     ("vlanTrunk", [{"minID": 9, "maxID": 5}]),
     ("vlanTrunk", [{"id": 0}]),
     ("vlanTrunk", [{"id": 4095}]),
+    ("name", "../escape"),
+    ("name", 5),
+    ("cniVersion", 1),
+    ("cniVersion", "latest"),
+    ("prevResult", "none"),
+    ("prevResult", {"cniVersion": "1.0.0", "interfaces": "eth0"}),
+    ("prevResult", {"cniVersion": "1.0.0", "ips": [{"address": "10.22.0.300/24"}]}),
 )
 
 _OF_HOST_LOCAL: tuple[tuple[str, object], ...] = (

@@ -81,8 +81,9 @@ def shortfalls(wanted: Facts, seen: Facts) -> dict[str, str]:
         elif seen.get(fact, ABSENT) != value:
             found[fact] = _words(fact, value, seen)
     if "outcome" in found:
-        # what follows from it says nothing more
-        return {fact: words for fact, words in found.items() if fact in ("outcome", "left")}
+        # what follows from it says nothing more, but for what a refusal leaves
+        more = ("left",) if seen.get("outcome") != OK else ()
+        return {fact: words for fact, words in found.items() if fact in ("outcome", *more)}
     return found
 
 

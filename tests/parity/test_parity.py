@@ -9,7 +9,7 @@ import pytest
 
 from tests.parity import report
 from tests.parity.answers import OK, REFUSED, Facts
-from tests.parity.product import KEYS, SCENARIOS, missing_cells
+from tests.parity.product import BAD_SCENARIOS, KEYS, SCENARIOS, missing_cells
 from tests.parity.rules import BETTER, NOT_SHOWN, SAME, WORSE, judge
 from tests.parity.scenario import Row
 
@@ -24,6 +24,10 @@ def _verdict(reference: Facts, ours: Facts, wanted: Facts | None = None, needs: 
 def test_every_key_verb_and_family_has_a_row_or_a_reason() -> None:
     assert missing_cells() == []
     assert {scenario.variant.key for scenario in SCENARIOS} == set(KEYS)
+
+
+def test_every_key_has_a_value_that_is_refused() -> None:
+    assert set(KEYS) - {scenario.variant.key for scenario in BAD_SCENARIOS} == set()
 
 
 def test_no_two_rows_have_one_name() -> None:
