@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
 from cnictl.cli.steps import (
     DryRunOption,
     ForceOption,
@@ -112,7 +112,8 @@ def down(dry_run: DryRunOption = False, force: ForceOption = False, output: Outp
             return
         detach(pods)
         todo, steps, journal = spine.plan_removal(made), Steps(), Journal("bridge down")
-        spine.apply(todo, steps.note, journal)
+        with working("looking at this host") as tell:
+            spine.apply(todo, steps.following(todo, tell), journal)
         journal.end("done")
     show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
 

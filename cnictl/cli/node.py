@@ -66,7 +66,7 @@ def init_node(
     The options describe the node's whole state. Run again with the same ones, nothing changes; with others, the
     node is moved there: a peer that is no longer named loses its route, a new subnet takes the old one's place.
     First everything is checked and all that is wrong is reported at once; a failure half way undoes what was done.
-    The result is kept in /etc/cnictl/node.toml.
+    The result is kept in /etc/cnictl/node.toml; that file's [plugin] table, which no option is for, stays as it is.
 
     For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
     that family; for IPv6 alone, only those.
@@ -77,11 +77,12 @@ def init_node(
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
       --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
-    from cnictl.node import addressing, firewall, host, peers
+    from cnictl.node import addressing, firewall, host, node_file, peers
     from cnictl.node.spec import NodeSpec
 
     if not backend:
         backend = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
+    known = node_file.load()
     spec = addressing.check(
         NodeSpec(
             subnets=addressing.parse_list(subnet),
@@ -94,6 +95,8 @@ def init_node(
             backend=backend,
             peers=tuple(peers.parse_peer(text) for text in peer or []),
             externals=addressing.parse_list(external or []),
+            log_level=known.log_level if known else "",
+            log_file=known.log_file if known else "",
         )
     )
     peers.check_not_ours(spec.peers, host.own_interfaces())

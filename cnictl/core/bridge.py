@@ -118,6 +118,11 @@ def has_bridge_netfilter() -> bool:
     return access("/proc/sys/net/bridge", 0)
 
 
+def another_mtu(mtu: int) -> int:
+    """One beside it in bytes: neither below 68, where there is no link, nor below 1280, where there is no IPv6."""
+    return mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1
+
+
 def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) -> bool:
     # a MAC given at creation stays (addr_assign_type 3); else the bridge takes that of its lowest port
     mac = rtnetlink.random_mac()
@@ -133,8 +138,7 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) ->
     by_name = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, name)
     messages = [(rtnetlink.RTM_NEWLINK, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, body)]
     # only a change pins the MTU: one given at creation still follows the smallest port
-    other = mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1  # neither below 68, where there is no link, nor 1280: no IPv6
-    messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, other)))
+    messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, another_mtu(mtu))))
     messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, mtu)))
     if owner:
         messages.append(rtnetlink.set_alias(name, owner))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from netaddr import IPNetwork
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
-from cnictl.core.conf import NAME_MAX
+from cnictl.core.conf import LOG_LEVELS, NAME_MAX
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node.meant import meant_network
@@ -72,6 +72,10 @@ def _check(spec: NodeSpec) -> NodeSpec:
         )
     if spec.backend not in BACKENDS:
         raise UsageProblem(f"backend {spec.backend!r} is neither {' nor '.join(BACKENDS)}")
+    if spec.log_level and spec.log_level not in LOG_LEVELS:
+        raise UsageProblem(f"log_level {spec.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+    if spec.log_file and (not spec.log_file.startswith("/") or "\0" in spec.log_file):
+        raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
     return replace(
         spec,
         subnets=tuple(map(str, subnets.values())),

@@ -7,7 +7,8 @@ from cnictl.core import attachments, rtnetlink
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import former
 from cnictl.node.resources.boot_unit import BootUnit
-from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge, BridgeNetfilter
+from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
+from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward

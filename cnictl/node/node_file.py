@@ -24,6 +24,8 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
+_PLUGIN_KEYS = ("log_level", "log_file")
+"""The [plugin] table's."""
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -73,9 +75,9 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         document: dict[str, Any] = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:
         raise UsageProblem(f"{path}: {error}") from None
-    entries = document.pop("peers", [])
+    entries, plugin = document.pop("peers", []), document.pop("plugin", {})
     for key, value in document.items():
-        _check_key(path, key, (*_KINDS, "peers"))
+        _check_key(path, key, (*_KINDS, "plugin", "peers"))
         _check_kind(path, key, value, _KINDS[key])
     for key in _REQUIRED:
         if key not in document:
@@ -85,7 +87,12 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
             document[field] = _texts(document.pop(key), key in _REQUIRED)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageProblem(f"{path}: 'peers' has to be written as [[peers]] tables")
-    return NodeSpec(**document, peers=tuple(_parse_peer(path, entry) for entry in entries))
+    if not isinstance(plugin, dict):
+        raise UsageProblem(f"{path}: 'plugin' has to be written as a [plugin] table")
+    for key, value in plugin.items():
+        _check_key(f"{path}: plugin", key, _PLUGIN_KEYS)
+        _check_kind(f"{path}: plugin", key, value, str)
+    return NodeSpec(**document, **plugin, peers=tuple(_parse_peer(path, entry) for entry in entries))
 
 
 def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
@@ -134,6 +141,7 @@ def merged(text: str, spec: NodeSpec) -> str:
                 document[key] = value
         elif key in _ALWAYS_WRITTEN or value != _value(defaults, key):
             _insert(document, key, value)
+    _merge_plugin(document, spec)
     _merge_peers(document, spec.peers)
     return tomlkit.dumps(document)
 
@@ -145,10 +153,20 @@ def _value(spec: NodeSpec, key: str) -> Any:
 
 def _insert(document: tomlkit.TOMLDocument, key: str, value: Any) -> None:
     """Add a plain key. Behind a table it would become that table's, so tables are moved to the end."""
-    peers = document.pop("peers", None)
+    tables = {name: document.pop(name) for name in ("plugin", "peers") if name in document}
     document.add(key, value)
-    if peers is not None:
-        document.add("peers", peers)
+    for name, table in tables.items():
+        document.add(name, table)
+
+
+def _merge_plugin(document: tomlkit.TOMLDocument, spec: NodeSpec) -> None:
+    said = document.unwrap().get("plugin", {})
+    wanted = {key: getattr(spec, key) for key in _PLUGIN_KEYS}
+    changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
+    if changed and "plugin" not in document:
+        _insert(document, "plugin", tomlkit.table())
+    for key, value in changed.items():
+        document["plugin"][key] = value
 
 
 def _merge_peers(document: tomlkit.TOMLDocument, peers: tuple[Peer, ...]) -> None:

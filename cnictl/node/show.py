@@ -10,7 +10,8 @@ from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import firewall, host
 from cnictl.node.peers import is_link_local
-from cnictl.node.resources.bridge import OWNER_MARK, BridgeNetfilter
+from cnictl.node.resources.bridge import OWNER_MARK
+from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.route import OURS, link_to, orphans, routes_to
 from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
 

@@ -39,6 +39,11 @@ class NodeSpec:
     externals: tuple[str, ...] = ()
     """Addresses outside the cluster that `test-connectivity` pings, at most one a family; without: Cloudflare's."""
 
+    log_level: str = ""
+    """Of the plugin: one of `core.conf.LOG_LEVELS`; empty: its default."""
+    log_file: str = ""
+    """Of the plugin: an absolute path; empty: its default."""
+
     @property
     def subnet(self) -> str:
         """The first pod CIDR: the one whose addresses runtimes take for the pods' own."""

@@ -4,6 +4,9 @@ import socket
 import struct
 import time
 
+from cnictl.core import rtnetlink
+from cnictl.core.rtnetlink import Netlink
+
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOURCE_LINK_ADDRESS = 1
 _HOPS = 255  # neighbours discard what came through a router
@@ -16,8 +19,9 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
     """
     target = socket.inet_pton(socket.AF_INET6, address)
     index = socket.if_nametoindex(link)
-    with open(f"/sys/class/net/{link}/address", encoding="ascii") as file:
-        mac = bytes.fromhex(file.read().strip().replace(":", ""))
+    with Netlink() as netlink:
+        found = rtnetlink.get_link(netlink, link)
+    mac = rtnetlink.parse_mac(found.mac if found is not None else "")
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as asking:
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOPS)
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)

@@ -142,9 +142,12 @@ def test_peers_and_nat_move_under_live_pods(node: Node) -> None:
 def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     node.run(["sh", "-ec", "ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
     before = snapshot(node)
+    mac = node.run(["cat", "/sys/class/net/cni0/address"]).stdout
     done = outcomes(init(node, "-o", "json"))
-    assert done["bridge/cni0"] == done["address/cni0"] == "already so"
+    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "already so")  # the MAC is made to stay
     assert start_pod(node, "pod").pings("10.244.0.1")
+    assert node.run(["cat", "/sys/class/net/cni0/address"]).stdout == mac
+    assert drifted(node) == []
     cnictl(node, "reset-node", "--yes", "--force")
     node.run(["ip", "netns", "delete", "pod"])
     after = snapshot(node)

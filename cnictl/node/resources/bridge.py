@@ -1,17 +1,21 @@
-"""The bridge, its address and its netfilter hook. All are made by `core.bridge`, as the plugin's ADD makes them."""
+"""The bridge and its addresses. Both are made by `core.bridge`, as the plugin's ADD makes them."""
 
 import errno
 from collections.abc import Iterable
 
 from cnictl.core import rtnetlink
-from cnictl.core.bridge import ensure_bridge, has_bridge_netfilter, remove_if_empty
+from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Netlink, NetlinkError, attr, attributes, ifinfo, text_attr, u32_attr
+from cnictl.core.rtnetlink import Netlink, NetlinkError, ifinfo, text_attr, u32_attr
 from cnictl.node import former, host
 from cnictl.node.peers import is_link_local
+from cnictl.node.resources import sysctl
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
+
+_SYSFS = "/sys/class/net"
+_NET_ADDR_SET = "3"
 
 OWNER_MARK = "cnictl:"
 """A link's alias begins with it if cnictl made the link."""
@@ -30,32 +34,37 @@ class Bridge:
         self.id = f"bridge/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Kind, MTU, whether it is up, and the alias that says whose it is."""
+        """Kind, MTU, whether it is up, the alias that says whose it is; of one made by hand, whether its MAC stays."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
         if link is None:
             return None
-        return {"kind": link.kind, "mtu": link.mtu, "up": link.up, "owner": link.alias}
+        state: State = {"kind": link.kind, "mtu": link.mtu, "up": link.up, "owner": link.alias}
+        if not _is_ours(state) and link.kind == "bridge":
+            state["mac_stays"] = _mac_stays(self._name)
+        return state
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """An adopted one keeps its MTU unless the spec names one."""
+        """An adopted one keeps its MTU unless the spec names one, and its MAC when its ports come and go."""
         found = self.observe()
         owner = OWNER_MARK + spec.name
         if found is None or _is_ours(found):
             return {"kind": "bridge", "mtu": host.mtu(spec), "up": True, "owner": owner}
-        return {"kind": "bridge", "mtu": spec.mtu or found["mtu"], "up": True, "owner": found["owner"]}
+        adopted: State = {"kind": "bridge", "mtu": spec.mtu or found["mtu"], "up": True, "owner": found["owner"]}
+        return adopted | ({"mac_stays": True} if "mac_stays" in found else {})
 
     def remember(self) -> None:
         """Keep what an adopted bridge was like."""
         former.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """None for a bridge of ours; an adopted one as it was found."""
+        """None for a bridge of ours; an adopted one as it was found, but for its MAC: what is set can't be unset."""
         found = self.observe()
         if found is None or _is_ours(found):
             return None
         remembered = former.recall(self.id)
-        return remembered["state"] if remembered and remembered["state"] else found
+        state: State = remembered["state"] if remembered and remembered["state"] else found
+        return state | ({"mac_stays": found["mac_stays"]} if "mac_stays" in found else {})
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the `ip link` commands."""
@@ -66,7 +75,7 @@ class Bridge:
             return f"make the bridge {name}, MTU {after['mtu']}", "\n".join(
                 (
                     f"ip link add {name} address {_example_mac()} type bridge",
-                    f"ip link set {name} mtu {after['mtu'] - 1}",
+                    f"ip link set {name} mtu {another_mtu(after['mtu'])}",
                     f"ip link set {name} mtu {after['mtu']} alias {after['owner']} up",
                     f"sysctl -w net.ipv6.conf.{name}.accept_ra=0",
                 )
@@ -81,6 +90,9 @@ class Bridge:
         if before["up"] != after["up"]:
             words.append("up" if after["up"] else "down")
             options.append(words[-1])
+        if after.get("mac_stays") and not before.get("mac_stays"):
+            words.append("a MAC that stays when ports come and go")
+            options.append(f"address $(cat {_SYSFS}/{name}/address)")
         summary = f"set {name} to {', '.join(words)}" if words else f"make {name} a bridge"
         return summary, f"ip link set {name} {' '.join(options)}"
 
@@ -99,11 +111,19 @@ class Bridge:
             link = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
             if found["mtu"] != after["mtu"]:
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, link + u32_attr(rtnetlink.IFLA_MTU, after["mtu"])))
+            if after.get("mac_stays") and not found.get("mac_stays"):
+                self._pin_mac(netlink)
             if found["owner"] != after["owner"]:
                 netlink.call(rtnetlink.set_alias(self._name, after["owner"]))
             if not after["up"]:
                 down = ifinfo(0, 0, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, self._name)
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, down))
+
+    def _pin_mac(self, netlink: Netlink) -> None:
+        """Give it the MAC it has: until it is given one, a bridge takes that of its lowest port, and pods lose it."""
+        link = rtnetlink.get_link(netlink, self._name)
+        if link is not None:
+            netlink.call(rtnetlink.set_mac(self._name, rtnetlink.parse_mac(link.mac)))
 
     def _remove(self, netlink: Netlink) -> None:
         if remove_if_empty(netlink, self._name):
@@ -183,75 +203,12 @@ class Address:
         return [address for address in _listed(self.observe()) if address not in self._ours]
 
 
-_SWITCHES = {"nf_call_iptables": rtnetlink.IFLA_BR_NF_CALL_IPTABLES, "nf_call_ip6tables": 37}
-"""IFLA_BR_NF_CALL_IPTABLES and IFLA_BR_NF_CALL_IP6TABLES (linux/if_link.h)."""
-
-
-class BridgeNetfilter:
-    """Packets bridged between pods pass iptables, where br_netfilter is there: Services need it on the same node."""
-
-    def __init__(self, spec: NodeSpec) -> None:
-        self._name = spec.bridge
-        six = any(map(is_ipv6, spec.subnets))
-        self._switches = _SWITCHES if six else {"nf_call_iptables": _SWITCHES["nf_call_iptables"]}
-        self.id = f"netfilter/{spec.bridge}"
-
-    def observe(self) -> State | None:
-        """The bridge's own switches, of iptables and, with IPv6, of ip6tables."""
-        return self._read(self._switches)
-
-    def _read(self, switches: dict[str, int]) -> State | None:
-        with Netlink() as netlink:
-            try:
-                body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
-                answer = netlink.dump(rtnetlink.RTM_GETLINK, body, flags=0)[0]
-            except rtnetlink.NetlinkError:
-                return None
-        info = attributes(attributes(answer, 16).get(rtnetlink.IFLA_LINKINFO, b""))
-        data = attributes(info.get(rtnetlink.IFLA_INFO_DATA, b""))
-        if info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") != b"bridge":
-            return None
-        return {name: data[kind][0] for name, kind in switches.items() if kind in data} or None
-
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
-        """On, or whatever it is where there is no br_netfilter."""
-        return dict.fromkeys(self._switches, 1) if has_bridge_netfilter() else self.observe()
-
-    def remember(self) -> None:
-        """Keep an adopted bridge's own setting."""
-        former.remember(self.id, {"state": self._read(_SWITCHES)})
-
-    def former(self) -> State | None:
-        """That setting; None on a bridge of ours, with which it goes."""
-        found = self.observe()
-        with Netlink() as netlink:
-            link = rtnetlink.get_link(netlink, self._name)
-        if found is None or link is None or link.alias.startswith(OWNER_MARK):
-            return None
-        remembered = former.recall(self.id)
-        before = (remembered["state"] or {}) if remembered else {}
-        return {name: before.get(name, value) for name, value in found.items()}
-
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """The summary and the `ip link` command."""
-        values = self._values(after)
-        summary = f"{'show' if any(values.values()) else 'stop showing'} iptables what passes between the ports of"
-        options = " ".join(f"{name} {value}" for name, value in values.items())
-        return f"{summary} {self._name}", f"ip link set {self._name} type bridge {options}"
-
-    def carry_out(self, change: Change) -> None:
-        """Set them; to go without is to have them off."""
-        values = self._values(change.after)
-        if self.observe() is None and not any(values.values()):
-            return
-        data = b"".join(attr(_SWITCHES[name], bytes((value,))) for name, value in values.items())
-        info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
-        body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
-        with Netlink() as netlink:
-            netlink.call((rtnetlink.RTM_NEWLINK, 0, body + attr(rtnetlink.IFLA_LINKINFO | rtnetlink.NESTED, info)))
-
-    def _values(self, state: State | None) -> dict[str, int]:
-        return dict(state) if state else dict.fromkeys(self._switches, 0)
+def _mac_stays(name: str) -> bool:
+    """Whether a link was given its MAC (linux/netdevice.h, NET_ADDR_SET); where sysfs doesn't say, so be it."""
+    try:
+        return sysctl.read(f"{_SYSFS}/{name}/addr_assign_type") == _NET_ADDR_SET
+    except OSError:
+        return True
 
 
 def _is_ours(state: State) -> bool:

@@ -109,6 +109,10 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     if bridge_netfilter:
         # bridged packets pass iptables then, and a pod that calls its own Service comes back to itself
         plugin["hairpinMode"] = True
+    if spec.log_level:
+        plugin["logLevel"] = spec.log_level
+    if spec.log_file:
+        plugin["logFile"] = spec.log_file
     document: dict[str, Any] = {"cniVersion": CNI_VERSION}
     if newest:
         document["cniVersions"] = [version for version in SUPPORTED_VERSIONS if version >= "0.4.0"]

@@ -1,0 +1,82 @@
+"""The bridge's netfilter hook: whether iptables sees what passes between its ports."""
+
+from cnictl.core import rtnetlink
+from cnictl.core.bridge import has_bridge_netfilter
+from cnictl.core.rtnetlink import Netlink, attr, attributes, ifinfo, text_attr
+from cnictl.node import former
+from cnictl.node.resources.bridge import OWNER_MARK
+from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spine import Change, State
+
+_SWITCHES = {
+    "nf_call_iptables": rtnetlink.IFLA_BR_NF_CALL_IPTABLES,
+    "nf_call_ip6tables": rtnetlink.IFLA_BR_NF_CALL_IP6TABLES,
+}
+"""IFLA_BR_NF_CALL_IPTABLES and IFLA_BR_NF_CALL_IP6TABLES (linux/if_link.h)."""
+
+
+class BridgeNetfilter:
+    """Packets bridged between pods pass iptables, where br_netfilter is there: Services need it on the same node."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._name = spec.bridge
+        six = any(map(is_ipv6, spec.subnets))
+        self._switches = _SWITCHES if six else {"nf_call_iptables": _SWITCHES["nf_call_iptables"]}
+        self.id = f"netfilter/{spec.bridge}"
+
+    def observe(self) -> State | None:
+        """The bridge's own switches, of iptables and, with IPv6, of ip6tables."""
+        return self._read(self._switches)
+
+    def _read(self, switches: dict[str, int]) -> State | None:
+        with Netlink() as netlink:
+            try:
+                body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
+                answer = netlink.dump(rtnetlink.RTM_GETLINK, body, flags=0)[0]
+            except rtnetlink.NetlinkError:
+                return None
+        info = attributes(attributes(answer, 16).get(rtnetlink.IFLA_LINKINFO, b""))
+        data = attributes(info.get(rtnetlink.IFLA_INFO_DATA, b""))
+        if info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") != b"bridge":
+            return None
+        return {name: data[kind][0] for name, kind in switches.items() if kind in data} or None
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
+        """On, or whatever it is where there is no br_netfilter."""
+        return dict.fromkeys(self._switches, 1) if has_bridge_netfilter() else self.observe()
+
+    def remember(self) -> None:
+        """Keep an adopted bridge's own setting."""
+        former.remember(self.id, {"state": self._read(_SWITCHES)})
+
+    def former(self) -> State | None:
+        """That setting; None on a bridge of ours, with which it goes."""
+        found = self.observe()
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, self._name)
+        if found is None or link is None or link.alias.startswith(OWNER_MARK):
+            return None
+        remembered = former.recall(self.id)
+        before = (remembered["state"] or {}) if remembered else {}
+        return {name: before.get(name, value) for name, value in found.items()}
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """The summary and the `ip link` command."""
+        values = self._values(after)
+        summary = f"{'show' if any(values.values()) else 'stop showing'} iptables what passes between the ports of"
+        options = " ".join(f"{name} {value}" for name, value in values.items())
+        return f"{summary} {self._name}", f"ip link set {self._name} type bridge {options}"
+
+    def carry_out(self, change: Change) -> None:
+        """Set them; to go without is to have them off."""
+        values = self._values(change.after)
+        if self.observe() is None and not any(values.values()):
+            return
+        data = b"".join(attr(_SWITCHES[name], bytes((value,))) for name, value in values.items())
+        info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
+        body = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
+        with Netlink() as netlink:
+            netlink.call((rtnetlink.RTM_NEWLINK, 0, body + attr(rtnetlink.IFLA_LINKINFO | rtnetlink.NESTED, info)))
+
+    def _values(self, state: State | None) -> dict[str, int]:
+        return dict(state) if state else dict.fromkeys(self._switches, 0)
