@@ -29,7 +29,8 @@ CHAIN_KINDS = (("identity", IDENTITY_PRIORITY), ("masquerade", MASQUERADE_PRIORI
 FAMILY_INET = 1
 """NFPROTO_INET, linux/netfilter.h."""
 
-_FORM = "3"
+_FORM = "2"
+"""Of the rules. One IPv4 subnet's say what release 0.1.0's said, so its rule set stands after an upgrade."""
 
 
 class Masquerade:
@@ -50,7 +51,7 @@ class Masquerade:
     def digest(self) -> str:
         """Changes whenever the rules or their form do."""
         subnets, networks = (" ".join(map(str, listed)) for listed in (self.subnets, self.networks))
-        return short_digest(_FORM, self.name, subnets, networks, self.scope)
+        return short_digest(_FORM, self.name, subnets, networks, *([self.scope] if self.scope else []))
 
     @property
     def comment(self) -> str:

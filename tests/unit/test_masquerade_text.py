@@ -73,6 +73,11 @@ def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
     assert len({one.comment for one in (MYNET, moved, wider, dual, ALONE)}) == 5
 
 
+def test_rules_of_the_first_release_stand_after_an_upgrade() -> None:
+    """It gave them this mark; what they say is the same."""
+    assert MYNET.comment == "cnictl:mynet 005f834d"
+
+
 def test_names_stay_within_what_the_tools_allow() -> None:
     assert len(chain(LONG.name)) <= 28 and len(chain(LONG.name, SCOPED.scope)) <= 28
     assert len(LONG.comment) <= 128
