@@ -10,7 +10,7 @@ from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError
-from cnictl.core.lease import Duplicate, Exhausted
+from cnictl.core.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases import Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Inside, Netns
@@ -139,7 +139,10 @@ class Attempt:
             raise CniError(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
 
     def _lease(self) -> Given:
-        """Lease an address of each range set; a full one first takes back what is proven stale."""
+        """Lease an address of each range set.
+
+        Where one is full, or an address asked for is taken, what is proven stale is freed first.
+        """
         conf, record = self._conf, self.record
 
         def before(addresses: list[str]) -> None:
@@ -153,7 +156,7 @@ class Attempt:
         except Duplicate:  # host-local's lease, that only now has a record to judge it by
             refuse_second(self._host, self._call, conf, self._netns)
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
-        except Exhausted:
+        except (Exhausted, Taken):
             freed = len(detach_stale(self._host, conf.name, conf.data_dir))
             freed += sum(store.release_torn(torn) for torn in torn_leases(conf.name, conf.data_dir))
             if not freed:

@@ -38,6 +38,14 @@ class Exhausted(CniError):
         )
 
 
+class Taken(CniError):
+    """An address that is asked for has a lease already."""
+
+    def __init__(self, address: str, lease: Lease | None) -> None:
+        holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "a torn lease"
+        super().__init__(ADDRESS_CONFLICT, f"{address} is asked for, but {holder} holds it")
+
+
 class Duplicate(CniError):
     """The container's interface holds an address already, by a lease that is not ours to judge."""
 

@@ -21,8 +21,7 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable
 from cnictl.core.cidr import AddressError, format_address, parse_address
-from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.lease import Duplicate, Exhausted, Lease, parse_owner
+from cnictl.core.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
 from cnictl.core.pool import distribute
@@ -59,8 +58,8 @@ class Store:
         """Lease one address of each set to a container's interface: the next free one, or that of `wanted` in the set.
 
         `before` is called with the addresses once they are chosen and before their leases appear: it writes the
-        record. All are leased or none. Raises Exhausted (100), Duplicate or CniError 101 (a wanted address is taken,
-        or of no set), CniError 11 (store locked), OSError.
+        record. All are leased or none. Raises Exhausted (100), Duplicate, Taken or CniError 101 (a wanted address is of
+        no set), CniError 11 (store locked), OSError.
         """
         asked = distribute(sets, wanted)
         durable.make_folder(self.folder)
@@ -124,6 +123,11 @@ class Store:
                 return False
             self._unlink(known, [address])
             return True
+
+    def clear_unfinished(self) -> None:
+        """Remove what an ADD left that was killed where the file system knows no unnamed files (O_TMPFILE)."""
+        durable.clear_temporary(self.folder)
+        durable.clear_temporary(f"{attachments.ATTACHMENTS_DIR}/{self.network}")
 
     def ensure_claimed(self) -> None:
         """Give every lease that has no record one, unless nothing changed since that was last done."""
@@ -218,10 +222,9 @@ class Store:
         return True
 
     def _check_wanted(self, wanted: bytes) -> bytes:
-        lease = self.read(format_address(wanted))
-        if lease is not None or self._taken(wanted):
-            holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "a torn lease"
-            raise CniError(ADDRESS_CONFLICT, f"{format_address(wanted)} is asked for, but {holder} holds it")
+        if self._taken(wanted):
+            address = format_address(wanted)
+            raise Taken(address, self.read(address))
         return wanted
 
     def _give(self, descriptor: int, name: str, addresses: list[str]) -> None:

@@ -121,6 +121,21 @@ def test_what_is_asked_for_and_not_to_be_had_is_refused(
     assert host.traces() == before
 
 
+@pytest.mark.parametrize("gone", ["its namespace is gone", "its lease is torn"])
+def test_an_address_asked_for_that_nobody_holds_any_more_is_given(host: Host, gone: str) -> None:
+    """A container with an address of its own starts again, though its node went down without a DEL."""
+    before, after = host.pods(2)
+    host.add(before, conf(), CNI_ARGS="IP=10.9.0.5")
+    if gone == "its lease is torn":
+        host.delete(before, conf())
+        host.path(f"{LEASES}/dual/10.9.0.5").write_bytes(b"")
+    else:
+        host.kill(before)
+    assert addresses(host.add(after, conf(), CNI_ARGS="IP=10.9.0.5")) == ["10.9.0.5/29", "fd00:9::3/64"]
+    assert lease_files(host)["10.9.0.5"] == owner(after)
+    assert host.records("dual") == {"pod1@eth0"}
+
+
 def test_each_goes_on_where_the_other_left_off(host: Host) -> None:
     pods = host.pods(4)
     kinds = ("bridge", "cnictl-bridge", "bridge", "cnictl-bridge")
