@@ -14,6 +14,7 @@ from cnictl.core.cidr import (
     parse_cidr,
     parse_interface,
     parse_pod_cidr,
+    unmapped,
 )
 
 
@@ -146,3 +147,25 @@ def test_no_text_is_taken_that_ipaddress_refuses(text: str) -> None:
 @given(st.binary(min_size=16, max_size=16))
 def test_ipv6_text_is_canonical(packed: bytes) -> None:
     assert parse_address(format_address(packed)) == packed
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("fd00:0:0:1:0:0:0:ff", "fd00:0:0:1::ff"),
+        ("FD00::1", "fd00::1"),
+        ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+        ("::1.2.3.4", "::102:304"),
+        ("::2", "::2"),
+        ("::1:0", "::1:0"),
+        ("10.9.0.2", "10.9.0.2"),
+    ],
+)
+def test_an_address_is_written_as_host_local_names_its_lease(written: str, name: str) -> None:
+    assert format_address(parse_address(written)) == name
+
+
+def test_ipv4_in_ipv6_s_notation_is_ipv4() -> None:
+    assert unmapped(parse_address("::ffff:10.9.0.2")) == parse_address("10.9.0.2")
+    assert unmapped(parse_address("fd00::2")) == parse_address("fd00::2")
+    assert unmapped(parse_address("10.9.0.2")) == parse_address("10.9.0.2")

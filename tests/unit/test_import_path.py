@@ -74,6 +74,22 @@ def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> N
     }
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        {"network": "10.244.0.0/20", "subnet": "10.244.0.0/24"},
+        {"isGateway": True, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": []}},
+    ],
+    ids=["the walk-through's", "host-local's"],
+)
+def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addresses: dict[str, object]) -> None:
+    conf = {"cniVersion": "1.0.0", "name": "mynet", "ipMasq": True, "hairpinMode": True, **addresses}
+    parse = f"from cnictl.core.conf import parse_conf; parse_conf({conf!r})"
+    found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
+    assert "cnictl.core.conf" in found
+    assert not found & {"cnictl.core.conf_link", "cnictl.core.resolv", "cnictl.core.rtnetlink", "cnictl.core.leases"}
+
+
 def test_the_interpreter_brings_nothing_costly_itself() -> None:
     found = loaded("import sys, time")
     assert not found & set(COSTLY)
