@@ -13,7 +13,7 @@ from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.result import objects
 from cnictl.core.routing import KernelRoute, listed
-from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink
+from cnictl.core.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
 
 from .environment import Call
 
@@ -98,10 +98,15 @@ def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[C
         if inside is None or not inside.up:
             raise _failed(f"{name}, the gateway in VLAN {conf.vlan}, is {'missing' if inside is None else 'down'}")
         link, what = inside, name
-    present = rtnetlink.addresses(host, link.index)
+    present = rtnetlink.addresses(host, link.index, _family(gateways))
     for gateway in gateways:
         if (gateway.packed, gateway.prefix) not in present:
             raise _failed(f"{what} has lost its address {gateway}", "cnictl apply")
+
+
+def _family(addresses: list[Cidr]) -> int:
+    """The one to list: half the work where there is no IPv6."""
+    return AF_INET if all(one.bits == 32 for one in addresses) else AF_UNSPEC
 
 
 def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> None:
@@ -169,7 +174,7 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
         state = "up in the container, against disableContainerInterface" if link.up else "down in the container"
         raise _failed(f"{call.ifname} is {state}")
     _compare_mac(conf, link, sandbox=True)
-    present = rtnetlink.addresses(pod, link.index) if ips else []
+    present = rtnetlink.addresses(pod, link.index, _family(ips)) if ips else []
     for address in ips:
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")

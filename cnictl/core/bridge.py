@@ -85,7 +85,8 @@ def give_addresses(
     """
     if not gateways:
         return
-    present = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
+    family = rtnetlink.AF_INET if all(one.bits == 32 for one in gateways) else rtnetlink.AF_UNSPEC
+    present = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index, family)]
     for gateway in gateways:
         if gateway in present:
             continue
