@@ -81,6 +81,7 @@ def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -
 
     The leases are looked at first: an ADD in flight writes its record before it takes its lease.
     """
+    store.clear_unfinished()
     for address in torn_leases(conf.name, conf.data_dir):
         store.release_torn(address)
     leases = list(store.all())

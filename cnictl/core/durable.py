@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and survive a power cut once they have."""
 
 import errno
+from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import (
     O_CLOEXEC,
     O_CREAT,
@@ -11,9 +12,11 @@ from posix import (
     O_TMPFILE,
     close,
     fchmod,
+    fstat,
     fsync,
     getpid,
     link,
+    listdir,
     mkdir,
     open,
     read,
@@ -23,6 +26,7 @@ from posix import (
 )
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_TEMPORARY = ".tmp-"
 
 
 def create(path: str, data: bytes, mode: int) -> int:
@@ -51,8 +55,8 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-        name = f"{folder}/.tmp-{getpid()}"
-        descriptor = _open_new(name, mode)
+        name = f"{folder}/{_TEMPORARY}{getpid()}"
+        descriptor = _open_held(name, mode)
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
@@ -89,6 +93,28 @@ def give_name(descriptor: int, name: str, path: str) -> None:
         link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=here, follow_symlinks=True)
     finally:
         close(here)
+
+
+def clear_temporary(folder: str) -> None:
+    """Remove what `unnamed` left in a folder without O_TMPFILE when its process was killed: files that nobody holds."""
+    try:
+        names = listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if name.startswith(_TEMPORARY):
+            path = f"{folder}/{name}"
+            try:
+                descriptor = open(path, O_RDONLY | O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                unlink(path)
+            except (BlockingIOError, FileNotFoundError):
+                continue
+            finally:
+                close(descriptor)
 
 
 def replace(path: str, data: bytes, mode: int, temporary: str = "") -> None:
@@ -154,6 +180,16 @@ def _open_new(name: str, mode: int) -> int:
     except FileExistsError:
         unlink(name)
         return open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
+
+
+def _open_held(name: str, mode: int) -> int:
+    """Create a temporary file and hold it under flock(2), so that `clear_temporary` sees that someone is at work."""
+    while True:
+        descriptor = _open_new(name, mode)
+        flock(descriptor, LOCK_EX)
+        if fstat(descriptor).st_nlink:
+            return descriptor
+        close(descriptor)  # it was cleared away between the two
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

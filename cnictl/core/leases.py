@@ -127,7 +127,7 @@ class Store:
     def clear_unfinished(self) -> None:
         """Remove what an ADD left that was killed where the file system knows no unnamed files (O_TMPFILE)."""
         durable.clear_temporary(self.folder)
-        durable.clear_temporary(f"{attachments.ATTACHMENTS_DIR}/{self.network}")
+        durable.clear_temporary(attachments.record_path(self.network, "", "").rpartition("/")[0])
 
     def ensure_claimed(self) -> None:
         """Give every lease that has no record one, unless nothing changed since that was last done."""

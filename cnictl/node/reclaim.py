@@ -79,6 +79,7 @@ def collect(listing: Listing, dry_run: bool) -> list[Outcome]:
     judged = [(row, keep_reason(row)) for row in listing.rows]
     if dry_run:
         return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
+    Store(listing.network, listing.data_dir).clear_unfinished()
     return _work(listing, judged, check=True)
 
 

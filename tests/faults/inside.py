@@ -19,6 +19,7 @@ sys.path += [{checkout!r}]
 import subprocess  # what ADD starts nft with: its import is a hundred system calls in which nothing can change
 from cnictl_plugin import add, check, collect, delete, environment, foreign, main, status
 from tests.faults import forks
+{prepare}
 forks.serve(main.main)
 """
 _CNICTL = """
@@ -74,10 +75,10 @@ class Inside:
 
 
 @contextmanager
-def plugin_inside(host: Host, patience: float = 0.0) -> Iterator[Inside]:
-    """The plugin, from files laid out as `cnictl plugin install` does it."""
+def plugin_inside(host: Host, patience: float = 0.0, prepare: str = "") -> Iterator[Inside]:
+    """The plugin, from files laid out as `cnictl plugin install` does it; `prepare` is executed there beforehand."""
     library = os.path.dirname(plugin_executable(patience))
-    with _started(host, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT)) as inside:
+    with _started(host, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT, prepare=prepare)) as inside:
         yield inside
 
 

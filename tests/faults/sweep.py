@@ -45,6 +45,8 @@ class Scenario:
     families: int = 1
     """How many leases an attachment has."""
     verbs: tuple[str, ...] = VERBS
+    prepare: str = ""
+    """What is executed in the plugin's process beforehand."""
 
 
 _MASQUERADE: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "subnet": _SUBNET, "ipMasq": True}
@@ -63,6 +65,8 @@ _STATIC: Json = {"type": "static", "addresses": [{"address": "10.244.0.9/28", "g
 SCENARIOS = {
     "dual-stack": Scenario(_DUAL, families=2),
     "masquerade": Scenario(_MASQUERADE),
+    # as on NFS, or on an overlay of a kernel before 6.1
+    "no O_TMPFILE": Scenario(_DUAL, families=2, prepare="from cnictl.core import durable; durable.O_TMPFILE = 0"),
     "first pod": Scenario(_DUAL, live=0, families=2, verbs=("ADD",)),
     "iptables": Scenario({**_DUAL, "ipMasqBackend": "iptables"}, families=2),
     "guarded": Scenario({**_DUAL, "macspoofchk": True, "hairpinMode": True}, families=2),
@@ -139,13 +143,15 @@ class Ground:
         """What there is of the victim's attachment."""
         host, pod = self.host, self.victim
         owner = f"{pod.container}\r\n{pod.ifname}"
+        store = host.leases()
+        leases = [name for name, whose in store.items() if whose == owner and not name.startswith(".")]
         there = {
             "record": f"{pod.container}@{pod.ifname}" in host.records(),
-            "lease": list(host.leases().values()).count(owner) == self.scenario.families > 0,
+            "temporary file": any(name.startswith(".") for name in store),
+            "lease": len(leases) == self.scenario.families > 0,
+            "lease of one family": 0 < len(leases) < self.scenario.families,
             "link": f" {host_veth_name(_NETWORK, pod.container, pod.ifname)}:" in _devices(host),
         }
-        if not there["lease"] and owner in host.leases().values():
-            there["lease of one family"] = True
         if there["link"]:
             inside = host.pod_link(pod)
             there["address"] = inside is not None and any(one["scope"] == "global" for one in inside["addr_info"])
@@ -198,7 +204,8 @@ def ground(scenario: Scenario) -> Iterator[Ground]:
     """A fresh host for a scenario."""
     with ExitStack() as stack:
         host = stack.enter_context(new_host())
-        plugin, cnictl = stack.enter_context(plugin_inside(host)), stack.enter_context(cnictl_inside(host))
+        plugin = stack.enter_context(plugin_inside(host, prepare=scenario.prepare))
+        cnictl = stack.enter_context(cnictl_inside(host))
         yield Ground(host, scenario, plugin, cnictl)
 
 

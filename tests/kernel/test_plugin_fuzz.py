@@ -72,7 +72,7 @@ class Ground:
                 inside = str(file.relative_to(host.path("/")))
                 if file.is_dir() or file.name == "lock" or file.name.startswith("last_reserved_ip."):
                     continue
-                if not inside.startswith(OWN_FOLDERS) or "/attachments/" in inside or file.name[0].isdigit():
+                if not inside.startswith(OWN_FOLDERS) or "/attachments/" in inside or "/cni/networks/" in inside:
                     found.append(inside)
         return found
 

@@ -127,3 +127,17 @@ def test_make_folder_makes_those_above_and_takes_what_is_there(folder: Path) -> 
     for _ in range(2):
         durable.make_folder(f"{folder}/a/b/c", 0o700)
     assert (folder / "a" / "b" / "c").is_dir()
+
+
+def test_a_temporary_file_goes_once_nobody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "O_TMPFILE", 0)
+    (tmp_path / ".tmp-1").write_bytes(b"left by a kill")
+    (tmp_path / "10.244.0.2").write_bytes(b"a lease")
+    descriptor, name = durable.unnamed(str(tmp_path), b"content", 0o600)
+    durable.clear_temporary(str(tmp_path))
+    assert names(tmp_path) == [os.path.basename(name), "10.244.0.2"]
+    durable.give_name(descriptor, name, f"{tmp_path}/10.244.0.3")
+    durable.discard(descriptor, name)
+    durable.clear_temporary(str(tmp_path))
+    durable.clear_temporary(f"{tmp_path}/missing")
+    assert names(tmp_path) == ["10.244.0.2", "10.244.0.3"]
