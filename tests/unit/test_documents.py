@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -13,13 +15,14 @@ def test_command_reference_is_what_the_program_says() -> None:
     assert done.returncode == 0, "docs/commands.md is out of date: make docs"
 
 
-def test_every_boundary_names_a_test_that_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/boundaries.md").read_text()))
+@pytest.mark.parametrize("document", ["docs/boundaries.md", "docs/faults.md"])
+def test_every_boundary_and_fault_names_a_test_that_exists(document: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text()))
     there = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
         there |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
     assert len(named) > 20
-    assert named <= there, f"named in docs/boundaries.md, but nowhere in tests/: {sorted(named - there)}"
+    assert named <= there, f"named in {document}, but nowhere in tests/: {sorted(named - there)}"
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
