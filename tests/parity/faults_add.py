@@ -104,8 +104,8 @@ def _address_used_again(place: Place, family: Family) -> Facts:
     facts = answers.outcome(add(place, "c", conf, {"CNI_ARGS": f"IgnoreUnknown=1;IP={address}"}))
     return {
         **facts,
-        "first datagram from another pod": sends(place, "b", "c", address, 0.7),
-        "first datagram from the node": sends(place, "", "c", address, 0.7),
+        "first datagram from another pod": sends(place, "b", "c", address, 2.0),
+        "first datagram from the node": sends(place, "", "c", address, 2.0),
     }
 
 

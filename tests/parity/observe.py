@@ -129,15 +129,17 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
         else:
             found += [f"{one} on {name}" for one in sorted(set(addresses(link)) - set(addresses(known)))]
     for pod, (links, _) in after.pods.items():
-        new = set(links) - set(before.pods.get(pod, ({}, []))[0])
-        found += [f"{name} in the pod" for name in sorted(new)]
+        found += [f"{name} in the pod" for name in sorted(set(links) - set(before.pods.get(pod, ({}, []))[0]))]
     found += sorted(set(own_routes(after.routes)) - set(own_routes(before.routes)))
     rules = attachment_rules(set(after.rules) - set(before.rules), marks)
     if not network_stays:
         rules = [rule for rule in set(after.rules) - set(before.rules) if _counts(rule)]
     if rules:
         found.append("firewall rules")
-    found += sorted({_file_kind(name) for name in set(after.files) - set(before.files)})
+    # a lease that stood before is given a record at take-over: it isn't of the attachment
+    claimed = tuple(f"{text.partition(chr(13))[0]}@" for name, text in before.files.items() if name.startswith("cni/"))
+    new = {name for name in set(after.files) - set(before.files) if not os.path.basename(name).startswith(claimed)}
+    found += sorted({_file_kind(name) for name in new})
     return found
 
 
