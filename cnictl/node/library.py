@@ -38,17 +38,17 @@ sys.path.insert(0, @LIBRARY@)
 verb = posix.environ.get(b"CNI_COMMAND", b"").decode("latin-1")
 try:
     bundle = posix.open(@BUNDLES@ + sys.implementation.cache_tag + "/" + (verb if verb.isalpha() else "-"), 0)
-except OSError:
-    pass
-else:
     start, *parts = marshal.loads(posix.read(bundle, 1 << 22))
     posix.close(bundle)
+except (OSError, EOFError, ValueError, TypeError):
+    pass
+else:
     exec(start)
     load(@LIBRARY@, *parts)
 from cnictl_plugin.main import main
 main()
 """
-"""What the interpreter is started with: the verb's bundle, if there is one for this interpreter, then `main`."""
+"""What the interpreter is started with: the verb's bundle, if this interpreter has a whole one, then `main`."""
 
 _COMPILE = """
 import importlib.machinery, py_compile, sys

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.faults import inputs
-from tests.faults.inside import Inside, plugin_inside
+from tests.faults.inside import Inside, plugin_inside, processes_inside
 
-from .plugin_client import VALID, WALK_THROUGH, Answer, Host, Pod, new_host
+from .plugin_client import VALID, WALK_THROUGH, Answer, Host, Pod, new_host, plugin_executable
 
 OWN_FOLDERS = (
     "var/lib/cni/networks",
@@ -26,14 +26,17 @@ OWN_FOLDERS = (
     "run/xtables.lock",
 )
 INTERNAL = 199
+EACH = 5
+"""One example in so many is a process of its own, from the launcher on."""
 SPECIFIED = {1, 2, 3, 4, 5, 6, 7, 11, 50, 51}
 
 
 class Ground:
     """One host and pod for all examples: each leaves both as they were. The bridge stands already."""
 
-    def __init__(self, host: Host, plugin: Inside) -> None:
-        self.host, self._plugin = host, plugin
+    def __init__(self, host: Host, plugin: Inside, processes: Inside) -> None:
+        self.host, self._plugin, self._processes = host, plugin, processes
+        self._calls = 0
         self.pod = host.pod()
         host.add(self.pod)
         host.delete(self.pod)
@@ -49,11 +52,13 @@ class Ground:
     def call(self, environment: dict[str, str], stdin: bytes) -> Answer:
         """A call without any plugin to delegate to; if it attached the pod, detach it; then look at what is there."""
         environment = {**environment, "CNI_PATH": "/var/lib/no-plugins"}
-        answer = self._plugin.call(environment, stdin)
+        self._calls += 1
+        runner = self._plugin if self._calls % EACH else self._processes
+        answer = runner.call(environment, stdin, [plugin_executable()])
         if answer.status == 0:
             assert answer.stderr == b""
             if environment["CNI_COMMAND"] == "ADD":
-                again = self._plugin.call({**environment, "CNI_COMMAND": "DEL"}, stdin)
+                again = runner.call({**environment, "CNI_COMMAND": "DEL"}, stdin, [plugin_executable()])
                 assert again.status == 0, (answer, again)
         else:
             assert answer.code != INTERNAL, answer
@@ -87,7 +92,8 @@ def devices(host: Host, process: int) -> list[str]:
 def ground() -> Iterator[Ground]:
     with ExitStack() as stack:
         host = stack.enter_context(new_host())
-        where = Ground(host, stack.enter_context(plugin_inside(host)))
+        plugin, processes = stack.enter_context(plugin_inside(host)), stack.enter_context(processes_inside(host))
+        where = Ground(host, plugin, processes)
         stack.callback(where.close)
         yield where
         assert host.run("nft", "list", "ruleset") == where.rules
@@ -123,7 +129,7 @@ def test_any_prev_result(ground: Ground, verb: str, prev: object) -> None:
 
 @inputs.bounded(150)
 @given(
-    verb=inputs.verbs,
+    verb=inputs.verbs | inputs.verbs | inputs.names,
     container=inputs.names,
     ifname=inputs.names,
     netns=st.just("") | inputs.names,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -178,6 +179,22 @@ def test_pods_of_one_python_are_served_by_the_next(host: Host) -> None:
         host.conf["cniVersion"] = "1.1.0"
         assert host.collect([]).status == 0
         assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
+
+
+@pytest.mark.parametrize("spoil", [lambda _: b"", lambda whole: whole[: len(whole) // 2], lambda _: b"\0" * 64])
+def test_a_torn_bundle_costs_time_and_no_call(host: Host, spoil: Callable[[bytes], bytes]) -> None:
+    installed = os.path.dirname(plugin_executable())
+    copied = host.path("/run/torn")
+    shutil.copytree(installed, copied, symlinks=True)
+    launcher = copied / "cnictl-bridge"
+    launcher.write_text(launcher.read_text().replace(installed, "/run/torn"))
+    for bundle in copied.glob("bundles/*/*"):
+        bundle.write_bytes(spoil(bundle.read_bytes()))
+    pod = host.pod()
+    for verb in ("ADD", "DEL"):
+        answer = host.call(host.environment(verb, pod), host.stdin(), "/run/torn/cnictl-bridge")
+        assert answer.result.get("ips") or verb == "DEL"
+    assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
 
 
 # what releases have written, word for word but for what differs from host to host
