@@ -1,5 +1,7 @@
 """STATUS: whether the next ADD could be served, without making anything. Spec 1.1.0, section 2."""
 
+from posix import statvfs
+
 from cnictl.core import attachments, durable, liveness, rtnetlink
 from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf import NetConf
@@ -9,6 +11,13 @@ from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import Netlink
 
 from .environment import Call
+
+_READ_ONLY = 1
+"""ST_RDONLY of statvfs(3)."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import statvfs_result
 
 _FORWARDING = {32: ("ip_forward", "ipv4"), 128: ("conf/all/forwarding", "ipv6")}
 _LINK_LOCAL = Cidr(b"\xfe\x80" + bytes(14), 10)
@@ -22,6 +31,7 @@ def status(call: Call, conf: NetConf) -> None:
     with Netlink() as host:
         present = _check_bridge(host, conf)
         _check_addresses(host, conf)
+    _check_disks(conf)
     if conf.ipam_type and not conf.served:
         from . import delegate
 
@@ -57,6 +67,27 @@ def _check_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
                 if gateway.bits == 32 or gateway.overlaps(other):
                     raise CniError(NOT_AVAILABLE, f"bridge {link.name} has the address {other}, not {gateway}")
     return present
+
+
+def _check_disks(conf: NetConf) -> None:
+    """An ADD writes a lease and a record: it can't on a disk that is full, or read-only as after an I/O error."""
+    record = attachments.record_path(conf.name, "", "").rpartition("/")[0]
+    for folder in [f"{conf.data_dir}/{conf.name}", record] if conf.served else [record]:
+        disk = _disk_of(folder)
+        if disk.f_flag & _READ_ONLY:
+            raise CniError(NOT_AVAILABLE, f"{folder}: read-only file system", "see dmesg for why; mount -o remount,rw")
+        # btrfs counts no files
+        if not disk.f_bfree or (disk.f_files and not disk.f_ffree):
+            raise CniError(NOT_AVAILABLE, f"{folder}: no space left on device", f"df {folder}; df -i {folder}")
+
+
+def _disk_of(folder: str) -> "statvfs_result":
+    """Of the file system that a folder is on, or will be once it is made."""
+    while True:
+        try:
+            return statvfs(folder or "/")
+        except FileNotFoundError:
+            folder = folder.rpartition("/")[0]
 
 
 def _check_addresses(host: Netlink, conf: NetConf) -> None:

@@ -167,6 +167,7 @@ def test_full_disk_refuses_add_and_nothing_else(
         error = net.call("ADD", new).error
         assert error["code"] == FULL
         assert path in error["msg"] and "No space left" in error["msg"]
+        assert net.call("STATUS").code == 50
         assert net.left() == net.of((one, 2), (other, 3))
         assert net.host.pod_link(new) is None
         assert net.call("CHECK", one, result).result == {}
@@ -175,6 +176,7 @@ def test_full_disk_refuses_add_and_nothing_else(
         assert net.left() == ([], [], [])
         for file in net.host.path(path).glob(".filler*"):
             file.unlink()
+        assert net.call("STATUS").result == {}
         assert net.add(new)
 
 
@@ -190,6 +192,7 @@ def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net,
             assert error["code"] == FULL
             assert "Read-only file system" in error["msg"] and path in error["msg"]
         assert net.collect().code in (FULL, 11)
+        assert net.call("STATUS").code == 50
         assert net.left()[:2] == net.of((one, 2))[:2]
         net.host.run("mount", "-o", "remount,bind,rw", path)
         assert net.call("DEL", one).result == {}
