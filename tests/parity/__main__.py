@@ -43,10 +43,10 @@ def main() -> int:
 
 
 def _as_root() -> None:
-    """An ordinary user gets a user namespace: there hosts can be made, and entered."""
+    """An ordinary user gets a user namespace, and a network in it: hosts can be made from there, entered and left."""
     if os.geteuid() and not os.environ.get(_INSIDE):
-        command = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "tests.parity", *sys.argv[1:]]
-        os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})
+        command = ["unshare", "--user", "--map-root-user", "--net", "--", sys.executable, "-m", "tests.parity"]
+        os.execvpe(command[0], [*command, *sys.argv[1:]], {**os.environ, _INSIDE: "1"})
 
 
 if __name__ == "__main__":

@@ -73,13 +73,13 @@ def _second_set_exhausted(place: Place, family: Family) -> Facts:
 
 
 def _full_disk(place: Place, family: Family) -> Facts:
-    place.host.run("mount", "-o", "remount,size=64k", "/var/lib")
+    place.host.run("mount", "-t", "tmpfs", "-o", "size=64k", "host", "/var/lib")
     place.host.run("sh", "-c", "head -c 1M /dev/zero >/var/lib/ballast", check=False)
     return refused_add(place, conf_of(family))
 
 
 def _read_only(place: Place, family: Family) -> Facts:
-    place.host.run("mount", "-o", "remount,ro", "/var/lib")
+    place.host.run("mount", "-t", "tmpfs", "-o", "ro", "host", "/var/lib")
     return refused_add(place, conf_of(family))
 
 
