@@ -47,3 +47,13 @@ def test_what_nft_would_show_is_gone_where_nft_shows_none(monkeypatch: pytest.Mo
 
 def test_nothing_is_left_that_was_never_made() -> None:
     assert not chains.left("nat", "CNICTL-b734f0fd")
+
+
+def test_each_family_is_noted_and_missed_by_itself() -> None:
+    assert IptablesForward("ip6").observe() is None  # the note is of iptables'
+    chains.note("filter", CHAIN, "ip6")
+    chains.forget("filter", CHAIN)
+    assert IptablesForward().observe() is None
+    assert IptablesForward("ip6").observe() == {
+        "unreadable": "CNICTL-FORWARD stands, but the ip6tables command is gone"
+    }
