@@ -7,10 +7,16 @@ from collections.abc import Callable
 
 from tests.parity.answers import REFUSED, Facts
 from tests.parity.families import Family
-from tests.parity.scenario import NODE, NOTHING, POD, REACH, Change, Variant
+from tests.parity.scenario import NODE, NOTHING, NULL, POD, REACH, Change, Variant
 
 _MAC = {"a": "02:00:5e:00:53:0a", "b": "02:00:5e:00:53:0b"}
 _OTHER_MAC = "02:00:5e:00:53:ff"
+_DNS = {"nameservers": ["192.0.2.54"], "search": ["example.org"]}
+_OPTIONAL = (
+    *("bridge", "isGateway", "forceAddress", "ipMasq", "ipMasqBackend", "mtu", "hairpinMode", "promiscMode", "vlan"),
+    *("vlanTrunk", "preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface", "portIsolation"),
+    *("args", "runtimeConfig", "dns"),
+)
 
 
 def _conf(**change: object) -> Change:
@@ -64,6 +70,13 @@ BRIDGE = (
         _conf(isDefaultGateway=None, isGateway=False),
         expect=_facts(pod__routes=[], bridge__addresses=[], node__forwards=[]),
         reach={"gateway": NOTHING, "pod": POD, "outside": NOTHING},
+    ),
+    Variant(
+        "isGateway",
+        "true, spelled ISGATEWAY",
+        _conf(isDefaultGateway=None, ISGATEWAY=True),
+        expect=_no_default,
+        reach={**REACH, "outside": NOTHING},
     ),
     Variant("isDefaultGateway", "true", expect=_defaults),
     Variant(
@@ -206,4 +219,11 @@ BRIDGE = (
         environment=lambda _, pod: {"CNI_ARGS": f"MAC={_MAC[pod]}"},
         expect=_facts(pod__mac=_MAC["a"]),
     ),
+    Variant("dns", "a server", _conf(dns=_DNS), expect=lambda _: {"result.dns": _DNS}),
+    Variant(
+        "unknown keys",
+        "ignored",
+        _conf(note="of the operator", ipam={"note": 1}, capabilities={"mac": True}, runtimeConfig={"portMappings": []}),
+    ),
+    Variant("unknown keys", "every known one null", _conf(**dict.fromkeys(_OPTIONAL, NULL))),
 )

@@ -167,6 +167,13 @@ IPAM = (
         },
     ),
     Variant(
+        "ipam.resolvConf",
+        "a file, and dns",
+        lambda *_: {"ipam": {"resolvConf": _RESOLV_CONF}, "dns": {"nameservers": ["192.0.2.54"]}},
+        files={_RESOLV_CONF: "nameserver 192.0.2.53\n"},
+        expect=lambda _: {"result.dns": {"nameservers": ["192.0.2.54"]}},
+    ),
+    Variant(
         "ipam.dataDir",
         _DATA_DIR,
         lambda *_: {"ipam": {"dataDir": _DATA_DIR}},

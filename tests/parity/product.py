@@ -53,9 +53,14 @@ KEYS = (
     "ipam.routes[].scope",
     "ipam.resolvConf",
     "ipam.dataDir",
+    "dns",
     "cniVersion",
     "prevResult",
+    "unknown keys",
 )
+
+NOT_REFUSED = {"unknown keys": "they may have any value"}
+"""Key to why no value of it is refused."""
 
 NO_MEANING = {"VERSION": "VERSION is given no configuration (spec, section 2): one row answers for all keys"}
 """Verb to why no key has a row of it."""

@@ -41,6 +41,7 @@ _OF_THE_BRIDGE: tuple[tuple[str, object], ...] = (
     ("vlanTrunk", [{"minID": 9, "maxID": 5}]),
     ("vlanTrunk", [{"id": 0}]),
     ("vlanTrunk", [{"id": 4095}]),
+    ("dns", "192.0.2.53"),
     ("name", "../escape"),
     ("name", 5),
     ("cniVersion", 1),

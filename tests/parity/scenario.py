@@ -20,6 +20,13 @@ Change = Callable[[Family, str], Json]
 """A family and the pod ('a' or 'b') to what is merged into the conf; None takes a key away."""
 
 
+class _Null:
+    """JSON's null in a change: None there takes a key away."""
+
+
+NULL = _Null()
+
+
 def _nothing(*_: object) -> Json:
     return {}
 
@@ -115,6 +122,8 @@ def merged(conf: Json, change: Json) -> Json:
     for key, value in change.items():
         if value is None:
             result.pop(key, None)
+        elif value is NULL:
+            result[key] = None
         elif isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = merged(result[key], value)
         else:
