@@ -129,6 +129,9 @@ results = objects(
     dns=objects(nameservers=lists(addresses), domain=text, search=lists(text), options=lists(text)),
 )
 
+_part_0_2 = objects(ip=cidrs, gateway=addresses, routes=routes)
+results_0_2 = objects(cniVersion=st.sampled_from(["0.2.0", "0.1.0"]), ip4=_part_0_2, ip6=_part_0_2, dns=anything)
+
 KEYS: dict[str, Drawn] = {
     "cniVersion": st.sampled_from(["1.1.0", "1.0.0", "0.4.0", "0.1.0", "", "1", "1.1", "99.0.0", "1.1.0\n"]),
     "cniVersions": lists(text),

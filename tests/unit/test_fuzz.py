@@ -1,16 +1,22 @@
-"""Any configuration, result and environment: a value that is fit for use, or an error by the specification."""
+"""Any configuration, result, environment and file: a value that is fit for use, or an error by the specification."""
 
 import os
 import posix
+import tempfile
+from pathlib import Path
 
 import pytest
 from cnictl_plugin.environment import Call, read_environment
+from cnictl_plugin.ipam_result import parse_ipam_result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnictl.core import jsontext
+from cnictl.core import attachments, jsontext
+from cnictl.core.cidr import parse_address, parse_interface
 from cnictl.core.conf import NetConf, interface_name_fault, parse_conf
 from cnictl.core.errors import CniError
+from cnictl.core.lease import parse_owner
+from cnictl.core.pool_map import PoolMap
 from cnictl.core.result import SUPPORTED_VERSIONS, objects, shape
 from tests.faults import inputs
 
@@ -105,3 +111,63 @@ def test_any_environment_names_files_and_links_or_is_refused(
         assert "/" not in call.container + call.ifname and call.container[0] not in ".-@"
         assert interface_name_fault(call.ifname) == ""
         assert len(call.mac) in (0, 6)
+
+
+@inputs.bounded(200)
+@given(answer=inputs.results | inputs.results_0_2)
+def test_any_answer_of_an_ipam_plugin_is_used_or_refused(answer: object) -> None:
+    try:
+        found = jsontext.loads(inputs.document(answer))
+        if not isinstance(found, dict):
+            return
+        told = parse_ipam_result(found, "theirs")
+    except jsontext.JsonError as error:
+        assert str(error)
+        return
+    except CniError as error:
+        sane(error)
+        return
+    assert told["ips"]
+    for one in told["ips"]:
+        assert parse_interface(one["address"])
+    jsontext.dumps(told)
+
+
+records = st.fixed_dictionaries({}, optional=dict.fromkeys(attachments._FIELDS, inputs.anything)) | inputs.anything
+
+
+@inputs.bounded(150)
+@given(record=records.map(inputs.document) | st.binary(max_size=80))
+def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attachments, "ATTACHMENTS_DIR", folder)
+        os.mkdir(f"{folder}/mynet")
+        Path(folder, "mynet", "c1@eth0").write_bytes(record)
+        found = attachments.read("mynet", "c1", "eth0")
+    assert found is not None
+    fresh = attachments.Record("mynet", "c1", "eth0")
+    assert all(type(getattr(found, field)) is type(getattr(fresh, field)) for field in attachments._FIELDS)
+    assert (found.network, found.container, found.ifname) == ("mynet", "c1", "eth0")
+    assert all(parse_address(address) for address in found.addresses)
+    assert all(isinstance(one, str) for one in found.masqueraded)
+
+
+@inputs.bounded(200)
+@given(content=st.binary(max_size=300) | inputs.names.map(os.fsencode))
+def test_any_lease_names_an_owner_that_a_record_can_be_named_after_or_none(content: bytes) -> None:
+    container, ifname = parse_owner(content)
+    assert container or not ifname
+    assert len(f"{container}@{ifname}".encode()) <= 255
+    assert container[:1] != "." and not set("/\0\n") & set(container + ifname)
+
+
+@inputs.bounded(200)
+@given(head=st.binary(max_size=120), count=st.integers(0, 3), rest=st.binary(max_size=40))
+def test_any_index_is_read_or_taken_for_none(head: bytes, count: int, rest: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mynet")
+        for content in (head, b"cnx2\1\0" + count.to_bytes(2, "big") + bytes(8) + head + rest):
+            path.write_bytes(content)
+            with PoolMap(str(path)) as known:
+                assert all(one.size >= 0 for one in known.sets)
+                assert not known.free(b"\x0a\xf4\0\2") or known.sets
