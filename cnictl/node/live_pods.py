@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
+from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.lease import Lease
@@ -70,7 +71,19 @@ def _of_record(record: Record, netlink: Netlink) -> Pod:
 def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[Pod]:
     """Pods not proven dead that would lose their network if the host moved from `before` to `after`; None: a reset."""
     moved = [one for one in before if after is None or not _stays(one, after)]
-    return [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
+    pods = [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
+    return [pod for pod in pods if after is None or not _is_untouched(pod, moved, after)]
+
+
+def _is_untouched(pod: Pod, moved: Sequence[NodeSpec], after: NodeSpec) -> bool:
+    """Whether all its addresses lie in subnets that stay where it is: a family it never had may go."""
+    for one in moved:
+        if one.name == pod.network:
+            stay = [parse_cidr(subnet) for subnet in one.subnets if subnet in after.subnets]
+            known = all(any(cidr.holds(parse_address(text)) for cidr in stay) for text in pod.addresses)
+            if (one.name, one.bridge) != (after.name, after.bridge) or not pod.addresses or not known:
+                return False
+    return True
 
 
 def _stays(before: NodeSpec, after: NodeSpec) -> bool:

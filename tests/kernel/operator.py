@@ -163,7 +163,8 @@ def snapshot(node: Node) -> dict[str, Any]:
         "nft": node.run(["nft", "-s", "list", "ruleset"]).stdout,
         "iptables": [
             re.sub(r" \[\d+:\d+\]", "", line)
-            for line in node.run(["iptables-save"]).stdout.splitlines()
+            for program in ("iptables-save", "ip6tables-save")
+            for line in node.run([program]).stdout.splitlines()
             if not line.startswith("#")
         ],
         "tree": kept,
