@@ -1,8 +1,9 @@
 """ADD's answer: what this call made, after what the plugins before it in the chain did."""
 
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import Cidr, format_address
+from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.core.conf import NetConf
+from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.result import objects, shape
 from cnictl.core.routes import Route
 from cnictl.core.rtnetlink import Link, format_mac
@@ -38,11 +39,18 @@ class Given:
 
 def previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]":
     """Interfaces, addresses and routes of the plugins before this one. Raises CniError 7 if they are malformed."""
-    return (
-        objects(conf.prev_result, "interfaces", "name"),
-        objects(conf.prev_result, "ips", "address"),
-        objects(conf.prev_result, "routes", "dst"),
-    )
+    interfaces = objects(conf.prev_result, "interfaces", "name")
+    ips = objects(conf.prev_result, "ips", "address")
+    routes = objects(conf.prev_result, "routes", "dst")
+    try:
+        for listed, key, via in ((ips, "address", "gateway"), (routes, "dst", "gw")):
+            for one in listed:
+                parse_interface(one[key], f"prevResult: {key}")
+                if one.get(via):
+                    parse_address(one[via], f"prevResult: {via}")
+    except AddressError as error:
+        raise CniError(INVALID_CONFIG, str(error)) from None
+    return interfaces, ips, routes
 
 
 def answer(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ALIAS_LIMIT = 255
 """Bytes the kernel takes for a link's alias; longer is ERANGE."""
 
-_ACTIVATION_WAIT = 2.0
+ACTIVATION_WAIT = 2.0
 """Seconds to wait for links to send: normally well under a millisecond."""
 
 
@@ -63,7 +63,7 @@ def configure(
     ifname = record.ifname
     link = _pod_link(pod, ifname)
     six = next((address for address in addresses if address.bits == 128), None)
-    sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")  # its addresses and routes are the plugins' to give
+    quiet(ifname, conf.dad)
     if conf.container_down:
         return []
     if six is not None:
@@ -74,11 +74,20 @@ def configure(
     give = [rtnetlink.add_address(link.index, one.packed, one.prefix, conf.dad) for one in addresses]
     lead = [_route_message(link.index, route) for route in routes]
     if six is not None and conf.dad:
-        _await_up(host, record.host_veth, time.monotonic() + _ACTIVATION_WAIT)  # or nobody hears the question
+        await_up(host, record.host_veth, time.monotonic() + ACTIVATION_WAIT)  # or nobody hears the question
         _made(pod.refusals(*give), ifname, addresses, ())
         ipv6.settle(pod, link.index, ifname)
         return _made(pod.refusals(*lead), ifname, (), routes)
     return _made(pod.refusals(*give, *lead), ifname, addresses, routes)
+
+
+def quiet(ifname: str, dad: bool) -> None:
+    """Have an interface in the pod that is still down take no addresses and routes from a router, once it is up.
+
+    Without `dad` its IPv6 addresses, the link-local one among them, are usable at once.
+    """
+    sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")
+    sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if dad else "0")
 
 
 def _pod_link(pod: Netlink, ifname: str) -> Link:
@@ -123,28 +132,34 @@ def _made(
     return [route for place, route in enumerate(routes) if place not in there]
 
 
-def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record) -> Link:
+def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record, six: bool) -> Link:
     """Return once both ends and the bridge send, and the pod's addresses are announced; the bridge as it is then.
 
     A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
     the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
     for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
     What the kernel announces when the link comes up is lost with the rest. It does so again when the link gets a MAC,
-    its own (sysctls arp_notify, ndisc_notify). Raises CniError 103 if an end doesn't come up.
+    its own (sysctls arp_notify, ndisc_notify). With `six`, IPv6 in use, its link-local address is usable too.
+    Raises CniError 103 if an end doesn't come up.
     """
-    deadline = time.monotonic() + _ACTIVATION_WAIT
+    deadline = time.monotonic() + ACTIVATION_WAIT
+    end = None
     for netlink, name in ((host, record.host_veth), (pod, record.ifname)):
-        end = _await_up(netlink, name, deadline)
+        end = await_up(netlink, name, deadline)
         if end is None or end.operstate != rtnetlink.OPERSTATE_UP:
-            raise CniError(KERNEL_REFUSED, f"{name} isn't up {_ACTIVATION_WAIT:g} s after it was set up")
-    link = _await_up(host, bridge.name, deadline)  # in vain where STP has its ports listen first
+            raise CniError(KERNEL_REFUSED, f"{name} isn't up {ACTIVATION_WAIT:g} s after it was set up")
+    link = await_up(host, bridge.name, deadline)  # in vain where STP has its ports listen first
     if link is None:
         raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
+    if six and end is not None:
+        from cnictl.core import ipv6
+
+        ipv6.settle(pod, end.index, record.ifname)
     pod.call(rtnetlink.set_mac(record.ifname, rtnetlink.parse_mac(record.mac)))
     return link
 
 
-def _await_up(netlink: Netlink, name: str, deadline: float) -> Link | None:
+def await_up(netlink: Netlink, name: str, deadline: float) -> Link | None:
     """The link once it is up, or at the deadline."""
     while True:
         link = rtnetlink.get_link(netlink, name)

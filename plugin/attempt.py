@@ -66,7 +66,8 @@ class Attempt:
         self._forget_connections(given)
         with Inside(self._netns), Netlink() as pod:
             given.routes = configure(host, pod, conf, record, given.addresses, given.routes)
-            link = activate(host, pod, bridge, record) if not conf.container_down else None
+            six = any(address.bits == 128 for address in given.addresses)
+            link = activate(host, pod, bridge, record, six) if not conf.container_down else None
         link = link or rtnetlink.get_link(host, bridge.name)
         if link is None:
             raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
@@ -172,7 +173,7 @@ class Attempt:
 
         conf, record = self._conf, self.record
         with Inside(self._netns), Netlink() as pod:
-            wake(self._host, pod, record)
+            wake(self._host, pod, conf, record)
         found = delegate.add(self._call, conf)
         self._delegated = True
         given = given_by(found, conf)

@@ -2,7 +2,7 @@
 
 import time
 
-from cnictl.core import rtnetlink, sysctl
+from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.conf import NetConf
@@ -10,30 +10,25 @@ from cnictl.core.routes import Route, complete
 from cnictl.core.rtnetlink import Netlink
 
 from .answer import Given
+from .attach import ACTIVATION_WAIT, await_up, quiet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_WAKING_WAIT = 2.0
-"""Seconds for the pod's link to send: normally well under a millisecond."""
 
-
-def wake(host: Netlink, pod: Netlink, record: Record) -> None:
+def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
     """Bring the pod's end up before it has an address: dhcp asks for one through it, and again only after 3 s.
 
     Called in the pod's namespace.
     """
-    sysctl.put(f"net/ipv6/conf/{record.ifname}/accept_ra", "0")
+    quiet(record.ifname, conf.dad)
     end = rtnetlink.get_link(pod, record.ifname)
     if end is not None:
         pod.call(rtnetlink.set_up(end.index))
-    deadline = time.monotonic() + _WAKING_WAIT
+    deadline = time.monotonic() + ACTIVATION_WAIT
     for netlink, name in ((host, record.host_veth), (pod, record.ifname)):
-        end = rtnetlink.get_link(netlink, name)
-        while end is not None and end.operstate != rtnetlink.OPERSTATE_UP and time.monotonic() < deadline:
-            time.sleep(0.0002)
-            end = rtnetlink.get_link(netlink, name)
+        await_up(netlink, name, deadline)
 
 
 def given_by(found: "dict[str, Any]", conf: NetConf) -> Given:

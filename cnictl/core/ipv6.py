@@ -39,15 +39,11 @@ def allow(name: str, wanted: str) -> None:
 
 
 def prepare_pod(name: str, wanted: str, dad: bool) -> None:
-    """Have the pod's interface, still down, ready for an IPv6 address. Raises as `allow`.
-
-    Without `dad` its link-local address is usable at once too.
-    """
+    """Have the pod's interface, still down, ready for an IPv6 address. Raises as `allow`."""
     allow(name, wanted)
     if sysctl.read("net/ipv6/conf/lo/disable_ipv6") != "0":
         sysctl.put("net/ipv6/conf/lo/disable_ipv6", "0")
     base = f"net/ipv6/conf/{name}"
-    sysctl.put(f"{base}/accept_dad", "1" if dad else "0")
     if dad:
         sysctl.put(f"{base}/enhanced_dad", "1")
     sysctl.put(f"{base}/keep_addr_on_down", "1")
