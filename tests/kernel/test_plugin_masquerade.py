@@ -1,98 +1,25 @@
 """`ipMasq`, judged by what the receiver sees: who a packet comes from, beside other tools' rules and after a flush."""
 
-import hashlib
-import subprocess
-
 import pytest
 
-from .plugin_client import Host, Pod
-
-NODE, NODE6 = "10.0.0.210", "fd00:10::210"
-OUTSIDE, OUTSIDE6 = "192.0.2.10", "2001:db8::10"
-OTHER_NODES_POD, OTHER_NODES_POD6 = "10.244.1.2", "fd00:244:0:1::2"
-DUAL = {"subnet": ["10.244.0.0/24", "fd00:244::/64"], "network": ["10.244.0.0/20", "fd00:244::/48"]}
-BEYOND = Pod("beyond", "/run/netns/beyond", "eth0")
-
-_LISTENER = """
-import socket, sys
-port, *addresses = sys.argv[1:]
-listeners = [socket.socket(socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_DGRAM) for one in addresses]
-for listener, address in zip(listeners, addresses):
-    listener.bind((address, int(port)))
-    listener.settimeout(5)
-print("ready", flush=True)
-print(*(listener.recvfrom(64)[1][0] for listener in listeners), flush=True)
-"""
-_SENDER = """
-import socket, sys
-port, *addresses = sys.argv[1:]
-for address in addresses:
-    sender = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sender.sendto(b"?", (address, int(port)))
-"""
+from .plugin_client import Host
+from .underlay import (
+    DUAL,
+    NODE,
+    NODE6,
+    OTHER_NODES_POD,
+    OTHER_NODES_POD6,
+    OUTSIDE,
+    OUTSIDE6,
+    backends,
+    foreign_masquerade,
+    masquerading,
+    seen,
+    sources,
+)
+from .underlay import underlay as underlay
 
 pytestmark = pytest.mark.usefixtures("underlay")
-backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
-
-
-@pytest.fixture
-def underlay(host: Host) -> None:
-    """One link to another node, that has a pod, and to a host outside, that knows the way to the nodes alone."""
-    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    host.run("ip", "netns", "add", "beyond")
-    host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "beyond")
-    host.run("ip", "link", "set", "uplink", "up")
-    host.run("ip", "address", "add", f"{NODE}/20", "dev", "uplink")
-    host.run("ip", "address", "add", f"{NODE6}/64", "dev", "uplink", "nodad")
-    for line in (
-        "link set lo up",
-        "link set eth0 up",
-        "address add 10.0.10.51/20 dev eth0",
-        f"address add {OTHER_NODES_POD}/32 dev lo",
-        f"address add {OUTSIDE}/32 dev lo",
-        f"rule add from {OTHER_NODES_POD} lookup 100",
-        f"route add 10.244.0.0/24 via {NODE} table 100",
-        "address add fd00:10::51/64 dev eth0 nodad",
-        f"address add {OTHER_NODES_POD6}/128 dev lo nodad",
-        f"address add {OUTSIDE6}/128 dev lo nodad",
-        f"-6 rule add from {OTHER_NODES_POD6} lookup 100",
-        f"-6 route add fd00:244::/64 via {NODE6} table 100",
-    ):
-        host.inside(BEYOND, "ip", *line.split())
-    for destination in ("10.244.1.0/24", "192.0.2.0/24"):
-        host.run("ip", "route", "add", destination, "via", "10.0.10.51")
-    for destination in ("fd00:244:0:1::/64", "2001:db8::/64"):
-        host.run("ip", "-6", "route", "add", destination, "via", "fd00:10::51")
-
-
-def seen(host: Host, pod: Pod, address: str, port: int = 99, receiver: Pod | None = BEYOND) -> str:
-    """The source that a datagram of the pod has where it arrives (on the host itself where no receiver is named)."""
-    (one,) = sources(host, pod, address, port=port, receiver=receiver)
-    return one
-
-
-def sources(host: Host, pod: Pod, *addresses: str, port: int = 99, receiver: Pod | None = BEYOND) -> tuple[str, ...]:
-    """The same for several addresses at once."""
-    place = ["nsenter", f"--net={receiver.netns}"] if receiver else []
-    listener = subprocess.Popen(
-        [*host.enter, *place, "python3", "-IS", "-c", _LISTENER, str(port), *addresses],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert listener.stdout is not None
-    assert listener.stdout.readline() == "ready\n"
-    host.inside(pod, "python3", "-IS", "-c", _SENDER, str(port), *addresses)
-    return tuple(listener.communicate(timeout=20)[0].split())
-
-
-def foreign_masquerade(host: Host, place: str = "-A POSTROUTING") -> None:
-    """What Docker, among others, adds for its networks: from the subnet, out of any link but the bridge."""
-    host.run(*f"iptables -t nat {place} -s 10.244.0.0/16 ! -o cni0 -j MASQUERADE".split())
-    host.run(*f"ip6tables -t nat {place} -s fd00:244::/32 ! -o cni0 -j MASQUERADE".split())
-
-
-def masquerading(host: Host, backend: str) -> None:
-    host.conf |= {**DUAL, "ipMasq": True, "ipMasqBackend": backend}
 
 
 @pytest.mark.parametrize(
@@ -283,126 +210,3 @@ def test_former_releases_rules_are_replaced_in_place(host: Host, backend: str) -
     host.run(*(["nft", "-f", "-"] if backend == "nftables" else ["iptables-restore"]), stdin=FORMER[backend])
     host.add(other)
     assert sorted(host.traces()["rules"].splitlines()) == rules
-
-
-@backends
-def test_every_range_set_is_masqueraded_and_none_to_another(host: Host, backend: str) -> None:
-    masquerading(host, backend)
-    del host.conf["subnet"], host.conf["network"]
-    ranges = [[{"subnet": one}] for one in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
-    host.conf |= {"isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": ranges}}
-    pod, other = host.pods(2)
-    host.add(pod)
-    host.add(other)
-    host.inside(pod, *["ip", "route", "add", "192.0.2.10", "via", "10.250.0.1", "src", "10.250.0.2"])
-    assert sources(host, pod, OUTSIDE, OUTSIDE6) == (NODE, NODE6)
-    host.inside(pod, *["ip", "route", "change", "192.0.2.10", "via", "10.244.0.1", "src", "10.244.0.2"])
-    assert seen(host, pod, OUTSIDE, 98) == NODE
-    host.inside(pod, *["ip", "route", "add", "10.250.0.3", "via", "10.244.0.1", "src", "10.244.0.2"])
-    assert seen(host, pod, "10.250.0.3", receiver=other) == "10.244.0.2"
-
-
-@backends
-def test_ranges_the_runtime_says_are_masqueraded_while_a_pod_is_in_them(host: Host, backend: str) -> None:
-    masquerading(host, backend)
-    pods = host.pods(3)
-    confs = [
-        {
-            **host.conf,
-            "subnet": None,
-            "network": None,
-            "isDefaultGateway": True,
-            "ipam": {"type": "host-local"},
-            "runtimeConfig": {"ipRanges": [[{"subnet": subnet}]]},
-        }
-        for subnet in ("10.244.0.0/24", "fd00:244::/64", "10.244.0.0/24")
-    ]
-    for pod, conf in zip(pods, confs, strict=True):
-        host.add(pod, conf)
-    assert seen(host, pods[0], OUTSIDE) == seen(host, pods[2], OUTSIDE) == NODE
-    assert seen(host, pods[1], OUTSIDE6) == NODE6
-    host.delete(pods[0], confs[0])
-    assert seen(host, pods[2], OUTSIDE) == NODE
-    flush = {"nftables": "nft delete table inet cnictl", "iptables": "ip6tables -t nat -F"}
-    host.run(*flush[backend].split())
-    for pod, conf in ((pods[1], confs[1]), (pods[2], confs[2])):
-        host.delete(pod, conf)
-    assert "masquerade" not in host.traces()["rules"] and "CNICTL" not in host.traces()["rules"]
-
-
-@backends
-def test_subnets_of_another_ipam_plugin_are_masqueraded_while_a_pod_is_in_them(host: Host, backend: str) -> None:
-    masquerading(host, backend)
-    pods = host.pods(2)
-    confs = [
-        {
-            **host.conf,
-            "subnet": None,
-            "network": None,
-            "cniVersion": "0.4.0",
-            "isDefaultGateway": True,
-            "ipam": {
-                "type": "static",
-                "addresses": [{"address": f"10.244.0.{last}/24"}, {"address": f"fd00:244::{last}/64"}],
-            },
-        }
-        for last in (5, 6)
-    ]
-    result = host.add(pods[0], confs[0])
-    host.add(pods[1], confs[1])
-    host.delete(pods[1], confs[1])
-    assert sources(host, pods[0], OUTSIDE, OUTSIDE6) == (NODE, NODE6)
-    assert host.plugin("CHECK", pods[0], confs[0], result).result == {}
-    host.run(*("nft delete table inet cnictl" if backend == "nftables" else "ip6tables -t nat -F").split())
-    assert "fd00:244::/64" in host.plugin("CHECK", pods[0], confs[0], result).error["msg"]
-    host.add(pods[1], confs[1])
-    assert host.plugin("CHECK", pods[0], confs[0], result).result == {}
-    for pod, conf in zip(pods, confs, strict=True):
-        host.delete(pod, conf)
-    assert "masquerade" not in host.traces()["rules"] and "CNICTL" not in host.traces()["rules"]
-
-
-def test_ip6tables_is_asked_for_where_a_subnet_needs_it_and_nowhere_else(host: Host) -> None:
-    masquerading(host, "iptables")
-    host.run("mkdir", "/run/tools")
-    host.run("ln", "-s", *(f"/usr/sbin/{name}" for name in ("iptables", "iptables-restore")), "/run/tools")
-    before = host.traces()
-    dual, four = host.pods(2)
-    failed = host.plugin("ADD", dual, PATH="/run/tools")
-    assert failed.code == 2
-    assert "ip6tables" in failed.error["msg"] and "fd00:244::/64" in failed.error["msg"]
-    assert host.traces() == before
-    del host.conf["ipMasqBackend"]  # nor is nft there: what is has to do
-    host.conf |= {"subnet": "10.244.0.0/24", "network": "10.244.0.0/20"}
-    host.add(four, PATH="/run/tools")
-    assert seen(host, four, OUTSIDE) == NODE
-    host.delete(four, PATH="/run/tools")
-
-
-def test_nftables_rules_of_a_newer_reference_plugin_go_with_its_pod(host: Host) -> None:
-    """What releases from 1.6.0 on make for two pods; ours is asked to delete one."""
-    pod = host.pod("pod0")
-    conf = {**host.conf, "type": "bridge", "ipMasq": True, "bridge": "cni0", "isGateway": True}
-    conf["ipam"] = {"type": "host-local", "subnet": "10.244.0.0/24"}
-    result = host.reference("bridge", "ADD", pod, conf).result
-    network = "mynet"
-    rules = "".join(
-        f"add rule inet cni_plugins_masquerade masq_checks ip saddr == {address} ip daddr != 10.244.0.0/24 masquerade "
-        f'comment "{sha(network)}-{sha(f"eth0:{container}")}, net: {network}, if: eth0, id: {container}"\n'
-        for container, address in (("pod0", "10.244.0.2"), ("other", "10.244.0.9"))
-    )
-    host.run(
-        "nft",
-        "-f",
-        "-",
-        stdin="add table inet cni_plugins_masquerade\nadd chain inet cni_plugins_masquerade masq_checks\n" + rules,
-    )
-    host.run("iptables", "-t", "nat", "-F")  # and a flush of its iptables rules is no reason to fail
-    host.delete(pod, prev=result)
-    left = host.traces()["rules"]
-    assert sha("eth0:other") in left and sha("eth0:pod0") not in left and "CNI-" not in left
-
-
-def sha(text: str) -> str:
-    """pkg/utils/utils.go, MustFormatHashWithPrefix(16, "", text)."""
-    return hashlib.sha512(text.encode()).hexdigest()[:16]
