@@ -132,6 +132,7 @@ def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> 
         "node.forwards": forwards(place),
         "node.accepts_ra": observe.sysctl(place.netns, f"ipv6/conf/{name}/accept_ra") not in ("0", ""),
     }
+    facts["pod.accepts_ra"] = observe.sysctl(place.pod_netns("a"), "ipv6/conf/eth0/accept_ra") not in ("0", "")
     facts["pod.accept_dad"] = observe.sysctl(place.pod_netns("a"), "ipv6/conf/eth0/accept_dad")
     if scenario.variant.needs == "vlan":
         facts["host.vlans"] = _vlans(place, host_end)

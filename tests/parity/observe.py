@@ -116,13 +116,15 @@ def own_routes(routes: list[Json]) -> list[str]:
 def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable[str] = ()) -> list[str]:
     """What is there that was not: in words that don't depend on names and numbers that are drawn.
 
-    With `network_stays` the bridge, its addresses and rules that name no attachment (`marks`) count as the network's.
+    With `network_stays` the bridge, its addresses, a VLAN's gateway (a pair whose free end is named as cni0.100) and
+    rules that name no attachment (`marks`) count as the network's.
     """
     found = []
+    gateways = [link["ifindex"] for name, link in after.links.items() if re.search(r"\.\d+$", name)]
     for name, link in after.links.items():
         known = before.links.get(name)
         kind = link.get("linkinfo", {}).get("info_kind", "")
-        if network_stays and kind == "bridge":
+        if network_stays and (kind == "bridge" or {link["ifindex"], link.get("link_index")} & set(gateways)):
             continue
         if known is None:
             found.append("a host veth" if re.fullmatch(r"veth[0-9a-f]{8}", name) else f"the {kind or 'link'} {name}")

@@ -42,6 +42,11 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
         "the pod may send by its link-local address as soon as ADD returns",
     ),
     (
+        "pod.accepts_ra",
+        lambda reference, ours: bool(reference) and not ours,
+        "a pod that has addresses from its conf takes none, and no routes, from whoever advertises himself as a router",
+    ),
+    (
         "node.masquerade",
         lambda reference, ours: (reference, ours) == (["iptables"], ["nftables"]),
         "without `ipMasqBackend` the masquerade rules are nftables'",
