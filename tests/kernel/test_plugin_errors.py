@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .plugin_client import LEASES, RECORDS, WALK_THROUGH, Answer, Host, Pod, plugin_executable
+from .plugin_client import RECORDS, WALK_THROUGH, Answer, Host, Pod, plugin_executable
 
 Json = dict[str, Any]
 IPAM: Json = {"type": "host-local", "subnet": "10.244.0.0/24"}
@@ -244,27 +244,6 @@ def held(host: Host, path: str) -> Iterator[None]:
 def impatient(host: Host, verb: str, pod: Pod) -> Answer:
     """A call of the plugin with half a second of patience in place of its twenty."""
     return host.call(host.environment(verb, pod), host.stdin(), plugin_executable(0.5))
-
-
-@pytest.mark.parametrize("lock", [f"{LEASES}/mynet/lock", "/run/cnictl/node.lock"])
-def test_lock_held_by_a_stuck_process_is_try_again_and_nothing_is_made(host: Host, lock: str) -> None:
-    pod = host.pod()
-    with held(host, lock):
-        before = host.traces()
-        error = impatient(host, "ADD", pod).error
-        assert error["code"] == 11
-        assert lock in error["msg"]
-        assert host.traces() == before
-    assert host.plugin("ADD", pod).address == "10.244.0.2"
-
-
-def test_del_under_a_stuck_lock_is_try_again_and_completes_later(host: Host) -> None:
-    pod = host.pod()
-    host.add(pod)
-    with held(host, f"{LEASES}/mynet/lock"):
-        assert impatient(host, "DEL", pod).code == 11
-    host.delete(pod)
-    assert (host.records(), host.leases(), host.ports()) == (set(), {}, set())
 
 
 def test_attachment_that_another_call_is_at_work_on_is_try_again(host: Host) -> None:
