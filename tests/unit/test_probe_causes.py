@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnictl.node.spec import NodeSpec, Peer
-from cnictl.probe import arp, here, trace
+from cnictl.probe import arp, here, ndp, trace
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -105,6 +105,11 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def host() -> FakeHost:
     """A node in good order."""
     return FakeHost()
+
+
+PEER6 = Peer("fd00:244:0:1::/64", "fd00:10::51")
+SPEC6 = NodeSpec(("fd00:244::/64",), ("fd00:244::/48",), peers=(PEER6,))
+POD6 = Pod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
 def named(one: Failure) -> tuple[str, str]:
@@ -279,3 +284,17 @@ def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) ->
     assert most_likely(here_only).words == "the request reached this node from the pod and went no further"
     gone = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", True))
     assert most_likely(gone).words == "the request left by eth0 as 10.0.0.210, and nothing came back"
+
+
+def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = FakeHost(SPEC6)
+    host.bridge_addresses = ["fd00:244::1/64"]
+    host.routes = {("fd00:10::51", link): Route("eth0", "", "fd00:10::210") for link in ("", "cni0")}
+    seen = [Sighting("eth0", True, False, "fd00:244::5", "fd00:10::51", 0)]
+    failed = Failure(OTHER_HOST, POD6, series("fd00:10::51"), host, seen, lambda: None)
+    monkeypatch.setattr(ndp, "answers", lambda *_: False)
+    assert "fd00:10::51 does not answer neighbour discovery on eth0" in most_likely(failed).words
+    host.forwarding = False
+    assert "net.ipv6.conf.all.forwarding is 0 on this node" in most_likely(failed).words
+    host.bridge_addresses = []
+    assert "no IPv6 address in place of the gateway's fd00:244::1/64" in most_likely(failed).words

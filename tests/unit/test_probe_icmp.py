@@ -3,7 +3,9 @@
 import socket
 import struct
 
-from cnictl.probe import arp, icmp
+import pytest
+
+from cnictl.probe import arp, icmp, icmp6, ndp
 from cnictl.probe.icmp import Refusal, Series, checksum, identifier, token
 from cnictl.probe.watch import read_sighting
 
@@ -23,6 +25,12 @@ def packet(source: str, destination: str, message: bytes) -> bytes:
     """An IPv4 packet around a message, header without options."""
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, 1, 0) + addresses + message
+
+
+def packet6(source: str, destination: str, message: bytes) -> bytes:
+    """An IPv6 packet around an ICMPv6 message."""
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
+    return struct.pack("!IHBB", 6 << 28, len(message), 58, 64) + addresses + message
 
 
 def test_checksum_is_rfc_1071s() -> None:
@@ -104,3 +112,48 @@ def test_only_a_reply_from_the_address_asked_for_answers_arp() -> None:
     assert not arp.is_answer(frame(1, "10.0.10.51"), "10.0.10.51")
     assert not arp.is_answer(frame(2, "10.0.10.52"), "10.0.10.51")
     assert not arp.is_answer(b"short", "10.0.10.51")
+
+
+def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> None:
+    one = Series(socket.socket(socket.AF_INET6), "fd00:244:0:1::7")
+    request = echo(one, 0, icmp6.ECHO_REQUEST6)
+    seen = read_sighting(packet6("fd00:244::5", one.to, request), "cni0", False)
+    assert seen is not None
+    assert (seen.reply, seen.source, seen.destination, seen.series) == (False, "fd00:244::5", one.to, one.number)
+    answer = read_sighting(packet6(one.to, "fd00:244::5", echo(one, 0, icmp6.ECHO_REPLY6)), "eth0", False)
+    assert answer is not None
+    assert answer.reply
+    by_number = {one.number: one}
+    quoted = packet6("fd00:244::5", one.to, request)[:48]
+    assert icmp._refused(quoted, one.sender, by_number) is one
+    assert icmp._refused(quoted[:47], one.sender, by_number) is None
+    assert icmp._refused(b"", one.sender, by_number) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "words"),
+    [
+        (1, 0, "network unreachable"),
+        (1, 1, "communication administratively prohibited"),
+        (1, 3, "host unreachable"),
+        (1, 4, "port unreachable"),
+        (3, 0, "time to live exceeded"),
+        (137, 0, "redirect to another router"),
+    ],
+)
+def test_icmpv6_errors_are_told_in_the_words_of_icmp(kind: int, code: int, words: str) -> None:
+    assert Refusal("x", *icmp6.as_icmp(kind, code)).words == words
+
+
+def test_neighbour_discovery_is_no_echo_and_no_error() -> None:
+    assert icmp6.as_icmp(135, 0)[0] == -1
+
+
+def test_only_an_advertisement_of_the_address_asked_for_answers_neighbour_discovery() -> None:
+    def message(kind: int, target: str) -> bytes:
+        return struct.pack("!BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target)
+
+    assert ndp.is_answer(message(136, "fd00:10::51"), "fd00:10::51")
+    assert not ndp.is_answer(message(135, "fd00:10::51"), "fd00:10::51")
+    assert not ndp.is_answer(message(136, "fd00:10::52"), "fd00:10::51")
+    assert not ndp.is_answer(b"short", "fd00:10::51")

@@ -46,6 +46,18 @@ def test_json_has_every_field_whatever_the_outcome() -> None:
     assert (left_out["state"], left_out["mend"]) == ("skipped", None)
 
 
+def test_matrix_has_a_row_for_each_family() -> None:
+    six = Check("own-host", "fd00:244::5", "fd00:10::210", OK, 3, 3, (0.1, 0.2, 0.3))
+    without = Check(
+        "own-host", "", "", FAILED, cause=Cause("no-address", "pod p has no IPv6 address", ""), family="ipv6"
+    )
+    assert [one["family"] for one in Report((GOOD, six)).as_json()["checks"]] == ["ipv4", "ipv6"]
+    text = shown(("node1", Report((GOOD, BAD, six))), ("node2", Report((GOOD, without))))
+    assert text.count("node1") == 3  # its rows, and the cause of the one that failed
+    assert "fd00:10::210" in text
+    assert "no address" in text
+
+
 def test_matrix_has_a_column_a_check_and_a_row_a_pod() -> None:
     text = shown(("node1", Report((GOOD, UNSURE, BAD))), ("node2", Report((GOOD,))))
     for title in ("own host", "pod, same host", "other host", "pod, other host", "external"):
