@@ -36,7 +36,7 @@ def main() -> None:
             _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
         else:
             check_version(version, call.verb)
-            conf = parse_conf(document)
+            conf = parse_conf(document, to_undo=call.verb in ("DEL", "GC"))
             address = _serve(call, conf)
     except CniError as error:
         failure = error

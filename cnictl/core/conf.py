@@ -145,8 +145,11 @@ class NetConf:
         return found if isinstance(found, dict) else {}
 
 
-def parse_conf(document: object) -> NetConf:
-    """Check one plugin's configuration. Raises CniError 7 naming key, value and mend, or 2 for what isn't served."""
+def parse_conf(document: object, to_undo: bool = False) -> NetConf:
+    """Check one plugin's configuration. Raises CniError 7 naming key, value and mend, or 2 for what isn't served.
+
+    With `to_undo` keys may contradict each other: what was made before an edit can still be taken away.
+    """
     if not isinstance(document, dict):
         raise CniError(INVALID_CONFIG, "the network configuration is no JSON object")
     if "plugins" in document:
@@ -166,9 +169,11 @@ def parse_conf(document: object) -> NetConf:
     conf.is_gateway = conf.is_gateway or conf.default_route
     _read_link(conf, document)
     if not _UNUSUAL.isdisjoint(document):
-        from cnictl.core.conf_link import read_unusual
+        from cnictl.core.conf_link import read_unusual, refuse_contradictions
 
         read_unusual(conf, document)
+        if not to_undo:
+            refuse_contradictions(conf)
     _read_logging(conf, document)
     _read_runtime_keys(conf, document)
     return conf

@@ -20,7 +20,7 @@ LAST_VLAN = 4094
 
 
 def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
-    """Fill in what these keys ask for. Raises CniError 7 naming key and value, also of two that exclude each other."""
+    """Fill in what these keys ask for. Raises CniError 7 naming key and value."""
     conf.force_address = fields.flag(document, "forceAddress", False)
     conf.promiscuous = fields.flag(document, "promiscMode", False)
     conf.isolated = fields.flag(document, "portIsolation", False)
@@ -30,7 +30,6 @@ def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
     conf.keep_default_vlan = fields.flag(document, "preserveDefaultVlan", False)
     conf.vlan = fields.number(document, "vlan", 0, LAST_VLAN) or 0
     conf.vlan_trunk = _trunk(fields.members(document, "vlanTrunk"))
-    _refuse_contradictions(conf)
     args = fields.member(fields.member(document, "args"), "cni", "args.cni")
     runtime = fields.member(document, "runtimeConfig")
     conf.mac = _mac(args, "args.cni.mac")
@@ -72,7 +71,8 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _refuse_contradictions(conf: "NetConf") -> None:
+def refuse_contradictions(conf: "NetConf") -> None:
+    """Raises CniError 7 naming keys that exclude each other."""
     if conf.promiscuous and conf.hairpin:
         raise CniError(
             INVALID_CONFIG, "promiscMode: true and hairpinMode: true exclude each other", "set one of them to false"
