@@ -151,6 +151,7 @@ def execute(
 @app.command()
 def demo(
     svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as a picture.")] = "",
+    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Play it in both address families.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Play the walk-through's story on two nodes of a lab of its own, in less than 20 seconds.
@@ -171,7 +172,7 @@ def demo(
     start = time.monotonic()
     acts = []
     with story.Progress() as progress:
-        for played in play(progress.say):
+        for played in play(progress.say, dual_stack):
             acts.append(played)
             progress.rest()
             if output is Format.TABLE:

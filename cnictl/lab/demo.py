@@ -15,7 +15,7 @@ from typing import Any
 
 from cnictl.core.errors import Problem
 from cnictl.lab.lab import Lab, Node
-from cnictl.lab.plan import NETWORK
+from cnictl.lab.plan import NETWORK, NETWORK6
 
 _ANSWERS, _SILENT = "ok", "failed"
 _COMMAND_SECONDS = 60.0
@@ -30,7 +30,8 @@ class Act:
 
     title: str
     command: tuple[str, ...]
-    """`cnictl`'s arguments; `{subnet}`, `{peer_subnet}`, `{peer}`, `{external}` stand for the node's own."""
+    """`cnictl`'s arguments; `{subnet}`, `{network}`, `{external}` stand for the node's own, of every family with
+    commas between; with `{peer_subnet}` and `{peer}` the command is given once a family."""
     expected: Mapping[str, str]
     """State of each of `test-connectivity`'s checks."""
     names_peer: bool = False
@@ -40,7 +41,7 @@ class Act:
 STORY = (
     Act(
         "the bridge alone",
-        ("init-node", "--subnet", "{subnet}", "--network", NETWORK, "--no-nat", "--external", "{external}"),
+        ("init-node", "--subnet", "{subnet}", "--network", "{network}", "--no-nat", "--external", "{external}"),
         {
             "own-host": _ANSWERS,
             "pod-same-host": _ANSWERS,
@@ -91,10 +92,10 @@ class Played:
     seconds: float
 
 
-def play(on_step: Callable[[str], None]) -> Iterator[Played]:
+def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[Played]:
     """Play the story in a lab of its own. Raises Problem if a command fails."""
     on_step("bringing up two nodes and a host outside")
-    with Lab(nodes=2) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:
+    with Lab(nodes=2, dual_stack=dual_stack) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:
         served: dict[str, _Server] = {}
         for act in STORY:
             start = time.monotonic()
@@ -113,7 +114,7 @@ def play(on_step: Callable[[str], None]) -> Iterator[Played]:
             if act is STORY[-1]:
                 surprises += _masqueraded(lab, reports, served)
             by_hand = dict(zip(commands, done, strict=True))
-            words = {name: " ".join(["cnictl", *given]) for name, given in commands.items()}
+            words = {name: "; ".join(" ".join(["cnictl", *one]) for one in given) for name, given in commands.items()}
             yield Played(act, words, by_hand, reports, surprises, time.monotonic() - start)
         on_step("taking everything down")
 
@@ -122,19 +123,26 @@ def _other(lab: Lab, node: Node) -> Node:
     return next(one for one in lab.nodes if one is not node)
 
 
-def _fill(command: tuple[str, ...], lab: Lab, node: Node) -> list[str]:
+def _fill(command: tuple[str, ...], lab: Lab, node: Node) -> list[list[str]]:
+    """An act's commands on a node: one, or one a family where it is about a peer."""
     other = _other(lab, node)
+    six = bool(node.address6)
     values = {
-        "subnet": node.pod_cidr,
-        "peer_subnet": other.pod_cidr,
-        "peer": other.address,
-        "external": lab.outside.address,
+        "subnet": ",".join(filter(None, (node.pod_cidr, node.pod_cidr6))),
+        "network": f"{NETWORK},{NETWORK6}" if six else NETWORK,
+        "external": ",".join(filter(None, (lab.outside.address, lab.outside.address6))),
     }
-    return [word.format(**values) for word in command]
+    peers = [(other.pod_cidr, other.address), (other.pod_cidr6, other.address6)][: 2 if six else 1]
+    filled = [[word.format(**values, peer_subnet=pods, peer=via) for word in command] for pods, via in peers]
+    return filled if "{peer}" in command else filled[:1]
 
 
-def _change(node: Node, command: list[str]) -> list[str]:
-    """Run a command that changes the node; the commands it stood for."""
+def _change(node: Node, commands: list[list[str]]) -> list[str]:
+    """Run commands that change the node; those that they stood for."""
+    return [line for command in commands for line in _change_once(node, command)]
+
+
+def _change_once(node: Node, command: list[str]) -> list[str]:
     done = node.run(["cnictl", *command, "-o", "json"], timeout=_COMMAND_SECONDS)
     by_hand: list[str] = []
     for step in json.loads(done.stdout)["steps"]:
@@ -147,8 +155,9 @@ def _change(node: Node, command: list[str]) -> list[str]:
 
 def _checks(lab: Lab, node: Node, served: Mapping[str, "_Server"], act: Act) -> list[str]:
     other = _other(lab, node)
-    peer = ["--peer", f"{other.pod_cidr}={other.address}"] if act.names_peer else []
-    return ["test-connectivity", "--pod", served[other.name].address, *peer, "-o", "json"]
+    peers = [f"{other.pod_cidr}={other.address}", f"{other.pod_cidr6}={other.address6}"][: 2 if other.address6 else 1]
+    named = [word for peer in peers for word in ("--peer", peer)] if act.names_peer else []
+    return ["test-connectivity", "--pod", ",".join(served[other.name].addresses), *named, "-o", "json"]
 
 
 def _test(node: Node, command: list[str]) -> dict[str, Any]:
@@ -162,11 +171,14 @@ def _test(node: Node, command: list[str]) -> dict[str, Any]:
 
 
 def _surprises(name: str, report: dict[str, Any], act: Act) -> list[str]:
-    found = {check["check"]: check["state"] for check in report["checks"]}
+    families = dict.fromkeys(check["family"] for check in report["checks"])
+    found = {(check["family"], check["check"]): check["state"] for check in report["checks"]}
+    which = {family: f" ({family})" if len(families) > 1 else "" for family in families}
     return [
-        f"{name}, {check}: {found.get(check, 'not checked')}, expected {state}"
+        f"{name}, {check}{which[family]}: {found.get((family, check), 'not checked')}, expected {state}"
+        for family in families
         for check, state in act.expected.items()
-        if found.get(check) != state
+        if found.get((family, check)) != state
     ]
 
 
@@ -179,12 +191,12 @@ class _Server:
         self._process = node.popen(["cnictl", "test-connectivity", "--serve", "--for", "10m"], stderr=self._log)
 
     @cached_property
-    def address(self) -> str:
-        """The pod's address, once it is up. Raises Problem if it never is."""
-        address = (self._process.stdout.readline() if self._process.stdout else "").strip()
-        if not address:
+    def addresses(self) -> list[str]:
+        """The pod's address of each family, once it is up. Raises Problem if it never is."""
+        lines = [self._process.stdout.readline() if self._process.stdout else "" for _ in self._node.families]
+        if not all(lines):
             raise Problem(f"{self._node.name}: no pod to ping: {self._said().strip()}")
-        return address
+        return [line.strip() for line in lines]
 
     def heard(self, sender: str) -> bool:
         """Whether the pod was pinged by that address, as it saw it."""
@@ -217,9 +229,10 @@ def _end(servers: Mapping[str, _Server]) -> None:
 
 def _masqueraded(lab: Lab, reports: Mapping[str, dict[str, Any]], served: Mapping[str, _Server]) -> list[str]:
     """Where a pod on the other node did not see the sender's own address."""
-    found = []
+    found: list[str] = []
     for node in lab.nodes:
-        sender, target = reports[node.name]["checks"][0]["from"], served[_other(lab, node).name]
-        if not target.heard(sender):
-            found.append(f"pod {target.address} was not pinged by {sender} itself")
+        target = served[_other(lab, node).name]
+        senders = dict.fromkeys(check["from"] for check in reports[node.name]["checks"])
+        silent = [sender for sender in senders if not target.heard(sender)]
+        found += [f"pod {' '.join(target.addresses)} was not pinged by {sender} itself" for sender in silent]
     return found

@@ -40,6 +40,7 @@ class Node:
         self.address6 = machine.address6
         """Its IPv6 address; empty where the lab is not dual-stack."""
         self.pod_cidr6 = machine.pod_cidr6
+        self.families = ("ipv4", "ipv6") if machine.interface6 else ("ipv4",)
         self.pid = pid
         """Its process 1, as the host counts."""
 

@@ -44,13 +44,14 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
     assert picture.read_text().count("10.244.1.2") >= 1
 
 
-def test_demo_runs_as_an_ordinary_user_and_shows_every_act() -> None:
+def test_demo_of_both_families_runs_as_an_ordinary_user_and_shows_every_act() -> None:
     prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups") if os.geteuid() == 0 else ()
-    done = run_demo(prefix=prefix)
+    done = run_demo("--dual-stack", prefix=prefix)
     assert done.returncode == 0, done.stderr
     for heading in ("1. the bridge alone", "2. and NAT", "3. and routes"):
         assert heading in done.stdout
     assert "node2$ cnictl route add-peer 10.244.0.0/24 10.0.0.210" in done.stdout
+    assert "ip route add fd00:244:0:1::/64 via fd00:10::51" in done.stdout
     assert "the last matrix all green" in done.stderr
 
 
