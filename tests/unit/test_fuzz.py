@@ -49,7 +49,7 @@ def fit(conf: NetConf) -> None:
     jsontext.dumps(conf.dns)
 
 
-@inputs.bounded(600)
+@inputs.bounded(400)
 @given(conf=inputs.confs())
 def test_any_configuration_is_fit_for_use_or_refused(conf: bytes) -> None:
     try:
