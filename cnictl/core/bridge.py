@@ -152,6 +152,8 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) ->
             rtnetlink.delete_link(netlink, name)
         raise CniError(KERNEL_REFUSED, f"bridge {name}: {error.strerror}") from None
     sysctl.put(f"net/ipv6/conf/{name}/accept_ra", "0")  # a pod must not become the node's router
+    # its MAC is random; without this the link-local address that it asks pods' MACs from is late by a second or two
+    sysctl.put(f"net/ipv6/conf/{name}/accept_dad", "0")
     return True
 
 

@@ -77,7 +77,7 @@ class Bridge:
                     f"ip link add {name} address {_example_mac()} type bridge",
                     f"ip link set {name} mtu {another_mtu(after['mtu'])}",
                     f"ip link set {name} mtu {after['mtu']} alias {after['owner']} up",
-                    f"sysctl -w net.ipv6.conf.{name}.accept_ra=0",
+                    f"sysctl -w net/ipv6/conf/{name}/accept_ra=0 net/ipv6/conf/{name}/accept_dad=0",
                 )
             )
         words, options = [], []
