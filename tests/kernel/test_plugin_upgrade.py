@@ -17,7 +17,7 @@ from cnictl.lab.lab import Lab, Node
 
 from .plugin_client import RECORDS, Host, Pod, plugin_executable
 
-PODS = int(os.environ.get("CNICTL_PODS", "40"))
+PODS = int(os.environ.get("CNICTL_PODS", "30"))
 """A hundred by `make faults`."""
 LAUNCHER = "/opt/cni/bin/cnictl-bridge"
 SOURCE = Path(cnictl.__file__).resolve().parent.parent
@@ -106,25 +106,25 @@ def make_other(node: Node) -> None:
 
 
 def test_no_pod_loses_a_ping_while_versions_come_and_go(node: Node) -> None:
-    call(node, "ADD", 1, PODS)
-    made = node.run(["sh", "-c", f"cat /var/lib/cni/networks/mynet/last_reserved_ip.0; ls {RECORDS}/mynet | wc -l"])
-    assert made.stdout == f"10.244.0.{PODS + 1}{PODS}\n"
-    quarter = PODS // 4
+    call(node, "ADD", 1, PODS + 15)
     outside = sorted(folder for folder in (str(SOURCE), sys.prefix) if not folder.startswith("/usr"))
     hide = "".join(f"mount -t tmpfs none {folder}; " for folder in outside if not folder.startswith(outside[0] + "/"))
-    with all_answer(node, [f"10.244.0.{place + 1}" for place in range(quarter * 3 + 1, PODS + 1)]):
+    with all_answer(node, [f"10.244.0.{place + 1}" for place in range(1, PODS + 1)]):
         make_other(node)
         run_other(node, "install")
-        call(node, "CHECK", 1, quarter)  # what the former version attached
-        call(node, "ADD", PODS + 1, PODS + 5)
-        call(node, "DEL", 1, quarter)
+        call(node, "CHECK", PODS - 4, PODS)  # what the former version attached
+        call(node, "DEL", PODS + 1, PODS + 5)
+        call(node, "ADD", PODS + 16, PODS + 20)
         node.run(["cnictl", "plugin", "use", cnictl.__version__])
-        call(node, "CHECK", PODS + 1, PODS + 5)  # what the newer version attached
-        call(node, "DEL", quarter + 1, quarter * 2)
+        call(node, "CHECK", PODS + 16, PODS + 20)  # what the newer version attached
+        call(node, "DEL", PODS + 6, PODS + 10)
         # the environment that installed it is removed: only what is under /usr/local/lib/cnictl is left of it
-        call(node, "DEL", quarter * 2 + 1, quarter * 3, lambda script: ["unshare", "-m", "sh", "-ec", hide + script])
+        gone = ["unshare", "-m", "sh", "-ec"]
+        call(node, "DEL", PODS + 11, PODS + 15, lambda script: [*gone, hide + script])
+        call(node, "CHECK", 1, 5, lambda script: [*gone, hide + script])
         node.run(["cnictl", "ipam", "gc", "--network", "mynet"])
-    call(node, "DEL", quarter * 3 + 1, PODS + 5)
+    call(node, "DEL", 1, PODS)
+    call(node, "DEL", PODS + 16, PODS + 20)
     left = f"ls {RECORDS}/mynet; ls /var/lib/cni/networks/mynet; ip -br link show type veth master cni0"
     assert node.run(["sh", "-c", left]).stdout.split() == ["last_reserved_ip.0", "lock"]
 
