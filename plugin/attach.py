@@ -132,14 +132,21 @@ def _made(
     return [route for place, route in enumerate(routes) if place not in there]
 
 
-def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record, six: bool) -> Link:
+def activate(
+    host: Netlink,
+    pod: Netlink,
+    bridge: BridgeMade,
+    record: Record,
+    addresses: "Sequence[Cidr]",
+    gateways: "Sequence[Cidr]",
+) -> Link:
     """Return once both ends and the bridge send, and the pod's addresses are announced; the bridge as it is then.
 
     A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
     the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
     for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
     What the kernel announces when the link comes up is lost with the rest. It does so again when the link gets a MAC,
-    its own (sysctls arp_notify, ndisc_notify). With `six`, IPv6 in use, its link-local address is usable too.
+    its own (sysctls arp_notify, ndisc_notify). `addresses`: the pod's; `gateways`: the bridge's own among theirs.
     Raises CniError 103 if an end doesn't come up.
     """
     deadline = time.monotonic() + ACTIVATION_WAIT
@@ -151,10 +158,13 @@ def activate(host: Netlink, pod: Netlink, bridge: BridgeMade, record: Record, si
     link = await_up(host, bridge.name, deadline)  # in vain where STP has its ports listen first
     if link is None:
         raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
+    six = [one.packed for one in addresses if one.bits == 128]
     if six and end is not None:
         from cnictl.core import ipv6
 
         ipv6.settle(pod, end.index, record.ifname)
+        ipv6.await_local(pod, six)
+        ipv6.await_local(host, [one.packed for one in gateways if one.bits == 128])
     pod.call(rtnetlink.set_mac(record.ifname, rtnetlink.parse_mac(record.mac)))
     return link
 

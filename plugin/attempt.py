@@ -66,8 +66,8 @@ class Attempt:
         self._forget_connections(given)
         with Inside(self._netns), Netlink() as pod:
             given.routes = configure(host, pod, conf, record, given.addresses, given.routes)
-            six = any(address.bits == 128 for address in given.addresses)
-            link = activate(host, pod, bridge, record, six) if not conf.container_down else None
+            own = given.gateways if conf.is_gateway else ()
+            link = None if conf.container_down else activate(host, pod, bridge, record, given.addresses, own)
         link = link or rtnetlink.get_link(host, bridge.name)
         if link is None:
             raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")

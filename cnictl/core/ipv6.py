@@ -8,18 +8,24 @@ import time
 from cnictl.core import rtnetlink, sysctl
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import ADDRESS_CONFLICT, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
-from cnictl.core.netlink import AF_INET6, Netlink, attributes
+from cnictl.core.netlink import AF_INET6, Netlink, NetlinkError, attr, attributes
 
 try:
     from _struct import Struct
 except ImportError:
     from struct import Struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 SETTLE_WAIT = 5.0
 """Seconds that duplicate address detection may take: a random start of up to 1 s, and 1 s a probe."""
 
 _IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
+_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
+_RTN_LOCAL = 2
 _IFA_FLAGS = 8
 _TENTATIVE, _DADFAILED = 0x40, 0x08
 
@@ -48,6 +54,30 @@ def prepare_pod(name: str, wanted: str, dad: bool) -> None:
         sysctl.put(f"{base}/enhanced_dad", "1")
     sysctl.put(f"{base}/keep_addr_on_down", "1")
     sysctl.put(f"{base}/ndisc_notify", "1")
+
+
+def await_local(netlink: Netlink, addresses: "Iterable[bytes]") -> None:
+    """Return once the namespace takes packets to these addresses, that it has been given, for its own.
+
+    The kernel puts the route that says so in place later than the address, also of one without duplicate address
+    detection (addrconf_dad_work): what comes in between, such as the first answer of a neighbour, is dropped. It is a
+    matter of milliseconds at most. Raises CniError 103 past `SETTLE_WAIT`.
+    """
+    deadline = time.monotonic() + SETTLE_WAIT
+    for address in addresses:
+        while not _is_local(netlink, address):
+            if time.monotonic() > deadline:
+                raise CniError(KERNEL_REFUSED, f"{format_address(address)} is no local address after {SETTLE_WAIT:g} s")
+            time.sleep(0.0002)
+
+
+def _is_local(netlink: Netlink, address: bytes) -> bool:
+    request = _RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + attr(rtnetlink.RTA_DST, address)
+    try:
+        kind: int = _RTMSG.unpack_from(netlink.dump(rtnetlink.RTM_GETROUTE, request, flags=0)[0])[7]
+    except NetlinkError:
+        return False  # no route there at all
+    return kind == _RTN_LOCAL
 
 
 def settle(netlink: Netlink, index: int, name: str) -> None:

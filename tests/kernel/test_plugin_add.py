@@ -52,13 +52,16 @@ def test_first_packets_reach_gateway_and_other_pod(host: Host) -> None:
 
 
 SENDER = """
-import os, socket
+import os, socket, sys
+gateway = sys.argv[1]
+family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
+packed = socket.inet_pton(family, gateway)
 seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 print("ready", flush=True)
 os.read(0, 1)
-to_gateway = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+to_gateway = socket.socket(family, socket.SOCK_DGRAM)
 to_gateway.settimeout(30)
-to_gateway.connect(("10.244.0.1", 9))
+to_gateway.connect((gateway, 9))
 to_gateway.send(b"?")
 try:
     to_gateway.recv(1)
@@ -69,19 +72,24 @@ asked = 0
 try:
     while True:
         frame = seen.recv(2048)
-        asked += frame[12:14] == bytes((8, 6)) and frame[38:42] == socket.inet_aton("10.244.0.1")
+        if family == socket.AF_INET:
+            asked += frame[12:14] == bytes((8, 6)) and frame[38:42] == packed
+        else:
+            asked += frame[12:14] == bytes((0x86, 0xDD)) and frame[54] == 135 and frame[62:78] == packed
 except BlockingIOError:
     print(asked)
 """
-"""Sends as soon as stdin has something; says how often the gateway was asked for by ARP until the answer came."""
+"""Sends as soon as stdin has something; says how often it was asked who is the gateway until the answer came."""
 
 
-def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host) -> None:
-    """A lost one, or a lost answer, is a second ARP request. The first pod of a bridge is the hard case."""
-    for pod in host.pods(12):
+@pytest.mark.parametrize(("subnet", "gateway"), [("10.244.0.0/24", "10.244.0.1"), ("fd00:9::/64", "fd00:9::1")])
+def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host, subnet: str, gateway: str) -> None:
+    """A lost one, or a lost answer, is a second ARP request or solicitation. The first pod is the hard case."""
+    host.conf |= {"network": subnet, "subnet": subnet}
+    for pod in host.pods(8):
         reader, writer = os.pipe()
         waiting = subprocess.Popen(
-            [*host.enter, "nsenter", f"--net={pod.netns}", "python3", "-ISc", SENDER],
+            [*host.enter, "nsenter", f"--net={pod.netns}", "python3", "-ISc", SENDER, gateway],
             stdin=reader,
             stdout=subprocess.PIPE,
             text=True,
