@@ -120,7 +120,7 @@ def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> 
         "pod.addresses": sorted(observe.addresses(pod)),
         "pod.addresses in order": observe.addresses(pod),
         "pod.tentative": observe.tentative(pod),
-        "pod.link_local_ready": observe.link_local_ready(pod),
+        "pod.link_local_ready": observe.link_local_ready(place, "a"),
         "pod.routes": observe.own_routes(seen.pods["a"][1]),
         "node.leases": {address: text for address, text in observe.leases(seen).items() if text.startswith("pod-a")},
         "node.leases_elsewhere": {

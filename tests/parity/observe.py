@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,20 @@ def tentative(link: Json | None) -> list[str]:
     return [one["local"] for one in _own(link) if one.get("tentative") or one.get("dadfailed")]
 
 
-def link_local_ready(link: Json | None) -> bool:
-    """Whether nothing holds up what the link sends by its link-local address."""
-    return not any(one.get("tentative") for one in (link or {}).get("addr_info", []) if one["scope"] == "link")
+def link_local_ready(place: Place, pod: str, ifname: str = "eth0", bound: float = 0.5) -> bool:
+    """Whether nothing holds up what a pod sends by its link-local address.
+
+    The kernel marks it ready a moment after the link is up; looking for a duplicate takes it a second or more.
+    """
+    end = time.monotonic() + bound
+    while True:
+        with inside(place.pod_netns(pod)):
+            link = _links_and_routes()[0].get(ifname, {})
+        if not any(one.get("tentative") for one in link.get("addr_info", []) if one["scope"] == "link"):
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
 
 
 def _own(link: Json | None) -> list[Json]:

@@ -33,8 +33,8 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     ),
     (
         "pod.accept_dad",
-        lambda reference, _: bool(reference == "0"),
-        "duplicate address detection is left out for the pod's addresses, not by the interface's setting",
+        lambda reference, ours: (reference, ours) == ("1", "0"),
+        "without `enabledad` a pod's interface doesn't look for duplicates of its addresses, in layer 2 neither",
     ),
     (
         "pod.link_local_ready",
