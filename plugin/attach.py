@@ -63,7 +63,7 @@ def configure(
     ifname = record.ifname
     link = _pod_link(pod, ifname)
     six = next((address for address in addresses if address.bits == 128), None)
-    quiet(ifname, conf.dad)
+    quiet(ifname, conf)
     if conf.container_down:
         return []
     if six is not None:
@@ -81,13 +81,15 @@ def configure(
     return _made(pod.refusals(*give, *lead), ifname, addresses, routes)
 
 
-def quiet(ifname: str, dad: bool) -> None:
+def quiet(ifname: str, conf: NetConf) -> None:
     """Have an interface in the pod that is still down take no addresses and routes from a router, once it is up.
 
-    Without `dad` its IPv6 addresses, the link-local one among them, are usable at once.
+    Only where its addresses are ours: in layer 2, and with dhcp, a router on the link may be the one to give them.
+    Without `enabledad` its IPv6 addresses, the link-local one among them, are usable at once.
     """
-    sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")
-    sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if dad else "0")
+    if conf.served:
+        sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")
+    sysctl.put(f"net/ipv6/conf/{ifname}/accept_dad", "1" if conf.dad else "0")
 
 
 def _pod_link(pod: Netlink, ifname: str) -> Link:

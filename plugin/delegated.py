@@ -22,7 +22,7 @@ def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
 
     Called in the pod's namespace.
     """
-    quiet(record.ifname, conf.dad)
+    quiet(record.ifname, conf)
     end = rtnetlink.get_link(pod, record.ifname)
     if end is not None:
         pod.call(rtnetlink.set_up(end.index))
