@@ -2,12 +2,12 @@
 
 from posix import close
 
-from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.digest import host_veth_name
-from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
+from cnictl.core.unlinking import Unlinking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def detach(
     """
     descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
     if descriptor < 0:
+        from cnictl.core.leases import Store
+
         Store(network, data_dir).ensure_claimed()
         descriptor = attachments.seize(network, container, ifname, SEIZE_WAIT)
     try:
@@ -41,15 +43,20 @@ def detach(
         if record is not None and still is not None and not still(record):
             return None
         host_veth = host_veth_name(network, container, ifname)
-        was_linked = rtnetlink.delete_link(netlink, host_veth)
-        if record is not None or was_linked:  # a link without a record: that was lost, and with it the way to its lease
-            _release(record or Record(network, container, ifname), data_dir)
-        if record is None or record.mac_check:
-            from cnictl.core import macspoof  # few confs ask for it
+        unlinking = Unlinking(netlink, host_veth)
+        try:
+            unlinking.wait_until_gone()
+            # a link without a record: that was lost, and with it the way to its lease
+            if record is not None or unlinking.finish():
+                _release(record or Record(network, container, ifname), data_dir)
+            if record is None or record.mac_check:
+                from cnictl.core import macspoof  # few confs ask for it
 
-            macspoof.remove(host_veth)
-        if record is not None:
-            _remove_record(record)
+                macspoof.remove(host_veth)
+            if record is not None:
+                _remove_record(record)
+        finally:
+            unlinking.finish()
         return record
     finally:
         if descriptor >= 0:
@@ -58,6 +65,8 @@ def detach(
 
 def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -> list[Record]:
     """Undo every attachment of a network that is proven stale; returns their records."""
+    from cnictl.core import liveness
+
     freed = []
     for record in attachments.all_records(network):
         if liveness.judge(record, netlink).state == liveness.STALE:
@@ -74,6 +83,8 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
 
     The leases are looked at first: an ADD in flight writes its record before it takes its lease.
     """
+    from cnictl.core.leases import Store
+
     torn = [lease.address for lease in Store(network, data_dir).all() if not lease.container]
     named = {address for record in attachments.all_records(network) for address in record.addresses} if torn else set()
     return [address for address in torn if address not in named]
@@ -81,6 +92,8 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
 
 def _stale(record: Record) -> bool:
     """Judged again under the record's lock, where only the caller is at work on it."""
+    from cnictl.core import liveness
+
     return liveness.judge_settled(record).state == liveness.STALE
 
 
@@ -94,6 +107,8 @@ def _remove_record(record: Record) -> None:
 
 
 def _release(record: Record, data_dir: str) -> None:
+    from cnictl.core.leases import Store  # loaded while the kernel is at work on the link
+
     store = Store(record.network, record.data_dir or data_dir)
     if record.addresses:
         store.release_all(record.addresses, record.container, record.ifname)
