@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import marshal
 import os
+from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader
 from types import CodeType
 
@@ -34,10 +35,11 @@ def write_bundles(library: str, final: str, target: str) -> None:
     for verb, module in MODULES.items():
         hot = None
         if verb in FUNCTIONS:
-            hot = frozenset(f"{place}:{name}" for place, names in FUNCTIONS[verb].items() for name in names.split())
+            lines = (line.partition(": ") for line in FUNCTIONS[verb].splitlines())
+            hot = frozenset(f"{place}:{name}" for place, _, names in lines for name in names.split())
         with open(f"{target}/{verb}", "wb") as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(made(modules, module, hot, LATER.get(verb, ())))
+            file.write(made(modules, module, hot, LATER.get(verb, "").split()))
 
 
 class Module:
@@ -89,7 +91,7 @@ class Module:
         return compile(ast.Module(body, []), self.path, "exec", dont_inherit=True, optimize=2)
 
 
-def made(modules: dict[str, Module], module: str, hot: frozenset[str] | None, later: tuple[str, ...]) -> bytes:
+def made(modules: dict[str, Module], module: str, hot: frozenset[str] | None, later: Sequence[str]) -> bytes:
     """One bundle: what `start.load` takes, behind the code that defines it.
 
     `hot`: functions that aren't put aside, `module:qualified name`; None: all. `later`: what functions import.

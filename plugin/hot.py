@@ -3,8 +3,132 @@
 A name that is missing here costs a little time when it is called; one that is no more costs nothing.
 """
 
-FUNCTIONS: dict[str, dict[str, str]] = {}
-"""By verb and module: names, qualified by their class, a space between."""
+FUNCTIONS: dict[str, str] = {
+    "ADD": """
+cnictl.core.attachments: Record Record.__init__ Record._text Record.path Record.pod Record.write mark_complete read
+cnictl.core.attachments: record_path
+cnictl.core.bridge: BridgeMade BridgeMade.__init__ ensure_bridge give_addresses
+cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.__str__ Cidr.address Cidr.bits
+cnictl.core.cidr: Cidr.first Cidr.holds Cidr.last Cidr.network Cidr.nth Cidr.value format_address parse_address
+cnictl.core.cidr: parse_cidr parse_interface parse_pod_cidr
+cnictl.core.conf: NetConf NetConf.__init__ NetConf.gateways NetConf.served NetConf.subnets _is_installed _read_link
+cnictl.core.conf: _read_logging _read_runtime_keys interface_name_fault network_name parse_conf
+cnictl.core.conf_addresses: _destination _range _range_sets _refuse_clash _route _serve read_addresses
+cnictl.core.conntrack: _delete_by_source _pick_and_delete forget
+cnictl.core.digest: host_veth_name short_digest
+cnictl.core.durable: _write_all contents contents_of discard give_name make_folder unnamed
+cnictl.core.errors: CniError Problem UsageProblem
+cnictl.core.fields: cidr flag member members spelled text texts
+cnictl.core.ipv6: _is_local allow await_local prepare_pod settle
+cnictl.core.jsontext: JsonError _Context dumps loads
+cnictl.core.lease: Duplicate Exhausted Lease Taken
+cnictl.core.leases: Store Store.__init__ Store._give Store._in_step Store._last Store._next Store._refresh
+cnictl.core.leases: Store._remember_last Store._taken Store.allocate Store.locked
+cnictl.core.liveness: Verdict boot_id
+cnictl.core.locks: Locked Locked.__enter__ Locked.__exit__ Locked.__init__ hold
+cnictl.core.masquerade: Masquerade Masquerade.__init__ Masquerade.comment Masquerade.digest Masquerade.families
+cnictl.core.masquerade: _nft_marks _short ensure owner stands
+cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.call
+cnictl.core.netlink: Netlink.close Netlink.dump Netlink.refusals NetlinkError NetlinkError.__init__ _words attr
+cnictl.core.netlink: attributes text_attr u32_attr
+cnictl.core.netns: Inside Inside.__enter__ Inside.__exit__ Inside.__init__ Netns Netns.__init__ Netns.enter Netns.ours
+cnictl.core.netns: _setns
+cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__ RangeSet.nth RangeSet.offset
+cnictl.core.pool: RangeSet.places RangeSet.range_of distribute
+cnictl.core.pool_map: PoolMap PoolMap.__enter__ PoolMap.__exit__ PoolMap.__init__ PoolMap._header PoolMap._parse
+cnictl.core.pool_map: PoolMap._place PoolMap._read PoolMap.covers PoolMap.free PoolMap.mark PoolMap.next_free
+cnictl.core.pool_map: PoolMap.sets PoolMap.settle _decode _encode _lowest_clear_bit _starts
+cnictl.core.result: check_version objects shape
+cnictl.core.routes: Route Route.__init__ Route.through complete
+cnictl.core.rtnetlink: Link Link.__init__ Link.up add_address add_route add_veth_pair addresses format_mac get_link
+cnictl.core.rtnetlink: ifinfo parse_mac random_mac set_alias set_mac set_up
+cnictl.core.sysctl: put read
+cnictl.core.unlinking: Unlinking
+cnictl_plugin.add: add
+cnictl_plugin.answer: Given Given.__init__ Given.addresses Given.gateways _dns _route answer previous
+cnictl_plugin.attach: _made _pod_link _route_message activate await_up configure make_pair quiet
+cnictl_plugin.attempt: Attempt Attempt.__init__ Attempt._ensure_masquerade Attempt._ensure_scoped_masquerade
+cnictl_plugin.attempt: Attempt._forget_connections Attempt._give_gateways Attempt._guard_port Attempt._lease
+cnictl_plugin.attempt: Attempt._open_forwarding Attempt._set_bridge Attempt._write_record Attempt.make _intend
+cnictl_plugin.attempt: wanted_addresses
+cnictl_plugin.environment: Call Call.__init__ Call.pod _container_fault _read_args _variable calling_process
+cnictl_plugin.environment: read_environment
+cnictl_plugin.log: _append log_call
+cnictl_plugin.main: _read_stdin _serve _version _write_stdout main
+cnictl_plugin.standing: refuse_second
+""",
+    "CHECK": """
+cnictl.core.attachments: Record Record.__init__ _is_address read record_path
+cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.__str__ Cidr.address Cidr.bits
+cnictl.core.cidr: Cidr.first Cidr.holds Cidr.last Cidr.network Cidr.nth Cidr.value format_address parse_address
+cnictl.core.cidr: parse_cidr parse_interface parse_pod_cidr
+cnictl.core.conf: NetConf NetConf.__init__ NetConf.served NetConf.subnets _is_installed _read_link _read_logging
+cnictl.core.conf: _read_runtime_keys interface_name_fault network_name parse_conf
+cnictl.core.conf_addresses: _destination _range _range_sets _refuse_clash _route _serve read_addresses
+cnictl.core.digest: host_veth_name short_digest
+cnictl.core.durable: contents contents_of
+cnictl.core.errors: CniError Problem UsageProblem
+cnictl.core.fields: cidr flag member members spelled text texts
+cnictl.core.jsontext: JsonError _Context _finite loads
+cnictl.core.lease: Duplicate Exhausted Lease Lease.__init__ Taken parse_owner
+cnictl.core.leases: Store Store.__init__ Store.read
+cnictl.core.locks: Locked Locked.__enter__ Locked.__exit__ Locked.__init__ hold
+cnictl.core.masquerade: Masquerade Masquerade.__init__ Masquerade.comment Masquerade.digest Masquerade.families
+cnictl.core.masquerade: _nft_marks _short owner stands
+cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.close
+cnictl.core.netlink: Netlink.dump NetlinkError attr attributes text_attr
+cnictl.core.netns: Inside Netns Netns.__init__ Netns.enter _setns
+cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__
+cnictl.core.pool_map: PoolMap
+cnictl.core.result: check_version objects
+cnictl.core.routes: Route Route.__init__
+cnictl.core.routing: KernelRoute KernelRoute.__init__ KernelRoute._next_hops KernelRoute.leads_through _number listed
+cnictl.core.rtnetlink: Link Link.__init__ Link.up addresses format_mac get_link ifinfo
+cnictl_plugin.check: _check_gateways _check_host _check_lease _check_pod _check_route _check_rules _check_settings
+cnictl_plugin.check: _compare_mac _family _metrics _promised check
+cnictl_plugin.environment: Call Call.__init__ Call.pod _container_fault _read_args _variable read_environment
+cnictl_plugin.log: _append log_call
+cnictl_plugin.main: _read_stdin _serve _version main
+""",
+    "DEL": """
+cnictl.core.attachments: Record Record.__init__ _is_address read record_path remove seize
+cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.bits Cidr.first Cidr.holds Cidr.last
+cnictl.core.cidr: Cidr.network Cidr.nth Cidr.value parse_address parse_cidr parse_interface parse_pod_cidr
+cnictl.core.conf: NetConf NetConf.__init__ NetConf.served NetConf.subnets _is_installed _read_link _read_logging
+cnictl.core.conf: _read_runtime_keys interface_name_fault network_name parse_conf
+cnictl.core.conf_addresses: _destination _range _range_sets _refuse_clash _route _serve read_addresses
+cnictl.core.detach: _release _remove_record detach
+cnictl.core.digest: host_veth_name short_digest
+cnictl.core.durable: contents contents_of
+cnictl.core.errors: CniError Problem UsageProblem
+cnictl.core.fields: cidr flag member members spelled text texts
+cnictl.core.jsontext: JsonError _Context _finite loads
+cnictl.core.lease: Duplicate Exhausted Lease Lease.__init__ Taken parse_owner
+cnictl.core.leases: Store Store.__init__ Store._exists Store._in_step Store._last Store._unlink Store.locked Store.read
+cnictl.core.leases: Store.release_all
+cnictl.core.locks: Locked Locked.__enter__ Locked.__exit__ Locked.__init__ hold
+cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.call
+cnictl.core.netlink: Netlink.close Netlink.dump Netlink.refusals NetlinkError NetlinkError.__init__ _words attr
+cnictl.core.netlink: attributes text_attr
+cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__ RangeSet.offset
+cnictl.core.pool: RangeSet.places
+cnictl.core.pool_map: PoolMap PoolMap.__enter__ PoolMap.__exit__ PoolMap.__init__ PoolMap._header PoolMap._parse
+cnictl.core.pool_map: PoolMap._place PoolMap._read PoolMap.free PoolMap.mark PoolMap.sets PoolMap.settle _decode _starts
+cnictl.core.result: check_version
+cnictl.core.routes: Route Route.__init__
+cnictl.core.rtnetlink: Link Link.__init__ delete_link format_mac get_link ifinfo
+cnictl.core.unlinking: Unlinking Unlinking.__init__ Unlinking._delete Unlinking.finish Unlinking.wait_until_gone
+cnictl_plugin.delete: delete
+cnictl_plugin.environment: Call Call.__init__ Call.pod _container_fault _read_args _variable read_environment
+cnictl_plugin.log: _append log_call
+cnictl_plugin.main: _read_stdin _serve _version main
+""",
+}
+"""By verb: lines of a module and names in it, qualified by their class."""
 
-LATER: dict[str, tuple[str, ...]] = {}
-"""By verb: what functions import on their way."""
+LATER: dict[str, str] = {
+    "ADD": "_ctypes cnictl.core.conntrack cnictl.core.ipv6",
+    "CHECK": "_ctypes",
+    "DEL": "cnictl.core.lease cnictl.core.leases cnictl.core.pool_map",
+}
+"""By verb: modules that functions import on their way."""

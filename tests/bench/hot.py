@@ -81,6 +81,7 @@ def _profile(launcher: str, python: str) -> dict[str, tuple[set[str], set[str]]]
         host = Side("ours", launcher, number, masquerade, dual)
         host.set_up()
         host.stand(1)
+        host.must_masquerade("standing0")  # as on any node, conntrack has something then
         host.make_pod("watched")
         for verb in VERBS:
             environment, stdin = host.asked(verb, "watched")
@@ -111,29 +112,22 @@ def _text(found: dict[str, tuple[set[str], set[str]]]) -> str:
         "A name that is missing here costs a little time when it is called; one that is no more costs nothing.",
         '"""',
         "",
-        "FUNCTIONS: dict[str, dict[str, str]] = {",
+        "FUNCTIONS: dict[str, str] = {",
     ]
     for verb, (functions, _) in found.items():
-        lines.append(f'    "{verb}": {{')
+        lines.append(f'    "{verb}": """')
         by_module: dict[str, list[str]] = {}
         for one in sorted(functions):
             module, _, name = one.partition(":")
             by_module.setdefault(module, []).append(name)
         for module, names in by_module.items():
-            wrapped = textwrap.wrap(" ".join(names), 100)
-            if len(wrapped) == 1:
-                lines.append(f'        "{module}": "{wrapped[0]}",')
-            else:
-                parts = [f'            "{line} "' for line in wrapped[:-1]]
-                lines += [f'        "{module}": (', *parts, f'            "{wrapped[-1]}"', "        ),"]
-        lines.append("    },")
-    lines += ["}", '"""By verb and module: names, qualified by their class, a space between."""', ""]
-    lines.append("LATER: dict[str, tuple[str, ...]] = {")
-    lines += [
-        f'    "{verb}": ({" ".join(f"{one!r}," for one in sorted(modules))}),' for verb, (_, modules) in found.items()
-    ]
-    lines += ["}", '"""By verb: what functions import on their way."""']
-    return "\n".join(lines).replace("'", '"') + "\n"
+            lines += [f"{module}: {line}" for line in textwrap.wrap(" ".join(names), 118 - len(module))]
+        lines.append('""",')
+    lines += ["}", '"""By verb: lines of a module and names in it, qualified by their class."""', ""]
+    lines.append("LATER: dict[str, str] = {")
+    lines += [f'    "{verb}": "{" ".join(sorted(modules))}",' for verb, (_, modules) in found.items()]
+    lines += ["}", '"""By verb: modules that functions import on their way."""']
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

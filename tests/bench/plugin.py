@@ -44,7 +44,7 @@ def main() -> None:
         bench = _Bench(_install(f"{scratch}/lib"), scratch, options)
         bench.run()
         if options.write:
-            report.write(bench.cases, bench.steps, bench.parts)
+            report.write(bench.cases, bench.steps, bench.parts, bench.load)
     except Unequal as unequal:
         sys.exit(str(unequal))
     finally:
@@ -78,11 +78,12 @@ class _Bench:
         self.cases: list[Case] = []
         self.steps: list[startup.Step] = []
         self.parts: list[spent.Parts] = []
+        self.load = os.getloadavg()[0]
         self._hosts = iter(range(10, 200))
 
     def run(self) -> None:
         """Every kind that was asked for."""
-        print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; medians in ms")
+        print(f"{os.cpu_count()} CPUs, load {self.load:.1f}; medians in ms")
         for kind in self.options.only or _KINDS:
             getattr(self, f"_run_{kind}")()
         report.print_verdicts(self.cases)
