@@ -101,7 +101,7 @@ def _keys(verdicts: Sequence[Verdict]) -> list[str]:
         ]
         lines.append(f"| `{key}` | {value} | {' | '.join(cells)} |")
     version = next((one.verdict for one in verdicts if one.row.key == "VERSION"), None)
-    lines += ["", *(f"{verb}: {why}: `{_SIGNS[version]}`." for verb, why in NO_MEANING.items()), ""]
+    lines += ["", *(f"{why}: `{_SIGNS[version]}`." for why in NO_MEANING.values()), ""]
     return lines
 
 
@@ -214,7 +214,8 @@ _DRAWN = (
     (r"veth[0-9a-f]{8}", "veth…"),
     (r"CNI-[0-9a-f]{24}", "CNI-…"),
     (r"Mac doesn't match: [0-9a-f:]{17}", "Mac doesn't match: …"),
-    (r"Mask:[0-9a-f]+", "Mask:…"),
+    (r"\{Dst:\{IP:\S+ Mask:[0-9a-f]+\}", "{Dst:NET"),
+    (r"^(to \w+), IPv\d", r"\1"),
     (r"\{[\d.:]+ [0-9a-f]{32}\}", "{everywhere}"),
     (r"(?<![\w.:])(2001:db8|203\.0|0\.0\.0\.0|::/0)[\w.:]*/\d+", "NET"),
     (r"(?<![\w.:])(10\.2\d\.\d+\.\d+|2001:db8:[\w:]+|203\.0\.113\.0)(?![\w:])", "ADDRESS"),
@@ -227,7 +228,9 @@ def _plain(reason: str) -> str:
     reason = " ".join(reason.split())
     for pattern, word in _DRAWN:
         reason = re.sub(pattern, word, reason)
-    reason = " where ".join(", ".join(dict.fromkeys(part.split(", "))) for part in reason.split(" where "))
+    fact, colon, rest = reason.partition(": ")
+    rest = " where ".join(", ".join(dict.fromkeys(part.split(", "))) for part in rest.split(" where "))
+    reason = fact + colon + rest
     return reason if len(reason) <= _LONGEST else reason[: _LONGEST - 1] + "…"
 
 
