@@ -88,7 +88,8 @@ def _learned() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: not disabled (some hosts do so for every new link), and its own addresses usable at once.
+    """IPv6 on the bridge: not disabled (some hosts do so for every new link), its own addresses usable at once, and
+    no pod heeded as a router.
 
     Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a second or two
     after the first pod came. The MAC that it follows from is random: no other host has it.
@@ -99,13 +100,13 @@ class BridgeIpv6:
         self.id = f"sysctl/net.ipv6.conf.{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Both values; None without the bridge."""
-        disabled = _value(self._name, "disable_ipv6")
-        return {"disable_ipv6": disabled, "accept_dad": _value(self._name, "accept_dad")} if disabled else None
+        """The values; None without the bridge."""
+        found = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
+        return found if found["disable_ipv6"] else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """Both 0."""
-        return {"disable_ipv6": "0", "accept_dad": "0"}
+        """All 0."""
+        return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": "0"}
 
     def remember(self) -> None:
         """Keep an adopted bridge's own values."""
