@@ -5,7 +5,7 @@ from typing import Any
 
 from cnictl.core import attachments, masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
-from cnictl.core.cidr import Cidr
+from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import firewall, host
@@ -161,7 +161,7 @@ def _peer_route(peer: Peer, spec: NodeSpec) -> dict[str, Any]:
         state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
-    reached = host.reach(peer.via)
+    reached = host.reach(peer.via, peer.dev if is_link_local(parse_address(peer.via)) else "")
     if reached is None:
         link = "no route to it"
     elif reached.gateway:

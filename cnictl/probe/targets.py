@@ -81,7 +81,7 @@ class Targets:
         """This node's address towards its peers, else towards the outside, else its bridge's."""
         for to in (*(peer.via for peer in self._spec.peers), self._external_address()):
             source = self._host.route(to).source
-            if source:
+            if source and not is_link_local(parse_address(source)):  # a pod can't reach that
                 return source
         return gateway_of(self._spec.subnet)
 
