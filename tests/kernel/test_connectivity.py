@@ -57,7 +57,7 @@ def test_a_pod_on_the_other_node_sees_the_senders_own_address(cluster: Cluster) 
     process.terminate()
     _, heard = process.communicate(timeout=20)
     assert f"pinged by {sender}\n" in heard
-    assert set(announced) == {"address", "pod", "netns", "seconds"}
+    assert set(announced) == {"address", "addresses", "pod", "netns", "seconds"}
     assert announced["seconds"] == 600
 
 
@@ -168,7 +168,8 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--pod", "10.244.0.1"], "is the gateway of 10.244.0.0/24, no pod"),
         (["--pod", "8.8.8.8"], "lies outside the pod network 10.244.0.0/20"),
         (["--external", "1.1.1"], "has 3 parts"),
-        (["--external", "::1"], "IPv4 only"),
+        (["--external", "::1"], "is no address that a host can have"),
+        (["--external", "2001:db8::10"], "is IPv6; this node's pods have no such address"),
         (["--serve", "--for", "soon"], "not a time"),
         (["--serve", "--pod", "10.244.1.2"], "has no use for --pod"),
         (["--for", "5m"], "--serve is not given"),
