@@ -41,7 +41,8 @@ def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> 
         },
     }
     with crew(host, conf, told, 8) as workers:
-        storm(workers, told, pods, rounds=2)
+        for turn in range(2):
+            storm(workers, told, pods, turn)
         assert judge(host, told, "mynet") == []
         assert {"ADD", "CHECK", "DEL"} == set(told.calls)
         attached = [pod for pod in pods if pod.container in told.results]
