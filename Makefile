@@ -13,7 +13,7 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# against the reference plugins; BENCH="--pods 20 --store tmpfs" and the like chooses (docs/speed.md)
+# against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/speed.md)
 bench:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.bench.plugin $(BENCH)

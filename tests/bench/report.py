@@ -44,7 +44,7 @@ def print_steps(steps: list[Step]) -> None:
 
 def print_parts(parts: list[Parts]) -> None:
     """Where each verb's time goes."""
-    print(f"\nwhere it goes: the least of each\n  {'':56}" + "".join(f"{one.verb:>8}" for one in parts))
+    print(f"\nwhere it goes, in the quickest of many calls\n  {'':56}" + "".join(f"{one.verb:>8}" for one in parts))
     for kind, words in KINDS.items():
         print(f"  {words:56}" + "".join(f"{one.by_kind[kind]:8.1f}" for one in parts))
     print(f"  {'whole':56}" + "".join(f"{one.whole:8.1f}" for one in parts), flush=True)
@@ -66,8 +66,8 @@ def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float)
         tables += ["### A call's start\n\nThe quickest of many, in ms.", _start(steps)]
     if parts:
         tables += [
-            "### Where each verb's time goes\n\nThe least of many, in ms, with ipMasq, watched by the profiler's hook, "
-            "which makes our own code look slower than it is.",
+            "### Where each verb's time goes\n\nThe quickest of many calls, in ms, with ipMasq, watched by the profiler's "
+            "hook, which makes our own code look slower than it is.",
             _where(parts),
         ]
     page.write_text(before + begin + "\n" + "\n\n".join(tables) + "\n\n" + end + after, encoding="utf-8")
