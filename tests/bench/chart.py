@@ -5,8 +5,8 @@ from html import escape
 
 from tests.bench.cases import VERBS, Case
 
-_WIDTH = 760
-_LEFT = 230
+_WIDTH = 860
+_LEFT = 300
 _BAR = 15
 _COLOURS = {
     True: {"ADD": "#1f6f54", "CHECK": "#5aa783", "DEL": "#a9d5bf"},
@@ -36,7 +36,7 @@ def _bars(parts: list[str], cases: list[Case], top: float) -> float:
     longest = max((row.median("sum") for case in cases for row in case.rows), default=1.0)
     scale: float = (_WIDTH - _LEFT - 110) / longest
     y: float = top
-    for colours, who, x in ((_COLOURS[True], "cnictl-bridge", _LEFT), (_COLOURS[False], "bridge + host-local", 480)):
+    for colours, who, x in ((_COLOURS[True], "cnictl-bridge", _LEFT), (_COLOURS[False], "bridge + host-local", 570)):
         for place, verb in enumerate(VERBS):
             parts.append(f'<rect x="{x + 50 * place}" y="{y}" width="12" height="12" fill="{colours[verb]}"/>')
             parts.append(_text(x + 50 * place + 15, y + 10, verb, 9))

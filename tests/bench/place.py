@@ -32,9 +32,8 @@ def cover(path: str, source: str = "") -> None:
 
 def file_system(path: str) -> str:
     """Type of the file system a path is on."""
-    return subprocess.run(
-        ["stat", "--file-system", "--format=%T", path], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 @contextmanager

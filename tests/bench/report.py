@@ -66,8 +66,8 @@ def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float)
         tables += ["### A call's start\n\nThe quickest of many, in ms.", _start(steps)]
     if parts:
         tables += [
-            "### Where each verb's time goes\n\nThe quickest of many calls, in ms, with ipMasq, watched by the profiler's "
-            "hook, which makes our own code look slower than it is.",
+            "### Where each verb's time goes\n\nThe quickest of many calls, in ms, with ipMasq, watched by the "
+            "profiler's hook, which makes our own code look slower than it is.",
             _where(parts),
         ]
     page.write_text(before + begin + "\n" + "\n\n".join(tables) + "\n\n" + end + after, encoding="utf-8")
