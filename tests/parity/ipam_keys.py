@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.parity.answers import REFUSED, Facts
 from tests.parity.families import Family, Net
 from tests.parity.places import Json
-from tests.parity.scenario import NOTHING, REACH, Change, Variant, ranges
+from tests.parity.scenario import NODE, NOTHING, REACH, Change, Variant, ranges
 
 _NUMBER = {"a": 77, "b": 66}
 _DATA_DIR = "/var/lib/elsewhere"
@@ -98,6 +98,10 @@ def _first_asked(family: Family) -> Facts:
 def _static(family: Family, pod: str) -> Json:
     given = [{"address": net.with_prefix(_NUMBER[pod]), "gateway": net.gateway} for net in family.nets]
     return {"ipam": {"type": "static", "ranges": None, "addresses": given, "dns": {"nameservers": ["192.0.2.53"]}}}
+
+
+def _static_given(family: Family) -> Facts:
+    return {**_got(77)(family), "result.dns": {"nameservers": ["192.0.2.53"]}}
 
 
 IPAM = (
@@ -253,8 +257,16 @@ IPAM = (
         "ipam.type",
         "static",
         _static,
-        expect=lambda family: {**_got(77)(family), "result.dns": {"nameservers": ["192.0.2.53"]}},
+        expect=_static_given,
         # this release's `static` doesn't serve 1.1.0: it would refuse every ADD, and what GC asks of it
+        verbs={"STATUS": REFUSED, "GC": REFUSED},
+    ),
+    Variant(
+        "ipam.type",
+        "static, with ipMasq",
+        lambda family, pod: {"ipMasq": True, **_static(family, pod)},
+        expect=_static_given,
+        reach={**REACH, "outside": NODE},
         verbs={"STATUS": REFUSED, "GC": REFUSED},
     ),
     Variant(
