@@ -221,10 +221,6 @@ def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: f
         close(theirs)
     try:
         return _await(pid, ours, time.monotonic() + wait, where)
-    except CniError:
-        killpg(pid, _SIGKILL)
-        waitpid(pid, 0)
-        raise
     finally:
         close(ours)
 
@@ -243,12 +239,17 @@ def _await(pid: int, stdout: int, deadline: float, where: str) -> tuple[int, byt
                 break
             output += chunk
             open_still = chunk != _EOF
-        if len(output) > _OUTPUT_LIMIT:
-            raise CniError(DELEGATE_FAILED, f"{where}: answered with over {_OUTPUT_LIMIT >> 20} MiB")
-        if ended:
+        too_much = len(output) > _OUTPUT_LIMIT
+        if ended and not too_much:
             return status, output
-        if time.monotonic() > deadline:
-            raise CniError(DELEGATE_FAILED, f"{where}: still running at the bound, killed")
+        if too_much or time.monotonic() > deadline:
+            if not ended:
+                killpg(pid, _SIGKILL)
+                waitpid(pid, 0)
+            fault = (
+                f"answered with over {_OUTPUT_LIMIT >> 20} MiB" if too_much else "still running at the bound, killed"
+            )
+            raise CniError(DELEGATE_FAILED, f"{where}: {fault}")
         if open_still:
             watch.poll(_TICK)
         else:

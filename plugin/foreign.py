@@ -16,6 +16,7 @@ from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, attributes
 from .environment import Call
 
 _IFLA_LINK_NETNSID, _IFA_TARGET_NETNSID = 37, 10
+_LINK_LOCAL = b"\xfe\x80"
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _IFADDR = Struct("=BBBBi")
 
@@ -80,13 +81,12 @@ def _pair(host: Netlink, call: Call, conf: NetConf, leased: list[str]) -> str:
                 if (port.name, port.mac) == (entry.get("name"), entry.get("mac")):
                     return port.name
     theirs = {index: one for index, one in ports.items() if not one[0].alias.startswith("cnictl:")}
-    if call.netns:
-        return _by_namespace(call, theirs)
-    return _by_address(theirs, {parse_address(address) for address in leased})
+    held = {parse_address(address) for address in leased}
+    return (call.netns and _by_namespace(call, theirs, held)) or _by_address(theirs, held)
 
 
-def _by_namespace(call: Call, ports: dict[int, tuple[Link, bytes]]) -> str:
-    """The other end of the pod's interface."""
+def _by_namespace(call: Call, ports: dict[int, tuple[Link, bytes]], leased: set[bytes]) -> str:
+    """The other end of the pod's interface, unless that has another's address: the path may name another pod by now."""
     try:
         netns = Netns(call.netns)
     except CniError:
@@ -99,7 +99,10 @@ def _by_namespace(call: Call, ports: dict[int, tuple[Link, bytes]]) -> str:
     here.enter()  # what is run after this has to find the host's rules
     with pod:
         link = rtnetlink.get_link(pod, call.ifname)
-    if link is None or link.kind != "veth" or link.peer not in ports:
+        if link is None or link.kind != "veth" or link.peer not in ports:
+            return ""
+        present = {packed for packed, _ in rtnetlink.addresses(pod, link.index) if packed[:2] != _LINK_LOCAL}
+    if leased and present and not leased & present:
         return ""
     return ports[link.peer][0].name
 

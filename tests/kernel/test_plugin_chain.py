@@ -20,6 +20,8 @@ OURS: Json = {
     "isDefaultGateway": True,
     "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
 }
+IPERF3 = ("env", "TMPDIR=/run", "iperf3")
+"""It keeps what it sends in a file, and a host's /tmp may be read-only."""
 PORTMAP: Json = {"type": "portmap", "capabilities": {"portMappings": True}}
 PUBLISHED: Json = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
@@ -108,11 +110,10 @@ def test_bandwidth_limits_what_iperf3_measures(node: Host) -> None:
         pods[name] = node.pod(name)
         chain = Chain(node, conflist(OURS, *extra))
         address = chain.add(pods[name])["ips"][0]["address"].partition("/")[0]
-        iperf3 = ("env", "TMPDIR=/run", "iperf3")
-        with server(node, pods[name], *iperf3, "--server", "--one-off"):
+        with server(node, pods[name], *IPERF3, "--server", "--one-off"):
 
             def measured(at: str = address) -> Json | None:
-                said = node.run(*iperf3, "--json", "--client", at, "--time", "1", check=False)
+                said = node.run(*IPERF3, "--json", "--client", at, "--time", "1", check=False)
                 found: Json = json.loads(said)
                 return found if "error" not in found else None
 

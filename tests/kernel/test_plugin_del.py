@@ -263,6 +263,15 @@ def test_pod_of_the_reference_plugin_is_deleted_after_take_over(host: Host, netn
     host.delete(own)
 
 
+def test_netns_that_now_names_another_pod_of_the_reference_is_not_touched(host: Host) -> None:
+    old, heir = host.pods(2)
+    for pod in (old, heir):
+        assert host.reference("bridge", "ADD", pod, REFERENCE).result
+    host.delete(Pod(old.container, heir.netns))
+    assert host.pod_link(heir) is not None and host.leases() == {"10.244.0.3": "pod1\r\neth0"}
+    assert host.pod_link(old) is None  # its own was found by its address
+
+
 @pytest.mark.parametrize("prev", ["with prevResult", "without prevResult"])
 def test_a_lease_that_names_no_interface_is_freed_as_host_local_frees_it(host: Host, prev: str) -> None:
     """host-local before 0.8 wrote the container alone."""

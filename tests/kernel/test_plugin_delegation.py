@@ -91,6 +91,16 @@ def test_static_gives_addresses_of_both_families_and_routes(host: Host) -> None:
     assert host.records() == set() and host.ports() == set()
 
 
+def test_an_address_that_is_asked_for_is_the_ipam_plugins_to_give(host: Host) -> None:
+    conf: Json = {**CONF, "ipam": {"type": "static"}}
+    first, second = host.pods(2)
+    given = host.add(first, conf, CNI_ARGS="IP=10.9.0.8/24;GATEWAY=10.9.0.1")
+    assert [(one["address"], one["gateway"]) for one in given["ips"]] == [("10.9.0.8/24", "10.9.0.1")]
+    conf["runtimeConfig"] = {"ips": ["10.9.0.9/24"]}
+    assert host.add(second, conf)["ips"][0]["address"] == "10.9.0.9/24"
+    assert host.pings(second, "10.9.0.8")
+
+
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
 def test_an_older_version_is_spoken_on_both_sides(host: Host, version: str) -> None:
     conf = {**CONF, "cniVersion": version, "ipam": STATIC}

@@ -139,6 +139,7 @@ def test_its_error_is_passed_on_as_it_is_after_its_del(site: Site) -> None:
         ("""echo '{"code": 7, "msg": "x"}'""", 7, "x"),
         ("echo '{}'", 6, "no address"),
         ("exec cat /dev/zero", 107, "over 4 MiB"),
+        ("head -c 5000000 /dev/zero", 107, "over 4 MiB"),
     ],
 )
 def test_each_way_to_answer_wrongly_is_one_error(site: Site, script: str, code: int, said: str) -> None:
