@@ -1,5 +1,8 @@
 """The `dns` of a result: a configuration's own, or what resolv.conf(5) says where host-local's resolvConf names it."""
 
+from posix import stat
+from stat import S_ISREG
+
 from cnictl.core import durable, fields
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
@@ -22,8 +25,10 @@ def read_dns(given: "dict[str, Any]") -> "dict[str, Any]":
 
 
 def read_resolv_conf(path: str) -> "dict[str, Any]":
-    """Its nameservers, domain, search list and options. Raises CniError 7 if it can't be read."""
+    """Its nameservers, domain, search list and options. Raises CniError 7 if it can't be read, or is no file."""
     try:
+        if not S_ISREG(stat(path).st_mode):  # a pipe would hold us, a device never end
+            raise ValueError("it is no regular file")
         text = durable.contents(path).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise CniError(

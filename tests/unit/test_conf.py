@@ -1,5 +1,6 @@
 """The plugin's configuration: every key taken, and every refusal with its code, key and value."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -510,3 +511,6 @@ def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plug
     with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': No such file") as refused:
         parse_conf(document).result_dns()  # not before: a DEL needs no resolver
     assert refused.value.code == INVALID_CONFIG
+    os.mkfifo(file)
+    with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': it is no regular file"):
+        parse_conf(document).result_dns()
