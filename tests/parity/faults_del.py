@@ -49,6 +49,20 @@ def _run(*argv: str) -> Callable[[Place], None]:
     return harm
 
 
+def _last_of_the_network(place: Place, family: Family) -> Facts:
+    conf = conf_of(family, ipMasq=True)
+    before = observe.take(place)
+    result = added(place, "a", conf)
+    marks = marks_of(observe.take(place), place)["a"]
+    facts = answers.outcome(place.call("DEL", "a", conf, result), silent=True)
+    after = observe.take(place)
+    return {
+        **facts,
+        "left": observe.left(before, after, network_stays=True, marks=marks),
+        "masquerade after the last DEL": observe.masquerade_backends(after),
+    }
+
+
 def _never_added(place: Place, family: Family) -> Facts:
     before = observe.take(place)
     answer = place.call("DEL", "a", conf_of(family, ipMasq=True))
@@ -118,6 +132,7 @@ FAULTS = (
     Fault("the conf names another bridge", "DEL", _GONE, _after(_nothing, bridge="br-new")),
     Fault("the lease store is gone", "DEL", _GONE, _after(_run("rm", "-r", "/var/lib/cni"))),
     Fault("never added", "DEL", _GONE, _never_added),
+    *(Fault("of the network's last pod", "DEL", _GONE, _last_of_the_network, family) for family in (IPV4, IPV6)),
     Fault(
         "a second one after another pod got the address",
         "DEL",

@@ -47,6 +47,11 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
         "a pod that has addresses from its conf takes none, and no routes, from whoever advertises himself as a router",
     ),
     (
+        "masquerade after the last DEL",
+        lambda reference, ours: (reference, ours) == ([], ["nftables"]),
+        "the masquerade rules are the network's, not a pod's: they stay with its bridge after the last pod",
+    ),
+    (
         "node.masquerade",
         lambda reference, ours: (reference, ours) == (["iptables"], ["nftables"]),
         "without `ipMasqBackend` the masquerade rules are nftables'",
