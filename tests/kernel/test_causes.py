@@ -9,6 +9,8 @@ from cnictl.lab.lab import Lab
 
 from .cluster import GUARD, Cluster, Outcome, eventually, served, shell
 
+pytestmark = pytest.mark.once
+
 
 @dataclass
 class Pods:

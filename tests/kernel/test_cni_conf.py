@@ -12,6 +12,8 @@ from cnictl.lab.lab import Node
 from cnictl.node.resources.cni_conf import conflist
 from cnictl.node.spec import NodeSpec
 
+pytestmark = pytest.mark.once
+
 CONF = "/etc/cni/net.d/10-cnictl.conflist"
 UNIT = "/etc/systemd/system/cnictl.service"
 

@@ -18,6 +18,8 @@ from .operator import (
     wait_until,
 )
 
+pytestmark = pytest.mark.once
+
 PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 

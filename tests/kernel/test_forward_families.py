@@ -11,6 +11,8 @@ from cnictl.lab.lab import Lab, Node
 
 from .operator import Pod, call, cnictl, drifted
 
+pytestmark = pytest.mark.once
+
 THEIRS = """\
 table inet theirs { chain through { type filter hook forward priority 0; policy drop; }; }
 table ip6 theirs { chain through { type filter hook forward priority 0; reject; }; }

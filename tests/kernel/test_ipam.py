@@ -17,6 +17,8 @@ from cnictl.lab.lab import Node
 
 from .plugin_client import LEASES, RECORDS, Host, Pod, finish, wait_for
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 
 LONG_AGO = "2001-01-01"

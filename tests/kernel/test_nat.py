@@ -9,6 +9,8 @@ from cnictl.lab.lab import Lab, Node
 
 from .operator import Pod, cnictl, drifted, init, outcomes, seen_source, snapshot, start_pod
 
+pytestmark = pytest.mark.once
+
 DOCKER_MASQUERADE = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-o", "cni0"]
 """What a container engine's own network leaves on a host: it catches pods on their way to other nodes."""
 

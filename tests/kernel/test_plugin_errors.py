@@ -12,6 +12,8 @@ import pytest
 
 from .plugin_client import RECORDS, WALK_THROUGH, Answer, Host, Pod, plugin_executable
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 IPAM: Json = {"type": "host-local", "subnet": "10.244.0.0/24"}
 

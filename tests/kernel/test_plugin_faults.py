@@ -19,6 +19,8 @@ from tests.faults.inside import Inside, cnictl_inside, plugin_inside
 
 from .plugin_client import LEASES, RECORDS, VALID, Answer, Host, Json, Pod, new_host
 
+pytestmark = pytest.mark.once
+
 INDEX = "/var/lib/cnictl/index"
 NODE_LOCK = "/run/cnictl/node.lock"
 PATIENCE = 0.5

@@ -17,6 +17,8 @@ from tests.faults.inside import Inside, plugin_inside, processes_inside
 
 from .plugin_client import VALID, WALK_THROUGH, Answer, Host, Pod, new_host, plugin_executable
 
+pytestmark = pytest.mark.once
+
 OWN_FOLDERS = (
     "var/lib/cni/networks",
     "var/lib/cnictl",

@@ -14,6 +14,8 @@ import cnictl
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 
+pytestmark = pytest.mark.once
+
 LIB = "/usr/local/lib/cnictl"
 LAUNCHERS = ("/opt/cni/bin/cnictl-bridge", "/usr/lib/cni/cnictl-bridge")
 SOURCE = Path(cnictl.__file__).resolve().parent.parent

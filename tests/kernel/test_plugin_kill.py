@@ -10,6 +10,8 @@ import pytest
 from tests.faults.pinging import pinging
 from tests.faults.sweep import SCENARIOS, ground, sweep
 
+pytestmark = pytest.mark.once
+
 POINTS = {"dual-stack": 16, "first pod": 10}
 """System calls that each verb of a scenario is cut off before; of the others fewer."""
 FEWER = 4

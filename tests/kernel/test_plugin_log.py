@@ -8,6 +8,8 @@ import pytest
 
 from .plugin_client import PLUGIN_LOG, WALK_THROUGH, Host, Pod, finish
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 
 LINE = re.compile(

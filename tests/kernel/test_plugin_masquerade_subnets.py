@@ -17,7 +17,7 @@ from .underlay import (
 )
 from .underlay import underlay as underlay
 
-pytestmark = pytest.mark.usefixtures("underlay")
+pytestmark = [pytest.mark.usefixtures("underlay"), pytest.mark.once]
 
 
 @backends

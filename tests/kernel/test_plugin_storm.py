@@ -4,9 +4,13 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.faults.storm import Storm, addresses, clear, crew, judge, storm
 
 from .plugin_client import Answer, Host, Pod, finish, wait_for
+
+pytestmark = pytest.mark.once
 
 
 def at_once(host: Host, verb: str, pods: list[Pod]) -> list[Answer]:

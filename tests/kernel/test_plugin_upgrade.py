@@ -17,6 +17,8 @@ from cnictl.lab.lab import Lab, Node
 
 from .plugin_client import RECORDS, Host, Pod, plugin_executable
 
+pytestmark = pytest.mark.once
+
 PODS = int(os.environ.get("CNICTL_PODS", "30"))
 """A hundred by `make faults`."""
 LAUNCHER = "/opt/cni/bin/cnictl-bridge"

@@ -4,6 +4,8 @@ import pytest
 
 from .plugin_client import WALK_THROUGH, Host, Pod
 
+pytestmark = pytest.mark.once
+
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 

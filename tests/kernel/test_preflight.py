@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from cnictl.lab.lab import Lab, Node
 from cnictl.node import preflight
 from cnictl.node.preflight import Finding
 from cnictl.node.spec import NodeSpec, Peer, as_data
+
+pytestmark = pytest.mark.once
 
 SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 PEER = Peer("10.244.1.0/24", "10.0.10.51")

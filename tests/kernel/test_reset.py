@@ -8,6 +8,8 @@ from cnictl.lab.lab import Node
 
 from .operator import CONF, call, cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
 
+pytestmark = pytest.mark.once
+
 HARDENED_SYSCTLS = {
     "net.ipv4.ip_forward": 0,
     "net.ipv4.conf.all.accept_redirects": 0,

@@ -8,6 +8,8 @@ from cnictl.lab.lab import Lab, Node
 
 from .operator import cnictl, drifted, init, outcomes, snapshot, start_pod
 
+pytestmark = pytest.mark.once
+
 PEER = ("10.244.1.0/24", "10.0.10.51")
 
 
