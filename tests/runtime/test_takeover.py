@@ -88,15 +88,26 @@ def test_late_del_by_host_local_spares_the_next_owner_of_the_address(store: Node
     ours.delete("next")
 
 
-def test_plugin_refuses_a_container_that_has_a_lease_of_host_local(store: Node) -> None:
+def test_plugin_refuses_a_container_that_another_plugin_attached_with_host_local(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
-    address = theirs.add("gamma", netns(store, "gamma"))
+    inside = netns(store, "gamma")
+    address = theirs.add("gamma", inside)
+    store.machine.run("ip", "-n", "gamma", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
     with pytest.raises(Refused, match="gamma"):
-        ours.add("gamma", netns(store, "gamma"))
+        ours.add("gamma", inside)
     assert store.leases() == {address: "gamma"}
     assert store.veths() == []
     theirs.delete("gamma")
     ours.delete("gamma")
+
+
+def test_plugin_takes_the_place_of_an_add_that_came_no_further_than_host_local(store: Node) -> None:
+    ours, theirs = cnictl_bridge(store), host_local(store)
+    cut_off = theirs.add("zeta", netns(store, "zeta"))
+    address = ours.add("zeta", netns(store, "zeta"))
+    assert address != cut_off
+    assert store.leases() == {address: "zeta"}
+    ours.delete("zeta", netns(store, "zeta"))
 
 
 def test_host_local_refuses_a_container_that_has_a_lease_of_the_plugin(store: Node) -> None:
