@@ -12,10 +12,10 @@ import sys
 
 _PROOF = (
     "import sys; assert sys.flags.isolated and sys.modules['encodings'].__file__.startswith(sys.path[0]); "
-    "import _json, hashlib, subprocess; "
+    "sys.path.insert(0, '/'); import _json, hashlib, subprocess; "
     "assert 'ä'.encode('cp1252') == b'\\xe4' and 'x'.encode('idna') == b'x'; print(sys.version)"
 )
-"""Both sorts of modules are found, and so are other encodings."""
+"""Both sorts of modules are found, and so are other encodings, where the launcher's own folder comes first."""
 
 
 def write_boot(codec: str, target: str) -> bool:

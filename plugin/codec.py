@@ -87,14 +87,21 @@ def __getattr__(name: str) -> object:
 
 def _library() -> "ModuleType":
     """The library's own package, from now on in this one's place."""
-    here = sys.path.pop(0)  # where this one is found in place of the library's
+    present = sys.modules["encodings"]
+    if present.__dict__ is not globals():
+        return present
+    paths = sys.path[:]
+    sys.path[:] = [folder for folder in paths if folder != _HERE]
     del sys.modules["encodings"]
     try:
         import encodings
     finally:
-        sys.path.insert(0, here)
+        sys.path[:] = paths
     return encodings
 
+
+_HERE = sys.path[0]
+"""Where this one is found in place of the library's: by the time that is wanted, other folders may come before it."""
 
 # modules of the library's package are found by its name in this one too
 __path__.extend(f"{folder}/encodings" for folder in sys.path[1:])  # type: ignore[name-defined]  # noqa: F821

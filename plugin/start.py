@@ -8,6 +8,7 @@ import marshal
 import sys
 from _frozen_importlib import BuiltinImporter, ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
+from posix import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class _Later:
     def find_spec(self, name: str, *_: object) -> "ModuleSpec | None":
         found = self._known.get(name)
         if isinstance(found, str):
+            try:
+                stat(found)
+            except OSError:
+                return None  # another build of the interpreter may have it elsewhere, or built in
             return ModuleSpec(name, ExtensionFileLoader(name, found), origin=found)
         return ModuleSpec(name, self) if found else None  # type: ignore[arg-type]  # as much of a loader as is asked for
 

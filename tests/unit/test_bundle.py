@@ -119,10 +119,12 @@ def test_an_interpreter_started_by_its_link_reads_utf8_and_finds_everything(tmp_
             "-X",
             "utf8",
             "-c",
-            "import ctypes, json; print('\u00e4', 'x'.encode('idna'))",
+            "import sys; sys.path.insert(0, '/nonexistent'); import ctypes, json, locale\n"
+            "try:\n    b'x'.decode('unheard of')\nexcept LookupError:\n    print(locale.normalize('de_DE'), end=' ')\n"
+            "print('\u00e4', 'x'.encode('idna'))",
         ],
         capture_output=True,
         check=True,
         env={"LC_ALL": "C", "PYTHONHOME": "/nonexistent"},
     )
-    assert said.stdout.decode() == "\u00e4 b'x'\n"
+    assert said.stdout.decode() == "de_DE.ISO8859-1 \u00e4 b'x'\n"
