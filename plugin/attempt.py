@@ -1,6 +1,7 @@
 """One ADD at work: its steps in order, and what has to be taken back if one of them fails."""
 
 import time
+from posix import stat
 
 from cnictl.core import attachments, liveness, masquerade, rtnetlink, sysctl
 from cnictl.core.attachments import Record
@@ -26,6 +27,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+
+_CLOCK_TICK = 0.01
+"""Seconds that a file's modification time may be behind the clock: a tick of a kernel with 100 a second."""
 
 
 class Attempt:
@@ -76,7 +81,7 @@ class Attempt:
         return answer(conf, record, self._call.netns, link, host_mac, given, gateway)
 
     def undo(self, lock: Locked) -> None:
-        """Take back what was made; what other calls may count on by now, only with none of them at work."""
+        """Take back what was made; what other calls may count on by now, only if none is at work or was since."""
         conf, record = self._conf, self.record
         if self._delegated:
             from . import delegate
@@ -85,22 +90,38 @@ class Attempt:
         if self.held >= 0:
             held, self.held = self.held, -1
             detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
-        if self._bridge is None or not lock.alone():
+        bridge = self._bridge
+        changed = bridge is not None and (bridge.made or bridge.former or self._switched or self._rules_new)
+        if bridge is None or not changed or not lock.alone() or self._counted_on():
             return
         for path, former in reversed(self._switched):
             sysctl.put(path, former)
-        self._bridge.undo(self._host)
-        if self._bridge.made:
+        bridge.undo(self._host)
+        if bridge.made:
             remove_if_empty(self._host, conf.bridge)
         if self._rules_new and not attachments.owners(conf.name):
             masquerade.remove(conf.name, conf.backend)
+
+    def _counted_on(self) -> bool:
+        """Whether an attachment was completed since this ADD began: it may have found what this one changed."""
+        began = self.record.created - _CLOCK_TICK
+        for network in attachments.networks():
+            for container, ifname in attachments.owners(network):
+                try:
+                    written = stat(attachments.record_path(network, container, ifname)).st_mtime
+                except FileNotFoundError:
+                    continue
+                if written >= began:
+                    return True
+        return False
 
     def _set_bridge(self, bridge: BridgeMade) -> None:
         """The settings of one that was there before, and those that few configurations ask for."""
         conf = self._conf
         accept_ra = f"net/ipv6/conf/{bridge.name}/accept_ra"
-        if not bridge.made and sysctl.read(accept_ra) not in ("", "0") and sysctl.put(accept_ra, "0"):
-            self._switched.append((accept_ra, "1"))  # a pod must not become the node's router
+        former = "" if bridge.made else sysctl.read(accept_ra)
+        if former not in ("", "0") and sysctl.put(accept_ra, "0"):
+            self._switched.append((accept_ra, former))  # a pod must not become the node's router
         if conf.promiscuous:
             link = rtnetlink.get_link(self._host, bridge.name)
             if link is not None and not link.flags & rtnetlink.IFF_PROMISC:

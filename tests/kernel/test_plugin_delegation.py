@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .plugin_client import Host, Pod, wait_for
+from .plugin_client import Host, Pod, plugin_executable, wait_for
 
 Json = dict[str, Any]
 
@@ -195,6 +195,36 @@ def test_our_own_failure_gives_its_address_back(odd: Odd) -> None:
     assert odd.host.plugin("ADD", pod, odd.conf, CNI_PATH=PATH).code == 103
     assert odd.diary == ["ADD pod", "DEL pod"]
     assert odd.host.traces() == before
+
+
+def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> None:
+    """The bridge and its mode are the failing ADD's doing; a pod that came meanwhile found them as it needs them."""
+    host = odd.host
+    late, quick = host.pods(2)
+    conf = {**CONF, "name": "quick", "promiscMode": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
+    host.path("/run/odd/quick").write_text(json.dumps(conf))
+    given = " ".join(f"{name}={value}" for name, value in host.environment("ADD", quick).items())
+    add_quick = f"env -i {given} {plugin_executable()} </run/odd/quick >/run/odd/result"
+    odd.does(ADD=f"{add_quick}; {FAILURE}")
+    failing = {**odd.conf, "promiscMode": True}
+    assert host.plugin("ADD", late, failing, CNI_PATH=PATH).code == 123
+    result = json.loads(host.path("/run/odd/result").read_text())
+    assert host.plugin("CHECK", quick, conf, result).result == {}
+    odd.does(ADD=FAILURE)
+    host.run("ip", "link", "set", "cni0", "promisc", "off")
+    before = host.traces()
+    assert host.plugin("ADD", late, failing, CNI_PATH=PATH).code == 123
+    assert host.traces() == before
+
+
+@pytest.mark.parametrize("former", ["1", "2"])
+def test_a_failure_gives_a_bridge_that_was_there_its_accept_ra_back(odd: Odd, former: str) -> None:
+    odd.host.run("ip", "link", "add", "cni0", "type", "bridge")
+    switch = "net.ipv6.conf.cni0.accept_ra"
+    odd.host.run("sysctl", "-qw", f"{switch}={former}")
+    odd.does(ADD=FAILURE)
+    assert odd.host.plugin("ADD", odd.host.pod(), odd.conf, CNI_PATH=PATH).code == 123
+    assert odd.host.run("sysctl", "-n", switch) == f"{former}\n"
 
 
 def test_del_asks_it_always_and_tells_its_failure_once_ours_is_done(odd: Odd) -> None:
