@@ -37,7 +37,11 @@ def forget(packed: "Iterable[bytes]") -> None:
     """
     if sysctl.read("net/netfilter/nf_conntrack_count") in ("", "0"):
         return
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    try:
+        netlink = Netlink(NETLINK_NETFILTER)
+    except NetlinkError:
+        return
+    with netlink:
         for address in packed:
             if len(address) == 16 or not _delete_by_source(netlink, address):
                 _pick_and_delete(netlink, address)

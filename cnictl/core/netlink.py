@@ -3,6 +3,7 @@
 Sources: linux/netlink.h, linux/socket.h.
 """
 
+from errno import EPROTONOSUPPORT
 from posix import strerror
 
 try:
@@ -77,10 +78,18 @@ def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
 
 
 class Netlink:
-    """A netlink socket of the network namespace the calling thread is in when it is made."""
+    """A netlink socket of the network namespace the calling thread is in when it is made.
+
+    Raises NetlinkError on a kernel that has no such protocol.
+    """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        try:
+            self._socket = socket.socket(AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            if error.errno != EPROTONOSUPPORT:
+                raise
+            raise NetlinkError(EPROTONOSUPPORT, "", 0) from None
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0

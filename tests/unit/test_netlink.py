@@ -1,0 +1,27 @@
+"""A kernel that lacks a netlink protocol: it is told as such, and what only looks finds nothing there."""
+
+import errno
+
+import pytest
+
+from cnictl.core import conntrack, masquerade, nftables, sysctl
+from cnictl.core.netlink import Netlink, NetlinkError
+
+MISSING = 31
+"""The last number there is room for (MAX_LINKS, linux/netlink.h), that no protocol has."""
+
+
+def test_a_protocol_that_the_kernel_lacks_is_its_refusal() -> None:
+    with pytest.raises(NetlinkError) as refused:
+        Netlink(MISSING)
+    assert refused.value.errno == errno.EPROTONOSUPPORT
+
+
+def test_without_nfnetlink_there_is_nothing_to_list_or_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("netlink", "nftables", "conntrack"):
+        monkeypatch.setattr(f"cnictl.core.{module}.NETLINK_NETFILTER", MISSING)
+    monkeypatch.setattr(sysctl, "read", lambda _: "7")
+    assert nftables.chains(nftables.FAMILY_BRIDGE, "cnictl") == []
+    assert nftables.rules(nftables.FAMILY_BRIDGE, "cnictl", "prerouting") == []
+    assert not masquerade.present("mynet", "nft")
+    conntrack.forget([b"\x0a\0\0\7"])
