@@ -92,7 +92,8 @@ def _route(one: "dict[str, Any]") -> "dict[str, Any]":
         number = one.get(key)
         if number is None:
             continue
-        if type(number) is not int or not 0 <= number < 1 << 32:
-            raise AddressError(f"routes.{key} of {destination} is {str(number)[:60]!r}, no number of 32 bits")
+        bits = 8 if key == "scope" else 32
+        if type(number) is not int or not 0 <= number < 1 << bits:
+            raise AddressError(f"routes.{key} of {destination} is {str(number)[:60]!r}, no number of {bits} bits")
         found[key] = number
     return found

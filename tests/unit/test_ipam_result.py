@@ -69,6 +69,7 @@ def test_addresses_alone_are_enough() -> None:
         ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]}, "another family"),
         ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "mtu": "1400"}]}, "routes.mtu"),
         ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "table": True}]}, "routes.table"),
+        ({"ips": WHOLE["ips"], "routes": [{"dst": "10.0.0.0/8", "scope": 256}]}, "routes.scope"),
         ({"ips": WHOLE["ips"], "dns": []}, "dns is no object"),
         ({"ip4": "10.1.0.5/16"}, "ip4 is no object"),
         ({"ip4": {"ip": "fd00::5/64"}}, "other family"),
