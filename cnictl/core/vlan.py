@@ -128,11 +128,14 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
     try:
         if rtnetlink.get_link(netlink, name) is None:
             pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
-            netlink.call(rtnetlink.add_veth_pair(*pair))
-            bridge.former.append(
-                (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
-            )
-            netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
+            refused = netlink.refusals(rtnetlink.add_veth_pair(*pair))
+            if not refused:
+                bridge.former.append(
+                    (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
+                )
+                netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
+            elif refused[0].errno != errno.EEXIST:  # another ADD was first
+                raise refused[0]
         ours = rtnetlink.get_link(netlink, port)
         if ours is not None:
             if ours.master != bridge.index:  # the bridge was made anew meanwhile
