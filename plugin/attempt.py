@@ -92,11 +92,12 @@ class Attempt:
             detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
         bridge = self._bridge
         changed = bridge is not None and (bridge.made or bridge.former or self._switched or self._rules_new)
-        if bridge is None or not changed or not lock.alone() or self._counted_on():
+        if bridge is None or not changed or not lock.alone():
             return
-        for path, former in reversed(self._switched):
-            sysctl.put(path, former)
-        bridge.undo(self._host)
+        if not self._counted_on():
+            for path, former in reversed(self._switched):
+                sysctl.put(path, former)
+            bridge.undo(self._host)
         if bridge.made:
             remove_if_empty(self._host, conf.bridge)
         if self._rules_new and not attachments.owners(conf.name):

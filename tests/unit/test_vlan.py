@@ -1,5 +1,6 @@
 """VLAN messages, read back by another netlink library: few kernels here have a bridge to try them on."""
 
+import errno
 import struct
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cnictl.core import vlan
+from cnictl.core.bridge import BridgeMade
 from cnictl.core.conf import NetConf
 from cnictl.core.errors import CniError
-from cnictl.core.netlink import Netlink
+from cnictl.core.netlink import Netlink, NetlinkError
+from cnictl.core.rtnetlink import Link
 
 Message = tuple[int, int, bytes]
 
@@ -43,6 +46,30 @@ class Kernel(Netlink):
     def refusals(self, *messages: Message) -> list[Any]:
         self.told += messages
         return []
+
+
+class Overtaken(Kernel):
+    """Another ADD makes the gateway's interface between the question for it and the message that makes it."""
+
+    asked = False
+
+    def dump(self, kind: int, payload: bytes, flags: int = 0) -> list[bytes]:
+        first, self.asked = not self.asked, True
+        if first:
+            raise NetlinkError(errno.ENODEV, "", 0)
+        return super().dump(kind, payload, flags)
+
+    def refusals(self, *messages: Message) -> list[Any]:
+        first = not self.told
+        super().refusals(*messages)
+        return [NetlinkError(errno.EEXIST, "", 0)] if first else []
+
+
+def test_a_gateway_that_another_add_makes_first_is_taken_and_stays_at_an_undo() -> None:
+    kernel = Overtaken([(5, 5, vlan.PVID | vlan.UNTAGGED)])
+    bridge = BridgeMade(Link(struct.pack("=BBHiII", 0, 0, 1, 3, 0, 0)), made=False)
+    assert vlan.ensure_gateway(kernel, bridge, conf_of(vlan=5), "cnictl:mynet").index == 7
+    assert bridge.former == []
 
 
 def conf_of(**keys: Any) -> NetConf:
