@@ -2,7 +2,7 @@
 
 from posix import statvfs
 
-from cnictl.core import attachments, durable, liveness, rtnetlink
+from cnictl.core import attachments, liveness, rtnetlink, sysctl
 from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import torn_leases
@@ -19,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import statvfs_result
 
-_FORWARDING = {32: ("ip_forward", "ipv4"), 128: ("conf/all/forwarding", "ipv6")}
 _LINK_LOCAL = Cidr(b"\xfe\x80" + bytes(14), 10)
 
 
@@ -107,13 +106,9 @@ def _check_addresses(host: Netlink, conf: NetConf) -> None:
 
 def _check_forwarding(bits: int) -> None:
     """A kernel without the family has no such file, and forwards nothing of it."""
-    setting, family = _FORWARDING[bits]
-    try:
-        value = durable.contents(f"/proc/sys/net/{family}/{setting}").strip()
-    except FileNotFoundError:
-        value = b"0"
-    if value == b"0":
-        name = f"net.{family}.{setting.replace('/', '.')}"
+    switch = sysctl.FORWARDING[bits // 8]
+    if sysctl.read(switch) in ("", "0"):
+        name = switch.replace("/", ".")
         raise CniError(
             LIMITED_CONNECTIVITY,
             f"{name} is 0: pods reach nothing beyond this node",
