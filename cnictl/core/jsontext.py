@@ -41,7 +41,6 @@ class _Context:
     parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
-    memo: "dict[str, str]" = {}
 
 
 _scan: "Callable[[str, int], tuple[Any, int]]"
