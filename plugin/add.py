@@ -39,8 +39,12 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
             result = attempt.make()
             attachments.mark_complete(attempt.held)
             publish(jsontext.dumps(result))
-        except BaseException:
-            attempt.undo(lock)
+        except BaseException as cause:
+            try:
+                attempt.undo(lock)
+            except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
+                if isinstance(cause, CniError):
+                    cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
             raise
         close(attempt.held)
         return " ".join(attempt.record.addresses)

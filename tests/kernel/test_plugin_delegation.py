@@ -217,6 +217,18 @@ def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> 
     assert host.traces() == before
 
 
+def test_a_failure_that_cannot_be_taken_back_is_told_with_its_cause(odd: Odd) -> None:
+    pod, state = odd.host.pod(), "/var/lib/cnictl"
+    odd.does(ADD=f"mount --bind {state} {state} && mount -o remount,bind,ro {state}; {FAILURE}")
+    error = odd.host.plugin("ADD", pod, odd.conf, CNI_PATH=PATH).error
+    assert error["code"] == 123 and error["msg"] == "no lease"
+    assert error["details"].startswith("ask later; ") and "Read-only" in error["details"]
+    assert odd.host.records() == {"pod@eth0"}
+    odd.host.run("umount", state)
+    odd.host.delete(pod, odd.conf, CNI_PATH=PATH)
+    assert odd.host.records() == set() and odd.host.ports() == set()
+
+
 @pytest.mark.parametrize("former", ["1", "2"])
 def test_a_failure_gives_a_bridge_that_was_there_its_accept_ra_back(odd: Odd, former: str) -> None:
     odd.host.run("ip", "link", "add", "cni0", "type", "bridge")
