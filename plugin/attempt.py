@@ -238,7 +238,7 @@ class Attempt:
             if sysctl.read(sysctl.FORWARDING[family]) == "0":
                 from cnictl.core import forwarding
 
-                self._switched += forwarding.open_forwarding(self._host, family)
+                forwarding.open_forwarding(self._host, family, self._switched)
 
 
 def wanted_addresses(call: Call, conf: NetConf) -> list[bytes]:

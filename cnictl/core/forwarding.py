@@ -17,20 +17,19 @@ _U32 = Struct("=I")
 _RTPROT_RA = 9
 
 
-def open_forwarding(host: Netlink, family: int) -> list[tuple[str, str]]:
-    """Turn a family's forwarding on; returns each switch that was set and its former value, in order.
+def open_forwarding(host: Netlink, family: int, switched: list[tuple[str, str]]) -> None:
+    """Turn a family's forwarding on; `switched` notes each switch that was set and its former value, in order.
 
     A host that forwards IPv6 heeds no router any more, and loses the default routes that it has from one: links that
     have such a route go on heeding them (accept_ra 2). Raises CniError 103 if a switch can't be set.
     """
-    changed = []
     for name in _uplinks(host) if family == 16 else ():
         path = f"net/ipv6/conf/{name}/accept_ra"
         if sysctl.read(path) == "1":
             _set(path, "2")
-            changed.append((path, "1"))
+            switched.append((path, "1"))
     _set(sysctl.FORWARDING[family], "1")
-    return [*changed, (sysctl.FORWARDING[family], "0")]
+    switched.append((sysctl.FORWARDING[family], "0"))
 
 
 def _set(path: str, value: str) -> None:

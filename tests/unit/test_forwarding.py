@@ -1,0 +1,20 @@
+"""Opening a family's forwarding: what was switched is known also where the last switch is refused."""
+
+from typing import Any
+
+import pytest
+
+from cnictl.core import forwarding, sysctl
+from cnictl.core.errors import CniError
+
+
+def test_switches_that_were_set_before_one_is_refused_can_be_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    host: Any = None
+    monkeypatch.setattr(forwarding, "_uplinks", lambda _: ["uplink"])
+    monkeypatch.setattr(sysctl, "read", lambda _: "1")
+    monkeypatch.setattr(sysctl, "put", lambda path, _: path.endswith("accept_ra"))
+    switched: list[tuple[str, str]] = []
+    with pytest.raises(CniError) as refused:
+        forwarding.open_forwarding(host, 16, switched)
+    assert refused.value.code == 103
+    assert switched == [("net/ipv6/conf/uplink/accept_ra", "1")]
