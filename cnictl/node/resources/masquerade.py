@@ -52,7 +52,9 @@ class Masquerade:
                 words.append(f"remove the masquerade rules of {self._name} ({backend})")
                 commands += _removal_commands(self._name, backend)
         for backend, rules in new.items():
-            if old.get(backend) != rules:
+            if "subnets" not in rules:  # an undo, that can't bring back what was damaged
+                words.append(f"leave the masquerade rules of {self._name} as they are ({backend})")
+            elif old.get(backend) != rules:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
                 words.append(f"masquerade {subnets} to all but {networks} ({backend})")
                 commands += _load_commands(self._name, rules, backend)
@@ -117,15 +119,15 @@ def _of(name: str, rules: dict[str, Any]) -> masquerade.Masquerade:
 
 
 def _load_commands(name: str, rules: dict[str, Any], backend: str) -> list[str]:
-    if "subnets" not in rules:
-        return []
     steps = masquerade.steps(_of(name, rules), backend)
     return [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
 
 
 def _removal_commands(name: str, backend: str) -> list[str]:
     if backend == "nft":
-        return [f"nft delete table inet {masquerade.TABLE}"]
+        suffix = masquerade.owner(name).removeprefix("cnictl:")
+        commands = [f"nft delete chain inet {masquerade.TABLE} {kind}-{suffix}" for kind, _ in masquerade.CHAIN_KINDS]
+        return [*commands, f"nft delete table inet {masquerade.TABLE}   # only if nothing else is in it"]
     chain = masquerade.chain(name)
     commands = []
     for family, program in PROGRAMS.items():
