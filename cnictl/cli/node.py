@@ -66,7 +66,7 @@ def init_node(
     The options describe the node's whole state. Run again with the same ones, nothing changes; with others, the
     node is moved there: a peer that is no longer named loses its route, a new subnet takes the old one's place.
     First everything is checked and all that is wrong is reported at once; a failure half way undoes what was done.
-    The result is kept in /etc/cnictl/node.toml; that file's [plugin] table, which no option is for, stays as it is.
+    The result is kept in /etc/cnictl/node.toml; that file's table "plugin", which no option is for, stays as it is.
 
     For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
     that family; for IPv6 alone, only those.
