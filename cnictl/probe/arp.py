@@ -2,7 +2,8 @@
 
 import socket
 import struct
-import time
+
+from cnictl.probe.hearing import heard
 
 _ETH_P_ARP = 0x0806
 _REQUEST, _REPLY = 1, 2
@@ -23,16 +24,7 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
             own, socket.inet_aton(source), bytes(6), socket.inet_aton(address),
         )  # fmt: skip
         asking.send(b"\xff" * 6 + own + struct.pack("!H", _ETH_P_ARP) + body)
-        deadline = time.monotonic() + wait
-        while (left := deadline - time.monotonic()) > 0:
-            asking.settimeout(left)
-            try:
-                frame = asking.recv(128)
-            except TimeoutError:
-                return False
-            if is_answer(frame, address):
-                return True
-        return False
+        return heard(asking, lambda frame: is_answer(frame, address), wait)
 
 
 def is_answer(frame: bytes, address: str) -> bool:

@@ -2,10 +2,10 @@
 
 import socket
 import struct
-import time
 
 from cnictl.core import rtnetlink
 from cnictl.core.rtnetlink import Netlink
+from cnictl.probe.hearing import heard
 
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOURCE_LINK_ADDRESS = 1
@@ -29,16 +29,7 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
             asking.bind((source, 0, 0, index))
         body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + target + bytes((_SOURCE_LINK_ADDRESS, 1)) + mac
         asking.sendto(body, (f"ff02::1:ff{target[13]:02x}:{target[14]:02x}{target[15]:02x}", 0, 0, index))
-        deadline = time.monotonic() + wait
-        while (left := deadline - time.monotonic()) > 0:
-            asking.settimeout(left)
-            try:
-                message = asking.recv(256)
-            except TimeoutError:
-                return False
-            if is_answer(message, address):
-                return True
-        return False
+        return heard(asking, lambda message: is_answer(message, address), wait)
 
 
 def is_answer(message: bytes, address: str) -> bool:
