@@ -3,7 +3,7 @@
 Spec 1.1.0 section 5 "Add Success", abbreviated: without `interfaces`. Older shapes: see `cnictl.core.result`.
 """
 
-from cnictl.core.cidr import AddressError, format_address, parse_address, parse_interface
+from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.core.errors import DECODING_FAILURE, CniError
 from cnictl.core.result import SUPPORTED_VERSIONS
 
@@ -67,27 +67,31 @@ def _objects(document: "dict[str, Any]", key: str) -> "list[dict[str, Any]]":
     return list(listed)
 
 
+def _gateway(written: "Any", what: str, of: Cidr) -> str:
+    """A gateway's canonical text, empty where none is written."""
+    if written is None or written == "":
+        return ""
+    packed = parse_address(written, what)
+    if len(packed) != len(of.packed):
+        raise AddressError(f"{what} {written} is of another family than {of}")
+    return format_address(packed)
+
+
 def _ip(one: "dict[str, Any]") -> "dict[str, Any]":
     address = parse_interface(one.get("address") or "", "ips.address")
     found: dict[str, Any] = {"address": str(address)}
-    gateway = one.get("gateway")
-    if gateway is not None and gateway != "":
-        packed = parse_address(gateway, "ips.gateway")
-        if len(packed) != len(address.packed):
-            raise AddressError(f"ips.gateway {gateway} is of another family than {address}")
-        found["gateway"] = format_address(packed)
+    gateway = _gateway(one.get("gateway"), "ips.gateway", address)
+    if gateway:
+        found["gateway"] = gateway
     return found
 
 
 def _route(one: "dict[str, Any]") -> "dict[str, Any]":
     destination = parse_interface(one.get("dst") or "", "routes.dst").network
     found: dict[str, Any] = {"dst": str(destination)}
-    gateway = one.get("gw")
-    if gateway is not None and gateway != "":
-        packed = parse_address(gateway, "routes.gw")
-        if len(packed) != len(destination.packed):
-            raise AddressError(f"routes.gw {gateway} is of another family than {destination}")
-        found["gw"] = format_address(packed)
+    gateway = _gateway(one.get("gw"), "routes.gw", destination)
+    if gateway:
+        found["gw"] = gateway
     for key in _ROUTE_NUMBERS:
         number = one.get(key)
         if number is None:
