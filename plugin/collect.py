@@ -8,6 +8,7 @@ from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
 from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import Netlink, NetlinkError
+from cnictl.core.unlinking import unlink
 
 from .environment import Call, calling_process
 
@@ -101,7 +102,7 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
     known |= {record.host_veth for record in attachments.all_records(conf.name)}
     for link in links:
         if link.kind == "veth" and link.alias.startswith(f"cnictl:{conf.name}/") and link.name not in known:
-            rtnetlink.delete_link(host, link.name)
+            unlink(host, link.name)
     macspoof.remove_others(_Links(host))
 
 

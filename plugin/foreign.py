@@ -12,6 +12,7 @@ from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.reference_rules import remove_reference_rules
 from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, attributes
+from cnictl.core.unlinking import unlink
 
 from .environment import Call
 
@@ -41,7 +42,7 @@ def remove_foreign(host: Netlink, call: Call, conf: NetConf, record: Record | No
         _release_promised(call, conf)
     pair = _pair(host, call, conf, record.addresses if record is not None else [])
     if pair:
-        rtnetlink.delete_link(host, pair)
+        unlink(host, pair)
     if record is not None or pair:
         remove_reference_rules(conf.name, call.container, call.ifname)
     return record

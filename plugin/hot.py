@@ -43,7 +43,6 @@ cnictl.core.routes: Route Route.__init__ Route.through complete
 cnictl.core.rtnetlink: Link Link.__init__ Link.up add_address add_route add_veth_pair addresses format_mac get_link
 cnictl.core.rtnetlink: ifinfo parse_mac random_mac set_alias set_mac set_up
 cnictl.core.sysctl: put read
-cnictl.core.unlinking: Unlinking
 cnictl_plugin.add: add
 cnictl_plugin.answer: Given Given.__init__ Given.addresses Given.gateways _dns _route answer previous
 cnictl_plugin.attach: _made _pod_link _route_message activate await_up configure make_pair quiet
@@ -107,17 +106,16 @@ cnictl.core.lease: Duplicate Exhausted Lease Lease.__init__ Taken parse_owner
 cnictl.core.leases: Store Store.__init__ Store._exists Store._in_step Store._last Store._unlink Store.locked Store.read
 cnictl.core.leases: Store.release_all
 cnictl.core.locks: Locked Locked.__enter__ Locked.__exit__ Locked.__init__ hold
-cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.call
-cnictl.core.netlink: Netlink.close Netlink.dump Netlink.refusals NetlinkError NetlinkError.__init__ _words attr
-cnictl.core.netlink: attributes text_attr
+cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.close
+cnictl.core.netlink: Netlink.dump NetlinkError NetlinkError.__init__ _words attr attributes text_attr
 cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__ RangeSet.offset
 cnictl.core.pool: RangeSet.places
 cnictl.core.pool_map: PoolMap PoolMap.__enter__ PoolMap.__exit__ PoolMap.__init__ PoolMap._header PoolMap._parse
 cnictl.core.pool_map: PoolMap._place PoolMap._read PoolMap.free PoolMap.mark PoolMap.sets PoolMap.settle _decode _starts
 cnictl.core.result: check_version
 cnictl.core.routes: Route Route.__init__
-cnictl.core.rtnetlink: Link Link.__init__ delete_link format_mac get_link ifinfo
-cnictl.core.unlinking: Unlinking Unlinking.__init__ Unlinking._delete Unlinking.finish Unlinking.wait_until_gone
+cnictl.core.rtnetlink: Link Link.__init__ format_mac get_link ifinfo
+cnictl.core.unlinking: _ended unlink
 cnictl_plugin.delete: delete
 cnictl_plugin.environment: Call Call.__init__ Call.pod _container_fault _read_args _variable read_environment
 cnictl_plugin.log: _append log_call

@@ -7,7 +7,7 @@ from cnictl.core.attachments import Record
 from cnictl.core.digest import host_veth_name
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
-from cnictl.core.unlinking import Unlinking
+from cnictl.core.unlinking import unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,20 +43,15 @@ def detach(
         if record is not None and still is not None and not still(record):
             return None
         host_veth = host_veth_name(network, container, ifname)
-        unlinking = Unlinking(netlink, host_veth)
-        try:
-            unlinking.wait_until_gone()
-            # a link without a record: that was lost, and with it the way to its lease
-            if record is not None or unlinking.finish():
-                _release(record or Record(network, container, ifname), data_dir)
-            if record is None or record.mac_check:
-                from cnictl.core import macspoof  # few confs ask for it
+        # a link without a record: that was lost, and with it the way to its lease
+        if unlink(netlink, host_veth) or record is not None:
+            _release(record or Record(network, container, ifname), data_dir)
+        if record is None or record.mac_check:
+            from cnictl.core import macspoof  # few confs ask for it
 
-                macspoof.remove(host_veth)
-            if record is not None:
-                _remove_record(record)
-        finally:
-            unlinking.finish()
+            macspoof.remove(host_veth)
+        if record is not None:
+            _remove_record(record)
         return record
     finally:
         if descriptor >= 0:
@@ -107,7 +102,7 @@ def _remove_record(record: Record) -> None:
 
 
 def _release(record: Record, data_dir: str) -> None:
-    from cnictl.core.leases import Store  # loaded while the kernel is at work on the link
+    from cnictl.core.leases import Store
 
     store = Store(record.network, record.data_dir or data_dir)
     if record.addresses:

@@ -1,12 +1,12 @@
-"""A link's deletion, with what follows it done while the kernel still frees memory.
+"""A link's deletion that its caller needn't wait for to the very end.
 
-The kernel answers RTM_DELLINK only after an RCU grace period, 12 ms and more, though the link has been gone from every
-namespace since the first of them (net/core/dev.c, netdev_run_todo). So a thread of its own asks for it, and whoever has
-leases to free sees that the link is gone, frees them, and waits for the answer last.
+The kernel answers RTM_DELLINK only when it may free the link's memory, 12 ms and more after the link left its namespace
+with its addresses, its routes and its place on a bridge (net/core/dev.c, netdev_run_todo: an RCU barrier, once the lock
+that guards every link is free again). So a process of its own asks, and ends that much later than its caller.
 """
 
 import time
-from _thread import allocate_lock, start_new_thread
+from posix import WNOHANG, _exit, closerange, fork, waitpid
 
 from cnictl.core import rtnetlink
 from cnictl.core.rtnetlink import Netlink
@@ -14,43 +14,41 @@ from cnictl.core.rtnetlink import Netlink
 _POLL = 0.0002
 """Seconds between questions: one asked while the deletion is at work is answered when the link is gone."""
 
+_DESCRIPTORS = 1024
+"""Those below are closed in the asking process: a runtime waits for the end of stdout, other calls for a lock."""
 
-class Unlinking:
-    """The deletion of one link, asked for over `netlink`, which nobody else may use until `finish`."""
 
-    def __init__(self, netlink: Netlink, name: str) -> None:
-        self._name = name
-        self._was_there = False
-        self._failure: OSError | None = None
-        self._answered = allocate_lock()
-        self._answered.acquire()
-        try:
-            start_new_thread(self._delete, (netlink,))
-        except RuntimeError:  # no more threads in this control group
-            self._delete(netlink)
+def unlink(netlink: Netlink, name: str) -> bool:
+    """Delete a link and return once it is gone (a veth's other end goes with it); False if there was none.
 
-    def _delete(self, netlink: Netlink) -> None:
-        try:
-            self._was_there = rtnetlink.delete_link(netlink, self._name)
-        except OSError as error:
-            self._failure = error
-        finally:
-            self._answered.release()
+    `netlink` is of the network namespace that the caller is in, and the link. Raises OSError if the link stays.
+    """
+    if rtnetlink.get_link(netlink, name) is None:
+        return False
+    try:
+        child = fork()
+    except OSError:  # no more processes in this control group
+        return rtnetlink.delete_link(netlink, name)
+    if child == 0:
+        _ask_and_exit(name)
+    while rtnetlink.get_link(netlink, name) is not None:
+        if _ended(child):
+            return rtnetlink.delete_link(netlink, name)  # it was refused or killed: the reason is raised here
+        time.sleep(_POLL)
+    return True
 
-    def wait_until_gone(self) -> None:
-        """Return once there is no such link (a veth's other end goes with it). Raises OSError if it stays.
 
-        Called in the network namespace that the link is in.
-        """
-        with Netlink() as asking:
-            while self._answered.locked() and rtnetlink.get_link(asking, self._name) is not None:
-                time.sleep(_POLL)
-        if self._failure is not None:
-            raise self._failure
+def _ask_and_exit(name: str) -> None:
+    try:
+        closerange(0, _DESCRIPTORS)
+        with Netlink() as own:
+            rtnetlink.delete_link(own, name)
+    finally:
+        _exit(0)
 
-    def finish(self) -> bool:
-        """Wait for the kernel's answer: whether the link was there. Raises OSError."""
-        with self._answered:
-            if self._failure is not None:
-                raise self._failure
-            return self._was_there
+
+def _ended(child: int) -> bool:
+    try:
+        return waitpid(child, WNOHANG)[0] != 0
+    except ChildProcessError:  # whoever called us ignores SIGCHLD, and so do we
+        return True

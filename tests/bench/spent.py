@@ -43,7 +43,7 @@ KINDS = {"send": "netlink", "recv": "netlink", "setsockopt": "netlink", "flock":
 def whole(code):
     if code.co_filename.endswith("core/jsontext.py"):
         return "JSON"
-    return "wait" if code.co_qualname in ("Unlinking.finish", "Unlinking.wait_until_gone") else ""
+    return "wait" if code.co_qualname == "unlink" else ""
 
 def watch(frame, event, arg):
     global around, at, depth, since

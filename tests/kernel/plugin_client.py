@@ -173,8 +173,18 @@ class Host:
         return Pod(name, f"/run/netns/{name}")
 
     def kill(self, pod: Pod) -> None:
-        """End a pod's namespace, as when its last process died and nobody holds it; wait until the kernel did."""
+        """End a pod's namespace, as when its last process died and nobody holds it; wait until its links are gone.
+
+        The kernel ends namespaces one after another in a queue of its own, later than the command that asks for it.
+        """
+        peers = {
+            link["link_index"] for link in json.loads(self.inside(pod, "ip", "-j", "link")) if "link_index" in link
+        }
         self.run("ip", "netns", "delete", os.path.basename(pod.netns))
+        wait_for(
+            lambda: not peers & {link["ifindex"] for link in json.loads(self.run("ip", "-j", "link"))},
+            f"the end of {pod.netns}",
+        )
 
     def environment(self, verb: str, pod: Pod | None = None, **extra: str) -> dict[str, str]:
         """What the runtime sets for a call. An `extra` that is empty takes the variable away."""
