@@ -128,7 +128,7 @@ def _init(spec: "NodeSpec", force: bool, output: Format) -> None:
     findings = _preflight(spec, specs[-1] if specs else None, output)
     begun = journal.cut_off()
     if begun:
-        say(f"the last run was cut off at {begun[-1]}: going on from what is there")
+        say(f"the last run was cut off at {begun.entries[-1].resource}: going on from what is there")
     detach(pods)
     run("init-node", spec, (), output, findings=findings)
 

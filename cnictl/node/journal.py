@@ -1,89 +1,190 @@
-"""The journal: what a run is about to do, on disk before it does it, so that a cut-off run can be read afterwards.
+"""The journal: what a run is about to do, on disk before it does it, so that a run can be read and taken back later.
 
-One file a run, /var/lib/cnictl/journal/TIME-PID.jsonl, a JSON object a line: first the command, then a line a change
-with before, after and the manual command, last how it ended. A file without that last line is of a run cut off.
+One file a run, /var/lib/cnictl/journal/NUMBER.jsonl, a JSON object a line: first what was called, then a line a change
+with before, after and the manual command, among them what became of the run. A file without an `end` is of a run cut
+off. `cnictl.node.history` reads them.
 """
 
 import json
 import os
+import sys
 import time
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cnictl.core import durable
+from cnictl.core import durable, liveness
 from cnictl.core.paths import STATE_DIR
+from cnictl.node import former
 
 FOLDER = f"{STATE_DIR}/journal"
-KEPT = 20
+KEPT = 100
 """Runs whose journal is kept."""
+
+DONE, UNDONE, FAILED, FINISHED = "done", "undone", "failed", "finished"
+"""Outcomes: all done; taken back by itself; not all could be done or taken back; cut off and gone on with since."""
+
+State = dict[str, Any]
 
 
 class Journal:
-    """One run's journal. The file appears with the first change: a run that changes nothing leaves none."""
+    """One run's journal. The file appears with the first change: a run that changes nothing leaves none.
 
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self._path = f"{FOLDER}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.jsonl"
-        self._begun = False
+    The caller holds `spine.exclusive` from before it makes one until after its `end`.
+    """
+
+    def __init__(self, command: str, about: dict[str, Any] | None = None) -> None:
+        """`command` as people call it: `route add-peer`, `watch`. `about`: more that the first line is to say."""
+        self._head = {"command": command, "argv": sys.argv[1:], "former": former.snapshot(), **(about or {})}
+        self.number = 0
+        """What `cnictl history` calls the run; 0 before its first change."""
         self.outcome = ""
         """How the run ended; empty while it lasts."""
 
-    def begin(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None, command: str) -> None:
-        """Note a change that is about to be made; it is on disk when this returns. Raises OSError."""
-        if not self._begun:
-            durable.make_folder(FOLDER, 0o700)
-            _drop_old()
-            self._write({"command": self._command, "time": time.time()})
-            self._begun = True
-        self._write({"resource": resource, "before": before, "after": after, "command": command})
+    def begin(self, resource: str, before: State | None, after: State | None, command: str, summary: str = "") -> None:
+        """Note a change that is about to be made; it is on disk when this returns. Raises OSError.
+
+        `resource` is a resource's id, or names what else is changed: `lease/mynet/10.244.0.7`, `attachment/…`; of
+        that, `cnictl undo` says that it can't be taken back.
+        """
+        if not self.number:
+            self._start()
+        entry = {"resource": resource, "before": before, "after": after, "command": command, "summary": summary}
+        append(self.number, entry)
+
+    def failed(self, resource: str) -> None:
+        """Note that the change of `resource` that was begun last failed: it may be half made."""
+        append(self.number, {"failed": resource})
 
     def end(self, outcome: str) -> None:
-        """Note how the run ended: `done`, `undone`, or `failed` where something could not be undone."""
+        """Note how the run ended: `done`, `undone`, or `failed`."""
         self.outcome = outcome
-        if self._begun:
-            self._write({"end": outcome})
+        if self.number:
+            append(self.number, {"end": outcome})
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, json.dumps(entry).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _start(self) -> None:
+        durable.make_folder(FOLDER, 0o700)
+        _drop_old()
+        self.number = next_number()
+        who = {"boot_id": liveness.boot_id(), "user": os.environ.get("SUDO_USER") or os.environ.get("USER", "")}
+        append(self.number, {"time": time.time(), **who, **self._head})
 
 
-def cut_off() -> list[str]:
-    """The changes of the last run, in the order it began them, if it never came to its end; else nothing."""
-    names = _names()
-    if not names:
+@dataclass(frozen=True)
+class Entry:
+    """One change, as it was begun."""
+
+    resource: str
+    before: State | None
+    after: State | None
+    command: str
+    summary: str
+
+
+@dataclass
+class Run:
+    """A run as its journal tells it."""
+
+    number: int
+    command: str = ""
+    argv: list[str] = field(default_factory=list)
+    time: float = 0.0
+    """Of its first change, in seconds since the epoch, by this host's clock."""
+    boot_id: str = ""
+    user: str = ""
+    former: dict[str, Any] = field(default_factory=dict)
+    """What `cnictl.node.former` held before it."""
+    spec: dict[str, Any] | None = None
+    """The spec it was to reach, where it had one."""
+    undoes: int = 0
+    """The run that it took back; 0 if it is no undo."""
+    entries: list[Entry] = field(default_factory=list)
+    half_made: set[str] = field(default_factory=set)
+    """Resources whose change failed, or was under way when the run was cut off."""
+    end: str = ""
+    """Empty: it was cut off, or is at work."""
+    taken_back: int = 0
+    """The run that took this one back; 0: none."""
+    left: list[str] = field(default_factory=list)
+    """What an undo, this one, had to leave, in words."""
+    confirmed: float = 0.0
+
+
+def append(number: int, entry: dict[str, Any]) -> None:
+    """Add a line to a run's journal; it is on disk when this returns. Raises OSError."""
+    descriptor = os.open(path_of(number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, json.dumps(entry).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def numbers() -> list[int]:
+    """Every run that has a journal, oldest first."""
+    try:
+        names = os.listdir(FOLDER)
+    except FileNotFoundError:
         return []
-    begun = []
-    for line in durable.contents(f"{FOLDER}/{names[-1]}").decode("utf-8", "replace").splitlines():
+    return sorted(int(name.removesuffix(".jsonl")) for name in names if name.removesuffix(".jsonl").isdigit())
+
+
+def next_number() -> int:
+    """What the next run will be called."""
+    return max(numbers(), default=0) + 1
+
+
+def path_of(number: int) -> str:
+    """Where a run's journal is."""
+    return f"{FOLDER}/{number:06}.jsonl"
+
+
+def read(number: int) -> Run | None:
+    """A run; None if there is no journal of it (any more)."""
+    try:
+        lines = durable.contents(path_of(number)).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return None
+    run, known = Run(number), {one.name for one in fields(Run)}
+    for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # torn by the same power cut
-        if "end" in entry:
-            return []
+            continue  # torn by a power cut
         if "resource" in entry:
-            begun.append(str(entry["resource"]))
-    return begun
+            summary = entry.get("summary") or entry["command"].partition("\n")[0]
+            run.entries.append(Entry(entry["resource"], entry["before"], entry["after"], entry["command"], summary))
+        elif "failed" in entry:
+            run.half_made.add(entry["failed"])
+        else:
+            for key in known & entry.keys():
+                setattr(run, key, entry[key])
+    if not run.end and run.entries:
+        run.half_made.add(run.entries[-1].resource)
+    return run
+
+
+def last() -> Run | None:
+    """The latest run; None without any."""
+    known = numbers()
+    return read(known[-1]) if known else None
+
+
+def cut_off() -> Run | None:
+    """The latest run, if it never came to its end; the caller holds `spine.exclusive`, so that none is at work."""
+    run = last()
+    return run if run is not None and run.entries and not run.end else None
 
 
 def remove_all() -> None:
     """Remove every journal and their folder: at a reset, when nothing is left that they speak of."""
-    for name in _names():
-        os.unlink(f"{FOLDER}/{name}")
-    if os.path.isdir(FOLDER):
-        os.rmdir(FOLDER)
-
-
-def _names() -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(FOLDER) if name.endswith(".jsonl"))
-    except FileNotFoundError:
-        return []
+    if not os.path.isdir(FOLDER):
+        return
+    for name in os.listdir(FOLDER):
+        if name.endswith(".jsonl"):
+            os.unlink(f"{FOLDER}/{name}")
+    os.rmdir(FOLDER)
 
 
 def _drop_old() -> None:
-    for name in _names()[: -KEPT + 1]:
-        os.unlink(f"{FOLDER}/{name}")
+    for number in numbers()[: -KEPT + 1]:
+        os.unlink(path_of(number))
