@@ -21,8 +21,8 @@ from cnictl.core.paths import (
 )
 from cnictl.node import firewall, folders, former, journal, runtimes
 from cnictl.node.resources.textfile import SYSCTL_FILE
+from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
-from cnictl.node.spine import RUN_LOCK
 
 _FORMER = "folders"
 _LOG_DIR = os.path.dirname(PLUGIN_LOG)

@@ -2,24 +2,16 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import RUN_DIR
-from cnictl.node.journal import Journal
+from cnictl.node.journal import DONE, FAILED, UNDONE, Journal
+from cnictl.node.run_lock import exclusive as exclusive
 from cnictl.node.spec import NodeSpec
 
 State = dict[str, Any]
 """What a resource is or should be: JSON values only, so that it is shown, compared and journalled as it is."""
-
-RUN_LOCK = f"{RUN_DIR}/run.lock"
-"""Held by the one command that changes this node; apart from the plugin's lock, so that pods start meanwhile."""
-
-RUN_LOCK_WAIT = 30.0
-"""Seconds. A run takes a second or two; longer than that, something hangs and the person should know."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,30 @@ class Restored(Protocol):
 
     def former(self) -> State | None:
         """What the host should be left with; None for nothing."""
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A resource that is several things under one name, such as files: an undo takes back those that are as left."""
+
+    parted: bool
+    """True."""
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """A resource that knows best how to take a change back where somebody has changed it again since."""
+
+    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """`now` without what led from `before` to `after`, and in words what of that has to stay."""
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """A resource that others may come to stand on."""
+
+    def carries(self) -> str:
+        """What stands on it, in words; empty where nothing does."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +170,8 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     try:
         for step in todo.steps:
             if step.change is not None:
-                journal.begin(step.change.resource, step.change.before, step.change.after, step.change.command)
-                _carry_out(step.resource, step.change, done, on_step)
+                _begin(journal, step.change)
+                _carry_out(step.resource, step.change, done, on_step, journal)
                 on_step(step.change, "changed")
         _verify(done)
     except BaseException as failure:
@@ -177,9 +193,9 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
     for step in todo.steps:
         if step.change is None:
             continue
-        journal.begin(step.change.resource, step.change.before, step.change.after, step.change.command)
+        _begin(journal, step.change)
         try:
-            _carry_out(step.resource, step.change, [], on_step)
+            _carry_out(step.resource, step.change, [], on_step, journal)
         except Problem as problem:
             problems.append(problem)
         else:
@@ -189,15 +205,20 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
         _verify(done)
     except Problem as problem:
         problems.append(problem)
-    journal.end("failed" if problems else "done")
+    journal.end(FAILED if problems else DONE)
     if problems:
         raise Problem("; ".join(problem.message for problem in problems), problems[0].mend)
 
 
-def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep) -> None:
+def _begin(journal: Journal, change: Change) -> None:
+    journal.begin(change.resource, change.before, change.after, change.command, change.summary)
+
+
+def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep, journal: Journal) -> None:
     try:
         resource.carry_out(change)
     except BaseException as error:
+        journal.failed(change.resource)
         on_step(change, "failed")
         if _differs(resource, change.before):
             done.append((resource, change))  # it got part of the way
@@ -244,36 +265,15 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
         for resource, change in reversed(done):
             summary, command = resource.describe(change.after, change.before)
             back = Change(change.resource, change.after, change.before, summary, command)
-            journal.begin(back.resource, back.before, back.after, command)
+            _begin(journal, back)
             try:
                 resource.carry_out(back)
             except _FAILURES as error:
+                journal.failed(back.resource)
                 left.append(_problem(error, summary).message)
             else:
                 on_step(change, "undone")
-        journal.end("failed" if left else "undone")
+        journal.end(FAILED if left else UNDONE)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return left
-
-
-@contextmanager
-def exclusive(wait: float = RUN_LOCK_WAIT) -> Iterator[None]:
-    """Keep other commands from changing this node meanwhile; for a program's main thread.
-
-    Raises Problem past `wait` seconds, and KeyboardInterrupt within on SIGTERM.
-    """
-    lock = Locked(RUN_LOCK, wait=wait)
-    try:
-        lock.__enter__()
-    except CniError as error:
-        raise Problem(
-            f"another cnictl command is changing this node (waited {wait:g} s)",
-            f"wait for it to end; `fuser -v {RUN_LOCK}` names it" if error.details else "",
-        ) from None
-    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it undoes its work, as on Ctrl-C
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former_handler)
-        lock.__exit__()

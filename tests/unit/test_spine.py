@@ -1,13 +1,14 @@
 """The spine: what differs is carried out in order, a failure takes back what was done, and the journal knows it all."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.node import journal, spine
+from cnictl.node import journal, run_lock, spine
 from cnictl.node.journal import Journal
 from cnictl.node.resources.forward_nft import dropping_chains
 from cnictl.node.spec import NodeSpec
@@ -196,13 +197,15 @@ def test_journals_do_not_pile_up(journal_folder: Path) -> None:
 
 
 def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spine, "RUN_LOCK", str(tmp_path / "run.lock"))
+    monkeypatch.setattr(run_lock, "RUN_LOCK", str(tmp_path / "run.lock"))
+    told: list[str] = []
     with (
         spine.exclusive(),
         pytest.raises(Problem, match=r"another cnictl command is changing this node \(waited 0\.1 s\)"),
-        spine.exclusive(wait=0.1),
+        spine.exclusive(wait=0.1, on_wait=told.append),
     ):
         raise AssertionError("both hold it")
+    assert len(told) == 1 and f"process {os.getpid()}" in told[0]
     with spine.exclusive(wait=0.1):
         pass
 

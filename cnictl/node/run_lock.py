@@ -1,0 +1,95 @@
+"""The lock that keeps two commands from changing this node at once; apart from the plugin's, so that pods start on."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cnictl.core import durable
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.locks import hold
+from cnictl.core.paths import RUN_DIR
+
+RUN_LOCK = f"{RUN_DIR}/run.lock"
+"""Held by the one command that changes this node. Its text names that command, for those that wait."""
+
+RUN_LOCK_WAIT = 30.0
+"""Seconds. A run takes a second or two; longer than that, something hangs and the person should know."""
+
+
+def tell(message: str) -> None:
+    """A message for whoever waits, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell) -> Iterator[None]:
+    """Keep other commands from changing this node meanwhile; for a program's main thread.
+
+    `on_wait` is told once whom it waits for. Raises Problem past `wait` seconds (0: at once), and KeyboardInterrupt
+    within on SIGTERM.
+    """
+    descriptor = _take(wait, on_wait)
+    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it undoes its work, as on Ctrl-C
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former_handler)
+        os.close(descriptor)
+
+
+def _take(wait: float, on_wait: Callable[[str], None]) -> int:
+    deadline = time.monotonic() + wait
+    while True:
+        descriptor = _open()
+        try:
+            _hold(descriptor, wait, deadline, on_wait)
+        except BaseException:  # an interruption as well
+            os.close(descriptor)
+            raise
+        if _is_in_place(descriptor):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} {shlex.join(['cnictl', *sys.argv[1:]])}".encode())
+            return descriptor
+        os.close(descriptor)  # a reset removed it while this one waited
+
+
+def _hold(descriptor: int, wait: float, deadline: float, on_wait: Callable[[str], None]) -> None:
+    try:
+        hold(descriptor, RUN_LOCK, wait=0)
+        return
+    except CniError:
+        if wait > 0:
+            on_wait(f"waiting for another cnictl command to end, at most {wait:g} s: {holder()}")
+    try:
+        hold(descriptor, RUN_LOCK, wait=max(0.0, deadline - time.monotonic()))
+    except CniError:
+        waited = f" (waited {wait:g} s)" if wait else ""
+        raise Problem(
+            f"another cnictl command is changing this node{waited}: {holder()}",
+            "wait for it to end, and run this again" if wait else "without --no-wait this waits for it to end",
+        ) from None
+
+
+def holder() -> str:
+    """Who holds the lock, or held it last, in words."""
+    try:
+        pid, _, words = durable.contents(RUN_LOCK).decode("utf-8", "replace").partition(" ")
+    except FileNotFoundError:
+        return "it just ended"
+    return f"{words} (process {pid})" if pid else f"`fuser -v {RUN_LOCK}` names it"
+
+
+def _open() -> int:
+    durable.make_folder(os.path.dirname(RUN_LOCK))
+    return os.open(RUN_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_in_place(descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(RUN_LOCK))
+    except FileNotFoundError:
+        return False
