@@ -91,7 +91,9 @@ class Attempt:
             held, self.held = self.held, -1
             detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
         bridge = self._bridge
-        changed = bridge is not None and (bridge.made or bridge.former or self._switched or self._rules_new)
+        changed = bridge is not None and (
+            bridge.made or bridge.former or bridge.switched or self._switched or self._rules_new
+        )
         if bridge is None or not changed or not lock.alone():
             return
         if not self._counted_on():
@@ -122,7 +124,7 @@ class Attempt:
         accept_ra = f"net/ipv6/conf/{bridge.name}/accept_ra"
         former = "" if bridge.made else sysctl.read(accept_ra)
         if former not in ("", "0") and sysctl.put(accept_ra, "0"):
-            self._switched.append((accept_ra, former))  # a pod must not become the node's router
+            bridge.switched.append((accept_ra, former))  # a pod must not become the node's router
         if conf.promiscuous:
             link = rtnetlink.get_link(self._host, bridge.name)
             if link is not None and not link.flags & rtnetlink.IFF_PROMISC:

@@ -112,7 +112,11 @@ def _by_address(ports: dict[int, tuple[Link, bytes]], leased: set[bytes]) -> str
     """The port whose other end has an address that this container held the lease of: nobody else's pod has it."""
     if not leased:
         return ""
-    with _StrictNetlink() as netlink:
+    try:
+        strict = _StrictNetlink()
+    except OSError:
+        return ""  # before Linux 4.20 nothing tells; the link goes with its namespace
+    with strict as netlink:
         for port, namespace in ports.values():
             if not namespace:
                 continue  # its other end is in the host's own namespace

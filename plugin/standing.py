@@ -1,6 +1,7 @@
 """What an ADD finds of the same attachment: one that stands is refused, what one that died left is cleared away."""
 
 from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.digest import host_veth_name
@@ -16,13 +17,18 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
     name = host_veth_name(conf.name, call.container, call.ifname)
     record = attachments.read(conf.name, call.container, call.ifname)
     if record is not None:
+
+        def is_dead(found: Record) -> bool:
+            judged = liveness.judge_settled(found, host).state
+            return judged == liveness.STALE or not (found.host_veth or _in_container(netns, call.ifname))
+
         verdict = liveness.judge(record, host)
-        if verdict.state == liveness.STALE or not (record.host_veth or _in_container(netns, call.ifname)):
+        if verdict.state != liveness.IN_FLIGHT and is_dead(record):
             if record.ipam and record.ipam == conf.ipam_type:
                 from . import delegate
 
                 delegate.forget(call, conf, record)
-            detach(host, conf.name, call.container, call.ifname, conf.data_dir)
+            detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead)
             return
         if verdict.state == liveness.IN_FLIGHT:
             raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another call is at work on it")

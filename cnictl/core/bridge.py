@@ -18,7 +18,7 @@ DEFAULT_MTU = 1500
 class BridgeMade:
     """A bridge that is as it should be, and what of it is this call's doing."""
 
-    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name")
+    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name", "switched")
 
     def __init__(self, link: Link, made: bool) -> None:
         self.name = link.name
@@ -31,11 +31,16 @@ class BridgeMade:
         """Whether this call gave it an address."""
         self.former: list[tuple[int, int, bytes]] = []
         """The messages that undo what was changed of it, or of a link that belongs to it, in the order of changes."""
+        self.switched: list[tuple[str, str]] = []
+        """Its switches of the kernel's that were set, and their former values, in the order of changes."""
 
     def undo(self, netlink: Netlink) -> None:
         """Take back what was changed of it, last first; one that was made here stays."""
         netlink.refusals(*reversed(self.former))
         self.former.clear()
+        for switch, former in reversed(self.switched):
+            sysctl.put(switch, former)
+        self.switched.clear()
 
 
 def ensure_bridge(
@@ -168,7 +173,9 @@ def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway
     if gateway.bits == 128:
         from cnictl.core import ipv6
 
-        ipv6.allow(link.name, format_address(gateway.packed))
+        switched = ipv6.allow(link.name, format_address(gateway.packed))
+        if switched is not None:
+            bridge.switched.append(switched)
     try:
         netlink.call(rtnetlink.add_address(link.index, gateway.packed, gateway.prefix))
     except NetlinkError as error:

@@ -30,18 +30,21 @@ _IFA_FLAGS = 8
 _TENTATIVE, _DADFAILED = 0x40, 0x08
 
 
-def allow(name: str, wanted: str) -> None:
+def allow(name: str, wanted: str) -> tuple[str, str] | None:
     """Let the link `name` have IPv6 addresses where the namespace's default forbids it, as many runtimes set it.
 
-    `wanted` is the address that is to come, for the message. Raises CniError 2 on a kernel without IPv6, 103 where
-    the switch can't be set.
+    `wanted` is the address that is to come, for the message. Returns the switch and its former value if it was set.
+    Raises CniError 2 on a kernel without IPv6, 103 where the switch can't be set.
     """
     switch = f"net/ipv6/conf/{name}/disable_ipv6"
     state = sysctl.read(switch)
     if not state:
         raise CniError(UNSUPPORTED_FIELD, f"address {wanted}: this kernel has no IPv6", "give IPv4 addresses alone")
-    if state != "0" and not sysctl.put(switch, "0"):
+    if state == "0":
+        return None
+    if not sysctl.put(switch, "0"):
         raise CniError(KERNEL_REFUSED, f"address {wanted}: {switch} is {state} and can't be set to 0")
+    return switch, state
 
 
 def prepare_pod(name: str, wanted: str, dad: bool) -> None:

@@ -8,14 +8,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from netaddr import IPNetwork
-
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
 from cnictl.core.conf import LOG_LEVELS, NAME_MAX
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node.meant import meant_network
-from cnictl.node.peers import FAMILIES, check_link_name, check_peers, host_address
+from cnictl.node.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local
 from cnictl.node.spec import NodeSpec, is_ipv6
 
 MTU_MIN, MTU_MAX = 68, 65535
@@ -25,7 +23,7 @@ MTU_MIN_IPV6 = 1280
 """Bytes (RFC 8200, section 5)."""
 
 _NO_PODS = tuple(
-    (IPNetwork(text), what)
+    (parse_cidr(text), what)
     for text, what in (
         ("127.0.0.0/8", "loopback"), ("169.254.0.0/16", "link-local"), ("224.0.0.0/4", "multicast"),
         ("::1/128", "loopback"), ("fe80::/10", "link-local"), ("ff00::/8", "multicast"),
@@ -89,9 +87,10 @@ def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
     """CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one."""
     found: dict[int, Cidr] = {}
     for cidr in cidrs:
-        kind = next((kind for block, kind in _NO_PODS if IPNetwork(str(cidr)) in block), "")
-        if kind:
-            raise UsageProblem(f"{what} {cidr}: {kind} addresses can't be pods'")
+        for block, kind in _NO_PODS:
+            if cidr.prefix and cidr.overlaps(block):  # of every address there is, something better is said
+                within = "" if block.covers(cidr) else f"it contains {block}, and "
+                raise UsageProblem(f"{what} {cidr}: {within}{kind} addresses can't be pods'")
         other = found.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
@@ -125,6 +124,10 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
     found: dict[int, str] = {}
     for text in texts:
         packed = host_address(text, "external")
+        if is_link_local(packed):
+            raise UsageProblem(
+                f"external {text} is link-local: it lies on one link, and nothing outside the cluster does"
+            )
         bits = len(packed) * 8
         if bits not in subnets:
             raise UsageProblem(f"external {text} is {FAMILIES[bits]}; this node's pods have no such address")

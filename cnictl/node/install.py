@@ -92,6 +92,8 @@ def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
         raise Problem(found.fault, "run: cnictl plugin install")
     for folder in (found.folder, *bin_dirs):
         _require_trusted(folder)
+    if os.path.lexists(found.interpreter):  # without it the launcher takes the system's
+        interpreters.inspect(found.interpreter)
     selftest.check(found.launcher)
     _place(found, bin_dirs)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .plugin_client import Host, Pod, Unexpected
+from .plugin_client import LEASES, Host, Pod, Unexpected
 
 Json = dict[str, Any]
 
@@ -80,6 +80,19 @@ def test_nobody_takes_a_router_for_granted(host: Host) -> None:
     host.add(host.pod("second"), conf_of(FOUR))
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
     assert sysctl(host, pod, "net.ipv6.conf.eth0.accept_ra") == "0"
+
+
+def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
+    host.run("mkdir", "-p", f"{LEASES}/dual")
+    host.path(f"{LEASES}/dual/10.9.0.5").write_bytes(b"theirs\r\neth0")
+    full = conf_of({**FOUR, "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.5"}, SIX)
+    pod = host.pod()
+    assert host.plugin("ADD", pod, full).code == 100  # gives the lease a record, which might be a new pod's
+    host.run("ip", "link", "add", "cni0", "type", "bridge")
+    former = {"disable_ipv6": "1", "accept_ra": "1"}
+    host.run("sysctl", "-qw", *(f"net.ipv6.conf.cni0.{name}={value}" for name, value in former.items()))
+    assert host.plugin("ADD", pod, full).code == 100
+    assert {name: sysctl(host, None, f"net.ipv6.conf.cni0.{name}") for name in former} == former
 
 
 def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host) -> None:

@@ -220,6 +220,16 @@ def test_what_others_could_change_is_refused(node: Node, prepare: str, words: li
     assert "cnictl-bridge" not in tree(node, "/opt", "/usr/lib/cni")
 
 
+def test_a_version_whose_interpreter_others_can_change_by_now_is_not_used(node: Node) -> None:
+    run(node, "install")
+    one = json.loads(run(node, "list", "-o", "json").stdout)["versions"][0]
+    node.run(["cp", "-a", one["library"], f"{LIB}/0.0.1"])
+    node.run(["sh", "-c", f"cp -L {one['interpreter']} /srv/python; chmod 777 /srv/python"])
+    node.run(["sed", "-i", f"s|{one['interpreter']}|/srv/python|", f"{LIB}/0.0.1/manifest.json"])
+    refused = run(node, "use", "0.0.1", check=False)
+    assert (refused.status, "/srv/python is writable by everyone" in refused.stderr) == (1, True)
+
+
 def test_anothers_file_of_the_launchers_name_stays(node: Node) -> None:
     node.run(["sh", "-c", f"echo theirs > {LAUNCHERS[0]}"])
     refused = run(node, "install", check=False)

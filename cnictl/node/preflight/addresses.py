@@ -134,7 +134,9 @@ def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
     """The other way where the uplink has no IPv6 address but its link-local one: over that."""
     if not is_ipv6(peer.via):
         return ""
-    link = peer.dev or host.uplink(spec) or "LINK"
+    link = peer.dev or host.uplink(spec)
+    if not link:
+        return f", or name its link-local one, with the link to it: {peer.pod_cidr}=fe80::…%LINK"
     own = [parse_address(address) for address, dev in host.own_addresses().items() if dev == link]
     if any(len(address) == 16 and not is_link_local(address) for address in own):
         return ""

@@ -28,6 +28,7 @@ class BootUnit:
     """cnictl.service, enabled, where systemd runs; the logrotate file where logrotate is."""
 
     id = f"boot/{UNIT}"
+    parted = True
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec

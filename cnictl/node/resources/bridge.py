@@ -31,6 +31,7 @@ class Bridge:
 
     def __init__(self, spec: NodeSpec) -> None:
         self._name = spec.bridge
+        self._gateways = gateways(spec)
         self.id = f"bridge/{spec.bridge}"
 
     def observe(self) -> State | None:
@@ -96,6 +97,22 @@ class Bridge:
         summary = f"set {name} to {', '.join(words)}" if words else f"make {name} a bridge"
         return summary, f"ip link set {name} {' '.join(options)}"
 
+    def carries(self) -> str:
+        """Its ports, and addresses that are not the node's."""
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, self._name)
+            if link is None:
+                return ""
+            ports = _ports(netlink, link.index)
+            own = [(one.packed, one.prefix) for one in self._gateways]
+            others = [
+                str(Cidr(packed, prefix))
+                for packed, prefix in rtnetlink.addresses(netlink, link.index)
+                if (packed, prefix) not in own and not is_link_local(packed)
+            ]
+        standing = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
+        return ", ".join([*standing, *(f"the address {other}" for other in others)])
+
     def carry_out(self, change: Change) -> None:
         """Make, set or remove it. Raises Problem, CniError."""
         with Netlink() as netlink:
@@ -131,7 +148,7 @@ class Bridge:
         link = rtnetlink.get_link(netlink, self._name)
         if link is None:
             return
-        ports = [other.name for other in rtnetlink.all_links(netlink) if other.master == link.index]
+        ports = _ports(netlink, link.index)
         raise Problem(
             f"{self._name} still has {len(ports)} port{'s' if len(ports) != 1 else ''}: {', '.join(ports[:8])}",
             f"what isn't cnictl's: ip link set {ports[0]} nomaster" if ports else "",
@@ -143,6 +160,8 @@ class Address:
 
     Of IPv6 only those are looked at that a spec asked for: a link has others that come and go by themselves.
     """
+
+    parted = True
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._name = spec.bridge
@@ -201,6 +220,10 @@ class Address:
 
     def _others(self) -> list[str]:
         return [address for address in _listed(self.observe()) if address not in self._ours]
+
+
+def _ports(netlink: Netlink, index: int) -> list[str]:
+    return [link.name for link in rtnetlink.all_links(netlink) if link.master == index]
 
 
 def _mac_stays(name: str) -> bool:

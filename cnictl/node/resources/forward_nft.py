@@ -23,6 +23,7 @@ class NftForward:
     """Accepts in nftables chains that others made, and that drop."""
 
     id = "forward/nft"
+    parted = True
 
     def observe(self) -> State | None:
         """Our accepts by chain (`inet filter forward`), as text; None if there are none."""

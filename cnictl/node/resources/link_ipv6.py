@@ -10,7 +10,7 @@ from cnictl.node.spine import Change, State
 _CONF = f"{SYSCTLS}/net/ipv6/conf"
 _RTPROT_RA = 9  # linux/rtnetlink.h: a route that a router advertised
 _AF_INET6 = 10
-_HOSTS_ONLY, _ROUTERS_TOO = "1", "2"
+_NEVER, _HOSTS_ONLY, _ROUTERS_TOO = "0", "1", "2"
 
 
 class RouterAdvertisements:
@@ -22,6 +22,7 @@ class RouterAdvertisements:
     """
 
     id = "sysctl/net.ipv6.accept_ra"
+    parted = True
 
     def observe(self) -> State | None:
         """The value on each such link, and on each that cnictl once changed; None without any."""
@@ -33,8 +34,8 @@ class RouterAdvertisements:
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """2: also while forwarding."""
-        return dict.fromkeys(self.observe() or {}, _ROUTERS_TOO) or None
+        """2: also while forwarding; one that an operator has turned off since stays off."""
+        return {link: v if v == _NEVER else _ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
     def remember(self) -> None:
         """Keep the values of links that are new to it."""
@@ -62,9 +63,9 @@ class RouterAdvertisements:
                 write(f"{_CONF}/{link}/accept_ra", value)
 
 
-def heeding() -> list[str]:
-    """The links that are to heed router advertisements while the host forwards."""
-    return sorted(RouterAdvertisements().observe() or {})
+def heeding() -> dict[str, bool]:
+    """The links that cnictl lets heed router advertisements while the host forwards; False: turned off since."""
+    return {link: value != _NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
 
 
 def _remembered() -> dict[str, str]:

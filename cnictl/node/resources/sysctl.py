@@ -44,10 +44,13 @@ class Forwarding:
         return f"{summary} {self._family} packets", f"sysctl -w {self._key}={value}"
 
     def carry_out(self, change: Change) -> None:
-        """Write it; on the way back, put each side effect back that nobody has changed since."""
+        """Write it; on the way back to off, put each side effect back that nobody has changed since.
+
+        Where it was on before cnictl there is no way back: on is what every apply asks for.
+        """
         value = change.after["value"] if change.after else "0"
         remembered = former.recall(self.id)
-        if remembered is None or value != remembered["value"]:
+        if remembered is None or value != remembered["value"] or value == "1":
             write(self._path, value)
             if remembered is not None and "left" not in remembered:
                 former.amend(self.id, {**remembered, "left": self._side_effects()})

@@ -2,11 +2,14 @@
 
 import difflib
 import os
+from dataclasses import fields, replace
+from typing import Any
 
 from cnictl.core import durable
+from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import folders, former
-from cnictl.node.node_file import merged, text_of_file, write_text
+from cnictl.node import addressing, folders, former
+from cnictl.node.node_file import merged, parse, text_of_file, write_text
 from cnictl.node.resources.link_ipv6 import heeding
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
@@ -31,6 +34,20 @@ class NodeFile:
         """The text it has, changed as little as makes it say `spec`."""
         return {"text": merged(text_of_file(), spec)}
 
+    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """By what the texts say, so that comments and keys that an operator put in since stay."""
+        texts = [now["text"], *(state["text"] if state else "" for state in (before, after))]
+        try:
+            found, old, new = (parse(text) if text else None for text in texts)
+            if found == new:
+                return (before if old is None else {"text": merged(now["text"], old)}), []
+            if found is None or old is None or new is None:
+                return now, ["it was changed since"]
+            target, changed = _spec_without(found, old, new)
+            return {"text": merged(now["text"], addressing.check(target))}, changed
+        except UsageProblem:
+            return now, ["it was changed since"]
+
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the file as a shell would write it."""
         return _describe(NODE_FILE, before, after)
@@ -53,13 +70,23 @@ class SysctlFile:
             return None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded."""
+        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded.
+
+        Of a link on which an operator has turned them off since, the line goes when the file is next written: by
+        itself it is no drift.
+        """
+        found = self.observe()
+        kept = self._text(spec, every=True)
+        return found if found is not None and found["text"] == kept else {"text": self._text(spec, every=False)}
+
+    def _text(self, spec: NodeSpec, every: bool) -> str:
         lines = []
         for subnet in sorted(spec.subnets, key=is_ipv6):
             if is_ipv6(subnet):
-                lines += [f"net/ipv6/conf/{link}/accept_ra = 2\n" for link in heeding()]
+                links = [link for link, heeds in sorted(heeding().items()) if heeds or every]
+                lines += [f"net/ipv6/conf/{link}/accept_ra = 2\n" for link in links]
             lines.append(f"net.{'ipv6.conf.all.forwarding' if is_ipv6(subnet) else 'ipv4.ip_forward'} = 1\n")
-        return {"text": _SYSCTL_HEADER + "".join(lines)}
+        return _SYSCTL_HEADER + "".join(lines)
 
     def remember(self) -> None:
         """Keep the text of a file that stood under this name before cnictl."""
@@ -83,6 +110,24 @@ class SysctlFile:
             return
         folders.make(os.path.dirname(SYSCTL_FILE))
         durable.replace(SYSCTL_FILE, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
+
+
+def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[NodeSpec, list[str]]:
+    """`now` with what led from `before` to `after` taken back, and the fields that something else was done to."""
+    values: dict[str, Any] = {}
+    changed = []
+    for field in fields(NodeSpec):
+        old, new, found = (getattr(one, field.name) for one in (before, after, now))
+        if old == new or found == old:
+            continue
+        if found == new:
+            values[field.name] = old
+        elif field.name == "peers":
+            kept = [peer for peer in found if peer not in new or peer in old]
+            values["peers"] = (*kept, *(peer for peer in old if peer not in new and peer not in kept))
+        else:
+            changed.append(f"{field.name} was changed since")
+    return replace(now, **values), changed
 
 
 def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
