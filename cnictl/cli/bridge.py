@@ -7,12 +7,18 @@ import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
 from cnictl.cli.steps import (
+    ConfirmOption,
     DryRunOption,
+    ExitCodeOption,
     ForceOption,
+    How,
+    NoWaitOption,
     Steps,
+    alone,
     compact,
     detach,
     edit_node,
+    refuse_while_unconfirmed,
     require_root,
     show_plan,
     show_run,
@@ -37,7 +43,10 @@ def up(
     bridge: Annotated[str, typer.Option(help="The bridge's name. Default: the node's, or cni0.")] = "",
     mtu: Annotated[int | None, typer.Option(help="MTU in bytes, 0 for the uplink's. Default: the node's.")] = None,
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
     force: ForceOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Make the bridge, give it the subnet's first address, let the host forward its pods' packets.
@@ -80,11 +89,18 @@ def up(
         kinds += (inventory.CONF_KIND,)
     if known is not None and (wanted.subnets, wanted.bridge) != (known.subnets, known.bridge):
         kinds += ("masquerade",)
-    edit_node("bridge up", edited, kinds, dry_run, output, start, force)
+    how = How(dry_run, exit_code, force, no_wait, confirm_within)
+    edit_node("bridge up", edited, kinds, how, output, start)
 
 
 @app.command()
-def down(dry_run: DryRunOption = False, force: ForceOption = False, output: OutputOption = Format.TABLE) -> None:
+def down(
+    dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    force: ForceOption = False,
+    no_wait: NoWaitOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Take the bridge away until the next `bridge up`, `apply` or pod; what the node should be stays as it is.
 
     A bridge that cnictl did not make stays, without the address that cnictl gave it.
@@ -94,6 +110,7 @@ def down(dry_run: DryRunOption = False, force: ForceOption = False, output: Outp
     """
     from cnictl.node import converge, inventory, live_pods, spine
     from cnictl.node.journal import Journal
+    from cnictl.node.spec import as_data
 
     require_root("bridge down", "removes the bridge")
     spec = converge.current_spec()
@@ -102,16 +119,19 @@ def down(dry_run: DryRunOption = False, force: ForceOption = False, output: Outp
         for one in reversed(inventory.resources(spec, converge.specs_in_place()))
         if inventory.kind(one) in ("bridge", "address", "netfilter")
     ]
-    with contextlib.nullcontext() if dry_run else spine.exclusive():
+    how = How(dry_run, exit_code, force, no_wait).check()
+    with contextlib.nullcontext() if dry_run else alone(how):
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")
         todo = spine.plan_removal(made)
         if dry_run:
-            show_plan(todo, output, pods_cut_off=[str(pod) for pod in pods])
+            show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
             return
-        detach(pods)
-        todo, steps, journal = spine.plan_removal(made), Steps(), Journal("bridge down")
+        refuse_while_unconfirmed("bridge down", spec)
+        journal, steps = Journal("bridge down", {"spec": as_data(spec)}), Steps()
+        detach(pods, journal)
+        todo = spine.plan_removal(made)
         with working("looking at this host") as tell:
             spine.apply(todo, steps.following(todo, tell), journal)
         journal.end("done")

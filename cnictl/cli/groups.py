@@ -5,9 +5,11 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Hang every command group on the program."""
-    from cnictl.cli import bridge, connectivity, ipam, lab, nat, node, plugin, route
+    from cnictl.cli import bridge, confirm, connectivity, history, ipam, lab, nat, node, plugin, route
 
     node.register(app)
+    history.register(app)
+    confirm.register(app)
     connectivity.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")

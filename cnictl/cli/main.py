@@ -7,6 +7,7 @@ import typer
 
 from cnictl.cli import groups
 from cnictl.core.errors import CniError, Problem
+from cnictl.core.paths import STATE_DIR
 
 app = typer.Typer(
     name="cnictl",
@@ -39,6 +40,7 @@ def main() -> None:
 def _run() -> int:
     """The exit status; whatever failed has been told by then."""
     try:
+        _undo_unconfirmed()
         status = app(standalone_mode=False)
     except Problem as problem:
         print(f"cnictl: {problem.message}", file=sys.stderr)
@@ -65,6 +67,22 @@ def _run() -> int:
     if status == _INTERRUPTED:  # typer catches Ctrl-C itself and says nothing
         print("cnictl: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
+
+
+def _undo_unconfirmed() -> None:
+    """Take back what was to be confirmed and was not, if its guards could not: every call of root's looks."""
+    if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
+        return
+    from cnictl.node import confirm
+
+    try:
+        undone = confirm.undo_if_due()
+    except Problem as problem:
+        print(f"cnictl: undoing what was not confirmed: {problem.message}", file=sys.stderr)
+        return
+    if undone is not None:
+        for line in (str(undone), *(f"left: {note}" for note in undone.left)):
+            print(f"cnictl: {line}", file=sys.stderr)
 
 
 def _drop_output() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, edit_node, require_root
+from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
     from cnictl.node.spec import NodeSpec
@@ -17,6 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside
 def enable(
     backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Masquerade what pods send outside the pod network; between pods of all nodes the source stays the pod's own.
@@ -39,11 +42,17 @@ def enable(
     def edited(spec: "NodeSpec") -> "NodeSpec":
         return replace(spec, nat=True, backend=backend or spec.backend)
 
-    edit_node("nat enable", edited, _kinds(), dry_run, output)
+    edit_node("nat enable", edited, _kinds(), How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
 @app.command()
-def disable(dry_run: DryRunOption = False, output: OutputOption = Format.TABLE) -> None:
+def disable(
+    dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Take the masquerade rules away, and tell the plugin not to bring them back.
 
     \b
@@ -52,7 +61,13 @@ def disable(dry_run: DryRunOption = False, output: OutputOption = Format.TABLE) 
     from dataclasses import replace
 
     require_root("nat disable", "removes the masquerade rules")
-    edit_node("nat disable", lambda spec: replace(spec, nat=False), _kinds(), dry_run, output)
+    edit_node(
+        "nat disable",
+        lambda spec: replace(spec, nat=False),
+        _kinds(),
+        How(dry_run, exit_code, False, no_wait, confirm_within),
+        output,
+    )
 
 
 def _kinds() -> tuple[str, ...]:

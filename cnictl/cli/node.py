@@ -1,16 +1,21 @@
 """`cnictl init-node`, `apply`, `status`, `reset-node`: the node as a whole."""
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 from cnictl.cli.steps import (
+    ConfirmOption,
     DryRunOption,
+    ExitCodeOption,
     ForceOption,
+    How,
+    NoWaitOption,
     Steps,
+    alone,
     compact,
-    detach,
     edit_node,
     pods_in_the_way,
     require_root,
@@ -29,6 +34,7 @@ def register(app: typer.Typer) -> None:
     """Hang the commands on the program."""
     app.command("init-node")(init_node)
     app.command("apply")(apply)
+    app.command("plan")(plan)
     app.command("status")(status)
     app.command("reset-node")(reset_node)
 
@@ -58,7 +64,10 @@ def init_node(
         typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
     ] = None,
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
     force: ForceOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Set this host up as a node: forwarding, bridge, masquerade, peer routes, plugin, and the CNI conf last.
@@ -102,35 +111,22 @@ def init_node(
     peers.check_not_ours(spec.peers, host.own_interfaces())
     host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
-    if dry_run:
-        _preview_init(spec, force, output)
-        return
-    from cnictl.node import spine
-
-    with spine.exclusive():
-        _init(spec, force, output)
+    how = How(dry_run, exit_code, force, no_wait, confirm_within).check()
+    with contextlib.nullcontext() if dry_run else alone(how):
+        _init(spec, how, output)
 
 
-def _preview_init(spec: "NodeSpec", force: bool, output: Format) -> None:
+def _init(spec: "NodeSpec", how: How, output: Format) -> None:
     from cnictl.node import converge
 
     specs = converge.specs_in_place()
-    pods = pods_in_the_way("init-node", spec, force)
+    pods = pods_in_the_way("init-node", spec, how.force)
     findings = _preflight(spec, specs[-1] if specs else None, output)
-    show_plan(converge.plan(spec).whole, output, findings=findings, pods_cut_off=[str(pod) for pod in pods])
-
-
-def _init(spec: "NodeSpec", force: bool, output: Format) -> None:
-    from cnictl.node import converge, journal
-
-    specs = converge.specs_in_place()
-    pods = pods_in_the_way("init-node", spec, force)
-    findings = _preflight(spec, specs[-1] if specs else None, output)
-    begun = journal.cut_off()
-    if begun:
-        say(f"the last run was cut off at {begun.entries[-1].resource}: going on from what is there")
-    detach(pods)
-    run("init-node", spec, (), output, findings=findings)
+    if how.dry_run:
+        cut = [str(pod) for pod in pods]
+        show_plan(converge.plan(spec).whole, output, how.exit_code, findings=findings, pods_cut_off=cut)
+        return
+    run("init-node", spec, (), output, pods, how.confirm_within, findings=findings)
 
 
 def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:
@@ -158,7 +154,14 @@ def _in_words(finding: "Finding") -> str:
     return f"{finding.severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
 
 
-def apply(dry_run: DryRunOption = False, force: ForceOption = False, output: OutputOption = Format.TABLE) -> None:
+def apply(
+    dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    force: ForceOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what mends drift.
 
     What drifted is mended as far as it can be, whatever of it fails. Edit the file and run this to move the node:
@@ -166,10 +169,33 @@ def apply(dry_run: DryRunOption = False, force: ForceOption = False, output: Out
 
     \b
     cnictl apply
-    cnictl apply --dry-run
+    cnictl apply --dry-run --exit-code
+    cnictl apply --confirm-within 60
     """
     require_root("apply", "changes the host's network")
-    edit_node("apply", lambda spec: spec, (), dry_run, output, force=force)
+    how = How(dry_run, exit_code, force, no_wait, confirm_within)
+    edit_node("apply", lambda spec: spec, (), how, output)
+
+
+def plan(
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit status 0 if nothing would change, 1 if anything would.")
+    ] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what `cnictl apply` would change: this host against /etc/cnictl/node.toml, as a diff, with the commands.
+
+    Nothing is touched. A line with - is what is there, one with + what should be, one with # is typed by hand.
+    `init-node --dry-run` shows the same for other options, `reset-node --dry-run` and `undo --dry-run` for the way
+    back.
+
+    \b
+    cnictl plan
+    cnictl plan --exit-code || echo "this node drifted, or its file was edited"
+    cnictl plan -o json | jq -r '.steps[].command // empty'
+    """
+    require_root("plan", "reads the firewall's rules")
+    edit_node("plan", lambda spec: spec, (), How(dry_run=True, exit_code=exit_code, force=True), output)
 
 
 def status(output: OutputOption = Format.TABLE) -> None:
@@ -232,6 +258,8 @@ def reset_node(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Remove all that cnictl made on this host, and only that; put back what it changed.
@@ -246,17 +274,18 @@ def reset_node(
     import sys
 
     from cnictl.core.errors import Problem
-    from cnictl.node import reset, spine
+    from cnictl.node import reset
 
+    how = How(dry_run, exit_code, force, no_wait).check()
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
     if dry_run:
-        _preview_reset(reset.plan(), output)
+        _preview_reset(reset.plan(), how, output)
         return
     if not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
         typer.confirm("Remove cnictl's network from this host?", abort=True, err=True)
-    with spine.exclusive():
+    with alone(how):
         steps = Steps()
         todo = reset.plan()
         detached: list[str] = []
@@ -289,9 +318,10 @@ def _warn_of_waiting_pods() -> None:
             )
 
 
-def _preview_reset(todo: "Reset", output: Format) -> None:
-    show_plan(todo.whole, output, would_detach=[str(pod) for pod in todo.pods], left=list(todo.left))
+def _preview_reset(todo: "Reset", how: How, output: Format) -> None:
     for pod in todo.pods:
         say(f"would delete the attachment of {pod}")
     for note in todo.left:
         say(note)
+    detached = [str(pod) for pod in todo.pods]
+    show_plan(todo.whole, output, how.exit_code, would_detach=detached, left=list(todo.left))

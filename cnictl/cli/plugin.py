@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import NoWaitOption, patience
 
 if TYPE_CHECKING:
     from cnictl.node.versions import Outcome
@@ -27,6 +28,7 @@ def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
     dry_run: DryRun = False,
+    no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Install this cnictl's plugin and let the runtimes start it.
@@ -43,7 +45,10 @@ def install(
     from cnictl.node.resources.plugin import Plugin
 
     _require_root("install", dry_run)
-    _show(versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run), output)
+    _show(
+        versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run, patience(no_wait)),
+        output,
+    )
 
 
 @app.command()
@@ -52,6 +57,7 @@ def use(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
     dry_run: DryRun = False,
+    no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Let the runtimes start another version that is already installed.
@@ -65,7 +71,8 @@ def use(
     from cnictl.node.resources.plugin import Plugin
 
     _require_root("use", dry_run)
-    _show(versions.switch(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), version, dry_run), output)
+    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.switch(plugin, version, dry_run, patience(no_wait)), output)
 
 
 @app.command()
@@ -75,6 +82,7 @@ def uninstall(
     bin_dir: BinDir = [],  # noqa: B006
     force: Annotated[bool, typer.Option("--force", help="Though pods or a conf still need the plugin.")] = False,
     dry_run: DryRun = False,
+    no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Delete one version that is not in use, or the plugin as a whole.
@@ -91,7 +99,7 @@ def uninstall(
 
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.take_away(plugin, version, force, dry_run), output)
+    _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait)), output)
 
 
 @app.command(name="list")

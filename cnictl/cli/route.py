@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, edit_node, require_root
+from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
     from cnictl.node.spec import NodeSpec
@@ -21,6 +21,9 @@ def add_peer(
     via: Annotated[str, typer.Argument(help="The other node's own address, on the same link as this one.")],
     dev: Annotated[str, typer.Option(help="Link to it. Default: the one the kernel takes.")] = "",
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Route another node's pods through that node's address; named again with another address, the route moves.
@@ -50,13 +53,16 @@ def add_peer(
             "plain routes can't carry pod traffic there",
             "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
         )
-    edit_node("route add-peer", edited, _KINDS, dry_run, output)
+    edit_node("route add-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
 @app.command("del-peer")
 def del_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
     dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
+    confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Drop another node: its route goes, and nothing else.
@@ -79,7 +85,7 @@ def del_peer(
             raise UsageProblem(f"peer {gone} is not one of this node's peers; they are: {named}")
         return replace(spec, peers=kept)
 
-    edit_node("route del-peer", edited, _KINDS, dry_run, output)
+    edit_node("route del-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
 @app.command("list")

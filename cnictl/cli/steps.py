@@ -1,20 +1,40 @@
 """How a plan and a run are shown: what would be typed by hand, and a table of what was done."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import differences
+from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table, say, working
 
 if TYPE_CHECKING:
+    from cnictl.node.journal import Journal
     from cnictl.node.live_pods import Pod
     from cnictl.node.spec import NodeSpec
     from cnictl.node.spine import Change, OnStep, Plan
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing: show each difference and the command for it by hand.")
+]
+ExitCodeOption = Annotated[
+    bool, typer.Option("--exit-code", help="With --dry-run: exit status 0 if nothing would change, 1 if anything.")
+]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Fail at once if another cnictl command is changing this node.")
+]
+ConfirmOption = Annotated[
+    int | None,
+    typer.Option(
+        "--confirm-within",
+        metavar="SECONDS",
+        min=5,
+        max=86400,
+        help="Take everything back by itself after so many seconds, unless `cnictl confirm` comes before.",
+    ),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on although live pods lose their network; their attachments are deleted.")
@@ -90,73 +110,97 @@ def show_run(plan: "Plan", steps: Steps, output: Format, nothing: str = _NOTHING
         say(nothing)
 
 
-def show_plan(plan: "Plan", output: Format, **more: Any) -> None:
-    """What a run would change, with the commands that do the same by hand."""
+def show_plan(plan: "Plan", output: Format, exit_code: bool = False, **more: Any) -> None:
+    """What a run would change, with the commands that do the same by hand; exit status 1 if asked for and any."""
     steps = Steps()
     for change in plan.changes:
         steps.note(change, "would change")
     if output is Format.JSON:
         print_json({"would_change": len(plan.changes), "steps": steps.rows(plan), **more})
-        return
-    for step in plan.steps:
-        print(f"{'already so' if step.change is None else 'would change'}: {step.summary}")
-        if step.change is not None:
-            for line in _difference(step.change.before, step.change.after):
-                print(f"    {line}")
-            for number, line in enumerate(step.change.command.splitlines()):
-                print(f"    {'#' if number == 0 else ' '} {line}")
-    for pod in more.get("pods_cut_off", ()):
-        say(f"would delete the attachment of {pod}")
-    if not plan.changes:
-        say("nothing would change: the node is as it should be")
+    else:
+        differences.show(plan.steps)
+        for pod in more.get("pods_cut_off", ()):
+            say(f"would delete the attachment of {pod}")
+        if not plan.changes:
+            say("nothing would change: the node is as it should be")
+    if exit_code and plan.changes:
+        raise typer.Exit(1)
 
 
-def _difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
-    """`- key: before` and `+ key: after` for what differs; long texts are left to the command."""
-    lines = []
-    old, new = before or {}, after or {}
-    for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
-            for sign, side in (("-", old), ("+", new)):
-                if key in side and len(shown := compact(side[key])) <= 100:
-                    lines.append(f"{sign} {key}: {shown}")
-    return lines
+@dataclass(frozen=True)
+class How:
+    """How a command is to go about its run: what the options say that all of them share."""
+
+    dry_run: bool = False
+    exit_code: bool = False
+    force: bool = False
+    no_wait: bool = False
+    confirm_within: int | None = None
+
+    def check(self) -> "How":
+        """Raises UsageProblem for options that exclude each other."""
+        from cnictl.core.errors import UsageProblem
+
+        if self.exit_code and not self.dry_run:
+            raise UsageProblem("--exit-code goes with --dry-run: a run's own exit status says whether it failed")
+        return self
 
 
-def compact(value: Any) -> str:
-    """A state's value in one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {compact(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(compact(entry) for entry in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def patience(no_wait: bool) -> float:
+    """Seconds to wait for another command to end."""
+    from cnictl.node.run_lock import RUN_LOCK_WAIT
+
+    return 0.0 if no_wait else RUN_LOCK_WAIT
+
+
+@contextlib.contextmanager
+def alone(how: How, resume: bool = True) -> "Iterator[bool]":
+    """Hold the node for one run, and see first to what a run before it left; gives whether one was cut off.
+
+    With `resume`, an undo that was cut off is finished. Of any other run this says that it goes on from there:
+    whatever is within has to make the whole node so then. Raises Problem if another command holds it for too long, or
+    at all with --no-wait.
+    """
+    from cnictl.node import history, journal, run_lock
+
+    with run_lock.exclusive(patience(how.no_wait), say):
+        if not resume:
+            yield False
+            return
+        told = history.resume(lambda *_: None)
+        if told:
+            say(told)
+        stopped = journal.cut_off()
+        yield stopped is not None
+        if stopped is not None and journal.read(stopped.number):
+            journal.append(stopped.number, {"end": journal.FINISHED})
 
 
 def edit_node(
     command: str,
     edit: "Callable[[NodeSpec], NodeSpec]",
     only: Collection[str],
-    dry_run: bool,
+    how: How,
     output: Format,
     start: "NodeSpec | None" = None,
-    force: bool = False,
 ) -> None:
     """Change this node's spec, and make just those kinds of resources so.
 
-    `start` is the spec to edit; by default that of this node.
+    `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
     """
-    from cnictl.node import addressing, converge, host, peers, spine
+    from cnictl.node import addressing, converge, host, peers
 
-    with contextlib.nullcontext() if dry_run else spine.exclusive():
+    how.check()
+    with contextlib.nullcontext(False) if how.dry_run else alone(how) as was_cut_off:
         spec = addressing.check(edit(start or converge.current_spec()))
         peers.check_not_ours(spec.peers, host.own_interfaces())
         host.check_links(spec)
-        pods = pods_in_the_way(command, spec, force)
-        if dry_run:
-            show_plan(converge.plan(spec, only).whole, output, pods_cut_off=[str(pod) for pod in pods])
+        pods = pods_in_the_way(command, spec, how.force)
+        if how.dry_run:
+            cut = [str(pod) for pod in pods]
+            show_plan(converge.plan(spec, only).whole, output, how.exit_code, pods_cut_off=cut)
             return
-        detach(pods)
-        run(command, spec, only, output)
+        run(command, spec, () if was_cut_off else only, output, pods, how.confirm_within)
 
 
 def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[Pod]":
@@ -169,26 +213,92 @@ def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list
     return pods
 
 
-def detach(pods: "Iterable[Pod]") -> None:
+def detach(pods: "Iterable[Pod]", journal: "Journal") -> None:
     """Delete these pods' attachments, and say so."""
     from cnictl.node import live_pods
 
-    for pod in live_pods.detach_all(pods):
+    for pod in live_pods.detach_all(pods, journal):
         say(f"deleted the attachment of {pod}: its runtime has to start it anew")
 
 
-def run(command: str, spec: "NodeSpec", only: Collection[str], output: Format, **more: Any) -> None:
-    """Make the host as `spec` says and show how it went; raises Problem after showing. The caller holds the lock."""
+def run(
+    command: str,
+    spec: "NodeSpec",
+    only: Collection[str],
+    output: Format,
+    pods: "Iterable[Pod]" = (),
+    confirm_within: int | None = None,
+    **more: Any,
+) -> None:
+    """Make the host as `spec` says and show how it went; raises Problem after showing. The caller holds the node.
+
+    `pods` are detached first. With `confirm_within` all of it is undone after so many seconds, unless confirmed.
+    """
     from cnictl.core.errors import Problem
     from cnictl.node import converge
 
-    steps = Steps()
-    move = converge.plan(spec, only)
+    steps, move = Steps(), converge.plan(spec, only)
+    if not move.whole.changes:
+        show_run(move.whole, steps, output, **more)
+        return
+    refuse_while_unconfirmed(command, spec)
+    journal = converge.journal_of(move, command)
     try:
-        with working("looking at this host") as tell:
-            converge.establish(move, command, steps.following(move.whole, tell))
+        with guarded(journal, confirm_within):
+            detach(pods, journal)
+            with working("looking at this host") as tell:
+                converge.establish(move, command, steps.following(move.whole, tell), journal)
     except (Problem, KeyboardInterrupt) as failure:
         error = failure.message if isinstance(failure, Problem) else "interrupted"
         show_run(move.whole, steps, output, error=error, **more)
         raise
+    if confirm_within:
+        more |= {"run": journal.number, "confirm_within": confirm_within}
     show_run(move.whole, steps, output, **more)
+
+
+def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:
+    """Raise Problem while a run waits to be confirmed: taking it back would meet what was made on top of it.
+
+    To mend what drifted from the spec in effect is no new thing.
+    """
+    from cnictl.core.errors import Problem
+    from cnictl.node import confirm, former
+
+    waiting = confirm.pending()
+    if waiting is None or (command == "apply" and former.specs()[-1:] == [spec]):
+        return
+    raise Problem(
+        f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
+        "cnictl confirm keeps it, cnictl undo takes it back; then run this again",
+    )
+
+
+@contextlib.contextmanager
+def guarded(journal: "Journal", confirm_within: int | None) -> "Iterator[None]":
+    """Have what is done within undone by itself unless it is confirmed in time; without a time, just do it."""
+    if not confirm_within:
+        yield
+        return
+    from cnictl.node import confirm, guard
+    from cnictl.node.journal import UNDONE
+
+    confirm.arm(journal.command, confirm_within)
+    try:
+        guard.start()
+        yield
+    except BaseException:
+        if journal.outcome == UNDONE or not journal.number:
+            confirm.disarm()
+        else:  # some of it stands
+            _start_clock(confirm_within)
+        raise
+    _start_clock(confirm_within)
+
+
+def _start_clock(seconds: int) -> None:
+    from cnictl.node import confirm, guard
+
+    waiting = confirm.start_clock()
+    guard.start_timer(seconds)
+    say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")

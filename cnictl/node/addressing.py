@@ -1,7 +1,7 @@
 """What must hold among a node's addresses and names before anything is touched: wrong ones are usage errors.
 
 Each message names the value and what was probably meant. The syntax of one address is `core.cidr`'s; what holds
-between several is set arithmetic, netaddr's.
+between several is set arithmetic.
 """
 
 import re

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cnictl.core.errors import Problem
 from cnictl.node import former, inventory, leftovers, node_file, spine
 from cnictl.node.journal import Journal
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, as_data
 from cnictl.node.spine import OnStep, Plan, Resource
 
 NO_NODE = (
@@ -63,7 +63,12 @@ def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource
     return [resource for resource in resources if inventory.kind(resource) in only]
 
 
-def establish(move: Move, command: str, on_step: OnStep) -> None:
+def journal_of(move: Move, command: str) -> Journal:
+    """The journal of a run that carries this out."""
+    return Journal(command, {"spec": as_data(move.spec)})
+
+
+def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> None:
     """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
     Raises Problem after undoing this run's changes. `apply` of the spec that is in effect already is no move: it
@@ -72,7 +77,7 @@ def establish(move: Move, command: str, on_step: OnStep) -> None:
     if not move.whole.changes:
         return
     before = former.snapshot()
-    journal = Journal(command)
+    journal = journal or journal_of(move, command)
     if command == "apply" and former.specs() == [move.spec]:
         spine.remember(move.wanted)
         spine.mend(move.whole, on_step, journal)

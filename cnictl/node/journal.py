@@ -34,6 +34,7 @@ class Journal:
 
     def __init__(self, command: str, about: dict[str, Any] | None = None) -> None:
         """`command` as people call it: `route add-peer`, `watch`. `about`: more that the first line is to say."""
+        self.command = command
         self._head = {"command": command, "argv": sys.argv[1:], "former": former.snapshot(), **(about or {})}
         self.number = 0
         """What `cnictl history` calls the run; 0 before its first change."""

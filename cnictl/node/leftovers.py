@@ -19,7 +19,7 @@ from cnictl.core.paths import (
     RUN_DIR,
     STATE_DIR,
 )
-from cnictl.node import firewall, folders, former, journal, runtimes
+from cnictl.node import confirm, firewall, folders, former, journal, runtimes
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
@@ -58,6 +58,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there[folder]:
             _rmdir(folder)
     _sweep_cut_off()
+    confirm.disarm()
     journal.remove_all()
     for key in former.snapshot():
         former.forget(key)

@@ -12,6 +12,7 @@ from cnictl.core.lease import Lease
 from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
+from cnictl.node.journal import Journal
 from cnictl.node.spec import NodeSpec
 
 _SHOWN = 10
@@ -104,11 +105,14 @@ def refuse(pods: Sequence[Pod], what: str) -> None:
     )
 
 
-def detach_all(pods: Iterable[Pod]) -> list[Pod]:
+def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
     """Delete each attachment properly, so that no pod hangs in Terminating for want of a plugin. Raises Problem."""
     done = []
     with Netlink() as netlink:
         for pod in pods:
+            was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
+            where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
+            journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
             try:
                 detach(netlink, pod.network, pod.container, pod.ifname, pod.data_dir)
             except (CniError, OSError) as error:

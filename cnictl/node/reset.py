@@ -81,7 +81,7 @@ def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Re
             pods = live_pods.attached(todo.names)
             if not force:
                 _refuse_live(pods)
-            for pod in live_pods.detach_all(pods):
+            for pod in live_pods.detach_all(pods, journal):
                 on_pod(pod)
     except (Problem, CniError) as failure:
         spine.undo(done, on_step, journal)

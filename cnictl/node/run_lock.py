@@ -20,6 +20,10 @@ RUN_LOCK_WAIT = 30.0
 """Seconds. A run takes a second or two; longer than that, something hangs and the person should know."""
 
 
+class Held(Problem):
+    """Another command is at work."""
+
+
 def tell(message: str) -> None:
     """A message for whoever waits, on stderr."""
     print(message, file=sys.stderr, flush=True)
@@ -29,7 +33,7 @@ def tell(message: str) -> None:
 def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell) -> Iterator[None]:
     """Keep other commands from changing this node meanwhile; for a program's main thread.
 
-    `on_wait` is told once whom it waits for. Raises Problem past `wait` seconds (0: at once), and KeyboardInterrupt
+    `on_wait` is told once whom it waits for. Raises Held past `wait` seconds (0: at once), and KeyboardInterrupt
     within on SIGTERM.
     """
     descriptor = _take(wait, on_wait)
@@ -68,7 +72,7 @@ def _hold(descriptor: int, wait: float, deadline: float, on_wait: Callable[[str]
         hold(descriptor, RUN_LOCK, wait=max(0.0, deadline - time.monotonic()))
     except CniError:
         waited = f" (waited {wait:g} s)" if wait else ""
-        raise Problem(
+        raise Held(
             f"another cnictl command is changing this node{waited}: {holder()}",
             "wait for it to end, and run this again" if wait else "without --no-wait this waits for it to end",
         ) from None
@@ -81,6 +85,21 @@ def holder() -> str:
     except FileNotFoundError:
         return "it just ended"
     return f"{words} (process {pid})" if pid else f"`fuser -v {RUN_LOCK}` names it"
+
+
+def is_held() -> bool:
+    """Whether a command is changing this node now."""
+    try:
+        descriptor = os.open(RUN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        hold(descriptor, RUN_LOCK, shared=True, wait=0)
+    except CniError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _open() -> int:

@@ -9,10 +9,12 @@ from typing import Any
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
-from cnictl.node import install, library, runtimes, spine
+from cnictl.node import install, library, runtimes
+from cnictl.node.journal import DONE, FAILED, UNDONE, Journal
 from cnictl.node.library import PLUGIN
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.run_lock import RUN_LOCK_WAIT, exclusive
 from cnictl.node.spine import Change, State
 
 _LOCK_WAIT = 20.0
@@ -28,36 +30,36 @@ class Outcome:
     """`already so`, `changed` or `would change`."""
 
 
-def put_newest(plugin: Plugin, dry_run: bool) -> Outcome:
+def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
-    with _alone(dry_run):
-        return _carry_out(plugin, plugin.newest, dry_run)
+    with _alone(dry_run, wait):
+        return _carry_out(plugin, plugin.newest, "plugin install", dry_run)
 
 
-def switch(plugin: Plugin, name: str, dry_run: bool) -> Outcome:
+def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
     """Make a version that is there current, between two calls of the plugin. Raises Problem."""
-    with _alone(dry_run), _no_call_under_way(dry_run):
-        return _carry_out(plugin, lambda: plugin.switched(name), dry_run)
+    with _alone(dry_run, wait), _no_call_under_way(dry_run):
+        return _carry_out(plugin, lambda: plugin.switched(name), "plugin use", dry_run)
 
 
-def take_away(plugin: Plugin, name: str, force: bool, dry_run: bool) -> Outcome:
+def take_away(plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
 
     Raises Problem if `name` is current, or if without `force` pods or a conf still need the plugin.
     """
-    with _alone(dry_run), _no_call_under_way(dry_run):
+    with _alone(dry_run, wait), _no_call_under_way(dry_run):
         before = plugin.observe()
         if not name:
             if before is not None and not force:
                 _refuse_while_needed()
-            return _carry_out(plugin, lambda: None, dry_run)
+            return _carry_out(plugin, lambda: None, "plugin uninstall", dry_run)
         if before is None or name not in before["versions"]:
             there = ", ".join(before["versions"]) if before else "none"
             raise Problem(f"there is no version {name} of the plugin", f"versions there: {there}")
         if name == before["version"]:
             raise Problem(f"version {name} is the one in use", "cnictl plugin use VERSION switches to another first")
         rest = [other for other in before["versions"] if other != name]
-        return _carry_out(plugin, lambda: {**before, "versions": rest}, dry_run)
+        return _carry_out(plugin, lambda: {**before, "versions": rest}, "plugin uninstall", dry_run)
 
 
 def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
@@ -84,14 +86,22 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     return {"lib_dir": found.lib_dir, "current": found.current, "versions": versions, "launchers": launchers}
 
 
-def _carry_out(plugin: Plugin, decide: Callable[[], State | None], dry_run: bool) -> Outcome:
+def _carry_out(plugin: Plugin, decide: Callable[[], State | None], command: str, dry_run: bool) -> Outcome:
     before, after = plugin.observe(), decide()
     if before == after:
         return Outcome(None, "already so")
     change = Change(plugin.id, before, after, *plugin.describe(before, after))
     if dry_run:
         return Outcome(change, "would change")
-    plugin.carry_out(change)
+    journal = Journal(command)
+    journal.begin(change.resource, before, after, change.command, change.summary)
+    try:
+        plugin.carry_out(change)
+    except BaseException:
+        journal.failed(change.resource)
+        journal.end(UNDONE if plugin.observe() == before else FAILED)
+        raise
+    journal.end(DONE)
     return Outcome(change, "changed")
 
 
@@ -112,12 +122,12 @@ def _refuse_while_needed() -> None:
 
 
 @contextmanager
-def _alone(dry_run: bool) -> Iterator[None]:
+def _alone(dry_run: bool, wait: float) -> Iterator[None]:
     """Keep other commands away; a dry run leaves not even a lock file."""
     if dry_run:
         yield
         return
-    with spine.exclusive():
+    with exclusive(wait):
         yield
 
 

@@ -1,0 +1,183 @@
+"""`cnictl history` and `cnictl undo`: what runs changed on this host, and taking one back."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.steps import DryRunOption, ExitCodeOption, How, NoWaitOption, Steps, alone, require_root, show_run
+
+if TYPE_CHECKING:
+    from cnictl.node.history import Undo
+    from cnictl.node.journal import Run
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands on the program."""
+    app.command("history")(history)
+    app.command("undo")(undo)
+
+
+def history(
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="A run's number: show its changes.")] = None,
+    limit: Annotated[int, typer.Option(help="How many runs to list, latest first.")] = 20,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List the runs that changed this host, latest first; of one run, show each change, and how it is typed by hand.
+
+    Every change was noted before it was made, so that a run cut off by a power failure is here too: `cnictl apply`
+    goes on from where it was, `cnictl undo` takes it back. A reset forgets the runs with all else.
+
+    \b
+    cnictl history
+    cnictl history 7
+    cnictl history -o json | jq '.runs[] | select(.outcome != "done")'
+    """
+    from cnictl.node import history as past
+
+    require_root("history", "reads /var/lib/cnictl/journal")
+    if run is None:
+        _list(past.runs()[:limit], output)
+    else:
+        _show(past.find(run), output)
+
+
+def _list(runs: "list[Run]", output: Format) -> None:
+    rows = [_row(run) for run in runs]
+    if output is Format.JSON:
+        print_json({"runs": rows})
+        return
+    if not rows:
+        say("no run has changed this host since it has been set up, or reset")
+        return
+    columns = ("run", "time", "command", "outcome", "changes")
+    print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
+
+
+def _row(run: "Run") -> dict[str, Any]:
+    import shlex
+    import time
+
+    from cnictl.node import way_back
+
+    return {
+        "run": run.number,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
+        "command": run.command,
+        "outcome": _outcome(run),
+        "changes": len(way_back.traces(run)),
+        "words": shlex.join(["cnictl", *run.argv]),
+        "user": run.user,
+        "undoes": run.undoes or None,
+        "taken_back_by": run.taken_back or None,
+        "left": run.left,
+    }
+
+
+def _outcome(run: "Run") -> str:
+    from cnictl.node import confirm, history, run_lock
+
+    waiting = confirm.pending()
+    if waiting is not None and waiting.run == run.number and run.end:
+        return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
+    return history.outcome(run, at_work=run_lock.is_held())
+
+
+def _show(run: "Run", output: Format) -> None:
+    from cnictl.cli import differences
+
+    row = _row(run)
+    if output is Format.JSON:
+        changes = [
+            {"resource": one.resource, "summary": one.summary, "before": one.before, "after": one.after,
+             "command": one.command}
+            for one in run.entries
+        ]  # fmt: skip
+        print_json({**row, "changes": changes})
+        return
+    print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "outcome")])
+    lines = []
+    for one in run.entries:
+        lines.append(("~", one.summary))
+        lines += differences.of_change(one.before, one.after, one.command)
+    differences.write(lines)
+    for note in run.left:
+        say(f"left: {note}")
+
+
+def undo(
+    run: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="As `cnictl history` numbers it. Default: the last one.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    exit_code: ExitCodeOption = False,
+    no_wait: NoWaitOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Take a run back: everything it changed returns to what it was before, node.toml too, and nothing else does.
+
+    Each thing is compared with what the run made of it. What somebody changed since is left, and so is what pods
+    stand on by now; each is named, and exit status 1 says that not all is back. Rules, routes and addresses of
+    others are never touched: there is no image that is put back. Done twice, the second finds nothing to do. A run
+    that was cut off is taken back the same way, and an undo too, by its number.
+
+    \b
+    cnictl undo --dry-run
+    cnictl undo
+    cnictl undo 7
+    """
+    from cnictl.core.errors import Problem
+    from cnictl.node import confirm, guard
+    from cnictl.node import history as past
+
+    how = How(dry_run, exit_code, False, no_wait).check()
+    require_root("undo", "changes the host's network")
+    if dry_run:
+        _preview(past.plan_undo(past.find(run) if run is not None else past.latest_to_undo()), exit_code, output)
+        return
+    with alone(how, resume=False):
+        chosen = past.find(run) if run is not None else past.latest_to_undo()
+        waiting = confirm.pending()
+        if waiting is not None and waiting.run != chosen.number:
+            raise Problem(
+                f"run {waiting.run} ({waiting.command}) waits to be confirmed",
+                f"first cnictl confirm, or cnictl undo {waiting.run}",
+            )
+        steps, todo = Steps(), past.plan_undo(chosen)
+        try:
+            with working("looking at this host") as tell:
+                past.carry_out(todo, f"undo {chosen.number}", steps.following(todo.plan, tell))
+        except Problem as problem:
+            show_run(todo.plan, steps, output, error=problem.message, left=list(todo.left))
+            raise
+        if waiting is not None:
+            confirm.disarm()
+            guard.stop_timer()
+    nothing = f"run {chosen.number} ({chosen.command}): nothing of it is left to take back"
+    show_run(todo.plan, steps, output, nothing=nothing, undone_run=chosen.number, left=list(todo.left))
+    _tell(todo)
+    if todo.left:
+        raise typer.Exit(1)
+
+
+def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
+    from cnictl.cli.steps import show_plan
+
+    say(f"run {todo.run.number} ({todo.run.command}):")
+    _tell(todo)
+    show_plan(todo.plan, output, exit_code, undone_run=todo.run.number, left=list(todo.left))
+
+
+def _tell(todo: "Undo") -> None:
+    from cnictl.node.inventory import CONF_KIND, kind
+
+    for note in todo.left:
+        say(f"left: {note}")
+    conf_goes = any(
+        kind(step.resource) == CONF_KIND and step.change is not None and step.change.after is None
+        for step in todo.plan.steps
+    )
+    if conf_goes and todo.left:
+        say("runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating")
+    if todo.left and todo.spec is None:
+        say("what is left belongs to no node file any more: `cnictl reset-node` removes it, once the pods are gone")

@@ -1,0 +1,246 @@
+"""What the journal tells of runs, and taking one back: the things that it changed, one by one, through the spine.
+
+Nothing is put back as a whole image. A thing is taken back where it is as the run left it; what somebody changed
+since, or what pods stand on by now, is left and said.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import attachments, liveness
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_LOCK
+from cnictl.node import converge, former, inventory, journal, live_pods, node_file, spine
+from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
+from cnictl.node.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
+from cnictl.node.live_pods import Pod
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.route import PeerRoute
+from cnictl.node.resources.textfile import NodeFile
+from cnictl.node.spec import NodeSpec, from_data
+from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
+from cnictl.node.way_back import Trace, traces, way_back
+
+POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
+"""Kinds of resources that a pod's network stands on; routes to other nodes and the conf are not among them."""
+
+_EVERY_NETWORKS = ("sysctl", PLUGIN_KIND)
+"""Those of them that serve other networks' pods too, of a conf written by hand, say."""
+
+_FOR_GOOD = {
+    "attachment": "an attachment that was deleted: its pod's runtime has to start it anew",
+    "lease": "an address that was freed: another pod may have it by now",
+}
+"""Changes that no undo takes back, by kind."""
+
+_PLUGIN_CALLS_WAIT = 30.0
+"""Seconds to wait for plugin calls at work to end before their code is switched or removed."""
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What it takes to take a run back."""
+
+    run: Run
+    plan: Plan
+    left: tuple[str, ...]
+    """What stays as it is and why, in words."""
+    spec: NodeSpec | None
+    """What the node file says afterwards; None: there is none."""
+
+
+def runs() -> list[Run]:
+    """Every run that is known of, latest first."""
+    return [run for number in reversed(journal.numbers()) if (run := journal.read(number)) is not None and run.command]
+
+
+def find(number: int) -> Run:
+    """One run. Raises UsageProblem if there is no journal of it."""
+    run = journal.read(number)
+    if run is None:
+        known = journal.numbers()
+        raise UsageProblem(
+            f"there is no run {number}", f"they are {known[0]} to {known[-1]}: cnictl history" if known else ""
+        )
+    return run
+
+
+def latest_to_undo() -> Run:
+    """The latest run that still stands: no undo, and not taken back. Raises Problem if there is none."""
+    for run in runs():
+        if not run.undoes and not run.taken_back and run.end != UNDONE and run.entries:
+            return run
+    raise Problem("there is no run to take back", "cnictl history lists them")
+
+
+def outcome(run: Run, at_work: bool = False) -> str:
+    """How a run ended and what became of it since, in words."""
+    if run.taken_back:
+        return "taken back" + (f" by run {run.taken_back}" if run.taken_back != run.number else "")
+    if not run.end:
+        return "at work" if at_work else "cut off"
+    return {
+        DONE: "done, not all taken back" if run.left else "done",
+        UNDONE: "failed, undone",
+        FAILED: "failed in part",
+        FINISHED: "cut off, gone on with",
+    }[run.end]
+
+
+def plan_undo(run: Run) -> Undo:
+    """What it takes to take `run` back; nothing is touched."""
+    known = _resources(run)
+    back: list[Step] = []
+    left: list[str] = []
+    pods: tuple[Pod, ...] | None = None
+    spec = _spec_after(run)
+    names = {one.name for one in converge.specs_in_place()}
+    for trace in _in_order(traces(run)):
+        resource = known.get(trace.resource)
+        kind = trace.resource.partition("/")[0]
+        if resource is None:
+            left.append(f"{trace.resource}: {_FOR_GOOD.get(kind, 'nothing that cnictl can take back by itself')}")
+            continue
+        now = resource.observe()
+        target, notes = way_back(resource, trace, now)
+        if target != now and kind in POD_KINDS and _takes_away(target, trace):
+            if pods is None:
+                pods = _standing(run, spec)
+            here = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
+            if here:
+                more = f" and {len(here) - 3} more" if here[3:] else ""
+                target, notes = now, [f"pods stand on it: {', '.join(map(str, here[:3]))}{more}"]
+            elif target is None and isinstance(resource, Carrying) and (standing := resource.carries()):
+                target, notes = now, [f"it has {standing}"]
+        left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
+        if target != now:
+            summary, command = resource.describe(now, target)
+            back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
+    return Undo(run, Plan(tuple(back)), tuple(left), spec)
+
+
+def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
+    """Take a run back as planned. The caller holds `spine.exclusive` since before it was planned.
+
+    Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
+    that names what failed, and then the run counts as not taken back.
+    """
+    stopped = journal.cut_off()
+    if stopped is not None and stopped.undoes == undo.run.number:
+        journal.append(stopped.number, {"end": FINISHED})
+    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left)})
+    try:
+        if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
+            with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
+                spine.mend(undo.plan, on_step, record)
+        elif undo.plan.steps:
+            spine.mend(undo.plan, on_step, record)
+    finally:
+        if undo.spec is not None and undo.plan.steps:
+            former.add_spec(undo.spec)
+    if not undo.left and not any(_stands(run) for run in runs() if run.number > undo.run.number):
+        former.restore(undo.run.former)
+    if not undo.run.end:
+        journal.append(undo.run.number, {"end": UNDONE})
+    if record.number or not undo.run.taken_back:
+        journal.append(undo.run.number, {"taken_back": record.number or undo.run.number})
+    undone = journal.read(undo.run.undoes) if undo.run.undoes else None
+    if undone is not None:
+        journal.append(undone.number, {"taken_back": 0})
+    return journal.read(record.number) if record.number else None
+
+
+def resume(on_step: OnStep) -> str:
+    """Finish an undo that was cut off, as it says itself what it was to reach; what was done, in words.
+
+    Of another run cut off this tells, and leaves the choice: `cnictl apply` goes on from what is there, `cnictl undo`
+    takes it back. The caller holds `spine.exclusive`.
+    """
+    run = journal.cut_off()
+    if run is None:
+        return ""
+    at = run.entries[-1].resource
+    taken = journal.read(run.undoes) if run.undoes else None
+    if taken is None:
+        return (
+            f"the last run was cut off at {at}: going on from what is there; it is run {run.number} ({run.command}), "
+            f"and `cnictl undo {run.number}` takes it back instead"
+        )
+    carry_out(plan_undo(taken), run.command, on_step)
+    return f"run {run.number} ({run.command}) was cut off at {at}: finished, run {taken.number} is taken back"
+
+
+def _stands(run: Run) -> bool:
+    """Whether a run's changes may be there still."""
+    changed = any(trace.before != trace.after or trace.half_made for trace in traces(run))
+    return changed and not run.undoes and not run.taken_back and run.end != UNDONE
+
+
+def _in_order(found: list[Trace]) -> list[Trace]:
+    """What is wanted of the node first, so that a boot in between doesn't bring back the rest; then last first."""
+    rest = [trace for trace in reversed(found) if trace.resource not in (NodeFile.id,)]
+    return [trace for trace in found if trace.resource == NodeFile.id] + [
+        *(trace for trace in rest if trace.resource.startswith(f"{CONF_KIND}/")),
+        *(trace for trace in rest if not trace.resource.startswith(f"{CONF_KIND}/")),
+    ]
+
+
+def _resources(run: Run) -> dict[str, Resource]:
+    """Every resource that the run may have changed, by its id, as its own spec has it before others'."""
+    earlier = [from_data(data) for data in run.former.get("specs", [])]
+    specs = [*([from_data(run.spec)] if run.spec else []), *reversed(earlier), *reversed(converge.specs_in_place())]
+    found: dict[str, Resource] = {NodeFile.id: NodeFile()}
+    for spec in specs:
+        for resource in [*inventory.resources(spec, specs), *inventory.left_over(None, specs)]:
+            found.setdefault(resource.id, resource)
+    for trace in traces(run):
+        kind, _, name = trace.resource.partition("/")
+        if kind == "route":
+            found[trace.resource] = PeerRoute(name)
+        elif kind == PLUGIN_KIND:
+            state: dict[str, Any] = trace.after or trace.before or {"lib_dir": "", "bin_dirs": []}
+            found[trace.resource] = Plugin(None, state["lib_dir"], tuple(state["bin_dirs"]))
+    return found
+
+
+def _spec_after(run: Run) -> NodeSpec | None:
+    """What the node file will say once the run is taken back; None if there will be none, or one that says nothing."""
+    resource = NodeFile()
+    now = resource.observe()
+    trace = next((trace for trace in traces(run) if trace.resource == NodeFile.id), None)
+    target = way_back(resource, trace, now)[0] if trace is not None else now
+    try:
+        return node_file.parse(target["text"]) if target else None
+    except UsageProblem:
+        return None
+
+
+def _takes_away(target: dict[str, Any] | None, trace: Trace) -> bool:
+    """Whether pods may lose something by it: what was there before the run and is made again takes nothing."""
+    return not (trace.after is None and target is not None)
+
+
+def _standing(run: Run, spec: NodeSpec | None) -> tuple[Pod, ...]:
+    """Pods, not proven dead, that lose their network if the run is taken back."""
+    if any(entry.resource == NodeFile.id for entry in run.entries):
+        return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()
+    if any(trace.before is None for trace in traces(run)):
+        return _alive()
+    return ()
+
+
+def _alive() -> tuple[Pod, ...]:
+    names = dict.fromkeys([*(spec.name for spec in converge.specs_in_place()), *attachments.networks()])
+    return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
+
+
+def _by_whom(run: Run, trace: Trace) -> str:
+    """The later runs of cnictl that changed the same thing, in words."""
+    later = [one for one in runs() if one.number > run.number and not one.taken_back and not one.undoes]
+    named = [f"run {one.number} ({one.command})" for one in reversed(later) if trace.resource in _changed(one)]
+    return f", by {', '.join(named)}" if named else ""
+
+
+def _changed(run: Run) -> set[str]:
+    return {entry.resource for entry in run.entries}
