@@ -1,7 +1,5 @@
 """DEL of an attachment that this plugin didn't make, or lost the record of: found by what DEL was given."""
 
-from struct import Struct
-
 from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
@@ -10,24 +8,14 @@ from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
+from cnictl.core.other_end import OtherEnds, veth_ports
 from cnictl.core.reference_rules import remove_reference_rules
-from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, attributes
+from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.core.unlinking import unlink
 
 from .environment import Call
 
-_IFLA_LINK_NETNSID, _IFA_TARGET_NETNSID = 37, 10
 _LINK_LOCAL = b"\xfe\x80"
-_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_IFADDR = Struct("=BBBBi")
-
-
-class _StrictNetlink(Netlink):
-    """A socket whose dumps heed every attribute of the request, another namespace's id among them (Linux 4.20)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
 
 def remove_foreign(host: Netlink, call: Call, conf: NetConf, record: Record | None) -> Record | None:
@@ -70,11 +58,7 @@ def _pair(host: Netlink, call: Call, conf: NetConf, leased: list[str]) -> str:
     bridge = rtnetlink.get_link(host, conf.bridge)
     if bridge is None:
         return ""
-    ports = {}
-    for payload in host.dump(rtnetlink.RTM_GETLINK, rtnetlink.ifinfo()):
-        link = Link(payload)
-        if link.master == bridge.index and link.kind == "veth":
-            ports[link.index] = (link, attributes(payload, 16).get(_IFLA_LINK_NETNSID, b""))
+    ports = veth_ports(host, bridge)
     listed = (conf.prev_result or {}).get("interfaces")
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, dict) and not entry.get("sandbox"):
@@ -113,19 +97,12 @@ def _by_address(ports: dict[int, tuple[Link, bytes]], leased: set[bytes]) -> str
     if not leased:
         return ""
     try:
-        strict = _StrictNetlink()
+        asking = OtherEnds()
     except OSError:
         return ""  # before Linux 4.20 nothing tells; the link goes with its namespace
-    with strict as netlink:
+    with asking:
         for port, namespace in ports.values():
-            if not namespace:
-                continue  # its other end is in the host's own namespace
-            request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
-            try:
-                answers = netlink.dump(rtnetlink.RTM_GETADDR, request)
-            except NetlinkError:
-                continue  # it vanished meanwhile
-            for answer in answers:
-                if _IFADDR.unpack_from(answer)[4] == port.peer and leased & set(attributes(answer, 8).values()):
-                    return port.name
+            # without a namespace its other end is in the host's own
+            if namespace and leased & asking.addresses(port, namespace):
+                return port.name
     return ""

@@ -26,6 +26,7 @@ _TUPLE_IP = 1
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _BY_SOURCE = 1  # CTA_FILTER_FLAG(CTA_IP_SRC)
 _V4_SOURCE, _V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
 _HEAD = {family: bytes((family, 0, 0, 0)) for family in (AF_INET, AF_INET6)}  # nfgenmsg
 
 
@@ -45,6 +46,24 @@ def forget(packed: "Iterable[bytes]") -> None:
         for address in packed:
             if len(address) == 16 or not _delete_by_source(netlink, address):
                 _pick_and_delete(netlink, address)
+
+
+def bindings() -> list[tuple[bytes, bytes]]:
+    """Of each connection the address its request was sent to and the one that answers; they differ where NAT did it.
+
+    Raises NetlinkError.
+    """
+    found = []
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for family, source in ((AF_INET, _V4_SOURCE), (AF_INET6, _V6_SOURCE)):
+            for entry in netlink.dump(_GET, _HEAD[family]):
+                parts = attributes(entry, 4)
+                original, reply = (
+                    attributes(attributes(parts.get(kind, b"")).get(_TUPLE_IP, b""))
+                    for kind in (_TUPLE_ORIG, _TUPLE_REPLY)
+                )
+                found.append((original.get(source + _DESTINATION, b""), reply.get(source, b"")))
+    return found
 
 
 def _delete_by_source(netlink: Netlink, address: bytes) -> bool:

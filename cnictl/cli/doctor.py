@@ -1,0 +1,170 @@
+"""`cnictl doctor`: what keeps this node from working, in a line each, and its mend."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+
+if TYPE_CHECKING:
+    from cnictl.doctor.catalogue import Examined
+    from cnictl.doctor.check import Finding
+    from cnictl.doctor.facts import Facts
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+    app.command(name="doctor")(doctor)
+
+
+def doctor(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ID", help="This check alone; repeatable.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="ID", help="All but this check; repeatable.")
+    ] = None,
+    explain: Annotated[
+        str, typer.Option("--explain", metavar="ID", help="What a check looks at, why, and by hand.")
+    ] = "",
+    list_checks: Annotated[bool, typer.Option("--list", help="Every check and why it matters.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely, then look again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show what would be done.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Find what keeps this node's pods from working, each fault in one line with its mend.
+
+    Exit status 1 on errors, 0 on warnings alone. Reads only, but for --fix, which says what it does, keeps a journal
+    (cnictl history), and looks again afterwards.
+
+    \b
+    cnictl doctor
+    cnictl doctor --fix --dry-run
+    cnictl doctor --explain reverse-path
+    cnictl doctor --skip mtu-path -o json
+    """
+    from cnictl.core.errors import UsageProblem
+    from cnictl.doctor import catalogue
+    from cnictl.doctor.facts import Facts
+
+    if dry_run and not fix:
+        raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
+    for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
+        _require_known(name)
+    if explain:
+        _explain(explain, output)
+        return
+    if list_checks:
+        _list(output)
+        return
+    facts = Facts()
+    with working("looking at this node"):
+        examined = catalogue.examine(facts, only or (), skip or ())
+        if fix and not dry_run:
+            _mend(facts, examined)
+            examined, before = catalogue.examine(facts, only or (), skip or ()), examined
+    if fix and dry_run:
+        _show_remedies(facts, examined, output)
+    else:
+        _show(examined, output)
+    if fix and not dry_run:
+        left = {(one.id, one.subject) for one in examined.findings}
+        for one in before.findings:
+            if (one.id, one.subject) not in left:
+                say(f"mended: {one.id} {one.subject}")
+    if any(one.severity == "error" for one in examined.findings):
+        raise typer.Exit(1)
+
+
+def _require_known(name: str) -> None:
+    from difflib import get_close_matches
+
+    from cnictl.core.errors import UsageProblem
+    from cnictl.doctor.catalogue import CHECKS, by_id
+
+    if by_id(name) is None:
+        near = get_close_matches(name, [check.id for check in CHECKS], 1)
+        raise UsageProblem(
+            f"there is no check {name!r}", f"did you mean {near[0]}?" if near else "cnictl doctor --list"
+        )
+
+
+def _mend(facts: "Facts", examined: "Examined") -> None:
+    from cnictl.doctor import mending
+    from cnictl.node import spine
+
+    fixable = [one for one in examined.findings if one.fixable]
+    if fixable:
+        with spine.exclusive():
+            mending.mend(facts, fixable, lambda change, outcome: say(f"{outcome}: {change.summary}"))
+
+
+def _show(examined: "Examined", output: Format) -> None:
+    from dataclasses import asdict
+
+    if output is Format.JSON:
+        print_json([asdict(one) for one in examined.findings])
+    elif examined.findings:
+        rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
+        print_table(("", "check", "subject", "found", "mend"), rows)
+    else:
+        print("healthy: nothing was found that keeps pods from working")
+    for name, reason in examined.unable:
+        say(f"cnictl: check {name} could not be made: {reason}")
+
+
+def _mend_words(finding: "Finding") -> str:
+    return f"--fix, or: {finding.mend}" if finding.fixable else finding.mend
+
+
+def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None:
+    from cnictl.doctor import mending
+
+    plan, actions = mending.plan_of(facts, [one for one in examined.findings if one.fixable])
+    rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
+    rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
+    if output is Format.JSON:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"would mend: {row['for']} {row['subject']}")
+        for line in row["command"].splitlines():
+            print(f"    # {line}")
+    for one in examined.findings:
+        if not one.fixable:
+            print(f"left to you: {one.id} {one.subject}: {one.mend}")
+    if not examined.findings:
+        say("nothing to mend")
+
+
+def _explain(name: str, output: Format) -> None:
+    from cnictl.doctor.catalogue import by_id
+
+    check = by_id(name)
+    assert check is not None
+    if output is Format.JSON:
+        print_json(
+            {
+                "id": check.id, "severity": check.severity, "looks_at": check.looks_at, "why": check.why,
+                "by_hand": check.by_hand.splitlines(), "fixable": check.fix is not None, "behind": list(check.behind),
+            }
+        )  # fmt: skip
+        return
+    print(f"{check.id} ({check.severity}{', mended by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
+    print(f"Looks at: {check.looks_at}")
+    if check.behind:
+        print(f"Says nothing where one of these is found: {', '.join(check.behind)}")
+    print("\nBy hand:")
+    for line in check.by_hand.splitlines():
+        print(f"    {line}")
+
+
+def _list(output: Format) -> None:
+    from cnictl.doctor.catalogue import CHECKS
+
+    if output is Format.JSON:
+        print_json([{"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS])
+        return
+    print_table(
+        ("check", "severity", "fix", "why"), [(c.id, c.severity, "yes" if c.fix else "", c.why) for c in CHECKS]
+    )

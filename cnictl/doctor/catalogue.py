@@ -1,0 +1,58 @@
+"""Every check, in the order in which they are made, and a run of them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cnictl.core.errors import CniError, Problem
+from cnictl.doctor import drift, firewall, ipam, kernel, links, path, runtime
+from cnictl.doctor.check import Check, Finding
+from cnictl.doctor.facts import Facts
+
+CHECKS: tuple[Check, ...] = (
+    *kernel.CHECKS,
+    *drift.CHECKS,
+    *firewall.CHECKS,
+    *links.CHECKS,
+    *ipam.CHECKS,
+    *path.CHECKS,
+    *runtime.CHECKS,
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a run of checks came to."""
+
+    findings: tuple[Finding, ...]
+    unable: tuple[tuple[str, str], ...]
+    """Checks that couldn't be made, each with its reason."""
+
+
+def by_id(name: str) -> Check | None:
+    """The check of that id."""
+    return next((check for check in CHECKS if check.id == name), None)
+
+
+def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
+    """Make the checks; one that another's finding explains says nothing."""
+    chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
+    found: dict[str, list[Finding]] = {}
+    unable = []
+    for check in chosen:
+        try:
+            found[check.id] = check.findings(facts)
+        except (Problem, CniError) as problem:
+            unable.append((check.id, problem.message if isinstance(problem, Problem) else problem.msg))
+        except OSError as error:
+            unable.append((check.id, f"{error.filename or ''} {error.strerror or error}".strip()))
+    return Examined(tuple(_explained(chosen, found)), tuple(unable))
+
+
+def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:
+    left = [
+        finding
+        for check in chosen
+        if not any(found.get(other) for other in check.behind)
+        for finding in found.get(check.id, ())
+    ]
+    return sorted(left, key=lambda finding: finding.severity != "error")

@@ -1,0 +1,90 @@
+"""What a check is: where it looks, why it matters, what it finds, and what mends that."""
+
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cnictl.core.process import run
+
+if TYPE_CHECKING:
+    from cnictl.doctor.facts import Facts
+
+Severity = Literal["error", "warning"]
+
+
+class Seen(NamedTuple):
+    """One thing a check saw: what about, what is wrong with it, and how to mend it by hand."""
+
+    subject: str
+    message: str
+    mend: str
+    fixable: bool = True
+    """Whether the check's `fix` may mend this one; without a `fix` none is."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `cnictl doctor` reports."""
+
+    id: str
+    severity: Severity
+    subject: str
+    message: str
+    mend: str
+    fixable: bool
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step that is no resource's."""
+
+    command: str
+    """As typed by hand."""
+    carry_out: Callable[[], object]
+    """Does it. Raises Problem, OSError."""
+
+
+def typed(*argv: str) -> Action:
+    """A step that is just that command."""
+    return Action(shlex.join(argv), lambda: run(list(argv)))
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What `--fix` does about a finding."""
+
+    resources: tuple[str, ...] = ()
+    """Applied through the spine: ids as in plans, `bridge/cni0`."""
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kind of fault."""
+
+    id: str
+    """What `--only`, `--skip` and `--explain` name."""
+    row: int
+    """In the list of what operators suffer from, docs/doctor.md."""
+    severity: Severity
+    looks_at: str
+    """Exactly: the sysctl, netlink attribute, firewall query, file under /proc."""
+    why: str
+    """One sentence."""
+    by_hand: str
+    """The commands that show the fault and that mend it, for `--explain`."""
+    find: Callable[["Facts"], Iterable[Seen]]
+    """Reads only. Raises Problem, CniError, OSError if it can't look."""
+    fix: Callable[["Facts", Finding], Remedy] | None = None
+    behind: tuple[str, ...] = ()
+    """Checks whose finding would explain this one: then it says nothing."""
+
+    def findings(self, facts: "Facts") -> list[Finding]:
+        """What it finds on this host, worst first told by its order."""
+        return [
+            Finding(
+                self.id, self.severity, seen.subject, seen.message, seen.mend, seen.fixable and self.fix is not None
+            )
+            for seen in self.find(facts)
+        ]

@@ -1,0 +1,160 @@
+"""Faults that are a difference between the node and its node file: found by the spine's plan, mended by applying it."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
+from cnictl.doctor.facts import Facts
+from cnictl.node.spine import Change
+
+
+class _Part(NamedTuple):
+    id: str
+    row: int
+    severity: Severity
+    resources: tuple[str, ...]
+    """Ids, or what ids begin with."""
+    wrong: str
+    """What a difference there means."""
+    looks_at: str
+    why: str
+    by_hand: str
+    behind: tuple[str, ...] = ()
+
+
+_PARTS = (
+    _Part(
+        "forwarding", 1, "error", ("sysctl/net.ipv4.ip_forward", "sysctl/net.ipv6.conf.all.forwarding"),
+        "forwarding is off", "/proc/sys/net/ipv4/ip_forward, /proc/sys/net/ipv6/conf/all/forwarding",
+        "A host that doesn't forward drops everything between its pods and other hosts.",
+        "sysctl net.ipv4.ip_forward          # 0: off\nsysctl -w net.ipv4.ip_forward=1",
+        ("forwarding-at-boot",),
+    ),
+    _Part(
+        "sysctl-file", 1, "warning", ("file/etc/sysctl.d/",),
+        "the boot would leave forwarding off", "/etc/sysctl.d/99-cnictl.conf",
+        "What is set in the kernel alone is gone with the next boot.",
+        "cat /etc/sysctl.d/99-cnictl.conf\ncnictl apply",
+    ),
+    _Part(
+        "bridge-hooks", 3, "error", ("netfilter/",),
+        "bridged packets pass by iptables", "IFLA_BR_NF_CALL_IPTABLES of the bridge, /proc/sys/net/bridge/",
+        "A pod that reaches a Service whose endpoint is on its own node gets answers from an address it never asked.",
+        "ip -d link show cni0 | grep -o 'nf_call_iptables .'\nip link set cni0 type bridge nf_call_iptables 1",
+        ("bridge",),
+    ),
+    _Part(
+        "router-advertisements", 5, "error", ("sysctl/net.ipv6.accept_ra",),
+        "the host forwards and so ignores the router that it has its default route from",
+        "net.ipv6.conf.UPLINK.accept_ra, routes of protocol ra",
+        "With forwarding on, the kernel drops the default route it learnt from a router unless accept_ra is 2.",
+        "ip -6 route show proto ra\nsysctl net.ipv6.conf.eth0.accept_ra\nsysctl -w net.ipv6.conf.eth0.accept_ra=2",
+    ),
+    _Part(
+        "forward-drop", 9, "error", ("forward/iptables", "forward/ip6tables"),
+        "pods' packets are not accepted where FORWARD drops", "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
+        "Docker, firewalld and ufw drop what is forwarded, and an accept helps only in the chain that drops.",
+        "iptables -S FORWARD                # policy DROP, or a rule that drops before CNICTL-FORWARD\n"
+        "iptables -I FORWARD 1 -j CNICTL-FORWARD",
+    ),
+    _Part(
+        "forward-drop-nft", 4, "error", ("forward/nft",),
+        "a chain drops pods' packets", "nft -j list ruleset: base chains hooked at forward, families inet, ip, bridge",
+        "Every base chain at forward is asked, and one that drops has the last word, between two pods of a node too.",
+        "nft list ruleset | grep -B3 -A8 'hook forward'\nnft insert rule inet filter forward iifname cni0 accept",
+    ),
+    _Part(
+        "masquerade", 15, "error", ("masquerade/",),
+        "what pods send outside keeps a source that nobody there can answer", "table inet cnictl, or CNICTL- chains",
+        "Hosts outside the cluster have no route back to a pod's address.",
+        "nft list table inet cnictl         # is not there, or has other rules\ncnictl nat enable",
+    ),
+    _Part(
+        "bridge", 19, "error", ("bridge/",),
+        "the bridge is missing, down, or not as it should be",
+        "IFLA_INFO_KIND, IFF_UP, IFLA_MTU of the bridge; /sys/class/net/cni0/addr_assign_type (3: its MAC stays)",
+        "Every pod's traffic passes it, and its MAC is what pods know their gateway by.",
+        "ip -d link show cni0; cat /sys/class/net/cni0/addr_assign_type\ncnictl bridge up",
+    ),
+    _Part(
+        "bridge-ipv6", 19, "error", ("sysctl/net.ipv6.conf.",),
+        "the bridge's IPv6 is off or not as it should be", "net.ipv6.conf.cni0.disable_ipv6, accept_ra",
+        "Without IPv6 on the bridge no pod has an IPv6 gateway.",
+        "sysctl net.ipv6.conf.cni0.disable_ipv6\ncnictl bridge up", ("bridge",),
+    ),
+    _Part(
+        "bridge-address", 18, "error", ("address/",),
+        "the bridge hasn't the pods' gateway address", "RTM_GETADDR of the bridge",
+        "Pods send to the gateway address; where nobody has it, nothing leaves the node.",
+        "ip address show dev cni0\nip address add 10.244.0.1/24 broadcast + dev cni0", ("bridge", "bridge-ipv6"),
+    ),
+    _Part(
+        "stale-route", 32, "warning", (), "a route of ours leads to nobody's pods",
+        "RTM_GETROUTE, protocol 67, against the peers in node.toml",
+        "A route that outlives its peer takes along whatever gets that pod CIDR next.",
+        "ip route show proto 67\nip route del 10.244.9.0/24 proto 67",
+    ),
+    _Part(
+        "peer-route", 31, "error", ("route/",), "the way to a peer's pods is missing or another",
+        "RTM_GETROUTE of each peer's pod CIDR in the main table",
+        "Without it pods' traffic to that node takes the default route and is lost.",
+        "ip route show 10.244.1.0/24\nip route add 10.244.1.0/24 via 10.0.10.51 proto 67",
+        ("peer-link", "uplink-down"),
+    ),
+    _Part(
+        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing or broken",
+        "each runtime's bin dir, and the version the launcher starts",
+        "Without it no pod starts, and none can be ended.",
+        "cnictl plugin list\ncnictl plugin install",
+    ),
+    _Part(
+        "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",
+        "10-cnictl.conflist in each runtime's conf dir", "Without it a node is not ready, or pods get no network.",
+        "ls /etc/cni/net.d\ncnictl apply",
+    ),
+    _Part(
+        "boot-unit", 1, "warning", ("boot/",), "the next boot would not bring the node back",
+        "/etc/systemd/system/cnictl.service and whether it is enabled",
+        "Bridge, routes and rules are gone with a reboot.", "systemctl status cnictl\ncnictl apply",
+    ),
+)  # fmt: skip
+
+
+def _part_of(change: Change) -> str:
+    """Which part a difference is of."""
+    if change.resource.startswith("route/") and change.after is None:
+        return "stale-route"
+    return next((part.id for part in _PARTS for prefix in part.resources if change.resource.startswith(prefix)), "")
+
+
+def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
+    for change in facts.drift:
+        if _part_of(change) != part.id or (part.id == "forward-drop" and not _drops(facts, change)):
+            continue
+        yield Seen(
+            change.resource, f"{part.wrong}: {change.summary}", change.command.partition("\n")[0] or "cnictl apply"
+        )
+
+
+def _drops(facts: Facts, change: Change) -> bool:
+    """Whether FORWARD drops: an accept that is missing where nothing drops costs no packet; `status` shows it."""
+    family = "ip6" if change.resource.endswith("ip6tables") else "ip"
+    rules = facts.rules("filter", family)
+    return any(
+        words[:3] == ["-P", "FORWARD", "DROP"] or ("-j" in words and words[words.index("-j") + 1] in ("DROP", "REJECT"))
+        for words in rules
+    )
+
+
+def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(resources=(finding.subject,))
+
+
+CHECKS = tuple(
+    Check(
+        part.id, part.row, part.severity, part.looks_at, part.why, part.by_hand, partial(_find, part), _fix, part.behind
+    )
+    for part in _PARTS
+)
+"""A check for each part."""

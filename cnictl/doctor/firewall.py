@@ -1,0 +1,266 @@
+"""Rules of other tools' that pods' packets meet."""
+
+import re
+from collections.abc import Iterable
+
+from netaddr import IPNetwork
+
+from cnictl.core import attachments, conntrack
+from cnictl.core.cidr import format_address, parse_address
+from cnictl.core.lease import folder_networks
+from cnictl.core.leases import Store
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.facts import Facts, per_cpu, said_by
+from cnictl.node.firewall import has_command
+from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+
+_LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
+_SOURCE_NAT = ("MASQUERADE", "SNAT")
+
+
+def _firewalld_reload(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or "firewalld" not in facts.processes:
+        return
+    zone = said_by(["firewall-cmd", "--permanent", f"--get-zone-of-interface={facts.spec.bridge}"]).strip()
+    if zone != "trusted":
+        yield Seen(
+            facts.spec.bridge,
+            f"its zone is {zone or 'none'}: each reload of firewalld takes the accepts for pods away",
+            f"firewall-cmd --permanent --zone=trusted --change-interface={facts.spec.bridge}; firewall-cmd --reload; "
+            "cnictl apply",
+        )
+
+
+def _trust(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    bridge = f"--change-interface={finding.subject}"
+    return Remedy(
+        actions=(
+            typed("firewall-cmd", "--permanent", "--zone=trusted", bridge),
+            typed("firewall-cmd", "--zone=trusted", bridge),
+        )
+    )
+
+
+def _two_iptables(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or "filter" not in facts.legacy_tables or not has_command("iptables-legacy"):
+        return
+    lines = said_by(["iptables-legacy", "-S", "FORWARD"]).splitlines()
+    accepted = any(facts.spec.bridge in line and "-j ACCEPT" in line for line in lines)
+    if "-P FORWARD DROP" in lines and not accepted:
+        yield Seen(
+            "iptables-legacy FORWARD",
+            "drops what is forwarded, and stands beside nftables' rules, where cnictl's accepts are",
+            "; ".join(action.command for action in _legacy_accepts(facts.spec)),
+        )
+
+
+def _legacy_accepts(spec: NodeSpec) -> tuple[Action, ...]:
+    mark = ("-m", "comment", "--comment", f"cnictl:{spec.name}", "-j", "ACCEPT")
+    subnet = next((one for one in spec.subnets if not is_ipv6(one)), spec.subnet)
+    return (
+        typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-i", spec.bridge, "-s", subnet, *mark),
+        typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-o", spec.bridge, "-d", subnet, *mark),
+    )
+
+
+def _accept_in_legacy(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=_legacy_accepts(facts.spec)) if facts.spec is not None else Remedy()
+
+
+def _leaked_chains(facts: Facts) -> Iterable[Seen]:
+    known = {record.container for record in facts.records}
+    for network in {*folder_networks(NETWORKS_DIR), *attachments.networks()}:
+        known |= {lease.container for lease in Store(network).all()}
+    for family in ("ip", "ip6"):
+        for words in facts.rules("nat", family):
+            named = _LEAKED.search(" ".join(words))
+            if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
+                continue
+            if named["id"] not in known:
+                yield Seen(
+                    words[-1],
+                    f"masquerades {_option(words, '-s') or 'an address'} for container {named['id'][:12]} of "
+                    f"{named['name']}, which is gone: the address's next pod loses its own source",
+                    _removal(family, words)[0].command,
+                )
+
+
+def _removal(family: str, words: list[str]) -> tuple[Action, ...]:
+    program, chain = ("iptables" if family == "ip" else "ip6tables"), words[-1]
+    return (
+        typed(program, "-w", "-t", "nat", "-D", *words[1:]),
+        typed(program, "-w", "-t", "nat", "-F", chain),
+        typed(program, "-w", "-t", "nat", "-X", chain),
+    )
+
+
+def _remove_leaked(facts: Facts, finding: Finding) -> Remedy:
+    for family in ("ip", "ip6"):
+        for words in facts.rules("nat", family):
+            if words[:2] == ["-A", "POSTROUTING"] and words[-1] == finding.subject:
+                return Remedy(actions=_removal(family, words))
+    return Remedy()
+
+
+def _option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1] if name in words else ""
+
+
+def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
+    """Only where ours are not asked first: an identity binding of ours keeps the source, whatever follows."""
+    spec = facts.spec
+    if spec is None or spec.nat:
+        return
+    for one in by_family(spec):
+        family = "ip6" if is_ipv6(one.subnet) else "ip"
+        for words in facts.rules("nat", family):
+            if words[:2] != ["-A", "POSTROUTING"] or _option(words, "-j") not in _SOURCE_NAT:
+                continue
+            if _covers(words, one) and not _returned_before(facts.rules("nat", family), words, one):
+                program = "ip6tables" if family == "ip6" else "iptables"
+                yield Seen(
+                    f"{program} nat: {' '.join(words[1:])}",
+                    "gives pods' packets to other nodes' pods the node's address",
+                    _keep_source(one)[0].command,
+                )
+
+
+def _covers(words: list[str], one: NodeSpec) -> bool:
+    source, out = _option(words, "-s"), _option(words, "-o")
+    if source and not _overlap(source, one.subnet):
+        return False
+    negated_destination = "-d" in words and words[words.index("-d") - 1] == "!"
+    destination = _option(words, "-d")
+    if negated_destination and IPNetwork(one.network) in IPNetwork(destination):
+        return False
+    if destination and not negated_destination and not _overlap(destination, one.network):
+        return False
+    return not (out == one.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
+
+
+def _returned_before(rules: list[list[str]], rule: list[str], one: NodeSpec) -> bool:
+    for words in rules:
+        if words == rule:
+            return False
+        left_alone = words[:2] == ["-A", "POSTROUTING"] and _option(words, "-j") in ("RETURN", "ACCEPT")
+        if left_alone and (_option(words, "-s"), _option(words, "-d")) == (one.subnet, one.network):
+            return True
+    return False
+
+
+def _overlap(one: str, other: str) -> bool:
+    return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
+
+
+def _keep_source(one: NodeSpec) -> tuple[Action, ...]:
+    program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
+    mark = ("-m", "comment", "--comment", f"cnictl:{one.name}", "-j", "RETURN")
+    return (typed(program, "-w", "-t", "nat", "-I", "POSTROUTING", "1", "-s", one.subnet, "-d", one.network, *mark),)
+
+
+def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
+    family = finding.subject.startswith("ip6")
+    if facts.spec is None:
+        return Remedy()
+    return Remedy(
+        actions=tuple(a for one in by_family(facts.spec) if is_ipv6(one.subnet) == family for a in _keep_source(one))
+    )
+
+
+def _port_race(facts: Facts) -> Iterable[Seen]:
+    failed = per_cpu("/proc/net/stat/nf_conntrack").get("insert_failed", 0)
+    if facts.spec is None or not failed:
+        return
+    for one in by_family(facts.spec):
+        family = "ip6" if is_ipv6(one.subnet) else "ip"
+        for words in facts.rules("nat", family):
+            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _covers(words, one):
+                yield Seen(
+                    " ".join(words[1:]),
+                    f"takes source ports in order: {failed} connections failed because two took one at once",
+                    "add --random-fully to that rule, or leave the masquerade to cnictl nat enable",
+                    False,
+                )
+
+
+def _stale_connections(facts: Facts) -> Iterable[Seen]:
+    for address in sorted(_unleased(facts)):
+        yield Seen(
+            address,
+            "connections are tracked to it, and no pod has it: packets of old flows go nowhere",
+            f"conntrack -D -r {address}",
+        )
+
+
+def _unleased(facts: Facts) -> set[str]:
+    """Addresses of the node's pod subnets that answer tracked connections, and that nobody has."""
+    spec = facts.spec
+    if spec is None:
+        return set()
+    subnets = [IPNetwork(subnet) for subnet in spec.subnets]
+    held = {str(lease.address) for lease in Store(spec.name).all()}
+    held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
+    # who answers isn't whom the request was sent to: a binding that points to a pod
+    answering = {reply for sent_to, reply in conntrack.bindings() if reply and reply != sent_to}
+    named = {format_address(packed) for packed in answering}
+    return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held
+
+
+def _is_in(address: str, subnet: IPNetwork) -> bool:
+    return is_ipv6(address) == (subnet.version == 6) and address in subnet
+
+
+def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    packed = parse_address(finding.subject)
+    return Remedy(actions=(Action(f"conntrack -D -r {finding.subject}", lambda: conntrack.forget([packed])),))
+
+
+CHECKS = (
+    Check(
+        "firewalld-reload", 10, "warning",
+        "firewalld's process; firewall-cmd --permanent --get-zone-of-interface=BRIDGE",
+        "A reload of firewalld makes its rules anew, without what others put among them.",
+        "firewall-cmd --get-zone-of-interface=cni0\n"
+        "firewall-cmd --permanent --zone=trusted --change-interface=cni0; firewall-cmd --reload",
+        _firewalld_reload, _trust,
+    ),
+    Check(
+        "two-iptables", 12, "error",
+        "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",
+        "Both kinds of iptables are asked for each packet, and an accept in one says nothing to the other.",
+        "iptables-legacy -S FORWARD; iptables-nft -S FORWARD\n"
+        "iptables-legacy -I FORWARD 1 -s 10.244.0.0/24 -i cni0 -j ACCEPT",
+        _two_iptables, _accept_in_legacy,
+    ),
+    Check(
+        "leaked-chain", 13, "error",
+        "iptables -t nat -S POSTROUTING: chains CNI-… whose comment names a container that holds no lease",
+        "The reference plugin's masquerade chain stays where a DEL came late, and the address's next pod meets it.",
+        "iptables -t nat -S POSTROUTING | grep CNI-\n"
+        "iptables -t nat -D POSTROUTING …; iptables -t nat -F CNI-…; iptables -t nat -X CNI-…",
+        _leaked_chains, _remove_leaked,
+    ),
+    Check(
+        "pods-masqueraded", 14, "error",
+        "iptables -t nat -S POSTROUTING: MASQUERADE or SNAT that matches pod network to pod network",
+        "Pods of different nodes are to see each other's own addresses.",
+        "iptables -t nat -S POSTROUTING\n"
+        "iptables -t nat -I POSTROUTING 1 -s 10.244.0.0/24 -d 10.244.0.0/20 -j RETURN",
+        _pods_masqueraded, _keep_sources, ("leaked-chain",),
+    ),
+    Check(
+        "port-race", 16, "warning",
+        "insert_failed in /proc/net/stat/nf_conntrack; MASQUERADE rules for pods without --random-fully",
+        "Two connections that take one source port at the same moment: the second's first packet is dropped.",
+        "conntrack -S | grep insert_failed\niptables -t nat -S POSTROUTING | grep MASQUERADE",
+        _port_race,
+    ),
+    Check(
+        "stale-connection", 17, "warning",
+        "connections tracked (ctnetlink) that lead by NAT to an address of the pod subnet which has no lease",
+        "A UDP flow to a host port or Service stays bound to the pod that is gone, as long as packets come.",
+        "conntrack -L -r 10.244.0.7\nconntrack -D -r 10.244.0.7",
+        _stale_connections, _forget,
+    ),
+)  # fmt: skip

@@ -1,0 +1,130 @@
+"""Addresses: who holds them though nobody uses them, who uses them though nobody holds them, how many are left."""
+
+from collections.abc import Iterable
+
+from cnictl.core import durable
+from cnictl.core.leases import Store
+from cnictl.core.liveness import LIVE, STALE
+from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.facts import Facts
+from cnictl.node import reclaim
+from cnictl.node.ipam import TORN, Listing, Row
+
+_LOW = 0.1
+"""Of a subnet's addresses."""
+_NAMED = 5
+
+
+def _gone(facts: Facts) -> Iterable[Seen]:
+    return _counted(facts, STALE, "held for pods that are gone")
+
+
+def _torn(facts: Facts) -> Iterable[Seen]:
+    return _counted(facts, TORN, "held by a lease that names no owner, as a power cut leaves it")
+
+
+def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
+    for listing in facts.listings:
+        held = [row.address or row.container for row in listing.rows if row.state == state and row.leased]
+        if held:
+            named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
+            count = f"{len(held)} address{'es' if len(held) > 1 else ''}"
+            yield Seen(listing.network, f"{count} {words}: {named}", f"cnictl ipam gc --network {listing.network}")
+
+
+def _collect(facts: Facts, finding: Finding) -> Remedy:
+    def collect() -> None:
+        for listing in facts.listings:
+            if listing.network == finding.subject:
+                reclaim.collect(listing, dry_run=False)
+
+    return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
+
+
+def _left(listing: Listing) -> int | None:
+    """Addresses that the next pods can have: what is provably stale is taken back by the ADD that needs it."""
+    if listing.free is None:
+        return None
+    return listing.free + sum(row.leased and not reclaim.keep_reason(row) for row in listing.rows)
+
+
+def _full(facts: Facts) -> Iterable[Seen]:
+    for listing in facts.listings:
+        if _left(listing) == 0:
+            yield Seen(listing.network, f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
+                       "end pods, or give the node a larger --subnet: cnictl init-node --subnet …")  # fmt: skip
+
+
+def _nearly_full(facts: Facts) -> Iterable[Seen]:
+    for listing in facts.listings:
+        left, total = _left(listing), listing.total
+        if left and total and left < _LOW * total:
+            yield Seen(listing.network, f"{left} of {total} addresses are left",
+                       "plan a larger --subnet, or fewer pods on this node")  # fmt: skip
+
+
+def _unheld(facts: Facts) -> Iterable[Seen]:
+    for row in _rows_unheld(facts):
+        yield Seen(row.address, f"{row.holder} lives and has no lease for it: the next pod may be given it too",
+                   f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}")  # fmt: skip
+
+
+def _rows_unheld(facts: Facts) -> list[Row]:
+    return [
+        row
+        for listing in facts.listings
+        for row in listing.rows
+        if row.state == LIVE and row.address and not row.leased and row.record is not None and not row.record.ipam
+        and not any(other.address == row.address and other.leased for other in listing.rows)
+    ]  # fmt: skip
+
+
+def _lease_file(row: Row) -> str:
+    return f"{Store(row.record.network, row.record.data_dir).folder}/{row.address}" if row.record is not None else ""
+
+
+def _lease_again(facts: Facts, finding: Finding) -> Remedy:
+    for row in _rows_unheld(facts):
+        if row.address == finding.subject and row.record is not None:
+            return Remedy(actions=(_leasing(row, Store(row.record.network, row.record.data_dir)),))
+    return Remedy()
+
+
+def _leasing(row: Row, store: Store) -> Action:
+    def lease() -> None:
+        with store.locked():
+            if store.read(row.address) is None:
+                durable.replace(_lease_file(row), f"{row.container}\r\n{row.ifname}".encode(), 0o600)
+
+    return Action(f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}", lease)
+
+
+CHECKS = (
+    Check(
+        "stale-lease", 26, "warning",
+        "each lease's record: boot id, device and inode of its namespace, its host veth",
+        "An address of a pod that is gone counts as used until somebody takes it back.",
+        "cnictl ipam list\ncnictl ipam gc", _gone, _collect,
+    ),
+    Check(
+        "torn-lease", 27, "warning", "lease files that are empty or name no owner",
+        "Nobody's DEL will ever name that address.", "find /var/lib/cni/networks -size 0\ncnictl ipam gc",
+        _torn, _collect,
+    ),
+    Check(
+        "pool-full", 28, "error", "leases of each range set against its size, what is provably stale taken off",
+        "The next pod on this node fails, while the node may still say that it is ready.",
+        "cnictl ipam list", _full,
+    ),
+    Check(
+        "pool-low", 28, "warning", "the same: fewer than one address in ten left",
+        "A deployment that is rolled over needs addresses for old and new pods at once.",
+        "cnictl ipam list", _nearly_full, behind=("pool-full",),
+    ),
+    Check(
+        "unheld-address", 30, "error", "live attachments whose addresses have no lease",
+        "A tool that freed a live pod's address has it given out a second time.",
+        "cnictl ipam list\nprintf 'CONTAINER\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.7",
+        _unheld, _lease_again,
+    ),
+)  # fmt: skip

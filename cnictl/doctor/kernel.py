@@ -1,0 +1,157 @@
+"""The kernel's settings and tables that pods' traffic depends on."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+from cnictl.core.errors import Problem
+from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.facts import Facts, counters, per_cpu, sysctl
+from cnictl.node.preflight import host
+from cnictl.node.spec import is_ipv6
+
+_SYSCTL_DIRS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
+"""The earlier hides a file of the same name in the later (sysctl.d(5))."""
+_SYSCTL_CONF = "/etc/sysctl.conf"
+"""Read after the folders by procps' `sysctl --system`."""
+_FULL = 0.8
+
+
+def settled_at_boot(name: str) -> tuple[str, str]:
+    """The value that the boot's files leave `name` (`net.ipv4.ip_forward`) with, and the file that says so."""
+    files: dict[str, str] = {}
+    for folder in _SYSCTL_DIRS:
+        for path in glob.glob(f"{folder}/*.conf"):
+            files.setdefault(os.path.basename(path), path)
+    ordered = [files[one] for one in sorted(files)]
+    value, source = "", ""
+    for path in [*ordered, _SYSCTL_CONF]:
+        for key, said in _assignments(path):
+            if key == name.replace(".", "/"):
+                value, source = said, path
+    return value, source
+
+
+def _assignments(path: str) -> Iterator[tuple[str, str]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        key, equals, value = line.strip().removeprefix("-").partition("=")
+        if equals and not key.startswith(("#", ";")):
+            yield key.strip().replace(".", "/"), value.strip()
+
+
+def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    families = {is_ipv6(subnet) for subnet in facts.spec.subnets}
+    for name in ("net.ipv6.conf.all.forwarding" if six else "net.ipv4.ip_forward" for six in sorted(families)):
+        value, source = settled_at_boot(name)
+        if value == "0":
+            yield Seen(source, f"turns {name} off at boot", f"take that line out of {source}, then: cnictl apply")
+
+
+def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
+    dropped = counters("/proc/net/netstat", "TcpExt").get("IPReversePathFilter", 0)
+    if facts.spec is None or not dropped:
+        return
+    everywhere = sysctl("net.ipv4.conf.all.rp_filter")
+    for name in dict.fromkeys((facts.uplink, facts.spec.bridge)):
+        own = sysctl(f"net/ipv4/conf/{name}/rp_filter")
+        if name and max(everywhere, own) == "1":
+            yield Seen(
+                name,
+                f"drops packets whose sender it would answer over another link: {dropped} since boot",
+                f"sysctl -w net.ipv4.conf.{name}.rp_filter=2",
+            )
+
+
+def _loosen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed("sysctl", "-qw", f"net/ipv4/conf/{finding.subject}/rp_filter=2"),))
+
+
+def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
+    count, most = sysctl("net.netfilter.nf_conntrack_count"), sysctl("net.netfilter.nf_conntrack_max")
+    if not count or not most or most == "0" or int(count) < _FULL * int(most):
+        return
+    stat = per_cpu("/proc/net/stat/nf_conntrack")
+    lost = stat.get("drop", 0) + stat.get("early_drop", 0)
+    yield Seen(
+        "net.netfilter.nf_conntrack_max",
+        f"{count} of {most} connections are tracked, {lost} were dropped: new ones fail",
+        f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}, also in /etc/sysctl.d",
+        os.access("/proc/sys/net/netfilter/nf_conntrack_max", os.W_OK),
+    )
+
+
+def _widen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * int(sysctl(finding.subject))}"),))
+
+
+def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
+    for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
+        table = per_cpu(f"/proc/net/stat/{name}_cache")
+        if table.get("table_fulls"):
+            key = f"net.{family}.neigh.default.gc_thresh3"
+            most = sysctl(key) or "unknown here"
+            yield Seen(
+                key,
+                f"the table of neighbours was full {table['table_fulls']} times ({most}): hosts and pods unreachable",
+                f"sysctl -w {key}=8192, also in /etc/sysctl.d, and gc_thresh2 to half of it",
+                False,
+            )
+
+
+def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    if os.geteuid() != 0:
+        raise Problem("only root can try the kernel's features")
+    for one in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
+        yield Seen(one.subject, one.message, one.mend, False)
+
+
+CHECKS = (
+    Check(
+        "forwarding-at-boot", 1, "error",
+        "sysctl.d in the boot's order (/etc, /run, /usr/lib by name, then /etc/sysctl.conf): the last value of "
+        "net.ipv4.ip_forward and net.ipv6.conf.all.forwarding",
+        "A file that sorts after ours has the last word at every boot and at every `sysctl --system`.",
+        "sysctl --system | grep -e '^\\*' -e forward\nrm or edit the file; cnictl apply",
+        _forwarding_at_boot,
+    ),
+    Check(
+        "reverse-path", 2, "error",
+        "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of uplink and bridge, TcpExt "
+        "IPReversePathFilter in /proc/net/netstat",
+        "With the strict filter, a packet that came by another link than its answer would take is dropped in silence.",
+        "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",
+        _strict_reverse_path, _loosen,
+    ),
+    Check(
+        "conntrack-full", 6, "error",
+        "net.netfilter.nf_conntrack_count against nf_conntrack_max; drop and early_drop in /proc/net/stat/nf_conntrack",
+        "When the table is full the kernel drops the first packet of every new connection.",
+        "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
+        "sysctl -w net.netfilter.nf_conntrack_max=524288",
+        _conntrack_full, _widen,
+    ),
+    Check(
+        "neighbours-full", 7, "error",
+        "table_fulls in /proc/net/stat/arp_cache and ndisc_cache; net.ipv4.neigh.default.gc_thresh3",
+        "When the table is full no new neighbour is learnt: some hosts and pods can't be reached, others can.",
+        "sysctl net.ipv4.neigh.default.gc_thresh3; ip neigh | wc -l\n"
+        "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192",
+        _neighbours_full,
+    ),
+    Check(
+        "kernel-lacks", 8, "error",
+        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace; lsmod is never asked",
+        "What the kernel can't make, no pod can have.",
+        "unshare -n ip link add b type bridge\nmodprobe bridge veth nf_nat",
+        _kernel_lacks,
+    ),
+)  # fmt: skip

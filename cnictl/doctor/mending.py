@@ -1,0 +1,47 @@
+"""`--fix`: what checks found, mended through the spine or by the documented step, each journalled beforehand."""
+
+from collections.abc import Sequence
+
+from cnictl.doctor.catalogue import by_id
+from cnictl.doctor.check import Action, Finding, Remedy
+from cnictl.doctor.facts import Facts
+from cnictl.node import converge, former, spine
+from cnictl.node.journal import FAILED, Journal
+from cnictl.node.spine import OnStep, Plan
+
+
+def remedy_of(facts: Facts, finding: Finding) -> Remedy:
+    """What would mend a finding; nothing where that is left to people."""
+    check = by_id(finding.id)
+    return check.fix(facts, finding) if check is not None and check.fix is not None and finding.fixable else Remedy()
+
+
+def plan_of(facts: Facts, findings: Sequence[Finding]) -> tuple[Plan, list[tuple[Finding, Action]]]:
+    """The changes of the node's resources that mend these findings, and the steps for the others."""
+    remedies = [(finding, remedy_of(facts, finding)) for finding in findings]
+    wanted = {resource for _, remedy in remedies for resource in remedy.resources}
+    plan = converge.plan(facts.spec).whole if wanted and facts.spec is not None else Plan(())
+    steps = tuple(step for step in plan.steps if step.change is not None and step.resource.id in wanted)
+    return Plan(steps), [(finding, action) for finding, remedy in remedies for action in remedy.actions]
+
+
+def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
+    """Mend what can be. The caller holds `spine.exclusive`. Raises Problem naming what could not."""
+    facts.forget()
+    plan, actions = plan_of(facts, findings)
+    if not plan.changes and not actions:
+        return
+    journal = Journal("doctor --fix")
+    for finding, action in actions:
+        what = f"doctor/{finding.id}/{finding.subject}"
+        journal.begin(what, {"found": finding.message}, None, action.command, finding.message)
+        try:
+            action.carry_out()
+        except BaseException:
+            journal.end(FAILED)
+            raise
+    if facts.spec is not None and not former.specs():
+        former.add_spec(facts.spec)
+    spine.remember(plan)
+    spine.mend(plan, on_step, journal)
+    facts.forget()

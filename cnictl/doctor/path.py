@@ -1,0 +1,242 @@
+"""The way to the other nodes: uplink, addresses, sizes, and what comes through."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+
+from netaddr import IPAddress, IPNetwork
+
+from cnictl.core.cidr import format_address
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.doctor.before import preflight_check
+from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.facts import Facts, counters, said_by, text_of
+from cnictl.node import firewall, host
+from cnictl.node.resources.bridge import gateways
+from cnictl.node.spec import is_ipv6
+from cnictl.probe import arp
+
+_OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
+_HEADERS = {False: 28, True: 48}
+"""Bytes of IP and ICMP before an echo's payload, by whether it is IPv6's."""
+_SMALL = 56
+_VENDOR = "/sys/class/dmi/id/sys_vendor"
+
+
+def _uplink_down(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    link = facts.links.get(facts.uplink)
+    if facts.spec.uplink and link is None:
+        yield Seen(facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
+                   f"`ip link` lists them; cnictl init-node --uplink LINK --subnet {facts.spec.subnet}")  # fmt: skip
+    elif facts.spec.peers and not facts.uplink:
+        yield Seen("uplink", "no link leads to the peers: there is no default route, and none of them is on a link",
+                   "ip -br link; ip link set LINK up; ip route", False)  # fmt: skip
+    elif link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
+        state = "has no carrier" if link.up else "is down"
+        yield Seen(link.name, f"{state}: nothing leaves this node", f"ip link set {link.name} up; cnictl apply")
+
+
+def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed("ip", "link", "set", finding.subject, "up"),))
+
+
+def _same_pods(facts: Facts) -> Iterable[Seen]:
+    spec = facts.spec
+    if spec is None:
+        return
+    for one, other in combinations(spec.peers, 2):
+        if _overlap(one.pod_cidr, other.pod_cidr):
+            yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
+                       f"cnictl route del-peer {other.pod_cidr}")  # fmt: skip
+    link = facts.links.get(facts.uplink)
+    source = _own_address(facts) if link is not None and link.up else ""
+    for gateway in gateways(spec):
+        address = format_address(gateway.packed)
+        if source and not is_ipv6(address) and arp.answers(address, facts.uplink, source):
+            yield Seen(address, f"another host on {facts.uplink} has this address too: it has the same pod CIDR",
+                       "give one of the two another --subnet; cnictl init-node --subnet …")  # fmt: skip
+
+
+def _own_address(facts: Facts) -> str:
+    """This node's IPv4 address on the uplink; empty without."""
+    return next((one for one, link in host.own_addresses().items() if link == facts.uplink and not is_ipv6(one)), "")
+
+
+def _overlap(one: str, other: str) -> bool:
+    return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
+
+
+def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    for line in text_of("/etc/resolv.conf").splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        for network in facts.spec.networks:
+            if is_ipv6(words[1]) == is_ipv6(network) and IPAddress(words[1].partition("%")[0]) in IPNetwork(network):
+                yield Seen(words[1], f"this host's name server has an address of the pod network {network}",
+                           "choose a --network that it doesn't lie in")  # fmt: skip
+
+
+def _too_large(facts: Facts) -> Iterable[Seen]:
+    """Sizes on this node alone: what is larger than the uplink takes is cut up, or refused."""
+    link = facts.links.get(facts.uplink)
+    if facts.spec is None or link is None or not facts.spec.peers:
+        return
+    bridge = facts.links.get(facts.spec.bridge)
+    if facts.spec.mtu > link.mtu and bridge is not None:
+        yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {link.name}'s of {link.mtu}",
+                   f"cnictl bridge up --mtu {link.mtu}", False)  # fmt: skip
+    for port in facts.ports:
+        if port.mtu > link.mtu and (bridge is None or bridge.mtu <= link.mtu):
+            yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {link.name}'s {link.mtu}",
+                       "restart that pod", False)  # fmt: skip
+
+
+def _black_hole(facts: Facts) -> Iterable[Seen]:
+    link = facts.links.get(facts.uplink)
+    if facts.spec is None or link is None or not link.up:
+        return
+    addresses = list(dict.fromkeys(peer.via for peer in facts.spec.peers if not peer.dev))
+    for address, largest in zip(addresses, _largest(addresses, link.mtu), strict=True):
+        if 0 < largest < link.mtu:
+            yield Seen(
+                address,
+                f"packets of {link.mtu} bytes vanish on the way, {largest} pass",
+                f"ip link set {link.name} mtu {largest}, or raise the path's to {link.mtu}; cnictl apply",
+            )
+
+
+def _largest(addresses: list[str], mtu: int) -> list[int]:
+    """For each the largest packet that is answered, found by halves; 0 where not even a small one is."""
+
+    def passes(address: str, size: int) -> bool:
+        return _answers(address, "", size - _HEADERS[is_ipv6(address)])
+
+    def search(address: str) -> int:
+        if passes(address, mtu):
+            return mtu
+        low, high = _SMALL + _HEADERS[is_ipv6(address)], mtu
+        if not passes(address, low):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if passes(address, middle) else (low, middle)
+        return low
+
+    if not addresses:
+        return []
+    with ThreadPoolExecutor(min(len(addresses), 16)) as pool:
+        return list(pool.map(search, addresses))
+
+
+def _answers(address: str, source: str, payload: int = _SMALL) -> bool:
+    """Whether an echo of that many bytes, not to be cut up on the way, is answered; once more if not."""
+    if not firewall.has_command("ping"):
+        raise Problem("there is no ping here", "install iputils-ping")
+    argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", "-M", "do", "-s", str(payload)]
+    return run([*argv, *(["-I", source] if source else []), address], check=False).status == 0
+
+
+def _pods_filtered(facts: Facts) -> Iterable[Seen]:
+    """The bridge's own address stands for a pod's: the same subnet, the same way."""
+    spec = facts.spec
+    if spec is None or not spec.peers:
+        return
+    own = {is_ipv6(address): address for address in host.own_addresses() if _on(facts, address)}
+    asked = [peer for peer in spec.peers if not peer.dev and is_ipv6(peer.pod_cidr) in own]
+    for gateway in gateways(spec):
+        source = format_address(gateway.packed)
+        for peer in asked:
+            target = str(IPNetwork(peer.pod_cidr)[1])
+            if (
+                is_ipv6(source) != is_ipv6(target)
+                or _answers(target, source)
+                or not _answers(target, own[is_ipv6(source)])
+            ):
+                continue
+            vendor = text_of(_VENDOR)
+            yield Seen(
+                peer.via,
+                f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or what is "
+                f"between drops sources that it doesn't know{f' (a machine by {vendor})' if vendor else ''}",
+                f"there: cnictl route add-peer {spec.subnet} …; in a cloud: turn its source/destination check off",
+            )
+
+
+def _on(facts: Facts, address: str) -> bool:
+    return host.own_addresses()[address] == facts.uplink
+
+
+def _bad_checksums(facts: Facts) -> Iterable[Seen]:
+    wrong = counters("/proc/net/snmp", "Udp").get("InCsumErrors", 0)
+    for link in facts.links.values() if wrong else ():
+        if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
+            yield Seen(link.name, f"{wrong} datagrams came with a wrong checksum, and this link leaves it to the card",
+                       f"ethtool -K {link.name} tx-checksum-ip-generic off")  # fmt: skip
+
+
+def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
+
+
+CHECKS = (
+    Check(
+        "uplink-down", 34, "error", "IFF_UP and IFLA_OPERSTATE of the uplink",
+        "Setting a link down and up again also deletes every route through it.",
+        "ip -br link show eth0\nip link set eth0 up; cnictl apply", _uplink_down, _up_again,
+    ),
+    Check(
+        "peer-link", 33, "error", "RTM_GETROUTE to each peer: RTA_GATEWAY, RTA_OIF; the host's own addresses",
+        "A plain route needs the peer as its next hop, on a link both share.",
+        "ip route get 10.0.10.51            # names no gateway if it is on the link",
+        preflight_check("peer-link"), behind=("uplink-down",),
+    ),
+    Check(
+        "overlap", 35, "error", "RTM_GETROUTE of every table, the host's addresses, against pod CIDRs and network",
+        "Addresses that are both a pod's and another host's reach only one of the two.",
+        "ip route show table all\nip route del 10.244.0.0/16", preflight_check("subnet-overlap", "network-overlap"),
+    ),
+    Check(
+        "resolver-in-network", 35, "error", "nameserver lines of /etc/resolv.conf against the pod network",
+        "A name server with a pod's address can't be reached once the bridge has that network.",
+        "cat /etc/resolv.conf", _resolver_hidden,
+    ),
+    Check(
+        "same-pod-cidr", 36, "error",
+        "the peers in node.toml among themselves; ARP on the uplink for the bridge's own address",
+        "Two nodes with one pod CIDR give out the same addresses, and each peer's route leads to one of them.",
+        "arping -I eth0 10.244.0.1          # nobody but this node may answer", _same_pods,
+        behind=("uplink-down",),
+    ),
+    Check(
+        "mtu", 37, "error", "IFLA_MTU of uplink, bridge and ports",
+        "What is larger than the next link takes is cut up or refused: small requests work, large answers don't come.",
+        "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
+    ),
+    Check(
+        "mtu-path", 37, "error", "an echo of the uplink's MTU to each peer that may not be cut up; then by halves",
+        "Where no router says that a packet was too large, connections open and then hang.",
+        "ping -M do -s 1472 10.0.10.51\nip link set eth0 mtu 1400; cnictl apply", _black_hole,
+        behind=("uplink-down", "peer-link"),
+    ),
+    Check(
+        "pods-filtered", 38, "error",
+        "an echo to each peer's gateway address from the node's own and from the bridge's; "
+        "/sys/class/dmi/id/sys_vendor",
+        "Clouds drop what a machine sends with an address they didn't give it, and pods' addresses are such.",
+        "ping -I 10.0.0.210 10.244.1.1; ping -I 10.244.0.1 10.244.1.1", _pods_filtered,
+        behind=("uplink-down", "peer-link", "peer-route", "masquerade", "bridge", "bridge-address", "forwarding",
+                "same-pod-cidr", "reverse-path", "overlap"),
+    ),
+    Check(
+        "vxlan-checksum", 39, "warning", "Udp InCsumErrors in /proc/net/snmp; ethtool -k of vxlan links",
+        "Some cards write a wrong checksum into what they wrap up: the other side drops it.",
+        "nstat -az UdpInCsumErrors; ethtool -k flannel.1\nethtool -K flannel.1 tx-checksum-ip-generic off",
+        _bad_checksums, _no_offload,
+    ),
+)  # fmt: skip

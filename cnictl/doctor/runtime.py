@@ -1,0 +1,140 @@
+"""What the container runtimes read, and what a former life left to be read."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cnictl.core.lease import folder_networks
+from cnictl.core.process import run
+from cnictl.doctor.before import preflight_check
+from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.facts import Facts, text_of
+from cnictl.node import ipam, reclaim, runtimes
+from cnictl.node.resources.cni_conf import FILE_NAME
+
+_ENDINGS = (".conf", ".conflist", ".json")
+
+
+def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Every CNI conf of the runtimes' folders, in their order; None where it can't be read as one."""
+    for folder in runtimes.conf_dirs(runtimes.find()):
+        if not os.path.isdir(folder):
+            continue
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(_ENDINGS):
+                try:
+                    document = json.loads(text_of(f"{folder}/{name}"))
+                except ValueError:
+                    document = None
+                yield f"{folder}/{name}", document if isinstance(document, dict) else None
+
+
+def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
+    plugins = document.get("plugins")
+    return [one for one in plugins if isinstance(one, dict)] if isinstance(plugins, list) else [document]
+
+
+def _chain(facts: Facts) -> Iterable[Seen]:
+    """The plugins of our conf besides our own, which the node's plan looks after."""
+    if facts.spec is None:
+        return
+    folders = runtimes.bin_dirs(runtimes.find())
+    for path, document in confs():
+        if os.path.basename(path) != FILE_NAME or document is None:
+            continue
+        version = str(document.get("cniVersion", ""))
+        for plugin in _chained(document)[1:]:
+            name = str(plugin.get("type", ""))
+            places = [f"{folder}/{name}" for folder in folders]
+            there = next((place for place in places if os.access(place, os.X_OK)), "")
+            if not there:
+                yield Seen(name, f"{path} chains it, and it is in none of {', '.join(folders)}: no pod starts",
+                           "install it there (containernetworking-plugins); or: cnictl apply", False)  # fmt: skip
+            elif version not in _versions(there):
+                yield Seen(
+                    there, f"does not speak CNI {version}, which {path} asks for", "install a newer release", False
+                )
+
+
+def _versions(path: str) -> list[str]:
+    done = run([path], '{"cniVersion": "1.0.0"}', check=False, environment={"CNI_COMMAND": "VERSION"})
+    try:
+        return [str(one) for one in json.loads(done.stdout)["supportedVersions"]]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
+def _unreadable(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    for path, document in confs():
+        if document is None and os.path.basename(path) != FILE_NAME:
+            yield Seen(path, "is no CNI configuration: a runtime that reads it says the node is not ready",
+                       f"mend it, or move it out of {os.path.dirname(path)}", False)  # fmt: skip
+
+
+def _second_default(facts: Facts) -> Iterable[Seen]:
+    del facts
+    for path, document in confs():
+        for plugin in _chained(document or {}):
+            given = plugin.get("ipam")
+            routes = given.get("routes") if isinstance(given, dict) else None
+            twice = any(isinstance(one, dict) and one.get("dst") in ("0.0.0.0/0", "::/0") for one in routes or [])
+            if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
+                yield Seen(path, "isDefaultGateway and an ipam route to everywhere: the reference plugin fails with "
+                           "'file exists'", "take the route out, or set type to cnictl-bridge", False)  # fmt: skip
+
+
+def _residue(facts: Facts) -> Iterable[Seen]:
+    known = {str(document.get("name")) for _, document in confs() if document}
+    if facts.spec is not None:
+        known.add(facts.spec.name)
+    for network in folder_networks():
+        if network in known:
+            continue
+        listing = ipam.observe(network)
+        if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
+            yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
+                       "are still held", f"cnictl ipam gc --network {network}")  # fmt: skip
+
+
+def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    def collect() -> None:
+        reclaim.collect(ipam.observe(finding.subject), dry_run=False)
+
+    return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
+
+
+CHECKS = (
+    Check(
+        "conf-order", 40, "error", "the runtimes' conf dirs, by name: what sorts before 10-cnictl.conflist",
+        "A runtime takes the first conf by name, and new pods get that network.",
+        "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist /root/", preflight_check("conf-order"),
+    ),
+    Check(
+        "conf-broken", 40, "error", "every conf in the runtimes' conf dirs, read as JSON",
+        "containerd stops reading at a broken conf that sorts before ours.",
+        "jq . /etc/cni/net.d/*", _unreadable, behind=("conf-order",),
+    ),
+    Check(
+        "chained-plugin", 41, "error", "each plugin that our conf chains: in a bin dir, executable, and its VERSION",
+        "One plugin of the chain that is missing fails every pod.",
+        "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain,
+    ),
+    Check(
+        "loopback", 41, "error", "the `loopback` plugin in the CRI runtime's bin dir",
+        "The CRI runs it for each pod: without it every pod fails though the node says that it is ready.",
+        "containerd config dump | grep -A3 cni\napt install containernetworking-plugins", preflight_check("loopback"),
+    ),
+    Check(
+        "second-default", 42, "warning", "confs of the reference bridge: isDefaultGateway, ipam.routes",
+        "It adds the default route twice, and fails at the second.", "grep -r isDefaultGateway /etc/cni/net.d",
+        _second_default,
+    ),
+    Check(
+        "residue", 43, "warning", "leases of networks that no conf and no node.toml names, all of pods that are gone",
+        "What a former life of this host holds looks like pods to every tool that counts.",
+        "ls /var/lib/cni/networks\ncnictl ipam gc --network OLD", _residue, _collect,
+    ),
+)  # fmt: skip
