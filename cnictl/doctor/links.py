@@ -134,11 +134,15 @@ def _hairpin(facts: Facts) -> Iterable[Seen]:
 
 
 def _hairpin_on(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(_hairpin_action(finding.subject),))
+
+
+def _hairpin_action(port: str) -> Action:
     def switch() -> None:
-        with open(f"{_SYSFS}/{finding.subject}/brport/hairpin_mode", "w", encoding="ascii") as file:
+        with open(f"{_SYSFS}/{port}/brport/hairpin_mode", "w", encoding="ascii") as file:
             file.write("1")
 
-    return Remedy(actions=(Action(f"bridge link set dev {finding.subject} hairpin on", switch),))
+    return Action(f"bridge link set dev {port} hairpin on", switch)
 
 
 def _live(facts: Facts) -> list[Record]:
@@ -165,7 +169,10 @@ def _ports_down(facts: Facts) -> Iterable[Seen]:
 
 def _port_back(facts: Facts, finding: Finding) -> Remedy:
     bridge = facts.spec.bridge if facts.spec is not None else ""
-    return Remedy(actions=(typed("ip", "link", "set", finding.subject, "master", bridge, "up"),))
+    back = typed("ip", "link", "set", finding.subject, "master", bridge, "up")
+    # what a port was told is forgotten when it leaves its bridge
+    hairpin = bool((facts.conf or {}).get("hairpinMode"))
+    return Remedy(actions=(back, _hairpin_action(finding.subject)) if hairpin else (back,))
 
 
 CHECKS = (

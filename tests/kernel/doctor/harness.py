@@ -1,0 +1,156 @@
+"""A node with pods, a peer and a host outside, and what one fault does to it from beginning to end."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnictl.lab.lab import Lab
+
+from ..cluster import Cluster, eventually, shell
+from ..operator import Pod, call, start_pod
+
+TABLE = "CNICTL_DOCTOR_TABLE"
+"""Names a file that each case adds a line to: what docs/doctor.md shows."""
+
+
+class World:
+    """Two nodes set up by `init-node`, a pod on each, a second one on the first, and the host outside."""
+
+    def __init__(self, lab: Lab) -> None:
+        cluster = Cluster(lab)
+        cluster.init()
+        self.here, self.there, self.external = cluster.here, cluster.there, cluster.external
+        self.outside = lab.outside
+        self.pod, self.other = start_pod(self.here, "web"), start_pod(self.here, "db")
+        self.far = start_pod(self.there, "far")
+        self.names = {
+            "here": self.here.address, "there": self.there.address, "external": self.external,
+            "pod": self.pod.address, "other": self.other.address, "far": self.far.address,
+            "veth": self.veth(self.pod), "far_cidr": self.there.pod_cidr, "cidr": self.here.pod_cidr,
+            "dev": shell(self.here, f"ip -o -4 address show to {self.here.address}/32").split()[1],
+        }  # fmt: skip
+
+    def veth(self, pod: Pod) -> str:
+        """The pod's host end."""
+        index = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)[0]["link_index"]
+        links = json.loads(self.here.run(["ip", "-j", "link"]).stdout)
+        return str(next(link["ifname"] for link in links if link["ifindex"] == index))
+
+    def sh(self, line: str) -> str:
+        """Run a shell line on the first node; `{here}`, `{pod}`, `{veth}` and the like are filled in."""
+        for name, value in self.names.items():
+            line = line.replace("{" + name + "}", value)
+        return shell(self.here, line)
+
+    def on_peer(self, line: str) -> str:
+        """The same on the second node."""
+        for name, value in self.names.items():
+            line = line.replace("{" + name + "}", value)
+        return shell(self.there, line)
+
+    def reaches(self, name: str, *more: str) -> bool:
+        """Whether the pod's echo request to `external`, `far`, `other` is answered."""
+        target = self.names.get(name, name)
+        return self.pod.run("ping", "-n", "-q", "-c1", "-W1", *more, target, check=False).status == 0
+
+    def starts(self, name: str = "new", **arguments: str) -> bool:
+        """Whether a pod can be started and ended again."""
+        self.here.run(["ip", "netns", "add", name])
+        try:
+            call(self.here, "ADD", name, self.request(**arguments))
+            call(self.here, "DEL", name)
+        except Exception as failure:
+            assert "exit status" in str(failure), failure
+            return False
+        finally:
+            self.here.run(["ip", "netns", "delete", name])
+        return True
+
+    def request(self, **arguments: str) -> dict[str, Any] | None:
+        """The installed conf with `runtimeConfig.ips` where an address is asked for."""
+        if not arguments:
+            return None
+        conf = json.loads(shell(self.here, "cat /etc/cni/net.d/10-cnictl.conflist"))
+        asked = {"runtimeConfig": {"ips": [arguments["ip"]]}}
+        return {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0], **asked}
+
+    def doctor(self, *words: str) -> list[tuple[str, str]]:
+        """Check and subject of what `cnictl doctor` finds."""
+        done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
+        assert done.stdout, done.stderr
+        assert "could not be made" not in done.stderr, done.stderr
+        found = json.loads(done.stdout)
+        assert done.status == any(one["severity"] == "error" for one in found)
+        return [(one["id"], one["subject"]) for one in found]
+
+
+@contextmanager
+def new_world() -> Iterator[World]:
+    """One for a module's cases."""
+    with Lab(nodes=2) as lab:
+        yield World(lab)
+
+
+Suffers = Callable[[World], bool]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, told by what it breaks."""
+
+    check: str
+    fault: str
+    """As typed on the node; `{pod}` and the like are filled in."""
+    symptom: str
+    suffers: Suffers
+    by_hand: str = ""
+    """What mends it where `--fix` doesn't."""
+    restore: str = ""
+    """What else the fault left, after it is mended."""
+    on_peer: bool = False
+    """Whether the fault and its mend are the peer's."""
+    subject: str = ""
+    """Part of the finding's subject."""
+    also: str = field(default="", kw_only=True)
+    """What is made ready before the fault."""
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.symptom}"
+
+
+def run(world: World, case: Case) -> None:
+    """The whole story of a case."""
+    type_in = world.on_peer if case.on_peer else world.sh
+    if case.also:
+        world.sh(case.also)
+    assert not case.suffers(world), "it suffers before there is a fault"
+    type_in(case.fault)
+    try:
+        eventually(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
+        found = world.doctor()
+        assert [check for check, _ in found] == [case.check], found
+        assert case.subject in found[0][1], found
+        if case.by_hand:
+            type_in(case.by_hand)
+        else:
+            world.doctor("--fix")
+        eventually(lambda: not case.suffers(world), "it works again")
+    finally:
+        if case.restore:
+            world.sh(case.restore)
+    assert world.doctor() == []
+    _note(case)
+
+
+def _note(case: Case) -> None:
+    path = os.environ.get(TABLE)
+    if path:
+        row = {
+            "check": case.check, "fault": case.fault + (" (on the peer)" if case.on_peer else ""),
+            "symptom": case.symptom, "mended": case.by_hand or "cnictl doctor --fix",
+        }  # fmt: skip
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")

@@ -1,0 +1,98 @@
+"""The kernel's settings, and what differs from the node file."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..cluster import GUARD
+from .harness import Case, World, new_world, run
+
+pytestmark = pytest.mark.once
+
+NO_WAY_OUT = "a pod can't reach the outside"
+
+
+def no_way_out(world: World) -> bool:
+    return not world.reaches("external")
+
+
+def no_way_to_peer(world: World) -> bool:
+    return not world.reaches("far")
+
+
+def no_gateway(world: World) -> bool:
+    return not world.reaches("10.244.0.1")
+
+
+def no_start(world: World) -> bool:
+    return not world.starts()
+
+
+_DETOUR = (
+    "ip link add vx0 type vxlan id 7 remote {there} local {here} dstport 4789 dev {dev} && "
+    "ip address add {here}/32 dev vx0 && ip link set vx0 up && ip route add {external}/32 dev vx0 && "
+    "ip neigh add {external} lladdr 02:00:00:00:00:99 dev vx0 && "
+    "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{dev}.rp_filter=1"
+)
+
+CASES = (
+    Case("forwarding", "sysctl -w net.ipv4.ip_forward=0", NO_WAY_OUT, no_way_out),
+    Case(
+        "forwarding-at-boot",
+        "echo net.ipv4.ip_forward=0 > /etc/sysctl.d/99-zz.conf; sysctl -p /etc/sysctl.d/99-zz.conf",
+        NO_WAY_OUT, no_way_out, "rm /etc/sysctl.d/99-zz.conf; cnictl apply", subject="/etc/sysctl.d/99-zz.conf",
+    ),
+    Case("masquerade", "nft delete table inet cnictl", NO_WAY_OUT, no_way_out),
+    Case(
+        "forward-drop", "iptables -P FORWARD DROP; iptables -F FORWARD", NO_WAY_OUT, no_way_out,
+        restore="iptables -P FORWARD ACCEPT",
+    ),
+    Case(
+        "forward-drop-nft",
+        GUARD,
+        NO_WAY_OUT, no_way_out, restore="nft delete table ip guard",
+    ),
+    Case("bridge", "ip link set cni0 down", "a pod can't reach its own host", no_gateway),
+    Case("bridge-address", "ip address flush dev cni0", "a pod can't reach its own host", no_gateway),
+    Case("peer-route", "ip route del {far_cidr}", "a pod can't reach a pod of the peer's", no_way_to_peer),
+    Case("plugin", "rm /opt/cni/bin/cnictl-bridge", "no pod can start", no_start),
+    Case("cni-conf", "rm /etc/cni/net.d/10-cnictl.conflist", "no pod can start", no_start),
+    Case(
+        "port-off", "ip link set {veth} nomaster", "a pod can't reach its own host", no_gateway, subject="veth",
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with new_world() as one:
+        yield one
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
+    run(world, case)
+
+
+def test_strict_reverse_path(world: World) -> None:
+    """Requests go out by a tunnel to the peer, which sends them on; answers come straight."""
+    world.on_peer(
+        "ip link add vx0 type vxlan id 7 remote {here} local {there} dstport 4789 dev {dev} && "
+        "ip link set vx0 address 02:00:00:00:00:99 up && sysctl -qw net.ipv4.conf.all.rp_filter=0 "
+        "net.ipv4.conf.vx0.rp_filter=0"
+    )
+    restore = "ip link del vx0; sysctl -qw net.ipv4.conf.{dev}.rp_filter=0"
+    run(world, Case("reverse-path", _DETOUR, NO_WAY_OUT, no_way_out, restore=restore))
+    world.on_peer("ip link del vx0")
+
+
+def test_two_faults_at_once(world: World) -> None:
+    world.sh("nft delete table inet cnictl; ip link set {veth} down")
+    assert sorted(check for check, _ in world.doctor()) == ["masquerade", "port-off"]
+    assert world.doctor("--fix") == []
+    assert world.reaches("external")
+
+
+def test_healthy_node_is_one_line(world: World) -> None:
+    done = world.here.run(["cnictl", "doctor"])
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
