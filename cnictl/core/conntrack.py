@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
 _TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
-_TUPLE_IP = 1
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_PROTO_NUM, _UDP = 1, b"\x11"  # CTA_PROTO_NUM, IPPROTO_UDP
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _BY_SOURCE = 1  # CTA_FILTER_FLAG(CTA_IP_SRC)
 _V4_SOURCE, _V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
@@ -48,8 +49,8 @@ def forget(packed: "Iterable[bytes]") -> None:
                 _pick_and_delete(netlink, address)
 
 
-def bindings() -> list[tuple[bytes, bytes]]:
-    """Of each connection the address its request was sent to and the one that answers; they differ where NAT did it.
+def udp_bindings() -> list[tuple[bytes, bytes]]:
+    """Of each UDP flow the address its request was sent to and the one that answers; they differ where NAT did it.
 
     Raises NetlinkError.
     """
@@ -58,10 +59,10 @@ def bindings() -> list[tuple[bytes, bytes]]:
         for family, source in ((AF_INET, _V4_SOURCE), (AF_INET6, _V6_SOURCE)):
             for entry in netlink.dump(_GET, _HEAD[family]):
                 parts = attributes(entry, 4)
-                original, reply = (
-                    attributes(attributes(parts.get(kind, b"")).get(_TUPLE_IP, b""))
-                    for kind in (_TUPLE_ORIG, _TUPLE_REPLY)
-                )
+                tuples = [attributes(parts.get(kind, b"")) for kind in (_TUPLE_ORIG, _TUPLE_REPLY)]
+                if attributes(tuples[0].get(_TUPLE_PROTO, b"")).get(_PROTO_NUM) != _UDP:
+                    continue
+                original, reply = (attributes(one.get(_TUPLE_IP, b"")) for one in tuples)
                 found.append((original.get(source + _DESTINATION, b""), reply.get(source, b"")))
     return found
 

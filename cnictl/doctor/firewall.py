@@ -202,7 +202,7 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    answering = {reply for sent_to, reply in conntrack.bindings() if reply and reply != sent_to}
+    answering = {reply for sent_to, reply in conntrack.udp_bindings() if reply and reply != sent_to}
     named = {format_address(packed) for packed in answering}
     return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held
 
@@ -258,7 +258,7 @@ CHECKS = (
     ),
     Check(
         "stale-connection", 17, "warning",
-        "connections tracked (ctnetlink) that lead by NAT to an address of the pod subnet which has no lease",
+        "UDP flows tracked (ctnetlink) that lead by NAT to an address of the pod subnet which has no lease",
         "A UDP flow to a host port or Service stays bound to the pod that is gone, as long as packets come.",
         "conntrack -L -r 10.244.0.7\nconntrack -D -r 10.244.0.7",
         _stale_connections, _forget,

@@ -1,0 +1,174 @@
+"""Rules of other tools', and the bridge's ports."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..operator import call, seen_source, start_pod
+from .harness import Case, World, new_world, run
+from .test_kernel import NO_WAY_OUT, no_way_out
+
+pytestmark = pytest.mark.once
+
+SOURCE_LOST = "a peer's pod sees the node's address instead of the pod's"
+VIP = "10.96.0.1"
+
+
+def source_lost(world: World) -> bool:
+    return seen_source(world.pod, world.far) != world.pod.address
+
+
+def no_service(world: World) -> bool:
+    """A Service whose endpoint is the second pod of the node."""
+    return not connects(world)
+
+
+def connects(world: World) -> bool:
+    script = f"import socket; socket.create_connection(('{VIP}', 80), 2)"
+    return world.pod.run("/usr/bin/python3", "-c", script, check=False).status == 0
+
+
+CASES = (
+    Case(
+        "two-iptables", "iptables-legacy -P FORWARD DROP", NO_WAY_OUT, no_way_out,
+        restore="iptables-legacy -F FORWARD; iptables-legacy -P FORWARD ACCEPT",
+    ),
+    Case(
+        "leaked-chain",
+        "iptables -t nat -N CNI-0123; iptables -t nat -A CNI-0123 ! -d 224.0.0.0/4 -j MASQUERADE; "
+        "iptables -t nat -A POSTROUTING -s {pod} -m comment --comment 'name: \"mynet\" id: \"gone\"' -j CNI-0123",
+        SOURCE_LOST, source_lost, also="cnictl nat disable", restore="cnictl nat enable",
+    ),
+    Case(
+        "pods-masqueraded", "iptables -t nat -A POSTROUTING -s {cidr} ! -o cni0 -j MASQUERADE",
+        SOURCE_LOST, source_lost, also="cnictl nat disable",
+        restore="iptables -t nat -F POSTROUTING; cnictl nat enable",
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with new_world() as one:
+        yield one
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
+    run(world, case)
+
+
+_SERVE = """
+import socket
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("0.0.0.0", 7008))
+server.listen()
+print("ready", flush=True)
+while True:
+    server.accept()[0].close()
+"""
+_SERVICE = f"iptables -t nat -A PREROUTING -d {VIP} -p tcp --dport 80 -j DNAT --to-destination {{endpoint}}:7008"
+
+
+@pytest.mark.parametrize(
+    ("check", "endpoint", "fault", "symptom"),
+    [
+        (
+            "bridge-hooks", "other",
+            "ip link set cni0 type bridge nf_call_iptables 0; sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+            "a pod can't reach a Service whose endpoint is on its own node",
+        ),
+        ("hairpin-off", "pod", "bridge link set dev {veth} hairpin off", "a pod can't reach itself by a Service"),
+    ],
+)  # fmt: skip
+def test_services(world: World, check: str, endpoint: str, fault: str, symptom: str) -> None:
+    pod = world.pod if endpoint == "pod" else world.other
+    server = world.here.popen(pod.command("/usr/bin/python3", "-c", _SERVE))
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        rule = _SERVICE.replace("{endpoint}", pod.address)
+        if endpoint == "pod":
+            # as kube-proxy's hairpin: the pod would drop an answer of its own making
+            rule += f"; iptables -t nat -A POSTROUTING -s {pod.address} -d {pod.address} -j MASQUERADE"
+        run(world, Case(check, fault, symptom, no_service, also=rule, restore="iptables -t nat -F"))
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_connection_to_a_pod_that_is_gone(world: World) -> None:
+    """A client's flow to a host port goes on to the pod that had it, whatever the rule says by now."""
+    old, new = start_pod(world.here, "old"), start_pod(world.here, "new")
+    rule = "iptables -t nat -%s PREROUTING -p udp --dport 9999 -j DNAT --to-destination %s:7007"
+    world.sh(rule % ("A", old.address))
+    send = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5555)); "
+        f"s.sendto(b'x', ('{world.here.address}', 9999))"
+    )
+    world.there.run(["/usr/bin/python3", "-c", send])
+    call(world.here, "DEL", "old")
+    world.sh(rule % ("D", old.address) + "; " + rule % ("A", new.address))
+
+    def lost(_: World) -> bool:
+        hear = (
+            "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 7007)); "
+            "s.settimeout(1.5); print('ready', flush=True); s.recv(9)"
+        )
+        hearing = world.here.popen(new.command("/usr/bin/python3", "-c", hear))
+        assert hearing.stdout is not None
+        assert hearing.stdout.readline() == "ready\n"
+        world.there.run(["/usr/bin/python3", "-c", send])
+        hearing.communicate()
+        return hearing.returncode != 0
+
+    assert lost(world)
+    assert world.doctor() == [("stale-connection", old.address)]
+    assert world.doctor("--fix") == []
+    assert not lost(world)
+    world.sh("iptables -t nat -F PREROUTING")
+    call(world.here, "DEL", "new")
+    assert world.doctor("--fix") == []
+
+
+def test_port_whose_record_was_lost(world: World) -> None:
+    """A repeated ADD of that pod fails, for its host veth is there."""
+    pod = start_pod(world.here, "lost")
+    pod.run("ip", "address", "flush", "dev", "eth0")
+    world.sh("rm /var/lib/cnictl/attachments/mynet/lost@eth0 /var/lib/cni/networks/mynet/" + pod.address)
+
+    def fails(_: World) -> bool:
+        try:
+            call(world.here, "ADD", "lost")
+        except Exception as failure:
+            assert "exists" in str(failure), failure
+            return True
+        return False
+
+    assert fails(world)
+    assert [check for check, _ in world.doctor()] == ["orphan-veth"]
+    assert world.doctor("--fix") == []
+    assert not fails(world)
+    call(world.here, "DEL", "lost")
+
+
+def test_address_in_use_that_nobody_leased(world: World) -> None:
+    """As the reference's DEL without CNI_NETNS leaves it; the pod that is given the address takes its traffic."""
+    stranger = "10.244.0.200"
+    world.sh(
+        "ip netns add stranger; ip link add vstranger type veth peer name eth0 netns stranger; "
+        "ip link set vstranger master cni0 up; ip -n stranger link set eth0 up; "
+        f"ip -n stranger address add {stranger}/24 dev eth0"
+    )
+    ping = "ip netns exec stranger ping -q -c1 -W1 10.244.0.1"
+    world.sh(ping)
+    assert world.doctor() == [("unleased-address", stranger)]
+    world.sh("ip netns add heir")
+    assert call(world.here, "ADD", "heir", world.request(ip=stranger))["ips"][0]["address"] == f"{stranger}/24"
+    world.sh("ip neigh flush dev cni0")
+    assert world.here.run(["sh", "-c", ping + " && " + ping.replace("stranger", "heir")], check=False).status != 0
+    world.sh("ip link delete vstranger; ip netns delete stranger")
+    world.sh(ping.replace("stranger", "heir"))
+    assert world.doctor() == []
+    call(world.here, "DEL", "heir")

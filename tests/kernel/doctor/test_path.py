@@ -1,0 +1,175 @@
+"""The way to the peers, addresses, and what runtimes read."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from ..operator import call
+from .harness import Case, World, new_world, run
+from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
+
+pytestmark = pytest.mark.once
+
+PEER_LOST = "a pod can't reach a pod of the peer's"
+CONFS = "/etc/cni/net.d"
+
+
+def cut_at_1500(world: World) -> bool:
+    return world.here.run(
+        ["ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1472", world.there.address], check=False
+    ).status != 0  # fmt: skip
+
+
+def not_first(world: World) -> bool:
+    """The conf that a runtime takes isn't ours."""
+    return world.sh(f"ls {CONFS} | head -1").strip() != "10-cnictl.conflist"
+
+
+def broken_first(world: World) -> bool:
+    """Whether a file that a runtime reads is no JSON."""
+    for name in world.sh(f"ls {CONFS}").split():
+        try:
+            json.loads(world.sh(f"cat {CONFS}/{name}"))
+        except ValueError:
+            return True
+    return False
+
+
+def no_host_behind_the_route(world: World) -> bool:
+    return world.here.run(["ping", "-n", "-q", "-c1", "-W1", "10.244.9.5"], check=False).status != 0
+
+
+def unknown_name_server(world: World) -> bool:
+    return "10.244.0.53" in world.sh("cat /etc/resolv.conf")
+
+
+USED_BY_NOBODY = "an address counts as used, and nobody has it"
+LEASE = "/var/lib/cni/networks/mynet/10.244.0.99"
+
+
+def counted_as_used(world: World) -> bool:
+    return world.here.run(["test", "-e", LEASE], check=False).status == 0
+
+
+CASES = (
+    Case(
+        "stale-route", "ip route add 10.244.9.0/24 via 10.0.0.1 proto 67", "a host of that range can't be reached",
+        no_host_behind_the_route, also="ip route add 10.244.8.0/22 via {there}",
+        restore="ip route del 10.244.8.0/22",
+    ),
+    Case(
+        "peer-link", "ip route add {there}/32 via 10.0.0.1; ip route del {far_cidr}", PEER_LOST, no_way_to_peer,
+        "ip route del {there}/32; cnictl apply",
+    ),
+    Case(
+        "overlap", "ip route add 10.244.0.0/25 via {there}", "a pod can't reach its own host", no_gateway,
+        "ip route del 10.244.0.0/25",
+    ),
+    Case(
+        "resolver-in-network", "cp /etc/resolv.conf /tmp/r; echo nameserver 10.244.0.53 > /etc/resolv.conf",
+        "the host's name server is looked for among the pods", unknown_name_server,
+        "cat /tmp/r > /etc/resolv.conf",
+    ),
+    Case(
+        "same-pod-cidr", "ip route del {cidr}; ip address add 10.244.0.1/24 dev cni0", PEER_LOST, no_way_to_peer,
+        "ip address del 10.244.0.1/24 dev cni0; cnictl apply", on_peer=True,
+    ),
+    Case(
+        "mtu-path", "ip link set {dev} mtu 1400", "large packets to the peer vanish, small ones pass", cut_at_1500,
+        "ip link set {dev} mtu 1500", on_peer=True,
+    ),
+    Case(
+        "pods-filtered",
+        "nft add table netdev cloud; "
+        "nft add chain netdev cloud out '{ type filter hook egress device {dev} priority 0; }'; "
+        "nft add rule netdev cloud out ip saddr {cidr} ip daddr {far_cidr} drop",
+        PEER_LOST, no_way_to_peer, "nft delete table netdev cloud",
+    ),
+    Case(
+        "conf-order", f"echo '{{}}' > {CONFS}/00-other.conflist", "runtimes take another conf", not_first,
+        f"rm {CONFS}/00-other.conflist",
+    ),
+    Case(
+        "conf-broken", f"echo '{{' > {CONFS}/20-torn.conflist", "a runtime finds a conf that it can't read",
+        broken_first, f"rm {CONFS}/20-torn.conflist",
+    ),
+    Case(
+        "uplink-down", "ip link set {dev} down", NO_WAY_OUT, no_way_out,
+        "ip link set {dev} up; ip route add default via 10.0.0.1; cnictl apply",
+    ),
+    Case(
+        "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is given out again",
+        lambda world: world.starts(ip=f"{world.pod.address}"),
+    ),
+    Case("torn-lease", f": > {LEASE}", USED_BY_NOBODY, counted_as_used),
+    Case(
+        "pool-full",
+        "for n in $(seq 2 254); do [ -e /var/lib/cni/networks/mynet/10.244.0.$n ] || "
+        "printf 'filler\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.$n; done",
+        "no pod can start", no_start, "grep -l filler /var/lib/cni/networks/mynet/* | xargs rm",
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with new_world() as one:
+        one.on_peer("ip address add 10.244.9.5/32 dev lo")
+        yield one
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
+    run(world, case)
+
+
+def is_dead_and_counted(world: World) -> bool:
+    return counted_as_used(world) and "dead" not in world.sh("ip netns list")
+
+
+def test_address_of_a_pod_that_died(world: World) -> None:
+    """Its runtime never called DEL."""
+    world.sh("ip netns add dead")
+    call(world.here, "ADD", "dead", world.request(ip="10.244.0.99"))
+    kill = "ip netns delete dead; while ip -d link show type veth | grep -q 'alias cnictl:mynet/dead'; do :; done"
+    run(world, Case("stale-lease", kill, USED_BY_NOBODY, is_dead_and_counted))
+
+
+def test_residue_of_a_former_life(world: World) -> None:
+    folder = "/var/lib/cni/networks/oldnet"
+    world.sh(f"mkdir -p {folder}; printf 'gone\\r\\neth0' > {folder}/10.9.0.2; touch -d 2001-01-01 {folder}/10.9.0.2")
+    assert world.doctor() == [("residue", "oldnet")]
+    assert world.doctor("--fix") == []
+    assert not world.sh(f"ls {folder} | grep 10.9 || true")
+    world.sh(f"rm -r {folder}")
+
+
+def test_second_default_route(world: World) -> None:
+    """The reference plugin fails with such a conf, and so says doctor."""
+    ipam = {"type": "host-local", "subnet": "10.7.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+    conf = {"cniVersion": "1.0.0", "name": "ref", "type": "bridge", "isDefaultGateway": True, "ipam": ipam}
+    world.here.run(["sh", "-c", f"cat > {CONFS}/50-ref.conf"], json.dumps(conf))
+    assert world.doctor() == [("second-default", f"{CONFS}/50-ref.conf")]
+    world.sh(f"rm {CONFS}/50-ref.conf")
+    assert world.doctor() == []
+
+
+def test_pod_larger_than_the_uplink(world: World) -> None:
+    """The uplink's MTU was lowered, and the bridge's with it: pods that run keep theirs."""
+    world.sh("ip link set {dev} mtu 1400; cnictl apply")
+    try:
+        assert world.reaches("10.244.0.1")
+        assert {check for check, _ in world.doctor()} == {"mtu"}
+        assert not world.reaches("far", "-M", "do", "-s", "1450")
+    finally:
+        world.sh("ip link set {dev} mtu 1500; cnictl apply")
+    assert world.doctor() == []
+
+
+def test_pool_that_is_nearly_full(world: World) -> None:
+    filler = "printf 'filler\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.$n"
+    world.sh(f"for n in $(seq 20 250); do {filler}; done")
+    assert world.doctor() == [("pool-low", "mynet")]
+    world.sh("grep -l filler /var/lib/cni/networks/mynet/* | xargs rm")
+    assert world.doctor() == []
