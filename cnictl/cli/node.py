@@ -172,7 +172,12 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
+    from cnictl.node import confirm
+
     require_root("apply", "changes the host's network")
+    if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
+        say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
+        return
     how = How(dry_run, exit_code, force, no_wait, confirm_within)
     edit_node("apply", lambda spec: spec, (), how, output)
 

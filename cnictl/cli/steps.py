@@ -31,7 +31,7 @@ ConfirmOption = Annotated[
     typer.Option(
         "--confirm-within",
         metavar="SECONDS",
-        min=5,
+        min=1,
         max=86400,
         help="Take everything back by itself after so many seconds, unless `cnictl confirm` comes before.",
     ),

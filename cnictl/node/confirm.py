@@ -14,14 +14,13 @@ from typing import Any
 
 from cnictl.core import durable, liveness
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.paths import STATE_DIR
+from cnictl.core.paths import NODE_FILE, STATE_DIR
 from cnictl.node import journal
 from cnictl.node.run_lock import exclusive
 
 RECORD = f"{STATE_DIR}/confirm.json"
 
-SHORTEST, LONGEST = 5, 86400
-"""Seconds."""
+_NOT_CONFIRMED = ", not confirmed"
 
 _TRIES = 5
 """How often an undo is tried that fails in part: what held a lock then may have let go of it since."""
@@ -121,6 +120,12 @@ def _mend_of_late() -> str:
     return f"run {taken.number} ({taken.command}) was taken back by run {run.number}; cnictl history {run.number}"
 
 
+def took_back_the_node() -> bool:
+    """Whether this host is no node any more because its set-up was not confirmed, in this boot or the one before."""
+    run = journal.last()
+    return run is not None and run.command.endswith(_NOT_CONFIRMED) and not os.path.lexists(NODE_FILE)
+
+
 def is_due(at_work: bool = True) -> bool:
     """Whether a run waits past its time; without `at_work` also one that never came to its end."""
     waiting = pending()
@@ -157,7 +162,7 @@ def settle() -> Undone | None:
         return Undone(waiting.run, _why(waiting), run.taken_back if run else 0, ())
     undo = history.plan_undo(run)
     try:
-        done = history.carry_out(undo, f"undo {run.number}, not confirmed", lambda *_: None)
+        done = history.carry_out(undo, f"undo {run.number}{_NOT_CONFIRMED}", lambda *_: None)
     except (Problem, CniError, OSError):
         if waiting.tries + 1 < _TRIES:
             _write(replace(waiting, tries=waiting.tries + 1))

@@ -8,6 +8,7 @@ environment that cnictl was started from goes away. What they wait for is on dis
 import os
 import select
 import signal
+import sys
 import syslog
 from typing import NoReturn
 
@@ -79,6 +80,8 @@ def _become_first(ready: int) -> NoReturn:
         if os.fork():
             os._exit(0)
         _detach(ready)
+        waiting = confirm.pending()
+        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # as whom the history and others' waiting name it
         partner = _start_partner()
         os.write(ready, b"1")
         os.close(ready)
