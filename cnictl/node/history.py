@@ -11,7 +11,7 @@ from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
-from cnictl.node import converge, former, inventory, journal, live_pods, node_file, spine
+from cnictl.node import converge, former, inventory, journal, leftovers, live_pods, node_file, spine
 from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
 from cnictl.node.live_pods import Pod
@@ -136,6 +136,8 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
                 spine.mend(undo.plan, on_step, record)
         elif undo.plan.steps:
             spine.mend(undo.plan, on_step, record)
+        if undo.run.half_made:
+            leftovers.sweep_cut_off()
     finally:
         if undo.spec is not None and undo.plan.steps:
             former.add_spec(undo.spec)

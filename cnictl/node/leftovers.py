@@ -57,7 +57,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:
             _rmdir(folder)
-    _sweep_cut_off()
+    sweep_cut_off()
     confirm.disarm()
     journal.remove_all()
     for key in former.snapshot():
@@ -71,7 +71,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     _rmdir(RUN_DIR)
 
 
-def _sweep_cut_off() -> None:
+def sweep_cut_off() -> None:
     """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
     for name in _names(LIB_DIR):
         if name.startswith((".new-", ".old-")):
