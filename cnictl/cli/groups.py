@@ -5,12 +5,13 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Hang every command group on the program."""
-    from cnictl.cli import bridge, confirm, connectivity, doctor, history, ipam, lab, nat, node, plugin, route
+    from cnictl.cli import bridge, confirm, connectivity, doctor, history, ipam, lab, nat, node, plugin, route, watch
 
     node.register(app)
     history.register(app)
     confirm.register(app)
     doctor.register(app)
+    watch.register(app)
     connectivity.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")

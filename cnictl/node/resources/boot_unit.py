@@ -101,9 +101,9 @@ def template(name: str) -> str:
     return (importlib.resources.files("cnictl_conf") / name).read_text(encoding="utf-8")
 
 
-def unit_text(command: list[str]) -> str:
-    """The unit that runs `command apply` at boot."""
-    return template("cnictl.service").replace("@CNICTL@", " ".join(_quoted(word) for word in command))
+def unit_text(command: list[str], name: str = UNIT) -> str:
+    """A unit of `conf/` for the cnictl that `command` starts; by default the one that applies node.toml at boot."""
+    return template(name).replace("@CNICTL@", " ".join(_quoted(word) for word in command))
 
 
 def boot_command(installed: list[str] | None) -> list[str]:

@@ -1,0 +1,111 @@
+"""What the kernel tells of changes: links, addresses, routes, forwarding, and each generation of nftables' rules.
+
+Sources: linux/rtnetlink.h (groups), linux/netfilter/nfnetlink.h and nf_tables.h (NFT_MSG_NEWGEN names the process).
+iptables' old kernel interface tells nobody; only a look finds what happened there.
+"""
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from cnictl.core.netlink import attributes
+from cnictl.node.resources.route import PROTOCOL
+
+_HEADER = Struct("=IHHII")
+_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF = 1, 5, 7, 9, 11, 24, 25
+_GROUPS = (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF)
+_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE, _NEWNETCONF = 16, 17, 20, 21, 24, 25, 80
+_NFTABLES_GROUP = 7
+_NEWGEN = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN
+_GEN_PID, _GEN_NAME = 2, 3
+_IFLA_IFNAME = 3
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_ROUTE_PROTOCOL_AT = 5
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change that may concern the node."""
+
+    about: str
+    """`link cni0`, `address`, `route`, `forwarding`, `rules`; `overflow` where some were lost."""
+    pid: int
+    """Who changed it, as the kernel knows; 0 if it doesn't."""
+    process: str
+    """That process's name where the kernel gives it."""
+
+
+class Events:
+    """The sockets that hear of changes. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._route = _listen(socket.NETLINK_ROUTE, _GROUPS)
+        self._rules = _listen(12, (_NFTABLES_GROUP,))  # NETLINK_NETFILTER
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._route.close()
+        self._rules.close()
+
+    def wait(self, seconds: float, wakeup: int, links: "set[str]") -> list[Event]:
+        """What happened, waited for at most so long, or until `wakeup` is readable; of links only those named."""
+        ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup], [], [], seconds)
+        found: list[Event] = []
+        for one in (self._route, self._rules):
+            if one.fileno() in ready:
+                found += _received(one, links)
+        return found
+
+
+def _listen(protocol: int, groups: tuple[int, ...]) -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    made.bind((0, 0))
+    for group in groups:
+        made.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    return made
+
+
+def _received(one: socket.socket, links: "set[str]") -> Iterator[Event]:
+    while True:
+        try:
+            data = one.recv(1 << 17)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield Event("overflow", 0, "")
+            continue
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, kind, _, _, port = _HEADER.unpack_from(data, offset)
+            if length < _HEADER.size:
+                break
+            event = read(kind, data[offset + _HEADER.size : offset + length], port, links)
+            if event is not None:
+                yield event
+            offset += (length + 3) & ~3
+
+
+def read(kind: int, body: bytes, port: int, links: "set[str]") -> Event | None:
+    """One message's event; None where it is of no concern: pods' links and routes come and go all day."""
+    if kind in (_NEWLINK, _DELLINK):
+        name = attributes(body, 16).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
+        return Event(f"link {name}", port, "") if name in links else None
+    if kind in (_NEWADDR, _DELADDR):
+        return Event("address", port, "") if kind == _DELADDR else None
+    if kind in (_NEWROUTE, _DELROUTE):
+        ours = body[_ROUTE_PROTOCOL_AT] == PROTOCOL
+        return Event("route", port, "") if ours or kind == _NEWROUTE else None
+    if kind == _NEWNETCONF:
+        return Event("forwarding", port, "")
+    if kind == _NEWGEN:
+        parts = attributes(body, 4)
+        name = parts.get(_GEN_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+        return Event("rules", int.from_bytes(parts.get(_GEN_PID, b""), "big"), name)
+    return None

@@ -1,0 +1,207 @@
+"""`cnictl watch`: hears of a change, looks, and applies what of the node's plan differs."""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cnictl.core import durable
+from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.node import confirm, converge, former, host, node_file, spine
+from cnictl.node.journal import Journal
+from cnictl.node.run_lock import Held, exclusive
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Plan
+from cnictl.watch.events import Event, Events
+from cnictl.watch.repairs import Repairs
+
+REGULAR = 60.0
+"""Seconds between two looks where nothing happens: for what no event tells of."""
+_GATHER = 0.05
+"""Seconds to wait after an event for those that belong to it."""
+_SHARE, _MOST = 4, 0.5
+"""A look waits so many times as long as the last one took, at most so many seconds: a fifth of one processor."""
+_AGAIN = 0.2
+"""Seconds from a repair to the look that sees whether it stays."""
+_OWN = ("cnictl", "cnictl-bridge")
+
+Tell = Callable[[str], None]
+
+
+class Keeper:
+    """One run of `cnictl watch`."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._repairs = Repairs()
+        self._causes: list[str] = []
+        self._unseen: list[Event] = []
+        self._last_look = 0.0
+        self._cost = 0.0
+        self._retry = REGULAR
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP has what was given up looked after again. Raises OSError, Problem."""
+        events = Events()
+        with _signals() as (wakeup, ended):
+            try:
+                self._look()
+                notify("READY=1")
+                self._tell("watching: links, addresses, routes, forwarding, and nftables' rules")
+                while not ended():
+                    self._hear(events, wakeup)
+            finally:
+                events.close()
+
+    def _hear(self, events: Events, wakeup: int) -> None:
+        found = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
+        self._unseen = []
+        woken = _drain(wakeup)
+        if signal.SIGHUP in woken:
+            self._repairs.forgive()
+        if signal.SIGTERM in woken or signal.SIGINT in woken:
+            return
+        notify("WATCHDOG=1")
+        if found:
+            pause = self._last_look + min(_SHARE * self._cost, _MOST) - time.monotonic()
+            if select.select([wakeup], [], [], max(_GATHER, pause))[0]:
+                self._unseen = found  # the signal first
+                return
+            found += events.wait(0, wakeup, _links(_spec()))
+        self._causes = [cause for cause in map(_culprit, found) if cause]
+        self._look()
+        events.wait(0, wakeup, set())  # what it just did itself
+
+    def _look(self) -> None:
+        begun = time.monotonic()
+        self._retry = REGULAR
+        try:
+            undone = confirm.undo_if_due(wait=0)
+            if undone is not None:
+                self._tell(f"warning: {undone}")
+            self._mend()
+        except Held:
+            self._retry = 0.2  # another command is at work: what it leaves is looked at then
+        except (Problem, CniError, OSError) as error:
+            self._tell(f"error: {getattr(error, 'message', None) or getattr(error, 'msg', None) or error}")
+            self._retry = 5.0
+        self._last_look = time.monotonic()
+        self._cost = self._last_look - begun
+
+    def _mend(self) -> None:
+        spec = _spec()
+        if spec is None or not former.specs() or former.specs()[-1] != spec:
+            return  # no node, or an edited file: a person applies that
+        wrong = converge.plan(spec).whole
+        now = time.monotonic()
+        self._repairs.seen({change.resource for change in wrong.changes}, now)
+        if self._due(wrong, now).changes:
+            with exclusive(wait=0):
+                todo = self._due(converge.plan(spec).whole, now)
+                if todo.changes:
+                    self._carry_out(todo)
+        self._repairs.save()
+
+    def _due(self, plan: Plan, now: float) -> Plan:
+        """The part of a plan that may be carried out now; notes when the rest may."""
+        steps = []
+        for step in plan.steps:
+            if step.change is None:
+                continue
+            wait = self._repairs.due(step.resource.id, now)
+            if wait <= 0:
+                steps.append(step)
+            else:
+                self._retry = min(self._retry, wait)
+        return Plan(tuple(steps))
+
+    def _carry_out(self, todo: Plan) -> None:
+        cause = ", ".join(dict.fromkeys(self._causes))
+        begun = time.monotonic()
+        failure = ""
+        try:
+            spine.mend(todo, lambda *_: None, Journal("watch", {"cause": cause}))
+        except Problem as problem:
+            failure = problem.message
+            self._tell(f"error: {failure}")
+        took = (time.monotonic() - begun) * 1000
+        for change in todo.changes:
+            if not failure:
+                by = f" (removed by {cause})" if cause else ""
+                self._tell(f"repaired: {change.summary}{by}, in {took:.0f} ms")
+            if self._repairs.note(change.resource, time.monotonic(), cause):
+                whose = f" by {cause}" if cause else ""
+                self._tell(
+                    f"error: {change.resource} is taken away again and again{whose}: left as it is now; stop that "
+                    "program, then: systemctl reload cnictl-watch (or kill -HUP)"
+                )
+        self._retry = _AGAIN  # what it heard of its own repair it drops, and with it what another did at once
+
+
+def _spec() -> NodeSpec | None:
+    try:
+        return node_file.load()
+    except UsageProblem:
+        return None  # half written by an editor: the next look
+
+
+def _links(spec: NodeSpec | None) -> set[str]:
+    if spec is None:
+        return set()
+    return {name for name in (spec.bridge, host.uplink(spec), *(peer.dev for peer in spec.peers)) if name}
+
+
+def _culprit(event: Event) -> str:
+    """Who made a change, where that can be told and isn't ourselves."""
+    if event.pid in (0, os.getpid()):
+        return ""
+    name = event.process
+    try:
+        name = name or durable.contents(f"/proc/{event.pid}/comm").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""  # it has ended; or the number is no process's
+    return "" if name in _OWN else f"{name} (process {event.pid})"
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[int, Callable[[], bool]]]:
+    """A descriptor that signals wake, and whether it is time to end."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    over: list[int] = []
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    former_handlers = {number: signal.signal(number, lambda got, _: over.append(got)) for number in handled}
+    former_wakeup = signal.set_wakeup_fd(writer.fileno())
+    try:
+        yield reader.fileno(), lambda: signal.SIGTERM in over or signal.SIGINT in over
+    finally:
+        signal.set_wakeup_fd(former_wakeup)
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
+        reader.close()
+        writer.close()
+
+
+def _drain(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 64)
+    except BlockingIOError:
+        return b""
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it started us with Type=notify (sd_notify(3)); else nothing."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
+            teller.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+def to_stderr(message: str) -> None:
+    """A line for the journal, at once."""
+    print(message, file=sys.stderr, flush=True)
