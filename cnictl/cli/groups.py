@@ -5,14 +5,25 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Hang every command group on the program."""
-    from cnictl.cli import bridge, confirm, connectivity, doctor, history, ipam, lab, nat, node, plugin, route, watch
+    from cnictl.cli import (
+        bridge,
+        confirm,
+        connectivity,
+        doctor,
+        history,
+        ipam,
+        lab,
+        logs,
+        nat,
+        node,
+        plugin,
+        route,
+        status,
+        watch,
+    )
 
-    node.register(app)
-    history.register(app)
-    confirm.register(app)
-    doctor.register(app)
-    watch.register(app)
-    connectivity.register(app)
+    for one in (node, status, doctor, connectivity, history, confirm, watch, logs):
+        one.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")
     app.add_typer(route.app, name="route")

@@ -1,11 +1,11 @@
-"""`cnictl init-node`, `apply`, `status`, `reset-node`: the node as a whole."""
+"""`cnictl init-node`, `apply`, `plan`, `reset-node`: the node as a whole."""
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_json, say, working
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
@@ -15,7 +15,6 @@ from cnictl.cli.steps import (
     NoWaitOption,
     Steps,
     alone,
-    compact,
     edit_node,
     pods_in_the_way,
     require_root,
@@ -35,7 +34,6 @@ def register(app: typer.Typer) -> None:
     app.command("init-node")(init_node)
     app.command("apply")(apply)
     app.command("plan")(plan)
-    app.command("status")(status)
     app.command("reset-node")(reset_node)
 
 
@@ -201,62 +199,6 @@ def plan(
     """
     require_root("plan", "reads the firewall's rules")
     edit_node("plan", lambda spec: spec, (), How(dry_run=True, exit_code=exit_code, force=True), output)
-
-
-def status(output: OutputOption = Format.TABLE) -> None:
-    """Compare this host with /etc/cnictl/node.toml; exit status 1 if anything drifted.
-
-    \b
-    cnictl status
-    cnictl status -o json | jq '.resources[] | select(.state == "drifted")'
-    """
-    from cnictl.node import converge
-
-    require_root("status", "reads the firewall's rules")
-    spec = converge.current_spec()
-    rows: list[dict[str, Any]] = []
-    for step in converge.plan(spec).whole.steps:
-        change = step.change
-        state = "ok" if change is None else "drifted"
-        wanted = step.state if change is None else change.after
-        rows.append({"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted})
-        if change is not None:
-            rows[-1]["summary"] = change.summary
-    drifted = sum(row["state"] == "drifted" for row in rows)
-    if output is Format.JSON:
-        print_json({"drifted": drifted, "resources": rows})
-    else:
-        print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in rows])
-        if drifted:
-            say(f"{drifted} of {len(rows)} drifted; `cnictl apply` mends them")
-    if drifted:
-        raise typer.Exit(1)
-
-
-def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """A row of the table: resource, state, and of a drifted one what is there and what should be."""
-    now, wanted = row["now"], row["wanted"]
-    if row["state"] == "ok":
-        return row["resource"], row["state"], _short(now), ""
-    keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
-    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}) or "missing"
-    due = "absent" if wanted is None else _short({key: wanted[key] for key in keys if key in wanted}) or "absent"
-    return row["resource"], row["state"], f"{seen}: other content" if seen == due else seen, due
-
-
-def _short(state: dict[str, Any] | None) -> str:
-    """A state in one cell; a file's text by its size."""
-    if state is None:
-        return ""
-    parts = []
-    for key, value in state.items():
-        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
-        if key == "files":
-            shown = ", ".join(value)
-        if shown:
-            parts.append(f"{key} {shown}")
-    text = ", ".join(parts).replace("\n", " ")
-    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def reset_node(

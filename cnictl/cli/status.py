@@ -1,0 +1,205 @@
+"""`cnictl status`: the node on one screen, and where it differs from its file."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnictl.cli.differences import compact
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from cnictl.node.spec import NodeSpec
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+    app.command("status")(status)
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
+
+    Exit status 1 if anything differs from /etc/cnictl/node.toml; `cnictl plan` shows the difference line by line.
+
+    \b
+    cnictl status
+    cnictl status --watch
+    cnictl status -o json | jq '.resources[] | select(.state == "drifted")'
+    """
+    import select
+
+    from cnictl.cli.steps import require_root
+    from cnictl.node import converge
+
+    require_root("status", "reads the firewall's rules")
+    spec = converge.current_spec()
+    while True:
+        found = look(spec)
+        if watch:
+            _clear()
+        if output is Format.JSON:
+            print_json(found)
+        else:
+            _show(found)
+        if not watch:
+            break
+        select.select([], [], [], 2.0)
+        spec = converge.current_spec()
+    if found["drifted"]:
+        raise typer.Exit(1)
+
+
+def look(spec: "NodeSpec") -> dict[str, Any]:
+    """The whole screen as JSON values."""
+    from cnictl.node import converge, install, ipam, ranges, runtimes, show
+    from cnictl.node.resources.cni_conf import FILE_NAME
+    from cnictl.watch import repairs
+
+    rows = [_row(step) for step in converge.plan(spec).whole.steps]
+    known = ranges.of_network(spec.name, spec)
+    listing = ipam.observe(spec.name, known.data_dir, known.sets).as_json()
+    plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
+    return {
+        "drifted": sum(row["state"] == "drifted" for row in rows),
+        "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
+        "bridge": show.bridge(spec, with_pods=True),
+        "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
+        "rules": show.nat(spec) if spec.nat else [],
+        "peers": _peers(spec),
+        "plugin": {"version": plugin.current, "folders": list(plugin.bin_dirs)},
+        "confs": {folder: _confs(folder) for folder in runtimes.conf_dirs(runtimes.find())},
+        "conf": FILE_NAME,
+        "watch": repairs.saved(),
+        "resources": rows,
+    }
+
+
+def _row(step: Any) -> dict[str, Any]:
+    change = step.change
+    state = "ok" if change is None else "drifted"
+    wanted = step.state if change is None else change.after
+    row = {"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted}
+    return row if change is None else {**row, "summary": change.summary}
+
+
+def _peers(spec: "NodeSpec") -> list[dict[str, Any]]:
+    """Each peer's route, and whether its address answers on the link right now."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cnictl.node import show
+
+    found = show.routes(spec)
+    if not found:
+        return []
+    with ThreadPoolExecutor(min(16, len(found))) as pool:
+        answered = list(pool.map(_answers, found))
+    return [{**one, "answers": answer} for one, answer in zip(found, answered, strict=True)]
+
+
+def _answers(route: dict[str, Any]) -> bool | None:
+    """None where there is nothing to ask: no link, or no address of ours on it."""
+    from cnictl.node import host
+    from cnictl.node.spec import is_ipv6
+    from cnictl.probe import arp, ndp
+
+    via, dev = route["via"], route["dev"]
+    own = next((one for one, link in host.own_addresses().items() if link == dev and is_ipv6(one) == is_ipv6(via)), "")
+    if not own or not via:
+        return None
+    try:
+        return ndp.answers(via, dev, own) if is_ipv6(via) else arp.answers(via, dev, own)
+    except OSError:
+        return None
+
+
+def _confs(folder: str) -> list[str]:
+    """What a runtime reads there, in its order: the first is the one it takes."""
+    import os
+
+    from cnictl.node.ranges import CONF_ENDINGS
+
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
+    except FileNotFoundError:
+        return []
+
+
+def _clear() -> None:
+    import sys
+
+    if sys.stdout.isatty():
+        print("\x1b[H\x1b[2J", end="")
+
+
+_ANSWERS = {True: "answers", False: "silent", None: "not asked"}
+
+
+def _show(found: dict[str, Any]) -> None:
+    bridge = found["bridge"]
+    lines = [("network", f"{found['node']['name']}: {', '.join(found['node']['subnets'])} of "
+              f"{', '.join(found['node']['networks'])}")]  # fmt: skip
+    if bridge is None:
+        lines.append(("bridge", "missing"))
+    else:
+        state = "up" if bridge["up"] else "down"
+        lines.append(("bridge", f"{bridge['name']} {state}, {' '.join(bridge['addresses'])}, MTU {bridge['mtu']}"))
+    used = found["addresses"]
+    lines += [
+        ("addresses", f"{one['used']} of {one['total']} used in {', '.join(one['ranges'])}")
+        for one in used["range_sets"]
+    ]
+    plugin = found["plugin"]
+    lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
+    for folder, names in found["confs"].items():
+        first = names[0] if names else "none"
+        mark = "" if first == found["conf"] else f", not {found['conf']}"
+        lines.append(("conf", f"{folder}: {first}{mark}"))
+    watch = found["watch"]
+    if watch is not None:
+        given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
+        lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+    print_table(("", ""), lines)
+    if bridge is not None and bridge["ports"]:
+        ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
+                  ", ".join(port["addresses"])) for port in bridge["ports"]]  # fmt: skip
+        print_table(("port", "state", "pod", "addresses"), ports)
+    if found["peers"]:
+        peers = [
+            (one["pod_cidr"], one["via"], one["dev"], one["state"], _ANSWERS[one["answers"]]) for one in found["peers"]
+        ]
+        print_table(("peer's pods", "via", "link", "route", "peer"), peers)
+    if found["rules"]:
+        rules = [(one["where"], one["source"], one["destination"], str(one["packets"])) for one in found["rules"]]
+        print_table(("rule", "from", "to", "packets"), rules)
+    print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
+    if found["drifted"]:
+        say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
+
+
+def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """A row of the table: resource, state, and of a drifted one what is there and what should be."""
+    now, wanted = row["now"], row["wanted"]
+    if row["state"] == "ok":
+        return row["resource"], row["state"], _short(now), ""
+    keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
+    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}) or "missing"
+    due = "absent" if wanted is None else _short({key: wanted[key] for key in keys if key in wanted}) or "absent"
+    return row["resource"], row["state"], f"{seen}: other content" if seen == due else seen, due
+
+
+def _short(state: dict[str, Any] | None) -> str:
+    """A state in one cell; a file's text by its size."""
+    if state is None:
+        return ""
+    parts = []
+    for key, value in state.items():
+        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
+        if key == "files":
+            shown = ", ".join(value)
+        if shown:
+            parts.append(f"{key} {shown}")
+    text = ", ".join(parts).replace("\n", " ")
+    return text if len(text) <= 120 else f"{text[:119]}…"

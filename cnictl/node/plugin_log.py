@@ -1,0 +1,98 @@
+"""The plugin's log, read back: one call a line, through its rotation."""
+
+import os
+import re
+import select
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+from cnictl.core import durable
+from cnictl.core.paths import PLUGIN_LOG
+from cnictl.node.spec import NodeSpec
+
+_LINE = re.compile(
+    r"(?P<time>\S+) (?P<level>\S+) (?P<verb>\S+) (?P<ms>[\d.]+)ms container=(?P<container>\S+) ifname=(?P<ifname>\S+) "
+    r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
+)
+_LOOK = 0.2
+"""Seconds between two looks at a log that is followed."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the plugin."""
+
+    time: str
+    """UTC, as RFC 3339 has it."""
+    failed: bool
+    verb: str
+    milliseconds: float
+    container: str
+    ifname: str
+    pod: str
+    address: str
+    outcome: str
+    """`ok`, or the error."""
+
+    def is_of(self, who: str) -> bool:
+        """Whether it is about that pod (`namespace/name` or `name`), container (or its id's beginning) or address."""
+        names = (self.pod, self.pod.rpartition("/")[2], self.container, *self.address.split())
+        return who in names or (len(who) >= 4 and self.container.startswith(who))
+
+
+def path_of(spec: NodeSpec | None) -> str:
+    """Where the node's plugin writes it."""
+    return spec.log_file if spec is not None and spec.log_file else PLUGIN_LOG
+
+
+def parse(line: str) -> Call | None:
+    """A line as a call; None for what is no whole line of ours."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    known = {key: "" if value == "-" else value for key, value in found.groupdict().items()}
+    return Call(
+        known["time"], known["level"] == "error", known["verb"], float(known["ms"]), known["container"],
+        known["ifname"], known["pod"], known["address"], known["outcome"],
+    )  # fmt: skip
+
+
+def calls(path: str) -> Iterator[Call]:
+    """Every call in the log, oldest first, with the part that was rotated away last; none where there is no log."""
+    for one in (f"{path}.1", path):
+        try:
+            text = durable.contents(one).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        yield from filter(None, map(parse, text.splitlines()))
+
+
+def follow(path: str) -> Iterator[Call]:
+    """Each further call as it is written; for ever, also where the file is rotated, or not there yet."""
+    file = _open(path)
+    if file is not None:
+        file.seek(0, os.SEEK_END)
+    rest = ""
+    while True:
+        text = file.read() if file is not None else ""
+        *lines, rest = (rest + text).split("\n")
+        yield from filter(None, map(parse, lines))
+        if not text:
+            select.select([], [], [], _LOOK)
+            if file is None or not _is_in_place(file.fileno(), path):
+                file = _open(path) or file
+
+
+def _open(path: str) -> TextIO | None:
+    try:
+        return open(path, encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _is_in_place(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return True  # rotated away, and nobody has written since: the end of the old one is still to be read

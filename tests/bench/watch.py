@@ -1,0 +1,81 @@
+"""How long `cnictl watch` takes to put back what was taken away, on a lab node, as a poll from beside it sees.
+
+python -m tests.bench.watch            # medians in milliseconds; no time is asserted
+python -m tests.bench.watch --write    # and into docs/watch.md
+"""
+
+import argparse
+import json
+import os
+import select
+import statistics
+from pathlib import Path
+
+from cnictl.lab.lab import Lab, Node
+
+_ROUNDS = 7
+_CASES = {
+    "`nft flush ruleset`": ("nft flush ruleset", "nft list table inet cnictl"),
+    "the bridge's address deleted": (
+        "ip address flush dev cni0",
+        "ip -4 address show dev cni0 | grep -q 10.244.0.1/24",
+    ),
+    "a peer's route deleted": ("ip route del 10.244.1.0/24", "ip route show 10.244.1.0/24 | grep -q via"),
+    "forwarding switched off": ("sysctl -qw net.ipv4.ip_forward=0", "grep -q 1 /proc/sys/net/ipv4/ip_forward"),
+}
+_MEASURE = """
+import subprocess, sys, time
+subprocess.run(sys.argv[1], shell=True, check=True)
+begun = time.monotonic()
+while subprocess.run(sys.argv[2], shell=True, stdout=-3, stderr=-3).returncode:
+    if time.monotonic() - begun > 30:
+        sys.exit("it is not put back")
+print((time.monotonic() - begun) * 1000)
+"""
+_BEGIN, _END = "<!-- measured: begin (python -m tests.bench.watch --write) -->", "<!-- measured: end -->"
+_PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
+
+
+def main() -> None:
+    """Measure, print, and with --write put the table into its page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.watch", description="See the module's docstring.")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/watch.md")
+    options = parser.parse_args()
+    with Lab(nodes=1) as lab:
+        table = _measure(lab.nodes[0])
+    print(table)
+    if options.write:
+        text = _PAGE.read_text(encoding="utf-8")
+        head, _, rest = text.partition(_BEGIN)
+        _PAGE.write_text(f"{head}{_BEGIN}\n\n{table}\n\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+
+
+def _measure(node: Node) -> str:
+    peer = ["--peer", "10.244.1.0/24=10.0.10.51"]
+    node.run(["cnictl", "init-node", "--subnet", node.pod_cidr, "--network", "10.244.0.0/20", *peer])
+    watching = node.popen(["cnictl", "watch"])
+    assert watching.stderr is not None
+    while "watching" not in watching.stderr.readline():
+        pass
+    where = f"Linux {os.uname().release}, load {os.getloadavg()[0]:.1f}"
+    lines = [f"{_ROUNDS} times each, {where}; ms until it is there again.", ""]
+    lines += ["| taken away | median | longest |", "|---|--:|--:|"]
+    for what, (taken, there) in _CASES.items():
+        found = []
+        for _ in range(_ROUNDS):
+            found.append(float(node.run(["/usr/bin/python3", "-c", _MEASURE, taken, there], timeout=60).stdout))
+            _settle(node)
+        lines.append(f"| {what} | {statistics.median(found):.0f} | {max(found):.0f} |")
+    node.run(["kill", str(json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)["pid"])])
+    watching.communicate(timeout=20)
+    return "\n".join(lines)
+
+
+def _settle(node: Node) -> None:
+    """Have each case be the first of its kind: a person's word ends the pauses between repairs."""
+    node.run(["sh", "-c", "kill -HUP $(sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/' /run/cnictl/watch.json)"])
+    select.select([], [], [], 1.0)
+
+
+if __name__ == "__main__":
+    main()
