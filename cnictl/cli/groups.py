@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
         ipam,
         lab,
         logs,
+        metrics,
         nat,
         node,
         plugin,
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
         watch,
     )
 
-    for one in (node, status, doctor, connectivity, history, confirm, watch, logs):
+    for one in (node, status, doctor, connectivity, history, confirm, watch, logs, metrics):
         one.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")

@@ -1,0 +1,42 @@
+"""`cnictl metrics`: the node in numbers, for Prometheus."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+    app.command("metrics")(metrics)
+
+
+def metrics(
+    textfile: Annotated[
+        str, typer.Option(metavar="PATH", help="Write them there, for node_exporter's textfile collector.")
+    ] = "",
+    no_doctor: Annotated[bool, typer.Option("--no-doctor", help="Without doctor's findings: sends no packet.")] = False,
+) -> None:
+    """Print this node's metrics in Prometheus' text format, or write them to a file in one go.
+
+    Addresses used and free, stale leases, the plugin's calls by verb and outcome with their durations, drift, doctor's
+    findings, repairs of `cnictl watch`. Run it from a timer for node_exporter:
+
+    \b
+    cnictl metrics
+    cnictl metrics --textfile /var/lib/prometheus/node-exporter/cnictl.prom
+    """
+    from cnictl.cli.steps import require_root
+    from cnictl.core.errors import UsageProblem
+
+    if textfile and not textfile.endswith(".prom"):
+        raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
+    require_root("metrics", "reads the firewall's rules and the attachment records")
+    from cnictl.metrics import families
+
+    found = families.text(with_doctor=not no_doctor)
+    if textfile:
+        from cnictl.core import durable
+
+        durable.replace(textfile, found.encode(), 0o644)
+    else:
+        print(found, end="")

@@ -1,0 +1,109 @@
+"""What `cnictl metrics` tells, as families of prometheus-client (names: prometheus.io/docs/practices/naming)."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import generate_latest
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cnictl import __version__
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.liveness import STALE
+from cnictl.doctor import catalogue
+from cnictl.doctor.facts import Facts
+from cnictl.metrics import tally
+from cnictl.node import plugin_log
+from cnictl.watch import repairs
+
+
+def text(with_doctor: bool = True) -> str:
+    """Everything in the text format. Raises Problem, OSError."""
+    registry = CollectorRegistry()
+    registry.register(_Node(with_doctor))
+    return generate_latest(registry).decode()
+
+
+class _Node(Collector):
+    """Looks when it is asked."""
+
+    def __init__(self, with_doctor: bool) -> None:
+        self._facts = Facts()
+        self._with_doctor = with_doctor
+
+    def describe(self) -> list[Metric]:
+        """Nothing ahead: what there is, only a look tells."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield InfoMetricFamily("cnictl_build", "The cnictl that tells this.", {"version": __version__})
+        yield from self._addresses()
+        yield from self._calls()
+        drift = GaugeMetricFamily("cnictl_drifted_resources", "Resources that differ from the node file.")
+        drift.add_metric([], len(self._facts.drift))
+        yield drift
+        yield from self._repairs()
+        if self._with_doctor:
+            yield from self._findings()
+
+    def _addresses(self) -> Iterator[Metric]:
+        labels = ["network", "range"]
+        used = GaugeMetricFamily("cnictl_addresses_used", "Addresses that are leased.", labels=labels)
+        free = GaugeMetricFamily("cnictl_addresses_free", "Addresses that the next pods can have.", labels=labels)
+        stale = GaugeMetricFamily("cnictl_leases_stale", "Leases of pods that are provably gone.", labels=["network"])
+        for listing in self._facts.listings:
+            for one in listing.sets:
+                count = listing.used_of(one)
+                used.add_metric([listing.network, str(one)], count)
+                free.add_metric([listing.network, str(one)], one.size - count)
+            stale.add_metric([listing.network], sum(row.leased and row.state == STALE for row in listing.rows))
+        yield from (used, free, stale)
+
+    def _calls(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "cnictl_plugin_call_duration_seconds",
+            "The plugin's calls, by verb and outcome.",
+            labels=["verb", "outcome"],
+        )
+        for key, one in tally.totals(plugin_log.path_of(self._facts.spec)).items():
+            buckets = [(str(bound), count) for bound, count in zip(tally.BUCKETS, one["buckets"], strict=True)]
+            family.add_metric(key.split(), [*buckets, ("+Inf", one["count"])], one["sum"])
+        yield family
+
+    def _repairs(self) -> Iterator[Metric]:
+        state = repairs.saved()
+        runs = GaugeMetricFamily("cnictl_watch_running", "Whether `cnictl watch` runs.")
+        runs.add_metric([], state is not None)
+        yield runs
+        counted = CounterMetricFamily(
+            "cnictl_watch_repairs", "What `cnictl watch` put back since it was started.", labels=["resource"]
+        )
+        given_up = GaugeMetricFamily(
+            "cnictl_watch_given_up", "What another program takes away again and again.", labels=["resource"]
+        )
+        for resource, count in (state or {}).get("repairs", {}).items():
+            counted.add_metric([resource], count)
+        for resource in (state or {}).get("given_up", {}):
+            given_up.add_metric([resource], 1)
+        yield from (counted, given_up)
+
+    def _findings(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
+        )
+        try:
+            found = catalogue.examine(self._facts).findings
+        except (Problem, CniError):
+            found = ()
+        counts = Counter((one.id, one.severity) for one in found)
+        for check in catalogue.CHECKS:
+            family.add_metric([check.id, check.severity], counts[check.id, check.severity])
+        yield family

@@ -1,0 +1,84 @@
+"""The plugin's calls, counted from its log: totals that only grow, over rotations and reboots.
+
+The plugin itself counts nothing: it is a process a call, and a counter would be one more file to lock and write. Each
+reading goes on where the last one ended, and keeps place and totals together in one file, so that two readers at once
+come to the same and a reader that is cut off loses nothing.
+"""
+
+import json
+import os
+from typing import Any
+
+from cnictl.core import durable
+from cnictl.core.paths import STATE_DIR
+from cnictl.node.plugin_log import parse
+
+STATE_FILE = f"{STATE_DIR}/metrics.json"
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds of a call's duration, in seconds."""
+
+Totals = dict[str, dict[str, Any]]
+"""By `VERB outcome` (ok, error): `count`, `sum` in seconds, and `buckets`, each with all below its bound."""
+
+
+def totals(path: str, keep: bool = True) -> Totals:
+    """Of every call that was ever logged to `path`. Without `keep` (not root) only looks. Raises OSError."""
+    state = _load()
+    found: Totals = state["totals"]
+    offset = int(state["offset"])
+    if state["inode"] != _inode(path):
+        if state["inode"] in (0, _inode(f"{path}.1")):  # never read before, or rotated since: its end first
+            _count(found, _rest(f"{path}.1", offset)[0])
+        offset = 0
+    elif _size(path) < offset:
+        offset = 0  # copied away and cut off, as `copytruncate` does
+    text, end = _rest(path, offset)
+    _count(found, text)
+    new = {"inode": _inode(path), "offset": end, "totals": found}
+    if keep and new != state:
+        durable.make_folder(STATE_DIR)
+        durable.replace(STATE_FILE, json.dumps(new).encode() + b"\n", 0o600)
+    return found
+
+
+def _load() -> dict[str, Any]:
+    try:
+        return dict(json.loads(durable.contents(STATE_FILE)))
+    except (FileNotFoundError, ValueError):
+        return {"inode": 0, "offset": 0, "totals": {}}
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _rest(path: str, offset: int) -> tuple[str, int]:
+    """The whole lines after `offset`, and where they end."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return "", 0
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode("utf-8", "replace"), offset + len(whole)
+
+
+def _count(found: Totals, text: str) -> None:
+    for call in filter(None, map(parse, text.splitlines())):
+        key = f"{call.verb} {'error' if call.failed else 'ok'}"
+        one = found.setdefault(key, {"count": 0, "sum": 0.0, "buckets": [0] * len(BUCKETS)})
+        seconds = call.milliseconds / 1000
+        one["count"] += 1
+        one["sum"] += seconds
+        one["buckets"] = [count + (seconds <= bound) for count, bound in zip(one["buckets"], BUCKETS, strict=True)]
