@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
         doctor,
         history,
         ipam,
+        ipam_check,
         lab,
         logs,
         metrics,
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")
     app.add_typer(route.app, name="route")
+    ipam_check.register(ipam.app)
     app.add_typer(ipam.app, name="ipam")
     app.add_typer(plugin.app, name="plugin")
     app.add_typer(lab.app, name="lab")

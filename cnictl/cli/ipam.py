@@ -35,7 +35,7 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
       cnictl ipam list --network podman
       cnictl ipam list -o json | jq '.leases[] | select(.state == "stale")'
     """
-    listing = _observe(network, data_dir, "ipam list")
+    listing = observe(network, data_dir, "ipam list")
     if output is Format.JSON:
         print_json(listing.as_json())
         return
@@ -69,7 +69,7 @@ def show(
     from cnictl.node import ipam
     from cnictl.node.lease_details import details
 
-    listing = _observe(network, data_dir, "ipam show")
+    listing = observe(network, data_dir, "ipam show")
     found = [details(listing, row) for row in ipam.find(listing.rows, address)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
@@ -101,7 +101,7 @@ def release(
 
     if not dry_run:
         _require_root("ipam release")
-    listing = _observe(network, data_dir, "ipam release")
+    listing = observe(network, data_dir, "ipam release")
     rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
     refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
     if refused:
@@ -145,7 +145,7 @@ def gc(
     wanted = _guarded("ipam gc", lambda: ipam.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
     for one in wanted:
-        listing = _observe(one, data_dir, "ipam gc")
+        listing = observe(one, data_dir, "ipam gc")
         outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run))
         results.append((listing, outcomes))
     if output is Format.JSON:
@@ -180,7 +180,7 @@ def _guarded(command: str, work: Any) -> Any:
         raise Problem(f"{error.filename or command}: {error.strerror}") from None
 
 
-def _observe(network: str, data_dir: str, command: str) -> "Listing":
+def observe(network: str, data_dir: str, command: str) -> "Listing":
     from cnictl.core.conf import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR

@@ -16,7 +16,14 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
 
     Raises OSError if the link is gone or is no Ethernet.
     """
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP)) as asking:
+    with asked(address, link, source) as asking:
+        return heard(asking, lambda frame: is_answer(frame, address), wait)
+
+
+def asked(address: str, link: str, source: str) -> socket.socket:
+    """A socket on `link` that has just asked, from our address `source`, who has `address`. Raises OSError."""
+    asking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP))
+    try:
         asking.bind((link, _ETH_P_ARP))
         own = asking.getsockname()[4]
         body = _BODY.pack(
@@ -24,7 +31,10 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
             own, socket.inet_aton(source), bytes(6), socket.inet_aton(address),
         )  # fmt: skip
         asking.send(b"\xff" * 6 + own + struct.pack("!H", _ETH_P_ARP) + body)
-        return heard(asking, lambda frame: is_answer(frame, address), wait)
+    except BaseException:
+        asking.close()
+        raise
+    return asking
 
 
 def is_answer(frame: bytes, address: str) -> bool:

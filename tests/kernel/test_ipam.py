@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from cnictl.lab.lab import Node
+from cnictl.lab.lab import Lab, Node
 
+from . import operator
 from .plugin_client import LEASES, RECORDS, Host, Pod, finish, wait_for
 
 pytestmark = pytest.mark.once
@@ -328,3 +329,34 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"cnictl: cnictl ipam {words[0]} needs root") and done.stderr.count("\n") == 1
+
+
+def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
+    """Live, of a pod that is gone, torn, held without a lease, and in use by two."""
+    node = lab.nodes[0]
+    operator.init(node)
+    pods = {name: operator.start_pod(node, name) for name in ("sound", "gone", "unheld", "twice")}
+    assert operator.cnictl(node, "ipam", "check").status == 0
+    store = "/var/lib/cni/networks/mynet"
+    break_them = (
+        f"ip netns delete gone; while ip link | grep -q 'link-netns gone'; do :; done; : > {store}/10.244.0.99; "
+        f"rm {store}/{pods['unheld'].address}; ip netns add thief; "
+        "ip link add vthief type veth peer name eth0 netns thief; ip link set vthief master cni0 up; "
+        f"ip -n thief link set eth0 up; ip -n thief address add {pods['twice'].address}/24 dev eth0"
+    )
+    node.run(["sh", "-c", break_them])
+    listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['leases'] if r['container'] == 'gone'])"
+    operator.wait_until(
+        lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
+        "it is gone",
+    )
+    done = operator.cnictl(node, "ipam", "check", "-o", "json", check=False)
+    found = {row["address"]: row["found"] for row in json.loads(done.stdout)}
+    assert done.status == 1
+    assert found == {
+        pods["sound"].address: "live",
+        pods["gone"].address: "namespace gone",
+        pods["unheld"].address: "held without a lease",
+        pods["twice"].address: "seen twice on the wire",
+        "10.244.0.99": "torn",
+    }

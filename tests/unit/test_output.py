@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich import console
 
-from cnictl.cli import main, node, output, steps
+from cnictl.cli import main, output, status, steps
 from cnictl.node import node_file
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spine import Change, Plan, Step
@@ -80,7 +80,7 @@ def test_drift_is_readable(
     now: dict[str, object] | None, wanted: dict[str, object] | None, seen: str, due: str
 ) -> None:
     row = {"resource": "x", "state": "drifted", "now": now, "wanted": wanted}
-    assert node.status_cells(row) == ("x", "drifted", seen, due)
+    assert status.status_cells(row) == ("x", "drifted", seen, due)
 
 
 def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

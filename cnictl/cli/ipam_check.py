@@ -1,0 +1,65 @@
+"""`cnictl ipam check`: every address sorted, with what shows it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cnictl.cli.ipam import DataDirOption, NetworkOption, observe
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on `cnictl ipam`."""
+    app.command("check")(check)
+
+
+def check(
+    network: NetworkOption = "",
+    data_dir: DataDirOption = "",
+    no_wire: Annotated[bool, typer.Option("--no-wire", help="Don't ask on the bridge who answers.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Sort every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen twice.
+
+    Each with its evidence: the boot it is from, its veth and namespace, and who answers for it on the bridge right
+    now (ARP). Nothing is changed: `cnictl ipam gc` frees what is proven stale. Exit status 1 on problems.
+
+    \b
+      cnictl ipam check
+      cnictl ipam check -o json | jq '.[] | select(.problem)'
+    """
+    from cnictl.node import node_file
+    from cnictl.node.spec import is_ipv6
+    from cnictl.probe import wire
+
+    listing = observe(network, data_dir, "ipam check")
+    spec = node_file.load()
+    link = source = ""
+    if spec is not None and spec.name == listing.network and not no_wire:
+        from cnictl.core.cidr import format_address
+        from cnictl.node.resources.bridge import gateways
+
+        link = spec.bridge
+        own = [format_address(one.packed) for one in gateways(spec)]
+        source = next((one for one in own if not is_ipv6(one)), "")
+    rows = [_row(one) for one in wire.check(listing, link, source)]
+    if output is Format.JSON:
+        print_json(rows)
+    elif rows:
+        columns = ("address", "pod", "found", "evidence")
+        print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
+    problems = sum(row["problem"] for row in rows)
+    if output is not Format.JSON:
+        say(f"{len(rows)} addresses, {problems} with a problem")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _row(one: Any) -> dict[str, Any]:
+    from cnictl.probe import wire
+
+    row = one.row
+    return {
+        "address": row.address, "pod": row.pod or f"{row.container[:13]} {row.ifname}".strip(), "found": one.found,
+        "evidence": one.evidence, "problem": one.found in wire.PROBLEMS,
+    }  # fmt: skip
