@@ -7,6 +7,7 @@ def register(app: typer.Typer) -> None:
     """Hang every command group on the program."""
     from cnictl.cli import (
         bridge,
+        bundle,
         confirm,
         connectivity,
         doctor,
@@ -19,12 +20,13 @@ def register(app: typer.Typer) -> None:
         nat,
         node,
         plugin,
+        pod,
         route,
         status,
         watch,
     )
 
-    for one in (node, status, doctor, connectivity, history, confirm, watch, logs, metrics):
+    for one in (node, status, doctor, connectivity, history, confirm, watch, logs, metrics, pod, bundle):
         one.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")

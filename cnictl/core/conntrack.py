@@ -18,12 +18,12 @@ from cnictl.core.netlink import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
 _TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_PROTO_NUM, _UDP = 1, b"\x11"  # CTA_PROTO_NUM, IPPROTO_UDP
+_PROTO_NUM = 1  # CTA_PROTO_NUM
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _BY_SOURCE = 1  # CTA_FILTER_FLAG(CTA_IP_SRC)
 _V4_SOURCE, _V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
@@ -49,22 +49,33 @@ def forget(packed: "Iterable[bytes]") -> None:
                 _pick_and_delete(netlink, address)
 
 
-def udp_bindings() -> list[tuple[bytes, bytes]]:
-    """Of each UDP flow the address its request was sent to and the one that answers; they differ where NAT did it.
+class Connection:
+    """A connection as it is tracked: who asked whom, and who answers; that is another where NAT made it so."""
 
-    Raises NetlinkError.
-    """
-    found = []
+    __slots__ = ("answering", "protocol", "source", "target")
+
+    def __init__(self, protocol: int, source: bytes, target: bytes, answering: bytes) -> None:
+        self.protocol = protocol
+        """IPPROTO_*."""
+        self.source = source
+        self.target = target
+        self.answering = answering
+
+
+def connections() -> "Iterator[Connection]":
+    """All that is tracked, addresses packed. Raises NetlinkError."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         for family, source in ((AF_INET, _V4_SOURCE), (AF_INET6, _V6_SOURCE)):
             for entry in netlink.dump(_GET, _HEAD[family]):
                 parts = attributes(entry, 4)
-                tuples = [attributes(parts.get(kind, b"")) for kind in (_TUPLE_ORIG, _TUPLE_REPLY)]
-                if attributes(tuples[0].get(_TUPLE_PROTO, b"")).get(_PROTO_NUM) != _UDP:
-                    continue
-                original, reply = (attributes(one.get(_TUPLE_IP, b"")) for one in tuples)
-                found.append((original.get(source + _DESTINATION, b""), reply.get(source, b"")))
-    return found
+                asked, reply = (attributes(parts.get(kind, b"")) for kind in (_TUPLE_ORIG, _TUPLE_REPLY))
+                addresses = attributes(asked.get(_TUPLE_IP, b""))
+                yield Connection(
+                    int.from_bytes(attributes(asked.get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b""), "big"),
+                    addresses.get(source, b""),
+                    addresses.get(source + _DESTINATION, b""),
+                    attributes(reply.get(_TUPLE_IP, b"")).get(source, b""),
+                )
 
 
 def _delete_by_source(netlink: Netlink, address: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Rules of other tools' that pods' packets meet."""
 
 import re
+import socket
 from collections.abc import Iterable
 
 from netaddr import IPNetwork
@@ -202,7 +203,8 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    answering = {reply for sent_to, reply in conntrack.udp_bindings() if reply and reply != sent_to}
+    udp = [one for one in conntrack.connections() if one.protocol == socket.IPPROTO_UDP]
+    answering = {one.answering for one in udp if one.answering and one.answering != one.target}
     named = {format_address(packed) for packed in answering}
     return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held
 

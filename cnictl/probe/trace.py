@@ -9,7 +9,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,35 @@ def find_drop(source: str, destination: str, send: Callable[[], None]) -> Drop |
 
     None if no rule of nftables did, or this kernel or its nft can't trace.
     """
+    for message in _traced(source, destination, send):
+        drop = read_drop(message)
+        if drop is not None:
+            family, table, chain, handle = drop
+            return Drop(f"{family} {table}", chain, _rule_text(family, table, chain, handle) if handle else "")
+    return None
+
+
+def rules_met(source: str, destination: str, send: Callable[[], None]) -> list[str]:
+    """Each rule that such a request or its reply matched, in their order: `ip filter FORWARD: counter accept`.
+
+    Empty if none did, or this kernel or its nft can't trace.
+    """
+    found = []
+    for message in _traced(source, destination, send):
+        parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
+        handle = int.from_bytes(parts.get(_TRACE_HANDLE, b""), "big")
+        if struct.unpack("!I", parts.get(_TRACE_TYPE, bytes(4)))[0] != _TYPE_RULE or not handle:
+            continue
+        family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
+        table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
+        if table != _TABLE:
+            found.append((family, table, chain, handle))
+    return [f"{family} {table} {chain}: {_rule_text(family, table, chain, handle)}"
+            for family, table, chain, handle in dict.fromkeys(found)]  # fmt: skip
+
+
+def _traced(source: str, destination: str, send: Callable[[], None]) -> Iterator[bytes]:
+    """What the kernel tells of the packets that `send` sends and of their replies; nothing where it can't."""
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     with listener:
         try:
@@ -56,10 +85,16 @@ def find_drop(source: str, destination: str, send: Callable[[], None]) -> Drop |
             listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
             run(["nft", "-f", "-"], _table_text(source, destination))
         except (OSError, Problem):
-            return None
+            return
         try:
             send()
-            return _first_drop(listener, time.monotonic() + 0.3)
+            deadline = time.monotonic() + 0.3
+            while (left := deadline - time.monotonic()) > 0:
+                listener.settimeout(left)
+                try:
+                    yield listener.recv(1 << 16)
+                except TimeoutError:
+                    return
         finally:
             clean()
 
@@ -93,20 +128,6 @@ def _table_text(source: str, destination: str) -> str:
         " }\n"
         "}\n"
     )
-
-
-def _first_drop(listener: socket.socket, deadline: float) -> Drop | None:
-    while (left := deadline - time.monotonic()) > 0:
-        listener.settimeout(left)
-        try:
-            message = listener.recv(1 << 16)
-        except TimeoutError:
-            return None
-        drop = read_drop(message)
-        if drop is not None:
-            family, table, chain, handle = drop
-            return Drop(f"{family} {table}", chain, _rule_text(family, table, chain, handle) if handle else "")
-    return None
 
 
 def read_drop(message: bytes) -> tuple[str, str, str, int] | None:

@@ -122,3 +122,44 @@ def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
     said = cnictl(node, "metrics").stdout
     done = subprocess.run([promtool, "check", "metrics"], input=said, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
+    node.run(["ip", "netns", "exec", "web1", "ping", "-q", "-c1", "-W1", "10.0.10.51"])
+    found = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
+    assert found["leases"][0]["address"] == "10.244.0.2"
+    assert found["host_end"]["address"] == found["leases"][0]["host_veth"]["mac"]
+    assert found["inside"]["address"] == found["leases"][0]["mac"]
+    assert found["port"]["master"] == "cni0"
+    assert {route["dst"] for route in found["routes"]} >= {"default", "10.244.0.0/24"}
+    way = found["way"]
+    assert way["answered"] and way["on_the_host"]["dev"] == "eth0"
+    assert any(rule.startswith("ip filter CNICTL-FORWARD: ") for rule in way["rules"])
+    assert any("masquerade-mynet" in rule for rule in way["rules"])
+    assert {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51"} in found[
+        "connections"
+    ]
+    assert "way to 10.244.0.1  answered" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
+    unknown = cnictl(node, "pod", "nobody", check=False)
+    assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)
+    assert cnictl(node, "pod", "web1", "--to", "nowhere", check=False).status == 2
+
+
+def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
+    secret = '{"name": "other", "type": "calico", "kubernetes": {"kubeconfig": "/etc/x"}, "api_token": "hunter2"}'
+    node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=secret)
+    node.run(["sh", "-c", "echo '# password = hunter2, see https://me:hunter2@example.org' >> /etc/cnictl/node.toml"])
+    try:
+        listed = {row["name"] for row in json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)}
+        done = json.loads(cnictl(node, "support-bundle", "/tmp/b.tar.gz", "-o", "json").stdout)
+        assert {part["name"] for part in done["parts"]} == listed
+        failed = {part["name"] for part in done["parts"] if part["failed"]}
+        assert failed <= {"iptables-legacy.txt"}
+        names = node.run(["sh", "-c", "cd /tmp && tar -xzvf b.tar.gz"]).stdout.split()
+        assert {name.rpartition("/")[2] for name in names} == (listed - failed) | {"MANIFEST.json"}
+        assert node.run(["grep", "-r", "hunter2", "/tmp/cnictl-support"], check=False).status == 1
+        assert "masquerade" in node.run(["cat", "/tmp/cnictl-support/nft.txt"]).stdout
+        assert "web1" in node.run(["cat", "/tmp/cnictl-support/leases.json"]).stdout
+        assert node.run(["stat", "-c", "%a", "/tmp/b.tar.gz"]).stdout.strip() == "600"
+    finally:
+        node.run(["sh", "-c", "rm /etc/cni/net.d/90-other.conf; sed -i /hunter2/d /etc/cnictl/node.toml"])

@@ -1,0 +1,53 @@
+"""`cnictl support-bundle`: what somebody who helps needs to see, in one file."""
+
+from typing import Annotated
+
+import typer
+
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+    app.command("support-bundle")(support_bundle)
+
+
+def support_bundle(
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Default: cnictl-support-HOST.tar.gz here.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what it would hold.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, leases, logs, versions.
+
+    Tokens, passwords, keys, kubeconfig paths and credentials in addresses are left out; addresses, names of pods and
+    firewall rules are in it. It is readable by root alone, and MANIFEST.json in it lists its parts.
+
+    \b
+    cnictl support-bundle
+    cnictl support-bundle --dry-run
+    """
+    import socket
+
+    from cnictl.cli.steps import require_root
+    from cnictl.doctor import bundle
+
+    parts = bundle.parts()
+    if dry_run:
+        rows = [{"name": part.name, "holds": part.holds} for part in parts]
+        if output is Format.JSON:
+            print_json(rows)
+        else:
+            print_table(("file", "holds"), [(row["name"], row["holds"]) for row in rows])
+        return
+    require_root("support-bundle", "reads rules and records")
+    path = file or f"cnictl-support-{socket.gethostname()}.tar.gz"
+    with working("gathering"):
+        found = bundle.write(path, parts)
+    if output is Format.JSON:
+        print_json({"file": path, "parts": found})
+        return
+    cells = [
+        (row["name"], row["holds"], f"failed: {row['failed']}" if row["failed"] else str(row["bytes"])) for row in found
+    ]
+    print_table(("file", "holds", "bytes"), cells)
+    say(f"written: {path}")

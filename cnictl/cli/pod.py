@@ -1,0 +1,97 @@
+"""`cnictl pod`: everything about one attachment."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cnictl.cli.ipam import NetworkOption, observe
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
+
+_OUTSIDE = "1.1.1.1"
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+    app.command("pod")(pod)
+
+
+def pod(
+    who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
+    to: Annotated[str, typer.Option("--to", metavar="IP", help="Where its way out leads. Default: the outside.")] = "",
+    network: NetworkOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.
+
+    And its way to somewhere: the routes that the kernel takes inside and on the host, and the firewall rules that an
+    echo request meets on it, which is sent for that.
+
+    \b
+    cnictl pod 10.244.0.12
+    cnictl pod default/web --to 10.244.1.7
+    cnictl pod 6f3c1e0b -o json | jq .way.rules
+    """
+    from cnictl.cli.steps import require_root
+    from cnictl.core.cidr import AddressError
+    from cnictl.core.errors import UsageProblem
+    from cnictl.node import node_file
+    from cnictl.probe import attachment
+
+    require_root("pod", "looks into its namespace")
+    spec = node_file.load()
+    try:
+        target = attachment.address_of(to or next(iter(spec.externals if spec is not None else ()), _OUTSIDE))
+    except AddressError as error:
+        raise UsageProblem(f"--to {to}: {error}", "cnictl pod 10.244.0.12 --to 10.244.1.7") from None
+    listing = observe(network, "", "pod")
+    with working("looking at it"):
+        found = attachment.look(listing, attachment.choose(listing, who), target)
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    leases = found["leases"]
+    lines = [("address", f"{lease['address']} ({lease['state']}: {lease['reason']})") for lease in leases]
+    first = leases[0]
+    lines.append(("pod", first["pod"] or f"{first['container']} {first['interface']}"))
+    host_end, inside, port = found.get("host_end"), found.get("inside"), found.get("port")
+    if host_end:
+        lines.append(("host end", _link_words(host_end)))
+    if port:
+        switches = ("hairpin", "isolated", "learning", "flood")
+        on = [f"{key} {'on' if port[key] else 'off'}" for key in switches if key in port]
+        lines.append(("port", f"{port.get('master', 'on no bridge')}, {port.get('state', '')}, {', '.join(on)}"))
+    if inside:
+        lines.append(("inside", _link_words(inside)))
+        lines += [("", f"{one['local']}/{one['prefixlen']}") for one in inside.get("addr_info", ())]
+    lines += [("route", _route_words(one)) for one in found.get("routes", ())]
+    lines += [
+        ("neighbour", f"{one['dst']} is {one.get('lladdr', 'unknown')}, {' '.join(one.get('state', []))}")
+        for one in found.get("neighbours", ())
+    ]
+    lines += [
+        ("connection", f"{one['protocol']} {one['from']} to {one['to']}, answered by {one['answered_by']}")
+        for one in found.get("connections", ())
+    ]
+    way = found.get("way")
+    if way:
+        answer = "answered" if way["answered"] else "not answered"
+        lines.append((f"way to {way['to']}", answer))
+        for where, key in (("inside", "inside"), ("on the host", "on_the_host")):
+            lines.append(("", f"{where}: {_route_words(way[key]) if way[key] else 'no route'}"))
+        lines += [("", f"rule {rule}") for rule in way["rules"]]
+    print_table(("", ""), lines)
+
+
+def _link_words(link: dict[str, Any]) -> str:
+    counted = link.get("stats64", {})
+    packets = ", ".join(f"{side} {counted[side]['packets']}" for side in ("rx", "tx") if side in counted)
+    return f"{link['ifname']} {link['address']}, MTU {link['mtu']}, {link['operstate']}, packets {packets}"
+
+
+def _route_words(route: dict[str, Any]) -> str:
+    via = f" via {route['gateway']}" if "gateway" in route else ""
+    return f"{route.get('dst', '')}{via} dev {route.get('dev', '')}"
