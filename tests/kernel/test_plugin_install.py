@@ -68,6 +68,10 @@ def tree(node: Node, *folders: str) -> str:
     return node.run(["find", *there, "-xdev"]).stdout
 
 
+RUNS = ("/var/lib/cnictl/journal", "/var/lib/cnictl/journal/000001.jsonl")
+"""What `cnictl history` knows of it."""
+
+
 def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) -> None:
     before = (node.run(["ip", "-j", "link"]).stdout, tree(node, "/var", "/etc"))
     assert "changed" in run(node, "install").stdout
@@ -75,11 +79,12 @@ def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) 
         assert node.run(["stat", "-c", "%a %u", launcher]).stdout == "755 0\n"
         assert "1.1.0" in str(call(node, launcher)["supportedVersions"])
     # which folders the install made, for taking them away again; no lease, record or log of the test
-    noted = {"/var/lib/cnictl", "/var/lib/cnictl/folders.json"}
+    noted = {"/var/lib/cnictl", "/var/lib/cnictl/folders.json", *RUNS}
     assert node.run(["ip", "-j", "link"]).stdout == before[0]
     assert set(tree(node, "/var", "/etc").splitlines()) - set(before[1].splitlines()) == noted
     assert run(node, "uninstall").status == 0
-    assert sorted(tree(node, LIB, "/var", "/etc").splitlines()) == sorted(before[1].splitlines())
+    left = set(tree(node, LIB, "/var", "/etc").splitlines()) - set(before[1].splitlines())
+    assert left == {"/var/lib/cnictl", *RUNS, "/var/lib/cnictl/journal/000002.jsonl"}
     assert "cnictl" not in tree(node, "/opt", "/usr/lib/cni")
 
 

@@ -144,15 +144,13 @@ def run(world: World, case: Case) -> None:
         if case.restore:
             world.sh(case.restore)
     assert world.doctor() == []
-    _note(case)
+    where = " (on the peer)" if case.on_peer else ""
+    note(case.check, case.fault + where, case.symptom, case.by_hand + where if case.by_hand else "cnictl doctor --fix")
 
 
-def _note(case: Case) -> None:
+def note(check: str, fault: str, symptom: str, mended: str = "cnictl doctor --fix") -> None:
+    """Add a fault that was shown to the table, where one is being made."""
     path = os.environ.get(TABLE)
     if path:
-        row = {
-            "check": case.check, "fault": case.fault + (" (on the peer)" if case.on_peer else ""),
-            "symptom": case.symptom, "mended": case.by_hand or "cnictl doctor --fix",
-        }  # fmt: skip
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({"check": check, "fault": fault, "symptom": symptom, "mended": mended}) + "\n")

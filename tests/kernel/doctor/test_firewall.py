@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..operator import call, seen_source, start_pod
-from .harness import Case, World, new_world, run
+from .harness import Case, World, new_world, note, run
 from .test_kernel import NO_WAY_OUT, no_way_out
 
 pytestmark = pytest.mark.once
@@ -130,6 +130,11 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
     world.sh("iptables -t nat -F PREROUTING")
     call(world.here, "DEL", "new")
     assert world.doctor("--fix") == []
+    note(
+        "stale-connection",
+        "a pod behind a host port is replaced",
+        "a client's UDP flow goes on to the pod that is gone",
+    )
 
 
 def test_port_whose_record_was_lost(world: World) -> None:
@@ -151,6 +156,7 @@ def test_port_whose_record_was_lost(world: World) -> None:
     assert world.doctor("--fix") == []
     assert not fails(world)
     call(world.here, "DEL", "lost")
+    note("orphan-veth", "a pod's record and lease are lost", "that pod can't be started anew")
 
 
 def test_address_in_use_that_nobody_leased(world: World) -> None:
@@ -172,3 +178,7 @@ def test_address_in_use_that_nobody_leased(world: World) -> None:
     world.sh(ping.replace("stranger", "heir"))
     assert world.doctor() == []
     call(world.here, "DEL", "heir")
+    note(
+        "unleased-address", "a veth with an address that nobody leased", "two pods have one address, and one loses",
+        "ip link delete VETH",
+    )  # fmt: skip

@@ -58,6 +58,10 @@ CASES = (
     Case("plugin", "rm /opt/cni/bin/cnictl-bridge", "no pod can start", no_start),
     Case("cni-conf", "rm /etc/cni/net.d/10-cnictl.conflist", "no pod can start", no_start),
     Case(
+        "sysctl-file", "rm /etc/sysctl.d/99-cnictl.conf", "the next boot leaves forwarding off",
+        lambda world: not world.sh("cat /etc/sysctl.d/*.conf | grep ip_forward || true"),
+    ),
+    Case(
         "port-off", "ip link set {veth} nomaster", "a pod can't reach its own host", no_gateway, subject="veth",
     ),
 )  # fmt: skip

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..cluster import eventually
 from ..operator import call
-from .harness import Case, World, new_world, run
+from .harness import Case, World, new_world, note, run
 from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
 
 pytestmark = pytest.mark.once
@@ -143,6 +144,7 @@ def test_residue_of_a_former_life(world: World) -> None:
     assert world.doctor("--fix") == []
     assert not world.sh(f"ls {folder} | grep 10.9 || true")
     world.sh(f"rm -r {folder}")
+    note("residue", "leases of a network that no conf is of any more", "every tool counts pods that are gone")
 
 
 def test_second_default_route(world: World) -> None:
@@ -153,18 +155,27 @@ def test_second_default_route(world: World) -> None:
     assert world.doctor() == [("second-default", f"{CONFS}/50-ref.conf")]
     world.sh(f"rm {CONFS}/50-ref.conf")
     assert world.doctor() == []
+    note(
+        "second-default",
+        "a conf with isDefaultGateway and a route to 0.0.0.0/0",
+        "the reference plugin fails",
+        "edit it",
+    )
 
 
 def test_pod_larger_than_the_uplink(world: World) -> None:
     """The uplink's MTU was lowered, and the bridge's with it: pods that run keep theirs."""
     world.sh("ip link set {dev} mtu 1400; cnictl apply")
     try:
-        assert world.reaches("10.244.0.1")
+        eventually(lambda: world.reaches("10.244.0.1"), "small packets pass")
         assert {check for check, _ in world.doctor()} == {"mtu"}
         assert not world.reaches("far", "-M", "do", "-s", "1450")
     finally:
         world.sh("ip link set {dev} mtu 1500; cnictl apply")
     assert world.doctor() == []
+    note(
+        "mtu", "ip link set eth0 mtu 1400; cnictl apply", "a running pod's large packets don't pass", "restart the pod"
+    )
 
 
 def test_pool_that_is_nearly_full(world: World) -> None:
@@ -173,3 +184,4 @@ def test_pool_that_is_nearly_full(world: World) -> None:
     assert world.doctor() == [("pool-low", "mynet")]
     world.sh("grep -l filler /var/lib/cni/networks/mynet/* | xargs rm")
     assert world.doctor() == []
+    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "end pods")
