@@ -1,5 +1,7 @@
 """`cnictl ipam`: who holds which address, and freeing what nobody holds any more."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +10,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 if TYPE_CHECKING:
     from cnictl.node.ipam import Listing, Row
+    from cnictl.node.journal import Journal
     from cnictl.node.reclaim import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
@@ -113,7 +116,8 @@ def release(
     if dry_run:
         outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
     else:
-        outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force))
+        with _noted("ipam release") as journal:
+            outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
     _report(listing, outcomes, output)
 
 
@@ -128,7 +132,8 @@ def gc(
     """Free every address that is provably stale, and say what was left and why.
 
     Proof is a boot since, a veth that is gone, or an ADD that was cut off. An ADD at work is none; nor is the mere
-    age of a lease. Exit status 1 if something stale could not be freed.
+    age of a lease. What was freed, and on what proof, stays in `cnictl history`. An address that another IPAM plugin
+    gave is that one's to free: the runtime's DEL or GC asks it. Exit status 1 if something stale could not be freed.
 
     \b
       cnictl ipam gc --dry-run
@@ -144,10 +149,11 @@ def gc(
         _require_root("ipam gc")
     wanted = _guarded("ipam gc", lambda: ipam.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
-    for one in wanted:
-        listing = observe(one, data_dir, "ipam gc")
-        outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run))
-        results.append((listing, outcomes))
+    with nullcontext() if dry_run else _noted("ipam gc") as journal:
+        for one in wanted:
+            listing = observe(one, data_dir, "ipam gc")
+            outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run, journal))
+            results.append((listing, outcomes))
     if output is Format.JSON:
         print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
     else:
@@ -164,6 +170,22 @@ def _require_root(command: str) -> None:
 
     if os.geteuid() != 0:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
+
+
+@contextmanager
+def _noted(command: str) -> "Iterator[Journal]":
+    """The journal of a run that frees addresses, alone on this node; other commands are waited for."""
+    from cnictl.node import run_lock
+    from cnictl.node.journal import DONE, FAILED, Journal
+
+    with run_lock.exclusive():
+        journal = Journal(command)
+        try:
+            yield journal
+        except BaseException:
+            journal.end(FAILED)
+            raise
+        journal.end(DONE)
 
 
 def _guarded(command: str, work: Any) -> Any:

@@ -17,6 +17,7 @@ from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node.ipam import TORN, Listing, Row
+from cnictl.node.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,27 @@ def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def release(listing: Listing, rows: list[Row], force: bool) -> list[Outcome]:
-    """Free these rows. Without `force` each is judged once more under its lock. Raises CniError 11 (node locked)."""
-    return _work(listing, [(row, "") for row in rows], check=not force)
+def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[Outcome]:
+    """Free these rows, each noted in `journal` before. Without `force` each is judged once more under its lock.
+
+    Raises CniError 11 (node locked).
+    """
+    return _work(listing, [(row, "") for row in rows], not force, journal)
 
 
-def collect(listing: Listing, dry_run: bool) -> list[Outcome]:
-    """Free what is provably stale; the outcome of every row. Raises CniError 11 (node locked)."""
+def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[Outcome]:
+    """Free what is provably stale, each noted in `journal` before; the outcome of every row.
+
+    Raises CniError 11 (node locked).
+    """
     judged = [(row, keep_reason(row)) for row in listing.rows]
     if dry_run:
         return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
     Store(listing.network, listing.data_dir).clear_unfinished()
-    return _work(listing, judged, check=True)
+    return _work(listing, judged, True, journal)
 
 
-def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool) -> list[Outcome]:
+def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None) -> list[Outcome]:
     outcomes = []
     gone: set[tuple[str, str]] = set()
     with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
@@ -91,6 +98,11 @@ def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool) -> list[
             if kept:
                 outcomes.append(Outcome(row, "left", kept))
                 continue
+            if journal is not None:
+                what = row.address or f"{row.container}@{row.ifname}"
+                was = {"container": row.container, "interface": row.ifname, "pod": row.pod, "found": row.words}
+                by_hand = "\n".join(commands(listing, row))
+                journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
             except (CniError, OSError) as error:

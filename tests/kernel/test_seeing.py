@@ -16,7 +16,7 @@ from .operator import cnictl, init, start_pod
 
 pytestmark = pytest.mark.once
 
-PROMTOOL = Path(__file__).parents[2] / ".venv" / "bin" / "promtool"
+PROMTOOL = Path(__file__).parents[2] / ".venv" / "packages" / "prometheus" / "usr" / "bin" / "promtool"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_metrics_are_sound_and_only_grow(node: Node) -> None:
 def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
     promtool = shutil.which("promtool") or (str(PROMTOOL) if PROMTOOL.exists() else "")
     if not promtool:
-        pytest.skip("not here: promtool (tests/setup.sh fetches it as root)")
+        pytest.skip("not here: promtool (tests/packages.sh fetches it as root)")
     said = cnictl(node, "metrics").stdout
     done = subprocess.run([promtool, "check", "metrics"], input=said, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
