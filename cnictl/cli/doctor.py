@@ -43,6 +43,7 @@ def doctor(
     cnictl doctor --explain reverse-path
     cnictl doctor --skip mtu-path -o json
     """
+    from cnictl.cli.steps import require_root
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
@@ -57,7 +58,10 @@ def doctor(
     if list_checks:
         _list(output)
         return
+    require_root("doctor", "reads firewall rules, leases and pods' namespaces")
     facts = Facts()
+    if facts.spec is None:
+        say("this host is no cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
         examined = catalogue.examine(facts, only or (), skip or ())
         if fix and not dry_run:

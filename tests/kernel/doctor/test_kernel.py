@@ -1,5 +1,6 @@
 """The kernel's settings, and what differs from the node file."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -100,3 +101,39 @@ def test_two_faults_at_once(world: World) -> None:
 def test_healthy_node_is_one_line(world: World) -> None:
     done = world.here.run(["cnictl", "doctor"])
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World) -> None:
+    world.sh("mv /etc/cnictl/node.toml /tmp/node.toml")
+    try:
+        done = world.here.run(["cnictl", "doctor"])
+        assert "this host is no cnictl node" in done.stderr
+        world.sh("echo 'subnet = [' > /etc/cnictl/node.toml")
+        broken = world.here.run(["cnictl", "doctor"], check=False)
+        assert (broken.status, broken.stdout, "node.toml" in broken.stderr) == (2, "", True)
+    finally:
+        world.sh("mv /tmp/node.toml /etc/cnictl/node.toml")
+
+
+@pytest.mark.parametrize(
+    "words", [("--only", "forwardin"), ("--skip", "x"), ("--explain", "mtu-pat"), ("--dry-run",)], ids=" ".join
+)
+def test_unknown_checks_and_options_are_usage_errors(world: World, words: tuple[str, ...]) -> None:
+    done = world.here.run(["cnictl", "doctor", *words], check=False)
+    assert (done.status, done.stdout, done.stderr.count("\n")) == (2, "", 2)
+
+
+def test_explain_and_list_teach(world: World) -> None:
+    said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
+    assert "Looks at: an echo to each peer's gateway" in said and "By hand:" in said
+    listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)
+    assert len(listed) > 40 and all(one["why"].endswith(".") for one in listed)
+
+
+def test_dry_run_of_fix_changes_nothing(world: World) -> None:
+    world.sh("nft delete table inet cnictl")
+    shown = world.here.run(["cnictl", "doctor", "--fix", "--dry-run"], check=False)
+    assert (shown.status, "would mend: masquerade/mynet" in shown.stdout) == (1, True)
+    assert [check for check, _ in world.doctor()] == ["masquerade"]
+    assert world.doctor("--fix") == []
+    assert json.loads(world.sh("cnictl history -o json"))["runs"][0]["command"] == "doctor --fix"
