@@ -25,16 +25,20 @@ def totals(path: str, keep: bool = True) -> Totals:
     """Of every call that was ever logged to `path`. Without `keep` (not root) only looks. Raises OSError."""
     state = _load()
     found: Totals = state["totals"]
-    offset = int(state["offset"])
-    if state["inode"] != _inode(path):
-        if state["inode"] in (0, _inode(f"{path}.1")):  # never read before, or rotated since: its end first
-            _count(found, _rest(f"{path}.1", offset)[0])
-        offset = 0
-    elif _size(path) < offset:
-        offset = 0  # copied away and cut off, as `copytruncate` does
-    text, end = _rest(path, offset)
-    _count(found, text)
-    new = {"inode": _inode(path), "offset": end, "totals": found}
+    inode, offset = int(state["inode"]), int(state["offset"])
+    now, rotated = _inode(path), f"{path}.1"
+    if inode != now and inode in (0, _inode(rotated)):  # never read before, or rotated since: its end first
+        text, offset = _rest(rotated, offset)
+        _count(found, text)
+        inode = _inode(rotated)
+    if now and now != inode:
+        inode, offset = now, 0
+    if now and now == inode:
+        if _size(path) < offset:
+            offset = 0  # copied away and cut off, as `copytruncate` does
+        text, offset = _rest(path, offset)
+        _count(found, text)
+    new = {"inode": inode, "offset": offset, "totals": found}
     if keep and new != state:
         durable.make_folder(STATE_DIR)
         durable.replace(STATE_FILE, json.dumps(new).encode() + b"\n", 0o600)

@@ -1,0 +1,77 @@
+"""Counting the plugin's calls from its log: each once, over rotations and readers that were cut off."""
+
+from pathlib import Path
+
+import pytest
+
+from cnictl.metrics import tally
+from cnictl.node import plugin_log
+
+
+def line(verb: str = "ADD", level: str = "info", ms: float = 20.0, outcome: str = "ok") -> str:
+    return (
+        f"2026-11-25T06:00:00Z {level} {verb} {ms:.1f}ms container=abc ifname=eth0 pod=default/web "
+        f"address=10.244.0.2 fd00::2 outcome={outcome}\n"
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tally, "STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(tally, "STATE_FILE", str(tmp_path / "metrics.json"))
+    return tmp_path / "plugin.log"
+
+
+def count(log: Path, key: str = "ADD ok") -> int:
+    return int(tally.totals(str(log)).get(key, {"count": 0})["count"])
+
+
+def test_each_call_is_counted_once(log: Path) -> None:
+    assert count(log) == 0
+    log.write_text(line() * 3 + line("DEL", "error", 300, "full: no space left"))
+    assert (count(log), count(log), count(log, "DEL error")) == (3, 3, 1)
+    with log.open("a") as file:
+        file.write(line() + line()[:40])  # the second is being written
+    assert count(log) == 4
+    with log.open("a") as file:
+        file.write(line()[40:])
+    assert count(log) == 5
+    one = tally.totals(str(log))["DEL error"]
+    assert (one["sum"], one["buckets"]) == (0.3, [0, 0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: Path) -> None:
+    log.write_text(line() * 2)
+    assert count(log) == 2
+    with log.open("a") as file:
+        file.write(line())
+    log.rename(f"{log}.1")
+    assert count(log) == 3
+    log.write_text(line())
+    assert (count(log), count(log)) == (4, 4)
+    log.write_text("")  # cut off in place
+    log.write_text(line())
+    assert count(log) >= 4
+
+
+def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
+    log.write_text(line() * 2)
+    assert count(log) == 2
+    Path(tally.STATE_FILE).write_text("{")
+    assert count(log) == 2
+
+
+@pytest.mark.parametrize("who", ["default/web", "web", "abc", "10.244.0.2", "fd00::2"])
+def test_call_is_found_by_all_that_names_it(who: str) -> None:
+    call = plugin_log.parse(line().rstrip())
+    assert call is not None
+    assert call.is_of(who)
+    assert not call.is_of("other") and not call.is_of("ab")
+
+
+def test_line_with_the_debug_level_and_one_that_is_torn() -> None:
+    debug = line().rstrip().replace(" outcome=", " netns=/run/netns/x args={'A': 'b c'} outcome=")
+    found = plugin_log.parse(debug)
+    assert found is not None
+    assert (found.address, found.outcome, found.milliseconds) == ("10.244.0.2 fd00::2", "ok", 20.0)
+    assert plugin_log.parse(debug[:50]) is None
