@@ -120,7 +120,7 @@ CHECKS = (
     Check(
         "chained-plugin", 41, "error", "each plugin that our conf chains: in a bin dir, executable, and its VERSION",
         "One plugin of the chain that is missing fails every pod.",
-        "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain,
+        "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain, behind=("cni-conf", "plugin"),
     ),
     Check(
         "loopback", 41, "error", "the `loopback` plugin in the CRI runtime's bin dir",

@@ -1,11 +1,9 @@
 """Rules of other tools', and the bridge's ports."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from ..operator import call, seen_source, start_pod
-from .harness import Case, World, new_world, note, run
+from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_way_out
 
 pytestmark = pytest.mark.once
@@ -45,12 +43,6 @@ CASES = (
         restore="iptables -t nat -F POSTROUTING; cnictl nat enable",
     ),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as one:
-        yield one
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

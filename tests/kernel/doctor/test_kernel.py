@@ -1,12 +1,11 @@
 """The kernel's settings, and what differs from the node file."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from ..cluster import GUARD
-from .harness import Case, World, new_world, run
+from .harness import Case, World, run
 
 pytestmark = pytest.mark.once
 
@@ -66,12 +65,6 @@ CASES = (
         "port-off", "ip link set {veth} nomaster", "a pod can't reach its own host", no_gateway, subject="veth",
     ),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as one:
-        yield one
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

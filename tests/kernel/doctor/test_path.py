@@ -1,13 +1,12 @@
 """The way to the peers, addresses, and what runtimes read."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from ..cluster import eventually
 from ..operator import call
-from .harness import Case, World, new_world, note, run
+from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
 
 pytestmark = pytest.mark.once
@@ -113,11 +112,10 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as one:
-        one.on_peer("ip address add 10.244.9.5/32 dev lo")
-        yield one
+@pytest.fixture(scope="module", autouse=True)
+def host_of_a_former_peer(world: World) -> None:
+    """One that the stale route's case asks for."""
+    world.on_peer("ip address add 10.244.9.5/32 dev lo")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
