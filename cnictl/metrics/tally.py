@@ -27,7 +27,7 @@ def totals(path: str, keep: bool = True) -> Totals:
     found: Totals = state["totals"]
     inode, offset = int(state["inode"]), int(state["offset"])
     now, rotated = _inode(path), f"{path}.1"
-    if inode != now and inode in (0, _inode(rotated)):  # never read before, or rotated since: its end first
+    if not inode or (inode != now and inode == _inode(rotated)):  # never read before, or rotated since: its end first
         text, offset = _rest(rotated, offset)
         _count(found, text)
         inode = _inode(rotated)

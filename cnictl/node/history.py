@@ -67,9 +67,9 @@ def find(number: int) -> Run:
 
 
 def latest_to_undo() -> Run:
-    """The latest run that still stands: no undo, and not taken back. Raises Problem if there is none."""
+    """The latest run that still stands: no undo, not taken back, and not for good. Raises Problem without one."""
     for run in runs():
-        if not run.undoes and not run.taken_back and run.end != UNDONE and run.entries:
+        if not run.undoes and not run.taken_back and run.end != UNDONE and _revocable(run):
             return run
     raise Problem("there is no run to take back", "cnictl history lists them")
 
@@ -175,8 +175,13 @@ def resume(on_step: OnStep) -> str:
 
 def _stands(run: Run) -> bool:
     """Whether a run's changes may be there still."""
-    changed = any(trace.before != trace.after or trace.half_made for trace in traces(run))
+    changed = any(trace.before != trace.after or trace.half_made for trace in _revocable(run))
     return changed and not run.undoes and not run.taken_back and run.end != UNDONE
+
+
+def _revocable(run: Run) -> list[Trace]:
+    """What a run did that an undo can take back."""
+    return [trace for trace in traces(run) if trace.resource.partition("/")[0] not in _FOR_GOOD]
 
 
 def _in_order(found: list[Trace]) -> list[Trace]:

@@ -5,13 +5,14 @@
 
 import hashlib
 import json
+import os
 import re
 import select
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Node
@@ -188,3 +189,24 @@ def wait_until(holds: Callable[[], bool], what: str, bound: float = 10.0) -> Non
     while not holds():
         assert time.monotonic() < end, f"not within {bound:g} s: {what}"
         select.select([], [], [], 0.02)
+
+
+class Lines:
+    """A running command's lines as they come; read past Python's buffer, which select(2) knows nothing of."""
+
+    def __init__(self, pipe: IO[str] | None) -> None:
+        assert pipe is not None
+        self._descriptor = pipe.fileno()
+        self._rest = b""
+
+    def next(self, bound: float = 20.0) -> str | None:
+        """The next line without its end; None if none comes within `bound` seconds, or the command has ended."""
+        while b"\n" not in self._rest:
+            if not select.select([self._descriptor], [], [], bound)[0]:
+                return None
+            read = os.read(self._descriptor, 1 << 16)
+            if not read:
+                return None
+            self._rest += read
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()

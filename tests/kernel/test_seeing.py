@@ -2,7 +2,6 @@
 
 import json
 import re
-import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .operator import cnictl, init, start_pod
+from .operator import Lines, cnictl, init, start_pod
 
 pytestmark = pytest.mark.once
 
@@ -62,12 +61,13 @@ def test_status_counts_packets_and_tells_of_drift_and_of_another_conf(node: Node
 
 def test_status_goes_on_with_watch(node: Node) -> None:
     running = node.popen(["cnictl", "status", "--watch", "-o", "json"])
-    assert running.stdout is not None
+    lines = Lines(running.stdout)
     for _ in range(2):
         text = ""
         while not text.endswith("\n}\n"):
-            assert select.select([running.stdout], [], [], 20)[0]
-            text += running.stdout.readline()
+            line = lines.next()
+            assert line is not None
+            text += f"{line}\n"
         assert json.loads(text)["node"]["name"] == "mynet"
     running.kill()
     running.communicate()
@@ -80,12 +80,12 @@ def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
     assert json.loads(cnictl(node, "logs", "10.244.0.2", "-o", "json").stdout)[0]["container"] == "web1"
     assert cnictl(node, "logs", "--verb", "EAT", check=False).status == 2
     following = node.popen(["cnictl", "logs", "-f", "-n", "0", "-o", "json"])
-    assert following.stdout is not None
+    lines = Lines(following.stdout)
     try:
         for number in range(3):
-            while not select.select([following.stdout], [], [], 0.5)[0]:  # until it stands
+            while (line := lines.next(0.5)) is None:  # until it stands
                 start_pod(node, f"next{number}-{len(node.run(['ip', 'netns']).stdout)}")
-            assert json.loads(following.stdout.readline())["verb"] == "ADD"
+            assert json.loads(line)["verb"] == "ADD"
             node.run(["sh", "-c", "cd /var/log/cnictl; mv plugin.log plugin.log.1"])
     finally:
         following.kill()

@@ -108,6 +108,23 @@ def test_run_cut_off_by_a_kill_is_told_of_and_taken_back_or_gone_on_with(node: N
         assert drifted(node) == []
 
 
+_UNDO_KILLED_AT_WORK = """
+cnictl undo &
+until grep -q '"route/' /var/lib/cnictl/journal/000002.jsonl 2>/dev/null; do :; done
+kill -9 $!
+wait
+"""
+
+
+def test_undo_cut_off_by_a_kill_is_finished_by_the_next_command(node: Node) -> None:
+    before = in_one_order(as_before(node))
+    init(node, *PEER)
+    node.run(["sh", "-c", _UNDO_KILLED_AT_WORK], check=False)
+    assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 1", "cut off")
+    assert "finished, run 1 is taken back" in cnictl(node, "apply", check=False).stderr
+    assert in_one_order(as_before(node)) == before
+
+
 def test_unknown_run_is_a_usage_error(node: Node) -> None:
     assert cnictl(node, "undo", "9", check=False).status == 2
     assert cnictl(node, "history", "9", check=False).status == 2

@@ -1,7 +1,6 @@
 """`cnictl watch`: what others take away is there again, and a fight is told of, not fought for ever."""
 
 import json
-import select
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .operator import cnictl, drifted, init, start_pod, wait_until
+from .operator import Lines, cnictl, drifted, init, start_pod, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -23,17 +22,16 @@ class Watching:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.process: subprocess.Popen[str] = node.popen(["cnictl", "watch"])
+        self.lines = Lines(self.process.stderr)
         self.until("watching: ")
 
-    def until(self, words: str, bound: float = 20.0) -> str:
+    def until(self, words: str, bound: float = 30.0) -> str:
         """The next line that it says with these words in it."""
-        assert self.process.stderr is not None
         while True:
-            assert select.select([self.process.stderr], [], [], bound)[0], f"it never said {words!r}"
-            line = self.process.stderr.readline()
-            assert line, "it ended"
+            line = self.lines.next(bound)
+            assert line is not None, f"it never said {words!r}"
             if words in line:
-                return line.strip()
+                return line
 
 
 def signal(node: Node, name: str) -> None:

@@ -54,6 +54,13 @@ def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: 
     assert count(log) >= 4
 
 
+def test_first_reading_finds_the_log_rotated_away_and_nothing_in_its_place(log: Path) -> None:
+    Path(f"{log}.1").write_text(line() * 2)
+    assert (count(log), count(log)) == (2, 2)
+    log.write_text(line())
+    assert count(log) == 3
+
+
 def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
     log.write_text(line() * 2)
     assert count(log) == 2

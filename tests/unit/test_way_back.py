@@ -1,0 +1,118 @@
+"""Where an undo takes a thing: to what it was, unless somebody changed it since; then only as far as it is ours."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from cnictl.core.errors import UsageProblem
+from cnictl.node.addressing import check
+from cnictl.node.journal import Entry, Run, State
+from cnictl.node.node_file import merged
+from cnictl.node.resources.textfile import NodeFile
+from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spine import Change
+from cnictl.node.way_back import traces, way_back
+
+SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
+
+
+class Thing:
+    """A resource that nobody asks anything of."""
+
+    id = "thing"
+
+    def observe(self) -> State | None:
+        return None
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002
+        return None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        return "", ""
+
+    def carry_out(self, change: Change) -> None:
+        """Nothing."""
+
+
+class Files(Thing):
+    """Several things under one name."""
+
+    parted = True
+
+
+def trace_of(*states: State | None, end: str = "done", resource: str = "thing") -> Any:
+    entries = [Entry(resource, old, new, "", "") for old, new in pairwise(states)]
+    run = Run(1, entries=entries, end=end, half_made=set() if end else {resource})
+    (found,) = traces(run)
+    return found
+
+
+A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "up": True}
+
+
+@pytest.mark.parametrize(
+    ("trace", "now", "target", "left"),
+    [
+        (trace_of(A, B), B, A, False),  # as the run left it
+        (trace_of(A, B), A, A, False),  # back already
+        (trace_of(None, B), B, None, False),  # made by the run
+        (trace_of(A, B), C, C, True),  # somebody else's by now
+        (trace_of(None, B), C, C, True),
+        (trace_of(A, B), None, None, True),  # gone
+        (trace_of(A, B), {"mtu": 1400, "up": False}, {"mtu": 1500, "up": False}, False),  # another part of it changed
+        (trace_of(A, B, A), B, A, False),  # taking it back by itself failed
+        (trace_of(A, B, end=""), C, A, False),  # cut off in between: the run's own doing
+    ],
+)
+def test_one_thing_goes_back_only_from_where_the_run_left_it(
+    trace: Any, now: State | None, target: State | None, left: bool
+) -> None:
+    found, notes = way_back(Thing(), trace, now)
+    assert (found, bool(notes)) == (target, left)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "now", "target", "left"),
+    [
+        (None, {"addresses": ["ours"]}, {"addresses": ["ours", "theirs"]}, {"addresses": ["theirs"]}, False),
+        ({"f": {"a": "1"}}, {"f": {"a": "2"}}, {"f": {"a": "2", "x": "3"}}, {"f": {"a": "1", "x": "3"}}, False),
+        (None, {"files": {"a": "1", "b": "1"}}, {"files": {"a": "1", "b": "2"}}, {"files": {"b": "2"}}, True),
+        (None, {"files": {"a": "1"}}, {"files": {}}, None, False),
+    ],
+)  # fmt: skip
+def test_of_several_things_those_that_others_made_or_changed_stay(
+    before: State | None, after: State, now: State, target: State | None, left: bool
+) -> None:
+    found, notes = way_back(Files(), trace_of(before, after), now)
+    assert (found, bool(notes)) == (target, left)
+
+
+def test_node_file_keeps_comments_and_keys_that_came_since() -> None:
+    peer, other = Peer("10.244.1.0/24", "10.0.10.51"), Peer("10.244.2.0/24", "10.0.10.52")
+    old = merged("", SPEC)
+    new = merged(old, NodeSpec(SPEC.subnets, SPEC.networks, peers=(peer,), nat=False))
+    now = "# mine\n" + merged(new, NodeSpec(SPEC.subnets, SPEC.networks, peers=(peer, other), nat=False, mtu=1400))
+    target, left = NodeFile().take_back({"text": now}, {"text": old}, {"text": new})
+    assert target is not None and left == []
+    assert target["text"].startswith("# mine\n")
+    assert "nat = true" in target["text"] and "mtu = 1400" in target["text"]
+    assert "10.244.1.0/24" not in target["text"] and "10.244.2.0/24" in target["text"]
+
+
+@pytest.mark.parametrize(
+    ("subnet", "network", "said"),
+    [
+        ("::/96", "::/80", "it contains ::1/128, and loopback addresses can't be pods'"),
+        ("224.0.0.0/3", "224.0.0.0/3", "it contains 224.0.0.0/4, and multicast addresses can't be pods'"),
+        ("127.1.0.0/16", "127.0.0.0/8", "127.0.0.0/8: loopback addresses can't be pods'"),
+    ],
+)
+def test_ranges_that_hold_addresses_no_pod_can_have_are_refused(subnet: str, network: str, said: str) -> None:
+    with pytest.raises(UsageProblem, match=said.replace("(", r"\(")):
+        check(NodeSpec((subnet,), (network,)))
+
+
+def test_link_local_address_is_no_external() -> None:
+    with pytest.raises(UsageProblem, match="external fe80::1 is link-local"):
+        check(NodeSpec(("fd00::/64",), ("fd00::/48",), externals=("fe80::1",)))
