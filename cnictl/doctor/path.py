@@ -55,7 +55,10 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     source = _own_address(facts) if link is not None and link.up else ""
     for gateway in gateways(spec):
         address = format_address(gateway.packed)
-        if source and not is_ipv6(address) and arp.answers(address, facts.uplink, source):
+        if not source or is_ipv6(address) or not arp.answers(address, facts.uplink, source):
+            continue
+        # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
+        if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), facts.uplink, source):
             yield Seen(address, f"another host on {facts.uplink} has this address too: it has the same pod CIDR",
                        "give one of the two another --subnet; cnictl init-node --subnet …")  # fmt: skip
 
@@ -199,7 +202,16 @@ CHECKS = (
     Check(
         "overlap", 35, "error", "RTM_GETROUTE of every table, the host's addresses, against pod CIDRs and network",
         "Addresses that are both a pod's and another host's reach only one of the two.",
-        "ip route show table all\nip route del 10.244.0.0/16", preflight_check("subnet-overlap", "network-overlap"),
+        "ip route show table all\nip route del 10.244.0.0/16", preflight_check("subnet-overlap"),
+    ),
+    Check(
+        "node-in-network",
+        35,
+        "warning",
+        "RTM_GETADDR of every link against the pod network",
+        "What pods send to that host's neighbours leaves with the pods' own addresses, for it counts as pods' traffic.",
+        "ip -br address\ncnictl init-node --network 10.244.0.0/20 …",
+        preflight_check("network-overlap"),
     ),
     Check(
         "resolver-in-network", 35, "error", "nameserver lines of /etc/resolv.conf against the pod network",
