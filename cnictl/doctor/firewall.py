@@ -1,5 +1,6 @@
 """Rules of other tools' that pods' packets meet."""
 
+import glob
 import re
 import socket
 from collections.abc import Iterable
@@ -44,7 +45,12 @@ def _trust(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _two_iptables(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "filter" not in facts.legacy_tables or not has_command("iptables-legacy"):
+    if (
+        facts.spec is None
+        or not _ipv4_subnet(facts.spec)
+        or "filter" not in facts.legacy_tables
+        or not has_command("iptables-legacy")
+    ):
         return
     lines = said_by(["iptables-legacy", "-S", "FORWARD"]).splitlines()
     accepted = any(facts.spec.bridge in line and "-j ACCEPT" in line for line in lines)
@@ -56,9 +62,13 @@ def _two_iptables(facts: Facts) -> Iterable[Seen]:
         )
 
 
+def _ipv4_subnet(spec: NodeSpec) -> str:
+    return next((one for one in spec.subnets if not is_ipv6(one)), "")
+
+
 def _legacy_accepts(spec: NodeSpec) -> tuple[Action, ...]:
     mark = ("-m", "comment", "--comment", f"cnictl:{spec.name}", "-j", "ACCEPT")
-    subnet = next((one for one in spec.subnets if not is_ipv6(one)), spec.subnet)
+    subnet = _ipv4_subnet(spec)
     return (
         typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-i", spec.bridge, "-s", subnet, *mark),
         typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-o", spec.bridge, "-d", subnet, *mark),
@@ -70,21 +80,33 @@ def _accept_in_legacy(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _leaked_chains(facts: Facts) -> Iterable[Seen]:
+    """Of addresses of this node's alone: what other networks' pods have is their plugin's to know."""
+    spec = facts.spec
+    if spec is None:
+        return
     known = {record.container for record in facts.records}
     for network in {*folder_networks(NETWORKS_DIR), *attachments.networks()}:
         known |= {lease.container for lease in Store(network).all()}
-    for family in ("ip", "ip6"):
+    for one in by_family(spec):
+        family = "ip6" if is_ipv6(one.subnet) else "ip"
         for words in facts.rules("nat", family):
             named = _LEAKED.search(" ".join(words))
             if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
                 continue
-            if named["id"] not in known:
+            source = _option(words, "-s")
+            if source and _overlap(source, one.subnet) and not _is_known(named["id"], known):
                 yield Seen(
                     words[-1],
-                    f"masquerades {_option(words, '-s') or 'an address'} for container {named['id'][:12]} of "
-                    f"{named['name']}, which is gone: the address's next pod loses its own source",
+                    f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
+                    "address's next pod loses its own source",
                     _removal(family, words)[0].command,
                 )
+
+
+def _is_known(container: str, holders: set[str]) -> bool:
+    """Whether it holds a lease, or its runtime keeps the result of its ADD (libcni's cache)."""
+    cached = (glob.glob(f"/var/lib/cni/{folder}/*{glob.escape(container)}*") for folder in ("results", "cache/results"))
+    return container in holders or any(cached)
 
 
 def _removal(family: str, words: list[str]) -> tuple[Action, ...]:

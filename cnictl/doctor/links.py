@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
-from cnictl.core import durable, liveness
+from cnictl.core import attachments, durable, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_cidr
 from cnictl.core.leases import Store
@@ -74,16 +74,25 @@ def _bridge(facts: Facts) -> Link | None:
 
 
 def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
-    """Veths on the bridge that no record names, their namespace's id here, and the other end's addresses."""
+    """Veths on the bridge that no record names, their namespace's id here, and the other end's addresses.
+
+    The ports are looked at first: an ADD in flight writes its record before it makes its port.
+    """
     bridge = _bridge(facts)
     if bridge is None or facts.spec is None:
         return
-    known = {record.host_veth for record in facts.records}
     asking = OtherEnds()
     with Netlink() as netlink, asking:
-        for port, namespace in veth_ports(netlink, bridge).values():
+        ports = veth_ports(netlink, bridge).values()
+        known = _recorded_ports()
+        for port, namespace in ports:
             if port.name not in known:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
+
+
+def _recorded_ports() -> set[str]:
+    """As the records are now."""
+    return {record.host_veth for network in attachments.networks() for record in attachments.all_records(network)}
 
 
 def _orphans(facts: Facts) -> Iterable[Seen]:
@@ -94,8 +103,9 @@ def _orphans(facts: Facts) -> Iterable[Seen]:
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     def delete() -> None:
-        with Netlink() as netlink:
-            unlink(netlink, finding.subject)
+        if finding.subject not in _recorded_ports():  # its pod may have been started anew since
+            with Netlink() as netlink:
+                unlink(netlink, finding.subject)
 
     return Remedy(actions=(Action(f"ip link delete {finding.subject}", delete),))
 
