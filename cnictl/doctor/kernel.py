@@ -99,7 +99,7 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield Seen(
                 key,
-                f"{entries} neighbours of {most or 'an unknown limit'}, the table was full {table['table_fulls']} times",
+                f"{entries} neighbours of {most or 'unknown'}, the table was full {table['table_fulls']} times",
                 f"sysctl -w {key}=8192, also in /etc/sysctl.d, and gc_thresh2 to half of it",
                 False,
             )
