@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from cnictl.core import durable
+from cnictl.core.digest import short_digest
 from cnictl.core.paths import STATE_DIR
 from cnictl.node.plugin_log import parse
 
@@ -25,20 +26,20 @@ def totals(path: str, keep: bool = True) -> Totals:
     """Of every call that was ever logged to `path`. Without `keep` (not root) only looks. Raises OSError."""
     state = _load()
     found: Totals = state["totals"]
-    inode, offset = int(state["inode"]), int(state["offset"])
-    now, rotated = _inode(path), f"{path}.1"
-    if not inode or (inode != now and inode == _inode(rotated)):  # never read before, or rotated since: its end first
-        text, offset = _rest(rotated, offset)
+    name, offset, before = state["log"], int(state["offset"]), state["before"]
+    now, rotated = _name(path), _name(f"{path}.1")
+    if (rotated not in ("", before) and name != now) or not name:  # what was rotated away isn't read to its end yet
+        text, offset = _rest(f"{path}.1", offset if name == rotated else 0)
         _count(found, text)
-        inode = _inode(rotated)
-    if now and now != inode:
-        inode, offset = now, 0
-    if now and now == inode:
+        name = before = rotated
+    if now and now != name:
+        name, offset = now, 0
+    if now and now == name:
         if _size(path) < offset:
             offset = 0  # copied away and cut off, as `copytruncate` does
         text, offset = _rest(path, offset)
         _count(found, text)
-    new = {"inode": inode, "offset": offset, "totals": found}
+    new = {"log": name, "offset": offset, "before": before, "totals": found}
     if keep and new != state:
         durable.make_folder(STATE_DIR)
         durable.replace(STATE_FILE, json.dumps(new).encode() + b"\n", 0o600)
@@ -47,16 +48,20 @@ def totals(path: str, keep: bool = True) -> Totals:
 
 def _load() -> dict[str, Any]:
     try:
-        return dict(json.loads(durable.contents(STATE_FILE)))
-    except (FileNotFoundError, ValueError):
-        return {"inode": 0, "offset": 0, "totals": {}}
+        found = dict(json.loads(durable.contents(STATE_FILE)))
+        return {key: found[key] for key in ("log", "offset", "before", "totals")}
+    except (FileNotFoundError, ValueError, KeyError):
+        return {"log": "", "offset": 0, "before": "", "totals": {}}
 
 
-def _inode(path: str) -> int:
+def _name(path: str) -> str:
+    """Tells one log from another: inode and first line, for an inode is used again; empty where there is no line."""
     try:
-        return os.stat(path).st_ino
+        with open(path, "rb") as file:
+            first = file.readline()
+            return f"{os.fstat(file.fileno()).st_ino}-{short_digest(repr(first))}" if first.endswith(b"\n") else ""
     except FileNotFoundError:
-        return 0
+        return ""
 
 
 def _size(path: str) -> int:

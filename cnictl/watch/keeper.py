@@ -13,6 +13,7 @@ from cnictl.core import durable
 from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.node import confirm, converge, former, host, node_file, spine
 from cnictl.node.journal import Journal
+from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.run_lock import Held, exclusive
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Plan
@@ -110,8 +111,8 @@ class Keeper:
         """The part of a plan that may be carried out now; notes when the rest may."""
         steps = []
         for step in plan.steps:
-            if step.change is None:
-                continue
+            if step.change is None or step.resource.id == NodeFile.id:
+                continue  # the file is people's: one that is edited just now is no drift
             wait = self._repairs.due(step.resource.id, now)
             if wait <= 0:
                 steps.append(step)

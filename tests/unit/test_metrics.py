@@ -1,5 +1,6 @@
 """Counting the plugin's calls from its log: each once, over rotations and readers that were cut off."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import pytest
 from cnictl.metrics import tally
 from cnictl.node import plugin_log
 
+_NUMBERS = itertools.count()
+
 
 def line(verb: str = "ADD", level: str = "info", ms: float = 20.0, outcome: str = "ok") -> str:
     return (
-        f"2026-11-25T06:00:00Z {level} {verb} {ms:.1f}ms container=abc ifname=eth0 pod=default/web "
+        f"2026-11-25T06:00:00.{next(_NUMBERS)}Z {level} {verb} {ms:.1f}ms container=abc ifname=eth0 pod=default/web "
         f"address=10.244.0.2 fd00::2 outcome={outcome}\n"
     )
 
@@ -59,6 +62,19 @@ def test_first_reading_finds_the_log_rotated_away_and_nothing_in_its_place(log: 
     assert (count(log), count(log)) == (2, 2)
     log.write_text(line())
     assert count(log) == 3
+
+
+def test_log_rotated_twice_between_readings(log: Path) -> None:
+    log.write_text(line())
+    log.rename(f"{log}.1")
+    assert count(log) == 1
+    log.write_text(line() * 2)
+    log.replace(f"{log}.1")
+    log.write_text(line())
+    assert (count(log), count(log)) == (4, 4)
+    log.unlink()  # by hand: what was rotated away before stays counted once
+    log.write_text(line())
+    assert count(log) == 5
 
 
 def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
