@@ -74,17 +74,20 @@ class Keeper:
                 return
             found += events.wait(0, wakeup, _links(_spec()))
         self._causes = [cause for cause in map(_culprit, found) if cause]
-        self._look()
-        events.wait(0, wakeup, set())  # what it just did itself
+        if self._look():
+            # what it just did itself; what another did in the same moment goes with it, and is seen at the look to come
+            events.wait(0, wakeup, set())
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Look once and mend; whether anything was changed."""
+        changed = False
         begun = time.monotonic()
         self._retry = REGULAR
         try:
             undone = confirm.undo_if_due(wait=0)
             if undone is not None:
                 self._tell(f"warning: {undone}")
-            self._mend()
+            changed = self._mend()
         except Held:
             self._retry = 0.2  # another command is at work: what it leaves is looked at then
         except (Problem, CniError, OSError) as error:
@@ -92,11 +95,13 @@ class Keeper:
             self._retry = 5.0
         self._last_look = time.monotonic()
         self._cost = self._last_look - begun
+        return changed
 
-    def _mend(self) -> None:
+    def _mend(self) -> bool:
         spec = _spec()
+        changed = False
         if spec is None or not former.specs() or former.specs()[-1] != spec:
-            return  # no node, or an edited file: a person applies that
+            return False  # no node, or an edited file: a person applies that
         wrong = converge.plan(spec).whole
         now = time.monotonic()
         self._repairs.seen({change.resource for change in wrong.changes}, now)
@@ -105,7 +110,9 @@ class Keeper:
                 todo = self._due(converge.plan(spec).whole, now)
                 if todo.changes:
                     self._carry_out(todo)
+                    changed = True
         self._repairs.save()
+        return changed
 
     def _due(self, plan: Plan, now: float) -> Plan:
         """The part of a plan that may be carried out now; notes when the rest may."""
@@ -140,7 +147,7 @@ class Keeper:
                     f"error: {change.resource} is taken away again and again{whose}: left as it is now; stop that "
                     "program, then: systemctl reload cnictl-watch (or kill -HUP)"
                 )
-        self._retry = _AGAIN  # what it heard of its own repair it drops, and with it what another did at once
+        self._retry = _AGAIN
 
 
 def _spec() -> NodeSpec | None:
