@@ -110,7 +110,7 @@ CHECKS = (
     Check(
         "conf-order", 40, "error", "the runtimes' conf dirs, by name: what sorts before 10-cnictl.conflist",
         "A runtime takes the first conf by name, and new pods get that network.",
-        "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist /root/", preflight_check("conf-order"),
+        "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist ~", preflight_check("conf-order"),
     ),
     Check(
         "conf-broken", 40, "error", "every conf in the runtimes' conf dirs, read as JSON",
