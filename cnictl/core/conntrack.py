@@ -18,17 +18,15 @@ from cnictl.core.netlink import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
-_TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
-_TUPLE_IP, _TUPLE_PROTO = 1, 2
-_PROTO_NUM = 1  # CTA_PROTO_NUM
+GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
+TUPLE_ORIG, TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
+TUPLE_IP = 1
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _BY_SOURCE = 1  # CTA_FILTER_FLAG(CTA_IP_SRC)
-_V4_SOURCE, _V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
-_DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
-_HEAD = {family: bytes((family, 0, 0, 0)) for family in (AF_INET, AF_INET6)}  # nfgenmsg
+V4_SOURCE, V6_SOURCE = 1, 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+HEAD = {family: bytes((family, 0, 0, 0)) for family in (AF_INET, AF_INET6)}  # nfgenmsg
 
 
 def forget(packed: "Iterable[bytes]") -> None:
@@ -49,54 +47,25 @@ def forget(packed: "Iterable[bytes]") -> None:
                 _pick_and_delete(netlink, address)
 
 
-class Connection:
-    """A connection as it is tracked: who asked whom, and who answers; that is another where NAT made it so."""
-
-    __slots__ = ("answering", "protocol", "source", "target")
-
-    def __init__(self, protocol: int, source: bytes, target: bytes, answering: bytes) -> None:
-        self.protocol = protocol
-        """IPPROTO_*."""
-        self.source = source
-        self.target = target
-        self.answering = answering
-
-
-def connections() -> "Iterator[Connection]":
-    """All that is tracked, addresses packed. Raises NetlinkError."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        for family, source in ((AF_INET, _V4_SOURCE), (AF_INET6, _V6_SOURCE)):
-            for entry in netlink.dump(_GET, _HEAD[family]):
-                parts = attributes(entry, 4)
-                asked, reply = (attributes(parts.get(kind, b"")) for kind in (_TUPLE_ORIG, _TUPLE_REPLY))
-                addresses = attributes(asked.get(_TUPLE_IP, b""))
-                yield Connection(
-                    int.from_bytes(attributes(asked.get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b""), "big"),
-                    addresses.get(source, b""),
-                    addresses.get(source + _DESTINATION, b""),
-                    attributes(reply.get(_TUPLE_IP, b"")).get(source, b""),
-                )
-
-
 def _delete_by_source(netlink: Netlink, address: bytes) -> bool:
     """Have the kernel pick them itself: False where it can't, before Linux 6.8.
 
     Not of IPv6: there its filter takes what does not match (seen on Linux 6.18), and the host would lose every other
     connection. Before 6.8 a deletion with a tuple means that one connection, and this part of one is refused.
     """
-    source = attr(_TUPLE_IP | NESTED, attr(_V4_SOURCE, address))
-    for kind, flags in ((_TUPLE_ORIG, (_BY_SOURCE, 0)), (_TUPLE_REPLY, (0, _BY_SOURCE))):
+    source = attr(TUPLE_IP | NESTED, attr(V4_SOURCE, address))
+    for kind, flags in ((TUPLE_ORIG, (_BY_SOURCE, 0)), (TUPLE_REPLY, (0, _BY_SOURCE))):
         filters = u32_attr(_FILTER_ORIG_FLAGS, flags[0]) + u32_attr(_FILTER_REPLY_FLAGS, flags[1])
         wanted = attr(kind | NESTED, source) + attr(_FILTER | NESTED, filters)
-        if netlink.refusals((_DELETE, 0, _HEAD[AF_INET] + wanted)):
+        if netlink.refusals((_DELETE, 0, HEAD[AF_INET] + wanted)):
             return False
     return True
 
 
 def _pick_and_delete(netlink: Netlink, address: bytes) -> None:
-    family, source = (AF_INET, _V4_SOURCE) if len(address) == 4 else (AF_INET6, _V6_SOURCE)
+    family, source = (AF_INET, V4_SOURCE) if len(address) == 4 else (AF_INET6, V6_SOURCE)
     try:
-        known = netlink.dump(_GET, _HEAD[family])
+        known = netlink.dump(GET, HEAD[family])
     except NetlinkError:
         return
     for entry in known:
@@ -104,9 +73,9 @@ def _pick_and_delete(netlink: Netlink, address: bytes) -> None:
             continue
         parts = attributes(entry, 4)
         sources = (
-            attributes(attributes(parts.get(kind, b"")).get(_TUPLE_IP, b"")).get(source)
-            for kind in (_TUPLE_ORIG, _TUPLE_REPLY)
+            attributes(attributes(parts.get(kind, b"")).get(TUPLE_IP, b"")).get(source)
+            for kind in (TUPLE_ORIG, TUPLE_REPLY)
         )
         if address in sources:
             zone = attr(_ZONE, parts[_ZONE]) if _ZONE in parts else b""
-            netlink.refusals((_DELETE, 0, _HEAD[family] + attr(_TUPLE_ORIG | NESTED, parts[_TUPLE_ORIG]) + zone))
+            netlink.refusals((_DELETE, 0, HEAD[family] + attr(TUPLE_ORIG | NESTED, parts[TUPLE_ORIG]) + zone))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from netaddr import IPNetwork
 
-from cnictl.core import attachments, conntrack
+from cnictl.core import attachments, conntrack, tracked
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.lease import folder_networks
 from cnictl.core.leases import Store
@@ -225,7 +225,7 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    udp = [one for one in conntrack.connections() if one.protocol == socket.IPPROTO_UDP]
+    udp = [one for one in tracked.connections() if one.protocol == socket.IPPROTO_UDP]
     answering = {one.answering for one in udp if one.answering and one.answering != one.target}
     named = {format_address(packed) for packed in answering}
     return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held

@@ -4,7 +4,7 @@ import json
 import socket
 from typing import Any
 
-from cnictl.core import conntrack
+from cnictl.core import tracked
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.process import run
@@ -76,7 +76,7 @@ def _connections(packed: set[bytes]) -> list[dict[str, str]]:
     names = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
     found: list[dict[str, str]] = []
     try:
-        for one in conntrack.connections():
+        for one in tracked.connections():
             if packed & {one.source, one.target, one.answering} and len(found) < _SHOWN:
                 found.append(
                     {

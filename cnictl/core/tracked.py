@@ -1,0 +1,41 @@
+"""What the kernel tracks of connections, listed. Apart from `conntrack`, for no pod's start needs it.
+
+Sources: linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from collections.abc import Iterator
+
+from cnictl.core.conntrack import GET, HEAD, TUPLE_IP, TUPLE_ORIG, TUPLE_REPLY, V4_SOURCE, V6_SOURCE
+from cnictl.core.netlink import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attributes
+
+_DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
+_TUPLE_PROTO, _PROTO_NUM = 2, 1  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
+
+
+class Connection:
+    """A connection as it is tracked: who asked whom, and who answers; that is another where NAT made it so."""
+
+    __slots__ = ("answering", "protocol", "source", "target")
+
+    def __init__(self, protocol: int, source: bytes, target: bytes, answering: bytes) -> None:
+        self.protocol = protocol
+        """IPPROTO_*."""
+        self.source = source
+        self.target = target
+        self.answering = answering
+
+
+def connections() -> Iterator[Connection]:
+    """All that is tracked, addresses packed. Raises NetlinkError."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for family, source in ((AF_INET, V4_SOURCE), (AF_INET6, V6_SOURCE)):
+            for entry in netlink.dump(GET, HEAD[family]):
+                parts = attributes(entry, 4)
+                asked, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
+                addresses = attributes(asked.get(TUPLE_IP, b""))
+                yield Connection(
+                    int.from_bytes(attributes(asked.get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b""), "big"),
+                    addresses.get(source, b""),
+                    addresses.get(source + _DESTINATION, b""),
+                    attributes(reply.get(TUPLE_IP, b"")).get(source, b""),
+                )
