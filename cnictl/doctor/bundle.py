@@ -25,11 +25,16 @@ MOST = 1 << 20
 _BOUND = 20.0
 """Seconds for a command."""
 
-_SECRET_KEY = re.compile(r"(?i)(token|password|passwd|secret|private.?key|client.?key|api.?key|credential|kubeconfig)")
+_NAMES = r"token|password|passwd|secret|private.?key|client.?key|api.?key|access.?key|credential|authorization|psk"
+_SECRET_KEY = re.compile(rf"(?i)({_NAMES}|kubeconfig|^auth$|^env$|^args$)")
 _SECRET_TEXT = (
-    re.compile(r"(?i)((?:token|password|passwd|secret|api.?key|credential)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]+"),
-    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
+    re.compile(
+        rf"(?i)((?:{_NAMES})[\w.-]*(?:\\?[\"'])?\s*[:=]\s*\\?[\"']?)"
+        r"(?:(?<=\")(?:\\.|[^\"\\\n])*|(?<=')[^'\n]*|(?:bearer |basic )?[^\s\"',}]+)"
+    ),
+    re.compile(r"( args=)\{.*\}(?= outcome=|$)", re.MULTILINE),
+    re.compile(r"(?<=://)[^\s@\"']+(?=@)"),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
 )
 HIDDEN = "(left out)"
 

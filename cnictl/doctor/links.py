@@ -32,14 +32,14 @@ def _managed(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 name,
                 f"NetworkManager manages it ({state}): it may take its address or set it down",
-                f"put [keyfile] unmanaged-devices=interface-name:{facts.spec.bridge};interface-name:veth* into "
+                f"put [keyfile] unmanaged-devices+=interface-name:{facts.spec.bridge};interface-name:veth* into "
                 f"{NETWORK_MANAGER_CONF}; nmcli general reload",
             )
 
 
 def _leave_alone(facts: Facts, finding: Finding) -> Remedy:
     bridge = facts.spec.bridge if facts.spec is not None else finding.subject
-    text = f"[keyfile]\nunmanaged-devices=interface-name:{bridge};interface-name:veth*\n"
+    text = f"[keyfile]\nunmanaged-devices+=interface-name:{bridge};interface-name:veth*\n"
     return Remedy(actions=(_written(NETWORK_MANAGER_CONF, text), typed("nmcli", "general", "reload")))
 
 
