@@ -15,7 +15,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cnictl import __version__
-from cnictl.core.errors import CniError, Problem
 from cnictl.core.liveness import STALE
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
@@ -99,11 +98,10 @@ class _Node(Collector):
         family = GaugeMetricFamily(
             "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
         )
-        try:
-            found = catalogue.examine(self._facts).findings
-        except (Problem, CniError):
-            found = ()
-        counts = Counter((one.id, one.severity) for one in found)
+        examined = catalogue.examine(self._facts)
+        unable = {name for name, _ in examined.unable}
+        counts = Counter((one.id, one.severity) for one in examined.findings)
         for check in catalogue.CHECKS:
-            family.add_metric([check.id, check.severity], counts[check.id, check.severity])
+            if check.id not in unable:  # no sample is not the same as none found
+                family.add_metric([check.id, check.severity], counts[check.id, check.severity])
         yield family
