@@ -1,18 +1,44 @@
 #!/bin/sh
 # Debian packages that tests look into or run on a lab node and that must not be installed here, for their installation
-# starts a service: fetched and unpacked into .venv/packages/NAME. As root (apt's own folders); what can't be had is said.
+# starts a service: fetched and unpacked into .venv/packages/NAME, each with what it needs that a machine may lack.
+# As root (apt's own folders); what can't be had is said.
 set -eu
 cd "$(dirname "$0")/.."
-for name in prometheus ufw; do
+
+bus="dbus-daemon dbus-bin dbus-system-bus-common libdbus-1-3 libexpat1 libglib2.0-0"
+fetch() { # NAME PACKAGE…
+    name="$1"
+    shift
     folder=".venv/packages/$name"
-    [ -d "$folder" ] && continue
+    [ "$(cat "$folder/.of" 2>/dev/null)" = "$*" ] && return
     fresh="$(mktemp -d)"
-    if (cd "$fresh" && apt-get download -qq "$name" >/dev/null 2>&1 && dpkg -x ./*.deb tree); then
+    if (cd "$fresh" && apt-get download -qq "$@" >/dev/null 2>&1 && for deb in *.deb; do dpkg -x "$deb" tree; done); then
+        rm -rf "$folder" "$fresh/tree/usr/share/doc" "$fresh/tree/usr/share/man" "$fresh/tree/usr/share/locale" \
+            "$fresh/tree/usr/bin/prometheus"
+        # as /usr is merged on the machines that these packages are for
+        for old in bin sbin lib; do
+            [ -d "$fresh/tree/$old" ] || continue
+            mkdir -p "$fresh/tree/usr/$old"
+            cp -a "$fresh/tree/$old/." "$fresh/tree/usr/$old/"
+            rm -rf "${fresh:?}/tree/$old"
+        done
+        echo "$*" >"$fresh/tree/.of"
         mkdir -p .venv/packages
-        rm -rf "$fresh/tree/usr/share/doc" "$fresh/tree/usr/share/man" "$fresh/tree/usr/bin/prometheus"
         cp -a "$fresh/tree" "$folder"
     else
         echo "setup: package $name can't be had: its tests will say so" >&2
     fi
     rm -rf "$fresh"
-done
+}
+
+fetch prometheus prometheus
+fetch ufw ufw
+# shellcheck disable=SC2086 -- a list of names
+{
+    fetch firewalld firewalld python3-firewall python3-nftables python3-dbus python3-gi libgirepository-1.0-1 \
+        gir1.2-glib-2.0 gir1.2-nm-1.0 libnm0 libnftables1 $bus
+    fetch network-manager network-manager libnm0 libndp0 libteamdctl0 libmm-glib0 libbluetooth3 libnewt0.52 libslang2 \
+        libjansson4 libcurl3-gnutls libpsl5 libreadline8 libpolkit-gobject-1-0 libpolkit-agent-1-0 libudev1 \
+        libsystemd0 $bus
+    fetch docker.io docker.io tini containerd runc
+}

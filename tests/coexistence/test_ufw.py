@@ -1,19 +1,16 @@
 """ufw as Debian ships it: its FORWARD drops, before cnictl comes and after, and over its own reload."""
 
-import io
-import tarfile
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.operator import Pod, cnictl, drifted, init, start_pod
 
+from .packaged import install
+
 pytestmark = pytest.mark.once
 
-_UNPACKED = Path(__file__).parents[2] / ".venv" / "packages" / "ufw"
 _EXTERNAL = "192.0.2.10"
 _SERVE = """
 import socket
@@ -22,48 +19,25 @@ print("ready", flush=True)
 while True:
     server.accept()[0].close()
 """
-_INSTALL = """
-cp -a /opt/ufw/lib/. /opt/ufw/usr/lib/
-cp -a /opt/ufw/etc/. /etc/
-mkdir /opt/local /opt/plugins && mount --rbind /usr/local /opt/local && mount --bind /usr/lib/cni /opt/plugins
-mount -t overlay overlay -o lowerdir=/opt/ufw/usr:/usr /usr
-mount --rbind /opt/local /usr/local && mount --bind /opt/plugins /usr/lib/cni
+_SET_UP = """
 cp /usr/share/ufw/ufw.conf /etc/ufw/
 for name in before after user; do cp -L /usr/share/ufw/$name.rules /usr/share/ufw/${name}6.rules /etc/ufw/; done
 for name in before after; do cp /usr/share/ufw/$name.init /etc/ufw/; done
 """
-"""What the package's installation does, on a node that can't write its /usr."""
+"""What the package's own script does."""
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
     """A node with ufw installed, and not enabled."""
-    if not _UNPACKED.is_dir():
-        pytest.skip("not here: Debian's ufw (tests/packages.sh fetches it as root)")
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(_UNPACKED, ".", filter=_as_root)
     with Lab(nodes=2) as lab:
         one = lab.nodes[0]
-        unpacking = one.popen(["sh", "-c", "mkdir /opt/ufw && tar -x -C /opt/ufw"], stdin=_file_of(packed))
-        assert unpacking.communicate(timeout=30) == ("", "")
-        one.run(["sh", "-ec", _INSTALL])
+        install(one, "ufw")
+        one.run(["sh", "-ec", _SET_UP])
         serving = lab.outside.popen(["/usr/bin/python3", "-c", _SERVE])
         assert serving.stdout is not None
         assert serving.stdout.readline() == "ready\n"
         yield one
-
-
-def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    return entry
-
-
-def _file_of(data: io.BytesIO) -> io.BufferedRandom:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the process that reads it closes it
-    file.write(data.getvalue())
-    file.seek(0)
-    return file
 
 
 def reaches(pod: Pod) -> bool:

@@ -1,0 +1,47 @@
+"""Debian's packages on lab nodes: what `tests/packages.sh` unpacked, as if it were installed there."""
+
+from pathlib import Path
+
+import pytest
+
+from cnictl.lab.lab import Node
+
+_UNPACKED = Path(__file__).parents[2] / ".venv" / "packages"
+_INSTALL = """
+mkdir -p /opt/kept/local /opt/kept/plugins
+mount --rbind /usr/local /opt/kept/local
+mount --bind /usr/lib/cni /opt/kept/plugins
+mount -t overlay overlay -o lowerdir="$1/usr:/usr" /usr
+mount --rbind /opt/kept/local /usr/local
+mount --bind /opt/kept/plugins /usr/lib/cni
+for folder in etc var; do [ ! -d "$1/$folder" ] || cp -r "$1/$folder/." "/$folder/"; done
+"""
+_BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path=/run/dbus/system_bus_socket</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_type="*"/><allow receive_type="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+def install(node: Node, package: str) -> None:
+    """Lay a package over a node's /usr, and its configuration into /etc; what its scripts do is the test's.
+
+    A test is skipped, and says so, where the package can't be had.
+    """
+    folder = _UNPACKED / package
+    if not folder.is_dir():
+        pytest.skip(f"not here: Debian's {package} (tests/packages.sh fetches it as root)")
+    node.run(["sh", "-ec", _INSTALL, "install", str(folder)])
+
+
+def start_bus(node: Node) -> None:
+    """A system bus on a node, where root alone is: whoever comes may do as they like."""
+    node.run(["mkdir", "-p", "/run/dbus"])
+    node.run(["sh", "-c", f"cat > /run/dbus/system.conf <<'EOF'\n{_BUS}EOF"])
+    node.run(["dbus-daemon", "--config-file=/run/dbus/system.conf", "--fork"])
