@@ -22,6 +22,7 @@ fetch() { # NAME PACKAGE…
             cp -a "$fresh/tree/$old/." "$fresh/tree/usr/$old/"
             rm -rf "${fresh:?}/tree/$old"
         done
+        chmod -R a+rX "$fresh/tree"
         echo "$*" >"$fresh/tree/.of"
         mkdir -p .venv/packages
         cp -a "$fresh/tree" "$folder"

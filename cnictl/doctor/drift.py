@@ -65,6 +65,12 @@ _PARTS = (
         "nft list ruleset | grep -B3 -A8 'hook forward'\nnft insert rule inet filter forward iifname cni0 accept",
     ),
     _Part(
+        "firewalld", 10, "error", ("firewalld/",),
+        "firewalld doesn't trust pods", "firewall-cmd --get-active-zones; cnictl.xml, cnictl-pods.xml",
+        "firewalld rejects what no zone lets in, and each reload makes its rules anew, without others' accepts.",
+        "firewall-cmd --get-active-zones\nfirewall-cmd --zone=trusted --change-interface=cni0\ncnictl apply",
+    ),
+    _Part(
         "masquerade", 15, "error", ("masquerade/",),
         "what pods send outside keeps a source that nobody there can answer", "table inet cnictl, or CNICTL- chains",
         "Hosts outside the cluster have no route back to a pod's address.",

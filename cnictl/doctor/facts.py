@@ -1,6 +1,5 @@
 """The host as the checks see it: each thing is looked at once, when the first check asks, until `forget`."""
 
-import glob
 import json
 import os
 from functools import cached_property
@@ -93,8 +92,8 @@ class Facts:
 
     @cached_property
     def processes(self) -> set[str]:
-        """Names of the processes that run, as /proc/PID/comm has them: at most 15 characters."""
-        return {text_of(path) for path in glob.glob("/proc/[0-9]*/comm")}
+        """Names of the processes that run."""
+        return host.processes()
 
 
 def sysctl(name: str) -> str:

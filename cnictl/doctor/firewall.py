@@ -21,29 +21,6 @@ _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
 
 
-def _firewalld_reload(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "firewalld" not in facts.processes:
-        return
-    zone = said_by(["firewall-cmd", "--permanent", f"--get-zone-of-interface={facts.spec.bridge}"]).strip()
-    if zone != "trusted":
-        yield Seen(
-            facts.spec.bridge,
-            f"its zone is {zone or 'none'}: each reload of firewalld takes the accepts for pods away",
-            f"firewall-cmd --permanent --zone=trusted --change-interface={facts.spec.bridge}; firewall-cmd --reload; "
-            "cnictl apply",
-        )
-
-
-def _trust(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    bridge = f"--change-interface={finding.subject}"
-    return Remedy(
-        actions=(
-            typed("firewall-cmd", "--permanent", "--zone=trusted", bridge),
-            typed("firewall-cmd", "--zone=trusted", bridge),
-        )
-    )
-
-
 def _two_iptables(facts: Facts) -> Iterable[Seen]:
     if (
         facts.spec is None
@@ -241,14 +218,6 @@ def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 CHECKS = (
-    Check(
-        "firewalld-reload", 10, "warning",
-        "firewalld's process; firewall-cmd --permanent --get-zone-of-interface=BRIDGE",
-        "A reload of firewalld makes its rules anew, without what others put among them.",
-        "firewall-cmd --get-zone-of-interface=cni0\n"
-        "firewall-cmd --permanent --zone=trusted --change-interface=cni0; firewall-cmd --reload",
-        _firewalld_reload, _trust,
-    ),
     Check(
         "two-iptables", 12, "error",
         "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",

@@ -1,5 +1,6 @@
 """What the host looks like to the node's resources: uplink, addresses, how a peer is reached. Only reads."""
 
+import glob
 from dataclasses import dataclass
 
 from cnictl.core import rtnetlink
@@ -84,3 +85,15 @@ def reach(address: str, dev: str = "") -> Reached | None:
             return None
         links = iproute.get_links(found.get_attr("RTA_OIF"))
         return Reached(links[0].get_attr("IFLA_IFNAME") if links else "", found.get_attr("RTA_GATEWAY") or "")
+
+
+def processes() -> set[str]:
+    """Names of the processes that run, as /proc/PID/comm has them: at most 15 characters."""
+    found = set()
+    for path in glob.glob("/proc/[0-9]*/comm"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found.add(file.read().strip())
+        except OSError:
+            continue  # it has just ended
+    return found

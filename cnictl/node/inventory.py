@@ -10,6 +10,7 @@ from cnictl.node.resources.boot_unit import BootUnit
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
+from cnictl.node.resources.firewalld import Firewalld
 from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
@@ -44,6 +45,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         IptablesForward(),
         IptablesForward("ip6"),
         NftForward(),
+        Firewalld(spec, known),
         *(PeerRoute(peer.pod_cidr) for peer in spec.peers),
         Plugin(spec),
         BootUnit(spec),

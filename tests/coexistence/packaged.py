@@ -1,9 +1,12 @@
 """Debian's packages on lab nodes: what `tests/packages.sh` unpacked, as if it were installed there."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cnictl.core.process import Finished
 from cnictl.lab.lab import Node
 
 _UNPACKED = Path(__file__).parents[2] / ".venv" / "packages"
@@ -45,3 +48,28 @@ def start_bus(node: Node) -> None:
     node.run(["mkdir", "-p", "/run/dbus"])
     node.run(["sh", "-c", f"cat > /run/dbus/system.conf <<'EOF'\n{_BUS}EOF"])
     node.run(["dbus-daemon", "--config-file=/run/dbus/system.conf", "--fork"])
+
+
+_SERVE = """
+import socket
+server = socket.create_server(("0.0.0.0", 80))
+print("ready", flush=True)
+while True:
+    server.accept()[0].close()
+"""
+
+
+def serve(start: Callable[[list[str]], subprocess.Popen[str]]) -> None:
+    """A server on port 80 where `start` starts things, for as long as its node lives."""
+    serving = start(["/usr/bin/python3", "-c", _SERVE])
+    assert serving.stdout is not None
+    assert serving.stdout.readline() == "ready\n"
+
+
+def connects(run: Callable[..., Finished], address: str) -> bool:
+    """Whether a connection to that server is accepted: firewalls often let echo requests pass where nothing else does.
+
+    `run` runs a command where the client is.
+    """
+    script = f"import socket; socket.create_connection(('{address}', 80), 2)"
+    return run("/usr/bin/python3", "-c", script, check=False).status == 0

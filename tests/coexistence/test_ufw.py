@@ -7,18 +7,11 @@ import pytest
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.operator import Pod, cnictl, drifted, init, start_pod
 
-from .packaged import install
+from .packaged import connects, install, serve
 
 pytestmark = pytest.mark.once
 
 _EXTERNAL = "192.0.2.10"
-_SERVE = """
-import socket
-server = socket.create_server(("0.0.0.0", 80))
-print("ready", flush=True)
-while True:
-    server.accept()[0].close()
-"""
 _SET_UP = """
 cp /usr/share/ufw/ufw.conf /etc/ufw/
 for name in before after user; do cp -L /usr/share/ufw/$name.rules /usr/share/ufw/${name}6.rules /etc/ufw/; done
@@ -34,17 +27,13 @@ def node() -> Iterator[Node]:
         one = lab.nodes[0]
         install(one, "ufw")
         one.run(["sh", "-ec", _SET_UP])
-        serving = lab.outside.popen(["/usr/bin/python3", "-c", _SERVE])
-        assert serving.stdout is not None
-        assert serving.stdout.readline() == "ready\n"
+        serve(lab.outside.popen)
         yield one
 
 
 def reaches(pod: Pod) -> bool:
-    """Whether the pod reaches its own host, and a server outside: ufw lets echo requests pass in any case."""
-    connect = f"import socket; socket.create_connection(('{_EXTERNAL}', 80), 2)"
-    connected = pod.run("/usr/bin/python3", "-c", connect, check=False).status == 0
-    return pod.pings("10.244.0.1") and connected
+    """Whether the pod reaches its own host, and a server outside."""
+    return pod.pings("10.244.0.1") and connects(pod.run, _EXTERNAL)
 
 
 def ufw(node: Node, *words: str) -> str:

@@ -44,6 +44,10 @@ class Pod:
         """Run a command in the pod's network."""
         return self.node.run(self.command(*argv), check=check)
 
+    def popen(self, argv: list[str]) -> subprocess.Popen[str]:
+        """Start a command in the pod's network."""
+        return self.node.popen(self.command(*argv))
+
     def pings(self, address: str) -> bool:
         """Whether an echo request to `address` is answered."""
         return self.run("ping", "-n", "-c1", "-W2", address, check=False).status == 0

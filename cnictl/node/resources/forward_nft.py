@@ -10,6 +10,7 @@ from typing import Any
 from cnictl.core.masquerade import TABLE
 from cnictl.core.process import run
 from cnictl.node import firewall
+from cnictl.node.resources.firewalld import POLICY_CHAIN
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -94,17 +95,23 @@ def accepts(spec: NodeSpec, family: str) -> list[str]:
 def dropping_chains(found: list[dict[str, Any]]) -> list[str]:
     """Base chains hooked at forward that drop by policy or by a rule they lead to; iptables' and ours left out.
 
-    ebtables' too: it can't list a chain any more that holds a rule which is not of its own making.
+    ebtables' too: it can't list a chain any more that holds a rule which is not of its own making. And firewalld's
+    while it has our policy loaded, and tables that the kernel lets nobody but their owner change.
     """
     looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
     looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]
+    served = {(one["family"], one["table"]) for one in _entries(found, "chain") if one["name"] == POLICY_CHAIN}
+    # nft 1.0.6 has a wrong word there for `owner`
+    served |= {
+        (one["family"], one["name"]) for one in _entries(found, "table") if one.get("flags", "dormant") != "dormant"
+    }
     verdicts = _Verdicts(found)
     dropping = []
     for chain in _entries(found, "chain"):
         family, table, name = chain["family"], chain["table"], chain["name"]
         if chain.get("hook") != "forward" or family not in _SEES or table == TABLE:
             continue
-        if (family, table, name) in looked_after:
+        if (family, table, name) in looked_after or (family, table) in served:
             continue
         if chain.get("policy") == "drop" or verdicts.drop(family, table, name):
             dropping.append(f"{family} {table} {name}")

@@ -1,0 +1,169 @@
+"""firewalld told of the pods: a zone and a policy of cnictl's own for good, its trusted zone until those are loaded.
+
+A new zone is known to firewalld only after a reload, which would take along whatever else was changed at run time. So
+none is forced: bridge and pod networks join `trusted` at run time, and the next reload puts them into our zone. What
+another zone's file names already stays there: that is the operator's choice.
+"""
+
+import glob
+import os
+from xml.etree import ElementTree
+
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.node import firewall, folders, host
+from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spine import Change, State
+
+CONF_DIR = "/etc/firewalld"
+ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
+"""Of different names: firewalld has one name space for zones and policies, and falls back to its stock rules."""
+POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
+"""In firewalld's table exactly while it has our policy loaded."""
+_TRUSTED = "trusted"
+_ACCEPTING = (_TRUSTED, "cnictl")
+
+
+class Firewalld:
+    """Our two files where firewalld is installed; while it runs, what it trusts."""
+
+    id = "firewalld/cnictl"
+    parted = True
+
+    def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
+        self._known = [name for one in (*earlier, spec) for name in _names(one)]
+
+    def observe(self) -> State | None:
+        """The files' text by path, and which of our names it trusts now; None for nothing."""
+        files = {
+            path: durable.contents(path).decode("utf-8", "surrogateescape")
+            for path in (ZONE, POLICY)
+            if os.path.lexists(path)
+        }
+        trusted = sorted(name for name, zone in _bound().items() if zone in _ACCEPTING and name in self._known)
+        return {"files": files, "trusted": trusted} if files or trusted else None
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The same for `spec`; None where firewalld is not installed."""
+        if not _is_installed():
+            return None
+        free = [name for name in _names(spec) if name not in _claimed()]
+        files = {ZONE: _zone(free), POLICY: _policy(spec)}
+        return {"files": files, "trusted": sorted(free) if runs() else []}
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the commands."""
+        old, new = before or _NOTHING, after or _NOTHING
+        commands = [f"cat > {p} <<'EOF'\n{text}EOF" for p, text in new["files"].items() if old["files"].get(p) != text]
+        commands += [f"rm {path}" for path in old["files"] if path not in new["files"]]
+        commands += [" ".join(argv) for argv in _bindings(old, new)]
+        return "have firewalld trust pods" if after else "have firewalld trust pods no longer", "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove the files, and tell the firewalld that runs. Raises Problem."""
+        old, new = change.before or _NOTHING, change.after or _NOTHING
+        for path in old["files"]:
+            if path not in new["files"] and os.path.lexists(path):
+                os.unlink(path)
+                folders.unmake(os.path.dirname(path))
+        for path, text in new["files"].items():
+            folders.make(os.path.dirname(path))
+            durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+        if runs():
+            for argv in _bindings(old, new):
+                run(argv)
+
+
+_NOTHING: State = {"files": {}, "trusted": []}
+
+
+def runs() -> bool:
+    """Whether firewalld runs."""
+    return "firewalld" in host.processes()
+
+
+def _is_installed() -> bool:
+    return os.path.isdir(CONF_DIR) and firewall.has_command("firewall-cmd")
+
+
+def _names(spec: NodeSpec) -> list[str]:
+    """What a zone has by name: the bridge, and the pod network of each family as a source."""
+    return [spec.bridge, *spec.networks]
+
+
+def _bound() -> dict[str, str]:
+    """The zone of each interface and source that is in one now; empty where firewalld doesn't run or says nothing."""
+    if not runs() or not firewall.has_command("firewall-cmd"):
+        return {}
+    found, zone = {}, ""
+    try:
+        lines = run(["firewall-cmd", "--get-active-zones"], check=False).stdout.splitlines()
+    except Problem:
+        return {}
+    for line in lines:
+        if line[:1].strip():
+            zone = line.split()[0]
+        else:
+            found.update(dict.fromkeys(line.partition(":")[2].split(), zone))
+    return found
+
+
+def _claimed() -> set[str]:
+    """Interfaces and sources that other zones' files name."""
+    names = set()
+    for path in glob.glob(f"{CONF_DIR}/zones/*.xml"):
+        if path == ZONE:
+            continue
+        try:
+            zone = ElementTree.parse(path)
+        except (OSError, ElementTree.ParseError):
+            continue  # firewalld can't read it either
+        names |= {one.get("name", "") for one in zone.iter("interface")}
+        names |= {one.get("address", "") for one in zone.iter("source")}
+    return names
+
+
+def _bindings(old: State, new: State) -> list[list[str]]:
+    """The commands from what is trusted to what shall be."""
+    come = [name for name in new["trusted"] if name not in old["trusted"]]
+    gone = [name for name in old["trusted"] if name not in new["trusted"]]
+    return [
+        *(["firewall-cmd", f"--zone={_TRUSTED}", f"--change-{_kind(name)}={name}"] for name in come),
+        *(["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in gone),
+    ]
+
+
+def _kind(name: str) -> str:
+    return "source" if "/" in name else "interface"
+
+
+def _zone(names: list[str]) -> str:
+    lines = "".join(f'  <{_kind(one)} {"address" if "/" in one else "name"}="{one}"/>\n' for one in names)
+    return f"""\
+<?xml version="1.0" encoding="utf-8"?>
+<zone target="ACCEPT">
+  <short>cnictl</short>
+  <description>Pods. Written by cnictl, removed by cnictl reset-node.</description>
+{lines}  <forward/>
+</zone>
+"""
+
+
+def _policy(spec: NodeSpec) -> str:
+    """Packets of pods pass: also those of another node's own address, which no zone of a pod lets in."""
+    rules = "".join(
+        f'  <rule family="{"ipv6" if is_ipv6(subnet) else "ipv4"}">\n'
+        f'    <{end} address="{subnet}"/>\n    <accept/>\n  </rule>\n'
+        for subnet in spec.subnets
+        for end in ("source", "destination")
+    )
+    return f"""\
+<?xml version="1.0" encoding="utf-8"?>
+<policy priority="-100" target="CONTINUE">
+  <short>cnictl</short>
+  <description>Packets from and to pods. Written by cnictl, removed by cnictl reset-node.</description>
+  <ingress-zone name="ANY"/>
+  <egress-zone name="ANY"/>
+{rules}</policy>
+"""
