@@ -75,6 +75,8 @@ def test_firewalld_started_after_cnictl(site: Site) -> None:
     assert site.missing() == []
     start_firewalld(site.here)
     assert site.missing() == []
+    zones = firewall_cmd(site.here, "--get-active-zones").stdout
+    assert zones.split() == ["cnictl", "interfaces:", "cni0", "sources:", "10.244.0.0/20"]
     # it has flushed iptables, where nothing drops: no packet needs the accepts there, and watch puts them back
     assert drifted(site.here) == ["forward/iptables"]
     assert cnictl(site.here, "doctor").stdout.startswith("healthy")

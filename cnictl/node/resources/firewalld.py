@@ -6,11 +6,11 @@ another zone's file names already stays there: that is the operator's choice.
 """
 
 import glob
+import json
 import os
 from xml.etree import ElementTree
 
 from cnictl.core import durable
-from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node import firewall, folders, host
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -22,6 +22,11 @@ ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
 """In firewalld's table exactly while it has our policy loaded."""
 _TRUSTED = "trusted"
+_ASK = [
+    "busctl", "--json=short", "call", "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1",
+    "org.fedoraproject.FirewallD1.zone", "getActiveZones",
+]  # fmt: skip
+"""As `firewall-cmd --get-active-zones`, in 15 ms instead of 400: every plan asks."""
 _ACCEPTING = (_TRUSTED, "cnictl")
 
 
@@ -94,14 +99,16 @@ def _names(spec: NodeSpec) -> list[str]:
 
 def _bound() -> dict[str, str]:
     """The zone of each interface and source that is in one now; empty where firewalld doesn't run or says nothing."""
-    if not runs() or not firewall.has_command("firewall-cmd"):
+    if not runs():
         return {}
+    asked = run(_ASK if firewall.has_command(_ASK[0]) else ["firewall-cmd", "--get-active-zones"], check=False)
+    if asked.status != 0:
+        return {}
+    if firewall.has_command(_ASK[0]):
+        zones = json.loads(asked.stdout)["data"][0]
+        return {name: zone for zone, by_kind in zones.items() for names in by_kind.values() for name in names}
     found, zone = {}, ""
-    try:
-        lines = run(["firewall-cmd", "--get-active-zones"], check=False).stdout.splitlines()
-    except Problem:
-        return {}
-    for line in lines:
+    for line in asked.stdout.splitlines():
         if line[:1].strip():
             zone = line.split()[0]
         else:
