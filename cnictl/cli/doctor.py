@@ -60,22 +60,26 @@ def doctor(
         return
     require_root("doctor", "reads firewall rules, leases and pods' namespaces")
     facts = Facts()
+    tried: list[Finding] = []  # a mend can bring to light what was behind it: a bridge made anew has lost its ports
     if facts.spec is None:
         say("this host is no cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
         examined = catalogue.examine(facts, only or (), skip or ())
-        if fix and not dry_run:
-            _mend(facts, examined)
-            examined, before = catalogue.examine(facts, only or (), skip or ()), examined
+        found = dict.fromkeys((one.id, one.subject) for one in examined.findings)
+        while fix and not dry_run and (todo := [one for one in examined.findings if one.fixable and one not in tried]):
+            tried += todo
+            _mend(facts, todo)
+            examined = catalogue.examine(facts, only or (), skip or ())
+            found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
     if fix and dry_run:
         _show_remedies(facts, examined, output)
     else:
         _show(examined, output)
     if fix and not dry_run:
         left = {(one.id, one.subject) for one in examined.findings}
-        for one in before.findings:
-            if (one.id, one.subject) not in left:
-                say(f"mended: {one.id} {one.subject}")
+        for check, subject in found:
+            if (check, subject) not in left:
+                say(f"mended: {check} {subject}")
     if any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
 
@@ -93,14 +97,12 @@ def _require_known(name: str) -> None:
         )
 
 
-def _mend(facts: "Facts", examined: "Examined") -> None:
+def _mend(facts: "Facts", findings: "list[Finding]") -> None:
     from cnictl.doctor import mending
     from cnictl.node import spine
 
-    fixable = [one for one in examined.findings if one.fixable]
-    if fixable:
-        with spine.exclusive():
-            mending.mend(facts, fixable, lambda change, outcome: say(f"{outcome}: {change.summary}"))
+    with spine.exclusive():
+        mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
 
 
 def _show(examined: "Examined", output: Format) -> None:

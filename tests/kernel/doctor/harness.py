@@ -12,6 +12,7 @@ from cnictl.lab.lab import Lab
 
 from ..cluster import Cluster, eventually, shell
 from ..operator import Pod, call, start_pod
+from ..test_dual_stack import set_up
 
 TABLE = "CNICTL_DOCTOR_TABLE"
 """Names a file that each case adds a line to: what docs/doctor.md shows."""
@@ -20,9 +21,12 @@ TABLE = "CNICTL_DOCTOR_TABLE"
 class World:
     """Two nodes set up by `init-node`, a pod on each, a second one on the first, and the host outside."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, families: int = 1) -> None:
         cluster = Cluster(lab)
-        cluster.init()
+        if families == 1:
+            cluster.init()
+        else:
+            set_up(lab, both=True)
         self.here, self.there, self.external = cluster.here, cluster.there, cluster.external
         self.outside = lab.outside
         self.pod, self.other = start_pod(self.here, "web"), start_pod(self.here, "db")
@@ -89,10 +93,10 @@ class World:
 
 
 @contextmanager
-def new_world() -> Iterator[World]:
-    """One for a module's cases."""
-    with Lab(nodes=2) as lab:
-        yield World(lab)
+def new_world(families: int = 1) -> Iterator[World]:
+    """One for a module's cases, of IPv4 or of both families."""
+    with Lab(nodes=2, dual_stack=families > 1) as lab:
+        yield World(lab, families)
 
 
 Suffers = Callable[[World], bool]

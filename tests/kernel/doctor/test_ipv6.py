@@ -1,0 +1,68 @@
+"""Faults of IPv6's own on a node of both families, and doctor's silence on every sort of healthy node."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab
+
+from ..cluster import eventually
+from ..operator import cnictl, start_pod
+from ..test_dual_stack import set_up
+from .harness import Case, World, new_world, run
+
+pytestmark = pytest.mark.once
+
+GATEWAY = "fd00:244::1"
+_ADVERTISE = """
+import socket, struct, sys, time
+link, lifetime = sys.argv[1], 2
+sending = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(link))
+while True:
+    sending.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0), ("ff02::1", 0))
+    print("sent", flush=True)
+    time.sleep(0.5)
+"""
+"""Router advertisements (RFC 4861, 4.2) of a default route that lasts two seconds."""
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[World]:
+    with new_world(families=2) as one:
+        yield one
+
+
+def test_bridge_without_ipv6(both: World) -> None:
+    case = Case(
+        "bridge-ipv6", "sysctl -w net.ipv6.conf.cni0.disable_ipv6=1", "a pod can't reach its own host by IPv6",
+        lambda world: not world.reaches(GATEWAY),
+    )  # fmt: skip
+    run(both, case)
+
+
+def test_router_that_is_no_longer_heeded(both: World) -> None:
+    """The default route that the other node advertises runs out, and is not renewed."""
+    outside6 = both.outside.address6
+    heed = "net.ipv6.conf.{dev}.accept_ra"
+    both.sh(f"ip -6 route del default; sysctl -qw {heed}=2 {heed}_defrtr=1")
+    advertising = both.there.popen(["/usr/bin/python3", "-c", _ADVERTISE, both.names["dev"]])
+    try:
+        eventually(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
+        both.sh(f"sysctl -qw {heed}=1; cnictl apply")  # as on a host that had it so before cnictl
+        symptom = "a pod can't reach the outside by IPv6 once the route has run out"
+        fault = f"sysctl -w {heed}=1"
+        run(both, Case("router-advertisements", fault, symptom, lambda world: not world.reaches(outside6)))
+    finally:
+        advertising.kill()
+        advertising.communicate()
+
+
+@pytest.mark.parametrize("families", [True, False], ids=["both families", "IPv6 alone"])
+def test_healthy_node_of_ipv6(families: bool) -> None:
+    with Lab(nodes=2, dual_stack=True) as lab:
+        set_up(lab, both=families)
+        start_pod(lab.nodes[0], "pod")
+        done = cnictl(lab.nodes[0], "doctor")
+        assert (done.stdout.count("\n"), done.stderr) == (1, "")
