@@ -13,10 +13,10 @@ _UNPACKED = Path(__file__).parents[2] / ".venv" / "packages"
 _INSTALL = """
 mkdir -p /opt/kept/local /opt/kept/plugins
 mount --rbind /usr/local /opt/kept/local
-mount --bind /usr/lib/cni /opt/kept/plugins
+mount --rbind /usr/lib/cni /opt/kept/plugins
 mount -t overlay overlay -o lowerdir="$1/usr:/usr" /usr
 mount --rbind /opt/kept/local /usr/local
-mount --bind /opt/kept/plugins /usr/lib/cni
+mount --rbind /opt/kept/plugins /usr/lib/cni
 for folder in etc var; do [ ! -d "$1/$folder" ] || cp -r "$1/$folder/." "/$folder/"; done
 """
 _BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -66,10 +66,10 @@ def serve(start: Callable[[list[str]], subprocess.Popen[str]]) -> None:
     assert serving.stdout.readline() == "ready\n"
 
 
-def connects(run: Callable[..., Finished], address: str) -> bool:
+def connects(run: Callable[..., Finished], address: str, port: int = 80) -> bool:
     """Whether a connection to that server is accepted: firewalls often let echo requests pass where nothing else does.
 
     `run` runs a command where the client is.
     """
-    script = f"import socket; socket.create_connection(('{address}', 80), 2)"
+    script = f"import socket; socket.create_connection(('{address}', {port}), 2)"
     return run("/usr/bin/python3", "-c", script, check=False).status == 0
