@@ -6,10 +6,11 @@ Sources: linux/netfilter/nfnetlink_conntrack.h.
 from collections.abc import Iterator
 
 from cnictl.core.conntrack import GET, HEAD, TUPLE_IP, TUPLE_ORIG, TUPLE_REPLY, V4_SOURCE, V6_SOURCE
-from cnictl.core.netlink import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attributes
+from cnictl.core.netlink import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attr, attributes
 
 _DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
 _TUPLE_PROTO, _PROTO_NUM = 2, 1  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
+_STATUS, _STATUS_MASK, _DST_NAT = 3, 26, 1 << 5  # CTA_STATUS, CTA_STATUS_MASK, IPS_DST_NAT
 
 
 class Connection:
@@ -25,11 +26,16 @@ class Connection:
         self.answering = answering
 
 
-def connections() -> Iterator[Connection]:
-    """All that is tracked, addresses packed. Raises NetlinkError."""
+def connections(sent_on: bool = False) -> Iterator[Connection]:
+    """All that is tracked, addresses packed; with `sent_on` at least those that NAT gave another destination.
+
+    The kernel picks those since Linux 5.15, and lists all before: a busy host has hundreds of thousands.
+    Raises NetlinkError.
+    """
+    wanted = b"".join(attr(kind, _DST_NAT.to_bytes(4, "big")) for kind in (_STATUS, _STATUS_MASK)) if sent_on else b""
     with Netlink(NETLINK_NETFILTER) as netlink:
         for family, source in ((AF_INET, V4_SOURCE), (AF_INET6, V6_SOURCE)):
-            for entry in netlink.dump(GET, HEAD[family]):
+            for entry in netlink.dump(GET, HEAD[family] + wanted):
                 parts = attributes(entry, 4)
                 asked, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
                 addresses = attributes(asked.get(TUPLE_IP, b""))

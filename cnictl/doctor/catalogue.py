@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.doctor import drift, firewall, ipam, kernel, links, path, runtime
+from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
 
@@ -13,6 +13,7 @@ CHECKS: tuple[Check, ...] = (
     *drift.CHECKS,
     *firewall.CHECKS,
     *links.CHECKS,
+    *managers.CHECKS,
     *ipam.CHECKS,
     *path.CHECKS,
     *runtime.CHECKS,

@@ -96,6 +96,12 @@ _PARTS = (
         "ip address show dev cni0\nip address add 10.244.0.1/24 broadcast + dev cni0", ("bridge", "bridge-ipv6"),
     ),
     _Part(
+        "port-off", 23, "error", ("ports/",),
+        "pods are cut off", "IFLA_MASTER and IFF_UP of each attachment's host veth",
+        "A pod whose port is down or off the bridge reaches nobody, and nothing says so inside it.",
+        "ip -br link show type veth; bridge link\nip link set veth1a2b3c4d master cni0 up", ("bridge",),
+    ),
+    _Part(
         "stale-route", 32, "warning", (), "a route of ours leads to nobody's pods",
         "RTM_GETROUTE, protocol 67, against the peers in node.toml",
         "A route that outlives its peer takes along whatever gets that pod CIDR next.",
@@ -118,6 +124,26 @@ _PARTS = (
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",
         "10-cnictl.conflist in each runtime's conf dir", "Without it a node is not ready, or pods get no network.",
         "ls /etc/cni/net.d\ncnictl apply",
+    ),
+    _Part(
+        "network-manager", 20, "warning", ("file/etc/NetworkManager/",),
+        "NetworkManager would set up the bridge and its ports as it likes", "/etc/NetworkManager/conf.d/99-cnictl.conf",
+        "NetworkManager sets up any link that it takes for its own, over what stands there.",
+        "nmcli device                       # the bridge and veths are not `unmanaged`\ncnictl apply",
+    ),
+    _Part(
+        "networkd-links", 21, "warning", ("file/etc/systemd/network/00-cnictl.network",),
+        "systemd-networkd would set up the bridge and its ports by any .network file that matches them",
+        "/etc/systemd/network/00-cnictl.network",
+        "A .network file for `*` takes host veths off the bridge, and the bridge's address away.",
+        "networkctl                         # the bridge and veths are not `unmanaged`\ncnictl apply",
+    ),
+    _Part(
+        "networkd-routes", 21, "warning", ("file/etc/systemd/networkd.conf.d/", "file/etc/systemd/network/"),
+        "systemd-networkd would drop the routes to peers when it is restarted",
+        "/etc/systemd/networkd.conf.d/99-cnictl.conf, 99-cnictl.conf beside the .network file of the links to peers",
+        "When it starts, it drops routes that it didn't make, and addresses, which others' routes go with.",
+        "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
         "boot-unit", 1, "warning", ("boot/",), "the next boot would not bring the node back",

@@ -1,7 +1,9 @@
 """The host as the checks see it: each thing is looked at once, when the first check asks, until `forget`."""
 
+import glob
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -143,6 +145,15 @@ def text_of(path: str) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def in_order(folders: Sequence[str]) -> list[str]:
+    """The `.conf` files of several folders by name, as systemd reads them: one hides its namesakes in later folders."""
+    files: dict[str, str] = {}
+    for folder in folders:
+        for path in glob.glob(f"{folder}/*.conf"):
+            files.setdefault(os.path.basename(path), path)
+    return [files[name] for name in sorted(files)]
 
 
 def _words(path: str) -> list[str]:

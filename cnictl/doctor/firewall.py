@@ -202,7 +202,7 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    udp = [one for one in tracked.connections() if one.protocol == socket.IPPROTO_UDP]
+    udp = [one for one in tracked.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
     answering = {one.answering for one in udp if one.answering and one.answering != one.target}
     named = {format_address(packed) for packed in answering}
     return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held

@@ -1,12 +1,11 @@
 """The kernel's settings and tables that pods' traffic depends on."""
 
-import glob
 import os
 from collections.abc import Iterable, Iterator
 
 from cnictl.core.errors import Problem
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
-from cnictl.doctor.facts import Facts, counters, per_cpu, sysctl
+from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
 from cnictl.node.preflight import host
 from cnictl.node.spec import is_ipv6
 
@@ -19,13 +18,8 @@ _FULL = 0.8
 
 def settled_at_boot(name: str) -> tuple[str, str]:
     """The value that the boot's files leave `name` (`net.ipv4.ip_forward`) with, and the file that says so."""
-    files: dict[str, str] = {}
-    for folder in _SYSCTL_DIRS:
-        for path in glob.glob(f"{folder}/*.conf"):
-            files.setdefault(os.path.basename(path), path)
-    ordered = [files[one] for one in sorted(files)]
     value, source = "", ""
-    for path in [*ordered, _SYSCTL_CONF]:
+    for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
         for key, said in _assignments(path):
             if key == name.replace(".", "/"):
                 value, source = said, path

@@ -1,10 +1,8 @@
-"""The bridge's ports, and other programs that take links for theirs."""
+"""The bridge's ports."""
 
-import glob
-import os
 from collections.abc import Iterable, Iterator
 
-from cnictl.core import attachments, durable, liveness
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_cidr
 from cnictl.core.leases import Store
@@ -12,61 +10,11 @@ from cnictl.core.netlink import Netlink
 from cnictl.core.other_end import OtherEnds, veth_ports
 from cnictl.core.rtnetlink import Link
 from cnictl.core.unlinking import unlink
-from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
-from cnictl.doctor.facts import Facts, said_by, text_of
+from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.facts import Facts, text_of
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 
-NETWORK_MANAGER_CONF = "/etc/NetworkManager/conf.d/99-cnictl.conf"
-NETWORKD_CONF = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
-_NETWORKD_FILES = ("/etc/systemd/networkd.conf", "/etc/systemd/networkd.conf.d/*.conf")
 _SYSFS = "/sys/class/net"
-
-
-def _managed(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "NetworkManager" not in facts.processes:
-        return
-    ours = {facts.spec.bridge, *(link.name for link in facts.ports)}
-    for line in said_by(["nmcli", "-t", "-f", "DEVICE,STATE", "device"]).splitlines():
-        name, _, state = line.partition(":")
-        if name in ours and state != "unmanaged":
-            yield Seen(
-                name,
-                f"NetworkManager manages it ({state}): it may take its address or set it down",
-                f"put [keyfile] unmanaged-devices+=interface-name:{facts.spec.bridge};interface-name:veth* into "
-                f"{NETWORK_MANAGER_CONF}; nmcli general reload",
-            )
-
-
-def _leave_alone(facts: Facts, finding: Finding) -> Remedy:
-    bridge = facts.spec.bridge if facts.spec is not None else finding.subject
-    text = f"[keyfile]\nunmanaged-devices+=interface-name:{bridge};interface-name:veth*\n"
-    return Remedy(actions=(_written(NETWORK_MANAGER_CONF, text), typed("nmcli", "general", "reload")))
-
-
-def _written(path: str, text: str) -> Action:
-    def write() -> None:
-        durable.make_folder(os.path.dirname(path))
-        durable.replace(path, text.encode(), 0o644)
-
-    return Action(f"printf {text!r} > {path}", write)
-
-
-def _networkd(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "systemd-network" not in facts.processes or not facts.spec.peers:
-        return
-    said = [text_of(path) for pattern in _NETWORKD_FILES for path in sorted(glob.glob(pattern))]
-    settings = [line.partition("=")[2].strip().lower() for text in said for line in text.splitlines()
-                if line.strip().startswith("ManageForeignRoutes")]  # fmt: skip
-    if not settings or settings[-1] not in ("no", "false", "0", "off"):
-        yield Seen(
-            "systemd-networkd",
-            "removes routes that it did not make when it is restarted: those to the peers",
-            f"put [Network] ManageForeignRoutes=no into {NETWORKD_CONF}; systemctl restart systemd-networkd",
-        )
-
-
-def _keep_routes(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(_written(NETWORKD_CONF, "[Network]\nManageForeignRoutes=no\n"),))
 
 
 def _bridge(facts: Facts) -> Link | None:
@@ -160,39 +108,7 @@ def _live(facts: Facts) -> list[Record]:
     return [record for record in facts.records if record.host_veth in ports]
 
 
-def _ports_down(facts: Facts) -> Iterable[Seen]:
-    with Netlink() as netlink:
-        for record in facts.records:
-            link = facts.links.get(record.host_veth)
-            bridge = _bridge(facts)
-            if link is None or bridge is None or record.bridge != bridge.name:
-                continue
-            if liveness.judge(record, netlink).state != liveness.LIVE:
-                continue
-            who = record.pod or record.container[:12]
-            if link.master != bridge.index:
-                yield Seen(link.name, f"pod {who}: its port is not on {bridge.name}",
-                           f"ip link set {link.name} master {bridge.name}")  # fmt: skip
-            elif not link.up:
-                yield Seen(link.name, f"pod {who}: its port is down", f"ip link set {link.name} up")
-
-
-def _port_back(facts: Facts, finding: Finding) -> Remedy:
-    bridge = facts.spec.bridge if facts.spec is not None else ""
-    back = typed("ip", "link", "set", finding.subject, "master", bridge, "up")
-    # what a port was told is forgotten when it leaves its bridge
-    hairpin = bool((facts.conf or {}).get("hairpinMode"))
-    return Remedy(actions=(back, _hairpin_action(finding.subject)) if hairpin else (back,))
-
-
 CHECKS = (
-    Check(
-        "port-off", 23, "error",
-        "IFLA_MASTER and IFF_UP of each attachment's host veth",
-        "A pod whose port is down or off the bridge reaches nobody, and nothing says so inside it.",
-        "ip -br link show type veth; bridge link\\nip link set veth1a2b3c4d master cni0 up",
-        _ports_down, _port_back, ("bridge",),
-    ),
     Check(
         "orphan-veth", 23, "warning",
         "IFLA_MASTER and IFLA_IFALIAS of each veth, against the attachment records",
@@ -213,19 +129,5 @@ CHECKS = (
         "A bridge doesn't send a packet back to the port it came from: a pod that is its own Service's endpoint waits.",
         "bridge -d link show | grep -A1 veth\\nbridge link set dev veth1a2b3c4d hairpin on",
         _hairpin, _hairpin_on,
-    ),
-    Check(
-        "network-manager", 20, "warning",
-        "nmcli -t -f DEVICE,STATE device: the bridge and its ports are unmanaged",
-        "NetworkManager sets up any link that it takes for its own, over what stands there.",
-        "nmcli device\\nnmcli device set cni0 managed no",
-        _managed, _leave_alone,
-    ),
-    Check(
-        "networkd-routes", 21, "warning",
-        "systemd-networkd's process; ManageForeignRoutes in networkd.conf and its drop-ins",
-        "systemd-networkd drops every route it didn't make itself when it starts.",
-        "networkctl; ip route show proto 67\\nsystemctl restart systemd-networkd",
-        _networkd, _keep_routes,
     ),
 )  # fmt: skip

@@ -15,7 +15,10 @@ from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
+from cnictl.node.resources.network_manager import UnmanagedDevices
+from cnictl.node.resources.networkd import ForeignRoutes, UnmanagedLinks, kept_addresses
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.ports import Ports
 from cnictl.node.resources.route import PeerRoute, orphans
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
@@ -37,10 +40,15 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         NodeFile(),
         *_sysctls(spec),
         SysctlFile(),
+        UnmanagedDevices(),
+        ForeignRoutes(),
+        UnmanagedLinks(),
+        *kept_addresses(spec),
         Bridge(spec),
         *_bridge_ipv6(spec),
         Address(spec, known),
         BridgeNetfilter(spec),
+        Ports(spec),
         Masquerade(spec, known),
         IptablesForward(),
         IptablesForward("ip6"),

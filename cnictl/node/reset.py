@@ -15,6 +15,7 @@ from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
+from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
 
@@ -31,7 +32,7 @@ class Reset:
     pods: tuple[Pod, ...]
     rest: Plan
     left: tuple[str, ...]
-    """What bears a name of ours and stays, for another tool made it; in words."""
+    """What stays though it looks like ours, for another tool made it or lives by it; in words."""
 
     @property
     def whole(self) -> Plan:
@@ -49,6 +50,11 @@ def plan() -> Reset:
         f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
         for one in conf
         for path in (spine.former_state(one) or {"files": {}})["files"]
+    ]
+    left += [
+        f"{one.key} stays on: {', '.join(one.others())} came after cnictl and may live by it"
+        for one in rest
+        if isinstance(one, Forwarding) and one.others()
     ]
     return Reset(
         names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)

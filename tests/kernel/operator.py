@@ -74,6 +74,12 @@ def drifted(node: Node) -> list[str]:
     return [row["resource"] for row in found["resources"] if row["state"] != "ok"]
 
 
+def doctor(node: Node, *words: str) -> list[str]:
+    """The checks that `cnictl doctor` has findings of."""
+    found = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)
+    return [one["id"] for one in found]
+
+
 def start_pod(node: Node, name: str) -> Pod:
     """A pod as a runtime makes it: a namespace, and ADD of the conf's own plugin."""
     node.run(["ip", "netns", "add", name])

@@ -4,10 +4,11 @@ import errno
 from collections.abc import Iterable
 
 from cnictl.core import rtnetlink
+from cnictl.core import sysctl as switches
 from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Netlink, NetlinkError, ifinfo, text_attr, u32_attr
+from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
 from cnictl.node import former, host
 from cnictl.node.peers import is_link_local
 from cnictl.node.resources import sysctl
@@ -16,6 +17,8 @@ from cnictl.node.spine import Change, State
 
 _SYSFS = "/sys/class/net"
 _NET_ADDR_SET = "3"
+
+_NOTIFY = ("net/ipv4/conf/{}/arp_notify", "net/ipv6/conf/{}/ndisc_notify")
 
 OWNER_MARK = "cnictl:"
 """A link's alias begins with it if cnictl made the link."""
@@ -140,7 +143,7 @@ class Bridge:
         """Give it the MAC it has: until it is given one, a bridge takes that of its lowest port, and pods lose it."""
         link = rtnetlink.get_link(netlink, self._name)
         if link is not None:
-            netlink.call(rtnetlink.set_mac(self._name, rtnetlink.parse_mac(link.mac)))
+            announce(netlink, link)
 
     def _remove(self, netlink: Netlink) -> None:
         if remove_if_empty(netlink, self._name):
@@ -153,6 +156,21 @@ class Bridge:
             f"{self._name} still has {len(ports)} port{'s' if len(ports) != 1 else ''}: {', '.join(ports[:8])}",
             f"what isn't cnictl's: ip link set {ports[0]} nomaster" if ports else "",
         )
+
+
+def announce(netlink: Netlink, bridge: Link) -> None:
+    """Have the kernel tell all behind a bridge the MAC of its addresses: pods go on sending to the one they know.
+
+    Without it they find out after the half minute that a neighbour is believed in unasked. Raises CniError.
+    """
+    before = {path: switches.read(path) for path in (one.format(bridge.name) for one in _NOTIFY)}
+    for path in before:
+        switches.put(path, "1")
+    try:
+        netlink.call(rtnetlink.set_mac(bridge.name, rtnetlink.parse_mac(bridge.mac)))
+    finally:
+        for path, value in before.items():
+            switches.put(path, value)
 
 
 class Address:

@@ -2,6 +2,8 @@
 
 import os
 
+from cnictl.core import rtnetlink
+from cnictl.core.netlink import Netlink
 from cnictl.node import former
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -15,9 +17,9 @@ class Forwarding:
     def __init__(self, ipv6: bool = False) -> None:
         self.ipv6 = ipv6
         self._family = "IPv6" if ipv6 else "IPv4"
-        self._key = "net.ipv6.conf.all.forwarding" if ipv6 else "net.ipv4.ip_forward"
-        self._path = f"{SYSCTLS}/{self._key.replace('.', '/')}"
-        self.id = f"sysctl/{self._key}"
+        self.key = "net.ipv6.conf.all.forwarding" if ipv6 else "net.ipv4.ip_forward"
+        self._path = f"{SYSCTLS}/{self.key.replace('.', '/')}"
+        self.id = f"sysctl/{self.key}"
 
     def observe(self) -> State | None:
         """Its value; None where the kernel does without the family."""
@@ -30,18 +32,30 @@ class Forwarding:
     def remember(self) -> None:
         """Keep the value and every value that turning it on rewrites."""
         if former.recall(self.id) is None:
-            former.remember(self.id, {"value": read(self._path), "conf": self._side_effects()})
+            values = {"value": read(self._path), "conf": self._side_effects()}
+            former.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
-        """The value before cnictl; what it is now, if cnictl never had to do with it."""
+        """The value before cnictl; what it is now, if cnictl never had to do with it or others live by it since."""
         remembered = former.recall(self.id)
-        return {"value": remembered["value"]} if remembered else self.observe()
+        return self.observe() if remembered is None or self.others() else {"value": remembered["value"]}
+
+    def others(self) -> list[str]:
+        """Bridges with an address that came after cnictl: whoever made them found forwarding on, and didn't ask.
+
+        Docker and libvirt turn it on when they start, and never look again.
+        """
+        remembered = former.recall(self.id)
+        if remembered is None or "bridges" not in remembered:
+            return []
+        known = {*remembered["bridges"], *(spec.bridge for spec in former.specs())}
+        return [name for name in self._bridges() if name not in known]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the sysctl command."""
         value = after["value"] if after else "0"
         summary = f"{'let the host' if value == '1' else 'stop'} forward{'' if value == '1' else 'ing'}"
-        return f"{summary} {self._family} packets", f"sysctl -w {self._key}={value}"
+        return f"{summary} {self._family} packets", f"sysctl -w {self.key}={value}"
 
     def carry_out(self, change: Change) -> None:
         """Write it; on the way back to off, put each side effect back that nobody has changed since.
@@ -60,6 +74,21 @@ class Forwarding:
         for name, old in remembered["conf"].items():
             if name in now:
                 self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
+
+    def _bridges(self) -> list[str]:
+        """Those with an address of the family, and not made by cnictl's plugin."""
+        with Netlink() as netlink:
+            found = [
+                link.name
+                for link in rtnetlink.all_links(netlink)
+                if link.kind == "bridge"
+                and not link.alias.startswith("cnictl:")
+                and any(self._is_routed(packed) for packed, _ in rtnetlink.addresses(netlink, link.index))
+            ]
+        return sorted(found)
+
+    def _is_routed(self, packed: bytes) -> bool:
+        return len(packed) == (16 if self.ipv6 else 4) and packed[:2] != b"\xfe\x80"
 
     @property
     def _conf(self) -> str:

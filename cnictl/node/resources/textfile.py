@@ -1,4 +1,4 @@
-"""Files of text that cnictl writes whole: the node file and the sysctl drop-in."""
+"""Files of text: one that cnictl writes whole, as the sysctl drop-in is, and the node file, which people edit too."""
 
 import difflib
 import os
@@ -57,17 +57,52 @@ class NodeFile:
         write_text(change.after["text"] if change.after else "")
 
 
-class SysctlFile:
-    """/etc/sysctl.d/99-cnictl.conf, which keeps forwarding on at the next boot."""
+class TextFile:
+    """A file that is cnictl's from end to end; one that stood under its name before comes back at a reset.
 
-    id = f"file{SYSCTL_FILE}"
+    What it should say is a subclass's `desired`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.id = f"file{path}"
 
     def observe(self) -> State | None:
         """Its text."""
         try:
-            return {"text": durable.contents(SYSCTL_FILE).decode("utf-8", "surrogateescape")}
+            return {"text": durable.contents(self.path).decode("utf-8", "surrogateescape")}
         except FileNotFoundError:
             return None
+
+    def remember(self) -> None:
+        """Keep the text of a file that stood under this name before cnictl."""
+        former.remember(self.id, {"state": self.observe()})
+
+    def former(self) -> State | None:
+        """That file, if there was one."""
+        remembered = former.recall(self.id)
+        return remembered["state"] if remembered else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The summary and the file as a shell would write it."""
+        return _describe(self.path, before, after)
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove it."""
+        if change.after is None:
+            if os.path.lexists(self.path):
+                os.unlink(self.path)
+            folders.unmake(os.path.dirname(self.path))
+            return
+        folders.make(os.path.dirname(self.path))
+        durable.replace(self.path, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
+
+
+class SysctlFile(TextFile):
+    """/etc/sysctl.d/99-cnictl.conf, which keeps forwarding on at the next boot."""
+
+    def __init__(self) -> None:
+        super().__init__(SYSCTL_FILE)
 
     def desired(self, spec: NodeSpec) -> State | None:
         """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded.
@@ -87,29 +122,6 @@ class SysctlFile:
                 lines += [f"net/ipv6/conf/{link}/accept_ra = 2\n" for link in links]
             lines.append(f"net.{'ipv6.conf.all.forwarding' if is_ipv6(subnet) else 'ipv4.ip_forward'} = 1\n")
         return _SYSCTL_HEADER + "".join(lines)
-
-    def remember(self) -> None:
-        """Keep the text of a file that stood under this name before cnictl."""
-        former.remember(self.id, {"state": self.observe()})
-
-    def former(self) -> State | None:
-        """That file, if there was one."""
-        remembered = former.recall(self.id)
-        return remembered["state"] if remembered else None
-
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the file as a shell would write it."""
-        return _describe(SYSCTL_FILE, before, after)
-
-    def carry_out(self, change: Change) -> None:
-        """Write or remove it."""
-        if change.after is None:
-            if os.path.lexists(SYSCTL_FILE):
-                os.unlink(SYSCTL_FILE)
-            folders.unmake(os.path.dirname(SYSCTL_FILE))
-            return
-        folders.make(os.path.dirname(SYSCTL_FILE))
-        durable.replace(SYSCTL_FILE, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
 
 
 def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[NodeSpec, list[str]]:

@@ -34,7 +34,9 @@ class World:
         self.names = {
             "here": self.here.address, "there": self.there.address, "external": self.external,
             "pod": self.pod.address, "other": self.other.address, "far": self.far.address,
-            "veth": self.veth(self.pod), "far_cidr": self.there.pod_cidr, "cidr": self.here.pod_cidr,
+            "veth": self.veth(self.pod), "veth2": self.veth(self.other), "gateway": "10.244.0.1/24",
+            "pod_name": self.pod.name,
+            "far_cidr": self.there.pod_cidr, "cidr": self.here.pod_cidr,
             "dev": shell(self.here, f"ip -o -4 address show to {self.here.address}/32").split()[1],
         }  # fmt: skip
 

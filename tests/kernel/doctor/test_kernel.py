@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ..cluster import GUARD
-from .harness import Case, World, run
+from . import full_table
+from .harness import Case, World, note, run
 
 pytestmark = pytest.mark.once
 
@@ -26,6 +27,12 @@ def no_gateway(world: World) -> bool:
 
 def no_start(world: World) -> bool:
     return not world.starts()
+
+
+def too_large_for_the_bridge(world: World) -> bool:
+    world.far.run("ip", "route", "flush", "cache")  # what it has learnt of the path
+    ping = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1400", world.pod.address)
+    return world.far.run(*ping, check=False).status != 0
 
 
 _DETOUR = (
@@ -53,6 +60,21 @@ CASES = (
         NO_WAY_OUT, no_way_out, restore="nft delete table ip guard",
     ),
     Case("bridge", "ip link set cni0 down", "a pod can't reach its own host", no_gateway),
+    Case(
+        "bridge", "ip link del cni0", "a pod can't reach its own host", no_gateway,
+    ),
+    Case(
+        "bridge", "ip link set cni0 mtu 1280", "a peer's pod's large packets are refused", too_large_for_the_bridge,
+    ),
+    Case(
+        "bridge",
+        "ip link del cni0; ip link add cni0 type bridge; ip link set cni0 up; ip address add {gateway} dev cni0; "
+        "for p in {veth} {veth2}; do ip link set $p master cni0; bridge link set dev $p hairpin on; done; "
+        "ip link add low address 02:00:00:00:00:01 type veth peer name low2; ip link set low master cni0; "
+        "ip netns exec {pod_name} ip neigh flush dev eth0; ip netns exec {pod_name} ping -c1 -W1 10.244.0.1; "
+        "ip link del low",
+        "a pod's gateway has another MAC since another port left", no_gateway,
+    ),
     Case("bridge-address", "ip address flush dev cni0", "a pod can't reach its own host", no_gateway),
     Case("peer-route", "ip route del {far_cidr}", "a pod can't reach a pod of the peer's", no_way_to_peer),
     Case("plugin", "rm /opt/cni/bin/cnictl-bridge", "no pod can start", no_start),
@@ -62,7 +84,7 @@ CASES = (
         lambda world: not world.sh("cat /etc/sysctl.d/*.conf | grep ip_forward || true"),
     ),
     Case(
-        "port-off", "ip link set {veth} nomaster", "a pod can't reach its own host", no_gateway, subject="veth",
+        "port-off", "ip link set {veth} nomaster", "a pod can't reach its own host", no_gateway,
     ),
 )  # fmt: skip
 
@@ -82,6 +104,22 @@ def test_strict_reverse_path(world: World) -> None:
     restore = "ip link del vx0; sysctl -qw net.ipv4.conf.{dev}.rp_filter=0"
     run(world, Case("reverse-path", _DETOUR, NO_WAY_OUT, no_way_out, restore=restore))
     world.on_peer("ip link del vx0")
+
+
+def test_table_that_is_full(world: World) -> None:
+    assert world.reaches("external")
+    world.here.run(["/usr/bin/python3", "-c", full_table.FILL], timeout=60)
+    assert not world.reaches("external")
+    assert world.doctor() == [("conntrack-full", "net.netfilter.nf_conntrack_max")]
+    world.here.run(["/usr/bin/python3", "-c", full_table.EMPTY])
+    assert world.reaches("external")
+    assert world.doctor() == []
+    note(
+        "conntrack-full",
+        "as many connections tracked as nf_conntrack_max says",
+        "a pod's new connections fail",
+        "conntrack -F; a larger nf_conntrack_max is the machine's to set",
+    )
 
 
 def test_two_faults_at_once(world: World) -> None:

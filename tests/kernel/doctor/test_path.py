@@ -44,6 +44,22 @@ def unknown_name_server(world: World) -> bool:
     return "10.244.0.53" in world.sh("cat /etc/resolv.conf")
 
 
+def speaks_no_1_0_0(world: World) -> bool:
+    """Whether the chained plugin doesn't know the version that the conf is of."""
+    said = world.sh('echo \'{"cniVersion": "1.0.0"}\' | CNI_COMMAND=VERSION /usr/lib/cni/portmap')
+    return "1.0.0" not in json.loads(said)["supportedVersions"]
+
+
+def no_loopback(world: World) -> bool:
+    """Whether what containerd calls first for each pod is not there."""
+    return not world.sh("ls /opt/bin | grep loopback || true")
+
+
+def lan_lost(world: World) -> bool:
+    """A host of this host's own network, which knows no way back to pods."""
+    return not world.reaches("10.244.9.2")
+
+
 USED_BY_NOBODY = "an address counts as used, and nobody has it"
 LEASE = "/var/lib/cni/networks/mynet/10.244.0.99"
 
@@ -95,6 +111,30 @@ CASES = (
         broken_first, f"rm {CONFS}/20-torn.conflist",
     ),
     Case(
+        "node-in-network",
+        "sed -i s,10.244.0.0/21,10.244.0.0/20, /etc/cnictl/node.toml; cnictl apply",
+        "a pod can't reach a host of the node's own network", lan_lost,
+        "sed -i s,10.244.0.0/20,10.244.0.0/21, /etc/cnictl/node.toml; cnictl apply",
+        also="ip address add 10.244.9.1/24 dev {dev}; "
+        "sed -i s,10.244.0.0/20,10.244.0.0/21, /etc/cnictl/node.toml; cnictl apply",
+        restore="ip address del 10.244.9.1/24 dev {dev}; "
+        "sed -i s,10.244.0.0/21,10.244.0.0/20, /etc/cnictl/node.toml; cnictl apply",
+    ),
+    Case(
+        "chained-plugin",
+        "printf '#!/bin/sh\\necho {\\\\\"supportedVersions\\\\\": [\\\\\"0.4.0\\\\\"]}' > /opt/old; chmod +x /opt/old; "
+        "mount --bind /opt/old /usr/lib/cni/portmap",
+        "no pod can start: portmap is older than the conf", speaks_no_1_0_0, "umount /usr/lib/cni/portmap",
+    ),
+    Case(
+        "loopback", "rm /opt/bin/loopback", "no pod can start under containerd", no_loopback,
+        "cp /usr/lib/cni/loopback /opt/bin/",
+        also="mkdir /opt/bin /etc/containerd; cp /usr/lib/cni/loopback /usr/lib/cni/portmap /opt/bin/; "
+        "printf 'version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/opt/bin\"\n' "
+        "> /etc/containerd/config.toml; cnictl apply",
+        restore="rm -r /etc/containerd; cnictl apply",
+    ),
+    Case(
         "uplink-down", "ip link set {dev} down", NO_WAY_OUT, no_way_out,
         "ip link set {dev} up; ip route add default via 10.0.0.1; cnictl apply",
     ),
@@ -114,8 +154,11 @@ CASES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def host_of_a_former_peer(world: World) -> None:
-    """One that the stale route's case asks for."""
-    world.on_peer("ip address add 10.244.9.5/32 dev lo")
+    """One that the stale route's case asks for, and one in a network that the node is in besides."""
+    world.on_peer(
+        "ip address add 10.244.9.5/32 dev lo; ip address add 10.244.9.2/24 dev {dev}; "
+        "ip rule add from 10.244.9.2 to {cidr} prohibit"
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

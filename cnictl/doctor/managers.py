@@ -1,0 +1,103 @@
+"""NetworkManager and systemd-networkd as they are at work: what they hold for theirs, whatever cnictl's files say."""
+
+import os
+from collections.abc import Iterable
+
+from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.facts import Facts, in_order, said_by, text_of
+from cnictl.node.resources.network_manager import CONF_FILE
+from cnictl.node.resources.networkd import DAEMON_CONF, FOLDERS, NETWORK_FILE, file_of, is_used
+
+_DEVICES = ["nmcli", "-t", "-f", "DEVICE,STATE", "device"]
+_LEFT_ALONE = ("unmanaged", "disconnected")
+"""A bridge that was down when NetworkManager let go of it shows as `disconnected` for good (seen with 1.42)."""
+_SETTING = "ManageForeignRoutes"
+_NO = ("0", "no", "n", "false", "f", "off")
+"""As systemd reads a boolean."""
+
+
+def _ours(facts: Facts) -> list[str]:
+    """The bridge, and the ports it has or should have: one that was taken is on no bridge."""
+    if facts.spec is None:
+        return []
+    recorded = {record.host_veth for record in facts.records if record.bridge == facts.spec.bridge}
+    return [facts.spec.bridge, *sorted({link.name for link in facts.ports} | recorded & facts.links.keys())]
+
+
+def _managed(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or "NetworkManager" not in facts.processes:
+        return
+    states = dict(line.partition(":")[::2] for line in said_by(_DEVICES).splitlines())
+    for name in _ours(facts):
+        if states.get(name, "unmanaged") not in _LEFT_ALONE:
+            yield Seen(
+                name,
+                f"NetworkManager manages it ({states[name]}), whatever {CONF_FILE} says",
+                "see NetworkManager --print-config: take out of its files what sets unmanaged-devices anew after "
+                f"{os.path.basename(CONF_FILE)}; nmcli general reload",
+            )
+
+
+def _taken(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or "systemd-network" not in facts.processes:
+        return
+    for name in _ours(facts):
+        file = file_of(name)
+        if not file or os.path.basename(file) == os.path.basename(NETWORK_FILE):
+            continue
+        first = os.path.basename(file) < os.path.basename(NETWORK_FILE)
+        yield Seen(
+            name,
+            f"systemd-networkd sets it up by {file}",
+            f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload"
+            if first else "networkctl reload",
+            not first,
+        )  # fmt: skip
+
+
+def _reload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed("networkctl", "reload"),))
+
+
+def _overridden(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or not facts.spec.peers or not is_used():
+        return
+    value, source = "", ""
+    for path in in_order([f"{folder}/networkd.conf.d" for folder in FOLDERS]):
+        for line in text_of(path).splitlines():
+            key, equals, said = line.partition("=")
+            if equals and key.strip() == _SETTING:
+                value, source = said.strip().lower(), path
+    if source not in ("", DAEMON_CONF) and value not in _NO:
+        yield Seen(
+            source,
+            f"has the last word on {_SETTING}: systemd-networkd drops the routes to peers when it is restarted",
+            f"take that line out of {source}",
+        )
+
+
+CHECKS = (
+    Check(
+        "network-manager-takes", 20, "warning",
+        "nmcli -t -f DEVICE,STATE device: the bridge and its ports are unmanaged",
+        "What NetworkManager manages loses its address and its ports over `nmcli networking off` or a suspend.",
+        "nmcli device; NetworkManager --print-config | grep unmanaged\n"
+        "rm /etc/NetworkManager/conf.d/99-zz.conf; nmcli general reload",
+        _managed, None, ("network-manager",),
+    ),
+    Check(
+        "networkd-takes", 21, "warning",
+        "NETWORK_FILE of the bridge and its ports in /run/systemd/netif/links",
+        "The first .network file by name that matches a link counts: one for `*` before ours takes bridge and ports.",
+        "networkctl status cni0 | grep 'Network File'\n"
+        "mv /etc/systemd/network/00-all.network /etc/systemd/network/90-all.network; networkctl reload",
+        _taken, _reload, ("networkd-links",),
+    ),
+    Check(
+        "networkd-override", 21, "warning",
+        "ManageForeignRoutes in networkd.conf.d of /etc/systemd, /run/systemd and /usr/lib/systemd, by name",
+        "The last file by name has the last word, and ours is not the last.",
+        "systemd-analyze cat-config systemd/networkd.conf | grep ManageForeignRoutes",
+        _overridden, None, ("networkd-routes",),
+    ),
+)  # fmt: skip

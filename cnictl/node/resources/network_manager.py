@@ -1,0 +1,49 @@
+"""NetworkManager told to leave the bridge and pods' veths alone: it sets up every link that nobody tells it not to.
+
+`nmcli networking off` and `on`, which is also what it does around a suspend, take a managed bridge's address and its
+ports, and ask for DHCP on each of these.
+"""
+
+import os
+import shutil
+
+from cnictl.core.process import run
+from cnictl.node.resources.textfile import TextFile
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
+HOST_VETHS = "veth????????"
+"""What the plugin calls host veths, as a pattern: `veth` and eight hex digits; Docker's have seven."""
+
+_PROGRAM = "/usr/sbin/NetworkManager"
+_RELOAD = ["nmcli", "general", "reload", "conf"]
+_TEXT = """\
+# Written by cnictl: NetworkManager leaves the pods' bridge and its ports alone. Removed by `cnictl reset-node`.
+[keyfile]
+unmanaged-devices+=interface-name:{bridge};interface-name:{veths}
+"""
+
+
+class UnmanagedDevices(TextFile):
+    """The drop-in, where NetworkManager is installed: it adds to what other files leave unmanaged."""
+
+    def __init__(self) -> None:
+        super().__init__(CONF_FILE)
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The bridge and host veths by name; what is there, if anything, where there is no NetworkManager."""
+        if not os.path.exists(_PROGRAM):
+            return self.observe()
+        return {"text": _TEXT.format(bridge=spec.bridge, veths=HOST_VETHS)}
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The file, and the word that has it read."""
+        summary, command = super().describe(before, after)
+        return summary, f"{command}\n{' '.join(_RELOAD)}"
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove it; a NetworkManager that runs is told."""
+        super().carry_out(change)
+        if shutil.which(_RELOAD[0]):
+            run(_RELOAD, check=False)  # one that doesn't run now reads it when it starts

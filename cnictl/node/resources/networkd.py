@@ -1,0 +1,141 @@
+"""systemd-networkd told to leave alone what is the pods': the bridge, host veths, and the routes to peers.
+
+A `.network` file whose pattern matches them takes host veths off the bridge and the bridge's address away. When it
+starts, networkd removes all routes that it didn't make from the links it sets up, and an address there that it made
+itself, only to make it anew (seen with 252): the kernel drops every route over a link with its last address.
+
+What a running networkd has read of networkd.conf stays until it is restarted; it reads these files first then. See
+networkd.conf(5), systemd.network(5).
+"""
+
+import glob
+import os
+import shutil
+
+from cnictl.core import durable
+from cnictl.core.process import run
+from cnictl.node import host
+from cnictl.node.resources.network_manager import HOST_VETHS
+from cnictl.node.resources.textfile import TextFile
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+DAEMON_CONF = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
+NETWORK_FILE = "/etc/systemd/network/00-cnictl.network"
+FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
+"""Where `network` and `networkd.conf.d` are; a file hides those of its name in the folders after."""
+
+_DROP_IN = "99-cnictl.conf"
+_STATE_DIR = "/run/systemd/netif"
+_SERVICE = "multi-user.target.wants/systemd-networkd.service"
+_RELOAD = ["networkctl", "reload"]
+_DAEMON_TEXT = """\
+# Written by cnictl: routes to other nodes' pods outlive a start of networkd. Removed by `cnictl reset-node`.
+[Network]
+ManageForeignRoutes=no
+"""
+_NETWORK_TEXT = """\
+# Written by cnictl: networkd leaves the pods' bridge and its ports alone. Removed by `cnictl reset-node`.
+[Match]
+Name={bridge} {veths}
+Kind=bridge veth
+
+[Link]
+Unmanaged=yes
+"""
+_KEPT_TEXT = """\
+# Written by cnictl: networkd takes no address of this link's away when it starts, for the routes to other nodes' pods
+# would go with it. Removed by `cnictl reset-node`.
+[Network]
+KeepConfiguration=static
+"""
+
+
+class ForeignRoutes(TextFile):
+    """The drop-in of networkd.conf that has routes left alone, where networkd is used."""
+
+    def __init__(self) -> None:
+        super().__init__(DAEMON_CONF)
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - peers may come later
+        """Its text; what is there, if anything, where networkd isn't used."""
+        return {"text": _DAEMON_TEXT} if is_used() else self.observe()
+
+
+class UnmanagedLinks(TextFile):
+    """The `.network` file that matches the bridge and host veths before any other does, where networkd is used."""
+
+    def __init__(self) -> None:
+        super().__init__(NETWORK_FILE)
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """Its text; what is there, if anything, where networkd isn't used."""
+        return {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=HOST_VETHS)} if is_used() else self.observe()
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """The file, and the word that has it read."""
+        summary, command = super().describe(before, after)
+        return summary, f"{command}\n{' '.join(_RELOAD)}" if after else command
+
+    def carry_out(self, change: Change) -> None:
+        """Write or remove it; a networkd that runs is told of one that is written.
+
+        Not of its removal: there is nothing left to be managed by then, and a reload would take the addresses of
+        links away whose files have changed since it started.
+        """
+        super().carry_out(change)
+        if change.after is not None and shutil.which(_RELOAD[0]):
+            run(_RELOAD, check=False)  # one that doesn't run now reads it when it starts
+
+
+class KeptAddresses(TextFile):
+    """The drop-in of a link's `.network` file that has its addresses left alone when networkd starts."""
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - made for the links that the spec names
+        """Its text."""
+        return {"text": _KEPT_TEXT}
+
+
+def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
+    """A drop-in for each link to peers that networkd sets up, unless its files say already what is to be kept.
+
+    Those that are there already stay: a link's file may be known again when networkd runs.
+    """
+    paths = set(glob.glob(f"{os.path.dirname(NETWORK_FILE)}/*.network.d/{_DROP_IN}"))
+    if spec.peers and is_used():
+        for link in {host.uplink(spec), *(peer.dev for peer in spec.peers)} - {""}:
+            file = file_of(link)
+            if file and not _says_what_to_keep(file):
+                paths.add(f"{os.path.dirname(NETWORK_FILE)}/{os.path.basename(file)}.d/{_DROP_IN}")
+    return [KeptAddresses(path) for path in sorted(paths)]
+
+
+def is_used() -> bool:
+    """Whether networkd is enabled, or has run since this host was booted."""
+    wanted = (f"{folder}/system/{_SERVICE}" for folder in FOLDERS)
+    return os.path.exists(f"{_STATE_DIR}/state") or any(map(os.path.lexists, wanted))
+
+
+def file_of(link: str) -> str:
+    """The `.network` file by which networkd sets a link up; empty where it doesn't, or isn't known to."""
+    try:
+        index = durable.contents(f"/sys/class/net/{link}/ifindex").decode().strip()
+        state = durable.contents(f"{_STATE_DIR}/links/{index}").decode("utf-8", "replace")
+    except OSError:
+        return ""
+    said = dict(line.partition("=")[::2] for line in state.splitlines())
+    return said.get("NETWORK_FILE", "") if said.get("ADMIN_STATE") != "unmanaged" else ""
+
+
+def _says_what_to_keep(file: str) -> bool:
+    """Whether a `.network` file or a drop-in of another's has a KeepConfiguration."""
+    name = os.path.basename(file)
+    drop_ins = [path for folder in FOLDERS for path in glob.glob(f"{folder}/network/{name}.d/*.conf")]
+    for path in [file, *(one for one in drop_ins if os.path.basename(one) != _DROP_IN)]:
+        try:
+            text = durable.contents(path).decode("utf-8", "replace")
+        except OSError:
+            continue
+        if any(line.strip().startswith("KeepConfiguration") for line in text.splitlines()):
+            return True
+    return False
