@@ -29,7 +29,7 @@ def support_bundle(
     import socket
 
     from cnictl.cli.steps import require_root
-    from cnictl.doctor import bundle
+    from cnictl.report import bundle
 
     parts = bundle.parts()
     if dry_run:

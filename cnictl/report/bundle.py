@@ -17,8 +17,9 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import history, ipam, plugin_log, ranges, runtimes
+from cnictl.node import firewall, history, install, ipam, plugin_log, ranges, runtimes
 from cnictl.node.ranges import CONF_ENDINGS
+from cnictl.report import status
 
 MOST = 1 << 20
 """Bytes of a part; of a longer one the end is kept."""
@@ -32,6 +33,9 @@ _SECRET_TEXT = (
         rf"(?i)((?:{_NAMES})[\w.-]*(?:\\?[\"'])?\s*[:=]\s*\\?[\"']?)"
         r"(?:(?<=\")(?:\\.|[^\"\\\n])*|(?<=')[^'\n]*|(?:bearer |basic )?[^\s\"',}]+)"
     ),
+    # as options of a command: `--password x`, `-p` says too little
+    re.compile(rf"(?i)((?<![\w-])--?[\w-]*(?:{_NAMES})[\w-]*\s+)(?!-)[^\s\"',}}]+"),
+    re.compile(r"(?i)(\bbearer\s+)[^\s\"',}]+"),
     re.compile(r"( args=)\{.*\}(?= outcome=|$)", re.MULTILINE),
     re.compile(r"(?<=://)[^\s@\"']+(?=@)"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
@@ -45,6 +49,7 @@ _COMMANDS = {
     "routes.json": ["ip", "-j", "route", "show", "table", "all"],
     "routes6.json": ["ip", "-j", "-6", "route", "show", "table", "all"],
     "policy.json": ["ip", "-j", "rule"],
+    "policy6.json": ["ip", "-j", "-6", "rule"],
     "neighbours.json": ["ip", "-j", "neigh"],
     "bridge.json": ["bridge", "-j", "-d", "link"],
     "fdb.json": ["bridge", "-j", "fdb"],
@@ -53,9 +58,18 @@ _COMMANDS = {
     "iptables.txt": ["iptables-save", "-c"],
     "ip6tables.txt": ["ip6tables-save", "-c"],
     "iptables-legacy.txt": ["iptables-legacy-save", "-c"],
-    "versions.txt": ["sh", "-c", "nft --version; iptables --version; ip -V; containerd --version; podman --version; "
-                     "crio --version"],
+    "ip6tables-legacy.txt": ["ip6tables-legacy-save", "-c"],
+    "firewalld.txt": ["firewall-cmd", "--list-all-zones"],
+    "network-manager.txt": ["nmcli", "device"],
+    "networkd.txt": ["networkctl", "--no-pager", "list"],
 }  # fmt: skip
+
+
+_VERSIONS = (
+    ("nft", "--version"), ("iptables", "--version"), ("ip", "-V"), ("containerd", "--version"), ("crio", "--version"),
+    ("podman", "--version"), ("docker", "--version"), ("firewall-cmd", "--version"), ("NetworkManager", "--version"),
+    ("systemctl", "--version"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Part:
     holds: str
     """In words, for the list."""
     gather: Callable[[], str]
-    """Its text. Raises Problem, CniError, OSError."""
+    """Its text. May raise anything."""
 
 
 def parts() -> list[Part]:
@@ -75,6 +89,8 @@ def parts() -> list[Part]:
     found = [
         Part("cnictl.txt", "this cnictl's release and the time", _release),
         Part("node.toml", "what this node should be", lambda: _file(NODE_FILE)),
+        Part("versions.txt", "releases of what it works with, and of the plugin", _versions),
+        Part("status.json", "the node on one screen", lambda: _json(_status(facts))),
         Part("plan.json", "where it differs", lambda: _json([asdict(one) for one in facts.drift])),
         Part("doctor.json", "what doctor finds", lambda: _json(asdict(catalogue.examine(facts)))),
         Part("history.json", "the runs that changed it", lambda: _json([asdict(run) for run in history.runs()])),
@@ -83,7 +99,9 @@ def parts() -> list[Part]:
         Part("confs.json", "CNI confs, without tokens and kubeconfigs", lambda: _json(_confs())),
         Part("runtimes.json", "where runtimes look", lambda: _json([asdict(one) for one in runtimes.find()])),
     ]
-    found += [Part(name, " ".join(argv), _command(argv)) for name, argv in _COMMANDS.items()]
+    found += [
+        Part(name, " ".join(argv), _command(argv)) for name, argv in _COMMANDS.items() if firewall.has_command(argv[0])
+    ]
     return found
 
 
@@ -122,8 +140,9 @@ def masked(value: Any) -> Any:
 def _gathered(part: Part) -> tuple[str, str]:
     try:
         return part.gather(), ""
-    except (Problem, CniError, OSError) as error:
-        return "", str(getattr(error, "message", None) or getattr(error, "msg", None) or error)
+    except Exception as error:
+        said = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
+        return "", said if isinstance(error, (Problem, CniError, OSError)) else f"{type(error).__name__}: {said}"
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -134,6 +153,19 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _release() -> str:
     return f"cnictl {__version__}\n{time.strftime('%FT%T%z')}\n"
+
+
+def _versions() -> str:
+    said = [f"cnictl-bridge {install.installed(runtimes.bin_dirs(runtimes.find())).current or 'missing'}\n"]
+    for argv in _VERSIONS:
+        if firewall.has_command(argv[0]):
+            done = run(list(argv), timeout=_BOUND, check=False)
+            said.append(f"{argv[0]}: {(done.stdout + done.stderr).partition(chr(10))[0]}\n")
+    return "".join(said)
+
+
+def _status(facts: Facts) -> dict[str, Any] | None:
+    return status.look(facts.spec) if facts.spec is not None else None
 
 
 def _command(argv: list[str]) -> Callable[[], str]:

@@ -1,0 +1,72 @@
+"""The node on one screen, as JSON values."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cnictl.node import converge, host, install, ipam, ranges, runtimes, show
+from cnictl.node.ranges import CONF_ENDINGS
+from cnictl.node.resources.cni_conf import FILE_NAME
+from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spine import Step
+from cnictl.probe import arp, ndp
+from cnictl.watch import repairs
+
+
+def look(spec: NodeSpec) -> dict[str, Any]:
+    """The whole screen as JSON values."""
+    rows = [_row(step) for step in converge.plan(spec).whole.steps]
+    known = ranges.of_network(spec.name, spec)
+    listing = ipam.observe(spec.name, known.data_dir, known.sets).as_json()
+    plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
+    return {
+        "drifted": sum(row["state"] == "drifted" for row in rows),
+        "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
+        "bridge": show.bridge(spec, with_pods=True),
+        "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
+        "rules": show.nat(spec) if spec.nat else [],
+        "peers": _peers(spec),
+        "plugin": {"version": plugin.current, "folders": list(plugin.bin_dirs)},
+        "confs": {folder: _confs(folder) for folder in runtimes.conf_dirs(runtimes.find())},
+        "conf": FILE_NAME,
+        "watch": repairs.saved(),
+        "resources": rows,
+    }
+
+
+def _row(step: Step) -> dict[str, Any]:
+    change = step.change
+    state = "ok" if change is None else "drifted"
+    wanted = step.state if change is None else change.after
+    row = {"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted}
+    return row if change is None else {**row, "summary": change.summary}
+
+
+def _peers(spec: NodeSpec) -> list[dict[str, Any]]:
+    """Each peer's route, and whether its address answers on the link right now."""
+    found = show.routes(spec)
+    if not found:
+        return []
+    with ThreadPoolExecutor(min(16, len(found))) as pool:
+        answered = list(pool.map(_answers, found))
+    return [{**one, "answers": answer} for one, answer in zip(found, answered, strict=True)]
+
+
+def _answers(route: dict[str, Any]) -> bool | None:
+    """None where there is nothing to ask: no link, or no address of ours on it."""
+    via, dev = route["via"], route["dev"]
+    own = next((one for one, link in host.own_addresses().items() if link == dev and is_ipv6(one) == is_ipv6(via)), "")
+    if not own or not via:
+        return None
+    try:
+        return ndp.answers(via, dev, own) if is_ipv6(via) else arp.answers(via, dev, own)
+    except OSError:
+        return None
+
+
+def _confs(folder: str) -> list[str]:
+    """What a runtime reads there, in its order: the first is the one it takes."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
+    except FileNotFoundError:
+        return []
