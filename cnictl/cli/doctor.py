@@ -34,7 +34,7 @@ def doctor(
 ) -> None:
     """Find what keeps this node's pods from working, each fault in one line with its mend.
 
-    Exit status 1 on errors, 0 on warnings alone. Reads only, but for --fix, which says what it does, keeps a journal
+    Exit status 1 on errors or where a check can't be made, 0 on warnings alone. Reads only, but for --fix, which says what it does, keeps a journal
     (cnictl history), and looks again afterwards.
 
     \b
@@ -80,7 +80,7 @@ def doctor(
         for check, subject in found:
             if (check, subject) not in left:
                 say(f"mended: {check} {subject}")
-    if any(one.severity == "error" for one in examined.findings):
+    if examined.unable or any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
 
 
@@ -113,10 +113,11 @@ def _show(examined: "Examined", output: Format) -> None:
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "mend"), rows)
-    else:
+    elif not examined.unable:
         print("healthy: nothing was found that keeps pods from working")
-    for name, reason in examined.unable:
-        say(f"cnictl: check {name} could not be made: {reason}")
+    for reason in dict.fromkeys(reason for _, reason in examined.unable):
+        names = [name for name, other in examined.unable if other == reason]
+        say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
 
 
 def _mend_words(finding: "Finding") -> str:

@@ -74,7 +74,8 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     try:
         document: dict[str, Any] = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:
-        raise UsageProblem(f"{path}: {error}") from None
+        said = str(error).replace("character: '\\x00'", "end of the file")  # tomlkit's name for it
+        raise UsageProblem(f"{path}: {said}") from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
     for key, value in document.items():
         _check_key(path, key, (*_KINDS, "plugin", "peers"))

@@ -146,6 +146,16 @@ def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World)
         world.sh("mv /tmp/node.toml /etc/cnictl/node.toml")
 
 
+def test_check_that_can_not_be_made_is_no_health(world: World) -> None:
+    world.sh("mv /var/lib/cnictl/former.json /tmp/former.json; echo torn > /var/lib/cnictl/former.json")
+    try:
+        done = world.here.run(["cnictl", "doctor", "--only", "forwarding", "--only", "masquerade"], check=False)
+        assert (done.status, done.stdout) == (1, "")
+        assert "could not be made: forwarding, masquerade: /var/lib/cnictl/former.json is damaged" in done.stderr
+    finally:
+        world.sh("mv /tmp/former.json /var/lib/cnictl/former.json")
+
+
 @pytest.mark.parametrize(
     "words", [("--only", "forwardin"), ("--skip", "x"), ("--explain", "mtu-pat"), ("--dry-run",)], ids=" ".join
 )
