@@ -1,0 +1,122 @@
+"""NetworkManager as Debian ships it: there before cnictl and after, over its restarts and a suspend, and given back."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import eventually, shell
+from tests.kernel.doctor.harness import note
+from tests.kernel.operator import cnictl, doctor, drifted, start_pod
+
+from .packaged import install, serve, start_bus
+from .site import Site
+
+pytestmark = pytest.mark.once
+
+_CONF = "/etc/NetworkManager/conf.d/99-cnictl.conf"
+_HOST_CONF = "/etc/NetworkManager/conf.d/10-host.conf"
+_LATER = "/etc/NetworkManager/conf.d/99-zz.conf"
+_HOST = f"printf '[keyfile]\\nunmanaged-devices=interface-name:eth0\\n' > {_HOST_CONF}"
+"""The node's own link is an operator's: what happens to that is not the question here."""
+_START = "mount -o remount,bind,ro /sys; exec NetworkManager --no-daemon"
+"""Where /sys is read-only it takes links as they come, and waits for no udev."""
+
+
+class NetworkManager:
+    """The daemon on a node, and what an operator does with it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        install(node, "network-manager")
+        start_bus(node)
+        shell(node, _HOST)
+
+    def start(self) -> None:
+        """Until it has looked at every link."""
+        started = ["unshare", "--mount", "sh", "-ec", _START]
+        self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
+
+    def restart(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(30)
+        self.start()
+
+    def suspend(self) -> None:
+        """What it does around a suspend, too."""
+        shell(self.node, "nmcli networking off; nmcli networking on")
+        eventually(lambda: "connected" in self.states().get("lo", ""), "it is back")
+
+    def states(self) -> dict[str, str]:
+        """Link to state, but of what carries the node itself."""
+        said = self.node.run(["nmcli", "-t", "-f", "DEVICE,STATE", "device"], check=False).stdout
+        return dict(line.split(":", 1) for line in said.splitlines())
+
+    def managed(self) -> set[str]:
+        """Links that it holds for its own."""
+        return {link for link, state in self.states().items() if state != "unmanaged"} - {"lo"}
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Lab(nodes=2) as lab:
+        yield Site(lab)
+
+
+def files(node: Node) -> str:
+    return shell(node, "cd /etc/NetworkManager; ls -R . ; cat conf.d/*")
+
+
+def test_network_manager_that_was_there_first(site: Site) -> None:
+    node, manager = site.here, NetworkManager(site.here)
+    manager.start()
+    before = files(node)
+    site.init()
+    assert manager.managed() == set()
+    for again in (manager.suspend, manager.restart):
+        again()
+        assert site.missing() == []
+
+    shell(node, f"rm {_CONF}")
+    assert doctor(node) == ["network-manager"]
+    shell(node, "nmcli general reload")
+    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    assert doctor(node, "--fix") == []
+    assert site.missing() == []
+    for again in (manager.suspend, manager.restart):
+        again()
+        assert site.missing() == []
+    note("network-manager", f"rm {_CONF}; nmcli general reload", "a pod can't reach its own host")
+
+    fault = f"cp {_HOST_CONF} {_LATER}; nmcli general reload"
+    shell(node, fault)
+    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    assert doctor(node)[-1] == "network-manager-takes"
+    by_hand = f"rm {_LATER}; nmcli general reload"
+    shell(node, by_hand)
+    assert doctor(node, "--fix") == []
+    assert site.missing() == []
+    note("network-manager-takes", fault, "a pod can't reach its own host", f"{by_hand}; cnictl doctor --fix")
+
+    node.run(["ip", "netns", "delete", "pod"])
+    cnictl(node, "reset-node", "--yes", "--force")
+    assert files(node) == before
+
+
+def test_network_manager_installed_after_cnictl(site: Site) -> None:
+    site.init()
+    manager = NetworkManager(site.here)
+    shell(site.here, f"echo '# mine' > {_CONF}")
+    before = files(site.here)
+    assert drifted(site.here) == [f"file{_CONF}"]
+    cnictl(site.here, "apply")
+    manager.start()
+    assert manager.managed() == set()
+    other = start_pod(site.here, "other")
+    serve(other.popen)
+    manager.suspend()
+    assert (site.missing(), manager.managed(), other.pings("10.244.0.1")) == ([], set(), True)
+    cnictl(site.here, "reset-node", "--yes", "--force")
+    assert files(site.here) == before

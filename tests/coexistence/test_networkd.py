@@ -1,0 +1,158 @@
+"""systemd-networkd as Debian ships it: there before cnictl and after, over its restarts, and given back.
+
+It sets up the node's own link, and whatever else a `.network` file for every link there is matches.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import eventually, shell
+from tests.kernel.doctor.harness import note
+from tests.kernel.operator import Pod, cnictl, doctor, drifted, init
+
+from .packaged import start_bus
+from .site import Site
+
+pytestmark = pytest.mark.once
+
+_DAEMON = "/lib/systemd/systemd-networkd"
+_SETUP = """
+echo systemd-network:x:0:0::/:/usr/sbin/nologin >> /etc/passwd
+echo systemd-network:x:0: >> /etc/group
+echo 0123456789abcdef0123456789abcdef > /etc/machine-id
+mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp /run/udev/data /etc/systemd/network
+cd /etc/systemd/network
+printf '[Match]\\nName=eth0\\n[Network]\\nAddress=%s\\nGateway=10.0.0.1\\nIPv6AcceptRA=no\\n' "$1" > 10-eth0.network
+printf '[Match]\\nName=veth* cni*\\n[Network]\\nDHCP=yes\\n' > 50-all.network
+"""
+"""Root is the only user of a node, so networkd's is root."""
+_START = """
+rm -f /run/systemd/netif/links/*
+for link in /sys/class/net/*; do echo I:1 > /run/udev/data/n$(cat $link/ifindex); done
+exec /lib/systemd/systemd-networkd
+"""
+"""What udev notes of a link that it has seen, for there is no udev: networkd waits for that."""
+_OURS = "/etc/systemd/network/00-cnictl.network"
+_ROUTES = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
+_LATER = "/etc/systemd/networkd.conf.d/zz.conf"
+_WILDCARD, _FIRST = "/etc/systemd/network/50-all.network", "/etc/systemd/network/00-all.network"
+GATEWAY = "10.244.0.1"
+NO_GATEWAY, NO_PEER = "a pod can't reach its own host", "a pod can't reach a pod of the peer's"
+_ADDRESSES = "/etc/systemd/network/10-eth0.network.d/99-cnictl.conf"
+
+
+class Networkd:
+    """The daemon on a node, and what an operator does with it."""
+
+    def __init__(self, node: Node) -> None:
+        if not os.path.exists(_DAEMON):
+            pytest.skip(f"not here: {_DAEMON}, of Debian's systemd")
+        self.node = node
+        start_bus(node)
+        node.run(["sh", "-ec", _SETUP, "setup", node.interface])
+
+    def start(self) -> None:
+        """Until the node's link is set up."""
+        started = ["sh", "-ec", _START]
+        self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        state = "cat /run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex) || true"
+        eventually(lambda: "STATE=configured" in shell(self.node, state), "networkd has set eth0 up")
+
+    def restart(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(30)
+        self.start()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Lab(nodes=2) as lab:
+        yield Site(lab)
+
+
+def files(node: Node) -> str:
+    return shell(node, "cd /etc/systemd; ls -R .; cat network/*.network")
+
+
+def reaches(pod: Pod, address: str) -> bool:
+    """Whether an echo request is answered at once."""
+    return pod.run("ping", "-n", "-c1", "-W0.3", address, check=False).status == 0
+
+
+def test_networkd_that_was_there_first(site: Site) -> None:
+    node, networkd = site.here, Networkd(site.here)
+    networkd.start()
+    before = files(node)
+    site.init()
+    networkd.restart()
+    assert site.missing() == []
+    restart = "systemctl restart systemd-networkd"
+
+    def cut_off(fault: str, address: str) -> list[str]:
+        """What doctor finds after the fault; with networkd's next start the pod can't reach an address any more."""
+        shell(node, fault)
+        found = doctor(node)
+        networkd.restart()
+        eventually(lambda: not reaches(site.pod, address), f"the pod can't reach {address}")
+        return found
+
+    def works_again(by_hand: str = "") -> bool:
+        """Whether it works again, over a restart too."""
+        shell(node, by_hand or ":")
+        left = doctor(node, "--fix")
+        networkd.restart()
+        everyone = (GATEWAY, site.far.address)
+        eventually(lambda: all(reaches(site.pod, one) for one in everyone), "the pod reaches its host and its peer")
+        return left == []
+
+    fault = f"rm {_ROUTES} {_ADDRESSES}"
+    assert cut_off(fault, site.far.address) == ["networkd-routes", "networkd-routes"]
+    assert works_again()
+    note("networkd-routes", f"{fault}; {restart}", NO_PEER)
+
+    fault = f"printf '[Network]\\nManageForeignRoutes=yes\\n' > {_LATER}"
+    assert cut_off(fault, site.far.address) == ["networkd-override"]
+    assert works_again(f"rm {_LATER}")
+    note("networkd-override", f"{fault}; {restart}", NO_PEER, f"rm {_LATER}; cnictl doctor --fix")
+
+    fault = f"rm {_OURS}"
+    assert cut_off(fault, GATEWAY) == ["networkd-links"]
+    assert works_again()
+    note("networkd-links", f"{fault}; {restart}", NO_GATEWAY)
+
+    fault = f"mv {_WILDCARD} {_FIRST}"
+    assert cut_off(fault, GATEWAY) == []
+    assert doctor(node)[-1] == "networkd-takes"
+    by_hand = f"mv {_FIRST} {_WILDCARD}; networkctl reload"
+    assert works_again(by_hand)
+    note("networkd-takes", f"{fault}; {restart}", NO_GATEWAY, f"{by_hand}; cnictl doctor --fix")
+
+    assert site.missing() == []
+    node.run(["ip", "netns", "delete", "pod"])
+    cnictl(node, "reset-node", "--yes", "--force")
+    assert files(node) == before
+
+
+def test_networkd_enabled_after_cnictl(site: Site) -> None:
+    node = site.here
+    init(node, "--peer", f"{site.there.pod_cidr}={site.there.address}")
+    networkd = Networkd(node)
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    shell(node, f"mkdir -p {wants}; ln -s {_DAEMON} {wants}/systemd-networkd.service; echo '# mine' > {_OURS}")
+    before = files(node)
+    assert drifted(node) == [f"file{_ROUTES}", f"file{_OURS}"]
+    cnictl(node, "apply")
+    networkd.start()
+    # by which file it sets the uplink up is known from here on
+    assert f"file{_ADDRESSES}" in drifted(node)
+    cnictl(node, "apply")
+    networkd.restart()
+    assert drifted(node) == []
+    cnictl(node, "undo")
+    assert not shell(node, f"ls {_ADDRESSES} || true")
+    cnictl(node, "reset-node", "--yes", "--force")
+    assert files(node) == before
