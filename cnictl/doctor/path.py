@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
 
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
@@ -77,11 +77,12 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
         return
     for line in text_of("/etc/resolv.conf").splitlines():
         words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
+        server = words[1].partition("%")[0] if words[:1] == ["nameserver"] and words[1:] else ""
+        if not (valid_ipv4(server, INET_PTON) or valid_ipv6(server)):
             continue
         for network in facts.spec.networks:
-            if is_ipv6(words[1]) == is_ipv6(network) and IPAddress(words[1].partition("%")[0]) in IPNetwork(network):
-                yield Seen(words[1], f"this host's name server has an address of the pod network {network}",
+            if is_ipv6(server) == is_ipv6(network) and IPAddress(server) in IPNetwork(network):
+                yield Seen(server, f"this host's name server has an address of the pod network {network}",
                            "choose a --network that it doesn't lie in")  # fmt: skip
 
 
@@ -212,6 +213,7 @@ CHECKS = (
         "What pods send to that host's neighbours leaves with the pods' own addresses, for it counts as pods' traffic.",
         "ip -br address\ncnictl init-node --network 10.244.0.0/20 …",
         preflight_check("network-overlap"),
+        behind=("overlap",),
     ),
     Check(
         "resolver-in-network", 35, "error", "nameserver lines of /etc/resolv.conf against the pod network",

@@ -9,6 +9,8 @@ from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 SYSCTLS = "/proc/sys"
+_OWNER_MARK = "cnictl:"
+"""How the alias of a bridge begins that the plugin made."""
 
 
 class Forwarding:
@@ -41,12 +43,12 @@ class Forwarding:
         return self.observe() if remembered is None or self.others() else {"value": remembered["value"]}
 
     def others(self) -> list[str]:
-        """Bridges with an address that came after cnictl: whoever made them found forwarding on, and didn't ask.
+        """Bridges with an address that came since cnictl turned forwarding on: they would be cut off with it.
 
-        Docker and libvirt turn it on when they start, and never look again.
+        Docker and libvirt see to it when they start, and never look again.
         """
-        remembered = former.recall(self.id)
-        if remembered is None or "bridges" not in remembered:
+        remembered = former.recall(self.id) or {"value": "1"}
+        if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
             return []
         known = {*remembered["bridges"], *(spec.bridge for spec in former.specs())}
         return [name for name in self._bridges() if name not in known]
@@ -82,7 +84,7 @@ class Forwarding:
                 link.name
                 for link in rtnetlink.all_links(netlink)
                 if link.kind == "bridge"
-                and not link.alias.startswith("cnictl:")
+                and not link.alias.startswith(_OWNER_MARK)
                 and any(self._is_routed(packed) for packed, _ in rtnetlink.addresses(netlink, link.index))
             ]
         return sorted(found)
