@@ -36,6 +36,7 @@ fetch prometheus prometheus
 fetch ufw ufw
 # shellcheck disable=SC2086 -- a list of names
 {
+    fetch dbus $bus
     fetch firewalld firewalld python3-firewall python3-nftables python3-dbus python3-gi libgirepository-1.0-1 \
         gir1.2-glib-2.0 gir1.2-nm-1.0 libnm0 libnftables1 $bus
     fetch network-manager network-manager libnm0 libndp0 libteamdctl0 libmm-glib0 libbluetooth3 libnewt0.52 libslang2 \

@@ -164,9 +164,8 @@ def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
     for change in facts.drift:
         if _part_of(change) != part.id or (part.id == "forward-drop" and not _drops(facts, change)):
             continue
-        yield Seen(
-            change.resource, f"{part.wrong}: {change.summary}", change.command.partition("\n")[0] or "cnictl apply"
-        )
+        command = change.command if change.command.count("\n") == 0 else ""
+        yield Seen(change.resource, f"{part.wrong}: {change.summary}", command or "cnictl apply")
 
 
 def _drops(facts: Facts, change: Change) -> bool:

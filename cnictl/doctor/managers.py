@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, in_order, said_by, text_of
-from cnictl.node.resources.network_manager import CONF_FILE
+from cnictl.node.resources import network_manager, networkd
 from cnictl.node.resources.networkd import DAEMON_CONF, FOLDERS, NETWORK_FILE, file_of, is_used
 
 _DEVICES = ["nmcli", "-t", "-f", "DEVICE,STATE", "device"]
@@ -25,21 +25,21 @@ def _ours(facts: Facts) -> list[str]:
 
 
 def _managed(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "NetworkManager" not in facts.processes:
+    if facts.spec is None or network_manager.PROCESS not in facts.processes:
         return
     states = dict(line.partition(":")[::2] for line in said_by(_DEVICES).splitlines())
     for name in _ours(facts):
         if states.get(name, "unmanaged") not in _LEFT_ALONE:
             yield Seen(
                 name,
-                f"NetworkManager manages it ({states[name]}), whatever {CONF_FILE} says",
+                f"NetworkManager manages it ({states[name]}), whatever {network_manager.CONF_FILE} says",
                 "see NetworkManager --print-config: take out of its files what sets unmanaged-devices anew after "
-                f"{os.path.basename(CONF_FILE)}; nmcli general reload",
+                f"{os.path.basename(network_manager.CONF_FILE)}; nmcli general reload",
             )
 
 
 def _taken(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or "systemd-network" not in facts.processes:
+    if facts.spec is None or networkd.PROCESS not in facts.processes:
         return
     for name in _ours(facts):
         file = file_of(name)

@@ -3,6 +3,7 @@
 Folders that were there before cnictl stay, and so does whatever holds something that is not cnictl's.
 """
 
+import glob
 import os
 import shutil
 
@@ -20,6 +21,7 @@ from cnictl.core.paths import (
     STATE_DIR,
 )
 from cnictl.node import confirm, firewall, folders, former, journal, runtimes
+from cnictl.node.resources import network_manager, networkd
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
@@ -76,8 +78,9 @@ def sweep_cut_off() -> None:
     for name in _names(LIB_DIR):
         if name.startswith((".new-", ".old-")):
             shutil.rmtree(f"{LIB_DIR}/{name}")
-    for path in (NODE_FILE, SYSCTL_FILE):
-        _remove_files(os.path.dirname(path), (f"{os.path.basename(path)}.new-",))
+    for path in (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, *networkd.FILES):
+        for cut_off in glob.glob(f"{path}.new-*"):
+            os.unlink(cut_off)
     watched = {runtime.conf_dir for runtime in runtimes.find() if runtime.settled}
     for folder in folders.remembered():
         if folder not in watched:

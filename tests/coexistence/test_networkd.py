@@ -14,7 +14,7 @@ from tests.kernel.cluster import eventually, shell
 from tests.kernel.doctor.harness import note
 from tests.kernel.operator import Pod, cnictl, doctor, drifted, init
 
-from .packaged import start_bus
+from .packaged import install, start_bus
 from .site import Site
 
 pytestmark = pytest.mark.once
@@ -52,6 +52,7 @@ class Networkd:
         if not os.path.exists(_DAEMON):
             pytest.skip(f"not here: {_DAEMON}, of Debian's systemd")
         self.node = node
+        install(node, "dbus")
         start_bus(node)
         node.run(["sh", "-ec", _SETUP, "setup", node.interface])
 

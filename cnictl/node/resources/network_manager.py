@@ -8,6 +8,7 @@ import os
 import shutil
 
 from cnictl.core.process import run
+from cnictl.node import host
 from cnictl.node.resources.textfile import TextFile
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -15,6 +16,9 @@ from cnictl.node.spine import Change, State
 CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
 HOST_VETHS = "veth????????"
 """What the plugin calls host veths, as a pattern: `veth` and eight hex digits; Docker's have seven."""
+
+PROCESS = "NetworkManager"
+"""As /proc/PID/comm has it."""
 
 _PROGRAM = "/usr/sbin/NetworkManager"
 _RELOAD = ["nmcli", "general", "reload", "conf"]
@@ -45,5 +49,5 @@ class UnmanagedDevices(TextFile):
     def carry_out(self, change: Change) -> None:
         """Write or remove it; a NetworkManager that runs is told."""
         super().carry_out(change)
-        if shutil.which(_RELOAD[0]):
-            run(_RELOAD, check=False)  # one that doesn't run now reads it when it starts
+        if PROCESS in host.processes() and shutil.which(_RELOAD[0]):
+            run(_RELOAD, check=False)  # doctor asks it whether it has heard

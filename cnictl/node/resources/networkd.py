@@ -25,7 +25,12 @@ NETWORK_FILE = "/etc/systemd/network/00-cnictl.network"
 FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 """Where `network` and `networkd.conf.d` are; a file hides those of its name in the folders after."""
 
-_DROP_IN = "99-cnictl.conf"
+KEPT_FILES = "/etc/systemd/network/*.network.d/99-cnictl.conf"
+"""Pattern of the drop-ins for links to peers."""
+FILES = (DAEMON_CONF, NETWORK_FILE, KEPT_FILES)
+PROCESS = "systemd-network"
+"""As /proc/PID/comm has it: its first 15 characters."""
+
 _STATE_DIR = "/run/systemd/netif"
 _SERVICE = "multi-user.target.wants/systemd-networkd.service"
 _RELOAD = ["networkctl", "reload"]
@@ -84,8 +89,8 @@ class UnmanagedLinks(TextFile):
         links away whose files have changed since it started.
         """
         super().carry_out(change)
-        if change.after is not None and shutil.which(_RELOAD[0]):
-            run(_RELOAD, check=False)  # one that doesn't run now reads it when it starts
+        if change.after is not None and PROCESS in host.processes() and shutil.which(_RELOAD[0]):
+            run(_RELOAD, check=False)  # doctor looks whether it has heard
 
 
 class KeptAddresses(TextFile):
@@ -101,12 +106,12 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
 
     Those that are there already stay: a link's file may be known again when networkd runs.
     """
-    paths = set(glob.glob(f"{os.path.dirname(NETWORK_FILE)}/*.network.d/{_DROP_IN}"))
+    paths = set(glob.glob(KEPT_FILES))
     if spec.peers and is_used():
         for link in {host.uplink(spec), *(peer.dev for peer in spec.peers)} - {""}:
             file = file_of(link)
             if file and not _says_what_to_keep(file):
-                paths.add(f"{os.path.dirname(NETWORK_FILE)}/{os.path.basename(file)}.d/{_DROP_IN}")
+                paths.add(KEPT_FILES.replace("*.network", os.path.basename(file)))
     return [KeptAddresses(path) for path in sorted(paths)]
 
 
@@ -131,7 +136,7 @@ def _says_what_to_keep(file: str) -> bool:
     """Whether a `.network` file or a drop-in of another's has a KeepConfiguration."""
     name = os.path.basename(file)
     drop_ins = [path for folder in FOLDERS for path in glob.glob(f"{folder}/network/{name}.d/*.conf")]
-    for path in [file, *(one for one in drop_ins if os.path.basename(one) != _DROP_IN)]:
+    for path in [file, *(one for one in drop_ins if os.path.basename(one) != os.path.basename(KEPT_FILES))]:
         try:
             text = durable.contents(path).decode("utf-8", "replace")
         except OSError:
