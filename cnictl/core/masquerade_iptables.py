@@ -16,6 +16,9 @@ PROGRAMS = {32: "iptables", 128: "ip6tables"}
 """By the bits in an address of the family."""
 
 _TRIES = 3
+_BY_MARK = (" -j KUBE-POSTROUTING", " -j CNI-HOSTPORT-MASQ")
+"""Jumps to what masquerades marked packets alone, which ours leave to it: kube-proxy puts its own first when it starts,
+portmap where it finds one missing."""
 
 
 def stands(m: Masquerade) -> bool:
@@ -127,14 +130,14 @@ def _stands(m: Masquerade, bits: int) -> bool:
 
 
 def _jumps_first(m: Masquerade, bits: int) -> bool:
-    """Whether our jumps come before any other tool's rule: what another masquerades first stays masqueraded."""
+    """Whether our jumps come before any other's rule that takes unmarked packets: what it masquerades stays so."""
     waiting = {f"-s {subnet} " for subnet in m.of(bits)}
     for line in _postrouting(bits):
         if line.endswith(f"-j {_chain(m)}"):
             waiting -= {source for source in waiting if source in line}
             if not waiting:
                 return True
-        elif " -j CNICTL-" not in line:
+        elif " -j CNICTL-" not in line and not line.endswith(_BY_MARK):
             return False
     return False
 

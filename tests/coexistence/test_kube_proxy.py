@@ -1,0 +1,116 @@
+"""Services as kube-proxy makes them, of pods of cnictl's: every way to one works, and pods see who they should see.
+
+With either of cnictl's masquerades and either of kube-proxy's modes.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cnictl.core.process import Finished
+from cnictl.lab.lab import Lab
+from tests.kernel.cluster import shell
+from tests.kernel.operator import cnictl, start_pod
+
+from . import kube_proxy
+from .kube_proxy import PORT, Service
+from .site import Site, on
+
+pytestmark = pytest.mark.once
+
+_GREET = f"""
+import socket
+server = socket.create_server(("0.0.0.0", {kube_proxy.TARGET_PORT}))
+print("ready", flush=True)
+while True:
+    connection, (address, _) = server.accept()
+    connection.sendall(address.encode())
+    connection.close()
+"""
+_ASK = """
+import socket, sys
+print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).recv(99).decode())
+"""
+
+
+class Cluster(Site):
+    """Two pods on the first node and one on the second; each tells who connects to it whom it sees."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.init()
+        self.other = start_pod(self.here, "other")
+        for pod in (self.pod, self.other, self.far):
+            greeting = pod.popen(["/usr/bin/python3", "-c", _GREET])
+            assert greeting.stdout is not None and greeting.stdout.readline() == "ready\n"
+        self.services = (
+            Service("NEAR", "10.96.0.11", [self.other.address], node_port=30011),
+            Service("SELF", "10.96.0.12", [self.pod.address]),
+            Service("FAR", "10.96.0.13", [self.far.address], node_port=30013),
+            Service("BOTH", "10.96.0.14", [self.other.address, self.far.address]),
+            Service("LOCAL", "10.96.0.15", [self.other.address], node_port=30015, local=True),
+        )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Lab(nodes=2) as lab:
+        yield Cluster(lab)
+
+
+@pytest.fixture(params=["nft", "iptables"])
+def masqueraded(cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
+    """With cnictl's own rules in the one or the other."""
+    cnictl(cluster.here, "nat", "enable", "--backend", request.param)
+    return cluster
+
+
+@pytest.fixture(params=[kube_proxy.load_iptables, kube_proxy.load_nftables], ids=["iptables", "nftables"])
+def proxied(masqueraded: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """With kube-proxy's, which come later and stand first."""
+    for argv, text in request.param(masqueraded.services):
+        masqueraded.here.run(argv, stdin=text)
+    yield masqueraded
+    shell(masqueraded.here, kube_proxy.flush())
+
+
+def seen(run: Callable[..., Finished], address: str, port: int = PORT) -> str:
+    """Whom the pod that answers sees; empty if none does."""
+    return run("/usr/bin/python3", "-c", _ASK, address, str(port), check=False).stdout.strip()
+
+
+def test_services(proxied: Cluster) -> None:
+    here, pod, far = proxied.here, proxied.pod, proxied.far
+    near, itself, away, both, _ = (service.cluster_ip for service in proxied.services)
+    bridge = "10.244.0.1"
+    outside = proxied.lab.outside
+    found = {
+        "pod to a pod of its node": seen(pod.run, near),
+        "pod to itself": seen(pod.run, itself),
+        "pod to a pod of the other node": seen(pod.run, away),
+        "pod to either": seen(pod.run, both),
+        "host to a pod of its own": seen(on(here), near),
+        "host to a pod of the other node": seen(on(here), away),
+        "outside to a node port, the pod is on that node": seen(on(outside), here.address, 30011),
+        "outside to a node port, the pod is on the other node": seen(on(outside), here.address, 30013),
+        "outside to a node port with policy Local": seen(on(outside), here.address, 30015),
+        "pod to a node port of its node": seen(pod.run, here.address, 30011),
+        "pod to a node port with policy Local": seen(pod.run, here.address, 30015),
+        "pod of the other node to a node port": seen(far.run, here.address, 30011),
+    }
+    assert found == {
+        "pod to a pod of its node": pod.address,
+        "pod to itself": bridge,
+        "pod to a pod of the other node": pod.address,
+        "pod to either": pod.address,
+        "host to a pod of its own": bridge,
+        "host to a pod of the other node": here.address,
+        "outside to a node port, the pod is on that node": bridge,
+        "outside to a node port, the pod is on the other node": here.address,
+        "outside to a node port with policy Local": outside.address,
+        "pod to a node port of its node": bridge,
+        "pod to a node port with policy Local": pod.address,
+        "pod of the other node to a node port": bridge,
+    }
+    assert proxied.missing() == []
+    assert cnictl(here, "doctor").stdout.startswith("healthy")
