@@ -24,7 +24,8 @@ def main() -> None:
     """Run the tests; without a failure of theirs, renew the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows"
-        argv = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", str(Path(__file__).parent)]
+        folders = [str(Path(__file__).parent), str(_ROOT / "tests" / "coexistence")]
+        argv = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *folders]
         status = subprocess.run(argv, env={**os.environ, TABLE: path}, check=False).returncode
         if status:
             sys.exit(status)
