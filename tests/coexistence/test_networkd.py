@@ -24,7 +24,8 @@ _SETUP = """
 echo systemd-network:x:0:0::/:/usr/sbin/nologin >> /etc/passwd
 echo systemd-network:x:0: >> /etc/group
 echo 0123456789abcdef0123456789abcdef > /etc/machine-id
-mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp /run/udev/data /etc/systemd/network
+mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp /run/systemd/network \\
+  /run/udev/data /etc/systemd/network
 cd /etc/systemd/network
 printf '[Match]\\nName=eth0\\n[Network]\\nAddress=%s\\nGateway=10.0.0.1\\nIPv6AcceptRA=no\\n' "$1" > 10-eth0.network
 printf '[Match]\\nName=veth* cni*\\n[Network]\\nDHCP=yes\\n' > 50-all.network
@@ -40,6 +41,7 @@ _OURS = "/etc/systemd/network/00-cnictl.network"
 _ROUTES = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
 _LATER = "/etc/systemd/networkd.conf.d/zz.conf"
 _WILDCARD, _FIRST = "/etc/systemd/network/50-all.network", "/etc/systemd/network/00-all.network"
+_OTHERS = "/run/systemd/network/10-eth0.network.d"
 GATEWAY = "10.244.0.1"
 NO_GATEWAY, NO_PEER = "a pod can't reach its own host", "a pod can't reach a pod of the peer's"
 _ADDRESSES = "/etc/systemd/network/10-eth0.network.d/99-cnictl.conf"
@@ -150,6 +152,9 @@ def test_networkd_enabled_after_cnictl(site: Site) -> None:
     networkd.start()
     # by which file it sets the uplink up is known from here on
     assert f"file{_ADDRESSES}" in drifted(node)
+    shell(node, f"mkdir {_OTHERS}; printf '[Network]\\nKeepConfiguration=yes\\n' > {_OTHERS}/mine.conf")
+    assert f"file{_ADDRESSES}" not in drifted(node)
+    shell(node, f"rm -r {_OTHERS}")
     cnictl(node, "apply")
     networkd.restart()
     assert drifted(node) == []
