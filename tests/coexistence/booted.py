@@ -1,0 +1,139 @@
+"""A lab node with this machine's systemd as process 1, that can be rebooted: /etc, /var and /opt outlast it.
+
+It runs in the node's network, in a process namespace, mounts and a cgroup of its own. A reboot takes what the kernel
+would have lost, too: the node's links, routes, rules and switches stand for the kernel's.
+"""
+
+import copy
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from cnictl.lab.lab import Node, environment
+from tests.kernel.cluster import eventually, shell
+
+_SYSTEMD = "/lib/systemd/systemd"
+_serial = count(1)
+
+_MASKED = (
+    "dbus.service", "dbus.socket", "systemd-logind.service", "console-getty.service", "getty-static.service",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-binfmt.service", "systemd-sysusers.service",
+)  # fmt: skip
+"""What needs another user than root, or devices."""
+
+_PREPARE = f"""
+echo 0123456789abcdef0123456789abcdef > /etc/machine-id  # a machine without is at its first boot, and enables all units
+mkdir -p /etc/systemd/system
+cd /etc/systemd/system
+ln -s {_SYSTEMD.rpartition("/")[0]}/system/multi-user.target default.target
+for unit in {" ".join(_MASKED)}; do ln -s /dev/null $unit; done
+"""
+
+_BOOT = f"""
+mount -t proc -o nosuid,nodev,noexec proc /proc
+mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --rbind /dev /dev  # it mounts over a /dev that is no mount
+cat /proc/sys/kernel/random/uuid > /run/boot-id
+mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
+exec env -i container=lab "PATH=$PATH" {_SYSTEMD} --log-target=journal
+"""
+
+_LOST = """
+ip link delete cni0
+ip route flush proto 67
+nft flush ruleset
+sysctl -qw net.ipv4.ip_forward=0
+"""
+
+
+class Booted:
+    """The machine: `node` is it as the lab's nodes are, and another with each boot."""
+
+    def __init__(self, below: Node, cgroup: Path) -> None:
+        self._below, self._cgroup = below, cgroup
+        shell(below, _PREPARE)
+        self._boot()
+
+    def _boot(self) -> None:
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "sh", "-ec", _BOOT]
+        into_cgroup = f'echo $$ > {self._cgroup}/cgroup.procs; exec "$@"'
+        self._holder = subprocess.Popen(
+            ["sh", "-c", into_cgroup, "sh", *self._below.command(unshare)],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(lambda: self._systemd() != 0, "systemd has begun")
+        self.node = copy.copy(self._below)
+        self.node.pid = self._systemd()
+        eventually(lambda: self._state() in ("running", "degraded"), "it has come up", 30)
+
+    def _systemd(self) -> int:
+        """Its pid as this machine counts: two below what entered the node; 0 while it is none."""
+        pid = str(self._holder.pid)
+        for _ in range(2):
+            pid = subprocess.run(["pgrep", "--parent", pid], capture_output=True, text=True, check=False).stdout.strip()
+            if not pid:
+                return 0
+        return int(pid) if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "systemd\n" else 0
+
+    def _state(self) -> str:
+        return self.systemctl("is-system-running", check=False)
+
+    def systemctl(self, *words: str, check: bool = True) -> str:
+        """What it says."""
+        return self.node.run(["systemctl", *words], timeout=60, check=check).stdout.strip()
+
+    def reboot(self) -> None:
+        """Shut down as systemd does, and boot again."""
+        self.systemctl("reboot", check=False)
+        self._holder.wait(60)
+        self._below.run(["sh", "-c", _LOST], check=False)
+        self._boot()
+
+    def end(self) -> None:
+        """At once."""
+        self._holder.kill()
+        self._holder.wait(10)
+
+
+@contextmanager
+def booted(below: Node) -> Iterator[Booted]:
+    """The machine, until the block ends; a test is skipped, and says so, where there is no systemd or cgroup2."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    trees = [path for _, path, kind, *_ in mounts if kind == "cgroup2"]
+    if not (os.path.exists(_SYSTEMD) and shutil.which("systemctl") and trees):
+        pytest.skip("not here: systemd, and cgroup2 to give it a part of")
+    cgroup = Path(trees[0]) / f"cnictl-booted-{os.getpid()}-{next(_serial)}"
+    owner = os.stat(f"/proc/{below.pid}").st_uid
+    cgroup.mkdir()
+    try:
+        for name in (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(cgroup / name, owner, -1)
+        machine = Booted(below, cgroup)
+        try:
+            yield machine
+        finally:
+            machine.end()
+    finally:
+        for folder, _, _ in os.walk(cgroup, topdown=False):
+            eventually(partial(_removed, folder), f"the cgroup {folder} is removed")
+
+
+def _removed(cgroup: str) -> bool:
+    """Whether it could be: the kernel says EBUSY while a process of it is being reaped."""
+    try:
+        os.rmdir(cgroup)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""Under a real systemd: what the units do at a boot, in time, and when a service beside them is restarted."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import eventually, shell
+from tests.kernel.doctor.harness import note
+from tests.kernel.operator import cnictl, drifted, init, start_pod
+
+from .booted import Booted, booted
+
+pytestmark = pytest.mark.once
+
+SECOND = "10.244.2.0/24"
+"""The pod CIDR of a peer that comes and goes."""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Booted]:
+    """Set up by `init-node`."""
+    with Lab(nodes=2) as lab, booted(lab.nodes[0]) as one:
+        init(one.node, "--peer", "10.244.1.0/24=10.0.10.51")
+        yield one
+
+
+def found(node: Node, *words: str) -> list[str]:
+    """The checks that `cnictl doctor` has something to say of."""
+    said = cnictl(node, "doctor", "-o", "json", *words, check=False)
+    return [one["id"] for one in json.loads(said.stdout)]
+
+
+def leases(node: Node) -> list[dict[str, str]]:
+    listed: list[dict[str, str]] = json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["leases"]
+    return listed
+
+
+def routes(node: Node) -> str:
+    return shell(node, "ip route")
+
+
+def test_reboot_brings_the_node_back_and_only_what_was_confirmed(machine: Booted) -> None:
+    assert machine.systemctl("is-enabled", "cnictl.service") == "enabled"
+    start_pod(machine.node, "pod")
+    assert len(leases(machine.node)) == 1
+    cnictl(machine.node, "route", "add-peer", SECOND, "10.0.10.52", "--confirm-within", "600")
+    assert SECOND in routes(machine.node)
+    before = shell(machine.node, "cat /proc/sys/kernel/random/boot_id")
+
+    machine.reboot()
+    assert shell(machine.node, "cat /proc/sys/kernel/random/boot_id") != before
+    assert machine.systemctl("is-active", "cnictl.service") == "active"
+    assert SECOND not in routes(machine.node) and "10.244.1.0/24" in routes(machine.node)
+    assert leases(machine.node) == []
+    assert found(machine.node) == []
+    assert start_pod(machine.node, "pod").pings("10.244.0.1")
+
+
+def test_unit_that_was_disabled(machine: Booted) -> None:
+    fault = "systemctl disable cnictl.service"
+    shell(machine.node, fault)
+    assert found(machine.node) == ["boot-unit"]
+    machine.reboot()
+    assert "cni0" not in shell(machine.node, "ip -br link")
+    assert found(machine.node, "--fix") == []
+    assert machine.systemctl("is-enabled", "cnictl.service") == "enabled"
+    note("boot-unit", fault, "after a reboot no pod has a network")
+
+
+def test_restart_of_a_firewall_service_repeats_it(machine: Booted) -> None:
+    """Debian's nftables.service flushes all rules whenever it stops or starts."""
+    shell(machine.node, "echo 'flush ruleset' > /etc/nftables.conf; systemctl start cnictl nftables")
+    machine.systemctl("restart", "nftables.service")
+    eventually(lambda: drifted(machine.node) == [], "cnictl.service has run again")
+    machine.systemctl("stop", "nftables.service")
+    machine.systemctl("start", "cnictl.service")
+    assert drifted(machine.node) == []
+
+
+def test_watch_runs_as_a_service(machine: Booted) -> None:
+    unit = "/etc/systemd/system/cnictl-watch.service"
+    shell(machine.node, f"cnictl watch --unit > {unit}; systemctl daemon-reload; systemctl enable --now cnictl-watch")
+    assert machine.systemctl("is-active", "cnictl-watch.service") == "active"
+    shell(machine.node, "nft flush ruleset; ip address flush dev cni0")
+    eventually(lambda: drifted(machine.node) == [], "it has put them back")
+    assert "removed by nft" in shell(machine.node, "journalctl -u cnictl-watch --no-pager")
+    machine.systemctl("disable", "--now", "cnictl-watch.service")
+
+
+def test_timer_undoes_an_unconfirmed_run_when_both_guards_were_killed(machine: Booted) -> None:
+    cnictl(machine.node, "route", "add-peer", SECOND, "10.0.10.52", "--confirm-within", "2")
+    shell(machine.node, "while pkill -9 -x cnictl-guard; do :; done")
+    assert machine.systemctl("is-active", "cnictl-confirm.timer") == "active"
+    eventually(lambda: SECOND not in routes(machine.node), "it is undone", 20)
+    assert drifted(machine.node) == []
