@@ -111,7 +111,7 @@ def plan_undo(run: Run) -> Undo:
             if here:
                 more = f" and {len(here) - 3} more" if here[3:] else ""
                 target, notes = now, [f"pods stand on it: {', '.join(map(str, here[:3]))}{more}"]
-            elif target is None and isinstance(resource, Carrying) and (standing := resource.carries()):
+            elif _ends(kind, target) and isinstance(resource, Carrying) and (standing := resource.carries()):
                 target, notes = now, [f"it has {standing}"]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
         if target != now:
@@ -221,6 +221,11 @@ def _spec_after(run: Run) -> NodeSpec | None:
         return node_file.parse(target["text"]) if target else None
     except UsageProblem:
         return None
+
+
+def _ends(kind: str, target: dict[str, Any] | None) -> bool:
+    """Whether the thing itself goes, or is switched off."""
+    return target is None or kind == "sysctl"
 
 
 def _takes_away(target: dict[str, Any] | None, trace: Trace) -> bool:

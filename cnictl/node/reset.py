@@ -52,9 +52,9 @@ def plan() -> Reset:
         for path in (spine.former_state(one) or {"files": {}})["files"]
     ]
     left += [
-        f"{one.key} stays on: {', '.join(one.others())} came after cnictl and may live by it"
+        f"{one.key} stays on: it has {standing}"
         for one in rest
-        if isinstance(one, Forwarding) and one.others()
+        if isinstance(one, Forwarding) and (standing := one.carries())
     ]
     return Reset(
         names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)

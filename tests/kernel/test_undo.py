@@ -87,6 +87,20 @@ def test_bridge_that_pods_stand_on_is_not_pulled_away(node: Node) -> None:
     assert pod.pings("10.244.0.1")
 
 
+def test_forwarding_stays_on_for_a_bridge_that_came_since(node: Node) -> None:
+    init(node)
+    node.run(["ip", "link", "add", "docker0", "type", "bridge"])
+    node.run(["ip", "address", "add", "172.17.0.1/16", "dev", "docker0"])
+    done = cnictl(node, "undo", check=False)
+    assert done.status == 1
+    assert "sysctl/net.ipv4.ip_forward: it has docker0 to forward for, made since" in done.stderr
+    switch = ["sysctl", "-n", "net.ipv4.ip_forward"]
+    assert node.run(switch).stdout == "1\n"
+    node.run(["ip", "link", "delete", "docker0"])
+    cnictl(node, "reset-node", "--yes")
+    assert node.run(switch).stdout == "0\n"
+
+
 _KILLED_AT_WORK = """
 cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51 &
 until grep -q '"masquerade/' /var/lib/cnictl/journal/* 2>/dev/null; do :; done

@@ -40,18 +40,19 @@ class Forwarding:
     def former(self) -> State | None:
         """The value before cnictl; what it is now, if cnictl never had to do with it or others live by it since."""
         remembered = former.recall(self.id)
-        return self.observe() if remembered is None or self.others() else {"value": remembered["value"]}
+        return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
-    def others(self) -> list[str]:
+    def carries(self) -> str:
         """Bridges with an address that came since cnictl turned forwarding on: they would be cut off with it.
 
         Docker and libvirt see to it when they start, and never look again.
         """
         remembered = former.recall(self.id) or {"value": "1"}
         if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
-            return []
+            return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in former.specs())}
-        return [name for name in self._bridges() if name not in known]
+        others = [name for name in self._bridges() if name not in known]
+        return f"{', '.join(others)} to forward for, made since" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the sysctl command."""
