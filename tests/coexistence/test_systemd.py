@@ -69,10 +69,10 @@ def test_unit_that_was_disabled(machine: Booted) -> None:
     note("boot-unit", fault, "after a reboot no pod has a network")
 
 
-def test_restart_of_a_firewall_service_repeats_it(machine: Booted) -> None:
-    """Debian's nftables.service flushes all rules whenever it stops or starts."""
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+def test_firewall_service_that_flushes_all_rules_has_them_put_back(machine: Booted, verb: str) -> None:
     shell(machine.node, "echo 'flush ruleset' > /etc/nftables.conf; systemctl start cnictl nftables")
-    machine.systemctl("restart", "nftables.service")
+    machine.systemctl(verb, "nftables.service")
     eventually(lambda: drifted(machine.node) == [], "cnictl.service has run again")
 
 
