@@ -34,8 +34,8 @@ def doctor(
 ) -> None:
     """Find what keeps this node's pods from working, each fault in one line with its mend.
 
-    Exit status 1 on errors or where a check can't be made, 0 on warnings alone. Reads only, but for --fix, which says what it does, keeps a journal
-    (cnictl history), and looks again afterwards.
+    Exit status 1 on errors or where a check can't be made, 0 on warnings alone. Reads only, but for --fix, which says
+    what it does, keeps a journal (cnictl history), and looks again afterwards.
 
     \b
     cnictl doctor

@@ -152,14 +152,19 @@ def delete_link(netlink: Netlink, name: str) -> bool:
 
 def addresses(netlink: Netlink, index: int, family: int = AF_UNSPEC) -> list[tuple[bytes, int]]:
     """`(packed address, prefix length)` of every address on the link with that index."""
+    return [(packed, prefix) for _, packed, prefix in all_addresses(netlink, family, index)]
+
+
+def all_addresses(netlink: Netlink, family: int = AF_UNSPEC, index: int = 0) -> list[tuple[int, bytes, int]]:
+    """`(link index, packed address, prefix length)` of every address of the namespace, or of one link."""
     found = []
     for payload in netlink.dump(RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
         _, prefix, _, _, owner = _IFADDR.unpack_from(payload)
-        if owner == index:
+        if index in (0, owner):
             parts = attributes(payload, 8)
             packed = parts.get(IFA_LOCAL) or parts.get(IFA_ADDRESS)
             if packed:
-                found.append((packed, prefix))
+                found.append((owner, packed, prefix))
     return found
 
 

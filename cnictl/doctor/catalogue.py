@@ -46,6 +46,8 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
             unable.append((check.id, problem.message if isinstance(problem, Problem) else problem.msg))
         except OSError as error:
             unable.append((check.id, f"{error.filename or ''} {error.strerror or error}".strip()))
+        except Exception as fault:  # what one check did not reckon with is to cost no other
+            unable.append((check.id, f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"))
     return Examined(tuple(_explained(chosen, found)), tuple(unable))
 
 

@@ -63,6 +63,7 @@ _PARTS = (
         "a chain drops pods' packets", "nft -j list ruleset: base chains hooked at forward, families inet, ip, bridge",
         "Every base chain at forward is asked, and one that drops has the last word, between two pods of a node too.",
         "nft list ruleset | grep -B3 -A8 'hook forward'\nnft insert rule inet filter forward iifname cni0 accept",
+        ("firewalld",),
     ),
     _Part(
         "firewalld", 10, "error", ("firewalld/",),

@@ -11,6 +11,7 @@ from cnictl.core import attachments, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.doctor import echo
 from cnictl.node import converge, firewall, host, ipam, node_file, ranges, runtimes
 from cnictl.node.ipam import Listing
 from cnictl.node.resources.cni_conf import FILE_NAME
@@ -45,6 +46,12 @@ class Facts:
         """Every link of the host by name."""
         with Netlink() as netlink:
             return {link.name: link for link in rtnetlink.all_links(netlink)}
+
+    @cached_property
+    def answering(self) -> set[str]:
+        """The peers' addresses that answer a small echo request."""
+        peers = self.spec.peers if self.spec is not None else ()
+        return {address for address, answered in echo.at_once(echo.answers, {peer.via for peer in peers}) if answered}
 
     @cached_property
     def ports(self) -> list[Link]:

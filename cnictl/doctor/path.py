@@ -1,26 +1,22 @@
 """The way to the other nodes: uplink, addresses, sizes, and what comes through."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 
 from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
 
 from cnictl.core.cidr import format_address
-from cnictl.core.errors import Problem
-from cnictl.core.process import run
+from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
-from cnictl.node import firewall, host
+from cnictl.node import host
 from cnictl.node.resources.bridge import gateways
-from cnictl.node.spec import is_ipv6
+from cnictl.node.spec import Peer, is_ipv6
 from cnictl.probe import arp
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
-_HEADERS = {False: 28, True: 48}
-"""Bytes of IP and ICMP before an echo's payload, by whether it is IPv6's."""
-_SMALL = 56
 _VENDOR = "/sys/class/dmi/id/sys_vendor"
 
 
@@ -105,9 +101,9 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
     link = facts.links.get(facts.uplink)
     if facts.spec is None or link is None or not link.up:
         return
-    addresses = list(dict.fromkeys(peer.via for peer in facts.spec.peers if not peer.dev))
-    for address, largest in zip(addresses, _largest(addresses, link.mtu), strict=True):
-        if 0 < largest < link.mtu:
+    asked = {peer.via for peer in facts.spec.peers if not peer.dev} & facts.answering
+    for address, largest in echo.at_once(partial(echo.largest, mtu=link.mtu), sorted(asked)):
+        if largest < link.mtu:
             yield Seen(
                 address,
                 f"packets of {link.mtu} bytes vanish on the way, {largest} pass",
@@ -115,54 +111,26 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
             )
 
 
-def _largest(addresses: list[str], mtu: int) -> list[int]:
-    """For each the largest packet that is answered, found by halves; 0 where not even a small one is."""
-
-    def passes(address: str, size: int) -> bool:
-        return _answers(address, "", size - _HEADERS[is_ipv6(address)])
-
-    def search(address: str) -> int:
-        if passes(address, mtu):
-            return mtu
-        low, high = _SMALL + _HEADERS[is_ipv6(address)], mtu
-        if not passes(address, low):
-            return 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if passes(address, middle) else (low, middle)
-        return low
-
-    if not addresses:
-        return []
-    with ThreadPoolExecutor(min(len(addresses), 16)) as pool:
-        return list(pool.map(search, addresses))
-
-
-def _answers(address: str, source: str, payload: int = _SMALL) -> bool:
-    """Whether an echo of that many bytes, not to be cut up on the way, is answered; once more if not."""
-    if not firewall.has_command("ping"):
-        raise Problem("there is no ping here", "install iputils-ping")
-    argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", "-M", "do", "-s", str(payload)]
-    return run([*argv, *(["-I", source] if source else []), address], check=False).status == 0
-
-
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     """The bridge's own address stands for a pod's: the same subnet, the same way."""
     spec = facts.spec
     if spec is None or not spec.peers:
         return
-    own = {is_ipv6(address): address for address in host.own_addresses() if _on(facts, address)}
-    asked = [peer for peer in spec.peers if not peer.dev and is_ipv6(peer.pod_cidr) in own]
-    for gateway in gateways(spec):
-        source = format_address(gateway.packed)
-        for peer in asked:
-            target = str(IPNetwork(peer.pod_cidr)[1])
-            if (
-                is_ipv6(source) != is_ipv6(target)
-                or _answers(target, source)
-                or not _answers(target, own[is_ipv6(source)])
-            ):
-                continue
+    own = {is_ipv6(address): address for address, link in host.own_addresses().items() if link == facts.uplink}
+    sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
+
+    def filtered(peer: Peer) -> bool:
+        family, target = is_ipv6(peer.pod_cidr), str(IPNetwork(peer.pod_cidr)[1])
+        return not echo.answers(target, sources[family]) and echo.answers(target, own[family])
+
+    families = own.keys() & sources.keys()
+    asked = [
+        peer
+        for peer in spec.peers
+        if not peer.dev and is_ipv6(peer.pod_cidr) in families and peer.via in facts.answering
+    ]
+    for peer, is_filtered in echo.at_once(filtered, asked):
+        if is_filtered:
             vendor = text_of(_VENDOR)
             yield Seen(
                 peer.via,
@@ -170,10 +138,6 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
                 f"between drops sources that it doesn't know{f' (a machine by {vendor})' if vendor else ''}",
                 f"there: cnictl route add-peer {spec.subnet} …; in a cloud: turn its source/destination check off",
             )
-
-
-def _on(facts: Facts, address: str) -> bool:
-    return host.own_addresses()[address] == facts.uplink
 
 
 def _bad_checksums(facts: Facts) -> Iterable[Seen]:

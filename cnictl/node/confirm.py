@@ -73,7 +73,8 @@ def pending() -> Pending | None:
         return None
     except (ValueError, TypeError) as error:
         raise Problem(
-            f"{RECORD} is damaged: {error}", "`cnictl history` shows the runs, and `cnictl undo` takes one back; then remove the file"
+            f"{RECORD} is damaged: {error}",
+            "`cnictl history` shows the runs, and `cnictl undo` takes one back; then remove the file",
         ) from None
 
 

@@ -66,9 +66,9 @@ def own_interfaces() -> dict[str, str]:
     """Every address of this host as ADDRESS/PREFIX, and the link that has it; IPv6's link-local ones too."""
     found = {}
     with Netlink() as netlink:
-        for link in rtnetlink.all_links(netlink):
-            for packed, prefix in rtnetlink.addresses(netlink, link.index):
-                found[str(Cidr(packed, prefix))] = link.name
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+        for index, packed, prefix in rtnetlink.all_addresses(netlink):
+            found[str(Cidr(packed, prefix))] = names.get(index, "")
     return found
 
 

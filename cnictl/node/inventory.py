@@ -19,7 +19,7 @@ from cnictl.node.resources.network_manager import UnmanagedDevices
 from cnictl.node.resources.networkd import ForeignRoutes, UnmanagedLinks, kept_addresses
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.ports import Ports
-from cnictl.node.resources.route import PeerRoute, orphans
+from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -35,7 +35,7 @@ def kind(resource: Resource) -> str:
 
 def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource]:
     """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place."""
-    known = tuple(earlier)
+    known, table = tuple(earlier), RouteTable()
     return [
         NodeFile(),
         *_sysctls(spec),
@@ -54,7 +54,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         IptablesForward("ip6"),
         NftForward(),
         Firewalld(spec, known),
-        *(PeerRoute(peer.pod_cidr) for peer in spec.peers),
+        *(PeerRoute(peer.pod_cidr, table) for peer in spec.peers),
         Plugin(spec),
         BootUnit(spec),
         CniConf(spec),
@@ -86,7 +86,8 @@ def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
 
 def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
     """What earlier specs made under names that `spec` no longer has, in the order it is removed."""
-    left: list[Resource] = [PeerRoute(pod_cidr) for pod_cidr in orphans(spec)]
+    table = RouteTable()
+    left: list[Resource] = [PeerRoute(pod_cidr, table) for pod_cidr in table.orphans(spec)]
     left += [one for one in _unwanted_sysctls(spec) if former.recall(one.id) is not None]
     names = {spec.name} if spec is not None else set()
     bridges = {spec.bridge} if spec is not None else set()

@@ -21,7 +21,7 @@ from cnictl.core.paths import (
     STATE_DIR,
 )
 from cnictl.node import confirm, firewall, folders, former, journal, runtimes
-from cnictl.node.resources import network_manager, networkd
+from cnictl.node.resources import firewalld, network_manager, networkd
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
@@ -78,7 +78,7 @@ def sweep_cut_off() -> None:
     for name in _names(LIB_DIR):
         if name.startswith((".new-", ".old-")):
             shutil.rmtree(f"{LIB_DIR}/{name}")
-    for path in (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, *networkd.FILES):
+    for path in (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *networkd.FILES):
         for cut_off in glob.glob(f"{path}.new-*"):
             os.unlink(cut_off)
     watched = {runtime.conf_dir for runtime in runtimes.find() if runtime.settled}

@@ -12,7 +12,7 @@ from cnictl.node import firewall, host
 from cnictl.node.peers import is_link_local
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
-from cnictl.node.resources.route import OURS, link_to, orphans, routes_to
+from cnictl.node.resources.route import OURS, RouteTable, link_to
 from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
 
 _COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
@@ -142,15 +142,15 @@ def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
 
 def routes(spec: NodeSpec) -> list[dict[str, Any]]:
     """Each peer's route and whether it stands; then routes of ours that no peer claims."""
-    found = [_peer_route(peer, spec) for peer in spec.peers]
-    for pod_cidr in orphans(spec):
-        route = routes_to(pod_cidr)[0]
+    table = RouteTable()
+    found = [_peer_route(peer, spec, table.to(peer.pod_cidr)) for peer in spec.peers]
+    for pod_cidr in table.orphans(spec):
+        route = table.to(pod_cidr)[0]
         found.append({"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""})
     return found
 
 
-def _peer_route(peer: Peer, spec: NodeSpec) -> dict[str, Any]:
-    there = routes_to(peer.pod_cidr)
+def _peer_route(peer: Peer, spec: NodeSpec, there: list[dict[str, str]]) -> dict[str, Any]:
     dev = link_to(peer, spec)
     same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
     if same:

@@ -77,7 +77,9 @@ def _connections(packed: set[bytes]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     try:
         for one in tracked.connections():
-            if packed & {one.source, one.target, one.answering} and len(found) < _SHOWN:
+            if len(found) == _SHOWN:
+                break
+            if packed & {one.source, one.target, one.answering}:
                 found.append(
                     {
                         "protocol": names.get(one.protocol, str(one.protocol)),

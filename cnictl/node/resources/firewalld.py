@@ -2,7 +2,8 @@
 
 A new zone is known to firewalld only after a reload, which would take along whatever else was changed at run time. So
 none is forced: bridge and pod networks join `trusted` at run time, and the next reload puts them into our zone. What
-another zone's file names already stays there: that is the operator's choice.
+another zone's file names stays there: that is the operator's choice. Where firewalld is installed and doesn't run, the
+files alone are written, and it reads them when it starts.
 """
 
 import glob
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 
 from cnictl.core import durable
 from cnictl.core.process import run
-from cnictl.node import firewall, folders, host
+from cnictl.node import firewall, folders, former, host
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -28,10 +29,11 @@ _ASK = [
 ]  # fmt: skip
 """As `firewall-cmd --get-active-zones`, in 15 ms instead of 400: every plan asks."""
 _ACCEPTING = (_TRUSTED, "cnictl")
+_ZONES = (f"{CONF_DIR}/zones", "/usr/lib/firewalld/zones")
 
 
 class Firewalld:
-    """Our two files where firewalld is installed; while it runs, what it trusts."""
+    """Our two files where firewalld is installed; while it runs, the zone that it has each of our names in."""
 
     id = "firewalld/cnictl"
     parted = True
@@ -40,22 +42,44 @@ class Firewalld:
         self._known = [name for one in (*earlier, spec) for name in _names(one)]
 
     def observe(self) -> State | None:
-        """The files' text by path, and which of our names it trusts now; None for nothing."""
+        """The files' text by path, and zones by name, `trusted` for ours too; None for nothing."""
         files = {
             path: durable.contents(path).decode("utf-8", "surrogateescape")
             for path in (ZONE, POLICY)
             if os.path.lexists(path)
         }
-        trusted = sorted(name for name, zone in _bound().items() if zone in _ACCEPTING and name in self._known)
-        return {"files": files, "trusted": trusted} if files or trusted else None
+        zones = self._zones()
+        return {"files": files, "zones": zones} if files or zones else None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """The same for `spec`; None where firewalld is not installed."""
         if not _is_installed():
             return None
-        free = [name for name in _names(spec) if name not in _claimed()]
+        claimed = _claimed()
+        free = [name for name in _names(spec) if name not in claimed]
         files = {ZONE: _zone(free), POLICY: _policy(spec)}
-        return {"files": files, "trusted": sorted(free) if runs() else []}
+        return {"files": files, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
+
+    def remember(self) -> None:
+        """Keep the zones that our names were put into at run time, by somebody else."""
+        former.remember(self.id, self._zones())
+
+    def former(self) -> State | None:
+        """No files; each name in the zone it was in before, or in which somebody has put it since."""
+        before = former.recall(self.id) or {}
+        zones = {name: before.get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
+        kept = {name: zone for name, zone in zones.items() if zone is not None and _is_there(zone)}
+        return {"files": {}, "zones": kept} if kept else None
+
+    def _zones(self) -> dict[str, str]:
+        """The zone of each of our names that has one and that is not the operator's."""
+        bound = _bound()
+        claimed = _claimed() if bound else set()
+        return {
+            name: _TRUSTED if zone in _ACCEPTING else zone
+            for name, zone in sorted(bound.items())
+            if name in self._known and name not in claimed
+        }
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the commands."""
@@ -69,8 +93,10 @@ class Firewalld:
         """Write or remove the files, and tell the firewalld that runs. Raises Problem."""
         old, new = change.before or _NOTHING, change.after or _NOTHING
         for path in old["files"]:
-            if path not in new["files"] and os.path.lexists(path):
-                os.unlink(path)
+            if path not in new["files"]:
+                for name in (path, f"{path}.old"):  # firewalld's copy of what it changed in it for somebody
+                    if os.path.lexists(name):
+                        os.unlink(name)
                 folders.unmake(os.path.dirname(path))
         for path, text in new["files"].items():
             folders.make(os.path.dirname(path))
@@ -80,12 +106,12 @@ class Firewalld:
                 run(argv)
 
 
-_NOTHING: State = {"files": {}, "trusted": []}
+_NOTHING: State = {"files": {}, "zones": {}}
 
 
 def runs() -> bool:
     """Whether firewalld runs."""
-    return "firewalld" in host.processes()
+    return os.path.isdir(CONF_DIR) and "firewalld" in host.processes()
 
 
 def _is_installed() -> bool:
@@ -119,7 +145,7 @@ def _bound() -> dict[str, str]:
 def _claimed() -> set[str]:
     """Interfaces and sources that other zones' files name."""
     names = set()
-    for path in glob.glob(f"{CONF_DIR}/zones/*.xml"):
+    for path in glob.glob(f"{CONF_DIR}/zones/**/*.xml", recursive=True):
         if path == ZONE:
             continue
         try:
@@ -131,13 +157,20 @@ def _claimed() -> set[str]:
     return names
 
 
+def _is_there(zone: str) -> bool:
+    return any(os.path.exists(f"{folder}/{zone}.xml") for folder in _ZONES)
+
+
 def _bindings(old: State, new: State) -> list[list[str]]:
-    """The commands from what is trusted to what shall be."""
-    come = [name for name in new["trusted"] if name not in old["trusted"]]
-    gone = [name for name in old["trusted"] if name not in new["trusted"]]
+    """The commands from the zones of `old` to those of `new`."""
+    was, shall = old["zones"], new["zones"]
     return [
-        *(["firewall-cmd", f"--zone={_TRUSTED}", f"--change-{_kind(name)}={name}"] for name in come),
-        *(["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in gone),
+        *(
+            ["firewall-cmd", f"--zone={zone}", f"--change-{_kind(name)}={name}"]
+            for name, zone in shall.items()
+            if was.get(name) != zone
+        ),
+        *(["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in was if name not in shall),
     ]
 
 

@@ -3,7 +3,9 @@
 from socket import AF_INET, AF_INET6
 from typing import Any
 
+from cnictl.core import rtnetlink
 from cnictl.core.errors import Problem
+from cnictl.core.rtnetlink import Netlink
 from cnictl.node import host
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
@@ -19,13 +21,14 @@ _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: 
 class PeerRoute:
     """One peer's pod CIDR through that peer's address. A route made by hand that says the same is adopted."""
 
-    def __init__(self, pod_cidr: str) -> None:
+    def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
+        self._table = table or RouteTable()
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
         """Through which address and link, and whose route it is; ours goes before another's."""
-        found = routes_to(self._pod_cidr)
+        found = self._table.to(self._pod_cidr)
         for route in found:
             if route["owner"] == OURS:
                 return route
@@ -61,6 +64,7 @@ class PeerRoute:
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
+        self._table.forget()
         with IPRoute() as iproute:
             try:
                 if change.after is None:
@@ -78,15 +82,31 @@ class PeerRoute:
                 raise Problem(*_kernel_words(error, change)) from None
 
 
-def orphans(spec: NodeSpec | None) -> list[str]:
-    """Destinations of routes of ours that no peer of `spec` claims."""
-    claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
-    return sorted({destination for destination, route in _all() if route["owner"] == OURS} - claimed)
+class RouteTable:
+    """The main table's routes of both families, read once for all who ask until `forget`: a dump costs milliseconds a
+    hundred routes, and a node has a peer's resource for each of its peers.
+    """
 
+    def __init__(self) -> None:
+        self._read: list[tuple[str, dict[str, str]]] | None = None
 
-def routes_to(pod_cidr: str) -> list[dict[str, str]]:
-    """The main table's routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
-    return [route for destination, route in _all() if destination == pod_cidr]
+    def forget(self) -> None:
+        """Read anew from here on: a route was changed."""
+        self._read = None
+
+    def to(self, pod_cidr: str) -> list[dict[str, str]]:
+        """The routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
+        return [route for destination, route in self._all() if destination == pod_cidr]
+
+    def orphans(self, spec: NodeSpec | None) -> list[str]:
+        """Destinations of routes of ours that no peer of `spec` claims."""
+        claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
+        return sorted({destination for destination, route in self._all() if route["owner"] == OURS} - claimed)
+
+    def _all(self) -> list[tuple[str, dict[str, str]]]:
+        if self._read is None:
+            self._read = _dumped()
+        return self._read
 
 
 def link_to(peer: Peer, spec: NodeSpec) -> str:
@@ -99,11 +119,12 @@ def link_to(peer: Peer, spec: NodeSpec) -> str:
     return spec.uplink
 
 
-def _all() -> list[tuple[str, dict[str, str]]]:
+def _dumped() -> list[tuple[str, dict[str, str]]]:
     from pyroute2 import IPRoute
 
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
     with IPRoute() as iproute:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
         found = []
         for route in [one for family in (AF_INET, AF_INET6) for one in iproute.get_routes(family=family)]:
             if route.get_attr("RTA_TABLE") != _MAIN_TABLE:
