@@ -1,7 +1,7 @@
 """Debian's packages on lab nodes: what `tests/packages.sh` unpacked, as if it were installed there."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -66,10 +66,24 @@ def serve(start: Callable[[list[str]], subprocess.Popen[str]]) -> None:
     assert serving.stdout.readline() == "ready\n"
 
 
-def connects(run: Callable[..., Finished], address: str, port: int = 80) -> bool:
-    """Whether a connection to that server is accepted: firewalls often let echo requests pass where nothing else does.
+_CONNECT = """
+import socket, sys
+for address in sys.argv[2:]:
+    try:
+        socket.create_connection((address, sys.argv[1]), 2).close()
+    except OSError:
+        print(address)
+"""
+
+
+def refused(run: Callable[..., Finished], addresses: Iterable[str], port: int = 80) -> list[str]:
+    """To which of these no connection is accepted: firewalls often let echo requests pass where nothing else does.
 
     `run` runs a command where the client is.
     """
-    script = f"import socket; socket.create_connection(('{address}', {port}), 2)"
-    return run("/usr/bin/python3", "-c", script, check=False).status == 0
+    return run("/usr/bin/python3", "-c", _CONNECT, str(port), *addresses, check=True).stdout.split()
+
+
+def connects(run: Callable[..., Finished], address: str, port: int = 80) -> bool:
+    """Whether a connection to that server is accepted."""
+    return not refused(run, [address], port)

@@ -7,7 +7,7 @@ from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.operator import init, start_pod
 
-from .packaged import connects, serve
+from .packaged import refused, serve
 
 EXTERNAL = "192.0.2.10"
 
@@ -35,15 +35,18 @@ class Site:
 
     def missing(self) -> list[str]:
         """Who can't connect to whom, of what pods are promised."""
-        ways: dict[str, tuple[Callable[..., Finished], str]] = {
-            "pod to its host": (self.pod.run, "10.244.0.1"),
-            "pod to outside": (self.pod.run, EXTERNAL),
-            "pod to far pod": (self.pod.run, self.far.address),
-            "far pod to pod": (self.far.run, self.pod.address),
-            "other node to pod": (on(self.there), self.pod.address),
-            "host to pod": (on(self.here), self.pod.address),
+        pod, far = self.pod.address, self.far.address
+        clients: dict[str, tuple[Callable[..., Finished], dict[str, str]]] = {
+            "pod": (self.pod.run, {"its host": "10.244.0.1", "outside": EXTERNAL, "far pod": far}),
+            "far pod": (self.far.run, {"its host": "10.244.1.1", "outside": EXTERNAL, "pod": pod}),
+            "host": (on(self.here), {"pod": pod, "far pod": far}),
+            "other node": (on(self.there), {"pod": pod}),
         }
-        return [name for name, (run, address) in ways.items() if not connects(run, address)]
+        lacking = []
+        for client, (run, servers) in clients.items():
+            closed = refused(run, servers.values())
+            lacking += [f"{client} to {server}" for server, address in servers.items() if address in closed]
+        return lacking
 
 
 def on(node: Node) -> Callable[..., Finished]:

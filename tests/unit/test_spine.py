@@ -261,6 +261,10 @@ def rule(table: str, name: str, *statements: dict[str, object]) -> dict[str, obj
             ["inet a fwd"],
         ),
         ([chain("cnictl", "fwd", "drop")], []),
+        ([chain("a", "fwd", "drop"), chain("a", "filter_FWD_policy_cnictl-pods", "", hook="")], []),
+        # an owner's, as nft 1.0.6 and as later ones print the flag; the kernel refuses anybody else's rule
+        ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "a"}}], []),
+        ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": ["owner", "persist"]}}], []),
     ],
 )
 def test_chains_that_may_drop_are_found_by_policy_and_by_rule(

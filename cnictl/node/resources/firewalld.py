@@ -29,6 +29,7 @@ _ASK = [
 ]  # fmt: skip
 """As `firewall-cmd --get-active-zones`, in 15 ms instead of 400: every plan asks."""
 _ACCEPTING = (_TRUSTED, "cnictl")
+_OURS = "Written by cnictl, removed by cnictl reset-node."
 _ZONES = (f"{CONF_DIR}/zones", "/usr/lib/firewalld/zones")
 
 
@@ -43,12 +44,7 @@ class Firewalld:
 
     def observe(self) -> State | None:
         """The files' text by path, and zones by name, `trusted` for ours too; None for nothing."""
-        files = {
-            path: durable.contents(path).decode("utf-8", "surrogateescape")
-            for path in (ZONE, POLICY)
-            if os.path.lexists(path)
-        }
-        zones = self._zones()
+        files, zones = _files(), self._zones()
         return {"files": files, "zones": zones} if files or zones else None
 
     def desired(self, spec: NodeSpec) -> State | None:
@@ -61,15 +57,16 @@ class Firewalld:
         return {"files": files, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
 
     def remember(self) -> None:
-        """Keep the zones that our names were put into at run time, by somebody else."""
-        former.remember(self.id, self._zones())
+        """Keep what somebody else had in our files' place, and the zones that they put our names into at run time."""
+        files = {path: text for path, text in _files().items() if _OURS not in text}
+        former.remember(self.id, {"files": files, "zones": self._zones()})
 
     def former(self) -> State | None:
-        """No files; each name in the zone it was in before, or in which somebody has put it since."""
-        before = former.recall(self.id) or {}
-        zones = {name: before.get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
+        """The files before ours; each name in the zone it was in before, or in which somebody has put it since."""
+        before = former.recall(self.id) or _NOTHING
+        zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
         kept = {name: zone for name, zone in zones.items() if zone is not None and _is_there(zone)}
-        return {"files": {}, "zones": kept} if kept else None
+        return {"files": before["files"], "zones": kept} if before["files"] or kept else None
 
     def _zones(self) -> dict[str, str]:
         """The zone of each of our names that has one and that is not the operator's."""
@@ -107,6 +104,14 @@ class Firewalld:
 
 
 _NOTHING: State = {"files": {}, "zones": {}}
+
+
+def _files() -> dict[str, str]:
+    return {
+        path: durable.contents(path).decode("utf-8", "surrogateescape")
+        for path in (ZONE, POLICY)
+        if os.path.lexists(path)
+    }
 
 
 def runs() -> bool:
@@ -184,7 +189,7 @@ def _zone(names: list[str]) -> str:
 <?xml version="1.0" encoding="utf-8"?>
 <zone target="ACCEPT">
   <short>cnictl</short>
-  <description>Pods. Written by cnictl, removed by cnictl reset-node.</description>
+  <description>Pods. {_OURS}</description>
 {lines}  <forward/>
 </zone>
 """
@@ -202,7 +207,7 @@ def _policy(spec: NodeSpec) -> str:
 <?xml version="1.0" encoding="utf-8"?>
 <policy priority="-100" target="CONTINUE">
   <short>cnictl</short>
-  <description>Packets from and to pods. Written by cnictl, removed by cnictl reset-node.</description>
+  <description>Packets from and to pods. {_OURS}</description>
   <ingress-zone name="ANY"/>
   <egress-zone name="ANY"/>
 {rules}</policy>
