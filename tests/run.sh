@@ -47,4 +47,5 @@ as_user() {
     (cd "$copy" && HOME="$copy" PYTHONDONTWRITEBYTECODE=1 as_nobody "$@")
 }
 as_user sh -c 'sh tests/setup.sh && .venv/bin/cnictl lab demo'
-as_user sh -c 'sh tests/setup.sh --tests && .venv/bin/python -m pytest -q -n 4 --dist loadfile -p no:cacheprovider -m "not once" tests/kernel'
+# each command started anew here
+as_user sh -c 'sh tests/setup.sh --tests && CNICTL_COLD=1 .venv/bin/python -m pytest -q -n 4 --dist loadfile -p no:cacheprovider -m "not once" tests/kernel'

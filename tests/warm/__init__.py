@@ -1,0 +1,1 @@
+"""`cnictl` on lab nodes without its start."""
