@@ -126,9 +126,16 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
                 )
 
 
+def _is_of_pods(words: list[str], one: NodeSpec) -> bool:
+    """Whether a rule may match what pods send."""
+    source = _option(words, "-s")
+    return not source or _overlap(source, one.subnet)
+
+
 def _covers(words: list[str], one: NodeSpec) -> bool:
-    source, out = _option(words, "-s"), _option(words, "-o")
-    if source and not _overlap(source, one.subnet):
+    """Whether it matches what pods send to other nodes' pods."""
+    out = _option(words, "-o")
+    if not _is_of_pods(words, one):
         return False
     negated_destination = "-d" in words and words[words.index("-d") - 1] == "!"
     destination = _option(words, "-d")
@@ -175,7 +182,7 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
     for one in by_family(facts.spec):
         family = "ip6" if is_ipv6(one.subnet) else "ip"
         for words in facts.rules("nat", family):
-            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _covers(words, one):
+            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, one):
                 yield Seen(
                     " ".join(words[1:]),
                     f"takes source ports in order: {failed} connections failed because two took one at once",

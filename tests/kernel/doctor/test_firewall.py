@@ -1,8 +1,11 @@
 """Rules of other tools', and the bridge's ports."""
 
+import subprocess
+
 import pytest
 
-from ..operator import call, seen_source, start_pod
+from ..operator import Lines, call, seen_source, start_pod
+from . import port_race
 from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_way_out
 
@@ -88,6 +91,47 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
     finally:
         server.kill()
         server.communicate()
+
+
+def test_two_connections_that_take_one_source_port(world: World) -> None:
+    """Of a masquerade that takes ports in order; the table's counter says that it happened."""
+    server = world.outside.popen(["/usr/bin/python3", "-c", port_race.SERVE])
+    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    # nft has no queue on every kernel, and iptables none so late
+    world.sh(
+        "cnictl nat disable; iptables -t mangle -N HOLD; iptables -t mangle -A HOLD -p tcp --dport 7009 --syn "
+        "-m conntrack --ctorigsrc {pod} -j NFQUEUE --queue-num 7; "
+        "nft add chain ip mangle late '{ type filter hook postrouting priority 200; }'; "
+        "nft add rule ip mangle late jump HOLD"
+    )
+    rule = "iptables -t nat -%s POSTROUTING -s {cidr} ! -d 10.244.0.0/20 -j MASQUERADE"
+
+    def loses(_: World) -> bool:
+        connect = ("/usr/bin/python3", "-c", port_race.CONNECT, world.external)
+        holding = world.here.popen(["/usr/bin/python3", "-c", port_race.HOLD], stdin=subprocess.PIPE)
+        said = Lines(holding.stdout)
+        assert holding.stdin is not None and said.next() == "ready"
+        first = world.here.popen(world.pod.command(*connect))
+        assert said.next() == "held"
+        assert world.other.run(*connect).stdout == "connected\n"
+        print(file=holding.stdin, flush=True)
+        lost = first.communicate()[0] == "lost\n"
+        holding.kill()
+        holding.communicate()
+        return lost
+
+    random = (rule % "A") + " --random-fully"
+    fault = "iptables -t nat -F POSTROUTING; " + rule % "A"
+    mended = "iptables -t nat -F POSTROUTING; " + random
+    run(
+        world,
+        Case(
+            "port-race", fault, "of two connections that begin at once, one waits a second and more", loses, mended,
+            also=random, restore="nft delete table ip mangle; iptables -t nat -F; cnictl nat enable",
+        ),
+    )  # fmt: skip
+    server.kill()
+    server.communicate()
 
 
 def test_connection_to_a_pod_that_is_gone(world: World) -> None:
