@@ -63,12 +63,12 @@ class World:
         target = self.names.get(name, name)
         return self.pod.run("ping", "-n", "-q", "-c1", "-W1", *more, target, check=False).status == 0
 
-    def starts(self, name: str = "new", **arguments: str) -> bool:
-        """Whether a pod can be started and ended again."""
+    def starts(self, name: str = "new", request: dict[str, Any] | None = None) -> bool:
+        """Whether a pod can be started and ended again, by the installed conf or another request."""
         self.here.run(["ip", "netns", "add", name])
         try:
-            call(self.here, "ADD", name, self.request(**arguments))
-            call(self.here, "DEL", name)
+            call(self.here, "ADD", name, request)
+            call(self.here, "DEL", name, request)
         except Exception as failure:
             assert "exit status" in str(failure), failure
             return False

@@ -1,6 +1,7 @@
 """The kernel's settings, and what differs from the node file."""
 
 import json
+from itertools import count
 
 import pytest
 
@@ -33,6 +34,21 @@ def too_large_for_the_bridge(world: World) -> bool:
     world.far.run("ip", "route", "flush", "cache")  # what it has learnt of the path
     ping = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1400", world.pod.address)
     return world.far.run(*ping, check=False).status != 0
+
+
+def no_new_network(world: World) -> bool:
+    """Whether a pod of a network whose rules are still to be loaded can't be started."""
+    request = world.request(ip="10.77.0.2")
+    assert request is not None
+    name = f"other{next(_NUMBERS)}"
+    other = {**request, "name": name, "bridge": "cni7", "subnet": "10.77.0.0/24", "network": "10.77.0.0/24"}
+    try:
+        return not world.starts(request=other)
+    finally:
+        world.sh("ip link del cni7; rm -rf /var/lib/cni/networks/other* /var/lib/cnictl/attachments/other*")
+
+
+_NUMBERS = count()
 
 
 _DETOUR = (
@@ -77,6 +93,10 @@ CASES = (
     ),
     Case("bridge-address", "ip address flush dev cni0", "a pod can't reach its own host", no_gateway),
     Case("peer-route", "ip route del {far_cidr}", "a pod can't reach a pod of the peer's", no_way_to_peer),
+    Case(
+        "kernel-lacks", "mount --bind /dev/null /usr/sbin/nft", "no pod of a new network can start", no_new_network,
+        "umount /usr/sbin/nft", subject="nft",
+    ),
     Case("plugin", "rm /opt/cni/bin/cnictl-bridge", "no pod can start", no_start),
     Case("cni-conf", "rm /etc/cni/net.d/10-cnictl.conflist", "no pod can start", no_start),
     Case(

@@ -140,7 +140,7 @@ CASES = (
     ),
     Case(
         "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is given out again",
-        lambda world: world.starts(ip=f"{world.pod.address}"),
+        lambda world: world.starts(request=world.request(ip=world.pod.address)),
     ),
     Case("torn-lease", f": > {LEASE}", USED_BY_NOBODY, counted_as_used),
     Case(
@@ -164,6 +164,34 @@ def host_of_a_former_peer(world: World) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
     run(world, case)
+
+
+def test_card_that_computes_wrongly(world: World) -> None:
+    """The other node's card is played by a rule there: what comes wrapped up from it has a wrong checksum."""
+    for shell, own, other, last in ((world.sh, "{here}", "{there}", 1), (world.on_peer, "{there}", "{here}", 2)):
+        shell(
+            f"ip link add vx0 type vxlan id 9 local {own} remote {other} dstport 4789 udpcsum dev {{dev}}; "
+            f"ip address add 10.98.0.{last}/24 dev vx0; ip link set vx0 up"
+        )
+    reaches = ("ping", "-n", "-q", "-c1", "-W1", "10.98.0.2")
+    assert world.here.run([*reaches]).status == 0
+    fault = (
+        "ethtool -K {dev} tx off; nft add table netdev card; "
+        "nft add chain netdev card out '{ type filter hook egress device {dev} priority 0; }'; "
+        "nft add rule netdev card out udp dport 4789 udp checksum set 0xdead"
+    )
+    world.on_peer(fault)
+    assert world.here.run([*reaches], check=False).status != 0
+    assert world.doctor() == [("vxlan-checksum", "vx0")]
+    assert world.doctor("--fix") == []
+    world.on_peer("nft delete table netdev card; ethtool -K {dev} tx on")
+    assert world.here.run([*reaches]).status == 0
+    world.sh("ip link del vx0")
+    world.on_peer("ip link del vx0")
+    note(
+        "vxlan-checksum", f"{fault} (on the peer, for its card)", "what comes by a tunnel is dropped",
+        "cnictl doctor --fix, on each node with such a card",
+    )  # fmt: skip
 
 
 def is_dead_and_counted(world: World) -> bool:
