@@ -98,7 +98,7 @@ def test_from_a_pod_that_is_none_fails_in_one_line(cluster: Cluster) -> None:
 def test_a_signal_ends_it_with_nothing_left(cluster: Cluster, number: signal.Signals) -> None:
     cluster.test()
     before = traces(cluster.here)
-    process = cluster.here.popen(["cnictl", "test-connectivity", "--count", "100", "-o", "json"])
+    process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
     eventually(lambda: shell(cluster.here, "ls /run/netns").count("cnictl-probe-") == 2, "two probe pods")
     shell(cluster.here, f"pkill -{int(number)} -f '[t]est-connectivity --count 100'")
     process.communicate(timeout=20)
@@ -109,7 +109,7 @@ def test_a_signal_ends_it_with_nothing_left(cluster: Cluster, number: signal.Sig
 def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left_alone(cluster: Cluster) -> None:
     cluster.test()
     before = traces(cluster.here)
-    process = cluster.here.popen(["cnictl", "test-connectivity", "--count", "100", "-o", "json"])
+    process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
     eventually(lambda: shell(cluster.here, "ls -A /var/lib/cnictl/attachments/mynet").count("@") == 2, "two pods")
     shell(cluster.here, "pkill -9 -f '[t]est-connectivity --count 100'")
     process.communicate(timeout=20)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 GATEWAY = "fd00:244::1"
 _ADVERTISE = """
 import socket, struct, sys, time
-link, lifetime = sys.argv[1], 2
+link, lifetime = sys.argv[1], 6
 sending = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
 sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
 sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(link))
@@ -25,7 +25,7 @@ while True:
     print("sent", flush=True)
     time.sleep(0.5)
 """
-"""Router advertisements (RFC 4861, 4.2) of a default route that lasts two seconds."""
+"""Router advertisements (RFC 4861, 4.2) of a default route that lasts six seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def test_router_that_is_no_longer_heeded(both: World) -> None:
     try:
         eventually(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
         both.sh(f"sysctl -qw {heed}=1; cnictl apply")  # as on a host that had it so before cnictl
+        eventually(lambda: both.reaches(outside6), "the route leads outside")
         symptom = "a pod can't reach the outside by IPv6 once the route has run out"
         fault = f"sysctl -w {heed}=1"
         run(both, Case("router-advertisements", fault, symptom, lambda world: not world.reaches(outside6)))
