@@ -51,8 +51,11 @@ main()
 """What the interpreter is started with: the verb's bundle, if this interpreter has a whole one, then `main`."""
 
 _COMPILE = """
-import importlib.machinery, py_compile, sys
-source, final, bundles, boot = sys.argv[1:]
+import ctypes, importlib.machinery, os, py_compile, sys
+source, final, bundles, boot, parent = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: what a killed run began isn't written on behind a reset
+if os.getppid() != int(parent):
+    sys.exit("whoever asked for it is gone")
 sys.path.insert(0, source)
 from cnictl_plugin.boot import write_boot
 from cnictl_plugin.bundle import write_bundles
@@ -166,7 +169,11 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
         for one in compiled_for.values():
             command = [one.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
             boot = f"{new}/boot" if one is interpreter else ""
-            run([*command, new, folder, _bundles(new, one.cache_tag), boot], "\0".join(code), timeout=60)
+            run(
+                [*command, new, folder, _bundles(new, one.cache_tag), boot, str(os.getpid())],
+                "\0".join(code),
+                timeout=60,
+            )
         manifest = {
             "format": FORMAT,
             "version": cnictl.__version__,
