@@ -39,7 +39,7 @@ for unit in {" ".join(_MASKED)}; do ln -s /dev/null $unit; done
 _BOOT = f"""
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
-mount -t tmpfs -o mode=1777 tmpfs /tmp
+find /tmp -xdev -mindepth 1 -delete 2>/dev/null || true  # not a mount of its own: this checkout may be below
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --rbind /dev /dev  # it mounts over a /dev that is no mount
 cat /proc/sys/kernel/random/uuid > /run/boot-id
