@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench parity faults storm fuzz doctor docs
+.PHONY: demo test lint bench parity faults storm fuzz doctor neighbours docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -43,6 +43,11 @@ fuzz:
 doctor:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.kernel.doctor.table
+
+# the one fault that needs a kernel of its own: user-mode Linux, as root
+neighbours:
+	sh tests/setup.sh --tests
+	sh tests/uml/neighbours.sh
 
 docs:
 	sh tests/setup.sh

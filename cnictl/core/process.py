@@ -46,5 +46,6 @@ def run(
         raise Problem(f"{' '.join(argv)}: still running after {timeout:g} s") from None
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
-        raise Problem(f"{' '.join(argv)}: {said[0]}")
+        # some say who they are in a line of its own, and what is wrong in the next
+        raise Problem(f"{' '.join(argv)}: {' '.join(said[:2]) if said[0].endswith(':') else said[0]}")
     return Finished(done.returncode, done.stdout, done.stderr)
