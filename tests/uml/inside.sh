@@ -46,6 +46,7 @@ state() { # HOST: whether the pod reaches it, and what doctor says
 prepare
 node
 said=""
+echo
 echo "== a node of Linux $(uname -r)"
 state 10.0.2.7
 echo "== as many neighbours as the table may hold"
