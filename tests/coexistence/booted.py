@@ -18,6 +18,7 @@ import pytest
 
 from cnictl.lab.lab import Node, environment
 from tests.kernel.cluster import eventually, shell
+from tests.runtime.machine import cgroup_removed
 
 _SYSTEMD = "/lib/systemd/systemd"
 _serial = count(1)
@@ -127,13 +128,4 @@ def booted(below: Node) -> Iterator[Booted]:
             machine.end()
     finally:
         for folder, _, _ in os.walk(cgroup, topdown=False):
-            eventually(partial(_removed, folder), f"the cgroup {folder} is removed")
-
-
-def _removed(cgroup: str) -> bool:
-    """Whether it could be: the kernel says EBUSY while a process of it is being reaped."""
-    try:
-        os.rmdir(cgroup)
-    except OSError:
-        return False
-    return True
+            eventually(partial(cgroup_removed, folder), f"the cgroup {folder} is removed")

@@ -154,10 +154,10 @@ def _remove_cgroups(name: str) -> None:
     """Remove the machine's cgroups, of which each hierarchy has a tree (version 1) or the only one has (2)."""
     for tree in [CGROUPS / name, *CGROUPS.glob(f"*/{name}")]:
         for folder, _, _ in os.walk(tree, topdown=False):
-            wait_for(partial(_removed, folder), f"removal of the cgroup {folder}")
+            wait_for(partial(cgroup_removed, folder), f"removal of the cgroup {folder}")
 
 
-def _removed(cgroup: str) -> bool:
+def cgroup_removed(cgroup: str) -> bool:
     """Whether the cgroup could be removed: the kernel says EBUSY while a killed process of it is being reaped."""
     try:
         os.rmdir(cgroup)

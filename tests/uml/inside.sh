@@ -11,6 +11,7 @@ prepare() {
     cp -a /etc/alternatives /etc/ld.so* /etc/passwd /etc/group /etc/protocols /etc/services /etc/nsswitch.conf /run/etc/
     mount --bind /run/etc /etc
     cp /usr/lib/cni/portmap /usr/lib/cni/loopback /opt/cni/bin/
+    mount --bind /opt/cni/bin /usr/lib/cni # the machine's own stays as it is
     for module in veth bridge br_netfilter nf_tables nf_conntrack_netlink; do modprobe -d "$MODULES" $module; done
     mount --bind /dev/null /usr/sbin/xtables-nft-multi # this kernel can't do what iptables asks of it
 }
