@@ -16,9 +16,7 @@ def refused(failure: Failure) -> Cause | None:
     if refusal.unrouted:
         return _bridge_gone(at.peer, words)
     if refusal.no_host:
-        return Cause(
-            "no-such-pod", f"{words} (no pod has {failure.target} there)", f"on {refusal.by}: cnictl ipam list"
-        )
+        return _no_such_pod(failure, words)
     return Cause("peer-rejects", f"{words} (its FORWARD rejects it)", f"on {refusal.by}: cnictl apply")
 
 
@@ -41,8 +39,8 @@ def peer_without_bridge(failure: Failure) -> Cause | None:
     return Cause("peer-without-bridge", words, f"on {at.peer.via}: cnictl bridge up")
 
 
-def sent_astray(failure: Failure) -> Cause | None:
-    """The peer hands packets for its own pods to another router."""
+def told_to_the_node(failure: Failure) -> Cause | None:
+    """The peer hands packets for its own pods to another router, or says that no pod is there."""
     at = failure.at_peer
     if at is None or at.pod_from_node is None:
         return None
@@ -51,7 +49,14 @@ def sent_astray(failure: Failure) -> Cause | None:
             return _bridge_gone(at.peer, f"{at.peer.via} sends on to {refusal.by} what is for {failure.target}")
         if refusal.unrouted:
             return _bridge_gone(at.peer, f"{refusal.by} answers this node: {refusal.words}")
+        if refusal.no_host:
+            return _no_such_pod(failure, f"{refusal.by} answers this node: {refusal.words}")
     return None
+
+
+def _no_such_pod(failure: Failure, words: str) -> Cause:
+    by = failure.at_peer.peer.via if failure.at_peer else ""
+    return Cause("no-such-pod", f"{words} (no pod has {failure.target} there)", f"on {by}: cnictl ipam list")
 
 
 def _bridge_gone(peer: Peer, words: str) -> Cause:

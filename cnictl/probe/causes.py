@@ -34,7 +34,7 @@ _BEYOND: tuple[Finder, ...] = (
     beyond.peer_silent,
     beyond.peer_without_bridge,
     beyond.refused,
-    beyond.sent_astray,
+    beyond.told_to_the_node,
     beyond.no_return_route,
     beyond.peer_forwarding_off,
     beyond.peer_drops,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.probe.asking import ask_on
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -18,7 +19,7 @@ from cnictl.probe.failure import (
     Failure,
 )
 from cnictl.probe.host import Host
-from cnictl.probe.icmp import Series, echo_socket, linger, ping
+from cnictl.probe.icmp import Series, echo_socket, ping
 from cnictl.probe.pods import Pod
 from cnictl.probe.targets import Planned, Targets, Wanted
 from cnictl.probe.watch import Watch
@@ -27,8 +28,6 @@ CHECKS = (OWN_HOST, SAME_HOST_POD, OTHER_HOST, OTHER_HOST_POD, EXTERNAL)
 OK, FAILED, UNCERTAIN, SKIPPED = "ok", "failed", "uncertain", "skipped"
 
 _INTERVAL = 0.1
-_ARP_GIVES_UP = 3.3
-"""Seconds until a node reports that no pod has an address: three ARP requests a second apart, and some slack."""
 
 _GATEWAY_ONLY = Cause(
     "gateway-only",
@@ -125,7 +124,8 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         on_step(f"pinging {len(mains)} targets from pod {' '.join(pod.addresses)}")
         if mains:
             ping([*mains, *_companions(planned)], _INTERVAL, wanted.timeout, mains)
-        _ask_peers(planned, start, on_step)
+        unheard = [(one.series, one.at_peer) for one in planned if one.series and one.at_peer and not one.series.heard]
+        ask_on([pair for pair in unheard if pair[1].expiring], start, on_step)
         on_step("looking for causes")
         return Report(tuple(_judge(one, seen, host, watch) for seen, host, ones in families for one in ones))
 
@@ -140,26 +140,6 @@ def _companions(planned: Sequence[Planned]) -> list[Series]:
             found += [at.node, at.gateway, at.gateway_from_pod, at.expiring]
     mains = [one.series for one in planned]
     return [one for one in dict.fromkeys(found) if one is not None and one not in mains]
-
-
-def _ask_peers(planned: Sequence[Planned], start: float, on_step: Callable[[str], None]) -> None:
-    """Where a peer forwards and its pod does not answer: does it still have its bridge, and is there such a pod?"""
-    asked = [(one.series, one.at_peer.pod_from_node) for one in planned if _forwarded_in_vain(one) and one.at_peer]
-    from_node = [second for _, second in asked if second]
-    if not from_node:
-        return
-    ping(from_node, _INTERVAL, 0.2)
-    patient = [first for first, second in asked if first and second and not second.refusals and not second.answered]
-    if patient:
-        on_step("waiting for the other host to say whether it has the pod")
-        linger(patient, start + _ARP_GIVES_UP)
-
-
-def _forwarded_in_vain(one: Planned) -> bool:
-    series, at = one.series, one.at_peer
-    if series is None or at is None or at.expiring is None or series.answered or series.refusals:
-        return False
-    return bool(at.expiring.refusals)
 
 
 def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:

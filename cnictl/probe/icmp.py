@@ -10,7 +10,7 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cnictl.node.spec import is_ipv6
@@ -89,6 +89,11 @@ class Series:
         return bool(self.rtts)
 
     @property
+    def heard(self) -> bool:
+        """Whether anything came back, an answer or an error."""
+        return bool(self.rtts or self.refusals)
+
+    @property
     def rtt_ms(self) -> tuple[float, float, float] | None:
         """Shortest, mean and longest round trip in milliseconds; None if nothing came back."""
         if not self.rtts:
@@ -149,12 +154,10 @@ def ping(series: Sequence[Series], interval: float, timeout: float, wanted: Sequ
             ears.hear(due - now)
 
 
-def linger(series: Sequence[Series], until: float) -> None:
-    """Go on listening, until the monotonic clock shows `until` or each of `series` was answered or refused."""
+def linger(series: Sequence[Series], until: float, settled: Callable[[], bool]) -> None:
+    """Go on listening, until the monotonic clock shows `until` or what came for `series` has it `settled`."""
     with _Ears(series) as ears:
-        while (left := until - time.monotonic()) > 0:
-            if all(one.answered or one.refusals for one in series):
-                return
+        while (left := until - time.monotonic()) > 0 and not settled():
             ears.hear(left)
 
 

@@ -186,6 +186,22 @@ def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
         shell(broken, f"{fault.undo}; cnictl apply")
 
 
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.there])
+def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(pods: Pods, name: str) -> None:
+    fault = FAULTS[name]
+    shell(pods.cluster.there, fault.inject)
+    ping = f"ping -q -c 10 -i 0.01 -W 0.1 -t 2 {pods.there}"  # more than six at once, each to expire on the peer
+    shell(
+        pods.cluster.here,
+        f"{ping}; for pod in $(ip netns list | cut -d' ' -f1); do ip netns exec $pod {ping}; done; true",
+    )
+    check = pods.test().of(fault.check)
+    address, _, command = fault.mend[3:].partition(": ")
+    shell(pods.cluster.node_at(address), f"{command}; {fault.undo or 'true'}; cnictl apply")
+    eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
+    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+
+
 def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
     shell(pods.cluster.there, GUARD)
     states = pods.test().states
