@@ -49,10 +49,16 @@ def _state() -> dict[str, object]:
     commands = (("ip", "link"), ("ip", "route"), ("ip", "netns"), ("nft", "list", "ruleset"))
     state: dict[str, object] = {" ".join(argv): _output(argv) for argv in commands}
     state["mounts"] = Path("/proc/self/mountinfo").read_text()
-    state["cgroups"] = sorted(str(group) for group in CGROUPS.glob(f"**/cnictl-runtime-{os.getpid()}-*"))
+    ours = f"/cnictl-runtime-{os.getpid()}-"
+    state["cgroups"] = [path for path in _below(str(CGROUPS)) if ours in path]
     for folder in FOLDERS:
-        state[folder] = sorted(str(path) for path in Path(folder).rglob("*"))
+        state[folder] = _below(folder)
     return state
+
+
+def _below(folder: str) -> list[str]:
+    """Every path below a folder; `os.walk` passes over folders that another worker removes meanwhile."""
+    return sorted(f"{place}/{name}" for place, *inside in os.walk(folder) for names in inside for name in names)
 
 
 def _output(argv: tuple[str, ...]) -> str:
