@@ -3,6 +3,7 @@
 A runtime that watches its conf folder goes blind for good when that is removed, so those stay where one runs.
 """
 
+import contextlib
 import json
 import os
 
@@ -20,9 +21,14 @@ def make(path: str, mode: int = 0o755) -> None:
         path = os.path.dirname(path)
     if not missing:
         return
-    for folder in reversed(missing):
-        os.mkdir(folder, mode)
-    _remember([*_remembered(), *missing])
+    _remember([*_remembered(), *missing])  # first: whoever is killed between the two leaves nothing unknown
+    try:
+        for folder in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, mode)
+    except OSError:
+        unmake(missing[0])
+        raise
 
 
 def unmake(path: str) -> None:
