@@ -14,6 +14,14 @@ class Finished:
         self.stderr = stderr
 
 
+shared: set[int] = set()
+"""Descriptors that programs hold open as well, which are started while they are in here.
+
+A lock on one then outlasts this process, if that is killed, until the last of them has ended: whoever takes the lock
+meets nobody still at work.
+"""
+
+
 def run(
     argv: list[str],
     stdin: str = "",
@@ -37,6 +45,7 @@ def run(
             check=False,
             errors="replace",
             env=environment,
+            pass_fds=tuple(shared),
         )
     except FileNotFoundError:
         raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None

@@ -13,7 +13,7 @@ import syslog
 from typing import NoReturn
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.process import run
+from cnictl.core.process import run, shared
 from cnictl.node import confirm
 from cnictl.node.resources import boot_unit
 from cnictl.node.run_lock import Held, exclusive
@@ -99,6 +99,7 @@ def _detach(kept: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
+    shared.clear()
     os.closerange(3, kept)
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
     with open("/proc/self/comm", "w", encoding="ascii") as name:

@@ -12,6 +12,7 @@ from cnictl.core import durable
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
+from cnictl.core.process import shared
 
 RUN_LOCK = f"{RUN_DIR}/run.lock"
 """Held by the one command that changes this node. Its text names that command, for those that wait."""
@@ -33,14 +34,17 @@ def tell(message: str) -> None:
 def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell) -> Iterator[None]:
     """Keep other commands from changing this node meanwhile; for a program's main thread.
 
+    Whoever is killed within holds it until the programs that it started have ended, too.
     `on_wait` is told once whom it waits for. Raises Held past `wait` seconds (0: at once), and KeyboardInterrupt
     within on SIGTERM.
     """
     descriptor = _take(wait, on_wait)
     former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it undoes its work, as on Ctrl-C
     try:
+        shared.add(descriptor)
         yield
     finally:
+        shared.remove(descriptor)
         signal.signal(signal.SIGTERM, former_handler)
         os.close(descriptor)
 
