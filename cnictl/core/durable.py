@@ -26,7 +26,7 @@ from posix import (
 )
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
-_TEMPORARY = ".tmp-"
+_TEMPORARY = ".cnictl-new-"
 
 
 def create(path: str, data: bytes, mode: int) -> int:
@@ -96,7 +96,7 @@ def give_name(descriptor: int, name: str, path: str) -> None:
 
 
 def clear_temporary(folder: str) -> None:
-    """Remove what `unnamed` left in a folder without O_TMPFILE when its process was killed: files that nobody holds."""
+    """Remove what was to get a name in this folder when its process was killed: temporary files that nobody holds."""
     try:
         names = listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -117,10 +117,11 @@ def clear_temporary(folder: str) -> None:
                 close(descriptor)
 
 
-def replace(path: str, data: bytes, mode: int, temporary: str = "") -> None:
-    """Give `path` new content in one step. `temporary` names the file written first (default: `path` + `.new`)."""
-    temporary = temporary or f"{path}.new-{getpid()}"
-    descriptor = _open_new(temporary, mode)
+def replace(path: str, data: bytes, mode: int) -> None:
+    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes."""
+    folder = path.rpartition("/")[0] or "/"
+    temporary = f"{folder}/{_TEMPORARY}{getpid()}"
+    descriptor = _open_held(temporary, mode)
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
@@ -131,11 +132,11 @@ def replace(path: str, data: bytes, mode: int, temporary: str = "") -> None:
         raise
     finally:
         close(descriptor)
-    folder = open(path.rpartition("/")[0] or "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    holding = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
-        fsync(folder)
+        fsync(holding)
     finally:
-        close(folder)
+        close(holding)
 
 
 def contents(path: str) -> bytes:

@@ -11,10 +11,9 @@ from typing import Any
 
 from cnictl.core import durable
 from cnictl.core.digest import short_digest
-from cnictl.core.paths import STATE_DIR
+from cnictl.core.paths import METRICS_FILE, STATE_DIR
 from cnictl.node.plugin_log import parse
 
-STATE_FILE = f"{STATE_DIR}/metrics.json"
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of a call's duration, in seconds."""
 
@@ -42,13 +41,13 @@ def totals(path: str, keep: bool = True) -> Totals:
     new = {"log": name, "offset": offset, "before": before, "totals": found}
     if keep and new != state:
         durable.make_folder(STATE_DIR)
-        durable.replace(STATE_FILE, json.dumps(new).encode() + b"\n", 0o600)
+        durable.replace(METRICS_FILE, json.dumps(new).encode() + b"\n", 0o600)
     return found
 
 
 def _load() -> dict[str, Any]:
     try:
-        found = dict(json.loads(durable.contents(STATE_FILE)))
+        found = dict(json.loads(durable.contents(METRICS_FILE)))
         return {key: found[key] for key in ("log", "offset", "before", "totals")}
     except (FileNotFoundError, ValueError, KeyError):
         return {"log": "", "offset": 0, "before": "", "totals": {}}

@@ -153,12 +153,13 @@ def settle() -> Undone | None:
     """
     if not is_due(at_work=False):
         return None
-    from cnictl.node import history
+    from cnictl.node import history, leftovers
 
     waiting = pending()
     assert waiting is not None
     run = journal.read(waiting.run)
     if run is None or run.taken_back:  # it was cut off before its first change, or taken back by hand
+        leftovers.sweep_cut_off()
         disarm()
         return Undone(waiting.run, _why(waiting), run.taken_back if run else 0, ())
     undo = history.plan_undo(run)

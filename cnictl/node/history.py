@@ -165,6 +165,7 @@ def resume(on_step: OnStep) -> str:
     at = run.entries[-1].resource
     taken = journal.read(run.undoes) if run.undoes else None
     if taken is None:
+        leftovers.sweep_cut_off()
         return (
             f"the last run was cut off at {at}: going on from what is there; it is run {run.number} ({run.command}), "
             f"and `cnictl undo {run.number}` takes it back instead"

@@ -5,23 +5,24 @@ Folders that were there before cnictl stay, and so does whatever holds something
 
 import glob
 import os
-import shutil
 
-from cnictl.core import macspoof
+from cnictl.core import durable, macspoof
 from cnictl.core.leases import Store
 from cnictl.core.paths import (
     ATTACHMENTS_DIR,
     INDEX_DIR,
     LIB_DIR,
+    METRICS_FILE,
     NETWORKS_DIR,
     NODE_FILE,
     NODE_LOCK,
     PLUGIN_LOG,
     RUN_DIR,
     STATE_DIR,
+    WATCH_FILE,
 )
-from cnictl.node import confirm, firewall, folders, former, journal, runtimes
-from cnictl.node.resources import firewalld, network_manager, networkd
+from cnictl.node import confirm, firewall, folders, former, install, journal, library, runtimes
+from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
@@ -64,24 +65,29 @@ def sweep(names: list[str], ours: list[str]) -> None:
     journal.remove_all()
     for key in former.snapshot():
         former.forget(key)
-    for one in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR):
-        _rmdir(one)
-    for lock in (NODE_LOCK, RUN_LOCK):
-        if os.path.lexists(lock):
-            os.unlink(lock)
-    _rmdir(f"{RUN_DIR}/probe")
-    _rmdir(RUN_DIR)
+    for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
+        if os.path.lexists(file):
+            os.unlink(file)
+    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR, f"{RUN_DIR}/probe", RUN_DIR):
+        _rmdir(folder)
 
 
 def sweep_cut_off() -> None:
     """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
-    for name in _names(LIB_DIR):
-        if name.startswith((".new-", ".old-")):
-            shutil.rmtree(f"{LIB_DIR}/{name}")
-    for path in (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *networkd.FILES):
-        for cut_off in glob.glob(f"{path}.new-*"):
-            os.unlink(cut_off)
-    watched = {runtime.conf_dir for runtime in runtimes.find() if runtime.settled}
+    found = runtimes.find()
+    plugin = install.installed(runtimes.bin_dirs(found))
+    for lib_dir in {LIB_DIR, plugin.lib_dir}:
+        library.clear_half_built(lib_dir)
+    files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
+    written_to = {
+        *(os.path.dirname(file) for file in files),
+        *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
+        *(STATE_DIR, RUN_DIR, plugin.lib_dir, *runtimes.conf_dirs(found)),
+        *(*runtimes.bin_dirs(found), *plugin.bin_dirs, *plugin.other_bin_dirs),
+    }
+    for folder in written_to:
+        durable.clear_temporary(folder)
+    watched = {runtime.conf_dir for runtime in found if runtime.settled}
     for folder in folders.remembered():
         if folder not in watched:
             folders.unmake(folder)

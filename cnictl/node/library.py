@@ -29,6 +29,8 @@ FORMAT = 1
 NOT_STARTED = 110
 """CNI error code: the plugin could not be started at all. Ours, from 100 on (spec 1.1.0 section 5)."""
 
+_NEW, _OLD = ".new-", ".old-"
+"""What names of versions begin with that are not whole yet, or not any more."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -51,11 +53,8 @@ main()
 """What the interpreter is started with: the verb's bundle, if this interpreter has a whole one, then `main`."""
 
 _COMPILE = """
-import ctypes, importlib.machinery, os, py_compile, sys
-source, final, bundles, boot, parent = sys.argv[1:]
-ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: what a killed run began isn't written on behind a reset
-if os.getppid() != int(parent):
-    sys.exit("whoever asked for it is gone")
+import importlib.machinery, py_compile, sys
+source, final, bundles, boot = sys.argv[1:]
 sys.path.insert(0, source)
 from cnictl_plugin.boot import write_boot
 from cnictl_plugin.bundle import write_bundles
@@ -159,7 +158,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
     Raises Problem if the code doesn't compile.
     """
     folder = f"{lib_dir}/{name}"
-    new = f"{lib_dir}/.new-{os.getpid()}"
+    new = f"{lib_dir}/{_NEW}{os.getpid()}"
     second = interpreters.fallback()
     compiled_for = {one.cache_tag: one for one in (second, interpreter) if one is not None}
     try:
@@ -169,11 +168,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
         for one in compiled_for.values():
             command = [one.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
             boot = f"{new}/boot" if one is interpreter else ""
-            run(
-                [*command, new, folder, _bundles(new, one.cache_tag), boot, str(os.getpid())],
-                "\0".join(code),
-                timeout=60,
-            )
+            run([*command, new, folder, _bundles(new, one.cache_tag), boot], "\0".join(code), timeout=60)
         manifest = {
             "format": FORMAT,
             "version": cnictl.__version__,
@@ -198,12 +193,23 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
 
 def remove(lib_dir: str, name: str) -> None:
     """Delete a version: first its name, so that no half of it is ever found."""
-    aside = f"{lib_dir}/.old-{os.getpid()}"
+    aside = f"{lib_dir}/{_OLD}{os.getpid()}"
     try:
         os.rename(f"{lib_dir}/{name}", aside)
     except FileNotFoundError:
         return
     shutil.rmtree(aside)
+
+
+def clear_half_built(lib_dir: str) -> None:
+    """Delete what a `build` or `remove` that was killed was at. The caller holds `exclusive`."""
+    try:
+        names = os.listdir(lib_dir)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith((_NEW, _OLD)):
+            shutil.rmtree(f"{lib_dir}/{name}")
 
 
 def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:

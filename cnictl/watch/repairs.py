@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnictl.core import durable
-from cnictl.core.paths import RUN_DIR
-
-STATE_FILE = f"{RUN_DIR}/watch.json"
-"""What `cnictl watch` did since it was started: `status` and `metrics` read it."""
+from cnictl.core.paths import RUN_DIR, WATCH_FILE
 
 FIGHT = 5
 """Repairs of one thing within `WINDOW`, after which it is another program's will, and left to people."""
@@ -95,13 +92,13 @@ class Repairs:
     def save(self) -> None:
         """Put it where others read it. Raises OSError."""
         durable.make_folder(RUN_DIR)
-        durable.replace(STATE_FILE, json.dumps(self.as_data()).encode() + b"\n", 0o644)
+        durable.replace(WATCH_FILE, json.dumps(self.as_data()).encode() + b"\n", 0o644)
 
 
 def saved() -> dict[str, Any] | None:
     """What a `cnictl watch` that runs says of itself; None if none does."""
     try:
-        found = json.loads(durable.contents(STATE_FILE))
+        found = json.loads(durable.contents(WATCH_FILE))
         os.kill(int(found["pid"]), 0)
     except (FileNotFoundError, ValueError, LookupError, TypeError, ProcessLookupError):
         return None

@@ -54,7 +54,7 @@ def test_create_refuses_a_taken_name_and_leaves_it_as_it_was(folder: Path) -> No
 
 def test_nothing_has_a_name_in_the_store_before_it_is_given_one(folder: Path) -> None:
     descriptor, name = durable.unnamed(str(folder), b"content", 0o600)
-    assert all(one.startswith(".tmp-") for one in names(folder))
+    assert all(one.startswith(".cnictl-new-") for one in names(folder))
     durable.give_name(descriptor, name, f"{folder}/10.244.0.2")
     durable.discard(descriptor, name)
     assert names(folder) == ["10.244.0.2"]
@@ -82,13 +82,13 @@ def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_temporary_file_of_a_dead_process_of_our_number_is_no_obstacle(folder: Path) -> None:
-    (folder / f".tmp-{os.getpid()}").write_bytes(b"left by a kill")
-    (folder / f"conf.new-{os.getpid()}").write_bytes(b"left by a kill")
+    (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
     os.close(durable.create(f"{folder}/lease", b"content", 0o600))
+    (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
     durable.replace(f"{folder}/conf", b"new", 0o644)
     assert (folder / "lease").read_bytes() == b"content"
     assert (folder / "conf").read_bytes() == b"new"
-    assert not (folder / f"conf.new-{os.getpid()}").exists()
+    assert f".cnictl-new-{os.getpid()}" not in names(folder)
 
 
 def test_replace_gives_new_content_and_mode_in_one_step(folder: Path) -> None:
@@ -131,7 +131,7 @@ def test_make_folder_makes_those_above_and_takes_what_is_there(folder: Path) -> 
 
 def test_a_temporary_file_goes_once_nobody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "O_TMPFILE", 0)
-    (tmp_path / ".tmp-1").write_bytes(b"left by a kill")
+    (tmp_path / ".cnictl-new-1").write_bytes(b"left by a kill")
     (tmp_path / "10.244.0.2").write_bytes(b"a lease")
     descriptor, name = durable.unnamed(str(tmp_path), b"content", 0o600)
     durable.clear_temporary(str(tmp_path))

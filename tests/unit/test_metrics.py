@@ -21,7 +21,7 @@ def line(verb: str = "ADD", level: str = "info", ms: float = 20.0, outcome: str 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tally, "STATE_DIR", str(tmp_path))
-    monkeypatch.setattr(tally, "STATE_FILE", str(tmp_path / "metrics.json"))
+    monkeypatch.setattr(tally, "METRICS_FILE", str(tmp_path / "metrics.json"))
     return tmp_path / "plugin.log"
 
 
@@ -80,7 +80,7 @@ def test_log_rotated_twice_between_readings(log: Path) -> None:
 def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
     log.write_text(line() * 2)
     assert count(log) == 2
-    Path(tally.STATE_FILE).write_text("{")
+    (log.parent / "metrics.json").write_text("{")
     assert count(log) == 2
 
 

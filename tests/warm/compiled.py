@@ -57,7 +57,7 @@ def once() -> None:
 def _words(interpreter: str, new: str, tag: str) -> list[str]:
     """As `library.build` puts them."""
     start = [interpreter, "-ISB", "-X", "no_debug_ranges", "-c", library._COMPILE]
-    return [*start, new, _FOLDER, library._bundles(new, tag), f"{new}/boot", str(os.getpid())]
+    return [*start, new, _FOLDER, library._bundles(new, tag), f"{new}/boot"]
 
 
 def _below(folder: str) -> list[str]:

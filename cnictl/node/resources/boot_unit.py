@@ -17,6 +17,7 @@ UNIT_FILE = f"{UNIT_DIR}/{UNIT}"
 WANTED_LINK = f"{UNIT_DIR}/multi-user.target.wants/{UNIT}"
 LOGROTATE_DIR = "/etc/logrotate.d"
 LOGROTATE_FILE = f"{LOGROTATE_DIR}/cnictl"
+FILES = (UNIT_FILE, LOGROTATE_FILE)
 
 SYSTEMD_RUNS = "/run/systemd/system"
 """There exactly where systemd is the system's manager (sd_booted(3))."""
@@ -36,7 +37,7 @@ class BootUnit:
     def observe(self) -> State | None:
         """The files' text by path, and whether the unit is enabled; None if none of it is there."""
         files = {}
-        for path in (UNIT_FILE, LOGROTATE_FILE):
+        for path in FILES:
             if os.path.lexists(path):
                 files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
         enabled = os.path.lexists(WANTED_LINK)

@@ -84,10 +84,8 @@ class CniConf:
                 _refuse_foreign(path)
                 folders.make(os.path.dirname(path))
                 _note(_noted() | {path})
-                # renamed within the folder: containerd notices that, and no link or move from elsewhere. No runtime
-                # reads a name that ends like this.
-                temporary = f"{os.path.dirname(path)}/.{FILE_NAME}.{os.getpid()}.new"
-                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644, temporary)
+                # renamed within the folder: containerd notices that, and no link or move from elsewhere
+                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
