@@ -108,14 +108,18 @@ def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
         folders.unmake(folder)
 
 
-def remove_all(lib_dir: str, bin_dirs: tuple[str, ...]) -> None:
-    """Take the plugin off the host: launchers first, then every version."""
-    remove_launchers(bin_dirs)
+def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ...]) -> None:
+    """Take the plugin off the host: its versions, and its launchers in both kinds of folders.
+
+    Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
+    """
+    remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
     for name in library.versions(lib_dir):
         library.remove(lib_dir, name)
     if os.path.lexists(f"{lib_dir}/{RECORD}"):
         os.unlink(f"{lib_dir}/{RECORD}")
     folders.unmake(lib_dir)
+    remove_launchers(bin_dirs)
 
 
 def live_attachments() -> list[str]:
@@ -153,17 +157,17 @@ def is_foreign(launcher: str) -> bool:
 
 
 def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
-    """The launcher into every bin folder, each by one rename."""
+    """The launcher into every bin folder, each by one rename, once it is noted that it will be there."""
     text = durable.contents(found.launcher)
-    for folder in bin_dirs:
-        folders.make(folder)
-        path = f"{folder}/{PLUGIN}"
-        if _read(path) != text:
-            durable.replace(path, text, 0o755, f"{folder}/.{PLUGIN}.{os.getpid()}")
     lib_dir = os.path.dirname(found.folder)
     noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
     if _read(f"{lib_dir}/{RECORD}") != noted:
         durable.replace(f"{lib_dir}/{RECORD}", noted, 0o644)
+    for folder in bin_dirs:
+        folders.make(folder)
+        path = f"{folder}/{PLUGIN}"
+        if _read(path) != text:
+            durable.replace(path, text, 0o755)
 
 
 def _require_trusted(folder: str) -> None:

@@ -112,7 +112,7 @@ class Plugin:
         before, after = change.before, change.after
         if after is None:
             if before is not None:
-                install.remove_all(before["lib_dir"], tuple({*before["bin_dirs"], *self._bin_dirs}))
+                install.remove_all(before["lib_dir"], tuple(before["bin_dirs"]), self._bin_dirs)
             return
         lib_dir, bin_dirs = after["lib_dir"], tuple(after["bin_dirs"])
         if before is None or any(before[key] != after[key] for key in _STARTED):
