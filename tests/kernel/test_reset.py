@@ -155,6 +155,20 @@ def test_leases_of_dead_pods_are_swept_without_force(node: Node) -> None:
     assert snapshot(node) == before
 
 
+def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
+    before = snapshot(node)
+    init(node)
+    start_pod(node, "pod")
+    node.run(["ip", "netns", "delete", "pod"])
+    cnictl(node, "metrics")
+    watch = node.popen(["cnictl", "watch"])
+    wait_until(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "it watches")
+    watch.kill()
+    watch.communicate()
+    cnictl(node, "reset-node", "--yes")
+    assert snapshot(node) == before
+
+
 def test_second_reset_says_there_is_nothing(node: Node) -> None:
     init(node)
     cnictl(node, "reset-node", "--yes")
