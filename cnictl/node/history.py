@@ -127,7 +127,8 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
     that names what failed, and then the run counts as not taken back.
     """
     stopped = journal.cut_off()
-    if stopped is not None and stopped.undoes == undo.run.number:
+    resumed = stopped is not None and stopped.undoes == undo.run.number
+    if stopped is not None and resumed:
         journal.append(stopped.number, {"end": FINISHED})
     record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left)})
     try:
@@ -136,7 +137,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
                 spine.mend(undo.plan, on_step, record)
         elif undo.plan.steps:
             spine.mend(undo.plan, on_step, record)
-        if undo.run.half_made:
+        if undo.run.half_made or resumed:
             leftovers.sweep_cut_off()
     finally:
         if undo.spec is not None and undo.plan.steps:

@@ -53,9 +53,6 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
     macspoof.remove_others(())  # of pods whose records are lost
-    for family in firewall.PROGRAMS:
-        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, family)
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:
@@ -73,7 +70,10 @@ def sweep(names: list[str], ours: list[str]) -> None:
 
 
 def sweep_cut_off() -> None:
-    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
+    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders, empty chains."""
+    for family in firewall.PROGRAMS:
+        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+            firewall.drop_left_over(table, chain, family)
     found = runtimes.find()
     plugin = install.installed(runtimes.bin_dirs(found))
     for lib_dir in {LIB_DIR, plugin.lib_dir}:
