@@ -47,10 +47,11 @@ class Journal:
         `resource` is a resource's id, or names what else is changed: `lease/mynet/10.244.0.7`, `attachment/…`; of
         that, `cnictl undo` says that it can't be taken back.
         """
-        if not self.number:
-            self._start()
         entry = {"resource": resource, "before": before, "after": after, "command": command, "summary": summary}
-        append(self.number, entry)
+        if self.number:
+            append(self.number, entry)
+        else:
+            self._start(entry)
 
     def failed(self, resource: str) -> None:
         """Note that the change of `resource` that was begun last failed: it may be half made."""
@@ -62,12 +63,12 @@ class Journal:
         if self.number:
             append(self.number, {"end": outcome})
 
-    def _start(self) -> None:
+    def _start(self, first: dict[str, Any]) -> None:
         durable.make_folder(FOLDER, 0o700)
         _drop_old()
         self.number = next_number()
         who = {"boot_id": liveness.boot_id(), "user": os.environ.get("SUDO_USER") or os.environ.get("USER", "")}
-        append(self.number, {"time": time.time(), **who, **self._head})
+        append(self.number, {"time": time.time(), **who, **self._head}, first)
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ class Run:
     confirmed: float = 0.0
 
 
-def append(number: int, entry: dict[str, Any]) -> None:
-    """Add a line to a run's journal; it is on disk when this returns. Raises OSError."""
-    descriptor = os.open(path_of(number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def append(number: int, *entries: dict[str, Any]) -> None:
+    """Add lines to a run's journal by one write(2); they are on disk when this returns. Raises OSError."""
+    text = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+    descriptor = os.open(path_of(number), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, json.dumps(entry).encode() + b"\n")
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"  # by a power cut
+        os.write(descriptor, b"\n" + text if torn else text)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,0 +1,54 @@
+"""A run's journal, read back: whole, torn by a power cut, gone on with."""
+
+from pathlib import Path
+
+import pytest
+
+from cnictl.node import former, journal
+from cnictl.node.journal import Journal
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(journal, "FOLDER", str(tmp_path / "journal"))
+    monkeypatch.setattr(former, "RECORD", str(tmp_path / "former.json"))
+    return tmp_path / "journal"
+
+
+def test_a_run_without_a_change_leaves_no_journal(folder: Path) -> None:
+    record = Journal("apply")
+    record.end("done")
+    assert not folder.exists()
+
+
+def test_a_run_is_read_as_it_was_written() -> None:
+    record = Journal("bridge up", {"spec": {"name": "mynet"}})
+    record.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge", "make bridge cni0")
+    record.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add 10.244.0.1/24 dev cni0")
+    record.failed("address/cni0")
+    record.end("failed")
+    run = journal.last()
+    assert run is not None
+    assert (run.number, run.command, run.spec, run.end) == (1, "bridge up", {"name": "mynet"}, "failed")
+    assert [entry.resource for entry in run.entries] == ["bridge/cni0", "address/cni0"]
+    assert run.half_made == {"address/cni0"}
+
+
+def test_a_run_cut_off_has_its_last_change_half_made() -> None:
+    Journal("route add-peer").begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …")
+    run = journal.cut_off()
+    assert run is not None and run.half_made == {"route/10.244.1.0/24"}
+
+
+@pytest.mark.parametrize("torn", [1, 40])
+def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> None:
+    record = Journal("nat enable")
+    record.begin("masquerade/mynet", None, {}, "nft …")
+    record.begin("forward/iptables", None, {}, "iptables …")
+    file = folder / "000001.jsonl"
+    file.write_bytes(file.read_bytes()[:-torn])
+    journal.append(1, {"end": "finished"})
+    journal.append(1, {"taken_back": 2})
+    run = journal.last()
+    assert run is not None and (run.end, run.taken_back) == ("finished", 2)
+    assert [entry.resource for entry in run.entries][:1] == ["masquerade/mynet"]
