@@ -16,7 +16,7 @@ from cnictl.core import durable, liveness
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.paths import NODE_FILE, STATE_DIR
 from cnictl.node import journal
-from cnictl.node.run_lock import exclusive
+from cnictl.node.run_lock import exclusive, is_held
 
 RECORD = f"{STATE_DIR}/confirm.json"
 
@@ -136,11 +136,11 @@ def is_due(at_work: bool = True) -> bool:
 
 
 def undo_if_due(wait: float = 30.0) -> Undone | None:
-    """Take the pending run back if its time is up; takes `exclusive` itself. Raises Problem.
+    """Take the pending run back if its time is up, or if it died at work; takes `exclusive` itself. Raises Problem.
 
     For whoever comes by: the next command, `cnictl watch`. Costs one failed open(2) where nothing waits.
     """
-    if not is_due():
+    if pending() is None or not is_due(at_work=is_held()):
         return None
     with exclusive(wait=wait, on_wait=lambda _: None):
         return settle()
