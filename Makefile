@@ -23,10 +23,12 @@ parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
 
-# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then versions under a hundred pods
+# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guards"
+# chooses. Then versions under a hundred pods
 faults:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.faults.sweep $(SWEEP)
+	.venv/bin/python -m tests.faults.runs $(RUNS)
 	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/test_plugin_faults.py tests/kernel/test_plugin_upgrade.py
 
 # 500 pods over 8 workers, ours and the reference; STORM="--pods 200 --masquerade" chooses

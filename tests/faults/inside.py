@@ -34,6 +34,17 @@ from tests.faults import forks
 forks.serve(main.main)
 """
 
+_RUNS = """
+import importlib, os, sys
+sys.path[:0] = [{checkout!r}]
+for module in ("pyroute2", "cnictl.cli.main", "cnictl.node.history", "cnictl.node.reset", "cnictl.node.guard"):
+    importlib.import_module(module)
+from tests.faults import forks, runs
+from tests.warm import compiled
+compiled.once()
+os.chdir("/root")
+forks.serve(runs.command)
+"""
 _PROCESSES = """
 import os, posix, sys
 sys.path += [{checkout!r}]
@@ -78,28 +89,35 @@ class Inside:
 def plugin_inside(host: Host, patience: float = 0.0, prepare: str = "") -> Iterator[Inside]:
     """The plugin, from files laid out as `cnictl plugin install` does it; `prepare` is executed there beforehand."""
     library = os.path.dirname(plugin_executable(patience))
-    with _started(host, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT, prepare=prepare)) as inside:
+    with _started(host.enter, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT, prepare=prepare)) as inside:
         yield inside
 
 
 @contextmanager
 def cnictl_inside(host: Host) -> Iterator[Inside]:
     """cnictl's own command."""
-    with _started(host, ["-B"], _CNICTL.format(checkout=_CHECKOUT)) as inside:
+    with _started(host.enter, ["-B"], _CNICTL.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 
 @contextmanager
 def processes_inside(host: Host) -> Iterator[Inside]:
     """Whatever program a call's arguments begin with, started as a runtime on the host starts it."""
-    with _started(host, ["-ISB"], _PROCESSES.format(checkout=_CHECKOUT)) as inside:
+    with _started(host.enter, ["-ISB"], _PROCESSES.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 
 @contextmanager
-def _started(host: Host, flags: list[str], program: str) -> Iterator[Inside]:
+def runs_inside(enter: Sequence[str]) -> Iterator[Inside]:
+    """cnictl's own commands on a lab's node, which `enter` leads into, counted by `runs`."""
+    with _started(enter, ["-B"], _RUNS.format(checkout=_CHECKOUT)) as inside:
+        yield inside
+
+
+@contextmanager
+def _started(enter: Sequence[str], flags: list[str], program: str) -> Iterator[Inside]:
     running = subprocess.Popen(
-        [*host.enter, sys.executable, *flags, "-c", program],
+        [*enter, sys.executable, *flags, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},

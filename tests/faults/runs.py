@@ -1,0 +1,249 @@
+"""`kill -9` of an operator's command ahead of each thing that it does to the host; after each, what puts it right.
+
+    python -m tests.faults.runs                 # every one of every scenario (`make faults`)
+    python -m tests.faults.runs --points 8 guards
+
+What it does to the host is seen by the interpreter's audit hooks (PEP 578): files made, renamed and removed, programs
+started, netlink messages sent. Afterwards the host has to be as before the command: links, addresses, routes, rules,
+sysctls, files. Only files written into a plugin's folder that has no name yet are not counted one by one.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnictl.lab.lab import Lab, Node
+from tests.faults.inside import Inside, runs_inside
+from tests.kernel.operator import INIT_OPTIONS, cnictl, drifted, init, snapshot, wait_until
+from tests.warm import commands
+
+AT = "CNICTL_TESTS_KILL_AT"
+EVERY = 0
+_SHOWN = 5
+"""Differences of one kind that a fault tells of."""
+_WRITING = os.O_WRONLY | os.O_RDWR
+_DOINGS = {
+    "os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1, "open": 0,
+    "subprocess.Popen": None, "socket.sendto": None, "socket.sendmsg": None, "os.fork": None,
+}  # fmt: skip
+"""Audit events, and which of their arguments is the path that it is about."""
+_UNNAMED = "/.new-"
+_OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root",
+}  # fmt: skip
+_PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
+
+
+class Doings:
+    """Counts what this process does to the host from now on, and ends it by SIGKILL ahead of one of them."""
+
+    def __init__(self, kill_at: int) -> None:
+        self.count = 0
+        self._kill_at = kill_at
+        self._pid = os.getpid()
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _DOINGS or os.getpid() != self._pid:
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
+            return
+        place = _DOINGS[event]
+        if place is not None and _UNNAMED in str(arguments[place]):
+            return
+        self.count += 1
+        if self.count == self._kill_at:
+            os.kill(self._pid, signal.SIGKILL)
+
+
+def command() -> None:
+    """What `inside` runs on the node: cnictl, counted."""
+    from cnictl.cli.main import main as run
+
+    doings = Doings(int(os.environ[AT]))
+    try:
+        run()
+    finally:
+        sys.stdout.flush()
+        os.write(1, f"\n{doings.count}".encode())
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command that is cut off, and what is done then."""
+
+    command: tuple[str, ...]
+    afterwards: Callable[[Node], None]
+    is_node: bool = False
+    """Whether the host is a node before."""
+    options: tuple[str, ...] = ()
+    """More of its `init-node`."""
+    whole: bool = False
+    """Whether nothing that tells of runs may be there afterwards."""
+
+
+def _guards(node: Node) -> None:
+    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start them
+        cnictl(node, "status", check=False)
+    wait_until(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
+
+
+def _undo_second(node: Node) -> None:
+    if json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]["run"] > 1:  # else it came to no change
+        _undo(node)
+
+
+def _undo(node: Node) -> None:
+    done = cnictl(node, "undo", check=False)
+    assert done.status == 0 or "there is no run to take back" in done.stderr, done.stderr
+
+
+def _again(node: Node) -> None:
+    init(node, *_PEER)
+    cnictl(node, "reset-node", "--yes")
+
+
+def _reset(node: Node) -> None:
+    cnictl(node, "reset-node", "--yes")
+
+
+def _init(node: Node) -> None:
+    init(node, *_PEER)
+    assert drifted(node) == []
+    _reset(node)
+
+
+_SET_UP = ("init-node", *INIT_OPTIONS, *_PEER)
+_IPTABLES = ("--backend", "iptables")
+SCENARIOS = {
+    "guards": Scenario((*_SET_UP, "--confirm-within", "600"), _guards),
+    "undo": Scenario(_SET_UP, _undo),
+    "again": Scenario(_SET_UP, _again, whole=True),
+    "reset": Scenario(_SET_UP, _reset, whole=True),
+    "reset cut off": Scenario(("reset-node", "--yes"), _reset, is_node=True, whole=True),
+    "undo cut off": Scenario(("undo", "1"), _reset, is_node=True, whole=True),
+    "node after a reset cut off": Scenario(("reset-node", "--yes"), _init, is_node=True, whole=True),
+    "iptables": Scenario((*_SET_UP, *_IPTABLES), _undo),
+    "undo cut off, iptables": Scenario(("undo", "1"), _reset, is_node=True, options=_IPTABLES, whole=True),
+    "route": Scenario(("route", "add-peer", "10.244.2.0/24", "10.0.10.52"), _undo_second, is_node=True),
+    "bridge": Scenario(("bridge", "up", "--mtu", "1400"), _undo_second, is_node=True),
+    "nat": Scenario(("nat", "disable"), _undo_second, is_node=True),
+}
+
+
+@dataclass
+class Report:
+    """What a sweep found."""
+
+    kills: int = 0
+    doings: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Ground:
+    """A node, and the command that is cut off on it."""
+
+    def __init__(self, node: Node, scenario: Scenario, inside: Inside) -> None:
+        self.node, self.scenario, self._inside = node, scenario, inside
+        self.bare = snapshot(node)
+
+    def before(self) -> dict[str, Any]:
+        """Bring the host to where the command starts from, and look at it."""
+        if self.scenario.is_node:
+            init(self.node, *_PEER, *self.scenario.options)
+        return self.picture()
+
+    def cut_off(self, number: int) -> tuple[int, str]:
+        """Run the command until it is about to do the n-th thing; its status, and what it said."""
+        answer = self._inside.call({**_ENVIRONMENT, AT: str(number)}, b"", ["cnictl", *self.scenario.command])
+        return answer.status, answer.stderr.decode() + answer.stdout.decode()
+
+    def picture(self) -> dict[str, Any]:
+        """All of the host, but what tells of runs."""
+        found = snapshot(self.node)
+        tree = [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)]
+        nft = sorted(str(found["nft"]).split("table "))  # one that went and came back is listed last
+        return {**found, "tree": tree, "nft": nft, "iptables": sorted(found["iptables"])}
+
+
+@contextmanager
+def ground(scenario: Scenario) -> Iterator[Ground]:
+    """A fresh node for a scenario."""
+    with Lab(nodes=1) as lab:
+        node = lab.nodes[0]
+        with runs_inside(node.command([])) as inside:
+            yield Ground(node, scenario, inside)
+
+
+def sweep(scenario: Scenario, points: int = EVERY) -> Report:
+    """Cut the command off ahead of everything that it does, or of that many, spread evenly."""
+    report = Report()
+    with ground(scenario) as where:
+        where.before()
+        status, said = where.cut_off(EVERY)
+        assert status == 0, said
+        report.doings = int(said.rpartition("\n")[2])
+    step = max(1.0, report.doings / points) if points else 1.0
+    numbers = sorted({round(1 + turn * step) for turn in range(int(report.doings / step))})
+    while numbers:
+        with ground(scenario) as where:
+            while numbers and _is_put_right(where, numbers.pop(0), report):
+                pass
+    return report
+
+
+def _is_put_right(where: Ground, number: int, report: Report) -> bool:
+    scenario, before = where.scenario, where.before()
+    status, _ = where.cut_off(number)
+    report.kills += status == -signal.SIGKILL
+    try:
+        scenario.afterwards(where.node)
+        _compare(*((where.bare, snapshot(where.node)) if scenario.whole else (before, where.picture())))
+        cnictl(where.node, "confirm", check=False)
+        _reset(where.node)
+        _compare(where.bare, snapshot(where.node))
+    except Exception as fault:
+        report.faults.append(f"ahead of {number}: {fault}")
+        return False
+    return True
+
+
+def _compare(before: dict[str, Any], after: dict[str, Any]) -> None:
+    wrong = {key: (_differing(before[key], after[key])) for key in before if before[key] != after[key]}
+    assert not wrong, wrong
+
+
+def _differing(one: Any, other: Any) -> Any:
+    if not isinstance(one, list):
+        return one, other
+    lines = [f"- {line}" for line in one if line not in other] + [f"+ {line}" for line in other if line not in one]
+    return lines[:_SHOWN]
+
+
+def main() -> None:
+    """Sweep over the scenarios; exit status 1 if anything was not put right."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.runs", description="See the module's docstring.")
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
+    parser.add_argument("--points", type=int, default=EVERY, help="only that many, evenly spread")
+    options = parser.parse_args()
+    found = 0
+    for name in options.scenario or SCENARIOS:
+        started = time.monotonic()
+        with commands.loaded():
+            report = sweep(SCENARIOS[name], options.points)
+        print(f"{name}: {report.kills} kills, {report.doings} doings, {time.monotonic() - started:.1f} s")
+        print(*(f"  FAULT {fault}" for fault in report.faults), sep="\n", flush=True)
+        found += len(report.faults)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

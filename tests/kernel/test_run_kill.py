@@ -1,0 +1,21 @@
+"""`kill -9` of an operator's commands ahead of what they do to the host: what comes next puts all of it right.
+
+Here ahead of some of it, spread evenly; `make faults` does it ahead of each (docs/faults.md).
+"""
+
+import pytest
+
+from tests.faults.runs import SCENARIOS, sweep
+
+pytestmark = pytest.mark.once
+
+POINTS = {"guards": 4, "undo": 4, "reset cut off": 4, "undo cut off": 4}
+"""What each scenario's command is cut off ahead of; of the others fewer."""
+FEWER = 2
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_run_killed_at_any_point_is_taken_back_or_gone_on_with(name: str) -> None:
+    report = sweep(SCENARIOS[name], POINTS.get(name, FEWER))
+    assert report.faults == []
+    assert report.kills == POINTS.get(name, FEWER)
