@@ -69,10 +69,11 @@ def test_unit_that_was_disabled(machine: Booted) -> None:
     note("boot-unit", fault, "after a reboot no pod has a network")
 
 
-@pytest.mark.parametrize("verb", ["restart", "reload"])
-def test_firewall_service_that_flushes_all_rules_has_them_put_back(machine: Booted, verb: str) -> None:
+@pytest.mark.parametrize("verbs", [("restart",), ("reload",), ("stop", "start")], ids=" and ".join)
+def test_firewall_service_that_flushes_all_rules_has_them_put_back(machine: Booted, verbs: tuple[str, ...]) -> None:
     shell(machine.node, "echo 'flush ruleset' > /etc/nftables.conf; systemctl start cnictl nftables")
-    machine.systemctl(verb, "nftables.service")
+    for verb in verbs:
+        machine.systemctl(verb, "nftables.service")
     eventually(lambda: drifted(machine.node) == [], "cnictl.service has run again")
 
 

@@ -14,7 +14,6 @@ from cnictl.node.spine import Change, State
 
 UNIT = "cnictl.service"
 UNIT_FILE = f"{UNIT_DIR}/{UNIT}"
-WANTED_LINK = f"{UNIT_DIR}/multi-user.target.wants/{UNIT}"
 LOGROTATE_DIR = "/etc/logrotate.d"
 LOGROTATE_FILE = f"{LOGROTATE_DIR}/cnictl"
 FILES = (UNIT_FILE, LOGROTATE_FILE)
@@ -23,6 +22,7 @@ SYSTEMD_RUNS = "/run/systemd/system"
 """There exactly where systemd is the system's manager (sd_booted(3))."""
 
 _COMMAND_PREFIX = "ExecStart="
+_WANTED_PREFIX = "WantedBy="
 
 
 class BootUnit:
@@ -40,8 +40,8 @@ class BootUnit:
         for path in FILES:
             if os.path.lexists(path):
                 files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
-        enabled = os.path.lexists(WANTED_LINK)
-        return {"files": files, "enabled": enabled} if files or enabled else None
+        links = [os.path.lexists(link) for link in _links()]
+        return {"files": files, "enabled": all(links)} if files or any(links) else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
         """The same for this host; None where neither systemd nor logrotate is."""
@@ -74,9 +74,10 @@ class BootUnit:
         """Write, enable, disable or remove; systemd is told where it runs. The unit is not started by this."""
         old, new = _files(change.before), _files(change.after)
         enable = bool(change.after and change.after["enabled"])
-        if not enable and os.path.lexists(WANTED_LINK):
-            os.unlink(WANTED_LINK)
-            folders.unmake(os.path.dirname(WANTED_LINK))
+        for link in () if enable else _links():
+            if os.path.lexists(link):
+                os.unlink(link)
+                folders.unmake(os.path.dirname(link))
         for path in old:
             if path not in new and os.path.lexists(path):
                 os.unlink(path)
@@ -84,9 +85,10 @@ class BootUnit:
             if old.get(path) != text:
                 folders.make(os.path.dirname(path))
                 durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
-        if enable and not os.path.lexists(WANTED_LINK):
-            folders.make(os.path.dirname(WANTED_LINK))
-            os.symlink(UNIT_FILE, WANTED_LINK)
+        for link in _links() if enable else ():
+            if not os.path.lexists(link):
+                folders.make(os.path.dirname(link))
+                os.symlink(UNIT_FILE, link)
         if systemd_runs() and shutil.which("systemctl"):
             # one that can't be reached now reads the unit at the next boot all the same
             run(["systemctl", "daemon-reload"], check=False)
@@ -134,6 +136,13 @@ def installed_command() -> list[str] | None:
             words = [_unquoted(word) for word in line.removeprefix(_COMMAND_PREFIX).split(" ")]
             return words[:-1] if len(words) > 1 and words[-1] == "apply" else None
     return None
+
+
+def _links() -> list[str]:
+    """What `systemctl enable` makes: a link for each unit that is to start ours (systemd.unit(5), [Install])."""
+    lines = template(UNIT).splitlines()
+    wanting = next(line.removeprefix(_WANTED_PREFIX) for line in lines if line.startswith(_WANTED_PREFIX))
+    return [f"{UNIT_DIR}/{unit}.wants/{UNIT}" for unit in wanting.split()]
 
 
 def _quoted(word: str) -> str:
