@@ -9,6 +9,7 @@ from cnictl.core.errors import UsageProblem
 from cnictl.node.addressing import check
 from cnictl.node.journal import Entry, Run, State
 from cnictl.node.node_file import merged
+from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change
@@ -116,3 +117,24 @@ def test_ranges_that_hold_addresses_no_pod_can_have_are_refused(subnet: str, net
 def test_link_local_address_is_no_external() -> None:
     with pytest.raises(UsageProblem, match="external fe80::1 is link-local"):
         check(NodeSpec(("fd00::/64",), ("fd00::/48",), externals=("fe80::1",)))
+
+
+ON, OFF = {"nf_call_iptables": 1}, {"nf_call_iptables": 0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "now", "target"),
+    [
+        (ON, None, OFF, ON),  # of a bridge that the run was to remove, and did not come to
+        (None, ON, ON, None),
+        (OFF, ON, ON, OFF),
+        ({**OFF, "nf_call_ip6tables": 0}, {**ON, "nf_call_ip6tables": 1}, ON, OFF),  # another spec: no IPv6
+    ],
+)
+def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: State, target: State | None) -> None:
+    assert BridgeNetfilter(SPEC).take_back(now, before, after) == (target, [])
+
+
+def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
+    target, left = BridgeNetfilter(SPEC).take_back({"nf_call_iptables": 1}, OFF, OFF)
+    assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables was changed since"]

@@ -60,6 +60,16 @@ class BridgeNetfilter:
         before = (remembered["state"] or {}) if remembered else {}
         return {name: before.get(name, value) for name, value in found.items()}
 
+    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """Switch by switch; a bridge that a run was to remove, and did not come to, has them off by then."""
+        old, new = self._values(before), self._values(after)
+        changed = [name for name, value in now.items() if value not in (old.get(name), new.get(name))]
+        if before is None and not changed:
+            return None, []
+        return {**now, **{name: value for name, value in old.items() if name in now and name not in changed}}, [
+            f"{name} was changed since" for name in changed
+        ]
+
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """The summary and the `ip link` command."""
         values = self._values(after)
