@@ -23,6 +23,7 @@ from cnictl.core.paths import (
 )
 from cnictl.node import confirm, firewall, folders, former, install, journal, library, runtimes
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
+from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.run_lock import RUN_LOCK
 from cnictl.node.spec import NodeSpec
@@ -75,15 +76,14 @@ def sweep_cut_off() -> None:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
             firewall.drop_left_over(table, chain, family)
     found = runtimes.find()
-    plugin = install.installed(runtimes.bin_dirs(found))
-    for lib_dir in {LIB_DIR, plugin.lib_dir}:
+    lib_dirs, bin_dirs = _plugin_folders(runtimes.bin_dirs(found))
+    for lib_dir in lib_dirs:
         library.clear_half_built(lib_dir)
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
     written_to = {
         *(os.path.dirname(file) for file in files),
         *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
-        *(STATE_DIR, RUN_DIR, plugin.lib_dir, *runtimes.conf_dirs(found)),
-        *(*runtimes.bin_dirs(found), *plugin.bin_dirs, *plugin.other_bin_dirs),
+        *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(found)),
     }
     for folder in written_to:
         durable.clear_temporary(folder)
@@ -91,6 +91,18 @@ def sweep_cut_off() -> None:
     for folder in folders.remembered():
         if folder not in watched:
             folders.unmake(folder)
+
+
+def _plugin_folders(bin_dirs: tuple[str, ...]) -> tuple[set[str], set[str]]:
+    """Library and bin folders that the plugin is in, or that a run was to put it into."""
+    plugin = install.installed(bin_dirs)
+    runs = filter(None, map(journal.read, journal.numbers()))
+    entries = [entry for run in runs for entry in run.entries if entry.resource == Plugin.id]
+    states = [state for entry in entries for state in (entry.before, entry.after) if state]
+    return (
+        {LIB_DIR, plugin.lib_dir, *(state["lib_dir"] for state in states)},
+        {*bin_dirs, *plugin.bin_dirs, *plugin.other_bin_dirs, *(one for state in states for one in state["bin_dirs"])},
+    )
 
 
 def _names(folder: str) -> list[str]:

@@ -29,7 +29,7 @@ FORMAT = 1
 NOT_STARTED = 110
 """CNI error code: the plugin could not be started at all. Ours, from 100 on (spec 1.1.0 section 5)."""
 
-_NEW, _OLD = ".new-", ".old-"
+_NEW, _OLD = ".cnictl-building-", ".cnictl-removing-"
 """What names of versions begin with that are not whole yet, or not any more."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -126,7 +126,7 @@ def versions(lib_dir: str) -> list[str]:
         names = os.listdir(lib_dir)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    dated = [(installed_at(f"{lib_dir}/{name}"), name) for name in names]
+    dated = [(installed_at(f"{lib_dir}/{name}"), name) for name in names if not name.startswith((_NEW, _OLD))]
     return [name for installed, name in sorted(dated) if installed]
 
 

@@ -1,7 +1,7 @@
 """Asking on, where a peer's pod does not answer: does the peer forward, has it its bridge, is there such a pod?
 
 What tells is the errors that routers report, and a router reports one a second to the same address, six at once
-(linux ip-sysctl.rst, icmp_ratelimit). so none counts as missing that was not asked for twice, that long apart: an
+(linux ip-sysctl.rst, icmp_ratelimit). So none counts as missing that was not asked for twice, that long apart: an
 earlier run may have spent the allowance.
 """
 

@@ -11,6 +11,7 @@ sysctls, files. Only files written into a plugin's folder that has no name yet a
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -34,8 +35,10 @@ _DOINGS = {
     "subprocess.Popen": None, "socket.sendto": None, "socket.sendmsg": None, "os.fork": None,
 }  # fmt: skip
 """Audit events, and which of their arguments is the path that it is about."""
-_UNNAMED = "/.new-"
+_UNNAMED = "/.cnictl-building-"
 _OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
+_OF_ONE_BRIDGE = re.compile(r'([0-9a-f]{1,2}:){5}[0-9a-f]{1,2}|"ifindex": [0-9]+')
+_LINKS = ("links", "addresses")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root",
 }  # fmt: skip
@@ -88,6 +91,8 @@ class Scenario:
     """More of its `init-node`."""
     whole: bool = False
     """Whether nothing that tells of runs may be there afterwards."""
+    anew: bool = False
+    """Whether the bridge may be another one afterwards, with another MAC."""
 
 
 def _guards(node: Node) -> None:
@@ -135,7 +140,10 @@ SCENARIOS = {
     "undo cut off, iptables": Scenario(("undo", "1"), _reset, is_node=True, options=_IPTABLES, whole=True),
     "route": Scenario(("route", "add-peer", "10.244.2.0/24", "10.0.10.52"), _undo_second, is_node=True),
     "bridge": Scenario(("bridge", "up", "--mtu", "1400"), _undo_second, is_node=True),
+    "bridge down": Scenario(("bridge", "down"), _undo_second, is_node=True, anew=True),
     "nat": Scenario(("nat", "disable"), _undo_second, is_node=True),
+    "uninstall": Scenario(("plugin", "uninstall", "--force"), _undo_second, is_node=True),
+    "install elsewhere": Scenario(("plugin", "install", "--lib-dir", "/opt/other", "--bin-dir", "/opt/bin"), _undo),
 }
 
 
@@ -171,6 +179,8 @@ class Ground:
         found = snapshot(self.node)
         tree = [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)]
         nft = sorted(str(found["nft"]).split("table "))  # one that went and came back is listed last
+        if self.scenario.anew:
+            found |= {key: [_OF_ONE_BRIDGE.sub("", json.dumps(one)) for one in found[key]] for key in _LINKS}
         return {**found, "tree": tree, "nft": nft, "iptables": sorted(found["iptables"])}
 
 
