@@ -7,6 +7,8 @@ from posix import (
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
+    O_NOFOLLOW,
+    O_NONBLOCK,
     O_RDONLY,
     O_RDWR,
     O_TMPFILE,
@@ -17,6 +19,7 @@ from posix import (
     getpid,
     link,
     listdir,
+    lstat,
     mkdir,
     open,
     read,
@@ -99,27 +102,17 @@ def clear_temporary(folder: str) -> None:
     """Remove what was to get a name in this folder when its process was killed: temporary files that nobody holds."""
     try:
         names = listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    except OSError:
+        return  # none, or not ours to read
     for name in names:
         if name.startswith(_TEMPORARY):
-            path = f"{folder}/{name}"
-            try:
-                descriptor = open(path, O_RDONLY | O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                flock(descriptor, LOCK_EX | LOCK_NB)
-                unlink(path)
-            except (BlockingIOError, FileNotFoundError):
-                continue
-            finally:
-                close(descriptor)
+            _remove_unheld(f"{folder}/{name}")
 
 
 def replace(path: str, data: bytes, mode: int) -> None:
     """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes."""
-    folder = path.rpartition("/")[0] or "/"
+    head, slash, _ = path.rpartition("/")
+    folder = head or slash or "."
     temporary = f"{folder}/{_TEMPORARY}{getpid()}"
     descriptor = _open_held(temporary, mode)
     try:
@@ -187,10 +180,32 @@ def _open_held(name: str, mode: int) -> int:
     """Create a temporary file and hold it under flock(2), so that `clear_temporary` sees that someone is at work."""
     while True:
         descriptor = _open_new(name, mode)
-        flock(descriptor, LOCK_EX)
+        try:
+            flock(descriptor, LOCK_EX)
+        except OSError:  # a file system without locks
+            close(descriptor)
+            unlink(name)
+            raise
         if fstat(descriptor).st_nlink:
             return descriptor
         close(descriptor)  # it was cleared away between the two
+
+
+def _remove_unheld(path: str) -> None:
+    """Remove a temporary file unless its writer lives; what is none, or can't be removed, stays."""
+    try:
+        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        held, there = fstat(descriptor), lstat(path)
+        if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):  # else its writer named it and began the next
+            unlink(path)
+    except OSError:
+        return
+    finally:
+        close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

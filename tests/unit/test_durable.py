@@ -141,3 +141,39 @@ def test_a_temporary_file_goes_once_nobody_holds_it(tmp_path: Path, monkeypatch:
     durable.clear_temporary(str(tmp_path))
     durable.clear_temporary(f"{tmp_path}/missing")
     assert names(tmp_path) == ["10.244.0.2", "10.244.0.3"]
+
+
+def test_a_file_in_the_working_folder_is_replaced_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    seen = []
+
+    def rename(old: str, new: str) -> None:
+        seen.append(old)
+        os.rename(old, new)
+
+    monkeypatch.setattr(durable, "rename", rename)
+    durable.replace("bundle.tar.gz", b"content", 0o600)
+    assert os.path.dirname(seen[0]) == "." and names(folder) == ["bundle.tar.gz"]
+
+
+def test_what_only_looks_like_a_temporary_file_stays_and_holds_up_nobody(folder: Path) -> None:
+    (folder / ".cnictl-new-1").mkdir()
+    os.mkfifo(folder / ".cnictl-new-2")
+    (folder / ".cnictl-new-3").symlink_to("/etc/hostname")
+    durable.clear_temporary(str(folder))
+    durable.clear_temporary(str(folder / ".cnictl-new-3"))
+    assert {".cnictl-new-1", ".cnictl-new-3"} <= set(names(folder))
+    assert os.path.exists("/etc/hostname")
+
+
+def test_a_writer_that_has_gone_on_to_its_next_file_keeps_that(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = folder / ".cnictl-new-1"
+    temporary.write_bytes(b"first")
+
+    def locked(*_: int) -> None:  # between the sweep's open(2) and its lock
+        temporary.rename(folder / "conf")
+        temporary.write_bytes(b"second")
+
+    monkeypatch.setattr(durable, "flock", locked)
+    durable.clear_temporary(str(folder))
+    assert temporary.read_bytes() == b"second"
