@@ -3,7 +3,6 @@
 A runtime that watches its conf folder goes blind for good when that is removed, so those stay where one runs.
 """
 
-import contextlib
 import json
 import os
 
@@ -22,13 +21,15 @@ def make(path: str, mode: int = 0o755) -> None:
     if not missing:
         return
     _remember([*_remembered(), *missing])  # first: whoever is killed between the two leaves nothing unknown
-    try:
-        for folder in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, mode)
-    except OSError:
-        unmake(missing[0])
-        raise
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, mode)
+        except OSError:
+            if os.path.isdir(folder):  # somebody else made it meanwhile
+                _remember([one for one in _remembered() if one != folder])
+                continue
+            unmake(missing[0])
+            raise
 
 
 def unmake(path: str) -> None:
@@ -37,7 +38,7 @@ def unmake(path: str) -> None:
     while path in remembered:
         try:
             os.rmdir(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError:
             return  # something else lives there by now
