@@ -184,6 +184,23 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
     assert node.run(["find", "/etc"]).stdout == before
 
 
+_THERE_AND_BACK = """
+for one, other in ((before, after), (after, before)):
+    resource.carry_out(Change(resource.id, one, other, "", ""))
+after = before
+"""
+
+
+def test_an_earlier_releases_unit_comes_back_enabled_as_it_was(node: Node) -> None:
+    node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/etc/logrotate.d"])
+    carry_out(node, "BootUnit")
+    node.run(["sed", "-i", "s/^WantedBy=.*/WantedBy=multi-user.target/", UNIT])
+    node.run(["sh", "-c", "rm -r /etc/systemd/system/[!m]*.wants"])
+    before = node.run(["find", "/etc"]).stdout
+    assert carry_out(node, "BootUnit", around=_THERE_AND_BACK)["enabled"]
+    assert node.run(["find", "/etc"]).stdout == before
+
+
 def test_the_command_in_a_unit_stays_while_it_exists(node: Node) -> None:
     node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/opt/my venv/bin"])
     carry_out(node, "BootUnit")

@@ -1,5 +1,6 @@
 """What keeps a node right over time: the systemd unit that applies node.toml at boot, and the log's rotation."""
 
+import glob
 import importlib.resources
 import os
 import shutil
@@ -40,8 +41,8 @@ class BootUnit:
         for path in FILES:
             if os.path.lexists(path):
                 files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
-        links = [os.path.lexists(link) for link in _links()]
-        return {"files": files, "enabled": all(links)} if files or any(links) else None
+        there, wanted = _links(), _wanted_links(files.get(UNIT_FILE, ""))
+        return {"files": files, "enabled": bool(wanted) and wanted <= there} if files or there else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
         """The same for this host; None where neither systemd nor logrotate is."""
@@ -74,10 +75,10 @@ class BootUnit:
         """Write, enable, disable or remove; systemd is told where it runs. The unit is not started by this."""
         old, new = _files(change.before), _files(change.after)
         enable = bool(change.after and change.after["enabled"])
-        for link in () if enable else _links():
-            if os.path.lexists(link):
-                os.unlink(link)
-                folders.unmake(os.path.dirname(link))
+        links = _wanted_links(new.get(UNIT_FILE, "")) if enable else set()
+        for link in _links() - links:
+            os.unlink(link)
+            folders.unmake(os.path.dirname(link))
         for path in old:
             if path not in new and os.path.lexists(path):
                 os.unlink(path)
@@ -85,10 +86,9 @@ class BootUnit:
             if old.get(path) != text:
                 folders.make(os.path.dirname(path))
                 durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
-        for link in _links() if enable else ():
-            if not os.path.lexists(link):
-                folders.make(os.path.dirname(link))
-                os.symlink(UNIT_FILE, link)
+        for link in links - _links():
+            folders.make(os.path.dirname(link))
+            os.symlink(UNIT_FILE, link)
         if systemd_runs() and shutil.which("systemctl"):
             # one that can't be reached now reads the unit at the next boot all the same
             run(["systemctl", "daemon-reload"], check=False)
@@ -138,11 +138,15 @@ def installed_command() -> list[str] | None:
     return None
 
 
-def _links() -> list[str]:
-    """What `systemctl enable` makes: a link for each unit that is to start ours (systemd.unit(5), [Install])."""
-    lines = template(UNIT).splitlines()
-    wanting = next(line.removeprefix(_WANTED_PREFIX) for line in lines if line.startswith(_WANTED_PREFIX))
-    return [f"{UNIT_DIR}/{unit}.wants/{UNIT}" for unit in wanting.split()]
+def _links() -> set[str]:
+    """The links that have another unit start ours."""
+    return set(glob.glob(f"{UNIT_DIR}/*.wants/{UNIT}"))
+
+
+def _wanted_links(text: str) -> set[str]:
+    """Those that `systemctl enable` makes for a unit of this text (systemd.unit(5), [Install])."""
+    lines = [line.removeprefix(_WANTED_PREFIX) for line in text.splitlines() if line.startswith(_WANTED_PREFIX)]
+    return {f"{UNIT_DIR}/{unit}.wants/{UNIT}" for line in lines for unit in line.split()}
 
 
 def _quoted(word: str) -> str:
