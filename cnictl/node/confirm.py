@@ -105,7 +105,7 @@ def confirm() -> Pending:
     waiting = pending()
     if waiting is None:
         raise Problem("nothing waits to be confirmed", _mend_of_late())
-    if waiting.left() <= 0:
+    if waiting.left() <= 0 or not waiting.deadline:  # or it died at work
         undone = settle()
         raise Problem(f"too late: {undone}", "cnictl history")
     journal.append(waiting.run, {"confirmed": time.time()})
@@ -158,13 +158,14 @@ def settle() -> Undone | None:
     waiting = pending()
     assert waiting is not None
     run = journal.read(waiting.run)
-    if run is None or run.taken_back:  # it was cut off before its first change, or taken back by hand
-        leftovers.sweep_cut_off()
-        disarm()
-        return Undone(waiting.run, _why(waiting), run.taken_back if run else 0, ())
-    undo = history.plan_undo(run)
     try:
-        done = history.carry_out(undo, f"undo {run.number}{_NOT_CONFIRMED}", lambda *_: None)
+        if run is None or run.taken_back:  # it was cut off before its first change, or taken back by hand
+            leftovers.sweep_cut_off()
+            by, left = run.taken_back if run else 0, tuple[str, ...]()
+        else:
+            undo = history.plan_undo(run)
+            done = history.carry_out(undo, f"undo {run.number}{_NOT_CONFIRMED}", lambda *_: None)
+            by, left = done.number if done else 0, undo.left
     except (Problem, CniError, OSError):
         if waiting.tries + 1 < _TRIES:
             _write(replace(waiting, tries=waiting.tries + 1))
@@ -172,7 +173,7 @@ def settle() -> Undone | None:
             disarm()
         raise
     disarm()
-    return Undone(run.number, _why(waiting), done.number if done else 0, undo.left)
+    return Undone(waiting.run, _why(waiting), by, left)
 
 
 def _why(waiting: Pending) -> str:

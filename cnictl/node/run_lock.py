@@ -1,5 +1,6 @@
 """The lock that keeps two commands from changing this node at once; apart from the plugin's, so that pods start on."""
 
+import fcntl
 import os
 import shlex
 import signal
@@ -44,8 +45,9 @@ def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell
         shared.add(descriptor)
         yield
     finally:
-        shared.remove(descriptor)
+        shared.discard(descriptor)
         signal.signal(signal.SIGTERM, former_handler)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a program that hangs on with its own descriptor of it
         os.close(descriptor)
 
 

@@ -177,6 +177,17 @@ def test_run_killed_at_work_is_undone_by_the_guards_at_once(node: Node) -> None:
     assert as_before(node) == before
 
 
+@pytest.mark.parametrize("words", [("confirm",), ("status",)], ids=" ".join)
+def test_run_that_died_at_work_is_not_kept_by_whoever_comes_next(node: Node, words: tuple[str, ...]) -> None:
+    before = as_before(node)
+    init(node, *PEER, *LATER)
+    node.run(["sh", "-c", "while pkill -9 -x cnictl-guard; do :; done"])
+    node.run(["sed", "-i", r's/"deadline": [0-9.]*/"deadline": 0.0/', RECORD])
+    cnictl(node, *words, check=False)
+    assert not waits(node)
+    assert as_before(node) == before
+
+
 @pytest.mark.parametrize("when", ["within its time", "while it was at work"])
 def test_reboot_undoes_before_anything_else(node: Node, when: str) -> None:
     before = as_before(node)
