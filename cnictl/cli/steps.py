@@ -167,13 +167,13 @@ def alone(how: How, resume: bool = True) -> "Iterator[bool]":
         if not resume:
             yield False
             return
-        told = history.resume(lambda *_: None)
-        if told:
-            say(told)
-        stopped = journal.cut_off()
-        yield stopped is not None
-        if stopped is not None and journal.read(stopped.number):
-            journal.append(stopped.number, {"end": journal.FINISHED})
+        told, cut_off = history.resume(lambda *_: None)
+        for line in told:
+            say(line)
+        yield bool(cut_off)
+        for run in cut_off:
+            if journal.read(run.number):
+                journal.append(run.number, {"end": journal.FINISHED})
 
 
 def edit_node(

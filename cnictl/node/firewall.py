@@ -45,11 +45,10 @@ def drop_left_over(table: str, chain: str, family: str = "ip") -> None:
     chain_name, table_name = f"{family} {table} {chain}", f"{family} {table}"
     objects = _iptables_objects(found, family)
     if chain_name in objects and chain_name not in remembered["there"] and _is_idle(found, family, table, chain):
-        run(["nft", "delete", "chain", family, table, chain])
-        objects = _iptables_objects(ruleset(), family)
-    left = [name for name in objects if name.startswith(f"{table_name} ")]
-    if table_name in objects and table_name not in remembered["there"] and not left:
-        run(["nft", "delete", "table", family, table], check=False)  # another program's chain may just have come
+        run(["nft", "delete", "chain", family, table, chain], check=False)  # another's rule may just have come
+        found = ruleset()
+    if table_name in objects and table_name not in remembered["there"] and _is_empty(found, family, table):
+        run(["nft", "delete", "table", family, table], check=False)
 
 
 def _key(family: str) -> str:
@@ -77,6 +76,12 @@ def _is_idle(found: list[dict[str, Any]], family: str, table: str, chain: str) -
         ):
             return False
     return True
+
+
+def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
+    """A table with no chain, set, map or anything else in it."""
+    things = [one for entry in found for one in entry.values() if one.get("family") == family]
+    return not any(one.get("table") == table for one in things)
 
 
 def iptables_rules(table: str, family: str = "ip") -> list[list[str]]:

@@ -126,10 +126,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
     Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
     that names what failed, and then the run counts as not taken back.
     """
-    stopped = journal.cut_off()
-    resumed = stopped is not None and stopped.undoes == undo.run.number
-    if stopped is not None and resumed:
-        journal.append(stopped.number, {"end": FINISHED})
+    stopped = [run for run in journal.unfinished() if run.undoes == undo.run.number]
     record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left)})
     try:
         if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
@@ -137,8 +134,9 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
                 spine.mend(undo.plan, on_step, record)
         elif undo.plan.steps:
             spine.mend(undo.plan, on_step, record)
-        if undo.run.half_made or resumed:
+        if undo.run.half_made or stopped:
             leftovers.sweep_cut_off()
+            leftovers.sweep_chains()
     finally:
         if undo.spec is not None and undo.plan.steps:
             former.add_spec(undo.spec)
@@ -146,33 +144,43 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
         former.restore(undo.run.former)
     if not undo.run.end:
         journal.append(undo.run.number, {"end": UNDONE})
-    if record.number or not undo.run.taken_back:
-        journal.append(undo.run.number, {"taken_back": record.number or undo.run.number})
     undone = journal.read(undo.run.undoes) if undo.run.undoes else None
     if undone is not None:
         journal.append(undone.number, {"taken_back": 0})
+    if record.number or not undo.run.taken_back:
+        by = record.number or (stopped[-1].number if stopped else undo.run.number)
+        journal.append(undo.run.number, {"taken_back": by})
+    for run in stopped:
+        journal.append(run.number, {"end": FINISHED})
     return journal.read(record.number) if record.number else None
 
 
-def resume(on_step: OnStep) -> str:
-    """Finish an undo that was cut off, as it says itself what it was to reach; what was done, in words.
+def resume(on_step: OnStep) -> tuple[list[str], list[Run]]:
+    """Finish undos that were cut off, as they say themselves what they were to reach; what was done, in words.
 
-    Of another run cut off this tells, and leaves the choice: `cnictl apply` goes on from what is there, `cnictl undo`
-    takes it back. The caller holds `spine.exclusive`.
+    Of other runs cut off this tells, and returns them, and leaves the choice: `cnictl apply` goes on from what is
+    there, `cnictl undo` takes them back. The caller holds `spine.exclusive`.
     """
-    run = journal.cut_off()
-    if run is None:
-        return ""
-    at = run.entries[-1].resource
-    taken = journal.read(run.undoes) if run.undoes else None
-    if taken is None:
+    told, others = list[str](), list[Run]()
+    for run in journal.unfinished():
+        at = run.entries[-1].resource
+        undone = journal.read(run.undoes) if run.undoes else None
+        if undone is None:
+            others.append(run)
+            told.append(
+                f"run {run.number} ({run.command}) was cut off at {at}: going on from what is there; "
+                f"`cnictl undo {run.number}` takes it back instead"
+            )
+        elif undone.taken_back:
+            journal.append(run.number, {"end": FINISHED})
+        else:
+            carry_out(plan_undo(undone), run.command, on_step)
+            told.append(
+                f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
+            )
+    if others:
         leftovers.sweep_cut_off()
-        return (
-            f"the last run was cut off at {at}: going on from what is there; it is run {run.number} ({run.command}), "
-            f"and `cnictl undo {run.number}` takes it back instead"
-        )
-    carry_out(plan_undo(taken), run.command, on_step)
-    return f"run {run.number} ({run.command}) was cut off at {at}: finished, run {taken.number} is taken back"
+    return told, others
 
 
 def _stands(run: Run) -> bool:

@@ -174,10 +174,17 @@ def last() -> Run | None:
     return read(known[-1]) if known else None
 
 
-def cut_off() -> Run | None:
-    """The latest run, if it never came to its end; the caller holds `spine.exclusive`, so that none is at work."""
-    run = last()
-    return run if run is not None and run.entries and not run.end else None
+def unfinished() -> list[Run]:
+    """Runs that were cut off, oldest first; of an undo also one that was, before it was noted what it took back.
+
+    The caller holds `spine.exclusive`, so that none is at work.
+    """
+    runs = {number: run for number in numbers() if (run := read(number)) is not None and run.entries}
+    return [run for run in runs.values() if not run.end or _is_unnoted(run, runs.get(run.undoes))]
+
+
+def _is_unnoted(run: Run, undone: Run | None) -> bool:
+    return undone is not None and run.end == DONE and not run.taken_back and not undone.taken_back
 
 
 def remove_all() -> None:

@@ -54,6 +54,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
     macspoof.remove_others(())  # of pods whose records are lost
+    sweep_chains()
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):
         if not were_there[folder]:
@@ -71,10 +72,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
 
 
 def sweep_cut_off() -> None:
-    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders, empty chains."""
-    for family in firewall.PROGRAMS:
-        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, family)
+    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
     found = runtimes.find()
     lib_dirs, bin_dirs = _plugin_folders(runtimes.bin_dirs(found))
     for lib_dir in lib_dirs:
@@ -91,6 +89,13 @@ def sweep_cut_off() -> None:
     for folder in folders.remembered():
         if folder not in watched:
             folders.unmake(folder)
+
+
+def sweep_chains() -> None:
+    """Chains of iptables' own, with their tables, that were not there before us and that nothing is in any more."""
+    for family in firewall.PROGRAMS:
+        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+            firewall.drop_left_over(table, chain, family)
 
 
 def _plugin_folders(bin_dirs: tuple[str, ...]) -> tuple[set[str], set[str]]:

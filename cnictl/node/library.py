@@ -159,6 +159,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
     """
     folder = f"{lib_dir}/{name}"
     new = f"{lib_dir}/{_NEW}{os.getpid()}"
+    clear_half_built(lib_dir)
     second = interpreters.fallback()
     compiled_for = {one.cache_tag: one for one in (second, interpreter) if one is not None}
     try:
@@ -202,14 +203,14 @@ def remove(lib_dir: str, name: str) -> None:
 
 
 def clear_half_built(lib_dir: str) -> None:
-    """Delete what a `build` or `remove` that was killed was at. The caller holds `exclusive`."""
+    """Delete what a `build` or `remove` that was killed was at, if it can be. The caller holds `exclusive`."""
     try:
         names = os.listdir(lib_dir)
-    except FileNotFoundError:
+    except OSError:
         return
     for name in names:
         if name.startswith((_NEW, _OLD)):
-            shutil.rmtree(f"{lib_dir}/{name}")
+            shutil.rmtree(f"{lib_dir}/{name}", ignore_errors=True)
 
 
 def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from cnictl.core import durable
 from cnictl.core.errors import CniError, Problem, UsageProblem
-from cnictl.node import confirm, converge, former, host, node_file, spine
+from cnictl.node import confirm, converge, former, history, host, journal, node_file, spine
 from cnictl.node.journal import Journal
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.run_lock import Held, exclusive
@@ -87,6 +87,7 @@ class Keeper:
             undone = confirm.undo_if_due(wait=0)
             if undone is not None:
                 self._tell(f"warning: {undone}")
+            self._finish_undo()
             changed = self._mend()
         except Held:
             self._retry = 0.2  # another command is at work: what it leaves is looked at then
@@ -96,6 +97,14 @@ class Keeper:
         self._last_look = time.monotonic()
         self._cost = self._last_look - begun
         return changed
+
+    def _finish_undo(self) -> None:
+        """Finish an undo that was cut off, before what it took away counts as missing."""
+        run = journal.last()
+        if run is not None and run.undoes and not run.end:
+            with exclusive(wait=0):
+                for line in history.resume(lambda *_: None)[0]:
+                    self._tell(f"warning: {line}")
 
     def _mend(self) -> bool:
         spec = _spec()

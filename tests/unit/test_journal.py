@@ -36,8 +36,30 @@ def test_a_run_is_read_as_it_was_written() -> None:
 
 def test_a_run_cut_off_has_its_last_change_half_made() -> None:
     Journal("route add-peer").begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …")
-    run = journal.cut_off()
-    assert run is not None and run.half_made == {"route/10.244.1.0/24"}
+    (run,) = journal.unfinished()
+    assert run.half_made == {"route/10.244.1.0/24"}
+
+
+def test_a_later_run_hides_none_that_was_cut_off() -> None:
+    Journal("route add-peer").begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …")
+    later = Journal("watch")
+    later.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
+    later.end("done")
+    assert [run.number for run in journal.unfinished()] == [1]
+    journal.append(1, {"end": "finished"})
+    assert journal.unfinished() == []
+
+
+def test_an_undo_is_over_once_it_is_noted_what_it_took_back() -> None:
+    made = Journal("bridge up")
+    made.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge")
+    made.end("done")
+    undo = Journal("undo 1", {"undoes": 1})
+    undo.begin("bridge/cni0", {"mtu": 1500}, None, "ip link delete cni0")
+    undo.end("done")
+    assert [run.number for run in journal.unfinished()] == [2]
+    journal.append(1, {"taken_back": 2})
+    assert journal.unfinished() == []
 
 
 @pytest.mark.parametrize("torn", [1, 40])

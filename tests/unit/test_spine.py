@@ -90,7 +90,7 @@ def test_apply_makes_it_so_in_order_and_a_second_plan_is_empty(journal_folder: P
     lines = entries(journal_folder)
     assert [line.get("resource") for line in lines[1:-1]] == ["first", "second", "third"]
     assert lines[-1] == {"end": "done"}
-    assert journal.cut_off() is None
+    assert journal.unfinished() == []
 
 
 @pytest.mark.parametrize("fault", [Problem("broken", "mend it"), OSError(28, "No space left"), CniError(103, "broken")])
@@ -182,8 +182,8 @@ def test_removal_leaves_what_was_there_before() -> None:
 def test_journal_of_a_run_cut_off_names_what_it_had_begun() -> None:
     run = Journal("init-node")
     run.begin("bridge/cni0", None, {"up": True}, "ip link add cni0 type bridge")
-    found = journal.cut_off()
-    assert found is not None and [entry.resource for entry in found.entries] == ["bridge/cni0"]
+    (found,) = journal.unfinished()
+    assert [entry.resource for entry in found.entries] == ["bridge/cni0"]
     assert found.half_made == {"bridge/cni0"}
 
 
