@@ -74,7 +74,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
 def sweep_cut_off() -> None:
     """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
     found = runtimes.find()
-    lib_dirs, bin_dirs = _plugin_folders(runtimes.bin_dirs(found))
+    lib_dirs, bin_dirs = plugin_folders()
     for lib_dir in lib_dirs:
         library.clear_half_built(lib_dir)
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
@@ -98,8 +98,9 @@ def sweep_chains() -> None:
             firewall.drop_left_over(table, chain, family)
 
 
-def _plugin_folders(bin_dirs: tuple[str, ...]) -> tuple[set[str], set[str]]:
+def plugin_folders() -> tuple[set[str], set[str]]:
     """Library and bin folders that the plugin is in, or that a run was to put it into."""
+    bin_dirs = runtimes.bin_dirs(runtimes.find())
     plugin = install.installed(bin_dirs)
     runs = filter(None, map(journal.read, journal.numbers()))
     entries = [entry for run in runs for entry in run.entries if entry.resource == Plugin.id]

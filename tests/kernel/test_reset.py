@@ -169,6 +169,19 @@ def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
     assert snapshot(node) == before
 
 
+@pytest.mark.parametrize("is_node", [True, False])
+def test_plugin_in_folders_of_the_operators_choice_goes_too(node: Node, is_node: bool) -> None:
+    before = snapshot(node)
+    if is_node:
+        init(node)
+        cnictl(node, "plugin", "install", "--bin-dir", "/opt/bin")
+    else:
+        cnictl(node, "plugin", "install", "--lib-dir", "/opt/lib", "--bin-dir", "/opt/bin")
+    assert "/opt/bin/cnictl-bridge" in node.run(["find", "/opt"]).stdout
+    cnictl(node, "reset-node", "--yes")
+    assert snapshot(node) == before
+
+
 def test_second_reset_says_there_is_nothing(node: Node) -> None:
     init(node)
     cnictl(node, "reset-node", "--yes")
