@@ -174,6 +174,20 @@ class Ground:
         answer = self._inside.call({**_ENVIRONMENT, AT: str(number)}, b"", ["cnictl", *self.scenario.command])
         return answer.status, answer.stderr.decode() + answer.stdout.decode()
 
+    def count(self) -> int:
+        """Run the command to its end: how many things it does."""
+        self.before()
+        status, said = self.cut_off(EVERY)
+        assert status == 0, said
+        self.clear()
+        return int(said.rpartition("\n")[2])
+
+    def clear(self) -> None:
+        """Reset the host: everything is as it was before cnictl."""
+        cnictl(self.node, "confirm", check=False)
+        _reset(self.node)
+        _compare(self.bare, snapshot(self.node))
+
     def picture(self) -> dict[str, Any]:
         """All of the host, but what tells of runs."""
         found = snapshot(self.node)
@@ -196,15 +210,13 @@ def ground(scenario: Scenario) -> Iterator[Ground]:
 def sweep(scenario: Scenario, points: int = EVERY) -> Report:
     """Cut the command off ahead of everything that it does, or of that many, spread evenly."""
     report = Report()
-    with ground(scenario) as where:
-        where.before()
-        status, said = where.cut_off(EVERY)
-        assert status == 0, said
-        report.doings = int(said.rpartition("\n")[2])
-    step = max(1.0, report.doings / points) if points else 1.0
-    numbers = sorted({round(1 + turn * step) for turn in range(int(report.doings / step))})
-    while numbers:
+    numbers: list[int] | None = None
+    while numbers is None or numbers:
         with ground(scenario) as where:
+            if numbers is None:
+                report.doings = where.count()
+                step = max(1.0, report.doings / points) if points else 1.0
+                numbers = [int(1 + (turn + 0.5) * step) for turn in range(int(report.doings / step))]
             while numbers and _is_put_right(where, numbers.pop(0), report):
                 pass
     return report
@@ -217,9 +229,7 @@ def _is_put_right(where: Ground, number: int, report: Report) -> bool:
     try:
         scenario.afterwards(where.node)
         _compare(*((where.bare, snapshot(where.node)) if scenario.whole else (before, where.picture())))
-        cnictl(where.node, "confirm", check=False)
-        _reset(where.node)
-        _compare(where.bare, snapshot(where.node))
+        where.clear()
     except Exception as fault:
         report.faults.append(f"ahead of {number}: {fault}")
         return False
