@@ -7,7 +7,7 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .operator import cnictl, drifted, init, start_pod
+from .operator import cnictl, drifted, init, start_pod, wait_until
 from .test_confirm import as_before, in_one_order
 
 pytestmark = pytest.mark.once
@@ -137,6 +137,31 @@ def test_undo_cut_off_by_a_kill_is_finished_by_the_next_command(node: Node) -> N
     assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 1", "cut off")
     assert "finished, run 1 is taken back" in cnictl(node, "apply", check=False).stderr
     assert in_one_order(as_before(node)) == before
+
+
+_AS_CUT_OFF_AHEAD_OF_THE_ROUTE = """
+cd /var/lib/cnictl/journal
+sed -i '/"end"/d' 000003.jsonl
+sed -i '/"taken_back"/d' 000002.jsonl
+ip route add 10.244.2.0/24 via 10.0.10.52 dev eth0 proto 67
+"""
+
+
+def test_undo_cut_off_by_a_kill_is_finished_by_watch(node: Node) -> None:
+    init(node, *PEER)
+    before = as_before(node)
+    cnictl(node, "route", "add-peer", "10.244.2.0/24", "10.0.10.52")
+    cnictl(node, "undo")
+    node.run(["sh", "-c", _AS_CUT_OFF_AHEAD_OF_THE_ROUTE])
+    assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 2", "cut off")
+    watch = node.popen(["cnictl", "watch"])
+    try:
+        wait_until(lambda: latest(node)["outcome"] not in ("cut off", "at work"), "the undo is finished", 20)
+    finally:
+        watch.kill()
+        watch.communicate()
+    assert as_before(node) == before
+    assert drifted(node) == []
 
 
 def test_unknown_run_is_a_usage_error(node: Node) -> None:
