@@ -156,7 +156,7 @@ def test_undo_cut_off_by_a_kill_is_finished_by_watch(node: Node) -> None:
     assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 2", "cut off")
     watch = node.popen(["cnictl", "watch"])
     try:
-        wait_until(lambda: latest(node)["outcome"] not in ("cut off", "at work"), "the undo is finished", 20)
+        wait_until(lambda: "taken back" in cnictl(node, "history").stdout, "the undo is finished", 20)
     finally:
         watch.kill()
         watch.communicate()
