@@ -182,10 +182,8 @@ def _open_held(name: str, mode: int) -> int:
         descriptor = _open_new(name, mode)
         try:
             flock(descriptor, LOCK_EX)
-        except OSError:  # a file system without locks
-            close(descriptor)
-            unlink(name)
-            raise
+        except OSError:
+            return descriptor  # a file system without locks: no sweep gets one there either, and none removes it
         if fstat(descriptor).st_nlink:
             return descriptor
         close(descriptor)  # it was cleared away between the two

@@ -177,3 +177,12 @@ def test_a_writer_that_has_gone_on_to_its_next_file_keeps_that(folder: Path, mon
     monkeypatch.setattr(durable, "flock", locked)
     durable.clear_temporary(str(folder))
     assert temporary.read_bytes() == b"second"
+
+
+def test_a_file_system_without_locks_takes_files_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(durable, "flock", refused)
+    durable.replace(f"{folder}/cnictl.prom", b"content", 0o644)
+    assert names(folder) == ["cnictl.prom"]
