@@ -167,7 +167,7 @@ def alone(how: How, resume: bool = True) -> "Iterator[bool]":
         if not resume:
             yield False
             return
-        told, cut_off = history.resume(lambda *_: None)
+        told, cut_off = history.resume()
         for line in told:
             say(line)
         yield bool(cut_off)

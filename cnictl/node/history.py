@@ -52,7 +52,7 @@ class Undo:
 
 def runs() -> list[Run]:
     """Every run that is known of, latest first."""
-    return [run for number in reversed(journal.numbers()) if (run := journal.read(number)) is not None and run.command]
+    return [run for run in reversed(journal.runs()) if run.command]
 
 
 def find(number: int) -> Run:
@@ -155,7 +155,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
     return journal.read(record.number) if record.number else None
 
 
-def resume(on_step: OnStep) -> tuple[list[str], list[Run]]:
+def resume() -> tuple[list[str], list[Run]]:
     """Finish undos that were cut off, as they say themselves what they were to reach; what was done, in words.
 
     Of other runs cut off this tells, and returns them, and leaves the choice: `cnictl apply` goes on from what is
@@ -174,7 +174,7 @@ def resume(on_step: OnStep) -> tuple[list[str], list[Run]]:
         elif undone.taken_back:
             journal.append(run.number, {"end": FINISHED})
         else:
-            carry_out(plan_undo(undone), run.command, on_step)
+            carry_out(plan_undo(undone), run.command, lambda *_: None)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )

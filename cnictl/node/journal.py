@@ -168,6 +168,11 @@ def read(number: int) -> Run | None:
     return run
 
 
+def runs() -> list[Run]:
+    """Every run that there is a journal of, oldest first."""
+    return [run for number in numbers() if (run := read(number)) is not None]
+
+
 def last() -> Run | None:
     """The latest run; None without any."""
     known = numbers()
@@ -179,8 +184,8 @@ def unfinished() -> list[Run]:
 
     The caller holds `spine.exclusive`, so that none is at work.
     """
-    runs = {number: run for number in numbers() if (run := read(number)) is not None and run.entries}
-    return [run for run in runs.values() if not run.end or _is_unnoted(run, runs.get(run.undoes))]
+    known = {run.number: run for run in runs() if run.entries}
+    return [run for run in known.values() if not run.end or _is_unnoted(run, known.get(run.undoes))]
 
 
 def _is_unnoted(run: Run, undone: Run | None) -> bool:

@@ -102,8 +102,7 @@ def plugin_folders() -> tuple[set[str], set[str]]:
     """Library and bin folders that the plugin is in, or that a run was to put it into."""
     bin_dirs = runtimes.bin_dirs(runtimes.find())
     plugin = install.installed(bin_dirs)
-    runs = filter(None, map(journal.read, journal.numbers()))
-    entries = [entry for run in runs for entry in run.entries if entry.resource == Plugin.id]
+    entries = [entry for run in journal.runs() for entry in run.entries if entry.resource == Plugin.id]
     states = [state for entry in entries for state in (entry.before, entry.after) if state]
     return (
         {LIB_DIR, plugin.lib_dir, *(state["lib_dir"] for state in states)},

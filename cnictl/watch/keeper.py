@@ -103,7 +103,7 @@ class Keeper:
         run = journal.last()
         if run is not None and run.undoes and not run.end:
             with exclusive(wait=0):
-                for line in history.resume(lambda *_: None)[0]:
+                for line in history.resume()[0]:
                     self._tell(f"warning: {line}")
 
     def _mend(self) -> bool:
