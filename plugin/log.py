@@ -8,6 +8,11 @@ from cnictl.core.durable import make_folder
 
 from .environment import Call
 
+_SHOWN_ARGS = frozenset(
+    ("IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID", "IP", "MAC")
+)
+"""Of CNI_ARGS what is known to be no secret; another key's value may be anything, and the log is often passed on."""
+
 
 def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:
     """Append `TIME LEVEL VERB OUTCOME DURATION container= ifname= pod= address=` (UTC; milliseconds)."""
@@ -24,7 +29,8 @@ def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, mill
         f"address={address or '-'}",
     ]
     if level == "debug":
-        parts += [f"netns={call.netns or '-'}", f"args={call.args}"]
+        shown = {key: value if key in _SHOWN_ARGS else "(left out)" for key, value in call.args.items()}
+        parts += [f"netns={call.netns or '-'}", f"args={shown}"]
     parts.append(f"outcome={outcome}")
     line = " ".join(parts)
     if not line.isprintable():  # a refused name may hold line ends and a terminal's control sequences

@@ -135,3 +135,11 @@ def test_lines_of_calls_at_once_do_not_mix(host: Host) -> None:
         (pod.container, answer.address) for pod, answer in zip(pods, answers, strict=True)
     }
     assert len(lines) == 40
+
+
+def test_debug_shows_no_argument_that_may_be_a_secret(host: Host) -> None:
+    host.conf["logLevel"] = "debug"
+    host.add(host.pod(), CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web-0;TOKEN=swordfish;x=hunter2")
+    (line,) = log(host)
+    assert "'K8S_POD_NAME': 'web-0'" in line["more"] and "'TOKEN': '(left out)'" in line["more"]
+    assert "swordfish" not in line["more"] and "hunter2" not in line["more"]
