@@ -19,8 +19,9 @@ def support_bundle(
 ) -> None:
     """Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, leases, logs, versions.
 
-    Tokens, passwords, keys, kubeconfig paths and credentials in addresses are left out; addresses, names of pods and
-    firewall rules are in it. It is readable by root alone, and MANIFEST.json in it lists its parts.
+    It shows what is known to be harmless: addresses, names of links and pods, rules, routes, versions, messages.
+    Everything else is left out, such as unknown keys, comments and arguments. It is readable by root alone, and
+    MANIFEST.json in it lists its parts.
 
     \b
     cnictl support-bundle

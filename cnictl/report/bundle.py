@@ -1,9 +1,11 @@
-"""What a support bundle holds: each part gathered by itself, bounded in time and size, and without secrets."""
+"""Gather a support bundle: each part by itself, bounded in time and size, and only what is known to be harmless.
+
+What may be shown of each kind of text is listed in `harmless` and `harmless_text`; the rest is masked.
+"""
 
 import io
 import json
 import os
-import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,53 +19,18 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import firewall, history, install, ipam, plugin_log, ranges, runtimes
+from cnictl.node import firewall, history, install, ipam, node_file, plugin_log, ranges, runtimes
 from cnictl.node.ranges import CONF_ENDINGS
-from cnictl.report import status
+from cnictl.report import harmless_text, status
+from cnictl.report.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
 MOST = 1 << 20
 """Bytes of a part; of a longer one the end is kept."""
 _BOUND = 20.0
 """Seconds for a command."""
 
-_NAMES = r"token|password|passwd|secret|private.?key|client.?key|api.?key|access.?key|credential|authorization|psk"
-_SECRET_KEY = re.compile(rf"(?i)({_NAMES}|kubeconfig|^auth$|^env$|^args$)")
-_SECRET_TEXT = (
-    re.compile(
-        rf"(?i)((?:{_NAMES})[\w.-]*(?:\\?[\"'])?\s*[:=]\s*\\?[\"']?)"
-        r"(?:(?<=\")(?:\\.|[^\"\\\n])*|(?<=')[^'\n]*|(?:bearer |basic )?[^\s\"',}]+)"
-    ),
-    # as options of a command: `--password x`, `-p` says too little
-    re.compile(rf"(?i)((?<![\w-])--?[\w-]*(?:{_NAMES})[\w-]*\s+)(?!-)[^\s\"',}}]+"),
-    re.compile(r"(?i)(\bbearer\s+)[^\s\"',}]+"),
-    re.compile(r"( args=)\{.*\}(?= outcome=|$)", re.MULTILINE),
-    re.compile(r"(?<=://)[^\s@\"']+(?=@)"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-)
-HIDDEN = "(left out)"
-
-_COMMANDS = {
-    "kernel.txt": ["uname", "-a"],
-    "links.json": ["ip", "-j", "-d", "-s", "link"],
-    "addresses.json": ["ip", "-j", "address"],
-    "routes.json": ["ip", "-j", "route", "show", "table", "all"],
-    "routes6.json": ["ip", "-j", "-6", "route", "show", "table", "all"],
-    "policy.json": ["ip", "-j", "rule"],
-    "policy6.json": ["ip", "-j", "-6", "rule"],
-    "neighbours.json": ["ip", "-j", "neigh"],
-    "bridge.json": ["bridge", "-j", "-d", "link"],
-    "fdb.json": ["bridge", "-j", "fdb"],
-    "sysctls.txt": ["sysctl", "-a", "--pattern", r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge|netfilter)"],
-    "nft.txt": ["nft", "-a", "list", "ruleset"],
-    "iptables.txt": ["iptables-save", "-c"],
-    "ip6tables.txt": ["ip6tables-save", "-c"],
-    "iptables-legacy.txt": ["iptables-legacy-save", "-c"],
-    "ip6tables-legacy.txt": ["ip6tables-legacy-save", "-c"],
-    "firewalld.txt": ["firewall-cmd", "--list-all-zones"],
-    "network-manager.txt": ["nmcli", "device"],
-    "networkd.txt": ["networkctl", "--no-pager", "list"],
-}  # fmt: skip
-
+Form = Callable[[str, Words], str]
+"""What of a command's output may be shown."""
 
 _VERSIONS = (
     ("nft", "--version"), ("iptables", "--version"), ("ip", "-V"), ("containerd", "--version"), ("crio", "--version"),
@@ -79,30 +46,55 @@ class Part:
     name: str
     holds: str
     """In words, for the list."""
-    gather: Callable[[], str]
-    """Its text. May raise anything."""
+    gather: Callable[[Words], str]
+    """Its text, masked. May raise anything."""
 
 
 def parts() -> list[Part]:
     """All that a bundle of this host holds; nothing is looked at yet."""
     facts = Facts()
     found = [
-        Part("cnictl.txt", "this cnictl's release and the time", _release),
-        Part("node.toml", "what this node should be", lambda: _file(NODE_FILE)),
-        Part("versions.txt", "releases of what it works with, and of the plugin", _versions),
-        Part("status.json", "the node on one screen", lambda: _json(_status(facts))),
-        Part("plan.json", "where it differs", lambda: _json([asdict(one) for one in facts.drift])),
-        Part("doctor.json", "what doctor finds", lambda: _json(asdict(catalogue.examine(facts)))),
-        Part("history.json", "the runs that changed it", lambda: _json([asdict(run) for run in history.runs()])),
-        Part("leases.json", "leases and attachments", lambda: _json(_leases(facts))),
-        Part("plugin.log", "the plugin's latest calls", lambda: _log(facts)),
-        Part("confs.json", "CNI confs, without tokens and kubeconfigs", lambda: _json(_confs())),
-        Part("runtimes.json", "where runtimes look", lambda: _json([asdict(one) for one in runtimes.find()])),
+        Part("cnictl.txt", "this cnictl's release and the time", lambda _: _release()),
+        Part("node.toml", "what this node should be", lambda words: harmless_text.settings(_file(NODE_FILE), words)),
+        Part(
+            "versions.txt", "releases of what it works with, and of the plugin", lambda words: words.prose(_versions())
+        ),
+        Part("status.json", "the node on one screen", lambda words: _json(_status(facts), words)),
+        Part("plan.json", "where it differs", lambda words: _json([asdict(step) for step in facts.drift], words)),
+        Part("doctor.json", "what doctor finds", lambda words: _json(asdict(catalogue.examine(facts)), words)),
+        Part("history.json", "the runs that changed it", lambda words: _json(_history(), words)),
+        Part("leases.json", "leases and attachments", lambda words: _json(_leases(facts), words)),
+        Part("plugin.log", "the plugin's latest calls", lambda words: harmless_text.log(_log(facts), words)),
+        Part("confs.json", "CNI confs, known keys alone", lambda words: json.dumps(_confs(words), indent=1) + "\n"),
+        Part("runtimes.json", "where runtimes look", lambda words: _json(_runtimes(), words)),
     ]
     found += [
-        Part(name, " ".join(argv), _command(argv)) for name, argv in _COMMANDS.items() if firewall.has_command(argv[0])
+        Part(name, " ".join(argv), _command(argv, form))
+        for name, (form, argv) in _COMMANDS.items()
+        if firewall.has_command(argv[0])
     ]
     return found
+
+
+def names_here() -> set[str]:
+    """What exists on this host under a name: namespaces, networks, pods, links that a peer needs, the host itself."""
+    found = {os.uname().nodename, *_listed("/run/netns")}
+    try:
+        spec = node_file.load()
+        if spec is not None:
+            found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.peers)}
+        for name in ipam.networks():
+            found.add(name)
+            for row in ipam.observe(name, ranges.of_network(name, spec).data_dir).rows:
+                if row.record is not None:  # what another program wrote into a lease may be anything
+                    found |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
+    except (Problem, CniError, OSError):
+        pass  # then they are masked in texts; in fields of their own they are shown
+    return found
+
+
+def _listed(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
@@ -110,39 +102,28 @@ def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
 
     A part that fails is named in the list with its reason, and the others are there all the same.
     """
+    words = Words(names_here(), _listed("/sys/class/net"))
     made, listed = io.BytesIO(), []
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for part in wanted:
-            text, why = _gathered(part)
-            data = without_secrets(text).encode("utf-8", "replace")[-MOST:]
+            text, why = _gathered(part, words)
+            data = text.encode("utf-8", "replace")[-MOST:]
             listed.append({"name": part.name, "holds": part.holds, "bytes": len(data), "failed": why})
             if not why:
                 _add(archive, part.name, data)
-        _add(archive, "MANIFEST.json", _json({"left_out": _SECRET_KEY.pattern, "parts": listed}).encode())
+        manifest = {"left_out": f"what is not known to be harmless is shown as {HIDDEN}", "parts": listed}
+        _add(archive, "MANIFEST.json", (json.dumps(manifest, indent=1) + "\n").encode())
     durable.replace(path, made.getvalue(), 0o600)
     return listed
 
 
-def without_secrets(text: str) -> str:
-    """The text without what keys that name a secret hold, credentials in addresses, and private keys."""
-    for pattern in _SECRET_TEXT:
-        text = pattern.sub(lambda found: (found[1] if found.re.groups else "") + HIDDEN, text)
-    return text
-
-
-def masked(value: Any) -> Any:
-    """JSON values without what a key that names a secret holds."""
-    if isinstance(value, dict):
-        return {key: HIDDEN if _SECRET_KEY.search(str(key)) else masked(one) for key, one in value.items()}
-    return [masked(one) for one in value] if isinstance(value, list) else value
-
-
-def _gathered(part: Part) -> tuple[str, str]:
+def _gathered(part: Part, words: Words) -> tuple[str, str]:
     try:
-        return part.gather(), ""
+        return part.gather(words), ""
     except Exception as error:
         said = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
-        return "", said if isinstance(error, (Problem, CniError, OSError)) else f"{type(error).__name__}: {said}"
+        why = said if isinstance(error, (Problem, CniError, OSError)) else f"{type(error).__name__}: {said}"
+        return "", words.prose(why)
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -168,16 +149,35 @@ def _status(facts: Facts) -> dict[str, Any] | None:
     return status.look(facts.spec) if facts.spec is not None else None
 
 
-def _command(argv: list[str]) -> Callable[[], str]:
-    def gather() -> str:
+def _command(argv: list[str], form: Form) -> Callable[[Words], str]:
+    def gather(words: Words) -> str:
         done = run(argv, timeout=_BOUND, check=False)
-        return done.stdout + done.stderr
+        return form(done.stdout, words) + words.prose(done.stderr)
 
     return gather
 
 
-def _json(value: Any) -> str:
-    return json.dumps(masked(value), indent=1, default=str) + "\n"
+def _of_kernel(text: str, words: Words) -> str:
+    """JSON that `ip` and `bridge` print; an entry a line."""
+    entries = json.loads(text or "[]")
+    return "[" + ",\n".join(json.dumps(of_kernel(entry, words)) for entry in entries) + "]\n"
+
+
+def _prose(text: str, words: Words) -> str:
+    return words.prose(text)
+
+
+def _json(value: Any, words: Words) -> str:
+    shown = of_cnictl(value, words, lambda text: harmless_text.text_of_file(text, words))
+    return json.dumps(shown, indent=1, default=str) + "\n"
+
+
+def _history() -> list[dict[str, Any]]:
+    return [asdict(run) for run in history.runs()]
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    return [asdict(runtime) for runtime in runtimes.find()]
 
 
 def _file(path: str) -> str:
@@ -193,15 +193,39 @@ def _leases(facts: Facts) -> list[dict[str, Any]]:
     return [ipam.observe(name, ranges.of_network(name, facts.spec).data_dir).as_json() for name in names]
 
 
-def _confs() -> dict[str, Any]:
-    return dict(_each_conf())
+def _confs(words: Words) -> dict[str, Any]:
+    return {words.prose(path): shown for path, shown in _each_conf(words)}
 
 
-def _each_conf() -> Iterator[tuple[str, Any]]:
+def _each_conf(words: Words) -> Iterator[tuple[str, Any]]:
     for folder in runtimes.conf_dirs(runtimes.find()):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        for name in sorted(_listed(folder)):
             if name.endswith(CONF_ENDINGS):
                 try:
-                    yield f"{folder}/{name}", json.loads(_file(f"{folder}/{name}"))
+                    yield f"{folder}/{name}", harmless_text.conf(json.loads(_file(f"{folder}/{name}")), words)
                 except ValueError as error:
-                    yield f"{folder}/{name}", f"is no JSON: {error}"
+                    yield f"{folder}/{name}", f"is no JSON: {words.prose(str(error))}"
+
+
+_SETTINGS = r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge|netfilter)"
+_COMMANDS: dict[str, tuple[Form, list[str]]] = {
+    "kernel.txt": (_prose, ["uname", "-a"]),
+    "links.json": (_of_kernel, ["ip", "-j", "-d", "-s", "link"]),
+    "addresses.json": (_of_kernel, ["ip", "-j", "address"]),
+    "routes.json": (_of_kernel, ["ip", "-j", "route", "show", "table", "all"]),
+    "routes6.json": (_of_kernel, ["ip", "-j", "-6", "route", "show", "table", "all"]),
+    "policy.json": (_of_kernel, ["ip", "-j", "rule"]),
+    "policy6.json": (_of_kernel, ["ip", "-j", "-6", "rule"]),
+    "neighbours.json": (_of_kernel, ["ip", "-j", "neigh"]),
+    "bridge.json": (_of_kernel, ["bridge", "-j", "-d", "link"]),
+    "fdb.json": (_of_kernel, ["bridge", "-j", "fdb"]),
+    "sysctls.txt": (harmless_text.kernel_settings, ["sysctl", "-a", "--pattern", _SETTINGS]),
+    "nft.txt": (harmless_text.nft, ["nft", "-a", "list", "ruleset"]),
+    "iptables.txt": (harmless_text.iptables, ["iptables-save", "-c"]),
+    "ip6tables.txt": (harmless_text.iptables, ["ip6tables-save", "-c"]),
+    "iptables-legacy.txt": (harmless_text.iptables, ["iptables-legacy-save", "-c"]),
+    "ip6tables-legacy.txt": (harmless_text.iptables, ["ip6tables-legacy-save", "-c"]),
+    "firewalld.txt": (harmless_text.firewalld, ["firewall-cmd", "--list-all-zones"]),
+    "network-manager.txt": (_prose, ["nmcli", "-f", "DEVICE,TYPE,STATE", "device"]),
+    "networkd.txt": (_prose, ["networkctl", "--no-pager", "list"]),
+}  # fmt: skip

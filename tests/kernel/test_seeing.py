@@ -145,10 +145,41 @@ def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     assert cnictl(node, "pod", "web1", "--to", "nowhere", check=False).status == 2
 
 
+PLANTED = """
+echo '# password = hunter2, see https://me:hunter2@example.org' >> /etc/cnictl/node.toml
+iptables -A INPUT -m comment --comment hunter2 -j ACCEPT
+iptables -A INPUT -m comment --comment "join hunter2" -j LOG --log-prefix hunter2
+nft add table inet corp '{ comment "hunter2"; }'
+nft add chain inet corp c '{ comment "hunter2"; }'
+nft add rule inet corp c tcp dport 22 log prefix hunter2 accept comment hunter2
+ip link add corp0 type bridge
+ip link set corp0 alias hunter2
+mkdir -p /etc/systemd/system/cnictl.service.d /etc/systemd/network /etc/NetworkManager/system-connections
+printf '[Service]\\nEnvironment=TOKEN=hunter2\\n' > /etc/systemd/system/cnictl.service.d/proxy.conf
+printf '[NetDev]\\nKind=wireguard\\n[WireGuard]\\nPrivateKey=hunter2\\n' > /etc/systemd/network/50-wg.netdev
+printf '[wifi-security]\\npsk=hunter2\\n' > /etc/NetworkManager/system-connections/home.nmconnection
+printf 'hunter2\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.99
+echo 'Authorization: Bearer hunter2' >> /var/log/cnictl/plugin.log
+"""
+UPROOTED = """
+sed -i /hunter2/d /etc/cnictl/node.toml /var/log/cnictl/plugin.log
+iptables -F INPUT
+nft delete table inet corp
+ip link delete corp0
+rm -rf /etc/cni/net.d/90-other.conf /etc/systemd/system/cnictl.service.d /etc/NetworkManager
+rm -rf /etc/systemd/network/50-wg.netdev
+rm -rf /var/lib/cni/networks/mynet/10.244.0.99 /tmp/cnictl-support /tmp/b.tar.gz
+"""
+
+
 def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
-    secret = '{"name": "other", "type": "calico", "kubernetes": {"kubeconfig": "/etc/x"}, "api_token": "hunter2"}'
-    node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=secret)
-    node.run(["sh", "-c", "echo '# password = hunter2, see https://me:hunter2@example.org' >> /etc/cnictl/node.toml"])
+    foreign = {
+        "name": "other", "type": "multus", "kubeconfig": "/etc/hunter2", "passphrase": "hunter2", "jwt": "hunter2",
+        "delegates": [{"type": "calico", "api": {"bearer": "hunter2"}, "cookie": "hunter2", "mtu": 1450}],
+        "env": {"AGENT": "hunter2"}, "args": {"cni": {"x": "hunter2"}}, "notes": "hunter2",
+    }  # fmt: skip
+    node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=json.dumps(foreign))
+    node.run(["sh", "-ec", PLANTED])
     try:
         listed = {row["name"] for row in json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)}
         done = json.loads(cnictl(node, "support-bundle", "/tmp/b.tar.gz", "-o", "json").stdout)
@@ -157,9 +188,20 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
         assert failed <= {"iptables-legacy.txt"}
         names = node.run(["sh", "-c", "cd /tmp && tar -xzvf b.tar.gz"]).stdout.split()
         assert {name.rpartition("/")[2] for name in names} == (listed - failed) | {"MANIFEST.json"}
-        assert node.run(["grep", "-r", "hunter2", "/tmp/cnictl-support"], check=False).status == 1
-        assert "masquerade" in node.run(["cat", "/tmp/cnictl-support/nft.txt"]).stdout
-        assert "web1" in node.run(["cat", "/tmp/cnictl-support/leases.json"]).stdout
+        shown = {part: node.run(["cat", f"/tmp/cnictl-support/{part}"]).stdout for part in listed - failed}
+        assert [part for part, text in shown.items() if "hunter2" in text.replace('"container": "hunter2"', "")] == []
+        for part, words in (
+            ("nft.txt", 'comment "cnictl:mynet '), ("nft.txt", "masquerade fully-random"),
+            ("nft.txt", "tcp dport 22 log"),
+            ("leases.json", '"web1"'), ("iptables.txt", '-i cni0 -m comment --comment "cnictl:mynet" -j ACCEPT'),
+            ("confs.json", '"mtu": 1450'), ("confs.json", '"subnet": "10.244.0.0/24"'),
+            ("node.toml", 'via = "10.0.0.99"'),
+            ("routes.json", '"10.244.1.0/24"'), ("links.json", '"ifalias": "cnictl:mynet"'), ("kernel.txt", node.name),
+            ("history.json", '"sysctl -w net.ipv4.ip_forward=1"'), ("status.json", '"10.244.0.1/24"'),
+            ("versions.txt", "nft: nftables v"), ("plugin.log", "container=web1 ifname=eth0"),
+            ("neighbours.json", '"dst"'),
+        ):  # fmt: skip
+            assert words in shown[part], (part, words, shown[part])
         assert node.run(["stat", "-c", "%a", "/tmp/b.tar.gz"]).stdout.strip() == "600"
     finally:
-        node.run(["sh", "-c", "rm /etc/cni/net.d/90-other.conf; sed -i /hunter2/d /etc/cnictl/node.toml"])
+        node.run(["sh", "-c", UPROOTED])

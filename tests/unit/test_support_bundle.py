@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.report import bundle
+from cnictl.report import bundle, harmless
 from cnictl.report.bundle import Part
 
 
@@ -30,17 +30,15 @@ from cnictl.report.bundle import Part
         ("masquerade to 10.244.0.0/24", "masquerade to 10.244.0.0/24"),
     ],
 )
-def test_secrets_are_left_out(text: str, left: str) -> None:
-    assert bundle.without_secrets(text) == left
-    assert bundle.masked({"args": {"cni": {"a": "b"}}}) == {"args": bundle.HIDDEN}
-    assert bundle.masked({"k": [{"kubeconfig": "/x", "b": 1}]}) == {"k": [{"kubeconfig": bundle.HIDDEN, "b": 1}]}
+def test_what_words_for_secrets_are_given_is_left_out(text: str, left: str) -> None:
+    assert harmless.without_secrets(text) == left
 
 
 def test_part_that_breaks_is_named_and_costs_no_other(tmp_path: Path) -> None:
-    def broken() -> str:
+    def broken(_: harmless.Words) -> str:
         raise KeyError("x")
 
-    wanted = [Part("one.txt", "", broken), Part("two.txt", "", lambda: "text")]
+    wanted = [Part("one.txt", "", broken), Part("two.txt", "", lambda _: "text")]
     listed = bundle.write(str(tmp_path / "b.tar.gz"), wanted)
     assert [(one["name"], one["failed"]) for one in listed] == [("one.txt", "KeyError: 'x'"), ("two.txt", "")]
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
