@@ -5,7 +5,7 @@ ends, however it ends, the kernel ends every process of the lab and with them ev
 is process 1 of a pid namespace below it, with a network and a root of its own.
 
 As an ordinary user and as root the lab's processes have no rights on the host: both live in a user namespace, in
-which root stands for the user, or (when started by root) for `nobody`.
+which root stands for the user, or (when started by root) for a user that no one else on the host is (`owners`).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
 from cnictl.core.errors import CniError
 from cnictl.lab import root
 from cnictl.lab.plan import GATEWAY, GATEWAY6, OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6, UPLINK, Machine
-from cnictl.lab.privilege import Forbidden, become_nobody, enter_user_namespace, explained
+from cnictl.lab.privilege import Forbidden, enter_user_namespace, explained, give_up_root
 from cnictl.lab.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -78,10 +78,9 @@ def _bring_up(everyone: list[Machine], program: root.Program, lifeline: int) -> 
         root.stage(program)
     except OSError as error:
         raise explained(error, as_root) from None
-    if as_root:
-        become_nobody(needed)
     try:
-        enter_user_namespace(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID, proc=f"{root.HOST}/proc")
+        maps = give_up_root(needed, f"{root.HOST}/proc") if as_root else None
+        enter_user_namespace(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID, f"{root.HOST}/proc", maps)
     except OSError as error:
         raise explained(error, as_root) from None
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,13 +1,12 @@
-"""Whom the lab's processes stand for outside: nobody with any right on the host, and what may forbid that."""
+"""Give up root's rights for users that have none on the host, and say what forbids a lab."""
 
 import contextlib
 import errno
 import os
 
 from cnictl.lab import root
+from cnictl.lab.owners import Owners, own_range
 from cnictl.lab.syscalls import CLONE_NEWNS, CLONE_NEWUSER, allow_inspection, unshare
-
-NOBODY = 65534
 
 
 class Forbidden(Exception):
@@ -18,30 +17,83 @@ class Forbidden(Exception):
         self.mend = mend
 
 
-def enter_user_namespace(others: int, proc: str) -> None:
-    """Become root of a new user namespace (and of new `others`), which stands for the present user outside."""
+class Maps:
+    """A child process that stays root and writes a user namespace's maps, which takes rights outside of it."""
+
+    def __init__(self, owners: Owners, proc: str) -> None:
+        """Start the child. It serves this process alone, and ends with it."""
+        listening, self._asking = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            os.close(self._asking)
+            os._exit(_write_maps(listening, f"{proc}/{os.getppid()}", owners))
+        os.close(listening)
+
+    def write(self) -> None:
+        """Write the maps of the namespace that this process is in by now. Raises OSError."""
+        os.write(self._asking, b"!")
+        self.end()
+
+    def end(self) -> None:
+        """End the child. Raises OSError with what it failed with."""
+        os.close(self._asking)
+        _, status = os.waitpid(self._child, 0)
+        failed = os.waitstatus_to_exitcode(status)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
+
+
+def _write_maps(listening: int, process: str, owners: Owners) -> int:
+    """The child's life; an errno, 0 for none."""
+    if not os.read(listening, 1):
+        return 0  # its parent has ended, or has no use for it
+    try:
+        for name in ("uid_map", "gid_map"):
+            with open(f"{process}/{name}", "w", encoding="utf-8") as file:
+                file.write(f"0 {owners.first} {owners.count}")
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def enter_user_namespace(others: int, proc: str, maps: Maps | None = None) -> None:
+    """Become root of a new user namespace (and of new `others`).
+
+    It stands for the present user outside; with `maps`, for a range of users whose first is the present one.
+    """
     user, group = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER | CLONE_NEWNS | others)
+    if maps is not None:
+        maps.write()
+        return
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         with open(f"{proc}/self/{name}", "w", encoding="utf-8") as file:
             file.write(text)
 
 
-def become_nobody(needed: list[str]) -> None:
-    """Go on without root's rights, so that root inside the lab owns nothing outside.
+def give_up_root(needed: list[str], proc: str) -> Maps | None:
+    """Go on as the first of the users that the lab has to itself, so that its root owns nothing outside.
 
-    Raises Forbidden if one of the files `needed` inside can't be read then.
+    None where this process is root of a user namespace without other users: an ordinary user already. Raises Forbidden
+    if one of the files `needed` inside can't be read then.
     """
+    owners = own_range(root.HOST)
+    if owners is None:
+        return None
+    maps = Maps(owners, proc)
     try:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(owners.first, owners.first, owners.first)
+        os.setresuid(owners.first, owners.first, owners.first)
     except OSError:
-        return  # root of a user namespace without other users: an ordinary user already
+        maps.end()
+        return None  # no right to change its user: a container without capabilities
     allow_inspection()
     for path in needed:
         if not root.readable(path):
+            maps.end()
             raise Forbidden(f"{path} is readable by root alone", "install cnictl where every user may read it")
+    return maps
 
 
 def explained(error: OSError, as_root: bool) -> Exception:

@@ -16,6 +16,7 @@ import pytest
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab import state
 from cnictl.lab.lab import Lab, Node
+from cnictl.lab.owners import FIRST, LAST
 
 CNICTL = [sys.executable, "-m", "cnictl", "lab"]
 TREE = Path(__file__).resolve().parent.parent.parent
@@ -415,3 +416,23 @@ def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
     assert done.returncode == 1
     assert "forbids user namespaces: user.max_user_namespaces is 0" in done.stderr
     assert "sysctl -w user.max_user_namespaces" in done.stderr
+
+
+def test_lab_of_root_stands_for_users_that_no_one_else_on_the_host_is() -> None:
+    with Lab(nodes=1) as one, Lab(nodes=1) as two:
+        owners = {os.stat(f"/proc/{pid}").st_uid for lab in (one, two) for pid in (lab.holder, lab.nodes[0].pid)}
+        if os.geteuid() != 0:
+            assert owners == {os.geteuid()}
+            return
+        assert len(owners) == 2 and all(FIRST <= owner < LAST for owner in owners)
+        # every daemon that runs as `nobody` would otherwise be root in there
+        as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        for forbidden in (["kill", "-9", str(one.holder)], one.nodes[0].command(["id"])):
+            assert subprocess.run([*as_nobody, *forbidden], capture_output=True, check=False).returncode != 0
+        node = one.nodes[0]
+        node.run(["sh", "-ec", "touch /tmp/theirs; chown 33:5 /tmp/theirs"])
+        assert node.run(["stat", "-c", "%u %g", "/tmp/theirs"]).stdout == "33 5\n"
+        said = node.run(["setpriv", "--reuid", "33", "--regid", "33", "--groups", "5", "id", "-G"]).stdout
+        assert said == "33 5\n"
+        assert node.run(["cat", "/usr/bin/env", "/etc/passwd"]).status == 0
+        assert node.run(["touch", "/usr/x"], check=False).status != 0
