@@ -7,7 +7,17 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.machine import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
+from tests.rebuilt import pytest_runtest_makereport, pytest_runtest_teardown
 from tests.warm import commands
+
+__all__ = [
+    "pytest_runtest_makereport",
+    "pytest_runtest_teardown",
+    "pytest_sessionfinish",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+]
 
 # a busy machine makes examples slow, which says nothing about the code
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,0 +1,107 @@
+"""Hold a run of the tests to its promise: it leaves the machine that it runs on as it found it.
+
+Hooks of pytest, for a conftest to import. Namespaces, links, addresses, routes, policy rules, firewall rules and files
+are compared before the first test and after the last one, in the process that collects the workers' results; a run that
+left a difference fails, and names it.
+"""
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+FOLDERS = (
+    "/etc", "/usr/local", "/opt/cni", "/var/lib/cni", "/var/lib/cnictl", "/var/log/cnictl", "/run/cnictl", "/run/netns",
+    "/usr/lib/cni", "/usr/libexec/cni",
+)  # fmt: skip
+_COMMANDS = {
+    "link": ["ip", "-o", "link"],
+    "address": ["ip", "-o", "address"],
+    "route": ["ip", "route", "show", "table", "all"],
+    "IPv6 route": ["ip", "-6", "route", "show", "table", "all"],
+    "policy rule": ["ip", "rule"],
+    "IPv6 policy rule": ["ip", "-6", "rule"],
+    "firewall rule": ["nft", "-s", "list", "ruleset"],
+    "iptables rule": ["iptables-legacy-save"],
+    "ip6tables rule": ["ip6tables-legacy-save"],
+    "kernel setting": ["sysctl", "-a", "--pattern", r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge)"],
+}
+_PASSING = ("valid_lft", "expires", "age", "#", ":")
+"""What counts down by itself, and iptables' comments and chains with counters."""
+_BEFORE = pytest.StashKey[dict[str, str]]()
+_LEFT = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Look at the machine before the first test."""
+    if not _is_worker(session):
+        session.config.stash[_BEFORE] = look()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Look once more, and fail a run that left something."""
+    before = session.config.stash.get(_BEFORE, None)
+    if before is not None:
+        left = differences(before, look())
+        session.config.stash[_LEFT] = left
+        if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what the run left."""
+    left = terminalreporter.config.stash.get(_LEFT, [])
+    if left:
+        terminalreporter.section("FAILED: the run left the machine otherwise than it found it", red=True)
+        for line in left:
+            terminalreporter.line(line)
+
+
+def look() -> dict[str, str]:
+    """What of the machine a test could change: each thing's name, and its state."""
+    found = dict(_files())
+    for kind, argv in _COMMANDS.items():
+        try:
+            listed = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False).stdout
+        except OSError:
+            continue  # not here, so it changed nothing
+        for line in listed.splitlines():
+            words = line.partition(" valid_lft ")[0].partition(" expires ")[0].strip()
+            if words and not words.startswith(_PASSING):
+                found[f"{kind}: {words}"] = ""
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What is new, gone or changed, a line each."""
+    new = [f"new: {name}" for name in after if name not in before]
+    gone = [f"gone: {name}" for name in before if name not in after]
+    changed = [
+        f"changed: {name}: {before[name]} → {after[name]}"
+        for name in before
+        if before[name] != after.get(name, before[name])
+    ]
+    return sorted(new + gone + changed)
+
+
+def _files() -> Iterator[tuple[str, str]]:
+    for folder in FOLDERS:
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                try:
+                    found = os.lstat(f"{parent}/{name}")
+                except OSError:
+                    continue
+                yield f"{parent}/{name}", _state(found)
+
+
+def _state(found: os.stat_result) -> str:
+    """Type, mode, owner and, of what is no folder, size and time of the last change."""
+    owner = f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid}"
+    return owner if stat.S_ISDIR(found.st_mode) else f"{owner} {found.st_size} bytes, {found.st_mtime_ns}"
+
+
+def _is_worker(session: pytest.Session) -> bool:
+    return hasattr(session.config, "workerinput")
