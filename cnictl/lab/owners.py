@@ -1,7 +1,7 @@
 """Which users of the host a lab's users are, where root started it: a range that no one else on the host has.
 
 Users with a common number are one user to the kernel: a lab that stood for `nobody` could be entered and ended by every
-daemon that runs as `nobody`. So each lab gets 65,536 numbers of its own, from a part of the number space that neither
+daemon that runs as `nobody`. So each lab gets numbers of its own, from a part of the number space that neither
 distributions nor systemd hand out, drawn at random, and checked against what the host has.
 """
 
@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COUNT = 1 << 16
-"""Users and groups of a lab, as many as a container has."""
+"""Numbers set apart for a lab, as many as a container has."""
+USERS = 65534
+"""Of these the ones that are mapped: not 65534, as which the host's own files show where it is no one's number.
+A file of that owner is then out of reach for all in the lab (`node.trust`)."""
 FIRST, LAST = 0x70000000, 0x7FFE0000
 """systemd's UIDS-GIDS.md: containers are given what is below, "foreign" images what is above; between is unused."""
 
@@ -54,7 +57,7 @@ def draw(taken: Iterable[tuple[int, int]], in_use: frozenset[int]) -> Owners:
     ]
     if not slots:
         raise OSError(errno.EUSERS, f"no free range of {COUNT} users for the lab: /etc/subuid gives all away")
-    return Owners(secrets.choice(slots), COUNT)
+    return Owners(secrets.choice(slots), USERS)
 
 
 def given_away(lines: Iterable[str]) -> list[tuple[int, int]]:
