@@ -1,7 +1,15 @@
-"""A connection table filled to its end: in a node's namespace, for the kernel counts each namespace's apart."""
+"""Keep a connection table full: in a node's namespace, for the kernel counts each namespace's apart."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cnictl.lab.lab import Node
+
+from ..operator import Lines
 
 FILL = """
-import socket, struct
+import itertools, select, socket, struct, sys
 def attr(kind, body): return struct.pack("=HH", 4 + len(body), kind) + body + bytes(-len(body) % 4)
 def nest(kind, body): return attr(kind | 0x8000, body)
 def way(kind, one, other, port, to):
@@ -12,21 +20,32 @@ def entry(number):
     port = number & 0xFFFF
     body = struct.pack("!BBH", socket.AF_INET, 0, 0) + way(1, one, other, 53, port) + way(2, other, one, port, 53)
     # CTA_STATUS: answered, assured, confirmed; CTA_TIMEOUT in seconds
-    body += attr(3, struct.pack("!I", 0b1110)) + attr(7, struct.pack("!I", 600))
+    body += attr(3, struct.pack("!I", 0b1110)) + attr(7, struct.pack("!I", 86400))
     return struct.pack("=IHHII", 16 + len(body), 0x0100, 0x0401, number, 0) + body  # CT_NEW, REQUEST, CREATE
 asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 asking.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+asking.send(struct.pack("=IHHII", 20, 0x0102, 0x0005, 1, 0) + bytes(4))  # CT_DELETE without a tuple: all
+asking.recv(4096)
 asking.setblocking(False)
-most = int(open("/proc/sys/net/netfilter/nf_conntrack_max").read())
-for start in range(0, most + 2000, 400):
-    asking.send(b"".join(map(entry, range(start, start + 400))))
+def add(numbers):
+    asking.send(b"".join(map(entry, numbers)))
     try:
         while True:
             asking.recv(65536)  # it refuses what it has no room for
     except OSError:
         pass
+most = int(open("/proc/sys/net/netfilter/nf_conntrack_max").read())
+numbers = itertools.count()
+while next(numbers) < most + 2000:
+    add(itertools.islice(numbers, 400))
+print("full", flush=True)
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    add(itertools.islice(numbers, 4))
 """
-"""Connections that count as answered, so that none gives way to a new one."""
+"""Connections that count as answered, so that none gives way to a new one, and last a day. What was tracked before is
+forgotten first: as it ran out, it would make room. Whatever room there is later is filled at once, until a line is
+typed.
+"""
 
 EMPTY = """
 import socket, struct
@@ -35,3 +54,16 @@ asking.send(struct.pack("=IHHII", 20, 0x0102, 0x0005, 1, 0) + bytes(4))  # CT_DE
 asking.recv(4096)
 """
 """A script that forgets them all."""
+
+
+@contextmanager
+def kept_full(node: Node) -> Iterator[None]:
+    """Fill a node's table, and empty it afterwards."""
+    filling = node.popen(["/usr/bin/python3", "-c", FILL], stdin=subprocess.PIPE)
+    try:
+        assert Lines(filling.stdout).next(60) == "full"
+        yield
+    finally:
+        filling.kill()
+        filling.communicate()
+        node.run(["/usr/bin/python3", "-c", EMPTY])

@@ -111,11 +111,12 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
         holding = world.here.popen(["/usr/bin/python3", "-c", port_race.HOLD], stdin=subprocess.PIPE)
         said = Lines(holding.stdout)
         assert holding.stdin is not None and said.next() == "ready"
-        first = world.here.popen(world.pod.command(*connect))
+        first = world.here.popen(world.pod.command(*connect), stdin=subprocess.PIPE)
         assert said.next() == "held"
         assert world.other.run(*connect).stdout == "connected\n"
         print(file=holding.stdin, flush=True)
-        lost = first.communicate()[0] == "lost\n"
+        assert said.next() == "let go"
+        lost = first.communicate("\n")[0] == "lost\n"
         holding.kill()
         holding.communicate()
         return lost

@@ -128,10 +128,9 @@ def test_strict_reverse_path(world: World) -> None:
 
 def test_table_that_is_full(world: World) -> None:
     assert world.reaches("external")
-    world.here.run(["/usr/bin/python3", "-c", full_table.FILL], timeout=60)
-    assert not world.reaches("external")
-    assert world.doctor() == [("conntrack-full", "net.netfilter.nf_conntrack_max")]
-    world.here.run(["/usr/bin/python3", "-c", full_table.EMPTY])
+    with full_table.kept_full(world.here):
+        assert not world.reaches("external")
+        assert world.doctor() == [("conntrack-full", "net.netfilter.nf_conntrack_max")]
     assert world.reaches("external")
     assert world.doctor() == []
     note(
