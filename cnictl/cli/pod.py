@@ -24,7 +24,7 @@ def pod(
     """Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.
 
     And its way to somewhere: the routes that the kernel takes inside and on the host, and the firewall rules that an
-    echo request meets on it, which is sent for that.
+    echo request meets on it, which is sent for that. A Service's address answers none: its ports are tried instead.
 
     \b
     cnictl pod 10.244.0.12
@@ -78,12 +78,30 @@ def _show(found: dict[str, Any]) -> None:
     ]
     way = found.get("way")
     if way:
-        answer = "answered" if way["answered"] else "not answered"
-        lines.append((f"way to {way['to']}", answer))
+        lines.append((f"way to {way['to']}", _answer_words(way)))
         for where, key in (("inside", "inside"), ("on the host", "on_the_host")):
             lines.append(("", f"{where}: {_route_words(way[key]) if way[key] else 'no route'}"))
         lines += [("", f"rule {rule}") for rule in way["rules"]]
     print_table(("", ""), lines)
+
+
+def _answer_words(way: dict[str, Any]) -> str:
+    service = way.get("service")
+    if service is None:
+        return "answered" if way["answered"] else "not answered"
+    ports = ", ".join(f"{port['port']}/{port['protocol']} {_PORT_WORDS[port['state']]}" for port in service["ports"])
+    behind = ", ".join(service["endpoints"])
+    said = ports or (f"its connections are answered by {behind}" if behind else "")
+    return f"a Service address, which answers no ping: {said}"
+
+
+_PORT_WORDS = {
+    "answers": "answers",
+    "refused": "refuses connections",
+    "no answer": "doesn't answer",
+    "no endpoints": "has no endpoints",
+    "unknown": "was sent a packet that needs no answer",
+}
 
 
 def _link_words(link: dict[str, Any]) -> str:

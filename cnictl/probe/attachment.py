@@ -12,7 +12,7 @@ from cnictl.node import ipam
 from cnictl.node.ipam import Listing, Row
 from cnictl.node.lease_details import details
 from cnictl.node.spec import is_ipv6
-from cnictl.probe import icmp, trace
+from cnictl.probe import icmp, service, trace
 
 _SHOWN = 20
 """Connections that are listed."""
@@ -54,7 +54,10 @@ def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
 
 
 def _way(source: str, to: str, netns: str, bridge: str) -> dict[str, Any]:
-    """The kernel's routes inside and on the host, and the rules that an echo request meets; it sends one."""
+    """The kernel's routes inside and on the host, and the rules that an echo request meets; it sends one.
+
+    `answered` is None where that is not known: a Service's address answers no echo request.
+    """
     inside = _first(["nsenter", f"--net={netns}", "ip", "-j", "route", "get", to])
     here = _first(["ip", "-j", "route", "get", to, "from", source, "iif", bridge])
 
@@ -69,7 +72,30 @@ def _way(source: str, to: str, netns: str, bridge: str) -> dict[str, Any]:
         rules = trace.rules_met(source, to, send)
     except (OSError, CniError):
         rules = []  # its namespace is gone
-    return {"to": to, "inside": inside, "on_the_host": here, "rules": rules, "answered": any(answered)}
+    way = {"to": to, "inside": inside, "on_the_host": here, "rules": rules, "answered": any(answered)}
+    return way if way["answered"] else _way_to_service(way, source, to, netns)
+
+
+def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> dict[str, Any]:
+    """The same by the ports of a Service, if the address is one: nobody has it, so nothing answers its pings."""
+    found = service.find(to)
+    if found is None:
+        return way
+    tried: list[dict[str, Any]] = []
+
+    def connect() -> None:
+        tried.extend(service.try_ports(found, to, netns))
+
+    first = next((port for port in found.ports if port.protocol in ("tcp", "udp")), None)
+    try:
+        rules = trace.rules_met(source, to, connect, (first.protocol, first.port)) if first else []
+        if not tried:  # this kernel or its nft can't trace
+            connect()
+    except (OSError, CniError):
+        rules = []  # its namespace is gone
+    answered = True if any(port["state"] == "answers" for port in tried) else None
+    as_service = {"ports": tried, "endpoints": list(found.endpoints)}
+    return {**way, "rules": rules, "answered": answered, "service": as_service}
 
 
 def _connections(packed: set[bytes]) -> list[dict[str, str]]:

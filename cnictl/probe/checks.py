@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.probe import service
 from cnictl.probe.asking import ask_on
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
@@ -33,6 +34,12 @@ _GATEWAY_ONLY = Cause(
     "gateway-only",
     "gateway only: it answers even where its node's FORWARD drops, so it proves nothing about pods there",
     "on the other host: cnictl test-connectivity --serve; here: --pod with the address it prints",
+)
+
+_SERVICE = Cause(
+    "service-address",
+    "a Service address, which answers no ping",
+    "name a host outside the cluster with --external; cnictl pod POD --to ADDRESS tries the Service's ports",
 )
 
 
@@ -156,6 +163,9 @@ def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
     if series.answered:
         lost = Cause("loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", "")
         return replace(done, state=UNCERTAIN, cause=lost)
+
+    if one.check == EXTERNAL and service.find(series.to) is not None:
+        return replace(done, state=UNCERTAIN, cause=_SERVICE)
 
     def resend() -> None:
         ping([Series(series.sender, series.to, 1)], _INTERVAL, 0.1)

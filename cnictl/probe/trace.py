@@ -57,13 +57,16 @@ def find_drop(source: str, destination: str, send: Callable[[], None]) -> Drop |
     return None
 
 
-def rules_met(source: str, destination: str, send: Callable[[], None]) -> list[str]:
+def rules_met(
+    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+) -> list[str]:
     """Each rule that such a request or its reply matched, in their order: `ip filter FORWARD: counter accept`.
 
+    With `port` (protocol and number) it is a connection's first packets that are followed, without the replies.
     Empty if none did, or this kernel or its nft can't trace.
     """
     found = []
-    for message in _traced(source, destination, send):
+    for message in _traced(source, destination, send, port):
         parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
         handle = int.from_bytes(parts.get(_TRACE_HANDLE, b""), "big")
         if struct.unpack("!I", parts.get(_TRACE_TYPE, bytes(4)))[0] != _TYPE_RULE or not handle:
@@ -76,14 +79,16 @@ def rules_met(source: str, destination: str, send: Callable[[], None]) -> list[s
             for family, table, chain, handle in dict.fromkeys(found)]  # fmt: skip
 
 
-def _traced(source: str, destination: str, send: Callable[[], None]) -> Iterator[bytes]:
+def _traced(
+    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+) -> Iterator[bytes]:
     """What the kernel tells of the packets that `send` sends and of their replies; nothing where it can't."""
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     with listener:
         try:
             listener.bind((0, 0))  # the kernel leaves a socket without a port out of its broadcasts
             listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
-            run(["nft", "-f", "-"], _table_text(source, destination))
+            run(["nft", "-f", "-"], _table_text(source, destination, port))
         except (OSError, Problem):
             return
         try:
@@ -107,11 +112,13 @@ def clean() -> None:
         return  # no nft, no table
 
 
-def _table_text(source: str, destination: str) -> str:
+def _table_text(source: str, destination: str, port: tuple[str, int] | None = None) -> str:
     """Before conntrack (-200) and so before any NAT: the reply still comes from the address that was pinged."""
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
     requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
     replies = f"{ip} saddr {destination} {icmp} type echo-reply"
+    if port is not None:
+        requests = f"{ip} saddr {source} {ip} daddr {destination} {port[0]} dport {port[1]}"
     # where bridged packets pass ip6tables, the question for the neighbour's address does too
     asked = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
     return (

@@ -3,6 +3,7 @@
 With either of cnictl's masquerades and either of kube-proxy's modes.
 """
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -113,3 +114,13 @@ def test_services(proxied: Cluster) -> None:
         "pod of the other node to a node port": bridge,
     }
     assert cnictl(here, "doctor").stdout.startswith("healthy")
+    for cluster_ip in (near, away):
+        way = json.loads(cnictl(here, "pod", pod.name, "--to", cluster_ip, "-o", "json").stdout)["way"]
+        assert way["answered"] is True, way
+        assert way["service"]["ports"] == [{"protocol": "tcp", "port": PORT, "state": "answers"}]
+        assert any("dnat" in rule.lower() or "KUBE-S" in rule or "service" in rule for rule in way["rules"]), way
+    said = cnictl(here, "pod", pod.name, "--to", near).stdout
+    assert f"a Service address, which answers no ping: {PORT}/tcp answers" in said
+    assert "not answered" not in said
+    unreachable = cnictl(here, "pod", pod.name, "--to", "10.96.0.99", "-o", "json").stdout
+    assert "service" not in json.loads(unreachable)["way"]
