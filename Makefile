@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench parity faults storm fuzz doctor neighbours docs
+.PHONY: demo test lint bench parity soak faults storm fuzz doctor neighbours docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -23,6 +23,12 @@ parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
 
+# all that is too long for `make test`: hours; kills at every point, 500 pods, twenty times the drawn examples
+soak:
+	sh tests/setup.sh --tests
+	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/test_run_kill.py tests/kernel/test_plugin_kill.py tests/kernel/test_plugin_storm.py
+	$(MAKE) fuzz storm faults
+
 # kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guards"
 # chooses. Then versions under a hundred pods
 faults:
@@ -36,7 +42,7 @@ storm:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.faults.storm $(STORM)
 
-# twenty times the suite's examples, others in each run; FUZZ=100 chooses
+# twenty times the usual examples (the suite takes half of them), others in each run; FUZZ=100 chooses
 fuzz:
 	sh tests/setup.sh --tests
 	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/test_plugin_fuzz.py

@@ -1,6 +1,6 @@
 """`kill -9` at every step of ADD, DEL and GC: a DEL and one `ipam gc` later nothing is left, and no packet was lost.
 
-Here before some system calls, spread evenly; `make faults` does it before each (docs/faults.md).
+Here before some system calls, spread evenly; `make soak` does it before more, and before each (docs/faults.md).
 """
 
 from collections import Counter
@@ -9,12 +9,13 @@ import pytest
 
 from tests.faults.pinging import pinging
 from tests.faults.sweep import SCENARIOS, ground, sweep
+from tests.soak import SOAK
 
 pytestmark = pytest.mark.once
 
-POINTS = {"dual-stack": 16, "first pod": 10}
+POINTS = {"dual-stack": 16, "first pod": 10 if SOAK else 4}
 """System calls that each verb of a scenario is cut off before; of the others fewer."""
-FEWER = 4
+FEWER = 8 if SOAK else 2
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.faults.storm import Storm, addresses, clear, crew, judge, storm
+from tests.soak import SOAK
 
 from .plugin_client import Answer, Host, Pod, finish, wait_for
 
@@ -33,7 +34,7 @@ def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
 
 def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> None:
     """On a host that has no bridge yet, so that all race for making it. `make storm` does it with 500 pods."""
-    pods, told = host.pods(120), Storm()
+    pods, told = host.pods(120 if SOAK else 60), Storm()
     conf = {
         "cniVersion": "1.1.0",
         "name": "mynet",

@@ -1,0 +1,5 @@
+"""Whether the long sweeps run (`make soak`): kills at many more points, more pods at once, more drawn examples."""
+
+import os
+
+SOAK = os.environ.get("CNICTL_SOAK", "") not in ("", "0")
