@@ -116,10 +116,10 @@ _PARTS = (
         ("peer-link", "uplink-down"),
     ),
     _Part(
-        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing or broken",
-        "each runtime's bin dir, and the version the launcher starts",
+        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or not the chosen one",
+        "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
         "Without it no pod starts, and none can be ended.",
-        "cnictl plugin list\ncnictl plugin install",
+        "cnictl plugin list\ncnictl apply             # puts the chosen version into use",
     ),
     _Part(
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",

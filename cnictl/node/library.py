@@ -135,6 +135,16 @@ def installed_at(folder: str) -> str:
     return str(_manifest(folder).get("installed", ""))
 
 
+def release_of(folder: str) -> str:
+    """The release of cnictl that a version was installed by; empty if the folder is no version."""
+    return str(_manifest(folder).get("version", ""))
+
+
+def digest_noted(folder: str) -> str:
+    """The digest of a version as it was installed, whatever became of its files; empty if the folder is none."""
+    return str(_manifest(folder).get("digest", ""))
+
+
 def examine(folder: str) -> Library:
     """Look at a version: are all its files there and unchanged, bytecode too, and does its interpreter exist."""
     manifest = _manifest(folder)
