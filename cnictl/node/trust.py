@@ -3,11 +3,18 @@
 The plugin runs as root at every pod start, so its interpreter and code must be root's alone all the way down.
 """
 
+import errno
 import os
 import stat
+import struct
 
 OVERFLOW_ID = 65534
 """How a user namespace shows owners that it has no number for (user_namespaces(7))."""
+
+_ACL = "system.posix_acl_access"
+_HEADER, _ENTRY = 4, struct.Struct("<HHI")
+_USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
+_WRITE = 2
 
 _MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (path_resolution(7))
 
@@ -37,9 +44,39 @@ def _step_fault(path: str, overflow_mapped: bool) -> str:
         return ""  # a link has no mode; whoever may replace it is judged by its folder
     if found.st_mode & stat.S_IWOTH:
         return f"{path} is writable by everyone (mode {stat.S_IMODE(found.st_mode):o})"
+    acl = _acl(path)
+    if acl:  # the mode's group bits are the ACL's mask then, not the group's own (acl(5))
+        writers = acl_writers(acl, found.st_gid)
+        return f"{path} is writable by {writers[0]} through its ACL (getfacl {path})" if writers else ""
     if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
         return f"{path} is writable by group {found.st_gid} (mode {stat.S_IMODE(found.st_mode):o})"
     return ""
+
+
+def _acl(path: str) -> bytes:
+    """The POSIX ACL of a file or folder as the kernel gives it; empty without one, or where there are none."""
+    try:
+        return os.getxattr(path, _ACL)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return b""
+        raise
+
+
+def acl_writers(acl: bytes, owning_group: int) -> list[str]:
+    """Users and groups other than root's that an ACL lets write, in words: `user 1000`, `group 4`.
+
+    The layout is linux/posix_acl_xattr.h's: a version, then tag, permissions and id of each entry, little-endian.
+    """
+    entries = [_ENTRY.unpack_from(acl, at) for at in range(_HEADER, len(acl) - _ENTRY.size + 1, _ENTRY.size)]
+    mask = next((rights for tag, rights, _ in entries if tag == _MASK), _WRITE)
+    writers = []
+    for tag, rights, number in entries:
+        kind = {_USER: "user", _GROUP: "group", _GROUP_OBJ: "group"}.get(tag, "")
+        holder = owning_group if tag == _GROUP_OBJ else number
+        if kind and holder != 0 and rights & mask & _WRITE:
+            writers.append(f"{kind} {holder}")
+    return writers
 
 
 def _steps(path: str) -> list[str]:
