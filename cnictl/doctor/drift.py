@@ -147,8 +147,8 @@ _PARTS = (
         "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
-        "boot-unit", 1, "warning", ("boot/",), "the next boot would not bring the node back",
-        "/etc/systemd/system/cnictl.service and whether it is enabled",
+        "boot-unit", 1, "warning", ("boot/", "program/"), "the next boot would not bring the node back",
+        "/etc/systemd/system/cnictl.service, whether it is enabled, and the copy of cnictl that it starts",
         "Bridge, routes and rules are gone with a reboot.", "systemctl status cnictl\ncnictl apply",
     ),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
@@ -66,7 +67,7 @@ def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
     """The conf, and all the rest in the order it goes: as it came, backwards, but the node file and the plugin last."""
     plugin = Plugin(bin_dirs=tuple(sorted(leftovers.plugin_folders()[1])))  # also where no node was set up with it
     if not specs:
-        return [], [plugin]
+        return [], [ProgramCopy(needed=False), plugin]
     node_file, *made = inventory.resources(specs[-1], specs)
     conf = [one for one in made if inventory.kind(one) == CONF_KIND]
     middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]

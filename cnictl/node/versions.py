@@ -17,8 +17,10 @@ from cnictl.core.paths import NODE_FILE, NODE_LOCK
 from cnictl.node import former, install, library, node_file, runtimes, spine
 from cnictl.node.journal import DONE, Journal
 from cnictl.node.library import PLUGIN
+from cnictl.node.resources.boot_unit import systemd_runs
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.run_lock import RUN_LOCK_WAIT, exclusive
 from cnictl.node.spine import Change, Plan, Resource, State, Step
@@ -40,7 +42,7 @@ def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Ou
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
     with _alone(dry_run, wait):
         after = plugin.newest()
-        return _carry_out(plugin, after, after["version"], "plugin install", dry_run)
+        return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
 
 
 def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
@@ -130,10 +132,18 @@ def _ordered(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0]))
 
 
-def _carry_out(plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool) -> Outcome:
-    """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails."""
+def _carry_out(
+    plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
+) -> Outcome:
+    """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
+
+    `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
+    """
     spec = node_file.load()
     steps = [_step(plugin, after)]
+    if with_program and spec is not None and systemd_runs():
+        copied = ProgramCopy(needed=True)
+        steps.insert(0, _step(copied, copied.newest()))
     if spec is not None and spec.plugin_version != chosen:
         spec = replace(spec, plugin_version=chosen)
         steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
