@@ -80,7 +80,7 @@ def sweep_cut_off() -> None:
     program.clear_half_built()
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
     written_to = {
-        *(os.path.dirname(file) for file in files),
+        *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),
         *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
         *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(found)),
     }

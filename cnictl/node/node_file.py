@@ -16,7 +16,7 @@ import cnictl
 from cnictl.core import durable
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, folders, former
+from cnictl.node import addressing, files, folders, former
 from cnictl.node.run_lock import tell
 from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
 
@@ -24,6 +24,8 @@ _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
     "backend": str, "external": str,
 }  # fmt: skip
+_MADE = "node-file-made"
+"""Under which `former` keeps where a link led to when cnictl made the node file there."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
 _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version"}
@@ -65,10 +67,11 @@ def text_of_file(path: str = NODE_FILE) -> str:
 
 
 def _contents(path: str) -> bytes:
-    try:
-        return durable.contents(path)
-    except IsADirectoryError:
-        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old") from None
+    if os.path.isdir(path):
+        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageProblem(f"{path} is a device, a pipe or a socket, not a file", f"remove it: rm {path}")
+    return durable.contents(path)
 
 
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
@@ -222,9 +225,17 @@ def _merge_peers(document: tomlkit.TOMLDocument, peers: tuple[Peer, ...]) -> Non
 def write_text(text: str, path: str = NODE_FILE) -> None:
     """Give the node file this text, in one step; an empty text removes it. Raises OSError."""
     if not text:
-        if os.path.lexists(path):
-            os.unlink(path)
+        files.remove(path)
         folders.unmake(os.path.dirname(path))
         return
     folders.make(os.path.dirname(path))
-    durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+    target = files.resolve(path)
+    if target != path and not os.path.lexists(target):
+        former.amend(_MADE, target)  # first: whoever is killed between the two leaves nothing unknown
+    files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+
+
+def is_operators(path: str = NODE_FILE) -> bool:
+    """Whether the node file is one that a link leads to, and that cnictl did not make there."""
+    target = os.path.realpath(path)
+    return target != path and os.path.exists(target) and former.recall(_MADE) != target

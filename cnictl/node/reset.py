@@ -3,14 +3,15 @@
 The conf goes first, so that no runtime starts another pod; the plugin goes last, so that those at work can end.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
-from cnictl.node import converge, inventory, leftovers, live_pods, spine
+from cnictl.core.paths import NODE_FILE, NODE_LOCK
+from cnictl.node import converge, inventory, leftovers, live_pods, node_file, spine
 from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
@@ -58,6 +59,9 @@ def plan() -> Reset:
         for one in rest
         if isinstance(one, Forwarding) and (standing := one.carries())
     ]
+    if rest and node_file.is_operators():
+        target = os.path.realpath(NODE_FILE)
+        left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
     return Reset(
         names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)
     )
@@ -68,10 +72,10 @@ def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
     plugin = Plugin(bin_dirs=tuple(sorted(leftovers.plugin_folders()[1])))  # also where no node was set up with it
     if not specs:
         return [], [ProgramCopy(needed=False), plugin]
-    node_file, *made = inventory.resources(specs[-1], specs)
+    file, *made = inventory.resources(specs[-1], specs)
     conf = [one for one in made if inventory.kind(one) == CONF_KIND]
     middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]
-    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, node_file, plugin]
+    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, file, plugin]
 
 
 def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Reset:

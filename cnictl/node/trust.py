@@ -25,20 +25,26 @@ def fault(path: str) -> str:
         steps = _steps(os.path.abspath(path))
     except OSError as error:
         return f"{error.filename or path}: {error.strerror}"
-    mapped = _overflow_mapped()
+    owners = roots()
     for step in steps:
-        why = _step_fault(step, mapped)
+        why = _step_fault(step, owners)
         if why:
             return why
     return ""
 
 
-def _step_fault(path: str, overflow_mapped: bool) -> str:
+def roots() -> set[int]:
+    """The user ids that stand for root, or for users whom nobody here can be.
+
+    In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is not
+    mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
+    """
+    return {0} if _overflow_mapped() else {0, OVERFLOW_ID}
+
+
+def _step_fault(path: str, owners: set[int]) -> str:
     found = os.lstat(path)
-    # In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is
-    # not mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
-    roots = {0} if overflow_mapped else {0, OVERFLOW_ID}
-    if found.st_uid not in roots:
+    if found.st_uid not in owners:
         return f"{path} belongs to user {found.st_uid}, not to root"
     if stat.S_ISLNK(found.st_mode):
         return ""  # a link has no mode; whoever may replace it is judged by its folder

@@ -17,7 +17,7 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import firewall, history, install, ipam, plugin_log, ranges, runtimes
+from cnictl.node import files, firewall, history, install, ipam, plugin_log, ranges, runtimes
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.report import status
 
@@ -119,7 +119,7 @@ def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
             if not why:
                 _add(archive, part.name, data)
         _add(archive, "MANIFEST.json", _json({"left_out": _SECRET_KEY.pattern, "parts": listed}).encode())
-    durable.replace(path, made.getvalue(), 0o600)
+    files.write(os.path.abspath(path), made.getvalue(), 0o600)
     return listed
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from cnictl.node import install, program, runtimes, trust
+from cnictl.node import files, install, program, runtimes, trust
 from cnictl.node.library import PLUGIN
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import boot_unit
@@ -108,6 +108,9 @@ def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  #
     """What the units will start is root's alone."""
     if not boot_unit.systemd_runs():
         return []
+    if files.is_masked(boot_unit.UNIT_FILE):
+        message = "is masked: no boot will bring the node back"
+        return [warning("boot-command", boot_unit.UNIT_FILE, message, f"systemctl unmask {boot_unit.UNIT}")]
     reason = trust.fault(install.nearest(program.HOME))
     if not reason:
         return []

@@ -8,7 +8,7 @@ import shutil
 from cnictl.core import durable
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
-from cnictl.node import folders, program
+from cnictl.node import files, folders, program
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -35,21 +35,22 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """The files' text by path, and whether the unit is enabled; None if none of it is there."""
-        files = {}
+        texts = {}
         for path in FILES:
-            if os.path.lexists(path):
-                files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
-        there, wanted = _links(), _wanted_links(files.get(UNIT_FILE, ""))
-        return {"files": files, "enabled": bool(wanted) and wanted <= there} if files or there else None
+            if os.path.exists(path) and not files.is_masked(path):
+                texts[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        there, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
+        return {"files": texts, "enabled": bool(wanted) and wanted <= there} if texts or there else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
-        """The same for this host; None where neither systemd nor logrotate is."""
-        files = {}
-        if systemd_runs():
-            files[UNIT_FILE] = unit_text()
-        if os.path.isdir(LOGROTATE_DIR):
-            files[LOGROTATE_FILE] = template("cnictl.logrotate")
-        return {"files": files, "enabled": UNIT_FILE in files} if files else None
+        """The same for this host; None where neither systemd nor logrotate is. What an operator masked stays so."""
+        texts = {}
+        if systemd_runs() and not files.is_masked(UNIT_FILE):
+            texts[UNIT_FILE] = unit_text()
+        if os.path.isdir(LOGROTATE_DIR) and not files.is_masked(LOGROTATE_FILE):
+            texts[LOGROTATE_FILE] = template("cnictl.logrotate")
+        known = texts or (files.is_masked(UNIT_FILE) and _links())
+        return {"files": texts, "enabled": UNIT_FILE in texts} if known else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """One line, and what `systemctl` would be told."""
@@ -78,12 +79,12 @@ class BootUnit:
             os.unlink(link)
             folders.unmake(os.path.dirname(link))
         for path in old:
-            if path not in new and os.path.lexists(path):
-                os.unlink(path)
+            if path not in new:
+                files.remove(path)
         for path, text in new.items():
             if old.get(path) != text:
                 folders.make(os.path.dirname(path))
-                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
         for link in links - _links():
             folders.make(os.path.dirname(link))
             os.symlink(UNIT_FILE, link)
