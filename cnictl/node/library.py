@@ -193,7 +193,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
             os.chmod(parent, 0o755)  # whatever the operator's umask
         _sync(new)
         if os.path.lexists(folder):
-            _exchange(new, folder)
+            exchange(new, folder)
         else:
             os.rename(new, folder)
         _sync(lib_dir)
@@ -289,7 +289,7 @@ def _sync(folder: str) -> None:
         os.close(descriptor)
 
 
-def _exchange(one: str, other: str) -> None:
+def exchange(one: str, other: str) -> None:
     """Swap two names in one step, so that a call that starts meanwhile finds either whole (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):

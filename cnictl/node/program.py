@@ -22,7 +22,7 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.core.process import run
-from cnictl.node import folders, interpreters, trust
+from cnictl.node import folders, interpreters, library, trust
 from cnictl.node.interpreters import Interpreter
 
 HOME = f"{LIB_DIR}/cli"
@@ -36,6 +36,9 @@ _NEW = ".cnictl-building-"
 _OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
 _NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
 """Distributions that cnictl depends on (pyproject.toml)."""
+
+_IMPORTED_AS = {"markdown-it-py": "markdown_it"}
+"""Names of packages that don't follow from their distributions' names."""
 
 _LAUNCHER = """\
 #!/bin/sh
@@ -132,6 +135,13 @@ def is_sound() -> bool:
 def sources() -> dict[str, str]:
     """The files of cnictl that runs now and of what it imports: path in the copy to path here. Raises Problem."""
     found: dict[str, str] = {}
+    site = os.path.dirname(os.path.dirname(os.path.abspath(cnictl.__file__)))
+    if os.path.dirname(os.path.dirname(site)) == HOME:  # this is a copy that runs: it knows what belongs to it
+        found = {path: f"{site}/{path}" for path in _below(site)}
+        name = os.path.basename(os.path.dirname(site))
+        if digest_of(found) != _manifest(name).get("digest"):
+            raise Problem(f"{HOME}/{name} is damaged, and can't be made anew by itself", "run `cnictl apply` by hand")
+        return found
     for package in _OWN:
         found |= _package(package)
     waiting, seen = list(_NEEDED), set[str]()
@@ -187,12 +197,13 @@ def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
     try:
         _fill(new, folder, files, interpreter)
         run([interpreter.path, "-I", "-S", "-c", _SELF_TEST, f"{new}/site"], timeout=120)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        os.rename(new, folder)
+        if os.path.lexists(folder):  # a damaged one, which may be running
+            library.exchange(new, folder)
+        else:
+            os.rename(new, folder)
         os.sync()
-    except BaseException:
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        raise
 
 
 def use(name: str) -> None:
@@ -281,23 +292,28 @@ def _manifest(name: str) -> dict[str, Any]:
 def _package(name: str) -> dict[str, str]:
     """A package's files by their path in the copy."""
     spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None:
         raise Problem(f"package {name}, which cnictl needs, is not installed beside it")
-    found = {}
-    for top in spec.submodule_search_locations:
-        for place, inner, files in os.walk(top):
-            inner[:] = [one for one in inner if one != "__pycache__"]
-            for file in files:
-                path = f"{place}/{file}"
-                found[f"{name}/{os.path.relpath(path, top)}"] = path
+    if not spec.submodule_search_locations:
+        return {f"{name}.py": spec.origin or ""}
+    return {f"{name}/{path}": f"{top}/{path}" for top in spec.submodule_search_locations for path in _below(top)}
+
+
+def _below(top: str) -> list[str]:
+    """Every file below a folder but bytecode, by its path there."""
+    found = []
+    for place, inner, files in os.walk(top):
+        inner[:] = [one for one in inner if one != "__pycache__"]
+        found += [os.path.relpath(f"{place}/{file}", top) for file in files]
     return found
 
 
 def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
     """A distribution's modules and metadata; not its scripts, which are outside."""
-    if distribution.files is None:  # a distribution's own package, without a list of its files
-        tops = (distribution.read_text("top_level.txt") or distribution.metadata["Name"].replace("-", "_")).split()
-        return {path: place for top in tops for path, place in _package(top).items()}
+    if distribution.files is None:  # Debian's packages come without the list
+        name = _normal(distribution.metadata["Name"])
+        tops = (distribution.read_text("top_level.txt") or _IMPORTED_AS.get(name, name.replace("-", "_"))).split()
+        return {path: place for top in tops if find_spec(top) for path, place in _package(top).items()}
     found = {}
     for file in distribution.files:
         if ".." not in file.parts and "__pycache__" not in file.parts and file.suffix != ".pth":

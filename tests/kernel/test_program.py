@@ -11,6 +11,7 @@ import pytest
 import cnictl
 from cnictl.lab.lab import Lab, Node
 
+from .doctor.harness import note
 from .operator import cnictl as run
 from .operator import doctor, drifted, init, snapshot
 from .test_plugin_chosen import MAKE_NEWER, NEW, newer
@@ -89,6 +90,16 @@ def test_copy_that_is_damaged_or_not_roots_alone_is_told_and_made_anew(node: Nod
     node.run([COMMAND, "plan", "--exit-code"])
 
 
+def test_damaged_copy_that_runs_says_so_and_repairs_all_else(node: Node) -> None:
+    node.run(["sh", "-c", f"echo >> {HOME}/current/site/netaddr/strategy/eui48.py; ip address flush dev cni0"])
+    failed = node.run([COMMAND, "apply"], check=False)
+    assert failed.status == 1
+    assert "is damaged, and can't be made anew by itself" in failed.stderr
+    assert drifted(node) == ["program/cnictl"]
+    run(node, "apply")
+    assert drifted(node) == []
+
+
 def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: Node) -> None:
     node.run(["sh", "-c", MAKE_NEWER])
     newer(node, "apply")
@@ -102,6 +113,19 @@ def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: No
     run(node, "undo")
     assert (in_use(node), drifted(node)) == (cnictl.__version__, [])
     node.run([COMMAND, "plan", "--exit-code"])
+
+
+def test_watch_unit_that_starts_a_users_cnictl_is_told(node: Node) -> None:
+    unit = f"{UNITS}/cnictl-watch.service"
+    fault = f"cnictl watch --unit | sed 's#^ExecStart=.* #ExecStart=/home/user/venv/bin/cnictl #' > {unit}"
+    node.run(
+        ["sh", "-ec", f"mkdir -p /home/user/venv/bin; chmod 777 /home/user; touch /home/user/venv/bin/cnictl; {fault}"]
+    )
+    assert doctor(node) == ["unit-code"]
+    node.run(["sh", "-c", f"cnictl watch --unit > {unit}"])
+    assert doctor(node) == []
+    node.run(["rm", "-r", unit, "/home/user"])
+    note("unit-code", fault, "at the next boot another user's code runs as root", "cnictl watch --unit")
 
 
 def test_copy_that_cannot_start_is_never_put_into_use(node: Node) -> None:

@@ -8,6 +8,8 @@ from cnictl.node import interpreters, program
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
+_UNKNOWN = "unknown"
+
 
 class ProgramCopy:
     """The copy, where systemd runs: elsewhere nothing starts it."""
@@ -37,7 +39,12 @@ class ProgramCopy:
         now = self.observe()
         if not self._needed or (now is not None and now["digest"]):
             return now
-        return self.newest()
+        try:
+            return self.newest()
+        except Problem:
+            if now is None:
+                raise
+            return {**now, "digest": _UNKNOWN}  # the step says what keeps it from being made anew
 
     def newest(self) -> State:
         """The copy of the cnictl that runs now; the one in use before stays beside it."""
