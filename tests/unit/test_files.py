@@ -90,3 +90,11 @@ def test_owner_stays_and_another_users_link_is_not_followed(tmp_path: Path) -> N
     with pytest.raises(Problem, match="is a link of user 1000, not of root"):
         write(tmp_path / "link", "led")
     assert (tmp_path / "file").read_text() == "new"
+
+
+def test_attributes_of_a_file_stay(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    os.setxattr(tmp_path / "file", "user.origin", b"git")
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "new"
+    assert os.getxattr(tmp_path / "file", "user.origin") == b"git"
