@@ -1,7 +1,5 @@
 """Root's copy of cnictl, which the units start, as one resource: which version they start, and what is kept."""
 
-import os
-
 import cnictl
 from cnictl.core.errors import Problem
 from cnictl.node import interpreters, program
@@ -21,9 +19,9 @@ class ProgramCopy:
         self._needed = needed
 
     def observe(self) -> State | None:
-        """The version that the units start, the digest of its files, and the versions there; None if there is none."""
-        name, there = program.current(), program.names()
-        if not name and not there:
+        """The version that the units start, and the digest of its files; None if there is none."""
+        name = program.current()
+        if not name and not program.names():
             return None
         found = program.examine(name) if name else None
         return {
@@ -31,7 +29,6 @@ class ProgramCopy:
             "digest": found.digest if found else "",
             "interpreter": found.interpreter if found else "",
             "folder": program.HOME,
-            "versions": there,
         }
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
@@ -50,32 +47,32 @@ class ProgramCopy:
         """The copy of the cnictl that runs now; the one in use before stays beside it."""
         digest = program.digest_of(program.sources())
         name = program.name_for(digest)
-        there, former = program.examine(name), program.current()
+        there = program.examine(name)
         interpreter = there.interpreter if there.digest == digest else interpreters.choose().path
-        kept = {name, former} & {name, *program.names()}
         return {
             "version": name,
             "digest": digest,
             "interpreter": interpreter,
             "folder": program.HOME,
-            "versions": sorted(kept),
         }
 
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """One line, and the manual command."""
         if after is None:
             return "remove the copy of cnictl that the units start", f"rm -r {program.HOME}"
         name = after["version"]
-        gone = [f"rm -r {program.HOME}/{one}" for one in (before or after)["versions"] if one not in after["versions"]]
         link = f"ln -sfn {name} {program.CURRENT}"
         if program.examine(name).digest == after["digest"]:
-            return f"have the units start cnictl {name}", "\n".join([link, *gone])
+            return f"have the units start cnictl {name}", link
         site = f"{program.HOME}/{name}/site"
         install = f"pip install --target {site} cnictl=={cnictl.__version__}"
-        return f"copy cnictl {name} to {program.HOME} for the units", "\n".join([install, link, *gone])
+        return f"copy cnictl {name} to {program.HOME} for the units", f"{install}\n{link}"
 
     def carry_out(self, change: Change) -> None:
-        """Copy, switch or remove. Raises Problem with the copy in use as it was."""
+        """Copy, switch or remove. Raises Problem with the copy in use as it was.
+
+        The copy in use before is kept beside the new one; what is older goes.
+        """
         before, after = change.before, change.after
         if after is None:
             program.remove_all()
@@ -89,6 +86,7 @@ class ProgramCopy:
                 program.build(name, files, interpreters.inspect(after["interpreter"]))
             if program.current() != name:
                 program.use(name)
-        for other in before["versions"] if before else ():
-            if other not in after["versions"] and os.path.lexists(f"{program.HOME}/{other}"):
+        former = before["version"] if before else ""
+        for other in program.names():
+            if former != name and other not in (name, former):
                 program.remove(other)
