@@ -35,8 +35,10 @@ def metrics(
 
     found = families.text(with_doctor=not no_doctor)
     if textfile:
-        from cnictl.core import durable
+        import os
 
-        durable.replace(textfile, found.encode(), 0o644)
+        from cnictl.node import files
+
+        files.write(os.path.abspath(textfile), found.encode(), 0o644)
     else:
         print(found, end="")

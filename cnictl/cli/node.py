@@ -104,6 +104,7 @@ def init_node(
             externals=addressing.parse_list(external or []),
             log_level=known.log_level if known else "",
             log_file=known.log_file if known else "",
+            plugin_version=known.plugin_version if known else "",
         )
     )
     peers.check_not_ours(spec.peers, host.own_interfaces())

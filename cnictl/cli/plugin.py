@@ -1,7 +1,7 @@
 """`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,7 @@ def install(
     The code is copied, with its bytecode, to LIB-DIR/VERSION: removing the environment that cnictl was installed in
     does not stop pods from starting. It has to make, check and remove an attachment in a scratch namespace before a
     small launcher goes into each runtime's plugin folder. The version before stays: `cnictl plugin use` goes back.
+    On a node, node.toml names the version in use from then on, and `apply`, `watch` and `doctor` keep it.
 
     \b
     cnictl plugin install
@@ -62,7 +63,8 @@ def use(
 ) -> None:
     """Let the runtimes start another version that is already installed.
 
-    It is tested in a scratch namespace first, and the switch waits until no call of the plugin is under way.
+    It is tested in a scratch namespace first, and the switch waits until no call of the plugin is under way. On a
+    node, node.toml names the version from then on: `apply`, `watch` and `doctor` keep it, `undo` goes back.
 
     \b
     cnictl plugin use 0.1.0
@@ -133,26 +135,36 @@ def list_versions(
         print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
         for one in broken:
             say(f"broken: {one.get('path') or one['version']}: {one['fault']} (mend: cnictl plugin install)")
+        if found["chosen"] not in ("", found["current"]):
+            say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
+        if found["cnictl_is_newer"]:
+            say(
+                f"this cnictl is {found['cnictl']}, newer than the version in use: cnictl plugin install brings its own"
+            )
     if broken:
         raise typer.Exit(1)
 
 
 def _show(outcome: "Outcome", output: Format) -> None:
-    change = outcome.change
+    changes = outcome.changes
     if output is Format.JSON:
-        document = {"state": outcome.state}
-        if change is not None:
-            document |= {"resource": change.resource, "summary": change.summary, "command": change.command}
-            print_json({**document, "before": change.before, "after": change.after})
-        else:
-            print_json(document)
-    elif change is None:
+        document: dict[str, Any] = {"state": outcome.state}
+        told = [
+            {"resource": one.resource, "summary": one.summary, "command": one.command, "before": one.before,
+             "after": one.after}
+            for one in changes
+        ]  # fmt: skip
+        if told:
+            document |= {**told[-1], "changes": told}  # the plugin's own comes last, node.toml's first
+        print_json(document)
+    elif not changes:
         say("nothing to do: the plugin is already so")
     else:
-        print_table(("step", "state"), [(change.summary, outcome.state)])
+        print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
         if outcome.state == "would change":
-            for line in change.command.splitlines():
-                print(f"  # {line}")
+            for change in changes:
+                for line in change.command.splitlines():
+                    print(f"  # {line}")
 
 
 def _require_root(command: str, dry_run: bool) -> None:

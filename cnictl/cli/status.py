@@ -76,6 +76,8 @@ def _show(found: dict[str, Any]) -> None:
     ]
     plugin = found["plugin"]
     lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
+    if plugin["cnictl_is_newer"]:
+        lines.append(("cnictl", f"{plugin['cnictl']}, newer than the plugin: cnictl plugin install brings its own"))
     for folder, names in found["confs"].items():
         first = names[0] if names else "none"
         mark = "" if first == found["conf"] else f", not {found['conf']}"

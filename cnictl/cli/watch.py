@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cnictl.cli.output import say
+
 
 def register(app: typer.Typer) -> None:
     """Hang the command on the program."""
@@ -27,11 +29,12 @@ def watch(
     from cnictl.cli.steps import require_root
 
     if unit:
+        from cnictl.node import program
         from cnictl.node.resources import boot_unit
 
-        print(
-            boot_unit.unit_text(boot_unit.boot_command(boot_unit.installed_command()), "cnictl-watch.service"), end=""
-        )
+        print(boot_unit.unit_text("cnictl-watch.service"), end="")
+        if not program.is_sound():
+            say(f"{program.COMMAND} is not there yet: cnictl init-node, apply or plugin install makes it under systemd")
         return
     require_root("watch", "changes the host's network")
     from cnictl.node import converge

@@ -28,6 +28,10 @@ from posix import (
     write,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _TEMPORARY = ".cnictl-new-"
 
@@ -109,8 +113,12 @@ def clear_temporary(folder: str) -> None:
             _remove_unheld(f"{folder}/{name}")
 
 
-def replace(path: str, data: bytes, mode: int) -> None:
-    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes."""
+def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] | None" = None) -> None:
+    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes.
+
+    For files of cnictl's own: what stands at `path`, a link too, is replaced. `cnictl.node.files` writes the others;
+    its `prepare` is called with the new file's descriptor before that gets its name.
+    """
     head, slash, _ = path.rpartition("/")
     folder = head or slash or "."
     temporary = f"{folder}/{_TEMPORARY}{getpid()}"
@@ -118,6 +126,8 @@ def replace(path: str, data: bytes, mode: int) -> None:
     try:
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
+        if prepare is not None:
+            prepare(descriptor)
         fsync(descriptor)
         rename(temporary, path)
     except OSError:

@@ -116,10 +116,10 @@ _PARTS = (
         ("peer-link", "uplink-down"),
     ),
     _Part(
-        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing or broken",
-        "each runtime's bin dir, and the version the launcher starts",
+        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or not the chosen one",
+        "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
         "Without it no pod starts, and none can be ended.",
-        "cnictl plugin list\ncnictl plugin install",
+        "cnictl plugin list\ncnictl apply             # puts the chosen version into use",
     ),
     _Part(
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",
@@ -147,8 +147,8 @@ _PARTS = (
         "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
-        "boot-unit", 1, "warning", ("boot/",), "the next boot would not bring the node back",
-        "/etc/systemd/system/cnictl.service and whether it is enabled",
+        "boot-unit", 1, "warning", ("boot/", "program/"), "the next boot would not bring the node back",
+        "/etc/systemd/system/cnictl.service, whether it is enabled, and the copy of cnictl that it starts",
         "Bridge, routes and rules are gone with a reboot.", "systemctl status cnictl\ncnictl apply",
     ),
 )  # fmt: skip

@@ -108,6 +108,12 @@ def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 CHECKS = (
     Check(
+        "unit-code", 1, "warning", "what cnictl's units and their drop-ins start: owner, mode, ACL, all the way down",
+        "Whoever can change what a unit starts is root at the next boot.",
+        "grep Exec /etc/systemd/system/cnictl*.service\nls -ld /usr/local/lib/cnictl/cli",
+        preflight_check("unit-code"), behind=("boot-unit",),
+    ),
+    Check(
         "conf-order", 40, "error", "the runtimes' conf dirs, by name: what sorts before 10-cnictl.conflist",
         "A runtime takes the first conf by name, and new pods get that network.",
         "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist ~", preflight_check("conf-order"),

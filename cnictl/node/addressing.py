@@ -74,6 +74,8 @@ def _check(spec: NodeSpec) -> NodeSpec:
         raise UsageProblem(f"log_level {spec.log_level!r} is none of {', '.join(LOG_LEVELS)}")
     if spec.log_file and (not spec.log_file.startswith("/") or "\0" in spec.log_file):
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
+    if spec.plugin_version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]*", spec.plugin_version):
+        raise UsageProblem(f"plugin version {spec.plugin_version!r} is no version's name, such as 0.1.0")
     return replace(
         spec,
         subnets=tuple(map(str, subnets.values())),

@@ -7,6 +7,7 @@ import json
 import os
 
 from cnictl.core import durable
+from cnictl.core.errors import Problem
 from cnictl.core.paths import STATE_DIR
 
 RECORD = f"{STATE_DIR}/folders.json"
@@ -16,6 +17,13 @@ def make(path: str, mode: int = 0o755) -> None:
     """Make `path` and what is missing above it, and remember which of them that made."""
     missing = []
     while not os.path.isdir(path):
+        if os.path.islink(path):
+            raise Problem(
+                f"{path} is a link to {os.readlink(path)}, where there is no folder",
+                f"make that folder, or remove the link: rm {path}",
+            )
+        if os.path.lexists(path):
+            raise Problem(f"{path} is there and no folder", f"move it out of the way: mv {path} {path}.old")
         missing.append(path)
         path = os.path.dirname(path)
     if not missing:

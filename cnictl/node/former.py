@@ -6,12 +6,13 @@ second run finds is cnictl's own doing. Only a run that holds the node's lock ma
 
 import json
 import os
+from dataclasses import fields
 from typing import Any
 
 from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import STATE_DIR
-from cnictl.node.spec import NodeSpec, as_data, from_data
+from cnictl.node.spec import FAMILIED, NodeSpec, Peer, as_data, from_data
 
 RECORD = f"{STATE_DIR}/former.json"
 _SPECS = "specs"
@@ -46,10 +47,24 @@ def specs() -> list[NodeSpec]:
     return [from_data(data) for data in _read().get(_SPECS, [])]
 
 
+def newer_keys() -> set[str]:
+    """Keys of the specs kept here that this release does not know: a newer cnictl wrote them."""
+    found, known = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
+    keys = {key for data in found for part in (data, *data["peers"]) for key in part}
+    return keys - known - {"peers", *FAMILIED}
+
+
+def _as_kept(spec: NodeSpec, found: dict[str, Any]) -> dict[str, Any]:
+    """The spec's data, with what a newer cnictl had noted in the latest."""
+    latest: dict[str, Any] = next(iter(found.get(_SPECS, [])[-1:]), {})
+    newer = newer_keys()
+    return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
+
+
 def add_spec(spec: NodeSpec) -> None:
     """Note, before anything is made, that `spec` may leave something on this host."""
     found = _read()
-    data = as_data(spec)
+    data = _as_kept(spec, found)
     known = [other for other in found.get(_SPECS, []) if _footprint(other) != _footprint(data)]
     if found.get(_SPECS) != [*known, data]:
         _write({**found, _SPECS: [*known, data]})
@@ -63,7 +78,7 @@ def _footprint(data: dict[str, Any]) -> list[Any]:
 def only_spec(spec: NodeSpec | None) -> None:
     """Note that nothing of any other spec is left."""
     found = _read()
-    wanted = [as_data(spec)] if spec is not None else []
+    wanted = [_as_kept(spec, found)] if spec is not None else []
     if found.get(_SPECS, []) != wanted:
         found[_SPECS] = wanted
         if not wanted:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.process import run, shared
-from cnictl.node import confirm
+from cnictl.node import confirm, program
 from cnictl.node.resources import boot_unit
 from cnictl.node.run_lock import Held, exclusive
 
@@ -55,14 +55,16 @@ def start() -> None:
 
 
 def start_timer(seconds: float) -> None:
-    """Where systemd runs, have it look too when the time is up: its timer outlives whatever ends both guards."""
-    if boot_unit.systemd_runs():
-        command = boot_unit.boot_command(boot_unit.installed_command())
+    """Where systemd runs, have it look too when the time is up: its timer outlives whatever ends both guards.
+
+    It starts root's copy of cnictl, as the units do; where that is not there or not root's alone, the guards suffice.
+    """
+    if boot_unit.systemd_runs() and program.is_sound():
         stop_timer()
         when = f"--on-active={seconds + 2 * _LOOK:g}"
         run(
             ["systemd-run", "--quiet", "--collect", f"--unit={_TIMER}", when, "--timer-property=AccuracySec=100ms",
-             *command, "confirm", "--status"],
+             program.COMMAND, "confirm", "--status"],
             check=False,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cnictl.core import attachments, durable, liveness
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
-from cnictl.node import folders, interpreters, library, runtimes, selftest, trust
+from cnictl.node import files, folders, interpreters, library, runtimes, selftest, trust
 from cnictl.node.library import PLUGIN, Library
 
 RECORD = "installed.json"
@@ -104,7 +104,7 @@ def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
     for folder in bin_dirs:
         path = f"{folder}/{PLUGIN}"
         if started_library(path):
-            os.unlink(path)
+            files.remove(path)
         folders.unmake(folder)
 
 
@@ -167,7 +167,9 @@ def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
         folders.make(folder)
         path = f"{folder}/{PLUGIN}"
         if _read(path) != text:
-            durable.replace(path, text, 0o755)
+            if os.path.islink(path):
+                _require_trusted(os.path.dirname(files.resolve(path)))
+            files.write(path, text, 0o755, keep=False)
 
 
 def _require_trusted(folder: str) -> None:

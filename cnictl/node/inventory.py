@@ -6,7 +6,7 @@ from dataclasses import replace
 from cnictl.core import attachments, rtnetlink
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import former
-from cnictl.node.resources.boot_unit import BootUnit
+from cnictl.node.resources.boot_unit import BootUnit, systemd_runs
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
@@ -19,6 +19,7 @@ from cnictl.node.resources.network_manager import UnmanagedDevices
 from cnictl.node.resources.networkd import ForeignRoutes, UnmanagedLinks, kept_addresses
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.ports import Ports
+from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
@@ -56,6 +57,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         Firewalld(spec, known),
         *(PeerRoute(peer.pod_cidr, table) for peer in spec.peers),
         Plugin(spec),
+        ProgramCopy(systemd_runs()),
         BootUnit(spec),
         CniConf(spec),
     ]

@@ -21,7 +21,7 @@ from cnictl.core.paths import (
     STATE_DIR,
     WATCH_FILE,
 )
-from cnictl.node import confirm, firewall, folders, former, install, journal, library, runtimes
+from cnictl.node import confirm, firewall, folders, former, install, journal, library, program, runtimes
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
@@ -77,9 +77,10 @@ def sweep_cut_off() -> None:
     lib_dirs, bin_dirs = plugin_folders()
     for lib_dir in lib_dirs:
         library.clear_half_built(lib_dir)
+    program.clear_half_built()
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
     written_to = {
-        *(os.path.dirname(file) for file in files),
+        *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),
         *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
         *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(found)),
     }

@@ -135,6 +135,16 @@ def installed_at(folder: str) -> str:
     return str(_manifest(folder).get("installed", ""))
 
 
+def release_of(folder: str) -> str:
+    """The release of cnictl that a version was installed by; empty if the folder is no version."""
+    return str(_manifest(folder).get("version", ""))
+
+
+def digest_noted(folder: str) -> str:
+    """The digest of a version as it was installed, whatever became of its files; empty if the folder is none."""
+    return str(_manifest(folder).get("digest", ""))
+
+
 def examine(folder: str) -> Library:
     """Look at a version: are all its files there and unchanged, bytecode too, and does its interpreter exist."""
     manifest = _manifest(folder)
@@ -183,7 +193,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
             os.chmod(parent, 0o755)  # whatever the operator's umask
         _sync(new)
         if os.path.lexists(folder):
-            _exchange(new, folder)
+            exchange(new, folder)
         else:
             os.rename(new, folder)
         _sync(lib_dir)
@@ -279,7 +289,7 @@ def _sync(folder: str) -> None:
         os.close(descriptor)
 
 
-def _exchange(one: str, other: str) -> None:
+def exchange(one: str, other: str) -> None:
     """Swap two names in one step, so that a call that starts meanwhile finds either whole (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):

@@ -12,20 +12,24 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Table
 
+import cnictl
 from cnictl.core import durable
-from cnictl.core.errors import UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, folders
+from cnictl.node import addressing, files, folders, former
+from cnictl.node.run_lock import tell
 from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
 
 _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
     "backend": str, "external": str,
 }  # fmt: skip
+_MADE = "node-file-made"
+"""Under which `former` keeps where a link led to when cnictl made the node file there."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
-_PLUGIN_KEYS = ("log_level", "log_file")
-"""The [plugin] table's."""
+_PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version"}
+"""The [plugin] table's, and the spec's fields for them."""
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -63,10 +67,11 @@ def text_of_file(path: str = NODE_FILE) -> str:
 
 
 def _contents(path: str) -> bytes:
-    try:
-        return durable.contents(path)
-    except IsADirectoryError:
-        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old") from None
+    if os.path.isdir(path):
+        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageProblem(f"{path} is a device, a pipe or a socket, not a file", f"remove it: rm {path}")
+    return durable.contents(path)
 
 
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
@@ -77,9 +82,12 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         said = str(error).replace("character: '\\x00'", "end of the file")  # tomlkit's name for it
         raise UsageProblem(f"{path}: {said}") from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
-    for key, value in document.items():
+    for key, value in list(document.items()):
         _check_key(path, key, (*_KINDS, "plugin", "peers"))
-        _check_kind(path, key, value, _KINDS[key])
+        if key in _KINDS:
+            _check_kind(path, key, value, _KINDS[key])
+        else:
+            del document[key]
     for key in _REQUIRED:
         if key not in document:
             raise UsageProblem(f"{path}: {key!r} is missing")
@@ -91,26 +99,45 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     if not isinstance(plugin, dict):
         raise UsageProblem(f"{path}: 'plugin' has to be written as a [plugin] table")
     for key, value in plugin.items():
-        _check_key(f"{path}: plugin", key, _PLUGIN_KEYS)
-        _check_kind(f"{path}: plugin", key, value, str)
-    return NodeSpec(**document, **plugin, peers=tuple(_parse_peer(path, entry) for entry in entries))
+        _check_key(f"{path}: plugin", key, tuple(_PLUGIN_KEYS))
+        if key in _PLUGIN_KEYS:
+            _check_kind(f"{path}: plugin", key, value, str)
+    told = {_PLUGIN_KEYS[key]: value for key, value in plugin.items() if key in _PLUGIN_KEYS}
+    return NodeSpec(**document, **told, peers=tuple(_parse_peer(path, entry) for entry in entries))
 
 
 def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
     for key, value in entry.items():
         _check_key(f"{path}: peers", key, _PEER_KEYS)
-        _check_kind(f"{path}: peers", key, value, str)
+        if key in _PEER_KEYS:
+            _check_kind(f"{path}: peers", key, value, str)
     for key in ("pod_cidr", "via"):
         if key not in entry:
             raise UsageProblem(f"{path}: a [[peers]] table has no {key!r}")
-    return Peer(**entry)
+    return Peer(**{key: value for key, value in entry.items() if key in _PEER_KEYS})
 
 
 def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
-    if key not in known:
+    if key not in known and not _is_newer(where, key):
         near = difflib.get_close_matches(key, known, 1)
         meant = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
         raise UsageProblem(f"{where}: unknown key {key!r}{meant}")
+
+
+def _is_newer(where: str, key: str) -> bool:
+    """Whether a newer cnictl put this key into the node file, as its note in `former` shows; says so once."""
+    try:
+        if not {key, f"plugin_{key}"} & former.newer_keys():
+            return False
+    except (OSError, Problem):
+        return False
+    if (where, key) not in _told:
+        _told.add((where, key))
+        tell(f"cnictl: {where}: key {key!r} is a newer cnictl's: cnictl {cnictl.__version__} keeps it and ignores it")
+    return True
+
+
+_told: set[tuple[str, str]] = set()
 
 
 def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
@@ -162,7 +189,7 @@ def _insert(document: tomlkit.TOMLDocument, key: str, value: Any) -> None:
 
 def _merge_plugin(document: tomlkit.TOMLDocument, spec: NodeSpec) -> None:
     said = document.unwrap().get("plugin", {})
-    wanted = {key: getattr(spec, key) for key in _PLUGIN_KEYS}
+    wanted = {key: getattr(spec, field) for key, field in _PLUGIN_KEYS.items()}
     changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
     if changed and "plugin" not in document:
         _insert(document, "plugin", tomlkit.table())
@@ -198,9 +225,17 @@ def _merge_peers(document: tomlkit.TOMLDocument, peers: tuple[Peer, ...]) -> Non
 def write_text(text: str, path: str = NODE_FILE) -> None:
     """Give the node file this text, in one step; an empty text removes it. Raises OSError."""
     if not text:
-        if os.path.lexists(path):
-            os.unlink(path)
+        files.remove(path)
         folders.unmake(os.path.dirname(path))
         return
     folders.make(os.path.dirname(path))
-    durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+    target = files.resolve(path)
+    if target != path and not os.path.lexists(target):
+        former.amend(_MADE, target)  # first: whoever is killed between the two leaves nothing unknown
+    files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+
+
+def is_operators(path: str = NODE_FILE) -> bool:
+    """Whether the node file is one that a link leads to, and that cnictl did not make there."""
+    target = os.path.realpath(path)
+    return target != path and os.path.exists(target) and former.recall(_MADE) != target

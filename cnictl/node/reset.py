@@ -3,19 +3,21 @@
 The conf goes first, so that no runtime starts another pod; the plugin goes last, so that those at work can end.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
-from cnictl.node import converge, inventory, leftovers, live_pods, spine
+from cnictl.core.paths import NODE_FILE, NODE_LOCK
+from cnictl.node import converge, inventory, leftovers, live_pods, node_file, spine
 from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
@@ -57,6 +59,9 @@ def plan() -> Reset:
         for one in rest
         if isinstance(one, Forwarding) and (standing := one.carries())
     ]
+    if rest and node_file.is_operators():
+        target = os.path.realpath(NODE_FILE)
+        left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
     return Reset(
         names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)
     )
@@ -66,11 +71,11 @@ def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
     """The conf, and all the rest in the order it goes: as it came, backwards, but the node file and the plugin last."""
     plugin = Plugin(bin_dirs=tuple(sorted(leftovers.plugin_folders()[1])))  # also where no node was set up with it
     if not specs:
-        return [], [plugin]
-    node_file, *made = inventory.resources(specs[-1], specs)
+        return [], [ProgramCopy(needed=False), plugin]
+    file, *made = inventory.resources(specs[-1], specs)
     conf = [one for one in made if inventory.kind(one) == CONF_KIND]
     middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]
-    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, node_file, plugin]
+    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, file, plugin]
 
 
 def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Reset:

@@ -1,7 +1,7 @@
 """A node's desired state as a value: what /etc/cnictl/node.toml says."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
@@ -43,6 +43,8 @@ class NodeSpec:
     """Of the plugin: one of `core.conf.LOG_LEVELS`; empty: its default."""
     log_file: str = ""
     """Of the plugin: an absolute path; empty: its default."""
+    plugin_version: str = ""
+    """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
 
     @property
     def subnet(self) -> str:
@@ -98,7 +100,13 @@ def as_data(spec: NodeSpec) -> dict[str, Any]:
 
 
 def from_data(data: dict[str, Any]) -> NodeSpec:
-    """What `as_data` gave, read back."""
+    """What `as_data` gave, read back. A key that this release does not know was written by a newer one: left out."""
     values = {FAMILIED.get(key, key): value for key, value in data.items()}
     values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
-    return NodeSpec(**{**values, "peers": tuple(Peer(**entry) for entry in data["peers"])})
+    values["peers"] = tuple(Peer(**_known(Peer, entry)) for entry in data["peers"])
+    return NodeSpec(**_known(NodeSpec, values))
+
+
+def _known(kind: type[Peer | NodeSpec], values: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {key: value for key, value in values.items() if key in names}

@@ -3,11 +3,18 @@
 The plugin runs as root at every pod start, so its interpreter and code must be root's alone all the way down.
 """
 
+import errno
 import os
 import stat
+import struct
 
 OVERFLOW_ID = 65534
 """How a user namespace shows owners that it has no number for (user_namespaces(7))."""
+
+_ACL = "system.posix_acl_access"
+_HEADER, _ENTRY = 4, struct.Struct("<HHI")
+_USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
+_WRITE = 2
 
 _MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (path_resolution(7))
 
@@ -18,28 +25,64 @@ def fault(path: str) -> str:
         steps = _steps(os.path.abspath(path))
     except OSError as error:
         return f"{error.filename or path}: {error.strerror}"
-    mapped = _overflow_mapped()
+    owners = roots()
     for step in steps:
-        why = _step_fault(step, mapped)
+        why = _step_fault(step, owners)
         if why:
             return why
     return ""
 
 
-def _step_fault(path: str, overflow_mapped: bool) -> str:
+def roots() -> set[int]:
+    """The user ids that stand for root, or for users whom nobody here can be.
+
+    In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is not
+    mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
+    """
+    return {0} if _overflow_mapped() else {0, OVERFLOW_ID}
+
+
+def _step_fault(path: str, owners: set[int]) -> str:
     found = os.lstat(path)
-    # In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is
-    # not mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
-    roots = {0} if overflow_mapped else {0, OVERFLOW_ID}
-    if found.st_uid not in roots:
+    if found.st_uid not in owners:
         return f"{path} belongs to user {found.st_uid}, not to root"
     if stat.S_ISLNK(found.st_mode):
         return ""  # a link has no mode; whoever may replace it is judged by its folder
     if found.st_mode & stat.S_IWOTH:
         return f"{path} is writable by everyone (mode {stat.S_IMODE(found.st_mode):o})"
+    acl = _acl(path)
+    if acl:  # the mode's group bits are the ACL's mask then, not the group's own (acl(5))
+        writers = acl_writers(acl, found.st_gid)
+        return f"{path} is writable by {writers[0]} through its ACL (getfacl {path})" if writers else ""
     if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
         return f"{path} is writable by group {found.st_gid} (mode {stat.S_IMODE(found.st_mode):o})"
     return ""
+
+
+def _acl(path: str) -> bytes:
+    """The POSIX ACL of a file or folder as the kernel gives it; empty without one, or where there are none."""
+    try:
+        return os.getxattr(path, _ACL)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return b""
+        raise
+
+
+def acl_writers(acl: bytes, owning_group: int) -> list[str]:
+    """Users and groups other than root's that an ACL lets write, in words: `user 1000`, `group 4`.
+
+    The layout is linux/posix_acl_xattr.h's: a version, then tag, permissions and id of each entry, little-endian.
+    """
+    entries = [_ENTRY.unpack_from(acl, at) for at in range(_HEADER, len(acl) - _ENTRY.size + 1, _ENTRY.size)]
+    mask = next((rights for tag, rights, _ in entries if tag == _MASK), _WRITE)
+    writers = []
+    for tag, rights, number in entries:
+        kind = {_USER: "user", _GROUP: "group", _GROUP_OBJ: "group"}.get(tag, "")
+        holder = owning_group if tag == _GROUP_OBJ else number
+        if kind and holder != 0 and rights & mask & _WRITE:
+            writers.append(f"{kind} {holder}")
+    return writers
 
 
 def _steps(path: str) -> list[str]:

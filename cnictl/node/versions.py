@@ -1,21 +1,29 @@
-"""`cnictl plugin`: put a version of the plugin in place, switch, take away, list; apart from the node's other state."""
+"""`cnictl plugin`: put a version of the plugin in place, switch, take away, list.
+
+Which version is in use is part of the node's desired state: where the host is a node, node.toml names it from then on.
+"""
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import cnictl
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
-from cnictl.node import install, library, runtimes
-from cnictl.node.journal import DONE, FAILED, UNDONE, Journal
+from cnictl.core.paths import NODE_FILE, NODE_LOCK
+from cnictl.node import former, install, library, node_file, runtimes, spine
+from cnictl.node.journal import DONE, Journal
 from cnictl.node.library import PLUGIN
+from cnictl.node.resources.boot_unit import systemd_runs
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.program import ProgramCopy
+from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.run_lock import RUN_LOCK_WAIT, exclusive
-from cnictl.node.spine import Change, State
+from cnictl.node.spine import Change, Plan, Resource, State, Step
 
 _LOCK_WAIT = 20.0
 """Seconds to wait for calls under way to end; a call takes far less unless something hangs."""
@@ -23,9 +31,9 @@ _LOCK_WAIT = 20.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did or would do: its one change, or None where everything was already so."""
+    """What a command did or would do: its changes; none where everything was already so."""
 
-    change: Change | None
+    changes: tuple[Change, ...]
     state: str
     """`already so`, `changed` or `would change`."""
 
@@ -33,13 +41,14 @@ class Outcome:
 def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
     with _alone(dry_run, wait):
-        return _carry_out(plugin, plugin.newest, "plugin install", dry_run)
+        after = plugin.newest()
+        return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
 
 
 def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
     """Make a version that is there current, between two calls of the plugin. Raises Problem."""
     with _alone(dry_run, wait), _no_call_under_way(dry_run):
-        return _carry_out(plugin, lambda: plugin.switched(name), "plugin use", dry_run)
+        return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
 
 def take_away(plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
@@ -52,14 +61,20 @@ def take_away(plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float
         if not name:
             if before is not None and not force:
                 _refuse_while_needed()
-            return _carry_out(plugin, lambda: None, "plugin uninstall", dry_run)
+            return _carry_out(plugin, None, "", "plugin uninstall", dry_run)
         if before is None or name not in before["versions"]:
             there = ", ".join(before["versions"]) if before else "none"
             raise Problem(f"there is no version {name} of the plugin", f"versions there: {there}")
         if name == before["version"]:
             raise Problem(f"version {name} is the one in use", "cnictl plugin use VERSION switches to another first")
+        chosen = chosen_version()
+        if name == chosen:
+            raise Problem(
+                f"{NODE_FILE} names version {name} as the one to use",
+                "cnictl apply puts it into use; cnictl plugin use VERSION chooses another",
+            )
         rest = [other for other in before["versions"] if other != name]
-        return _carry_out(plugin, lambda: {**before, "versions": rest}, "plugin uninstall", dry_run)
+        return _carry_out(plugin, {**before, "versions": rest}, chosen, "plugin uninstall", dry_run)
 
 
 def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
@@ -83,26 +98,73 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     for folder in found.other_bin_dirs:
         fault = "is not the current version's" if os.path.lexists(f"{folder}/{PLUGIN}") else "is missing"
         launchers.append({"path": f"{folder}/{PLUGIN}", "state": "broken", "fault": fault})
-    return {"lib_dir": found.lib_dir, "current": found.current, "versions": versions, "launchers": launchers}
+    return {
+        "lib_dir": found.lib_dir,
+        "current": found.current,
+        "chosen": _chosen_if_readable(),
+        "cnictl": cnictl.__version__,
+        "cnictl_is_newer": newer_than_in_use(found.lib_dir, found.current),
+        "versions": versions,
+        "launchers": launchers,
+    }
 
 
-def _carry_out(plugin: Plugin, decide: Callable[[], State | None], command: str, dry_run: bool) -> Outcome:
-    before, after = plugin.observe(), decide()
-    if before == after:
-        return Outcome(None, "already so")
-    change = Change(plugin.id, before, after, *plugin.describe(before, after))
-    if dry_run:
-        return Outcome(change, "would change")
-    journal = Journal(command)
-    journal.begin(change.resource, before, after, change.command, change.summary)
+def _chosen_if_readable() -> str:
     try:
-        plugin.carry_out(change)
-    except BaseException:
-        journal.failed(change.resource)
-        journal.end(UNDONE if plugin.observe() == before else FAILED)
-        raise
+        return chosen_version()
+    except (Problem, OSError):
+        return ""
+
+
+def chosen_version() -> str:
+    """The version that node.toml names; empty if it names none, or this host is not set up as a node."""
+    spec = node_file.load()
+    return spec.plugin_version if spec is not None else ""
+
+
+def newer_than_in_use(lib_dir: str, current: str) -> bool:
+    """Whether this cnictl is of a newer release than the plugin in use."""
+    release = library.release_of(f"{lib_dir}/{current}") if current else ""
+    return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
+
+
+def _ordered(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0]))
+
+
+def _carry_out(
+    plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
+) -> Outcome:
+    """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
+
+    `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
+    """
+    spec = node_file.load()
+    steps = [_step(plugin, after)]
+    if with_program and spec is not None and systemd_runs():
+        copied = ProgramCopy(needed=True)
+        steps.insert(0, _step(copied, copied.newest()))
+    if spec is not None and spec.plugin_version != chosen:
+        spec = replace(spec, plugin_version=chosen)
+        steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
+    todo = Plan(tuple(steps))
+    if not todo.changes:
+        return Outcome((), "already so")
+    if dry_run:
+        return Outcome(todo.changes, "would change")
+    journal, in_effect = Journal(command), former.specs()[-1:]
+    spine.apply(todo, lambda *_: None, journal)
+    if spec is not None and in_effect == [replace(spec, plugin_version=one.plugin_version) for one in in_effect]:
+        former.add_spec(spec)  # else the file was edited: that is for `apply`
     journal.end(DONE)
-    return Outcome(change, "changed")
+    return Outcome(todo.changes, "changed")
+
+
+def _step(resource: Resource, after: State | None) -> Step:
+    before = resource.observe()
+    summary, command = resource.describe(before, after)
+    change = Change(resource.id, before, after, summary, command) if before != after else None
+    return Step(resource, before, summary, change)
 
 
 def _refuse_while_needed() -> None:

@@ -4,7 +4,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cnictl.node import converge, host, install, ipam, ranges, runtimes, show
+import cnictl
+from cnictl.node import converge, host, install, ipam, ranges, runtimes, show, versions
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -26,7 +27,13 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
         "rules": show.nat(spec) if spec.nat else [],
         "peers": _peers(spec),
-        "plugin": {"version": plugin.current, "folders": list(plugin.bin_dirs)},
+        "plugin": {
+            "version": plugin.current,
+            "chosen": spec.plugin_version,
+            "folders": list(plugin.bin_dirs),
+            "cnictl": cnictl.__version__,
+            "cnictl_is_newer": versions.newer_than_in_use(plugin.lib_dir, plugin.current),
+        },
         "confs": {folder: _confs(folder) for folder in runtimes.conf_dirs(runtimes.find())},
         "conf": FILE_NAME,
         "watch": repairs.saved(),

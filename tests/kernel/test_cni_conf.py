@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Node
+from cnictl.node.program import COMMAND
 from cnictl.node.resources.cni_conf import conflist
 from cnictl.node.spec import NodeSpec
 
@@ -169,6 +171,7 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
     before = node.run(["find", "/etc"]).stdout
     carry_out(node, "BootUnit")
     unit = read(node, UNIT)
+    node.run(["sh", "-c", f"mkdir -p {os.path.dirname(COMMAND)}; cp /usr/bin/true {COMMAND}"])  # verify wants a program
     command = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
     assert command.endswith(" apply")
     assert "@" not in command
@@ -201,15 +204,13 @@ def test_an_earlier_releases_unit_comes_back_enabled_as_it_was(node: Node) -> No
     assert node.run(["find", "/etc"]).stdout == before
 
 
-def test_the_command_in_a_unit_stays_while_it_exists(node: Node) -> None:
-    node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/opt/my venv/bin"])
+def test_unit_of_an_earlier_release_that_starts_a_users_environment_is_replaced(node: Node) -> None:
+    node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/home/user/venv/bin"])
     carry_out(node, "BootUnit")
-    node.run(["sh", "-c", 'cp /usr/local/bin/cnictl "/opt/my venv/bin/cnictl"'])
-    node.run(["sed", "-i", r"s#^ExecStart=.*#ExecStart=/opt/my\\x20venv/bin/cnictl apply#", UNIT])
-    kept = carry_out(node, "BootUnit")["files"][UNIT]
-    assert "ExecStart=/opt/my\\x20venv/bin/cnictl apply\n" in kept
-    node.run(["rm", "-r", "/opt/my venv"])
-    assert "my\\x20venv" not in carry_out(node, "BootUnit")["files"][UNIT]
+    node.run(["cp", "/usr/local/bin/cnictl", "/home/user/venv/bin/cnictl"])
+    node.run(["sed", "-i", "s#^ExecStart=.*#ExecStart=/home/user/venv/bin/cnictl apply#", UNIT])
+    assert "/home" not in carry_out(node, "BootUnit")["files"][UNIT]
+    assert "/home" not in read(node, UNIT)
 
 
 def test_without_systemd_and_logrotate_nothing_is_written(node: Node) -> None:

@@ -231,3 +231,16 @@ def test_an_ordinary_user_is_told_first_of_all() -> None:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert json.loads(done.stdout)[0]["name"] == "root"
+
+
+def test_program_that_others_could_change_is_an_error_and_a_folder_of_ours_is_told(node: Node) -> None:
+    node.run(["sh", "-c", "mkdir -p /opt/open /etc/cnictl; cp /usr/bin/true /opt/open/nft; chmod 777 /opt/open"])
+    node.run(["chmod", "777", "/etc/cnictl"])
+    body = json.dumps([as_data(SPEC), None])
+    path = f"/opt/open:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    said = json.loads(node.run(["env", f"PATH={path}", sys.executable, "-c", RUN], body).stdout)
+    found = {one["name"]: one for one in said}
+    assert found["programs"]["severity"] == "error"
+    assert found["programs"]["subject"] == "/opt/open/nft"
+    assert "/opt/open is writable by everyone" in found["programs"]["message"]
+    assert (found["ownership"]["severity"], found["ownership"]["subject"]) == ("warning", "/etc/cnictl")

@@ -102,6 +102,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"external": "example.org"}, "external 'example.org'"),
         ({"external": "2606:4700::1111"}, "external 2606:4700::1111 is IPv6"),
         ({"external": "0.0.0.0"}, "is no address that a host can have"),
+        ({"plugin_version": "../0.1.0"}, "plugin version '../0.1.0' is no version's name"),
         ({"log_level": "loud"}, "log_level 'loud' is none of debug, info, error, off"),
         ({"log_file": "plugin.log"}, "log_file 'plugin.log' is not an absolute path"),
     ],
@@ -256,6 +257,7 @@ def test_record_of_an_older_release_is_read() -> None:
     }  # fmt: skip
     assert from_data(older) == WALK_THROUGH
     assert older.items() <= as_data(WALK_THROUGH).items()
+    assert from_data({**older, "flow_label": 7}) == WALK_THROUGH  # a newer release's
 
 
 ADDRESS = st.integers(1, 254).map(lambda last: f"10.0.10.{last}")
@@ -278,6 +280,7 @@ SPECS = st.builds(
     st.sampled_from([(), ("192.0.2.10",), ("192.0.2.10", "2001:db8::10")]),
     st.sampled_from(["", "debug"]),
     st.sampled_from(["", "/var/log/pods.log"]),
+    st.sampled_from(["", "0.1.0", "0.1.0+1a2b3c4d"]),
 )
 
 

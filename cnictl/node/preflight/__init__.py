@@ -1,7 +1,7 @@
 """Everything that must hold before a host is touched. All checks run; then a run fails once, with all findings."""
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.node.preflight import addresses, host, places
+from cnictl.node.preflight import addresses, host, ownership, places
 from cnictl.node.preflight.finding import Check, Finding
 from cnictl.node.spec import NodeSpec
 
@@ -24,6 +24,9 @@ CHECKS: dict[str, Check] = {
     "launcher-name": places.launcher_name,
     "loopback": places.loopback,
     "boot-command": places.boot_command,
+    "programs": ownership.programs,
+    "ownership": ownership.folders,
+    "unit-code": ownership.unit_code,
 }
 
 

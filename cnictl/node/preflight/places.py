@@ -2,7 +2,7 @@
 
 import os
 
-from cnictl.node import install, runtimes, trust
+from cnictl.node import files, install, program, runtimes, trust
 from cnictl.node.library import PLUGIN
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import boot_unit
@@ -105,12 +105,14 @@ def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
 
 
 def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
-    """What the boot unit will run is root's alone."""
+    """What the units will start is root's alone."""
     if not boot_unit.systemd_runs():
         return []
-    program = boot_unit.boot_command(boot_unit.installed_command())[0]
-    reason = trust.fault(program)
+    if files.is_masked(boot_unit.UNIT_FILE):
+        message = "is masked: no boot will bring the node back"
+        return [warning("boot-command", boot_unit.UNIT_FILE, message, f"systemctl unmask {boot_unit.UNIT}")]
+    reason = trust.fault(install.nearest(program.HOME))
     if not reason:
         return []
-    mend = "install cnictl where root alone can write, such as a package or a virtual environment in /opt"
-    return [warning("boot-command", program, f"runs as root at boot, but {reason}", mend)]
+    mend = "chown root:root, chmod go-w and setfacl -b: what is there runs as root at boot"
+    return [error("boot-command", program.HOME, reason, mend)]

@@ -4,12 +4,11 @@ import glob
 import importlib.resources
 import os
 import shutil
-import sys
 
 from cnictl.core import durable
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
-from cnictl.node import folders
+from cnictl.node import files, folders, program
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -22,7 +21,6 @@ FILES = (UNIT_FILE, LOGROTATE_FILE)
 SYSTEMD_RUNS = "/run/systemd/system"
 """There exactly where systemd is the system's manager (sd_booted(3))."""
 
-_COMMAND_PREFIX = "ExecStart="
 _WANTED_PREFIX = "WantedBy="
 
 
@@ -37,21 +35,22 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """The files' text by path, and whether the unit is enabled; None if none of it is there."""
-        files = {}
+        texts = {}
         for path in FILES:
-            if os.path.lexists(path):
-                files[path] = durable.contents(path).decode("utf-8", "surrogateescape")
-        there, wanted = _links(), _wanted_links(files.get(UNIT_FILE, ""))
-        return {"files": files, "enabled": bool(wanted) and wanted <= there} if files or there else None
+            if os.path.exists(path) and not files.is_masked(path):
+                texts[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        there, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
+        return {"files": texts, "enabled": bool(wanted) and wanted <= there} if texts or there else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
-        """The same for this host; None where neither systemd nor logrotate is."""
-        files = {}
-        if systemd_runs():
-            files[UNIT_FILE] = unit_text(boot_command(installed_command()))
-        if os.path.isdir(LOGROTATE_DIR):
-            files[LOGROTATE_FILE] = template("cnictl.logrotate")
-        return {"files": files, "enabled": UNIT_FILE in files} if files else None
+        """The same for this host; None where neither systemd nor logrotate is. What an operator masked stays so."""
+        texts = {}
+        if systemd_runs() and not files.is_masked(UNIT_FILE):
+            texts[UNIT_FILE] = unit_text()
+        if os.path.isdir(LOGROTATE_DIR) and not files.is_masked(LOGROTATE_FILE):
+            texts[LOGROTATE_FILE] = template("cnictl.logrotate")
+        known = texts or (files.is_masked(UNIT_FILE) and _links())
+        return {"files": texts, "enabled": UNIT_FILE in texts} if known else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """One line, and what `systemctl` would be told."""
@@ -80,12 +79,12 @@ class BootUnit:
             os.unlink(link)
             folders.unmake(os.path.dirname(link))
         for path in old:
-            if path not in new and os.path.lexists(path):
-                os.unlink(path)
+            if path not in new:
+                files.remove(path)
         for path, text in new.items():
             if old.get(path) != text:
                 folders.make(os.path.dirname(path))
-                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
         for link in links - _links():
             folders.make(os.path.dirname(link))
             os.symlink(UNIT_FILE, link)
@@ -104,38 +103,9 @@ def template(name: str) -> str:
     return (importlib.resources.files("cnictl_conf") / name).read_text(encoding="utf-8")
 
 
-def unit_text(command: list[str], name: str = UNIT) -> str:
-    """A unit of `conf/` for the cnictl that `command` starts; by default the one that applies node.toml at boot."""
-    return template(name).replace("@CNICTL@", " ".join(_quoted(word) for word in command))
-
-
-def boot_command(installed: list[str] | None) -> list[str]:
-    """The command that starts cnictl: the one in an `installed` unit while it exists, else the one that runs now.
-
-    A status from a second installation of cnictl is thus no drift.
-    """
-    if installed and os.access(installed[0], os.X_OK):
-        return installed
-    beside = os.path.join(os.path.dirname(sys.executable), "cnictl")
-    started_as = os.path.abspath(sys.argv[0])
-    named = [beside, started_as if os.path.basename(started_as) == "cnictl" else "", shutil.which("cnictl") or ""]
-    for program in named:
-        if program and os.access(program, os.X_OK) and os.path.isfile(program):
-            return [program]
-    return [sys.executable, "-m", "cnictl"]
-
-
-def installed_command() -> list[str] | None:
-    """What the unit on this host starts, without its `apply`; None if there is no unit of ours."""
-    try:
-        text = durable.contents(UNIT_FILE).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return None
-    for line in text.splitlines():
-        if line.startswith(_COMMAND_PREFIX):
-            words = [_unquoted(word) for word in line.removeprefix(_COMMAND_PREFIX).split(" ")]
-            return words[:-1] if len(words) > 1 and words[-1] == "apply" else None
-    return None
+def unit_text(name: str = UNIT) -> str:
+    """A unit of `conf/`, which starts root's copy of cnictl; by default the one that applies node.toml at boot."""
+    return template(name).replace("@CNICTL@", program.COMMAND)
 
 
 def _links() -> set[str]:
@@ -147,20 +117,6 @@ def _wanted_links(text: str) -> set[str]:
     """Those that `systemctl enable` makes for a unit of this text (systemd.unit(5), [Install])."""
     lines = [line.removeprefix(_WANTED_PREFIX) for line in text.splitlines() if line.startswith(_WANTED_PREFIX)]
     return {f"{UNIT_DIR}/{unit}.wants/{UNIT}" for line in lines for unit in line.split()}
-
-
-def _quoted(word: str) -> str:
-    """A word as systemd reads it back (systemd.service(5), Command lines): escapes for space, quotes, `%` and `$`."""
-    for character in ("\\", " ", '"', "'"):
-        word = word.replace(character, f"\\x{ord(character):02x}")
-    return word.replace("%", "%%").replace("$", "$$")
-
-
-def _unquoted(word: str) -> str:
-    word = word.replace("$$", "$").replace("%%", "%")
-    for character in (" ", '"', "'", "\\"):
-        word = word.replace(f"\\x{ord(character):02x}", character)
-    return word
 
 
 def _files(state: State | None) -> dict[str, str]:

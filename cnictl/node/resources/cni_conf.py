@@ -9,7 +9,7 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
-from cnictl.node import folders, former, runtimes
+from cnictl.node import files, folders, former, runtimes
 from cnictl.node.runtimes import Runtime
 from cnictl.node.spec import NodeSpec, text_or_list
 from cnictl.node.spine import Change, State
@@ -37,23 +37,23 @@ class CniConf:
         """The file's text by path, another tool's under our name too; None if it is nowhere."""
         places = dict.fromkeys([*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR])
         paths = [f"{folder}/{FILE_NAME}" for folder in places]
-        files = {path: _text(path) for path in paths if os.path.lexists(path)}
-        return {"files": files} if files else None
+        texts = {path: _text(path) for path in paths if os.path.exists(path)}
+        return {"files": texts} if texts else None
 
     def former(self) -> State | None:
         """Another tool's files of our name: a reset leaves them."""
-        files = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
-        return {"files": files} if files else None
+        texts = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
+        return {"files": texts} if texts else None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """The same for the whole of `spec`; another tool's file where no conf of ours belongs stays."""
-        files = _files(self.former())
+        texts = _files(self.former())
         for folder in runtimes.conf_dirs(self._runtimes):
             portmap = find_portmap(self._runtimes, folder)
             chained_newest = portmap is None or NEWEST in supported_versions(portmap)
             document = conflist(spec, has_bridge_netfilter(), portmap is not None, chained_newest)
-            files[f"{folder}/{FILE_NAME}"] = json.dumps(document, indent=2) + "\n"
-        return {"files": files}
+            texts[f"{folder}/{FILE_NAME}"] = json.dumps(document, indent=2) + "\n"
+        return {"files": texts}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """One line, and the file as a shell would write it."""
@@ -74,8 +74,8 @@ class CniConf:
         for path in old:
             if path not in new:
                 _refuse_foreign(path)
-                if os.path.lexists(path):
-                    os.unlink(path)
+                files.remove(path)
+                _tell_of(path)
                 _note(_noted() - {path})
                 if not runtimes.running():
                     folders.unmake(os.path.dirname(path))
@@ -85,7 +85,8 @@ class CniConf:
                 folders.make(os.path.dirname(path))
                 _note(_noted() | {path})
                 # renamed within the folder: containerd notices that, and no link or move from elsewhere
-                durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                _tell_of(path)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def is_foreign(path: str) -> bool:
 
     One that is no JSON is ours where cnictl wrote one: a power cut or a slip of the hand tore it.
     """
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         return False
     try:
         return bool(json.loads(_text(path))["plugins"][0]["type"] != PLUGIN_TYPE)
@@ -158,6 +159,14 @@ def is_foreign(path: str) -> bool:
         return path not in _noted()
     except (KeyError, IndexError, TypeError):
         return True
+
+
+def _tell_of(path: str) -> None:
+    """Have runtimes notice what changed behind a link: they watch the folder, and a file that leaves it."""
+    if os.path.islink(path):
+        name = f"{os.path.dirname(path)}/.cnictl-changed-{os.getpid()}"
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.unlink(name)
 
 
 def _noted() -> set[str]:

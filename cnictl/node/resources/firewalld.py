@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from cnictl.core import durable
 from cnictl.core.process import run
-from cnictl.node import firewall, folders, former, host
+from cnictl.node import files, firewall, folders, former, host
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -44,8 +44,8 @@ class Firewalld:
 
     def observe(self) -> State | None:
         """The files' text by path, and zones by name, `trusted` for ours too; None for nothing."""
-        files, zones = _files(), self._zones()
-        return {"files": files, "zones": zones} if files or zones else None
+        texts, zones = _files(), self._zones()
+        return {"files": texts, "zones": zones} if texts or zones else None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """The same for `spec`; None where firewalld is not installed."""
@@ -53,13 +53,13 @@ class Firewalld:
             return None
         claimed = _claimed()
         free = [name for name in _names(spec) if name not in claimed]
-        files = {ZONE: _zone(free), POLICY: _policy(spec)}
-        return {"files": files, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
+        texts = {ZONE: _zone(free), POLICY: _policy(spec)}
+        return {"files": texts, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
 
     def remember(self) -> None:
         """Keep what somebody else had in our files' place, and the zones that they put our names into at run time."""
-        files = {path: text for path, text in _files().items() if _OURS not in text}
-        former.remember(self.id, {"files": files, "zones": self._zones()})
+        texts = {path: text for path, text in _files().items() if _OURS not in text}
+        former.remember(self.id, {"files": texts, "zones": self._zones()})
 
     def former(self) -> State | None:
         """The files before ours; each name in the zone it was in before, or in which somebody has put it since."""
@@ -92,12 +92,11 @@ class Firewalld:
         for path in old["files"]:
             if path not in new["files"]:
                 for name in (path, f"{path}.old"):  # firewalld's copy of what it changed in it for somebody
-                    if os.path.lexists(name):
-                        os.unlink(name)
+                    files.remove(name)
                 folders.unmake(os.path.dirname(path))
         for path, text in new["files"].items():
             folders.make(os.path.dirname(path))
-            durable.replace(path, text.encode("utf-8", "surrogateescape"), 0o644)
+            files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
         if runs():
             for argv in _bindings(old, new):
                 run(argv)
@@ -110,7 +109,7 @@ def _files() -> dict[str, str]:
     return {
         path: durable.contents(path).decode("utf-8", "surrogateescape")
         for path in (ZONE, POLICY)
-        if os.path.lexists(path)
+        if os.path.exists(path)
     }
 
 

@@ -35,7 +35,7 @@ class UnmanagedDevices(TextFile):
     def __init__(self) -> None:
         super().__init__(CONF_FILE)
 
-    def desired(self, spec: NodeSpec) -> State | None:
+    def wanted(self, spec: NodeSpec) -> State | None:
         """The bridge and host veths by name; what is there, if anything, where there is no NetworkManager."""
         if not os.path.exists(_PROGRAM):
             return self.observe()

@@ -62,7 +62,7 @@ class ForeignRoutes(TextFile):
     def __init__(self) -> None:
         super().__init__(DAEMON_CONF)
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - peers may come later
+    def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - peers may come later
         """Its text; what is there, if anything, where networkd isn't used."""
         return {"text": _DAEMON_TEXT} if is_used() else self.observe()
 
@@ -73,7 +73,7 @@ class UnmanagedLinks(TextFile):
     def __init__(self) -> None:
         super().__init__(NETWORK_FILE)
 
-    def desired(self, spec: NodeSpec) -> State | None:
+    def wanted(self, spec: NodeSpec) -> State | None:
         """Its text; what is there, if anything, where networkd isn't used."""
         return {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=HOST_VETHS)} if is_used() else self.observe()
 
@@ -96,7 +96,7 @@ class UnmanagedLinks(TextFile):
 class KeptAddresses(TextFile):
     """The drop-in of a link's `.network` file that has its addresses left alone when networkd starts."""
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - made for the links that the spec names
+    def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - made for the links that the spec names
         """Its text."""
         return {"text": _KEPT_TEXT}
 

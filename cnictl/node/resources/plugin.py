@@ -4,6 +4,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
+import cnictl
 from cnictl.core.errors import Problem
 from cnictl.node import install, interpreters, library, runtimes
 from cnictl.node.library import PLUGIN
@@ -13,9 +14,12 @@ from cnictl.node.spine import Change, State
 _STARTED = ("version", "digest", "interpreter", "lib_dir", "bin_dirs")
 """What of the state decides which code a pod's start runs."""
 
+_GONE = "gone"
+"""Stands for the digest or interpreter of a chosen version that is not there any more."""
+
 
 class Plugin:
-    """This cnictl's plugin, current in every bin folder of this host's runtimes. One serves every network."""
+    """The plugin, in the version chosen, in every bin folder of this host's runtimes. One serves every network."""
 
     id = f"plugin/{PLUGIN}"
 
@@ -40,27 +44,30 @@ class Plugin:
             "versions": sorted(found.versions),
         }
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one plugin serves every network
-        """This cnictl's own version. Raises Problem if no interpreter may run it."""
-        return self.newest()
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The version that `spec` names, or else the one in use; this cnictl's own where there is none yet.
+
+        Neither an older nor a newer cnictl puts its own in the place of a version that was chosen. Raises Problem if
+        no interpreter may run it.
+        """
+        found = install.installed(self._bin_dirs, self._lib_dir)
+        name = spec.plugin_version or found.current or next(reversed(found.versions), "")
+        if not name:
+            return self.newest()
+        chosen, digest = library.examine(f"{found.lib_dir}/{name}"), library.digest_noted(f"{found.lib_dir}/{name}")
+        if chosen.fault and _is_own(name, digest):
+            return self._as_current(found.lib_dir, name, _own_digest(), interpreters.choose().path)
+        return self._as_current(found.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
 
     def newest(self) -> State:
         """This cnictl's own version as the current one, besides those that are there."""
-        found = install.installed(self._bin_dirs, self._lib_dir)
-        lib_dir = self._lib_dir or found.lib_dir
-        digest = library.digest_of(library.sources())
+        lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
+        digest = _own_digest()
         name = library.name_for(lib_dir, digest)
         there = library.examine(f"{lib_dir}/{name}")
         keep = there.digest == digest and there.interpreter
-        return {
-            "version": name,
-            "digest": digest,
-            # one that serves stays, so that a status from a second installation of cnictl is no drift
-            "interpreter": there.interpreter if keep else interpreters.choose().path,
-            "lib_dir": lib_dir,
-            "bin_dirs": sorted({*self._bin_dirs, *found.bin_dirs, *found.other_bin_dirs}),
-            "versions": sorted({*found.versions, name}),
-        }
+        # one that serves stays, so that a status from a second installation of cnictl is no drift
+        return self._as_current(lib_dir, name, digest, there.interpreter if keep else interpreters.choose().path)
 
     def switched(self, name: str) -> State:
         """The version `name` as the current one. Raises Problem if it isn't there or isn't sound."""
@@ -71,13 +78,18 @@ class Plugin:
         chosen = library.examine(f"{found.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
+        return self._as_current(found.lib_dir, name, chosen.digest, chosen.interpreter)
+
+    def _as_current(self, lib_dir: str, name: str, digest: str, interpreter: str) -> State:
+        """The state with `name` in use in every bin folder, besides the versions that are there."""
+        found = install.installed(self._bin_dirs, self._lib_dir)
         return {
             "version": name,
-            "digest": chosen.digest,
-            "interpreter": chosen.interpreter,
-            "lib_dir": found.lib_dir,
+            "digest": digest,
+            "interpreter": interpreter,
+            "lib_dir": lib_dir,
             "bin_dirs": sorted({*self._bin_dirs, *found.bin_dirs, *found.other_bin_dirs}),
-            "versions": sorted(found.versions),
+            "versions": sorted({*found.versions, name}),
         }
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
@@ -96,7 +108,7 @@ class Plugin:
         if before and all(before[key] == after[key] for key in ("version", "digest", "interpreter")):
             return f"put the plugin's launcher into {places}", "\n".join([*launchers, *extra])
         instead = f" in place of {old['version']}" if old["version"] not in ("", after["version"]) else ""
-        if after["version"] in old["versions"] and after["digest"] != _own_digest():
+        if after["digest"] != _own_digest():
             return f"use plugin {after['version']}{instead} for {places}", "\n".join([*launchers, *extra])
         commands = [
             f"install -d {folder}/cnictl",
@@ -119,12 +131,33 @@ class Plugin:
             if after["digest"] == _own_digest():
                 install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
             elif after["digest"]:  # else it was broken, and to break it again is no use to anyone
+                _require_sound(lib_dir, after["version"])
                 install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
             for name in before["versions"]:
                 if name not in after["versions"]:
                     library.remove(before["lib_dir"], name)
+
+
+def _require_sound(lib_dir: str, name: str) -> None:
+    """Raise Problem if the version in use is missing or damaged: this cnictl has no code to repair it with."""
+    chosen = library.examine(f"{lib_dir}/{name}")
+    if chosen.fault:
+        others = [other for other in library.versions(lib_dir) if other != name]
+        use = f", cnictl plugin use VERSION takes another that is there ({', '.join(others)})" if others else ""
+        raise Problem(
+            f"version {name} of the plugin, the one chosen, can't be used: {chosen.fault}",
+            f"cnictl plugin install puts this cnictl's {cnictl.__version__} in its place{use}",
+        )
+
+
+def _is_own(name: str, digest: str) -> bool:
+    """Whether this cnictl's code is what a version of this name and digest (empty: unknown) had."""
+    own = _own_digest()
+    if digest:
+        return digest == own
+    return name in (cnictl.__version__, f"{cnictl.__version__}+{own[:8]}")
 
 
 def _own_digest() -> str:

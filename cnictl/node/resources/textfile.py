@@ -8,8 +8,8 @@ from typing import Any
 from cnictl.core import durable
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, folders, former
-from cnictl.node.node_file import merged, parse, text_of_file, write_text
+from cnictl.node import addressing, files, folders, former
+from cnictl.node.node_file import is_operators, merged, parse, text_of_file, write_text
 from cnictl.node.resources.link_ipv6 import heeding
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
@@ -33,6 +33,10 @@ class NodeFile:
     def desired(self, spec: NodeSpec) -> State | None:
         """The text it has, changed as little as makes it say `spec`."""
         return {"text": merged(text_of_file(), spec)}
+
+    def former(self) -> State | None:
+        """What a reset leaves: an operator's own file that a link leads to, as it is; else nothing."""
+        return self.observe() if is_operators() else None
 
     def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
         """By what the texts say, so that comments and keys that an operator put in since stay."""
@@ -60,7 +64,7 @@ class NodeFile:
 class TextFile:
     """A file that is cnictl's from end to end; one that stood under its name before comes back at a reset.
 
-    What it should say is a subclass's `desired`.
+    What it should say is a subclass's `wanted`. One that an operator has masked, by a link to /dev/null, stays so.
     """
 
     def __init__(self, path: str) -> None:
@@ -68,11 +72,21 @@ class TextFile:
         self.id = f"file{path}"
 
     def observe(self) -> State | None:
-        """Its text."""
+        """Its text; None also if it is masked."""
+        if files.is_masked(self.path):
+            return None
         try:
             return {"text": durable.contents(self.path).decode("utf-8", "surrogateescape")}
         except FileNotFoundError:
             return None
+
+    def desired(self, spec: NodeSpec) -> State | None:
+        """What it should say, unless it is masked."""
+        return None if files.is_masked(self.path) else self.wanted(spec)
+
+    def wanted(self, spec: NodeSpec) -> State | None:
+        """What it should say."""
+        raise NotImplementedError
 
     def remember(self) -> None:
         """Keep the text of a file that stood under this name before cnictl."""
@@ -90,12 +104,11 @@ class TextFile:
     def carry_out(self, change: Change) -> None:
         """Write or remove it."""
         if change.after is None:
-            if os.path.lexists(self.path):
-                os.unlink(self.path)
+            files.remove(self.path)
             folders.unmake(os.path.dirname(self.path))
             return
         folders.make(os.path.dirname(self.path))
-        durable.replace(self.path, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
+        files.write(self.path, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
 
 
 class SysctlFile(TextFile):
@@ -104,7 +117,7 @@ class SysctlFile(TextFile):
     def __init__(self) -> None:
         super().__init__(SYSCTL_FILE)
 
-    def desired(self, spec: NodeSpec) -> State | None:
+    def wanted(self, spec: NodeSpec) -> State | None:
         """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded.
 
         Of a link on which an operator has turned them off since, the line goes when the file is next written: by
@@ -144,7 +157,7 @@ def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[Nod
 
 def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
     if after is None:
-        return f"remove {path}", f"rm {path}"
+        return f"remove {path}", f"rm {os.path.realpath(path)}"
     text = after["text"]
     if before is None:
         return f"write {path}", f"cat > {path} <<'EOF'\n{text}EOF"

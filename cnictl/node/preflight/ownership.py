@@ -1,0 +1,73 @@
+"""Who could change what root runs or goes by: programs, units, and the folders of cnictl's own files."""
+
+import glob
+import os
+import shutil
+
+from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, PLUGIN_LOG, STATE_DIR, UNIT_DIR
+from cnictl.node import install, runtimes, trust
+from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.spec import NodeSpec
+
+_PROGRAMS = (
+    "ip", "nft", "iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore",
+    "modprobe", "systemctl", "systemd-run", "networkctl", "nmcli", "firewall-cmd", "busctl", "containerd", "env",
+)  # fmt: skip
+"""What cnictl starts by name."""
+_EXEC = ("ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost", "ExecCondition")
+_PREFIXES = "-@:+!|"
+"""Of a command in a unit (systemd.service(5), Command lines)."""
+
+
+def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Each program that cnictl starts by name is root's alone, where the PATH finds it."""
+    found = []
+    for name in _PROGRAMS:
+        path = shutil.which(name)
+        reason = trust.fault(path) if path else ""
+        if path and reason:
+            mend = "put root's own folders first: PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+            found.append(error("programs", path, f"root would run it, but {reason}", mend))
+    return found
+
+
+def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """What root goes by is root's alone to change: the node file, the confs, the records, the leases, the log."""
+    log = spec.log_file or PLUGIN_LOG
+    node_file = NODE_FILE if os.path.exists(NODE_FILE) else os.path.dirname(NODE_FILE)
+    places = [node_file, STATE_DIR, NETWORKS_DIR, os.path.dirname(log), *runtimes.conf_dirs(runtimes.find())]
+    found = []
+    for place in dict.fromkeys(places):
+        reason = trust.fault(install.nearest(place))
+        if reason:
+            mend = "give it to root alone: chown root:root, chmod go-w, setfacl -b"
+            found.append(warning("ownership", place, f"{reason}: whoever that is can have root change this host", mend))
+    return found
+
+
+def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """What units of cnictl's name start is root's alone: a watch unit of an earlier release, or a drop-in."""
+    found = []
+    names = ("cnictl*.service", "cnictl*.service.d/*.conf")
+    for path in sorted(path for name in names for path in glob.glob(f"{UNIT_DIR}/{name}")):
+        for program in _started(path):
+            reason = trust.fault(program) if os.path.lexists(program) else ""
+            if reason:
+                mend = "cnictl watch --unit > /etc/systemd/system/cnictl-watch.service; systemctl daemon-reload"
+                if os.path.basename(path) != "cnictl-watch.service":
+                    mend = "cnictl apply writes cnictl.service anew; of a drop-in: systemctl revert"
+                found.append(warning("unit-code", path, f"starts {program} as root, but {reason}", mend))
+    return found
+
+
+def _started(unit: str) -> list[str]:
+    """Every file that the commands of a unit name by its path."""
+    try:
+        with open(unit, encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 20).splitlines()
+    except OSError:
+        return []
+    commands = [line.partition("=") for line in lines]
+    words = [word for name, _, command in commands if name.strip() in _EXEC for word in command.split()]
+    paths = [word.lstrip(_PREFIXES).strip("\"'") for word in words]
+    return list(dict.fromkeys(path for path in paths if path.startswith("/")))

@@ -1,0 +1,92 @@
+"""Root's copy of cnictl, which the units start, as one resource: which version they start, and what is kept."""
+
+import cnictl
+from cnictl.core.errors import Problem
+from cnictl.node import interpreters, program
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+_UNKNOWN = "unknown"
+
+
+class ProgramCopy:
+    """The copy, where systemd runs: elsewhere nothing starts it."""
+
+    id = "program/cnictl"
+
+    def __init__(self, needed: bool) -> None:
+        """`needed`: whether this host has units that start it."""
+        self._needed = needed
+
+    def observe(self) -> State | None:
+        """The version that the units start, and the digest of its files; None if there is none."""
+        name = program.current()
+        if not name and not program.names():
+            return None
+        found = program.examine(name) if name else None
+        return {
+            "version": name,
+            "digest": found.digest if found else "",
+            "interpreter": found.interpreter if found else "",
+            "folder": program.HOME,
+        }
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
+        """The one there, of whatever release, while it is sound; else that of the cnictl that runs now."""
+        now = self.observe()
+        if not self._needed or (now is not None and now["digest"]):
+            return now
+        try:
+            return self.newest()
+        except Problem:
+            if now is None:
+                raise
+            return {**now, "digest": _UNKNOWN}  # the step says what keeps it from being made anew
+
+    def newest(self) -> State:
+        """The copy of the cnictl that runs now; the one in use before stays beside it."""
+        digest = program.digest_of(program.sources())
+        name = program.name_for(digest)
+        there = program.examine(name)
+        interpreter = there.interpreter if there.digest == digest else interpreters.choose().path
+        return {
+            "version": name,
+            "digest": digest,
+            "interpreter": interpreter,
+            "folder": program.HOME,
+        }
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """One line, and the manual command."""
+        if after is None:
+            return "remove the copy of cnictl that the units start", f"rm -r {program.HOME}"
+        name = after["version"]
+        link = f"ln -sfn {name} {program.CURRENT}"
+        if program.examine(name).digest == after["digest"]:
+            return f"have the units start cnictl {name}", link
+        site = f"{program.HOME}/{name}/site"
+        install = f"pip install --target {site} cnictl=={cnictl.__version__}"
+        return f"copy cnictl {name} to {program.HOME} for the units", f"{install}\n{link}"
+
+    def carry_out(self, change: Change) -> None:
+        """Copy, switch or remove. Raises Problem with the copy in use as it was.
+
+        The copy in use before is kept beside the new one; what is older goes.
+        """
+        before, after = change.before, change.after
+        if after is None:
+            program.remove_all()
+            return
+        name = after["version"]
+        if after["digest"]:  # else it was broken, and to break it again is no use to anyone
+            if program.examine(name).digest != after["digest"]:
+                files = program.sources()
+                if program.digest_of(files) != after["digest"]:
+                    raise Problem(f"{program.HOME}/{name} is gone or damaged", "run: cnictl plugin install")
+                program.build(name, files, interpreters.inspect(after["interpreter"]))
+            if program.current() != name:
+                program.use(name)
+        former = before["version"] if before else ""
+        for other in program.names():
+            if former != name and other not in (name, former):
+                program.remove(other)
