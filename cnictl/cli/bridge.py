@@ -61,14 +61,14 @@ def up(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, inventory, node_file
+    from cnictl.node import addressing, converge, inventory
     from cnictl.node.resources.cni_conf import CniConf
     from cnictl.node.spec import NodeSpec
 
-    known = node_file.load()
+    known = converge.known_spec()
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
     if known is None and not (subnets and networks):
-        raise UsageProblem("this host is no node yet: bridge up needs --subnet and --network")
+        raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
         return addressing.check(

@@ -23,6 +23,25 @@ def current_spec() -> NodeSpec:
     return spec
 
 
+def known_spec() -> NodeSpec | None:
+    """Return what this node should be: what its file says or, with the file lost, what cnictl last set up here.
+
+    None on a host that is no node. Raises UsageProblem if the file can't be read.
+    """
+    spec = node_file.load()
+    if spec is not None:
+        return spec
+    try:
+        return next(reversed(former.specs()), None)
+    except PermissionError:
+        return None  # not root: whoever changes something is asked to be
+
+
+def lost_its_file() -> bool:
+    """Return whether this host was set up as a node and has no node file."""
+    return node_file.load() is None and bool(former.specs())
+
+
 def specs_in_place() -> list[NodeSpec]:
     """Every spec that may have something on this host, the one in effect last."""
     found = former.specs()
