@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,13 @@ def test_runs_of_a_release_that_marked_no_repairs_are_told_by_what_they_were(
     folder: Path, command: str, before: list[dict[str, str]], repair: bool
 ) -> None:
     head = {"command": command, "argv": [], "time": 1.0, "former": {"specs": before}, "spec": {"name": "mynet"}}
-    change = {"resource": "bridge/cni0", "before": None, "after": {}, "command": "ip link add …", "summary": ""}
+    change: dict[str, Any] = {
+        "resource": "bridge/cni0",
+        "before": None,
+        "after": {},
+        "command": "ip link add …",
+        "summary": "",
+    }
     folder.mkdir()
     (folder / "000001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, change, {"end": "done"})))
     run = journal.read(1)
