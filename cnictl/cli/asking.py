@@ -12,6 +12,7 @@ import typer
 from cnictl.cli.output import say
 
 if TYPE_CHECKING:
+    from cnictl.node.live_pods import Pod
     from cnictl.node.spine import Plan
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -33,6 +34,11 @@ def confirm(question: str) -> None:
     if not typer.confirm(question, err=True):
         say("nothing was changed")
         raise typer.Exit(1)
+
+
+def pod(shown: "Pod") -> str:
+    """Return what tells a pod from others, whatever has become of it since."""
+    return f"{shown.network} {shown.container or shown.lost_port} {shown.ifname} {shown.name}".strip()
 
 
 def refuse_unshown(

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, say, working
 from cnictl.cli.steps import (
     ConfirmOption,
@@ -237,7 +239,7 @@ def plan(
 
 
 def reset_node(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: YesOption = False,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
@@ -247,7 +249,10 @@ def reset_node(
     """Remove all that cnictl made on this host, and only that; put back what it changed.
 
     Sysctls get their former values; a bridge or route that was there before stays. Live pods refuse this without
-    --force; with it each attachment is deleted properly first.
+    --force; with it each attachment is deleted properly first. What goes is listed first, and at a terminal it asks.
+
+    What carries cnictl's marks goes also where its files are lost: chains CNICTL-*, rules with a comment that begins
+    with cnictl:, nftables' tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
 
     \b
     cnictl reset-node --dry-run
@@ -260,13 +265,24 @@ def reset_node(
 
     how = How(dry_run, exit_code, force, no_wait).check()
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    shown = reset.plan()
     if dry_run:
-        _preview_reset(reset.plan(), how, output)
+        _preview_reset(shown, how, output)
         return
-    if not yes:
+    goes = reset.in_words(shown)
+    if goes and not yes:
+        say("this removes from this host:")
+        asking.show(goes)
+    reset.refuse(shown, force)
+    if goes and not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
-        typer.confirm("Remove cnictl's network from this host?", abort=True, err=True)
+        asking.confirm("Remove all of this?")
+
+    def check(now: "Reset") -> None:
+        if not yes:
+            asking.refuse_unshown(shown.whole, now.whole, map(asking.pod, shown.pods), map(asking.pod, now.pods))
+
     with alone(how):
         steps = Steps()
         todo = reset.plan()
@@ -274,7 +290,7 @@ def reset_node(
         try:
             with working("looking at this host") as tell:
                 on_step = steps.following(todo.whole, tell)
-                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)))
+                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)), check)
         except Problem as problem:
             show_run(todo.whole, steps, output, detached=detached, error=problem.message)
             raise

@@ -29,11 +29,13 @@ def status(
     import select
 
     from cnictl.cli.steps import require_root
-    from cnictl.node import converge
+    from cnictl.node import converge, node_file, reset
     from cnictl.report.status import look
 
     require_root("status", "reads the firewall's rules")
-    spec = converge.current_spec()
+    spec = node_file.load()
+    if spec is None:
+        raise reset.no_node()
     while True:
         found = look(spec)
         if watch:

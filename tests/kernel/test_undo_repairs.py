@@ -10,7 +10,7 @@ from cnictl.lab.lab import Node
 from .operator import at_terminal, cnictl, drifted, init, wait_until
 from .test_confirm import as_before, in_one_order
 from .test_routes import routes
-from .test_watch import watching
+from .test_watch import Watching, watching
 
 pytestmark = pytest.mark.once
 
@@ -96,8 +96,9 @@ def test_undo_of_an_edit_that_was_applied_is_not_repaired_by_watch(node: Node) -
     cnictl(node, "apply")
     assert set(routes(node)) == {"10.244.1.0/24", "10.244.2.0/24"}
     assert "node.toml still asks for what this run made" in cnictl(node, "undo").stderr
-    with watching(node):
-        pass  # it looks once before it says so
+    watch = Watching(node)  # it looks once before it says that it watches
+    watch.process.kill()
+    watch.process.communicate()
     assert set(routes(node)) == {"10.244.1.0/24"}
 
 
