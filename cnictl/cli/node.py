@@ -142,7 +142,7 @@ def init_node(
 
 
 def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format) -> None:
-    from cnictl.node import converge
+    from cnictl.node import boot_note, converge
     from cnictl.node.spec import as_data
 
     specs = converge.specs_in_place()
@@ -162,6 +162,8 @@ def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, o
         show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
         return
     run("init-node", spec, (), output, pods, how.confirm_within, **shown)
+    if not specs and (note := boot_note.note()):
+        say(note)
 
 
 def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:

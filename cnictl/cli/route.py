@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
@@ -67,13 +68,14 @@ def add_peer(
 @app.command("del-peer")
 def del_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Drop another node: its route goes, and nothing else.
+    """Drop another node: its route goes, and nothing else. At a terminal it asks first.
 
     \b
     cnictl route del-peer 10.244.1.0/24
@@ -93,7 +95,8 @@ def del_peer(
             raise UsageProblem(f"peer {gone} is not one of this node's peers; they are: {named}")
         return replace(spec, peers=kept)
 
-    edit_node("route del-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    how = How(dry_run, exit_code, False, no_wait, confirm_within, yes)
+    edit_node("route del-peer", edited, _KINDS, how, output, question=f"Drop peer {gone}?")
 
 
 @app.command("list")

@@ -86,6 +86,8 @@ def _show(found: dict[str, Any]) -> None:
     if watch is not None:
         given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+    if found["boot"]:
+        lines.append(("boot", found["boot"]))
     print_table(("", ""), lines)
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
