@@ -275,7 +275,11 @@ def reset_node(
     if goes and not yes:
         say("this removes from this host:")
         asking.show(goes)
-    reset.refuse(shown, force)
+    try:
+        reset.refuse(shown, force)
+    except Problem as problem:
+        show_run(shown.whole, Steps(), output, detached=[], error=problem.message)
+        raise
     if goes and not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")

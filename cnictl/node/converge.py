@@ -129,7 +129,12 @@ class _Marking:
 
 
 def _note_made(move: Move) -> None:
-    """Keep which things are as a spec asked for: what differs later of these has drifted."""
+    """Keep which things are as a spec asked for: what differs later of these has drifted.
+
+    On a node of a release that did not note it, only a run that saw to all of the node begins to.
+    """
+    if former.recall(_MADE) is None and move.only:
+        return
     made = [step.resource.id for step in (*move.node_file.steps, *move.wanted.steps) if _is_there(step)]
     known: list[str] = former.recall(_MADE) or []
     if set(made) - set(known):
@@ -172,6 +177,8 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
         spine.mend(move.whole, on_step, journal)
         _note_made(move)
         return
+    if not former.specs():
+        former.amend(_MADE, [])  # a node from here on: what isn't noted was never made
     former.add_spec(move.spec)
     leftovers.remember(move.spec)
     spine.remember(move.wanted)

@@ -25,12 +25,13 @@ def node(shared_node: Node) -> Node:
         (("route", "del-peer", "10.244.1.0/24"), "remove the route to 10.244.1.0/24"),
         (("bridge", "down"), "remove the bridge cni0"),
         (("plugin", "uninstall", "--force"), "remove the plugin"),
-        (("undo",), "takes back: "),
+        (("undo",), "takes back: remove the route to 10.244.2.0/24"),
         (("reset-node",), "remove the bridge cni0"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
 def test_no_changes_nothing_and_yes_does_it(node: Node, words: tuple[str, ...], shown: str) -> None:
+    cnictl(node, "route", "add-peer", "10.244.2.0/24", "10.0.10.52")
     before = snapshot(node)
     refused = at_terminal(node, "n", *words)
     assert (refused.status, "nothing was changed" in refused.stderr) == (1, True)
@@ -41,7 +42,7 @@ def test_no_changes_nothing_and_yes_does_it(node: Node, words: tuple[str, ...], 
     else:
         assert cnictl(node, *words, "--yes").status == 0
     assert snapshot(node) != before
-    cnictl(node, "init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20", "--nat", *PEER)
+    cnictl(node, "init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20", "--nat", *PEER, "--prune")
 
 
 def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
