@@ -185,7 +185,8 @@ def undo(
             "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
         )
     nothing = f"run {chosen.number} ({chosen.command}): nothing of it is left to take back"
-    show_run(todo.plan, steps, output, nothing=nothing, undone_run=chosen.number, left=list(todo.left))
+    more = {"undone_run": chosen.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
+    show_run(todo.plan, steps, output, nothing=nothing, **more)
     _tell(todo)
     if todo.left:
         raise typer.Exit(1)
@@ -214,7 +215,8 @@ def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
     from cnictl.cli.steps import show_plan
 
     _tell(todo)
-    show_plan(todo.plan, output, exit_code, undone_run=todo.run.number, left=list(todo.left))
+    more = {"undone_run": todo.run.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
+    show_plan(todo.plan, output, exit_code, **more)
 
 
 def _tell(todo: "Undo") -> None:
