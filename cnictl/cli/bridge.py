@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
 from cnictl.cli.steps import (
     ConfirmOption,
@@ -25,7 +27,9 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
+    from cnictl.node.live_pods import Pod
     from cnictl.node.spec import NodeSpec
+    from cnictl.node.spine import Plan
 
 app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
 
@@ -61,14 +65,14 @@ def up(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, inventory, node_file
+    from cnictl.node import addressing, converge, inventory
     from cnictl.node.resources.cni_conf import CniConf
     from cnictl.node.spec import NodeSpec
 
-    known = node_file.load()
+    known = converge.known_spec()
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
     if known is None and not (subnets and networks):
-        raise UsageProblem("this host is no node yet: bridge up needs --subnet and --network")
+        raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
         return addressing.check(
@@ -95,6 +99,7 @@ def up(
 
 @app.command()
 def down(
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     force: ForceOption = False,
@@ -103,7 +108,8 @@ def down(
 ) -> None:
     """Take the bridge away until the next `bridge up`, `apply` or pod; what the node should be stays as it is.
 
-    A bridge that cnictl did not make stays, without the address that cnictl gave it.
+    A bridge that cnictl did not make stays, without the address that cnictl gave it. What goes is shown first, and at
+    a terminal it asks.
 
     \b
     cnictl bridge down
@@ -120,11 +126,23 @@ def down(
         if inventory.kind(one) in ("bridge", "address", "netfilter")
     ]
     how = How(dry_run, exit_code, force, no_wait).check()
-    with contextlib.nullcontext() if dry_run else alone(how):
+
+    def look() -> "tuple[list[Pod], Plan]":
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")
-        todo = spine.plan_removal(made)
+        return pods, spine.plan_removal(made)
+
+    shown = None
+    if not dry_run and asking.asks(yes):
+        shown = look()
+        asking.show([*(f"delete the attachment of {pod}" for pod in shown[0]), *(c.summary for c in shown[1].changes)])
+        if shown[1].changes:
+            asking.confirm(f"Take {spec.bridge} down?")
+    with contextlib.nullcontext() if dry_run else alone(how):
+        pods, todo = look()
+        if shown is not None:
+            asking.refuse_unshown(shown[1], todo, map(asking.pod, shown[0]), map(asking.pod, pods))
         if dry_run:
             show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
             return

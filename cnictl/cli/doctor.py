@@ -47,6 +47,7 @@ def doctor(
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
+    from cnictl.node import boot_note
 
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
@@ -71,10 +72,11 @@ def doctor(
             _mend(facts, todo)
             examined = catalogue.examine(facts, only or (), skip or ())
             found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
+    note = boot_note.note() if facts.spec is not None else ""
     if fix and dry_run:
         _show_remedies(facts, examined, output)
     else:
-        _show(examined, output)
+        _show(examined, output, note)
     if fix and not dry_run:
         left = {(one.id, one.subject) for one in examined.findings}
         for check, subject in found:
@@ -105,16 +107,20 @@ def _mend(facts: "Facts", findings: "list[Finding]") -> None:
         mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
 
 
-def _show(examined: "Examined", output: Format) -> None:
+def _show(examined: "Examined", output: Format, note: str) -> None:
+    """The findings; `note`, which is none, on stderr, or in the one line of a node that has none."""
     from dataclasses import asdict
 
+    healthy = not examined.findings and not examined.unable
+    if note and (output is Format.JSON or not healthy):
+        say(note)
     if output is Format.JSON:
         print_json([asdict(one) for one in examined.findings])
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "mend"), rows)
-    elif not examined.unable:
-        print("healthy: nothing was found that keeps pods from working")
+    elif healthy:
+        print("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 from cnictl.cli.steps import DryRunOption, ExitCodeOption, How, NoWaitOption, Steps, alone, require_root, show_run
 
@@ -24,6 +26,9 @@ def history(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List the runs that changed this host, latest first; of one run, show each change, and how it is typed by hand.
+
+    A repair brought back what was missing of the node, and changed nothing of what it should be: by `watch`,
+    `doctor --fix`, or an `apply` that met drift, as at boot.
 
     Every change was noted before it was made, so that a run cut off by a power failure is here too: `cnictl apply`
     goes on from where it was, `cnictl undo` takes it back. A reset forgets the runs with all else.
@@ -50,7 +55,7 @@ def _list(runs: "list[Run]", output: Format) -> None:
     if not rows:
         say("no run has changed this host since it has been set up, or reset")
         return
-    columns = ("run", "time", "command", "outcome", "changes")
+    columns = ("run", "time", "command", "kind", "outcome", "changes")
     print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
 
 
@@ -64,6 +69,8 @@ def _row(run: "Run") -> dict[str, Any]:
         "run": run.number,
         "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
         "command": run.command,
+        "kind": "repair" if run.is_repair else "undo" if run.undoes else "change",
+        "repair": run.is_repair,
         "outcome": _outcome(run),
         "changes": len(way_back.traces(run)),
         "words": shlex.join(["cnictl", *run.argv]),
@@ -90,15 +97,15 @@ def _show(run: "Run", output: Format) -> None:
     if output is Format.JSON:
         changes = [
             {"resource": one.resource, "summary": one.summary, "before": one.before, "after": one.after,
-             "command": one.command}
+             "command": one.command, "repair": one.repair or run.is_repair}
             for one in run.entries
         ]  # fmt: skip
         print_json({**row, "changes": changes})
         return
-    print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "outcome")])
+    print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "kind", "outcome")])
     lines = []
     for one in run.entries:
-        lines.append(("~", one.summary))
+        lines.append(("~", f"{'repair: ' if one.repair or run.is_repair else ''}{one.summary}"))
         lines += differences.of_change(one.before, one.after, one.command)
     differences.write(lines)
     for note in run.left:
@@ -109,6 +116,7 @@ def undo(
     run: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="As `cnictl history` numbers it. Default: the last one.")
     ] = None,
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
@@ -121,6 +129,10 @@ def undo(
     others are never touched: there is no image that is put back. Done twice, the second finds nothing to do. A run
     that was cut off is taken back the same way, and an undo too, by its number.
 
+    Without a number it is an operator's last run, never a repair; what the run repaired besides stays repaired. A
+    repair is taken back by its number alone: the fault that it repaired is back then. First it says which run that
+    is and what is taken back, and at a terminal it asks.
+
     \b
     cnictl undo --dry-run
     cnictl undo
@@ -132,11 +144,22 @@ def undo(
 
     how = How(dry_run, exit_code, False, no_wait).check()
     require_root("undo", "changes the host's network")
+    shown = past.plan_undo(past.find(run) if run is not None else past.latest_to_undo())
+    _announce(shown, run is None)
     if dry_run:
-        _preview(past.plan_undo(past.find(run) if run is not None else past.latest_to_undo()), exit_code, output)
+        _preview(shown, exit_code, output)
         return
+    asking.show(f"takes back: {change.summary}" for change in shown.plan.changes)
+    asked = asking.asks(yes) and bool(shown.plan.changes)
+    if asked:
+        _tell(shown)
+        asking.confirm(f"Take run {shown.run.number} back?")
     with alone(how, resume=False):
         chosen = past.find(run) if run is not None else past.latest_to_undo()
+        if chosen.number != shown.run.number and asked:
+            raise Problem(
+                f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
+            )
         waiting = confirm.pending()
         if waiting is not None and waiting.run != chosen.number:
             raise Problem(
@@ -144,6 +167,10 @@ def undo(
                 f"first cnictl confirm, or cnictl undo {waiting.run}",
             )
         steps, todo = Steps(), past.plan_undo(chosen)
+        if chosen.number != shown.run.number:
+            _announce(todo, run is None)
+        if asked:
+            asking.refuse_unshown(shown.plan, todo.plan)
         try:
             with working("looking at this host") as tell:
                 past.carry_out(todo, f"undo {chosen.number}", steps.following(todo.plan, tell))
@@ -153,19 +180,43 @@ def undo(
         if waiting is not None:
             confirm.disarm()
             guard.stop_timer()
+    if todo.in_effect is not None:
+        say(
+            "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
+        )
     nothing = f"run {chosen.number} ({chosen.command}): nothing of it is left to take back"
-    show_run(todo.plan, steps, output, nothing=nothing, undone_run=chosen.number, left=list(todo.left))
+    more = {"undone_run": chosen.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
+    show_run(todo.plan, steps, output, nothing=nothing, **more)
     _tell(todo)
     if todo.left:
         raise typer.Exit(1)
 
 
+def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
+    """Say which run an undo is about, and what of it is not."""
+    from cnictl.node import history as past
+
+    row = _row(todo.run)
+    say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
+    if chosen_by_itself and (repairs := past.passed_over(todo.run)):
+        named = ", ".join(f"{one.number} ({one.command})" for one in repairs[:5])
+        more = f" and {len(repairs) - 5} more" if repairs[5:] else ""
+        say(f"repairs since then stay, and are none of an operator's runs: {named}{more}")
+    if todo.run.is_repair:
+        say(
+            f"run {row['run']} only repaired this node: the fault is back without it, until `cnictl apply`, "
+            "`cnictl watch` or the next boot repairs it again"
+        )
+    for note in todo.kept:
+        say(f"stays: {note}")
+
+
 def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
     from cnictl.cli.steps import show_plan
 
-    say(f"run {todo.run.number} ({todo.run.command}):")
     _tell(todo)
-    show_plan(todo.plan, output, exit_code, undone_run=todo.run.number, left=list(todo.left))
+    more = {"undone_run": todo.run.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
+    show_plan(todo.plan, output, exit_code, **more)
 
 
 def _tell(todo: "Undo") -> None:

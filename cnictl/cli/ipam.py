@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -87,13 +89,14 @@ def release(
     network: NetworkOption = "",
     data_dir: DataDirOption = "",
     force: Annotated[bool, typer.Option("--force", help="Also if it is live: its pod loses its network.")] = False,
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Release one address, or all that a container holds: veth, leases and record go together.
 
     An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
-    it. A container may be named by the beginning of its id.
+    it. A container may be named by the beginning of its id. What goes is shown first, and at a terminal it asks.
 
     \b
       cnictl ipam release 10.244.0.12
@@ -116,6 +119,9 @@ def release(
     if dry_run:
         outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
     else:
+        if rows and asking.asks(yes):
+            asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
+            asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
         with _noted("ipam release") as journal:
             outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
     _report(listing, outcomes, output)
@@ -126,6 +132,7 @@ def gc(
     network: NetworkOption = "",
     data_dir: DataDirOption = "",
     every: Annotated[bool, typer.Option("--all", help="All networks that have leases here.")] = False,
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -134,6 +141,7 @@ def gc(
     Proof is a boot since, a veth that is gone, or an ADD that was cut off. An ADD at work is none; nor is the mere
     age of a lease. What was freed, and on what proof, stays in `cnictl history`. An address that another IPAM plugin
     gave is that one's to free: the runtime's DEL or GC asks it. Exit status 1 if something stale could not be freed.
+    At a terminal it shows what goes, and asks.
 
     \b
       cnictl ipam gc --dry-run
@@ -149,9 +157,10 @@ def gc(
         _require_root("ipam gc")
     wanted = _guarded("ipam gc", lambda: ipam.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
+    shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
     with nullcontext() if dry_run else _noted("ipam gc") as journal:
-        for one in wanted:
-            listing = observe(one, data_dir, "ipam gc")
+        for place, one in enumerate(wanted):
+            listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
             outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run, journal))
             results.append((listing, outcomes))
     if output is Format.JSON:
@@ -161,6 +170,20 @@ def gc(
             _print_outcomes(listing, outcomes)
     if any(outcome.action == "failed" for _, outcomes in results for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _show_stale(listings: "list[Listing]") -> "list[Listing]":
+    """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
+    from cnictl.node import reclaim
+
+    stale = [(listing, row) for listing in listings for row in listing.rows if not reclaim.keep_reason(row)]
+    asking.show(
+        f"free {row.address or row.ifname} of {row.holder} in {listing.network} ({row.reason})"
+        for listing, row in stale
+    )
+    if stale:
+        asking.confirm("Free this?" if len(stale) == 1 else "Free these?")
+    return listings
 
 
 def _require_root(command: str) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 app = typer.Typer(
@@ -51,16 +53,28 @@ def up(
 
 
 @app.command()
-def down(name: NameOption = "lab") -> None:
-    """End a lab and everything in it; without one, nothing is to be done.
+def down(name: NameOption = "lab", yes: YesOption = False) -> None:
+    """End a lab and everything in it; without one, nothing is to be done. At a terminal it asks first.
 
     \b
       cnictl lab down
     """
+    from cnictl.core.errors import Problem
     from cnictl.lab import state
 
+    shown = None
+    if asking.asks(yes):
+        with state.locked(name) as path:
+            shown = state.read(path)
+        if shown is not None:
+            asking.show(
+                f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines
+            )
+            asking.confirm(f"End lab {name!r}?")
     with state.locked(name) as path:
         running = state.read(path)
+        if running is not None and asking.asks(yes) and running != shown:
+            raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
         if running is not None:
             state.end(running)
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
@@ -47,13 +48,14 @@ def enable(
 
 @app.command()
 def disable(
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take the masquerade rules away, and tell the plugin not to bring them back.
+    """Take the masquerade rules away, and tell the plugin not to bring them back. At a terminal it asks first.
 
     \b
     cnictl nat disable
@@ -65,8 +67,9 @@ def disable(
         "nat disable",
         lambda spec: replace(spec, nat=False),
         _kinds(),
-        How(dry_run, exit_code, False, no_wait, confirm_within),
+        How(dry_run, exit_code, False, no_wait, confirm_within, yes),
         output,
+        question="Stop masquerading?",
     )
 
 

@@ -1,10 +1,12 @@
 """`cnictl init-node`, `apply`, `plan`, `reset-node`: the node as a whole."""
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, say, working
 from cnictl.cli.steps import (
     ConfirmOption,
@@ -24,6 +26,7 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
+    from cnictl.node.named_peers import NamedPeers
     from cnictl.node.preflight import Finding
     from cnictl.node.reset import Reset
     from cnictl.node.spec import NodeSpec
@@ -39,23 +42,35 @@ def register(app: typer.Typer) -> None:
 
 def init_node(
     subnet: Annotated[
-        list[str], typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24. Once for each address family.")
-    ],
+        list[str] | None,
+        typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24. Once for each address family."),
+    ] = None,
     network: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20. Once for each address family."),
-    ],
+    ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(help="Another node: POD-CIDR=ADDRESS, or POD-CIDR=ADDRESS%LINK. Repeat for each."),
     ] = None,
-    bridge: Annotated[str, typer.Option(help="The pods' bridge.")] = "cni0",
-    name: Annotated[str, typer.Option(help="The CNI network's name.")] = "mynet",
-    uplink: Annotated[str, typer.Option(help="Link to the other nodes. Default: that of the default route.")] = "",
-    mtu: Annotated[int, typer.Option(help="MTU of bridge and pods in bytes. Default: the uplink's.")] = 0,
-    no_nat: Annotated[bool, typer.Option("--no-nat", help="Don't masquerade what pods send outside.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop the peers of node.toml that no --peer names.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move a peer of node.toml that --peer names with another address.")
+    ] = False,
+    bridge: Annotated[str | None, typer.Option(help="The pods' bridge. At first: cni0.")] = None,
+    name: Annotated[str | None, typer.Option(help="The CNI network's name. At first: mynet.")] = None,
+    uplink: Annotated[
+        str | None,
+        typer.Option(help="Link to the other nodes; empty, and at first: that of the default route."),
+    ] = None,
+    mtu: Annotated[
+        int | None, typer.Option(help="MTU of bridge and pods in bytes; 0, and at first: the uplink's.")
+    ] = None,
+    nat: Annotated[
+        bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside, or not. At first: do.")
+    ] = None,
     backend: Annotated[
-        str, typer.Option(help="nft or iptables: what masquerades. Default: nft where it is installed.")
+        str, typer.Option(help="nft or iptables: what masquerades. At first: nft where it is installed.")
     ] = "",
     external: Annotated[
         list[str] | None,
@@ -70,62 +85,85 @@ def init_node(
 ) -> None:
     """Set this host up as a node: forwarding, bridge, masquerade, peer routes, plugin, and the CNI conf last.
 
-    The options describe the node's whole state. Run again with the same ones, nothing changes; with others, the
-    node is moved there: a peer that is no longer named loses its route, a new subnet takes the old one's place.
-    First everything is checked and all that is wrong is reported at once; a failure half way undoes what was done.
-    The result is kept in /etc/cnictl/node.toml; that file's table "plugin", which no option is for, stays as it is.
+    The first time, name the subnet and the network. Run again, an option that is not given keeps what
+    /etc/cnictl/node.toml says, and a peer that is not named stays: --prune drops those, --replace moves a peer to
+    another address, and both say first which. A new subnet takes the old one's place. First everything is checked and
+    all that is wrong is reported at once; a failure half way undoes what was done. The result is kept in
+    /etc/cnictl/node.toml.
 
     For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
     that family; for IPv6 alone, only those.
 
     \b
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
+    cnictl init-node --peer 10.244.2.0/24=10.0.10.52
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
       --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
-    from cnictl.node import addressing, firewall, host, node_file, peers
+    from dataclasses import replace as replaced
+
+    from cnictl.core.errors import UsageProblem
+    from cnictl.node import addressing, converge, firewall, host, named_peers, peers
     from cnictl.node.spec import NodeSpec
 
-    if not backend:
-        backend = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
-    known = node_file.load()
-    spec = addressing.check(
-        NodeSpec(
-            subnets=addressing.parse_list(subnet),
-            networks=addressing.parse_list(network),
-            name=name,
-            bridge=bridge,
-            uplink=uplink,
-            mtu=mtu,
-            nat=not no_nat,
-            backend=backend,
-            peers=tuple(peers.parse_peer(text) for text in peer or []),
-            externals=addressing.parse_list(external or []),
-            log_level=known.log_level if known else "",
-            log_file=known.log_file if known else "",
-            plugin_version=known.plugin_version if known else "",
-        )
-    )
+    named = tuple(peers.parse_peer(text) for text in peer or [])
+    subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
+    given = {
+        "subnets": subnets or None,
+        "networks": networks or None,
+        "name": name,
+        "bridge": bridge,
+        "uplink": uplink,
+        "mtu": mtu,
+        "nat": nat,
+        "backend": backend or None,
+        "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
+    }
+
+    def wanted() -> "tuple[NodeSpec, NamedPeers]":
+        known = converge.known_spec()
+        if known is None:
+            if not (subnets and networks):
+                raise UsageProblem("this host is not set up as a node yet: init-node needs --subnet and --network")
+            kind = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
+            known = NodeSpec(subnets, networks, backend=kind)
+        chosen = named_peers.combine(known.peers, named, prune, replace)
+        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return addressing.check(replaced(known, **values, peers=chosen.peers)), chosen
+
+    spec, _ = wanted()
     peers.check_not_ours(spec.peers, host.own_interfaces())
     host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     how = How(dry_run, exit_code, force, no_wait, confirm_within).check()
     with contextlib.nullcontext() if dry_run else alone(how):
-        _init(spec, how, output)
+        _init(*wanted(), bool(named), how, output)
 
 
-def _init(spec: "NodeSpec", how: How, output: Format) -> None:
-    from cnictl.node import converge
+def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format) -> None:
+    from cnictl.node import boot_note, converge
+    from cnictl.node.spec import as_data
 
     specs = converge.specs_in_place()
+    if specs and converge.lost_its_file():
+        say("/etc/cnictl/node.toml is missing: what no option says stays as cnictl last set it up here")
+    for gone in [one for one in (specs[-1].subnets if specs else ()) if one not in spec.subnets]:
+        say(f"drops this node's pod CIDR {gone}, which --subnet does not name")
+    for line in chosen.in_words():
+        say(line)
+    if chosen.kept and peers_named:
+        say(f"keeps {', '.join(peer.pod_cidr for peer in chosen.kept)}, which no --peer names; --prune drops them")
     pods = pods_in_the_way("init-node", spec, how.force)
     findings = _preflight(spec, specs[-1] if specs else None, output)
+    shown = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
     if how.dry_run:
         cut = [str(pod) for pod in pods]
-        show_plan(converge.plan(spec).whole, output, how.exit_code, findings=findings, pods_cut_off=cut)
+        show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
         return
-    run("init-node", spec, (), output, pods, how.confirm_within, findings=findings)
+    run("init-node", spec, (), output, pods, how.confirm_within, **shown)
+    if not specs and (note := boot_note.note()):
+        say(note)
 
 
 def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:
@@ -203,7 +241,7 @@ def plan(
 
 
 def reset_node(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: YesOption = False,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
@@ -213,7 +251,10 @@ def reset_node(
     """Remove all that cnictl made on this host, and only that; put back what it changed.
 
     Sysctls get their former values; a bridge or route that was there before stays. Live pods refuse this without
-    --force; with it each attachment is deleted properly first.
+    --force; with it each attachment is deleted properly first. What goes is listed first, and at a terminal it asks.
+
+    What carries cnictl's marks goes also where its files are lost: chains CNICTL-*, rules with a comment that begins
+    with cnictl:, nftables' tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
 
     \b
     cnictl reset-node --dry-run
@@ -226,13 +267,28 @@ def reset_node(
 
     how = How(dry_run, exit_code, force, no_wait).check()
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    shown = reset.plan()
     if dry_run:
-        _preview_reset(reset.plan(), how, output)
+        _preview_reset(shown, how, output)
         return
-    if not yes:
+    goes = reset.in_words(shown)
+    if goes and not yes:
+        say("this removes from this host:")
+        asking.show(goes)
+    try:
+        reset.refuse(shown, force)
+    except Problem as problem:
+        show_run(shown.whole, Steps(), output, detached=[], error=problem.message)
+        raise
+    if goes and not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
-        typer.confirm("Remove cnictl's network from this host?", abort=True, err=True)
+        asking.confirm("Remove all of this?")
+
+    def check(now: "Reset") -> None:
+        if not yes:
+            asking.refuse_unshown(shown.whole, now.whole, map(asking.pod, shown.pods), map(asking.pod, now.pods))
+
     with alone(how):
         steps = Steps()
         todo = reset.plan()
@@ -240,7 +296,7 @@ def reset_node(
         try:
             with working("looking at this host") as tell:
                 on_step = steps.following(todo.whole, tell)
-                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)))
+                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)), check)
         except Problem as problem:
             show_run(todo.whole, steps, output, detached=detached, error=problem.message)
             raise

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnictl.cli import asking
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import NoWaitOption, patience
 
@@ -83,6 +85,7 @@ def uninstall(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
     force: Annotated[bool, typer.Option("--force", help="Though pods or a conf still need the plugin.")] = False,
+    yes: YesOption = False,
     dry_run: DryRun = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
@@ -90,7 +93,7 @@ def uninstall(
     """Delete one version that is not in use, or the plugin as a whole.
 
     Refuses while pods are attached, for they could not end without it, and while the conf that names it is there:
-    `cnictl reset-node` removes all in the right order.
+    `cnictl reset-node` removes all in the right order. At a terminal it shows what goes, and asks.
 
     \b
     cnictl plugin uninstall 0.1.0
@@ -101,7 +104,12 @@ def uninstall(
 
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait)), output)
+    shown = None
+    if asking.asks(yes or dry_run) and (changes := versions.take_away(plugin, version, force, True).changes):
+        asking.show(change.summary for change in changes)
+        asking.confirm("Delete this?")
+        shown = next((change for change in changes if change.resource == plugin.id), None)
+    _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait), shown), output)
 
 
 @app.command(name="list")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
@@ -20,21 +21,27 @@ def add_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR, such as 10.244.1.0/24.")],
     via: Annotated[str, typer.Argument(help="The other node's own address, on the same link as this one.")],
     dev: Annotated[str, typer.Option(help="Link to it. Default: the one the kernel takes.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move the route of a peer that is reached through another address now.")
+    ] = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Route another node's pods through that node's address; named again with another address, the route moves.
+    """Route another node's pods through that node's address.
+
+    A pod CIDR that a peer has already is refused: --replace moves it to the new address, and says from which.
 
     \b
     cnictl route add-peer 10.244.1.0/24 10.0.10.51
+    cnictl route add-peer 10.244.1.0/24 10.0.10.52 --replace
     """
-    from dataclasses import replace
+    from dataclasses import replace as replaced
 
     from cnictl.core.errors import Problem
-    from cnictl.node import addressing, converge, host, peers
+    from cnictl.node import addressing, converge, host, named_peers, peers
     from cnictl.node.spec import Peer
 
     new = peers.check_peer(Peer(cidr, via, dev))
@@ -42,10 +49,10 @@ def add_peer(
     require_root("route add-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
-        kept = [new if peer.pod_cidr == new.pod_cidr else peer for peer in spec.peers]
-        return replace(spec, peers=tuple(kept if new in kept else [*kept, new]))
+        return replaced(spec, peers=named_peers.combine(spec.peers, (new,), False, replace).peers)
 
-    addressing.check(edited(converge.current_spec()))
+    now = converge.current_spec()
+    addressing.check(edited(now))
     reached = host.reach(new.via)
     if reached is not None and reached.gateway and not dev:
         raise Problem(
@@ -53,19 +60,22 @@ def add_peer(
             "plain routes can't carry pod traffic there",
             "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
         )
+    for line in named_peers.combine(now.peers, (new,), False, replace).in_words():
+        say(line)
     edit_node("route add-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
 @app.command("del-peer")
 def del_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Drop another node: its route goes, and nothing else.
+    """Drop another node: its route goes, and nothing else. At a terminal it asks first.
 
     \b
     cnictl route del-peer 10.244.1.0/24
@@ -85,7 +95,8 @@ def del_peer(
             raise UsageProblem(f"peer {gone} is not one of this node's peers; they are: {named}")
         return replace(spec, peers=kept)
 
-    edit_node("route del-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    how = How(dry_run, exit_code, False, no_wait, confirm_within, yes)
+    edit_node("route del-peer", edited, _KINDS, how, output, question=f"Drop peer {gone}?")
 
 
 @app.command("list")

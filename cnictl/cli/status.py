@@ -29,11 +29,13 @@ def status(
     import select
 
     from cnictl.cli.steps import require_root
-    from cnictl.node import converge
+    from cnictl.node import converge, node_file, reset
     from cnictl.report.status import look
 
     require_root("status", "reads the firewall's rules")
-    spec = converge.current_spec()
+    spec = node_file.load()
+    if spec is None:
+        raise reset.no_node()
     while True:
         found = look(spec)
         if watch:
@@ -86,6 +88,8 @@ def _show(found: dict[str, Any]) -> None:
     if watch is not None:
         given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+    if found["boot"]:
+        lines.append(("boot", found["boot"]))
     print_table(("", ""), lines)
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnictl.cli import differences
+from cnictl.cli import asking, differences
 from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table, say, working
 
@@ -46,6 +46,11 @@ class Steps:
 
     def __init__(self) -> None:
         self._outcomes: dict[str, str] = {}
+
+    @property
+    def reached(self) -> bool:
+        """Whether any step was begun: a run that was refused has nothing to show."""
+        return bool(self._outcomes)
 
     def note(self, change: "Change", outcome: str) -> None:
         """Take a step's outcome; the spine calls it."""
@@ -100,11 +105,12 @@ _NOTHING = "nothing to change: the node is as it should be"
 def show_run(plan: "Plan", steps: Steps, output: Format, nothing: str = _NOTHING, **more: Any) -> None:
     """The table of a run, or its JSON; `nothing` is said where there was nothing to do."""
     rows = steps.rows(plan)
+    refused = "error" in more and not steps.reached
     changed = sum(row["outcome"] == "changed" for row in rows)
     if output is Format.JSON:
         print_json({"changed": changed, "steps": rows, **more})
         return
-    if rows:
+    if rows and not refused:
         print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
     if not plan.changes:
         say(nothing)
@@ -136,6 +142,7 @@ class How:
     force: bool = False
     no_wait: bool = False
     confirm_within: int | None = None
+    yes: bool = False
 
     def check(self) -> "How":
         """Raises UsageProblem for options that exclude each other."""
@@ -183,14 +190,21 @@ def edit_node(
     how: How,
     output: Format,
     start: "NodeSpec | None" = None,
+    question: str = "",
 ) -> None:
     """Change this node's spec, and make just those kinds of resources so.
 
     `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
+    `question` is asked at a terminal once it is shown what is about to change.
     """
     from cnictl.node import addressing, converge, host, peers
 
     how.check()
+    shown = None
+    if question and not how.dry_run and asking.asks(how.yes):
+        shown = _shown_first(addressing.check(edit(start or converge.current_spec())), only)
+        if shown.changes:
+            asking.confirm(question)
     with contextlib.nullcontext(False) if how.dry_run else alone(how) as was_cut_off:
         spec = addressing.check(edit(start or converge.current_spec()))
         peers.check_not_ours(spec.peers, host.own_interfaces())
@@ -200,7 +214,20 @@ def edit_node(
             cut = [str(pod) for pod in pods]
             show_plan(converge.plan(spec, only).whole, output, how.exit_code, pods_cut_off=cut)
             return
-        run(command, spec, () if was_cut_off else only, output, pods, how.confirm_within)
+        only = () if was_cut_off else only
+        if shown is not None:
+            asking.refuse_unshown(shown, converge.plan(spec, only).whole)
+        run(command, spec, only, output, pods, how.confirm_within)
+
+
+def _shown_first(spec: "NodeSpec", only: Collection[str]) -> "Plan":
+    """Show what a run would change, and return it."""
+    from cnictl.node import converge, journal
+
+    goes_on = any(not run.undoes for run in journal.unfinished())
+    todo = converge.plan(spec, () if goes_on else only).whole
+    asking.show(change.summary for change in todo.changes)
+    return todo
 
 
 def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[Pod]":

@@ -77,6 +77,11 @@ def remove(host_veth: str) -> None:
         nftables.remove_table_of_map(FAMILY_BRIDGE, TABLE, _BASE, _PORTS)
 
 
+def guarded() -> list[str]:
+    """Return the ports that have a guard."""
+    return [one for one in nftables.chains(FAMILY_BRIDGE, TABLE) if one != _BASE]
+
+
 def remove_others(links: "Container[str]") -> None:
     """Take away the guards of ports that are not among the host's `links` any more. Raises CniError 106."""
     for one in nftables.chains(FAMILY_BRIDGE, TABLE):

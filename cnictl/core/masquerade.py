@@ -191,6 +191,11 @@ def _base_chains(name: str, scope: str) -> list[str]:
     ]
 
 
+def chains_of(name: str) -> list[str]:
+    """Return the chains of a network in our table; those of its scopes have `/` and more behind it."""
+    return [f"{kind}-{_chain_suffix(name, '')}" for kind, _ in CHAIN_KINDS]
+
+
 def _chain_suffix(name: str, scope: str) -> str:
     """A network's name holds no `/`."""
     return f"{_short(name)}/{short_digest(scope)}" if scope else _short(name)

@@ -7,6 +7,7 @@ from cnictl.core.netlink import Netlink, NetlinkError, attr, attributes
 from cnictl.core.rtnetlink import Link
 
 _IFLA_LINK_NETNSID, _IFA_TARGET_NETNSID = 37, 10
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _IFADDR = Struct("=BBBBi")
 
@@ -33,6 +34,16 @@ class OtherEnds(Netlink):
             if _IFADDR.unpack_from(answer)[4] == link.peer:
                 found |= set(attributes(answer, 8).values())
         return found
+
+    def own_addresses(self, link: Link, namespace: bytes) -> set[bytes]:
+        """The packed addresses that the other end itself has, without broadcast addresses and what else is told."""
+        request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
+        try:
+            answers = self.dump(rtnetlink.RTM_GETADDR, request)
+        except NetlinkError:
+            return set()
+        told = [attributes(answer, 8) for answer in answers if _IFADDR.unpack_from(answer)[4] == link.peer]
+        return {one.get(_IFA_LOCAL) or one.get(_IFA_ADDRESS, b"") for one in told} - {b""}
 
 
 def veth_ports(netlink: Netlink, bridge: Link) -> dict[int, tuple[Link, bytes]]:

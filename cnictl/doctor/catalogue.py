@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, runtime
+from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
 
@@ -17,6 +17,7 @@ CHECKS: tuple[Check, ...] = (
     *ipam.CHECKS,
     *path.CHECKS,
     *runtime.CHECKS,
+    *remnants.CHECKS,
 )
 
 

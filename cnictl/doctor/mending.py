@@ -31,7 +31,7 @@ def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
     plan, actions = plan_of(facts, findings)
     if not plan.changes and not actions:
         return
-    journal = Journal("doctor --fix")
+    journal = Journal("doctor --fix", repairs=True)
     for finding, action in actions:
         what = f"doctor/{finding.id}/{finding.subject}"
         journal.begin(what, {"found": finding.message}, None, action.command, finding.message)

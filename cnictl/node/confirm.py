@@ -163,7 +163,7 @@ def settle() -> Undone | None:
             leftovers.sweep_cut_off()
             by, left = run.taken_back if run else 0, tuple[str, ...]()
         else:
-            undo = history.plan_undo(run)
+            undo = history.plan_undo(run, whole=True)
             done = history.carry_out(undo, f"undo {run.number}{_NOT_CONFIRMED}", lambda *_: None)
             by, left = done.number if done else 0, undo.left
     except (Problem, CniError, OSError):

@@ -1,13 +1,16 @@
 """A node moved to a spec: what differs, and one run that makes it so or leaves the host as it was."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cnictl.core.errors import Problem
+from cnictl.core.errors import CniError, Problem
 from cnictl.node import former, inventory, leftovers, node_file, spine
 from cnictl.node.journal import Journal
 from cnictl.node.spec import NodeSpec, as_data
-from cnictl.node.spine import OnStep, Plan, Resource
+from cnictl.node.spine import Change, OnStep, Plan, Resource, Step
+
+_MADE = "made"
+"""Where `former` keeps the ids of what cnictl has made as a spec asked for."""
 
 NO_NODE = (
     "this host is no cnictl node: there is no /etc/cnictl/node.toml",
@@ -21,6 +24,25 @@ def current_spec() -> NodeSpec:
     if spec is None:
         raise Problem(*NO_NODE)
     return spec
+
+
+def known_spec() -> NodeSpec | None:
+    """Return what this node should be: what its file says or, with the file lost, what cnictl last set up here.
+
+    None on a host that is no node. Raises UsageProblem if the file can't be read.
+    """
+    spec = node_file.load()
+    if spec is not None:
+        return spec
+    try:
+        return next(reversed(former.specs()), None)
+    except PermissionError:
+        return None  # not root: whoever changes something is asked to be
+
+
+def lost_its_file() -> bool:
+    """Return whether this host was set up as a node and has no node file."""
+    return node_file.load() is None and bool(former.specs())
 
 
 def specs_in_place() -> list[NodeSpec]:
@@ -56,7 +78,79 @@ def plan(spec: NodeSpec, only: Collection[str] = ()) -> Move:
     left = inventory.left_over(spec, earlier)
     if only:
         left, wanted = _of_kinds(left, only), _of_kinds(wanted, only)
-    return Move(spec, tuple(only), spine.plan([node_file], spec), spine.plan_removal(left), spine.plan(wanted, spec))
+    mark = _Marking(spec, earlier)
+    return Move(
+        spec,
+        tuple(only),
+        mark.repairs(spine.plan([node_file], spec)),
+        mark.repairs(spine.plan_removal(left)),
+        mark.repairs(spine.plan(wanted, spec)),
+    )
+
+
+class _Marking:
+    """Tells repairs from changes that move the node.
+
+    A repair makes a thing what the spec in effect asked for already, if cnictl has made it so before: the first
+    `apply` after `bridge up` repairs nothing.
+    """
+
+    def __init__(self, spec: NodeSpec, earlier: list[NodeSpec]) -> None:
+        self._spec, self._earlier = spec, earlier
+        self._previous = earlier[-1] if earlier else None
+        self._made: list[str] | None = former.recall(_MADE)  # None: of a release that did not note it
+        self._known: dict[str, Resource] | None = None
+
+    def repairs(self, todo: Plan) -> Plan:
+        """Return the plan with its repairs marked."""
+        return Plan(
+            tuple(
+                replace(step, change=replace(step.change, repair=True))
+                if step.change is not None and self._is_repair(step.change)
+                else step
+                for step in todo.steps
+            )
+        )
+
+    def _is_repair(self, change: Change) -> bool:
+        if self._previous is None:
+            return False
+        if change.after is not None and self._made is not None and change.resource not in self._made:
+            return False
+        if self._previous == self._spec:
+            return True
+        if self._known is None:
+            self._known = {one.id: one for one in inventory.resources(self._previous, self._earlier)}
+        known = self._known.get(change.resource)
+        try:
+            return (known.desired(self._previous) if known is not None else None) == change.after
+        except (Problem, CniError, OSError):
+            return False
+
+
+def _note_made(move: Move) -> None:
+    """Keep which things are as a spec asked for: what differs later of these has drifted.
+
+    On a node of a release that did not note it, only a run that saw to all of the node begins to.
+    """
+    if former.recall(_MADE) is None and move.only:
+        return
+    made = [step.resource.id for step in (*move.node_file.steps, *move.wanted.steps) if _is_there(step)]
+    known: list[str] = former.recall(_MADE) or []
+    if set(made) - set(known):
+        former.amend(_MADE, sorted({*known, *made}))
+
+
+def forget_made(gone: Plan) -> None:
+    """Drop the note of what an undo has removed."""
+    removed = {change.resource for change in gone.changes if change.after is None}
+    known: list[str] = former.recall(_MADE) or []
+    if removed & set(known):
+        former.amend(_MADE, sorted(set(known) - removed))
+
+
+def _is_there(step: Step) -> bool:
+    return (step.state if step.change is None else step.change.after) is not None
 
 
 def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource]:
@@ -81,7 +175,10 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
     if command == "apply" and former.specs() == [move.spec]:
         spine.remember(move.wanted)
         spine.mend(move.whole, on_step, journal)
+        _note_made(move)
         return
+    if not former.specs():
+        former.amend(_MADE, [])  # a node from here on: what isn't noted was never made
     former.add_spec(move.spec)
     leftovers.remember(move.spec)
     spine.remember(move.wanted)
@@ -95,4 +192,5 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
         former.forget(step.resource.id)
     if not move.only:
         former.only_spec(move.spec)
+    _note_made(move)
     journal.end("done")

@@ -20,7 +20,7 @@ from cnictl.node.resources.route import PeerRoute
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spec import NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
-from cnictl.node.way_back import Trace, traces, way_back
+from cnictl.node.way_back import Trace, add_repairs, traces, way_back
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
 """Kinds of resources that a pod's network stands on; routes to other nodes and the conf are not among them."""
@@ -48,6 +48,12 @@ class Undo:
     """What stays as it is and why, in words."""
     spec: NodeSpec | None
     """What the node file says afterwards; None: there is none."""
+    kept: tuple[str, ...] = ()
+    """What the run only repaired, in words: it stays, or the fault would be back."""
+    whole: bool = False
+    """Whether repairs are taken back too."""
+    in_effect: NodeSpec | None = None
+    """Where the file goes on asking for what the run made, for a person edited it: the spec that is in effect then."""
 
 
 def runs() -> list[Run]:
@@ -67,11 +73,28 @@ def find(number: int) -> Run:
 
 
 def latest_to_undo() -> Run:
-    """The latest run that still stands: no undo, not taken back, and not for good. Raises Problem without one."""
+    """The operator's latest run that still stands: no undo, no repair, not taken back, and not for good.
+
+    Raises Problem without one.
+    """
+    repairs = []
     for run in runs():
         if not run.undoes and not run.taken_back and run.end != UNDONE and _revocable(run):
-            return run
+            if not run.is_repair:
+                return run
+            repairs.append(run)
+    if repairs:
+        raise Problem(
+            f"there is no run of an operator's to take back: run {repairs[0].number} ({repairs[0].command}) and all "
+            "that still stand only repaired this node",
+            "cnictl history lists them; `cnictl undo RUN` takes a repair back, and the fault returns with it",
+        )
     raise Problem("there is no run to take back", "cnictl history lists them")
+
+
+def passed_over(run: Run) -> list[Run]:
+    """Return the repairs since a run, which `undo` without a number passes over, oldest first."""
+    return [one for one in reversed(runs()) if one.number > run.number and one.is_repair and not one.taken_back]
 
 
 def outcome(run: Run, at_work: bool = False) -> str:
@@ -88,15 +111,22 @@ def outcome(run: Run, at_work: bool = False) -> str:
     }[run.end]
 
 
-def plan_undo(run: Run) -> Undo:
-    """What it takes to take `run` back; nothing is touched."""
+def plan_undo(run: Run, whole: bool = False) -> Undo:
+    """What it takes to take `run` back; nothing is touched.
+
+    What the run only repaired stays, unless all of it was a repair, or with `whole`.
+    """
+    whole = whole or run.is_repair
     known = _resources(run)
+    found = traces(run)
+    add_repairs(found, (one for one in journal.runs() if one.number > run.number))
+    kept = [trace for trace in found if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
     pods: tuple[Pod, ...] | None = None
     spec = _spec_after(run)
     names = {one.name for one in converge.specs_in_place()}
-    for trace in _in_order(traces(run)):
+    for trace in _in_order([one for one in found if one not in kept]):
         resource = known.get(trace.resource)
         kind = trace.resource.partition("/")[0]
         if resource is None:
@@ -117,7 +147,8 @@ def plan_undo(run: Run) -> Undo:
         if target != now:
             summary, command = resource.describe(now, target)
             back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
-    return Undo(run, Plan(tuple(back)), tuple(left), spec)
+    stays = tuple(f"{trace.resource}: run {run.number} only repaired it" for trace in kept)
+    return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec))
 
 
 def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
@@ -127,7 +158,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
     that names what failed, and then the run counts as not taken back.
     """
     stopped = [run for run in journal.unfinished() if run.undoes == undo.run.number]
-    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left)})
+    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole})
     try:
         if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
             with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
@@ -138,8 +169,10 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
             leftovers.sweep_cut_off()
             leftovers.sweep_chains()
     finally:
-        if undo.spec is not None and undo.plan.steps:
-            former.add_spec(undo.spec)
+        spec = undo.in_effect or undo.spec
+        if spec is not None and undo.plan.steps:
+            former.add_spec(spec)
+        converge.forget_made(undo.plan)
     if not undo.left and not any(_stands(run) for run in runs() if run.number > undo.run.number):
         former.restore(undo.run.former)
     if not undo.run.end:
@@ -174,7 +207,7 @@ def resume() -> tuple[list[str], list[Run]]:
         elif undone.taken_back:
             journal.append(run.number, {"end": FINISHED})
         else:
-            carry_out(plan_undo(undone), run.command, lambda *_: None)
+            carry_out(plan_undo(undone, run.whole), run.command, lambda *_: None)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
@@ -184,7 +217,9 @@ def resume() -> tuple[list[str], list[Run]]:
 
 
 def _stands(run: Run) -> bool:
-    """Whether a run's changes may be there still."""
+    """Whether a run's changes may be there still; a repair has none of its own."""
+    if run.is_repair:
+        return False
     changed = any(trace.before != trace.after or trace.half_made for trace in _revocable(run))
     return changed and not run.undoes and not run.taken_back and run.end != UNDONE
 
@@ -231,6 +266,17 @@ def _spec_after(run: Run) -> NodeSpec | None:
         return node_file.parse(target["text"]) if target else None
     except UsageProblem:
         return None
+
+
+def _spec_before_edit(run: Run, spec: NodeSpec | None) -> NodeSpec | None:
+    """The spec ahead of a run that applied what a person wrote into the node file, if that is still there."""
+    earlier = run.former.get("specs", [])
+    if not earlier or run.spec is None or spec is None or run.spec in earlier:
+        return None
+    if any(entry.resource == NodeFile.id for entry in run.entries):
+        return None
+    before = from_data(earlier[-1])
+    return before if spec == from_data(run.spec) else None
 
 
 def _ends(kind: str, target: dict[str, Any] | None) -> bool:

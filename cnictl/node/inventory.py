@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cnictl.core import attachments, rtnetlink
+from cnictl.core import rtnetlink
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import former
 from cnictl.node.resources.boot_unit import BootUnit, systemd_runs
@@ -103,14 +103,10 @@ def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resour
     return left
 
 
-def strays(specs: Sequence[NodeSpec]) -> list[Resource]:
-    """What the plugin made for networks that no spec is of: a conf written by hand, say. A reset takes it along."""
-    if not specs:
-        return []
+def strays(specs: Sequence[NodeSpec], networks: Sequence[str]) -> list[Resource]:
+    """What the plugin made for `networks` that no spec is of: a conf written by hand, say. A reset takes it along."""
     names, bridges = {spec.name for spec in specs}, {spec.bridge for spec in specs}
-    found: list[Resource] = [
-        Masquerade(replace(specs[-1], name=name)) for name in attachments.networks() if name not in names
-    ]
+    found: list[Resource] = [Masquerade(replace(specs[-1], name=name)) for name in networks if name not in names]
     with Netlink() as netlink:
         links = rtnetlink.all_links(netlink)
     ours = [link for link in links if link.kind == "bridge" and link.alias.startswith(OWNER_MARK)]

@@ -32,22 +32,41 @@ class Journal:
     The caller holds `spine.exclusive` from before it makes one until after its `end`.
     """
 
-    def __init__(self, command: str, about: dict[str, Any] | None = None) -> None:
-        """`command` as people call it: `route add-peer`, `watch`. `about`: more that the first line is to say."""
+    def __init__(self, command: str, about: dict[str, Any] | None = None, repairs: bool = False) -> None:
+        """`command` as people call it: `route add-peer`, `watch`. `about`: more that the first line is to say.
+
+        `repairs`: every change of this run is a repair.
+        """
         self.command = command
-        self._head = {"command": command, "argv": sys.argv[1:], "former": former.snapshot(), **(about or {})}
+        self._repairs = repairs
+        self._head = {
+            "command": command, "argv": sys.argv[1:], "former": former.snapshot(), "marks_repairs": True,
+            **(about or {}),
+        }  # fmt: skip
         self.number = 0
         """What `cnictl history` calls the run; 0 before its first change."""
         self.outcome = ""
         """How the run ended; empty while it lasts."""
 
-    def begin(self, resource: str, before: State | None, after: State | None, command: str, summary: str = "") -> None:
+    def begin(
+        self,
+        resource: str,
+        before: State | None,
+        after: State | None,
+        command: str,
+        summary: str = "",
+        repair: bool = False,
+    ) -> None:
         """Note a change that is about to be made; it is on disk when this returns. Raises OSError.
 
         `resource` is a resource's id, or names what else is changed: `lease/mynet/10.244.0.7`, `attachment/…`; of
-        that, `cnictl undo` says that it can't be taken back.
+        that, `cnictl undo` says that it can't be taken back. `repair`: it moves nothing, but brings back what the node
+        was set up to be.
         """
-        entry = {"resource": resource, "before": before, "after": after, "command": command, "summary": summary}
+        entry: dict[str, Any] = {
+            "resource": resource, "before": before, "after": after, "command": command, "summary": summary,
+            "repair": repair or self._repairs,
+        }  # fmt: skip
         if self.number:
             append(self.number, entry)
         else:
@@ -80,6 +99,8 @@ class Entry:
     after: State | None
     command: str
     summary: str
+    repair: bool = False
+    """Whether it brought back what the node was set up to be."""
 
 
 @dataclass
@@ -109,6 +130,19 @@ class Run:
     left: list[str] = field(default_factory=list)
     """What an undo, this one, had to leave, in words."""
     confirmed: float = 0.0
+    whole: bool = False
+    """Of an undo: whether it takes the run's repairs back too."""
+    marks_repairs: bool = False
+    """Whether the entries say which changes are repairs; those of earlier releases don't."""
+
+    @property
+    def is_repair(self) -> bool:
+        """Whether the run changed nothing of what the node should be, but brought back what was missing of it."""
+        if self.marks_repairs:
+            return bool(self.entries) and all(entry.repair for entry in self.entries)
+        if self.command in ("watch", "doctor --fix"):
+            return True
+        return self.command == "apply" and self.spec is not None and self.former.get("specs") == [self.spec]
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:
@@ -157,7 +191,9 @@ def read(number: int) -> Run | None:
             continue  # torn by a power cut
         if "resource" in entry:
             summary = entry.get("summary") or entry["command"].partition("\n")[0]
-            run.entries.append(Entry(entry["resource"], entry["before"], entry["after"], entry["command"], summary))
+            states = (entry["before"], entry["after"])
+            repair = bool(entry.get("repair"))
+            run.entries.append(Entry(entry["resource"], *states, entry["command"], summary, repair))
         elif "failed" in entry:
             run.half_made.add(entry["failed"])
         else:

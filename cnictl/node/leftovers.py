@@ -67,7 +67,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
         if os.path.lexists(file):
             os.unlink(file)
-    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR, f"{RUN_DIR}/probe", RUN_DIR):
+    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR, f"{RUN_DIR}/probe", RUN_DIR, LIB_DIR):
         _rmdir(folder)
 
 

@@ -3,18 +3,25 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cnictl.core import attachments, liveness
+from cnictl.core import attachments, liveness, macspoof, rtnetlink
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.lease import Lease
 from cnictl.core.leases import Store
+from cnictl.core.netlink import attributes
+from cnictl.core.other_end import OtherEnds
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.unlinking import unlink
 from cnictl.node.journal import Journal
+from cnictl.node.peers import is_link_local
 from cnictl.node.spec import NodeSpec
 
+_MARK = "cnictl:"
+"""How the alias of a host veth begins: `cnictl:NETWORK/POD`."""
+_IFLA_LINK_NETNSID = 37
 _SHOWN = 10
 
 
@@ -34,6 +41,8 @@ class Pod:
     data_dir: str = NETWORKS_DIR
     ours: bool = True
     """Whether cnictl's plugin attached it, not host-local before it."""
+    lost_port: str = ""
+    """Its host veth, where no record but the link's alias tells of it."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]
@@ -41,19 +50,64 @@ class Pod:
 
 
 def attached(names: Iterable[str]) -> list[Pod]:
-    """Every attachment of these networks, also those that are only a lease; nothing is written."""
+    """Every attachment of these networks, also those that are only a lease, or only a link with our alias.
+
+    Nothing is written.
+    """
     found = []
+    wanted = list(names)
     with Netlink() as netlink:
-        for network in names:
+        marked = _marked_ports(netlink)  # ahead of the records: an ADD writes its record before it makes its link
+        for network in wanted:
             records = attachments.all_records(network)
             known = {(record.container, record.ifname) for record in records}
             found += [_of_record(record, netlink) for record in records]
+            found += _of_ports(network, marked, {record.host_veth for record in records})
             found += [
                 _of_lease(network, lease)
                 for lease in Store(network).all()
                 if lease.container and (lease.container, lease.ifname) not in known
             ]
     return found
+
+
+def unrecorded_ports(names: Iterable[str]) -> list[str]:
+    """Host veths of these networks by their alias, that no record names."""
+    return [pod.lost_port for pod in attached(names) if pod.lost_port]
+
+
+def _marked_ports(netlink: Netlink) -> list[tuple[Link, bytes]]:
+    """Veths with a pod's alias, each with the id of its other end's namespace; empty: it is here."""
+    found = []
+    for payload in netlink.dump(rtnetlink.RTM_GETLINK, rtnetlink.ifinfo()):
+        link = Link(payload)
+        if link.kind == "veth" and link.alias.startswith(_MARK) and "/" in link.alias:
+            found.append((link, attributes(payload, 16).get(_IFLA_LINK_NETNSID, b"")))
+    return found
+
+
+def _of_ports(network: str, marked: list[tuple[Link, bytes]], known: set[str]) -> list[Pod]:
+    found = []
+    for link, namespace in marked:
+        named, _, pod = link.alias.removeprefix(_MARK).partition("/")
+        if named != network or link.name in known:
+            continue
+        state = liveness.UNKNOWN if namespace else liveness.STALE
+        reason = f"no record names its veth {link.name}" + ("" if namespace else ", whose other end is on this host")
+        addresses = tuple(sorted(_addresses(link, namespace))) if namespace else ()
+        found.append(Pod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
+    return found
+
+
+def _addresses(link: Link, namespace: bytes) -> list[str]:
+    """The other end's addresses but for link-local ones; none before Linux 4.20, which can't tell."""
+    try:
+        ends = OtherEnds()
+        with ends:
+            found = ends.own_addresses(link, namespace)
+    except OSError:
+        return []
+    return [format_address(one) for one in found if not is_link_local(one)]
 
 
 def _of_lease(network: str, lease: Lease) -> Pod:
@@ -111,6 +165,14 @@ def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
     with Netlink() as netlink:
         for pod in pods:
             was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
+            if pod.lost_port:
+                what = f"remove {pod.lost_port}, the veth of {pod}"
+                journal.begin(f"attachment/{pod.network}/{pod.lost_port}", was, None,
+                              f"ip link delete {pod.lost_port}", what)  # fmt: skip
+                macspoof.remove(pod.lost_port)
+                unlink(netlink, pod.lost_port)
+                done.append(pod)
+                continue
             where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
             journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
             try:

@@ -10,15 +10,16 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Table
 
 import cnictl
 from cnictl.core import durable
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, files, folders, former
+from cnictl.node import addressing, files, folders, former, toml_text
 from cnictl.node.run_lock import tell
 from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
+from cnictl.node.toml_text import Block
 
 _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
@@ -155,23 +156,45 @@ def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
 
 
 def merged(text: str, spec: NodeSpec) -> str:
-    """A node file's text changed as little as makes it say `spec`: comments and order stay."""
-    if text and parse(text) == spec:
+    """A node file's text changed as little as makes it say `spec`: comments, order and spelling stay."""
+    if not text:
+        return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
+    if _says(text, spec):
         return text
-    document = tomlkit.parse(text or _HEADER)
-    said = document.unwrap()
+    try:
+        edited = _edited(text, spec)
+        if _says(edited, spec):
+            return edited
+    except (UsageProblem, TOMLKitError, LookupError):
+        pass  # written in a form that can't be edited by lines
+    return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
+
+
+def _says(text: str, spec: NodeSpec) -> bool:
+    """Whether a text says `spec`, in whatever spelling."""
+    said = parse(text)
+    if said == spec:
+        return True
+    try:
+        return addressing.check(said) == addressing.check(spec)
+    except UsageProblem:
+        return False
+
+
+def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
+    """The text with what differs from `spec` put right."""
+    said = parse(text) if text != _HEADER else NodeSpec((), ())
     defaults = NodeSpec(spec.subnets, spec.networks)
+    blocks = toml_text.split(text)
+    head = blocks[0]
     for key in _KINDS:
-        value = _value(spec, key)
-        if key in said:
-            same = texts_of(said[key]) == texts_of(value) if key in FAMILIED else said[key] == value
-            if not same:
-                document[key] = value
-        elif key in _ALWAYS_WRITTEN or value != _value(defaults, key):
-            _insert(document, key, value)
-    _merge_plugin(document, spec)
-    _merge_peers(document, spec.peers)
-    return tomlkit.dumps(document)
+        value, is_there = _value(spec, key), key in head.values()
+        missing = key in always or key in _REQUIRED or value != _value(defaults, key)
+        if (not _same(key, _value(said, key), value)) if is_there else missing:
+            head.put(key, value)
+    _edit_plugin(blocks, spec)
+    _edit_peers(blocks, spec.peers)
+    return toml_text.joined(blocks)
 
 
 def _value(spec: NodeSpec, key: str) -> Any:
@@ -179,47 +202,72 @@ def _value(spec: NodeSpec, key: str) -> Any:
     return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
-def _insert(document: tomlkit.TOMLDocument, key: str, value: Any) -> None:
-    """Add a plain key. Behind a table it would become that table's, so tables are moved to the end."""
-    tables = {name: document.pop(name) for name in ("plugin", "peers") if name in document}
-    document.add(key, value)
-    for name, table in tables.items():
-        document.add(name, table)
+def _same(key: str, said: Any, value: Any) -> bool:
+    """Whether two values of a key mean the same: a CIDR or an address may be spelled in several ways."""
+    if key not in FAMILIED:
+        return bool(said == value)
+    return [_canonical(one) for one in texts_of(said)] == [_canonical(one) for one in texts_of(value)]
 
 
-def _merge_plugin(document: tomlkit.TOMLDocument, spec: NodeSpec) -> None:
-    said = document.unwrap().get("plugin", {})
+def _canonical(text: str) -> str:
+    try:
+        return str(parse_cidr(text)) if "/" in text else format_address(parse_address(text))
+    except AddressError:
+        return text
+
+
+def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
+    block = next((one for one in blocks if one.name == "plugin"), None)
+    said = block.values() if block is not None else blocks[0].values().get("plugin", {})
     wanted = {key: getattr(spec, field) for key, field in _PLUGIN_KEYS.items()}
     changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
-    if changed and "plugin" not in document:
-        _insert(document, "plugin", tomlkit.table())
-    for key, value in changed.items():
-        document["plugin"][key] = value
-
-
-def _merge_peers(document: tomlkit.TOMLDocument, peers: tuple[Peer, ...]) -> None:
-    present = document.get("peers")
-    kept: dict[str, Table] = {}
-    if isinstance(present, AoT):
-        kept = {str(table.get("pod_cidr")): table for table in present.body}
-    if not peers:
-        document.pop("peers", None)
+    if not changed:
         return
-    entries = tomlkit.aot()
-    for peer in peers:
-        table = kept.get(peer.pod_cidr)
-        if table is None:
-            table = tomlkit.table()
-            table.add("pod_cidr", peer.pod_cidr)
-        for key in ("via", "dev"):
-            value = getattr(peer, key)
-            if (value or key in table) and table.get(key) != value:
-                table[key] = value
-        entries.append(table)
-    if "peers" in document:
-        document["peers"] = entries
+    if block is not None:
+        for key, value in changed.items():
+            block.put(key, value)
+    elif said:
+        for key, value in changed.items():
+            blocks[0].put(key, value, within="plugin")
     else:
-        document.add("peers", entries)
+        blocks.append(toml_text.new_table(toml_text.joined(blocks), "[plugin]", changed))
+
+
+def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
+    """Change, drop, add and order the [[peers]] tables, or the entries of one array."""
+    order = [_canonical(peer.pod_cidr) for peer in peers]
+    wanted = dict(zip(order, peers, strict=True))
+    if "peers" in blocks[0].values():
+        blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
+        return
+    kept: dict[str, Block] = {}
+    for block in [one for one in blocks if one.name == "peers"]:
+        said = block.values()
+        peer = wanted.get(_cidr_of(said))
+        if peer is None:
+            place = blocks.index(block)
+            blocks[place - 1].text += block.remains()
+            del blocks[place]
+            continue
+        kept[_cidr_of(said)] = block
+        if _canonical(said["via"]) != _canonical(peer.via):
+            block.put("via", peer.via)
+        if said.get("dev", "") != peer.dev:
+            block.put("dev", peer.dev)
+    for cidr in order:
+        if cidr not in kept:
+            kept[cidr] = toml_text.new_table(toml_text.joined(blocks), "[[peers]]", _as_table(wanted[cidr]))
+            blocks.append(kept[cidr])
+    toml_text.reorder(blocks, [kept[cidr] for cidr in order])
+
+
+def _cidr_of(entry: dict[str, Any]) -> str:
+    return _canonical(entry["pod_cidr"])
+
+
+def _as_table(peer: Peer) -> dict[str, str]:
+    table = {"pod_cidr": peer.pod_cidr, "via": peer.via}
+    return {**table, "dev": peer.dev} if peer.dev else table
 
 
 def write_text(text: str, path: str = NODE_FILE) -> None:

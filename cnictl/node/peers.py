@@ -81,7 +81,9 @@ def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dic
         cidr = parse_cidr(peer.pod_cidr)
         if cidr.bits not in subnets:
             family = FAMILIES[cidr.bits]
-            raise UsageProblem(f"peer {cidr} is {family}, and this node has no {family} subnet: add one with --subnet")
+            raise UsageProblem(
+                f"peer {cidr} is {family}, and this node has no {family} subnet: add one with --subnet, or drop it"
+            )
         subnet, network = subnets[cidr.bits], networks[cidr.bits]
         if cidr == subnet:
             raise UsageProblem(f"peer {cidr} is this node's own subnet; each node needs a pod CIDR of its own")
@@ -93,7 +95,10 @@ def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dic
             if other.pod_cidr == str(cidr):
                 raise UsageProblem(f"peer {cidr} is given twice, through {other.via} and {peer.via}")
             if cidr.overlaps(parse_cidr(other.pod_cidr)):
-                raise UsageProblem(f"peer {cidr} overlaps peer {other.pod_cidr}, which is through {other.via}")
+                raise UsageProblem(
+                    f"peer {cidr} overlaps peer {other.pod_cidr}, which is through {other.via}: "
+                    "each node needs a pod CIDR of its own, so name one of them"
+                )
         for pods, whose in ((subnet, "this node's pod CIDR"), (network, "the pod network")):
             if pods.holds(parse_address(peer.via)):
                 raise UsageProblem(

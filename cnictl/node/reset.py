@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_FILE, NODE_LOCK
-from cnictl.node import converge, inventory, leftovers, live_pods, node_file, spine
+from cnictl.core.paths import NODE_FILE, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
+from cnictl.node import converge, inventory, leftovers, live_pods, node_file, remnants, spine
 from cnictl.node.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.journal import Journal
 from cnictl.node.live_pods import Pod
+from cnictl.node.resources.bridge import Bridge
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
 from cnictl.node.resources.plugin import Plugin
-from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
@@ -45,10 +45,12 @@ class Reset:
 
 def plan() -> Reset:
     """What a reset would do; nothing is touched."""
-    specs = converge.specs_in_place()
-    conf, rest = _resources(specs)
+    known = converge.specs_in_place()
+    specs = known or remnants.guessed_specs()
     # pods of other networks hang on the plugin too
-    names = tuple(dict.fromkeys([*(spec.name for spec in specs), *attachments.networks()]))
+    recorded = [*attachments.networks(), *remnants.networks_of_links()]
+    names = tuple(dict.fromkeys([*(spec.name for spec in specs), *recorded]))
+    conf, rest = _resources(specs, names)
     left = [
         f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
         for one in conf
@@ -59,33 +61,63 @@ def plan() -> Reset:
         for one in rest
         if isinstance(one, Forwarding) and (standing := one.carries())
     ]
+    removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
         left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
-    return Reset(
-        names, spine.plan_removal(conf), tuple(live_pods.attached(names)), spine.plan_removal(rest), tuple(left)
-    )
+    if not known and removal.changes:
+        left += [f"{one.key} stays as it is: what it was before cnictl is not known any more" for one in _switches()]
+    return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), removal, tuple(left))
 
 
-def _resources(specs: list[NodeSpec]) -> tuple[list[Resource], list[Resource]]:
-    """The conf, and all the rest in the order it goes: as it came, backwards, but the node file and the plugin last."""
+def _switches() -> list[Forwarding]:
+    """The forwarding switches that are on."""
+    return [one for one in (Forwarding(), Forwarding(ipv6=True)) if (one.observe() or {}).get("value") == "1"]
+
+
+def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
+    """The conf, and all the rest in the order it goes: what only its mark tells of, then what is known as it came,
+    backwards, but the node file and the plugin last.
+    """
     plugin = Plugin(bin_dirs=tuple(sorted(leftovers.plugin_folders()[1])))  # also where no node was set up with it
-    if not specs:
-        return [], [ProgramCopy(needed=False), plugin]
     file, *made = inventory.resources(specs[-1], specs)
     conf = [one for one in made if inventory.kind(one) == CONF_KIND]
     middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]
-    return conf, [*inventory.strays(specs), *inventory.left_over(specs[-1], specs), *middle, file, plugin]
+    left = [*inventory.strays(specs, names), *inventory.left_over(specs[-1], specs)]
+    marked = remnants.resources(names, [*remnants.ports_of_records(), *live_pods.unrecorded_ports(names)])
+    return conf, [*marked, *left, *middle, file, plugin]
 
 
-def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Reset:
+def refuse(todo: Reset, force: bool) -> None:
+    """Raise Problem where the reset can't be done: live pods without `force`, or others' ports on our bridge."""
+    if not force:
+        _refuse_live(todo.pods)
+    ours = {*remnants.ports_of_records(), *live_pods.unrecorded_ports(todo.names)}
+    for step in todo.rest.steps:
+        if isinstance(step.resource, Bridge) and step.change is not None and step.change.after is None:
+            step.resource.refuse_others(ours)
+
+
+def in_words(todo: Reset) -> list[str]:
+    """Return a line for each thing that goes, in its order."""
+    lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
+    lines = [*(change.summary for change in todo.conf.changes), *lines, *(one.summary for one in todo.rest.changes)]
+    state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
+    return [*lines, *([f"remove what cnictl keeps in {', '.join(state)}"] if lines and state else [])]
+
+
+def carry_out(
+    force: bool, on_step: OnStep, on_pod: Callable[[Pod], None], check: Callable[[Reset], None] = lambda _: None
+) -> Reset:
     """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
+
+    `check` sees what is about to be done, and may raise Problem.
 
     Raises Problem: live pods and no `force`, or after undoing this run's changes (deleted attachments stay deleted).
     """
     todo, recorded = plan(), attachments.networks()
-    if not force:
-        _refuse_live(todo.pods)
+    refuse(todo, force)
+    check(todo)
     journal = Journal("reset-node")
     done = spine.apply(todo.conf, on_step, journal)
     try:
@@ -103,6 +135,25 @@ def carry_out(force: bool, on_step: OnStep, on_pod: Callable[[Pod], None]) -> Re
     others = {pod.network for pod in pods if not pod.ours}
     leftovers.sweep(list(todo.names), [name for name in recorded if name not in others])
     return todo
+
+
+def remains() -> list[str]:
+    """Return in words what of cnictl stands on a host that has no node file; the plugin's own files don't count."""
+    todo = plan()
+    changes = [*todo.conf.changes, *todo.rest.changes]
+    standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
+
+
+def no_node() -> Problem:
+    """Return the error of a command that needs a node on a host that is none, with what stands there all the same."""
+    standing = remains()
+    if not standing:
+        return Problem(*converge.NO_NODE)
+    return Problem(
+        f"{converge.NO_NODE[0]}, but what cnictl made stands: {'; '.join(standing)}",
+        "cnictl reset-node removes it (--dry-run shows how); cnictl init-node sets this host up again",
+    )
 
 
 def _refuse_live(pods: Iterable[Pod]) -> None:

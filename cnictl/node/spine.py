@@ -25,6 +25,8 @@ class Change:
     """`give cni0 the address 10.244.0.1/24`"""
     command: str
     """`ip address add 10.244.0.1/24 dev cni0`: the step as typed by hand; several lines where it takes several."""
+    repair: bool = False
+    """Whether it brings back what the node was already set up to be, rather than moving the node."""
 
 
 class Resource(Protocol):
@@ -211,7 +213,7 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
 
 
 def _begin(journal: Journal, change: Change) -> None:
-    journal.begin(change.resource, change.before, change.after, change.command, change.summary)
+    journal.begin(change.resource, change.before, change.after, change.command, change.summary, change.repair)
 
 
 def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep, journal: Journal) -> None:
@@ -264,7 +266,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
     try:
         for resource, change in reversed(done):
             summary, command = resource.describe(change.after, change.before)
-            back = Change(change.resource, change.after, change.before, summary, command)
+            back = Change(change.resource, change.after, change.before, summary, command, change.repair)
             _begin(journal, back)
             try:
                 resource.carry_out(back)

@@ -51,13 +51,18 @@ def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
 
-def take_away(plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+def take_away(
+    plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
+) -> Outcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
 
-    Raises Problem if `name` is current, or if without `force` pods or a conf still need the plugin.
+    Raises Problem if `name` is current, if without `force` pods or a conf still need the plugin, or if the plugin is
+    not as it was when the change was `shown`.
     """
     with _alone(dry_run, wait), _no_call_under_way(dry_run):
         before = plugin.observe()
+        if shown is not None and before != shown.before:
+            raise Problem("the plugin changed while cnictl waited for the answer; nothing was changed", "run it again")
         if not name:
             if before is not None and not force:
                 _refuse_while_needed()

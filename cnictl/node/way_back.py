@@ -1,5 +1,6 @@
 """Where an undo takes one thing, given what is there now: what somebody changed since is told apart and left. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +21,37 @@ class Trace:
     """Every state it was in by the run's doing."""
     half_made: bool
     """Whether the run may have left it between two of these."""
+    repair: bool = False
+    """Whether the run only brought it back to what the node was set up to be."""
 
 
 def traces(run: Run) -> list[Trace]:
     """What a run did to each thing that it changed, in the order it began them."""
     found: dict[str, Trace] = {}
     for entry in run.entries:
-        trace = found.setdefault(entry.resource, Trace(entry.resource, entry.before, None, [], False))
+        trace = found.setdefault(entry.resource, Trace(entry.resource, entry.before, None, [], False, True))
+        trace.repair = trace.repair and entry.repair
         trace.after = entry.after
         trace.known += [entry.before, entry.after]
         trace.half_made = entry.resource in run.half_made
     return list(found.values())
+
+
+def add_repairs(found: list[Trace], later: Iterable[Run]) -> None:
+    """Add the states that `later` runs, oldest first, brought things back to: by repairs they are this run's still.
+
+    Not where another run moved the thing in between: what was repaired then is that run's.
+    """
+    waiting = {trace.resource: trace for trace in found}
+    for run in later:
+        for entry in run.entries:
+            trace = waiting.get(entry.resource)
+            if trace is None:
+                continue
+            if entry.repair or (run.is_repair and not run.marks_repairs):
+                trace.known.append(entry.after)
+            else:
+                del waiting[entry.resource]
 
 
 def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:

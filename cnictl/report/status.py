@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cnictl
-from cnictl.node import converge, host, install, ipam, ranges, runtimes, show, versions
+from cnictl.node import boot_note, converge, host, install, ipam, ranges, runtimes, show, versions
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -37,6 +37,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "confs": {folder: _confs(folder) for folder in runtimes.conf_dirs(runtimes.find())},
         "conf": FILE_NAME,
         "watch": repairs.saved(),
+        "boot": boot_note.note(),
         "resources": rows,
     }
 

@@ -141,7 +141,7 @@ class Keeper:
         begun = time.monotonic()
         failure = ""
         try:
-            spine.mend(todo, lambda *_: None, Journal("watch", {"cause": cause}))
+            spine.mend(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
         except Problem as problem:
             failure = problem.message
             self._tell(f"error: {failure}")

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import pty
 import re
 import select
 import subprocess
@@ -56,6 +57,19 @@ class Pod:
 def cnictl(node: Node, *words: str, check: bool = True) -> Finished:
     """Run a cnictl command on the node."""
     return node.run(["cnictl", *words], timeout=90, check=check)
+
+
+def at_terminal(node: Node, answer: str, *words: str) -> Finished:
+    """Run a cnictl command as a person at a terminal does, who answers its question."""
+    ours, its = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        process = node.popen(["cnictl", *words], stdin=its)
+        said, told = process.communicate(timeout=90)
+        return Finished(process.returncode, said, told)
+    finally:
+        os.close(ours)
+        os.close(its)
 
 
 def init(node: Node, *more: str, check: bool = True) -> Finished:

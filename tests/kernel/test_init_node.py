@@ -85,7 +85,7 @@ def test_other_arguments_move_the_node(node: Node) -> None:
     init(node, *PEER)
     moved = cnictl(
         node, "init-node", "--subnet", "10.244.4.0/24", "--network", NETWORK, "--bridge", "br-pods",
-        "--name", "pods", "--peer", "10.244.2.0/24=10.0.2.53", "--mtu", "1400", "--backend", "iptables",
+        "--name", "pods", "--peer", "10.244.2.0/24=10.0.2.53", "--prune", "--mtu", "1400", "--backend", "iptables",
     )  # fmt: skip
     assert moved.status == 0
     assert drifted(node) == []

@@ -1,6 +1,8 @@
 """A run's journal, read back: whole, torn by a power cut, gone on with."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +76,44 @@ def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> N
     run = journal.last()
     assert run is not None and (run.end, run.taken_back) == ("finished", 2)
     assert [entry.resource for entry in run.entries][:1] == ["masquerade/mynet"]
+
+
+def test_run_is_a_repair_if_each_of_its_changes_is() -> None:
+    record = Journal("route add-peer")
+    record.begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …", repair=True)
+    only_repaired = journal.last()
+    record.begin("route/10.244.2.0/24", None, {"via": "10.0.10.52"}, "ip route add …")
+    moved = journal.last()
+    assert only_repaired is not None and only_repaired.is_repair
+    assert moved is not None and not moved.is_repair
+    watch = Journal("watch", repairs=True)
+    watch.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
+    latest = journal.last()
+    assert latest is not None and latest.is_repair
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "repair"),
+    [
+        ("watch", [], True),
+        ("doctor --fix", [], True),
+        ("apply", [{"name": "mynet"}], True),
+        ("apply", [{"name": "other"}], False),
+        ("init-node", [{"name": "mynet"}], False),
+    ],
+)
+def test_runs_of_a_release_that_marked_no_repairs_are_told_by_what_they_were(
+    folder: Path, command: str, before: list[dict[str, str]], repair: bool
+) -> None:
+    head = {"command": command, "argv": [], "time": 1.0, "former": {"specs": before}, "spec": {"name": "mynet"}}
+    change: dict[str, Any] = {
+        "resource": "bridge/cni0",
+        "before": None,
+        "after": {},
+        "command": "ip link add …",
+        "summary": "",
+    }
+    folder.mkdir()
+    (folder / "000001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, change, {"end": "done"})))
+    run = journal.read(1)
+    assert run is not None and run.is_repair is repair

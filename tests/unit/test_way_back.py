@@ -13,7 +13,7 @@ from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change
-from cnictl.node.way_back import traces, way_back
+from cnictl.node.way_back import add_repairs, traces, way_back
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 
@@ -138,3 +138,28 @@ def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: S
 def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
     target, left = BridgeNetfilter(SPEC).take_back({"nf_call_iptables": 1}, OFF, OFF)
     assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables was changed since"]
+
+
+@pytest.mark.parametrize(
+    ("later", "back"),
+    [
+        ([("watch", {"mtu": 1500})], True),
+        ([("bridge up", {"mtu": 1400}), ("watch", {"mtu": 1500})], False),
+    ],
+    ids=["repaired", "moved, then repaired"],
+)
+def test_what_repairs_made_since_is_the_runs_still_unless_another_moved_it(
+    later: list[tuple[str, State]], back: bool
+) -> None:
+    trace = trace_of({"mtu": 1280}, {"mtu": 9000})
+    runs = [
+        Run(
+            number,
+            command,
+            marks_repairs=True,
+            entries=[Entry("thing", None, state, "", "", repair=command == "watch")],
+        )
+        for number, (command, state) in enumerate(later, 2)
+    ]
+    add_repairs([trace], runs)
+    assert way_back(Thing(), trace, {"mtu": 1500})[0] == ({"mtu": 1280} if back else {"mtu": 1500})

@@ -1,7 +1,7 @@
 """The bridge and its addresses. Both are made by `core.bridge`, as the plugin's ADD makes them."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cnictl.core import rtnetlink
 from cnictl.core import sysctl as switches
@@ -145,13 +145,22 @@ class Bridge:
         if link is not None:
             announce(netlink, link)
 
+    def refuse_others(self, ours: Collection[str]) -> None:
+        """Raise Problem if it has a port that is not among `ours`: it can't be removed then."""
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, self._name)
+            others = [] if link is None else [one for one in _ports(netlink, link.index) if one not in ours]
+        if others:
+            self._refuse(others)
+
     def _remove(self, netlink: Netlink) -> None:
         if remove_if_empty(netlink, self._name):
             return
         link = rtnetlink.get_link(netlink, self._name)
-        if link is None:
-            return
-        ports = _ports(netlink, link.index)
+        if link is not None:
+            self._refuse(_ports(netlink, link.index))
+
+    def _refuse(self, ports: list[str]) -> None:
         raise Problem(
             f"{self._name} still has {len(ports)} port{'s' if len(ports) != 1 else ''}: {', '.join(ports[:8])}",
             f"what isn't cnictl's: ip link set {ports[0]} nomaster" if ports else "",

@@ -63,7 +63,9 @@ class Firewalld:
 
     def former(self) -> State | None:
         """The files before ours; each name in the zone it was in before, or in which somebody has put it since."""
-        before = former.recall(self.id) or _NOTHING
+        before = former.recall(self.id) or {
+            "files": {path: text for path, text in _files().items() if _OURS not in text}, "zones": {}
+        }  # fmt: skip
         zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
         kept = {name: zone for name, zone in zones.items() if zone is not None and _is_there(zone)}
         return {"files": before["files"], "zones": kept} if before["files"] or kept else None

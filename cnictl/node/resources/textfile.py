@@ -14,6 +14,9 @@ from cnictl.node.resources.link_ipv6 import heeding
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
+_OURS = "Written by cnictl"
+"""What each file of ours says at its head."""
+
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
 _SYSCTL_HEADER = """\
 # Written by cnictl: packets from and to pods pass through this host. Removed by `cnictl reset-node`.
@@ -93,9 +96,12 @@ class TextFile:
         former.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """That file, if there was one."""
+        """That file, if there was one; with our notes lost, any that does not say that it is ours."""
         remembered = former.recall(self.id)
-        return remembered["state"] if remembered else None
+        if remembered:
+            return remembered["state"]  # type: ignore[no-any-return]
+        found = self.observe()
+        return found if found is not None and _OURS not in found["text"] else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the file as a shell would write it."""

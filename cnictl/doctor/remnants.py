@@ -1,0 +1,26 @@
+"""What cnictl made, on a host that is no node: its files were lost, or saved rules were restored at boot."""
+
+from collections.abc import Iterable
+
+from cnictl.doctor.check import Check, Seen
+from cnictl.doctor.facts import Facts
+from cnictl.node import reset
+
+
+def _remnants(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is not None:
+        return
+    for standing in reset.remains():
+        yield Seen("this host", f"is no node, but what cnictl made stands: {standing}", "cnictl reset-node", False)
+
+
+CHECKS = (
+    Check(
+        "remnants", 44, "warning",
+        "chains CNICTL-*, rules whose comment begins with cnictl:, nftables' tables cnictl, routes of protocol 67 and "
+        "68, links with cnictl's alias, the files of a node; on a host without node.toml",
+        "Accepts, masquerade and routes that no node needs go on sending packets where nobody expects them.",
+        "cnictl reset-node --dry-run\ncnictl reset-node",
+        _remnants,
+    ),
+)  # fmt: skip

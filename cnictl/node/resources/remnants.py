@@ -1,0 +1,293 @@
+"""Find and remove by its mark what is left of cnictl on a host and what no record of ours leads to any more.
+
+Rules that were saved and are restored at boot outlive a reset; so does everything where our files are lost. The marks
+are the truth then: chains CNICTL-*, comments that begin with `cnictl:`, our tables of nftables, routing protocols 67
+and 68, aliases of links.
+"""
+
+import shlex
+from collections.abc import Iterable
+from itertools import pairwise
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from cnictl.core import macspoof, masquerade, nftables, rtnetlink
+from cnictl.core.process import run
+from cnictl.core.rtnetlink import Netlink
+from cnictl.core.unlinking import unlink
+from cnictl.node import chains, firewall
+from cnictl.node.firewall import PROGRAMS
+from cnictl.node.resources.bridge import OWNER_MARK
+from cnictl.node.resources.route import PROTOCOL
+from cnictl.node.spec import NodeSpec
+from cnictl.node.spine import Change, State
+
+_CHAINS = "CNICTL-"
+_MARK = "cnictl:"
+LEARNED_PROTOCOL = 68
+"""rtm_protocol of routes that a store of routes named."""
+_MAIN_TABLE = 254
+_UNSPECIFIED = {AF_INET: "0.0.0.0", AF_INET6: "::"}
+
+Line = tuple[str, str]
+"""A table's name and a line: `-A CHAIN …` as `iptables-save` quotes it, or `-N CHAIN`."""
+
+
+class _Remnant:
+    """What all remnants have in common: nobody wants them, and nothing brings them back."""
+
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - no node has any
+        """Return None: there should be none."""
+        return None
+
+
+class TaggedIptables(_Remnant):
+    """Our chains and the tagged rules anywhere in iptables, of one family and one of its two kinds.
+
+    `program`: `iptables`, `ip6tables-legacy`, …; `covered`: chains by table that another resource of the plan removes.
+    """
+
+    def __init__(self, program: str, covered: frozenset[tuple[str, str]] = frozenset()) -> None:
+        self._program = program
+        self._covered = covered
+        self.id = f"remnants/{program}"
+
+    def observe(self) -> State | None:
+        """Return by table the lines of iptables-save that add the rules, and `-N CHAIN` for each chain."""
+        found: dict[str, list[str]] = {}
+        for table, line in self._marked():
+            words = shlex.split(line)
+            leads_to = (table, words[-1]) if words[-2] == "-j" else None
+            if (table, words[1]) not in self._covered and leads_to not in self._covered:
+                found.setdefault(table, []).append(line)
+        return found or None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """Return the summary and the iptables commands."""
+        lines, words = [], []
+        for table, rules in (before or {}).items():
+            words += [f"{rule[3:]} ({table})" for rule in rules]
+            lines += [f"{self._program} -w -t {table} {line}" for line in _removal(rules)]
+        return f"remove what is tagged as cnictl's in {self._program}: {'; '.join(words)}", "\n".join(lines)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove what was seen and still stands, a transaction a table. Raises Problem."""
+        if change.after is not None:
+            return
+        seen: dict[str, list[str]] = change.before or {}
+        now = self._marked()
+        for table, lines in seen.items():
+            standing = [line for at, line in now if at == table and line in lines]
+            if standing:
+                text = "\n".join([f"*{table}", *_removal(standing), "COMMIT", ""])
+                run([f"{self._program}-restore", "--noflush", "-w"], text)
+        family = next(family for family, name in reversed(PROGRAMS.items()) if self._program.startswith(name))
+        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+            firewall.drop_left_over(table, chain, family)
+
+    def _marked(self) -> list[Line]:
+        """Jumps and tagged rules first, then our chains."""
+        saved = read_saved(run([f"{self._program}-save"]).stdout)
+        ours = [(table, line) for table, line in saved if line.startswith(f"-N {_CHAINS}")]
+        others = [(table, line) for table, line in saved if line[:3] == "-A " and line[3:].find(_CHAINS) != 0]
+        return [(table, line) for table, line in others if _is_tagged(shlex.split(line))] + ours
+
+
+def read_saved(text: str) -> list[Line]:
+    """Return the chains and the rules in `iptables-save`'s text, each with its table: `-N CHAIN`, `-A CHAIN …`."""
+    found: list[Line] = []
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif line.startswith(":"):
+            found.append((table, f"-N {line[1:].split()[0]}"))
+        elif line.startswith("-A "):
+            found.append((table, line))
+    return found
+
+
+def _is_tagged(words: list[str]) -> bool:
+    pairs = list(pairwise(words))
+    leads = any(option in ("-j", "-g") and target.startswith(_CHAINS) for option, target in pairs)
+    return leads or any(option == "--comment" and text.startswith(_MARK) for option, text in pairs)
+
+
+def _removal(lines: Iterable[str]) -> list[str]:
+    """Return what removes rules and then chains, in the words of iptables-restore."""
+    rules = [f"-D {line[3:]}" for line in lines if line.startswith("-A ")]
+    chains_there = [line[3:] for line in lines if line.startswith("-N ")]
+    return [*rules, *(f"-F {one}" for one in chains_there), *(f"-X {one}" for one in chains_there)]
+
+
+def iptables_programs() -> list[str]:
+    """Return the programs whose rules may be ours: the host's own two, and those of the other kind beside them."""
+    found = []
+    for base in PROGRAMS.values():
+        kinds: dict[bool, str] = {}
+        for program in (base, f"{base}-nft", f"{base}-legacy"):
+            if firewall.has_command(f"{program}-save"):
+                version = run([f"{program}-save", "--version"], check=False).stdout
+                kinds.setdefault("nf_tables" in version, program)
+        found += list(kinds.values())
+    return found
+
+
+class LostChains(_Remnant):
+    """Our chains that iptables-nft made, on a host whose iptables command is gone. `family` is `ip` or `ip6`."""
+
+    def __init__(self, family: str, covered: frozenset[tuple[str, str]] = frozenset()) -> None:
+        self._family = family
+        self._covered = covered
+        self.id = f"remnants/{PROGRAMS[family]}"
+
+    def observe(self) -> State | None:
+        """Return the chains by table."""
+        found: dict[str, list[str]] = {}
+        for entry in firewall.ruleset():
+            chain = entry.get("chain", {})
+            place = (chain.get("table", ""), chain.get("name", ""))
+            if chain.get("family") == self._family and place[1].startswith(_CHAINS) and place not in self._covered:
+                found.setdefault(place[0], []).append(place[1])
+        return found or None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """Return the summary and the nft commands."""
+        pairs = [(table, chain) for table, names in (before or {}).items() for chain in names]
+        commands = [line for pair in pairs for line in chains.removal_commands(*pair, self._family)]
+        return f"remove {', '.join(chain for _, chain in pairs)}, which iptables made", "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove each with the jumps to it. Raises Problem."""
+        for table, names in (change.before or {}).items():
+            for chain in names if change.after is None else ():
+                chains.remove(table, chain, self._family)
+
+
+class OwnTables(_Remnant):
+    """Chains in nftables' tables `inet cnictl` and `bridge cnictl` that no network of the plan explains.
+
+    `names`: networks whose chains another resource removes; `ports`: host veths that go with their attachments.
+    """
+
+    id = "remnants/nft"
+
+    def __init__(self, names: frozenset[str] = frozenset(), ports: frozenset[str] = frozenset()) -> None:
+        self._known = tuple(chain for name in names for chain in masquerade.chains_of(name))
+        self._ports = ports
+
+    def observe(self) -> State | None:
+        """Return the chains by table."""
+        found = {"inet": self._masquerade(), "bridge": self._guards()}
+        return {family: names for family, names in found.items() if names} or None
+
+    def _masquerade(self) -> list[str]:
+        every = nftables.chains(masquerade.FAMILY_INET, masquerade.TABLE)
+        return [one for one in every if one not in self._known and one.partition("/")[0] not in self._known]
+
+    def _guards(self) -> list[str]:
+        return [one for one in macspoof.guarded() if one not in self._ports]
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """Return the summary and the nft commands."""
+        places = [f"{family} {masquerade.TABLE} {name}" for family, names in (before or {}).items() for name in names]
+        commands = [f"nft delete chain {place}" for place in places]
+        return f"remove nftables' chains {', '.join(places)}", "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove the chains, and each table that holds nothing then. Raises CniError."""
+        if change.after is not None:
+            return
+        gone = (change.before or {}).get("inet", [])
+        nftables.remove_chains(masquerade.FAMILY_INET, masquerade.TABLE, gone.__contains__)
+        nftables.remove_table_if_empty(masquerade.FAMILY_INET, masquerade.TABLE)
+        for port in (change.before or {}).get("bridge", []):
+            macspoof.remove(port)
+
+
+class TaggedRoutes(_Remnant):
+    """Routes with our protocol numbers that are no peer's: learned ones, and any outside of the main table."""
+
+    id = "remnants/routes"
+
+    def observe(self) -> State | None:
+        """Return them as `ip route` names them."""
+        found = sorted(_in_words(route) for route in _tagged_routes())
+        return {"routes": found} if found else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """Return the summary and the `ip route` commands."""
+        routes = list((before or {}).get("routes", []))
+        return f"remove the routes {', '.join(routes)}", "\n".join(f"ip route del {one}" for one in routes)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove those that were seen. Raises OSError."""
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        if change.after is not None:
+            return
+        wanted = set((change.before or {}).get("routes", []))
+        with IPRoute() as iproute:
+            for route in _tagged_routes():
+                if _in_words(route) not in wanted:
+                    continue
+                told = {"dst": route["dst"], "proto": route["proto"], "table": route["table"], "type": route["type"]}
+                try:
+                    iproute.route("del", family=route["family"], priority=route["metric"], **told)
+                except NetlinkError as error:
+                    raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
+
+
+def _tagged_routes() -> list[dict[str, Any]]:
+    from pyroute2 import IPRoute
+
+    found = []
+    with IPRoute() as iproute:
+        for family in (AF_INET, AF_INET6):
+            for route in iproute.get_routes(family=family):
+                table = route.get_attr("RTA_TABLE")
+                learned = route["proto"] == LEARNED_PROTOCOL
+                if learned or (route["proto"] == PROTOCOL and table != _MAIN_TABLE):
+                    dst = f"{route.get_attr('RTA_DST') or _UNSPECIFIED[family]}/{route['dst_len']}"
+                    found.append({
+                        "family": family, "dst": dst, "proto": route["proto"], "table": table, "type": route["type"],
+                        "metric": route.get_attr("RTA_PRIORITY") or 0, "via": route.get_attr("RTA_GATEWAY") or "",
+                    })  # fmt: skip
+    return found
+
+
+def _in_words(route: dict[str, Any]) -> str:
+    via = f" via {route['via']}" if route["via"] else ""
+    table = "" if route["table"] == _MAIN_TABLE else f" table {route['table']}"
+    metric = f" metric {route['metric']}" if route["metric"] else ""
+    return f"{route['dst']}{via}{table}{metric} proto {route['proto']}"
+
+
+class TaggedLinks(_Remnant):
+    """Links with our alias that are neither a bridge nor a pod's: a VLAN's gateway."""
+
+    id = "remnants/links"
+
+    def observe(self) -> State | None:
+        """Return their names."""
+        with Netlink() as netlink:
+            links = rtnetlink.all_links(netlink)
+        found = [
+            link.name
+            for link in links
+            if link.alias.startswith(OWNER_MARK) and "/" not in link.alias and link.kind != "bridge"
+        ]
+        return {"links": sorted(found)} if found else None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
+        """Return the summary and the `ip link` commands."""
+        names = list((before or {}).get("links", []))
+        return f"remove the links {', '.join(names)}", "\n".join(f"ip link delete {name}" for name in names)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove them; the other end of a pair goes along. Raises OSError."""
+        if change.after is None:
+            with Netlink() as netlink:
+                for name in (change.before or {}).get("links", []):
+                    unlink(netlink, name)

@@ -1,0 +1,135 @@
+"""Edit a TOML file as text: a key gets a value, a table comes or goes, and every other byte stays.
+
+tomlkit replaces a value in its place. It moves comments and blank lines where a key or a table is added or removed,
+so this module does these by lines. A comment belongs to the table whose header is right below it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tomlkit
+
+_HEADER = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_.\"'-]+)\s*\]\]?\s*(#.*)?$")
+
+
+@dataclass
+class Block:
+    """A part of the file: what is ahead of the first table (an empty name), or one table with the comment above it."""
+
+    name: str
+    text: str
+
+    def values(self) -> dict[str, Any]:
+        """Return what the block says; of a table, its own keys."""
+        said: Any = tomlkit.parse(self.text).unwrap()
+        inner = said.get(self.name, {}) if self.name else said
+        return dict(inner[0] if isinstance(inner, list) else inner)
+
+    def put(self, key: str, value: Any, within: str = "") -> None:
+        """Set a key in its place, of the table `within` if that is written with dots; a new one comes last."""
+        document: Any = tomlkit.parse(self.text)
+        name = within or self.name
+        table = document[name] if name else document
+        if isinstance(table, list):
+            table = table[0]
+        if key in table:
+            table[key] = value
+            self.text = tomlkit.dumps(document)
+        else:
+            self._add(f"{within}.{tomlkit.dumps({key: value})}".lstrip(".").strip())
+
+    def put_entries(
+        self, key: str, wanted: dict[str, dict[str, Any]], name_of: Callable[[dict[str, Any]], str]
+    ) -> None:
+        """Give an array of tables in one value these entries, in this order: those that are there stay as written."""
+        document: Any = tomlkit.parse(self.text)
+        array = document[key]
+        names = [name_of(entry) for entry in array.unwrap()]
+        for place in range(len(names) - 1, -1, -1):
+            entry = wanted.get(names[place])
+            if entry is None:
+                del array[place]
+            elif array[place].unwrap() != entry:
+                array[place] = _inline(entry)
+        for name in wanted:
+            if name not in names:
+                array.append(_inline(wanted[name]))
+        if [name_of(entry) for entry in array.unwrap()] != list(wanted):
+            array.clear()
+            array.extend(_inline(entry) for entry in wanted.values())
+        self.text = tomlkit.dumps(document)
+
+    def _add(self, line: str) -> None:
+        lines, newline = self.text.splitlines(keepends=True), _newline(self.text)
+        last = max((number for number, old in enumerate(lines) if _is_content(old)), default=len(lines) - 1)
+        if lines and not lines[last].endswith("\n"):
+            lines[last] += newline
+        lines.insert(last + 1, line + newline)
+        self.text = "".join(lines)
+
+    def remains(self) -> str:
+        """Return the comments after the table's last key that a blank line sets apart: they stay without it."""
+        lines = self.text.splitlines(keepends=True)
+        after = max(number for number, line in enumerate(lines) if _is_content(line)) + 1
+        while after < len(lines) and lines[after].strip():
+            after += 1
+        rest = "".join(lines[after:])
+        return rest if rest.strip() else ""
+
+
+def split(text: str) -> list[Block]:
+    """Return the file's blocks in order, the one ahead of all tables first."""
+    lines = text.splitlines(keepends=True)
+    starts = [(0, "")]
+    for number, line in enumerate(lines):
+        header = _HEADER.match(line)
+        if header is None:
+            continue
+        start = number
+        while start > starts[-1][0] and lines[start - 1].lstrip().startswith("#"):
+            start -= 1
+        starts.append((start, header[1].strip("\"'")))
+    ends = [start for start, _ in starts[1:]] + [len(lines)]
+    return [Block(name, "".join(lines[start:end])) for (start, name), end in zip(starts, ends, strict=True)]
+
+
+def joined(blocks: list[Block]) -> str:
+    """Return the file that the blocks make up."""
+    return "".join(block.text for block in blocks)
+
+
+def reorder(blocks: list[Block], wanted: list[Block]) -> None:
+    """Put these blocks, which are among the file's, into this order, in the places that they have together."""
+    places = [place for place, block in enumerate(blocks) if any(block is one for one in wanted)]
+    if all(blocks[place] is one for place, one in zip(places, wanted, strict=True)):
+        return
+    for place, block in zip(places, wanted, strict=True):
+        newline = _newline(block.text)
+        block.text = block.text.strip("\r\n") + newline
+        blocks[place] = block
+        if place and not blocks[place - 1].text.endswith(2 * newline):
+            block.text = newline + block.text
+
+
+def new_table(like: str, header: str, values: dict[str, Any]) -> Block:
+    """Return a table to be added at the end of the text `like`, with a blank line ahead of it and its line ends."""
+    newline = _newline(like)
+    ahead = "" if not like else (newline if like.endswith("\n") else 2 * newline)
+    lines = [header, *tomlkit.dumps(values).splitlines()]
+    return Block(header.strip("[]"), ahead + "".join(line + newline for line in lines))
+
+
+def _inline(entry: dict[str, Any]) -> Any:
+    table = tomlkit.inline_table()
+    table.update(entry)
+    return table
+
+
+def _is_content(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
