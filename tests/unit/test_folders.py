@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnictl.core.errors import Problem
 from cnictl.node import folders
 
 
@@ -37,7 +38,7 @@ def test_one_that_somebody_else_makes_meanwhile_is_not_ours(tmp_path: Path, monk
 
 def test_a_file_in_the_way_is_an_error_and_nothing_is_remembered(tmp_path: Path) -> None:
     (tmp_path / "cni").write_text("a file")
-    with pytest.raises(OSError, match="cni"):
+    with pytest.raises(Problem, match="cni"):
         folders.make(str(tmp_path / "cni/net.d"))
     assert folders.remembered() == []
     assert (tmp_path / "cni").read_text() == "a file"
