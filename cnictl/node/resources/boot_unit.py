@@ -122,7 +122,7 @@ def boot_command(installed: list[str] | None) -> list[str]:
     for program in named:
         if program and os.access(program, os.X_OK) and os.path.isfile(program):
             return [program]
-    return [sys.executable, "-m", "cnictl"]
+    return [sys.executable, "-I", "-m", "cnictl"]
 
 
 def installed_command() -> list[str] | None:
