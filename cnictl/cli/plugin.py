@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.cli.steps import NoWaitOption, patience
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _show(outcome: "Outcome", output: Format) -> None:
         print_table(("step", "state"), [(change.summary, outcome.state)])
         if outcome.state == "would change":
             for line in change.command.splitlines():
-                print(f"  # {line}")
+                write(f"  # {line}")
 
 
 def _require_root(command: str, dry_run: bool) -> None:

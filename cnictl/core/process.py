@@ -1,5 +1,6 @@
 """The one way to start another program: argument list, bound on time, its own words in the error."""
 
+from cnictl.core import outside
 from cnictl.core.errors import Problem
 
 
@@ -56,5 +57,6 @@ def run(
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
         # some say who they are in a line of its own, and what is wrong in the next
-        raise Problem(f"{' '.join(argv)}: {' '.join(said[:2]) if said[0].endswith(':') else said[0]}")
+        told = " ".join(said[:2]) if said[0].endswith(":") else said[0]
+        raise Problem(f"{' '.join(argv)}: {outside.line(told)}")
     return Finished(done.returncode, done.stdout, done.stderr)

@@ -1,5 +1,6 @@
 """The lock that keeps two commands from changing this node at once; apart from the plugin's, so that pods start on."""
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable
+from cnictl.core import durable, outside
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
@@ -28,7 +29,8 @@ class Held(Problem):
 
 def tell(message: str) -> None:
     """A message for whoever waits, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whom it can't reach need not wait for it
+        print(outside.line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
