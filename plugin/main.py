@@ -93,7 +93,7 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     try:
         call.stdin = durable.contents_of(0)
     except OSError as error:
-        raise CniError(IO_FAILURE, f"can't read the network configuration from stdin: {error.strerror}") from None
+        raise CniError(IO_FAILURE, f"the network configuration on stdin: {error.strerror}") from None
     if call.verb == "VERSION" and not call.stdin.strip():
         return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:

@@ -98,7 +98,7 @@ def holder() -> str:
 def is_held() -> bool:
     """Whether a command is changing this node now."""
     try:
-        descriptor = os.open(RUN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(RUN_LOCK, os.O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
         return False
     try:
@@ -112,7 +112,7 @@ def is_held() -> bool:
 
 def _open() -> int:
     durable.make_folder(os.path.dirname(RUN_LOCK))
-    return os.open(RUN_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(RUN_LOCK, os.O_RDWR | os.O_CREAT | durable.AT_ONCE, 0o600)
 
 
 def _is_in_place(descriptor: int) -> bool:
