@@ -35,8 +35,8 @@ def metrics(
 
     found = families.text(with_doctor=not no_doctor)
     if textfile:
-        from cnictl.core import durable
+        from cnictl.node import output_file
 
-        durable.replace(textfile, found.encode(), 0o644)
+        output_file.write(textfile, found.encode(), 0o644, keep_mode=True)
     else:
         print(found, end="")

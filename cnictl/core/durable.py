@@ -15,6 +15,7 @@ from posix import (
     O_TMPFILE,
     close,
     fchmod,
+    fchown,
     fstat,
     fsync,
     getpid,
@@ -118,13 +119,18 @@ def clear_temporary(folder: str) -> None:
             _remove_unheld(f"{folder}/{name}")
 
 
-def replace(path: str, data: bytes, mode: int) -> None:
-    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes."""
+def replace(path: str, data: bytes, mode: int, owner: "tuple[int, int] | None" = None) -> None:
+    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes.
+
+    `owner`: user and group of the new file, where they are not to be the caller's.
+    """
     head, slash, _ = path.rpartition("/")
     folder = head or slash or "."
     temporary = f"{folder}/{_TEMPORARY}{getpid()}"
     descriptor = _open_held(temporary, mode)
     try:
+        if owner is not None:
+            fchown(descriptor, *owner)
         fchmod(descriptor, mode)
         _write_all(descriptor, data)
         fsync(descriptor)

@@ -64,14 +64,18 @@ def parse(line: str) -> Call | None:
 def calls(path: str) -> Iterator[Call]:
     """Every call in the log, oldest first, with the part that was rotated away last; none where there is no log."""
     for part in (f"{path}.1", path):
-        file = open_part(part)
-        if file is None:
-            continue
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - LARGEST))
-            text = file.read(LARGEST).decode("utf-8", "replace")
-        yield from filter(None, map(parse, text.splitlines()))
+        yield from filter(None, map(parse, latest(part).splitlines()))
+
+
+def latest(path: str, most: int = 0) -> str:
+    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty where there is none."""
+    file = open_part(path)
+    if file is None:
+        return ""
+    most = most or LARGEST
+    with file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most).decode("utf-8", "replace")
 
 
 def follow(path: str) -> Iterator[Call]:

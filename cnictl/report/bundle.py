@@ -17,7 +17,7 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import firewall, history, install, ipam, plugin_log, ranges, runtimes
+from cnictl.node import firewall, history, install, ipam, output_file, plugin_log, ranges, runtimes
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.report import status
 
@@ -119,7 +119,7 @@ def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
             if not why:
                 _add(archive, part.name, data)
         _add(archive, "MANIFEST.json", _json({"left_out": _SECRET_KEY.pattern, "parts": listed}).encode())
-    durable.replace(path, made.getvalue(), 0o600)
+    output_file.write(path, made.getvalue(), 0o600)
     return listed
 
 
@@ -185,7 +185,7 @@ def _file(path: str) -> str:
 
 
 def _log(facts: Facts) -> str:
-    return _file(plugin_log.path_of(facts.spec))
+    return plugin_log.latest(plugin_log.path_of(facts.spec), MOST)
 
 
 def _leases(facts: Facts) -> list[dict[str, Any]]:
