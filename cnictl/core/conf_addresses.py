@@ -137,7 +137,7 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
         if len({one.subnet.bits for one in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
             raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
-        clash = first_overlap(ranges)
+        clash = first_overlap(ranges) if len(ranges) > 1 else None
         if clash is not None:
             raise CniError(INVALID_CONFIG, f"{where}: {clash[0]} and {clash[1]} overlap")
         sets.append(RangeSet(ranges))
