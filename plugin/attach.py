@@ -10,6 +10,7 @@ from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.conf import NetConf
 from cnictl.core.errors import INTERFACE_EXISTS, KERNEL_REFUSED, CniError
 from cnictl.core.netns import Netns
+from cnictl.core.outside import word
 from cnictl.core.routes import Route
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink, NetlinkError
 
@@ -30,7 +31,9 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
     Raises CniError 102 if the pod has such an interface, 103 if the kernel refuses.
     """
     name, host_mac = record.host_veth, rtnetlink.random_mac()
-    alias = f"cnictl:{conf.name}/{record.pod or record.container}".encode()[:ALIAS_LIMIT].decode("utf-8", "ignore")
+    alias = f"cnictl:{conf.name}/{word(record.pod or record.container)}".encode()[:ALIAS_LIMIT].decode(
+        "utf-8", "ignore"
+    )
     pair = (name, host_mac, bridge.index, record.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor)
     messages = [rtnetlink.add_veth_pair(*pair, conf.mtu or bridge.mtu), rtnetlink.set_alias(name, alias)]
     if conf.hairpin or conf.isolated:

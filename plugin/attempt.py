@@ -15,6 +15,7 @@ from cnictl.core.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases import Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Inside, Netns
+from cnictl.core.outside import LONGEST_NAME, cut
 from cnictl.core.routes import complete
 from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
@@ -254,9 +255,9 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
     record.mac = format_mac(conf.mac or call.mac or random_mac())
     record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
-    record.pod_namespace = call.args.get("K8S_POD_NAMESPACE", "")
-    record.pod_name = call.args.get("K8S_POD_NAME", "")
-    record.pod_uid = call.args.get("K8S_POD_UID", "")
+    record.pod_namespace = cut(call.args.get("K8S_POD_NAMESPACE", ""), LONGEST_NAME)
+    record.pod_name = cut(call.args.get("K8S_POD_NAME", ""), LONGEST_NAME)
+    record.pod_uid = cut(call.args.get("K8S_POD_UID", ""), LONGEST_NAME)
     record.boot_id = liveness.boot_id()
     record.created = time.time()
     record.data_dir = conf.data_dir

@@ -1,12 +1,16 @@
 """One line a call in the plugin's log. A log that can't be written never fails the call."""
 
 import time
-from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_WRONLY, close, fchmod, fstat, write
-from posix import open as open_descriptor
+from posix import close, write
 
-from cnictl.core.durable import make_folder
+from cnictl.core.outside import line, word
 
 from .environment import Call
+from .log_file import open_log
+
+_PARTS = ("container", "ifname", "pod", "address", "netns", "args", "outcome")
+_LONGEST_PART = 500
+"""Characters of a part that has no bound of its own. With all parts a line stays below 4 KiB."""
 
 _SHOWN_ARGS = frozenset(
     ("IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID", "IP", "MAC")
@@ -15,42 +19,43 @@ _SHOWN_ARGS = frozenset(
 
 
 def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:
-    """Append `TIME LEVEL VERB OUTCOME DURATION container= ifname= pod= address=` (UTC; milliseconds)."""
+    """Append `TIME LEVEL VERB DURATION container= ifname= pod= address= outcome=` (UTC; milliseconds).
+
+    Each part is one word, but for the addresses and the outcome, which is the last: no name can pass for a part.
+    """
     if level == "off" or (level == "error" and not failed):
         return
     parts = [
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "error" if failed else "info",
-        call.verb,
+        word(call.verb, 20) or "-",
         f"{milliseconds:.1f}ms",
-        f"container={call.container or '-'}",
-        f"ifname={call.ifname or '-'}",
-        f"pod={call.pod or '-'}",
-        f"address={address or '-'}",
+        f"container={word(call.container) or '-'}",
+        f"ifname={word(call.ifname, 60) or '-'}",
+        f"pod={word(call.pod, 2 * 160) or '-'}",
+        f"address={line(address, _LONGEST_PART) or '-'}",
     ]
     if level == "debug":
-        shown = {key: value if key in _SHOWN_ARGS else "(left out)" for key, value in call.args.items()}
-        parts += [f"netns={call.netns or '-'}", f"args={shown}"]
-    parts.append(f"outcome={outcome}")
-    line = " ".join(parts)
-    if not line.isprintable():  # a refused name may hold line ends and a terminal's control sequences
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+        given = ";".join(f"{key}={value if key in _SHOWN_ARGS else '(left out)'}" for key, value in call.args.items())
+        parts += [f"netns={word(call.netns) or '-'}", f"args={word(given, _LONGEST_PART) or '-'}"]
+    parts.append(f"outcome={_without_parts(line(outcome))}")
     try:
-        _append(path, line.encode("utf-8", "backslashreplace") + b"\n")
+        _append(path, " ".join(parts).encode() + b"\n")
     except OSError:
         return
 
 
-def _append(path: str, line: bytes) -> None:
-    flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK  # a pipe that nobody reads must not hold us
+def _without_parts(outcome: str) -> str:
+    """Return the outcome with nothing in it that looks like another part: an error quotes names, blanks and all."""
+    if outcome != "ok":
+        for part in _PARTS:
+            outcome = outcome.replace(f" {part}=", f" {part}\\x3d").replace(f"'{part}=", f"'{part}\\x3d")
+    return outcome
+
+
+def _append(path: str, text: bytes) -> None:
+    descriptor = open_log(path)
     try:
-        descriptor = open_descriptor(path, flags, 0o640)
-    except FileNotFoundError:
-        make_folder(path.rpartition("/")[0], 0o750)
-        descriptor = open_descriptor(path, flags, 0o640)
-    try:
-        if not fstat(descriptor).st_size:
-            fchmod(descriptor, 0o640)  # whatever the runtime's umask left
-        write(descriptor, line)
+        write(descriptor, text)
     finally:
         close(descriptor)

@@ -6,10 +6,11 @@ What this file and those below it import is a pod's start-up time: C modules of 
 import time
 from posix import _exit, write
 
-from cnictl.core import durable, jsontext
+from cnictl.core import durable, jsontext, standard
 from cnictl.core.conf import NetConf, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
 from cnictl.core.locks import Locked
+from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
 from cnictl.core.result import SUPPORTED_VERSIONS, check_version
 from cnictl.core.rtnetlink import NetlinkError
@@ -28,6 +29,7 @@ def main() -> None:
     call, conf, version = Call(), None, SUPPORTED_VERSIONS[-1]
     address = ""
     failure = None
+    standard.open_missing(output_fails=True)
     try:
         read_environment(call)
         document = _read_stdin(call)
@@ -91,7 +93,7 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     try:
         call.stdin = durable.contents_of(0)
     except OSError as error:
-        raise CniError(IO_FAILURE, f"can't read the network configuration from stdin: {error.strerror}") from None
+        raise CniError(IO_FAILURE, f"the network configuration on stdin: {error.strerror}") from None
     if call.verb == "VERSION" and not call.stdin.strip():
         return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:
@@ -116,8 +118,11 @@ def _version(document: "dict[str, object]") -> str:
 
 def _write_stdout(text: str) -> None:
     data = text.encode()
-    while data:
-        data = data[write(1, data) :]
+    try:
+        while data:
+            data = data[write(1, data) :]
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't write the answer to stdout: {error.strerror}") from None
 
 
 def _report(failure: CniError, version: str) -> None:
@@ -126,8 +131,15 @@ def _report(failure: CniError, version: str) -> None:
         document["details"] = failure.details
     try:
         _write_stdout(jsontext.dumps(document) + "\n")
+    except CniError:
+        _write_stderr(f"cnictl-bridge: {line(failure.msg)}\n")
+
+
+def _write_stderr(text: str) -> None:
+    try:
+        write(2, text.encode())
     except OSError:
-        return  # nobody reads: the exit status still says it
+        return  # nobody reads that either: the exit status still says it
 
 
 def _place(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,3 +31,26 @@ def loaded_commands() -> Iterator[None]:
     """Commands on lab nodes don't start anew, unless that is asked for."""
     with contextlib.nullcontext() if os.environ.get(commands.COLD) else commands.loaded():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device_files() -> Iterator[None]:
+    """A run leaves the machine's device files as it found them: a test makes nodes of its own."""
+    before = _device_files()
+    yield
+    after = _device_files()
+    changed = {path: (was, after[path]) for path, was in before.items() if after.get(path, was) != was}
+    assert not changed, f"device files have another mode or owner than before the tests: {changed}"
+
+
+def _device_files() -> dict[str, tuple[str, int, int]]:
+    """Mode and owner of each device; but for terminals, which come and go, and belong to who uses them."""
+    found = {}
+    for path in Path("/dev").rglob("*"):
+        if path.parent.name == "pts" or (path.name.startswith("tty") and path.name != "tty"):
+            continue
+        with contextlib.suppress(OSError):  # it is gone
+            node = path.lstat()
+            if stat.S_ISCHR(node.st_mode) or stat.S_ISBLK(node.st_mode):
+                found[str(path)] = (stat.filemode(node.st_mode), node.st_uid, node.st_gid)
+    return found

@@ -30,6 +30,7 @@ def support_bundle(
     import socket
 
     from cnictl.cli.steps import require_root
+    from cnictl.node import output_file
     from cnictl.report import bundle
 
     parts = bundle.parts()
@@ -44,6 +45,8 @@ def support_bundle(
     path = file or f"cnictl-support-{socket.gethostname()}.tar.gz"
     with working("gathering"):
         found = bundle.write(path, parts)
+    if output_file.is_stdout(path):
+        return
     if output is Format.JSON:
         print_json({"file": path, "parts": found})
         return

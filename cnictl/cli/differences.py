@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cnictl.cli.output import plain
+
 if TYPE_CHECKING:
     from cnictl.node.spine import State, Step
 
@@ -27,14 +29,14 @@ def write(lines: Iterable[Line]) -> None:
     """Lines on stdout, coloured at a terminal."""
     if not sys.stdout.isatty():
         for _, text in lines:
-            print(text)
+            print(plain(text))
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)  # what is copied from here has to be whole
     for kind, text in lines:
-        console.print(Text(text, style=_STYLES[kind]))
+        console.print(Text(plain(text), style=_STYLES[kind]))
 
 
 def of_step(step: "Step") -> Iterator[Line]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working, write
 
 if TYPE_CHECKING:
     from cnictl.doctor.catalogue import Examined
@@ -120,7 +120,7 @@ def _show(examined: "Examined", output: Format, note: str) -> None:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "mend"), rows)
     elif healthy:
-        print("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
+        write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
@@ -140,12 +140,12 @@ def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None
         print_json(rows)
         return
     for row in rows:
-        print(f"would mend: {row['for']} {row['subject']}")
+        write(f"would mend: {row['for']} {row['subject']}")
         for line in row["command"].splitlines():
-            print(f"    # {line}")
+            write(f"    # {line}")
     for one in examined.findings:
         if not one.fixable:
-            print(f"left to you: {one.id} {one.subject}: {one.mend}")
+            write(f"left to you: {one.id} {one.subject}: {one.mend}")
     if not examined.findings:
         say("nothing to mend")
 
@@ -163,13 +163,13 @@ def _explain(name: str, output: Format) -> None:
             }
         )  # fmt: skip
         return
-    print(f"{check.id} ({check.severity}{', mended by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
-    print(f"Looks at: {check.looks_at}")
+    write(f"{check.id} ({check.severity}{', mended by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
+    write(f"Looks at: {check.looks_at}")
     if check.behind:
-        print(f"Says nothing where one of these is found: {', '.join(check.behind)}")
-    print("\nBy hand:")
+        write(f"Says nothing where one of these is found: {', '.join(check.behind)}")
+    write("\nBy hand:")
     for line in check.by_hand.splitlines():
-        print(f"    {line}")
+        write(f"    {line}")
 
 
 def _list(output: Format) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 
 if TYPE_CHECKING:
     from cnictl.node.ipam import Listing, Row
@@ -48,7 +48,7 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     if listing.rows:
         print_table(columns, [_cells(row) for row in listing.rows])
     for line in _utilisation(listing):
-        print(line)
+        write(line)
     _mention_strays(listing)
 
 
@@ -324,7 +324,7 @@ def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
         print_table(columns, rows)
     typed = [line for one in outcomes if one.action == "would free" for line in commands(listing, one.row)]
     for line in dict.fromkeys(typed):
-        print(f"  {line}")
+        write(f"  {line}")
     counts = {
         action: sum(one.action == action for one in outcomes) for action in ("freed", "would free", "left", "failed")
     }

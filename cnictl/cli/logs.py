@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from cnictl.node.plugin_log import Call
@@ -60,7 +60,7 @@ def logs(
             if output is Format.JSON:
                 _print_line(call)
             else:
-                print("  ".join(_cells(call)), flush=True)
+                print("  ".join(map(plain, _cells(call))), flush=True)
 
 
 def _print_line(call: "Call") -> None:

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from cnictl.cli import groups
+from cnictl.cli.output import say
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.paths import STATE_DIR
 
@@ -24,14 +25,12 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
-    if sys.stdout is None:  # started with it closed: `cnictl status >&-`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
     status = _run()
     try:
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            print(f"cnictl: the output could not be written: {error.strerror}", file=sys.stderr)
+            say(f"cnictl: the output could not be written: {error.strerror}")
         _drop_output()
         status = status or 1
     sys.exit(status)
@@ -43,29 +42,36 @@ def _run() -> int:
         _undo_unconfirmed()
         status = app(standalone_mode=False)
     except Problem as problem:
-        print(f"cnictl: {problem.message}", file=sys.stderr)
+        say(f"cnictl: {problem.message}")
         if problem.mend:
-            print(f"  mend: {problem.mend}", file=sys.stderr)
+            say(f"  mend: {problem.mend}")
         return problem.exit_status
     except (typer.Abort, KeyboardInterrupt):
-        print("cnictl: interrupted", file=sys.stderr)
+        say("cnictl: interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
         _drop_output()
+        return 1
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            return 1  # it is the output that can't be written: `main` says so
+        say(f"cnictl: {_fault(error)}")
         return 1
     except Exception as error:
         # Usage errors are typer's own; its exception classes moved between releases, the interface did not.
         describe = getattr(error, "format_message", None)
         if describe is None:
-            print(f"cnictl: {_fault(error)}", file=sys.stderr)
+            say(f"cnictl: {_fault(error)}")
             return 1
         if type(error).__name__ != "NoArgsIsHelpError":
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "cnictl"
-            print(f"cnictl: {describe()} (see: {command} --help)", file=sys.stderr)
+            say(f"cnictl: {describe()} (see: {command} --help)")
         return 2
     if status == _INTERRUPTED:  # typer catches Ctrl-C itself and says nothing
-        print("cnictl: interrupted", file=sys.stderr)
+        say("cnictl: interrupted")
     return status if isinstance(status, int) else 0
 
 
@@ -78,11 +84,11 @@ def _undo_unconfirmed() -> None:
     try:
         undone = confirm.undo_if_due()
     except Problem as problem:
-        print(f"cnictl: undoing what was not confirmed: {problem.message}", file=sys.stderr)
+        say(f"cnictl: undoing what was not confirmed: {problem.message}")
         return
     if undone is not None:
         for line in (str(undone), *(f"left: {note}" for note in undone.left)):
-            print(f"cnictl: {line}", file=sys.stderr)
+            say(f"cnictl: {line}")
 
 
 def _drop_output() -> None:

@@ -35,10 +35,8 @@ def metrics(
 
     found = families.text(with_doctor=not no_doctor)
     if textfile:
-        import os
+        from cnictl.node import output_file
 
-        from cnictl.node import files
-
-        files.write(os.path.abspath(textfile), found.encode(), 0o644)
+        output_file.write(textfile, found.encode(), 0o644, keep_mode=True)
     else:
         print(found, end="")

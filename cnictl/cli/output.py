@@ -3,6 +3,7 @@
 Messages go to stderr. Colour never carries meaning alone: every state is also a word.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+
+from cnictl.core import outside
 
 
 class Format(StrEnum):
@@ -31,9 +34,29 @@ STYLES = {
 }  # fmt: skip
 
 
+_LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
+"""Characters of a line on stderr, and of one on stdout: a command that is there to be copied stays whole."""
+_WIDEST = 80
+"""Characters that a column is aligned to in a pipe: one long cell doesn't pad every other row."""
+
+
+def plain(text: str, longest: int = _LONGEST_LINE) -> str:
+    """Return text for a terminal or a pipe: what names from outside hold beyond plain letters is escaped.
+
+    Its own line ends stay. All that commands print passes here, but for JSON.
+    """
+    return "\n".join(outside.line(part, longest) for part in text.split("\n"))
+
+
 def say(message: str) -> None:
-    """A message for the person, on stderr."""
-    print(message, file=sys.stderr)
+    """Print a message for the person on stderr. One that can't be written doesn't stop the work."""
+    with contextlib.suppress(OSError):
+        print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
+
+
+def write(text: str = "") -> None:
+    """Print lines of the command's result on stdout."""
+    print(plain(text))
 
 
 @contextmanager
@@ -48,8 +71,8 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(what)) as status:
-        yield lambda text: status.update(Text(text))
+    with Console(stderr=True).status(Text(plain(what))) as status:
+        yield lambda text: status.update(Text(plain(text)))
 
 
 def print_json(value: Any) -> None:
@@ -60,6 +83,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Rows of text: a rich table at a terminal, aligned plain columns in a pipe."""
+    rows = [[outside.line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plain(columns, rows)
         return
@@ -79,6 +103,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     heading = [[column.upper() for column in columns]] if any(columns) else []
     lines = [*heading, *[list(row) for row in rows]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    widths = [max(min(len(line[i]), _WIDEST) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

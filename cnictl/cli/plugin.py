@@ -7,7 +7,7 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.cli.steps import NoWaitOption, patience
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _show(outcome: "Outcome", output: Format) -> None:
         if outcome.state == "would change":
             for change in changes:
                 for line in change.command.splitlines():
-                    print(f"  # {line}")
+                    write(f"  # {line}")
 
 
 def _require_root(command: str, dry_run: bool) -> None:

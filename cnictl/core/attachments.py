@@ -7,7 +7,7 @@ Format: docs/formats.md. A record without `host_veth` is of a lease that host-lo
 
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from posix import O_CLOEXEC, O_RDONLY, O_RDWR, close, fstat, ftruncate, listdir, pwrite, stat, unlink
+from posix import O_RDONLY, O_RDWR, close, fstat, ftruncate, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
@@ -180,7 +180,7 @@ def networks() -> list[str]:
 def in_flight(record: Record) -> bool:
     """Whether a process is at work on the attachment right now."""
     try:
-        descriptor = open_descriptor(record.path, O_RDONLY | O_CLOEXEC)
+        descriptor = open_descriptor(record.path, O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
         return False
     try:
@@ -201,7 +201,7 @@ def seize(network: str, container: str, ifname: str, wait: float) -> int:
     deadline = time.monotonic() + wait
     while True:
         try:
-            descriptor = open_descriptor(path, O_RDWR | O_CLOEXEC)
+            descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
         except (FileNotFoundError, NotADirectoryError):
             return -1
         try:

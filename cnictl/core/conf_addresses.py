@@ -6,11 +6,12 @@ Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/curren
 from cnictl.core import fields
 from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.pool import Range, RangeSet
+from cnictl.core.pool import Range, RangeSet, first_overlap
 from cnictl.core.routes import MAIN_TABLE, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from cnictl.core.conf import NetConf
@@ -41,8 +42,8 @@ def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
     elif subnets or kind or ipam.get("ranges") or ipam.get("subnet"):
         _serve(conf, document, ipam, subnets)
     families = {network.bits for network in networks}
-    for subnet in conf.subnets:
-        if subnet.bits in families and not any(network.covers(subnet) for network in networks):
+    for subnet in _uncovered(conf.subnets, networks):
+        if subnet.bits in families:
             shown = ", ".join(str(network) for network in networks if network.bits == subnet.bits)
             raise CniError(
                 INVALID_CONFIG,
@@ -51,6 +52,25 @@ def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
             )
     conf.networks = (*networks, *(subnet for subnet in conf.subnets if subnet.bits not in families))
     return bool(subnets)
+
+
+def _uncovered(subnets: "Iterable[Cidr]", networks: list[Cidr]) -> "Iterator[Cidr]":
+    """The subnets that lie in none of the networks: both in the order of their addresses, so that each is seen once."""
+    waiting = sorted(networks, key=_place)
+    waiting.reverse()
+    bits = last = -1
+    """Of the networks that begin at or before the subnet: their family, and the furthest address."""
+    for subnet in sorted(subnets, key=_place):
+        while waiting and _place(waiting[-1]) <= _place(subnet):
+            network = waiting.pop()
+            last = max(last, network.last) if network.bits == bits else network.last
+            bits = network.bits
+        if subnet.bits != bits or subnet.last > last:
+            yield subnet
+
+
+def _place(cidr: Cidr) -> tuple[int, int]:
+    return cidr.bits, cidr.first
 
 
 def _delegate(conf: "NetConf", kind: str, subnets: list[str]) -> None:
@@ -117,10 +137,9 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
         if len({one.subnet.bits for one in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
             raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
-        for place, one in enumerate(ranges):
-            for other in ranges[:place]:
-                if one.overlaps(other):
-                    raise CniError(INVALID_CONFIG, f"{where}: {other} and {one} overlap")
+        clash = first_overlap(ranges) if len(ranges) > 1 else None
+        if clash is not None:
+            raise CniError(INVALID_CONFIG, f"{where}: {clash[0]} and {clash[1]} overlap")
         sets.append(RangeSet(ranges))
     return sets
 
@@ -150,14 +169,13 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
 
 def _refuse_clash(conf: "NetConf", sets: list[RangeSet]) -> None:
     """Range sets that share an address, or more of a family than the version's result has room for."""
-    for number, one in enumerate(sets):
-        for other in sets[:number]:
-            if any(a.overlaps(b) for a in one.ranges for b in other.ranges):
-                raise CniError(
-                    INVALID_CONFIG,
-                    f"ipam.ranges: {other} and {one} overlap",
-                    "a pod gets one address of each range set",
-                )
+    clash = first_overlap(one for ranges in sets for one in ranges.ranges)
+    if clash is not None:
+        raise CniError(
+            INVALID_CONFIG,
+            f"ipam.ranges: {clash[0]} and {clash[1]} overlap",
+            "a pod gets one address of each range set",
+        )
     families = [one.ranges[0].subnet.bits for one in sets]
     if conf.cni_version < "0.3.0" and len(set(families)) < len(families):
         raise CniError(

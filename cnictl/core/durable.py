@@ -7,6 +7,7 @@ from posix import (
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
+    O_NOCTTY,
     O_NOFOLLOW,
     O_NONBLOCK,
     O_RDONLY,
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _TEMPORARY = ".cnictl-new-"
+
+LARGEST = 16 << 20
+"""Bytes of a file that are read at most. What cnictl reads has a few KiB; a log and a journal may have more."""
+AT_ONCE = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
+"""Flags of open(2) for a file that somebody may have put a pipe or a terminal in place of: it must not hold us."""
+
+# sys/stat.h, for the interpreter's `stat` is none of its C modules
+_KIND, _REGULAR, _DIRECTORY = 0o170000, 0o100000, 0o040000
 
 
 def create(path: str, data: bytes, mode: int) -> int:
@@ -142,23 +151,40 @@ def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] |
         close(holding)
 
 
-def contents(path: str) -> bytes:
-    """The whole file. Raises OSError."""
-    descriptor = open(path, O_RDONLY | O_CLOEXEC)
+def contents(path: str, most: int = LARGEST) -> bytes:
+    """Return the whole of a regular file.
+
+    Raises OSError that names the file, also if it is a pipe or device (which could block or never end), or if it has
+    more than `most` bytes.
+    """
+    descriptor = open(path, O_RDONLY | AT_ONCE)
     try:
-        return contents_of(descriptor)
+        ensure_regular(descriptor, path)
+        return contents_of(descriptor, most)
     except OSError as error:
         raise _naming(error, path) from None
     finally:
         close(descriptor)
 
 
-def contents_of(descriptor: int) -> bytes:
-    """All that a descriptor gives from where it stands."""
-    pieces = []
+def contents_of(descriptor: int, most: int = LARGEST) -> bytes:
+    """Return all that a descriptor gives from where it stands. Raises OSError past `most` bytes."""
+    pieces, left = [], most
     while piece := read(descriptor, 1 << 14):
+        left -= len(piece)
+        if left < 0:
+            raise OSError(errno.EFBIG, f"has more than the {most >> 10} KiB that are read")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def ensure_regular(descriptor: int, path: str) -> None:
+    """Raise OSError if an open file is a folder, pipe or device. `path` is its name for the error."""
+    kind = fstat(descriptor).st_mode & _KIND
+    if kind == _DIRECTORY:
+        raise OSError(errno.EISDIR, "is a folder, not a file", path)
+    if kind != _REGULAR:
+        raise OSError(errno.EINVAL, "is not a regular file", path)
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:

@@ -5,9 +5,8 @@ under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/bac
 """
 
 from posix import (
-    O_CLOEXEC,
     O_CREAT,
-    O_WRONLY,
+    O_RDWR,
     close,
     ftruncate,
     link,
@@ -251,8 +250,9 @@ class Store:
     def _remember_last(self, number: int, address: str) -> None:
         """In place, as host-local does: a hint that may be torn, and no second name may stand in the store."""
         path = f"{self.folder}/last_reserved_ip.{number}"
-        descriptor = open_descriptor(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+        descriptor = open_descriptor(path, O_RDWR | O_CREAT | durable.AT_ONCE, 0o600)
         try:
+            durable.ensure_regular(descriptor, path)
             written = pwrite(descriptor, address.encode(), 0)
             ftruncate(descriptor, written)
         finally:

@@ -3,10 +3,10 @@
 import errno
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from posix import O_CLOEXEC, O_CREAT, O_RDWR, close
+from posix import O_CREAT, O_RDWR, close
 from posix import open as open_descriptor
 
-from cnictl.core.durable import make_folder
+from cnictl.core.durable import AT_ONCE, make_folder
 from cnictl.core.errors import TRY_AGAIN, CniError
 
 LOCK_WAIT = 20.0
@@ -27,10 +27,10 @@ class Locked:
 
     def __enter__(self) -> "Locked":
         try:
-            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | AT_ONCE, 0o600)
         except FileNotFoundError:
             make_folder(self.path.rpartition("/")[0])
-            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            self._descriptor = open_descriptor(self.path, O_RDWR | O_CREAT | AT_ONCE, 0o600)
         try:
             hold(self._descriptor, self.path, self._shared, self._wait)
         except CniError:

@@ -5,7 +5,7 @@ names the rule sets it counts on, and the last one that does takes them along. T
 locked meanwhile: of an ADD and a DEL at once, either the DEL sees the ADD's record, or the ADD sees the rules gone.
 """
 
-from posix import O_CLOEXEC, O_RDONLY, close
+from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY, close
 from posix import open as open_descriptor
 
 from cnictl.core import attachments, masquerade
@@ -73,7 +73,7 @@ def remove_with_record(record: Record) -> None:
 
 def _lock(network: str) -> int:
     folder = f"{ATTACHMENTS_DIR}/{network}"
-    descriptor = open_descriptor(folder, O_RDONLY | O_CLOEXEC)
+    descriptor = open_descriptor(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         hold(descriptor, folder, wait=LOCK_WAIT)
     except BaseException:

@@ -2,7 +2,7 @@
 
 import errno
 from fcntl import ioctl
-from posix import O_CLOEXEC, O_RDONLY, close, fstat, stat
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, stat
 from posix import open as open_descriptor
 
 from cnictl.core.errors import INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
@@ -20,7 +20,7 @@ class Netns:
         """Raises CniError 3 if nothing is there, 4 if it is no network namespace."""
         self.path = path
         try:
-            self.descriptor = open_descriptor(path, O_RDONLY | O_CLOEXEC)
+            self.descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)  # a pipe has no end
         except OSError as error:
             code = UNKNOWN_CONTAINER if error.errno in (errno.ENOENT, errno.ENOTDIR) else INVALID_ENVIRONMENT
             raise CniError(code, f"CNI_NETNS {path!r}: {error.strerror}") from None

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_FEW = 8
+"""Ranges that are looked through one by one: more are searched by halves."""
 LARGEST_RANGE = 1 << 24
 """Addresses: a /8 of IPv4. What lies above in a larger range is only given to who asks for it by name."""
 
@@ -53,13 +55,38 @@ class Range:
         return f"{first}-{last}"
 
 
+def first_overlap(ranges: "Iterable[Range]") -> tuple[Range, Range] | None:
+    """Return two ranges that share an address, the one that is listed first ahead, or None.
+
+    Looked for in the order of their first addresses, so that each is compared with one other.
+    """
+    furthest: tuple[int, Range] | None = None
+    for number, one in sorted(enumerate(ranges), key=_first_address):
+        if furthest is not None and one.overlaps(furthest[1]):
+            earlier, later = sorted((furthest, (number, one)), key=_number)
+            return earlier[1], later[1]
+        if furthest is None or one.subnet.bits != furthest[1].subnet.bits or one.end > furthest[1].end:
+            furthest = (number, one)
+    return None
+
+
+def _first_address(numbered: tuple[int, Range]) -> tuple[int, int]:
+    return numbered[1].subnet.bits, numbered[1].start
+
+
+def _number(numbered: tuple[int, Range]) -> int:
+    return numbered[0]
+
+
 class RangeSet:
     """Ranges of one family that one of an attachment's addresses is taken from."""
 
-    __slots__ = ("ranges",)
+    __slots__ = ("_order", "ranges")
 
     def __init__(self, ranges: "Sequence[Range]") -> None:
         self.ranges = tuple(ranges)
+        self._order: list[tuple[int, int, Range]] = []
+        """Of many ranges: first address, places before it, range; in the order of the addresses."""
 
     @property
     def size(self) -> int:
@@ -87,12 +114,31 @@ class RangeSet:
     def offset(self, packed: bytes) -> int:
         """Place of an address in the set, from 0; -1 for one that is not handed out in turn."""
         value = int.from_bytes(packed, "big")
+        if len(self.ranges) > _FEW:
+            return self._offset_among_many(value, len(packed))
         before = 0
         for one in self.ranges:
             if len(packed) == len(one.subnet.packed) and 0 <= value - one.start < one.places:
                 return before + value - one.start
             before += one.places
         return -1
+
+    def _offset_among_many(self, value: int, length: int) -> int:
+        if not self._order:
+            before = 0
+            for one in self.ranges:
+                self._order.append((one.start, before, one))
+                before += one.places
+            self._order.sort(key=lambda entry: entry[0])
+        low, high = 0, len(self._order)
+        while low < high:  # to the first that begins after the address
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._order[middle][0] <= value else (low, middle)
+        if not low:
+            return -1
+        start, before, one = self._order[low - 1]
+        inside = length == len(one.subnet.packed) and value - start < one.places
+        return before + value - start if inside else -1
 
     def nth(self, offset: int) -> bytes:
         """The address at that place. Raises LookupError past the end."""
@@ -103,7 +149,9 @@ class RangeSet:
         raise LookupError(offset)
 
     def __str__(self) -> str:
-        return ", ".join(str(one) for one in self.ranges)
+        shown = ", ".join(str(one) for one in self.ranges[:_FEW])
+        more = len(self.ranges) - _FEW
+        return f"{shown} and {more} more" if more > 0 else shown
 
 
 def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[bytes]:
@@ -111,12 +159,11 @@ def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[by
 
     Raises CniError 101 naming those that no set has, or that are a second one in theirs.
     """
-    left = list(dict.fromkeys(map(unmapped, wanted)))
+    left = dict.fromkeys(map(unmapped, wanted))
     chosen = []
-    for one in sets:
+    for one in sets if len(left) <= len(sets) else ():  # more than that can't all be had
         mine = next((packed for packed in left if one.holds(packed)), b"")
-        if mine:
-            left.remove(mine)
+        left.pop(mine, None)
         chosen.append(mine)
     if left:
         shown = ", ".join(format_address(packed) for packed in left)

@@ -4,11 +4,11 @@ A cache, one bit an address, kept outside the store (host-local would trip over 
 time of the store it knows; a store that someone else changed has another, and is read anew. Format: docs/formats.md.
 """
 
-from posix import O_CLOEXEC, O_CREAT, O_RDWR, close, fstat, ftruncate, pread, pwrite
+from posix import O_CREAT, O_RDWR, close, fstat, ftruncate, pread, pwrite
 from posix import open as open_descriptor
 
 from cnictl.core.cidr import Cidr
-from cnictl.core.durable import make_folder
+from cnictl.core.durable import AT_ONCE, ensure_regular, make_folder
 from cnictl.core.pool import Range, RangeSet
 
 try:
@@ -51,13 +51,18 @@ class PoolMap:
     def __enter__(self) -> "PoolMap":
         try:
             create = O_CREAT if self._create else 0
-            self._descriptor = open_descriptor(self._path, O_RDWR | O_CLOEXEC | create, 0o600)
+            self._descriptor = open_descriptor(self._path, O_RDWR | AT_ONCE | create, 0o600)
         except FileNotFoundError:
             if not self._create:
                 return self
             make_folder(self._path.rpartition("/")[0])
-            self._descriptor = open_descriptor(self._path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        self._parse()
+            self._descriptor = open_descriptor(self._path, O_RDWR | O_CREAT | AT_ONCE, 0o600)
+        try:
+            ensure_regular(self._descriptor, self._path)
+            self._parse()
+        except OSError:
+            close(self._descriptor)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,18 @@
 """The one way to start another program: argument list, bound on time, its own words in the error."""
 
+import time
+from posix import close, lseek, memfd_create, read, write
+
+from cnictl.core import outside
 from cnictl.core.errors import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+LARGEST_OUTPUT = 256 << 20
+"""Bytes that a program may write: a node's whole rule set as JSON has some ten million."""
+_PAUSE = 0.0005
 
 
 class Finished:
@@ -35,26 +47,67 @@ def run(
     """
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
+    deadline = time.monotonic() + timeout
+    given = memfd_create("stdin")  # takes any length at once, where a pipe would fill
     try:
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            errors="replace",
-            env=environment,
-            pass_fds=tuple(shared),
+        text = stdin.encode("utf-8", "surrogateescape")
+        while text:
+            text = text[write(given, text) :]
+        lseek(given, 0, 0)
+        started = subprocess.Popen(
+            argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, pass_fds=tuple(shared)
         )
     except FileNotFoundError:
         raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None
     except PermissionError as error:
         raise Problem(f"{argv[0]}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise Problem(f"{' '.join(argv)}: still running after {timeout:g} s") from None
-    if check and done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
+    finally:
+        close(given)
+    with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
+        fault, outputs = _collect(started, deadline)
+    if fault:
+        raise Problem(f"{' '.join(argv)}: {fault.format(timeout=timeout)}")
+    done = Finished(started.returncode, *outputs)
+    if check and done.status != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some say who they are in a line of its own, and what is wrong in the next
-        raise Problem(f"{' '.join(argv)}: {' '.join(said[:2]) if said[0].endswith(':') else said[0]}")
-    return Finished(done.returncode, done.stdout, done.stderr)
+        told = " ".join(said[:2]) if said[0].endswith(":") else said[0]
+        raise Problem(f"{' '.join(argv)}: {outside.line(told)}")
+    return done
+
+
+def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
+    """Read both outputs to their end and await the program's; why that failed, and what was read.
+
+    A program that is at work past the deadline, or says too much, is killed.
+    """
+    from select import POLLIN, poll
+
+    read_from = {pipe.fileno(): bytearray() for pipe in (started.stdout, started.stderr) if pipe is not None}
+    waiting, watch = set(read_from), poll()
+    for number in waiting:
+        watch.register(number, POLLIN)
+    fault = ""
+    try:
+        while waiting and not fault:
+            left = deadline - time.monotonic()
+            for number, _ in watch.poll(max(0.0, left) * 1000):
+                piece = read(number, 1 << 16)
+                read_from[number] += piece
+                if not piece:
+                    watch.unregister(number)
+                    waiting.discard(number)
+            if sum(map(len, read_from.values())) > LARGEST_OUTPUT:
+                fault = f"answered with over {LARGEST_OUTPUT >> 20} MiB"
+            elif waiting and left <= 0:
+                fault = "still running after {timeout:g} s"
+        while not fault and started.poll() is None:  # it closed its outputs, and works on
+            time.sleep(_PAUSE)
+            if time.monotonic() > deadline:
+                fault = "still running after {timeout:g} s"
+    finally:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+    texts = [bytes(data).decode("utf-8", "replace") for data in read_from.values()]
+    return fault, [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]

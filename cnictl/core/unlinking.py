@@ -2,13 +2,15 @@
 
 The kernel answers RTM_DELLINK only when it may free the link's memory, 12 ms and more after the link left its namespace
 with its addresses, its routes and its place on a bridge (net/core/dev.c, netdev_run_todo: an RCU barrier, once the lock
-that guards every link is free again). So a process of its own asks, and ends that much later than its caller.
+that guards every link is free again). So a process of its own asks, and ends that much later than its caller, wherever
+somebody is known to collect it then.
 """
 
 import time
 from posix import WNOHANG, _exit, closerange, fork, waitpid
 
 from cnictl.core import rtnetlink
+from cnictl.core.reaper import collects
 from cnictl.core.rtnetlink import Netlink
 
 _POLL = 0.0002
@@ -16,6 +18,9 @@ _POLL = 0.0002
 
 _DESCRIPTORS = 1024
 """Those below are closed in the asking process: a runtime waits for the end of stdout, other calls for a lock."""
+
+_left: list[int] = []
+"""Children that were still at work when their link was gone: the next deletion collects them."""
 
 
 def unlink(netlink: Netlink, name: str) -> bool:
@@ -25,6 +30,9 @@ def unlink(netlink: Netlink, name: str) -> bool:
     """
     if rtnetlink.get_link(netlink, name) is None:
         return False
+    _left[:] = [child for child in _left if not _ended(child)]
+    if not collects():
+        return rtnetlink.delete_link(netlink, name)
     try:
         child = fork()
     except OSError:  # no more processes in this control group
@@ -35,6 +43,7 @@ def unlink(netlink: Netlink, name: str) -> bool:
         if _ended(child):
             return rtnetlink.delete_link(netlink, name)  # it was refused or killed: the reason is raised here
         time.sleep(_POLL)
+    _left.append(child)
     return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from cnictl.core import attachments, rtnetlink
+from cnictl.core import attachments, durable, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
@@ -148,8 +148,7 @@ def said_by(argv: list[str]) -> str:
 def text_of(path: str) -> str:
     """A file's content without the ends' white space; empty if it can't be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
+        return durable.contents(path).decode("utf-8", "replace").strip()
     except OSError:
         return ""
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
+from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
@@ -28,8 +29,7 @@ def settled_at_boot(name: str) -> tuple[str, str]:
 
 def _assignments(path: str) -> Iterator[tuple[str, str]]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = durable.contents(path).decode("utf-8", "replace").splitlines()
     except OSError:
         return
     for line in lines:

@@ -124,7 +124,7 @@ def _show_programs(program: Program) -> None:
     launcher = (
         "#!/bin/sh\n"
         "# cnictl as the lab was started with\n"
-        f'exec {_quoted(program.interpreter)} -P -c "import sys; sys.path.insert(0, sys.argv.pop(1)); '
+        f'exec {_quoted(program.interpreter)} -I -c "import sys; sys.path.insert(0, sys.argv.pop(1)); '
         "sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()\" "
         f'{_quoted(program.source)} "$@"\n'
     )

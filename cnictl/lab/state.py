@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnictl.core import durable
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab.plan import Machine
 
@@ -80,7 +81,7 @@ def _locked_folder() -> tuple[Path, int]:
 def read(path: Path) -> Running | None:
     """The lab noted in `path` if its holder lives, else None."""
     try:
-        form = json.loads(path.read_text(encoding="utf-8"))
+        form = json.loads(durable.contents(str(path)))
         machines = tuple((Machine(**one["machine"]), int(one["pid"])) for one in form["machines"])
         found = Running(int(form["holder"]), form["started"], machines)
     except (FileNotFoundError, ValueError, KeyError, TypeError):

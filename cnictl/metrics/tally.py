@@ -12,7 +12,9 @@ from typing import Any
 from cnictl.core import durable
 from cnictl.core.digest import short_digest
 from cnictl.core.paths import METRICS_FILE, STATE_DIR
-from cnictl.node.plugin_log import parse
+from cnictl.node.plugin_log import LARGEST, open_part, parse
+
+_LONGEST_LINE = 1 << 20
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of a call's duration, in seconds."""
@@ -55,12 +57,12 @@ def _load() -> dict[str, Any]:
 
 def _name(path: str) -> str:
     """Tells one log from another: inode and first line, for an inode is used again; empty where there is no line."""
-    try:
-        with open(path, "rb") as file:
-            first = file.readline()
-            return f"{os.fstat(file.fileno()).st_ino}-{short_digest(repr(first))}" if first.endswith(b"\n") else ""
-    except FileNotFoundError:
+    file = open_part(path)
+    if file is None:
         return ""
+    with file:
+        first = file.readline(_LONGEST_LINE)
+        return f"{os.fstat(file.fileno()).st_ino}-{short_digest(repr(first))}" if first.endswith(b"\n") else ""
 
 
 def _size(path: str) -> int:
@@ -72,12 +74,12 @@ def _size(path: str) -> int:
 
 def _rest(path: str, offset: int) -> tuple[str, int]:
     """The whole lines after `offset`, and where they end."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
+    file = open_part(path)
+    if file is None:
         return "", 0
+    with file:
+        file.seek(offset)
+        data = file.read(LARGEST)  # the next reading goes on from there
     whole = data[: data.rfind(b"\n") + 1]
     return whole.decode("utf-8", "replace"), offset + len(whole)
 

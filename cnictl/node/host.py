@@ -3,7 +3,7 @@
 import glob
 from dataclasses import dataclass
 
-from cnictl.core import rtnetlink
+from cnictl.core import durable, rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
 from cnictl.core.cidr import Cidr
 from cnictl.core.errors import Problem
@@ -92,8 +92,7 @@ def processes() -> set[str]:
     found = set()
     for path in glob.glob("/proc/[0-9]*/comm"):
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                found.add(file.read().strip())
+            found.add(durable.contents(path).decode("utf-8", "replace").strip())
         except OSError:
             continue  # it has just ended
     return found

@@ -145,11 +145,16 @@ class Run:
         return self.command == "apply" and self.spec is not None and self.former.get("specs") == [self.spec]
 
 
+_LARGEST = 256 << 20
+"""Bytes of a journal that are read at most: it holds whole files and rule sets, before and after."""
+
+
 def append(number: int, *entries: dict[str, Any]) -> None:
     """Add lines to a run's journal by one write(2); they are on disk when this returns. Raises OSError."""
     text = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-    descriptor = os.open(path_of(number), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path_of(number), os.O_RDWR | os.O_APPEND | os.O_CREAT | durable.AT_ONCE, 0o600)
     try:
+        durable.ensure_regular(descriptor, path_of(number))
         size = os.fstat(descriptor).st_size
         torn = size and os.pread(descriptor, 1, size - 1) != b"\n"  # by a power cut
         os.write(descriptor, b"\n" + text if torn else text)
@@ -180,7 +185,7 @@ def path_of(number: int) -> str:
 def read(number: int) -> Run | None:
     """A run; None if there is no journal of it (any more)."""
     try:
-        lines = durable.contents(path_of(number)).decode("utf-8", "replace").splitlines()
+        lines = durable.contents(path_of(number), _LARGEST).decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
         return None
     run, known = Run(number), {one.name for one in fields(Run)}

@@ -5,7 +5,7 @@ import re
 import select
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TextIO
+from typing import BinaryIO
 
 from cnictl.core import durable
 from cnictl.core.paths import PLUGIN_LOG
@@ -15,6 +15,9 @@ _LINE = re.compile(
     r"(?P<time>\S+) (?P<level>\S+) (?P<verb>\S+) (?P<ms>[\d.]+)ms container=(?P<container>\S+) ifname=(?P<ifname>\S+) "
     r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
 )
+LARGEST = 64 << 20
+"""Bytes of a log that are read at a time: the latest of a longer one."""
+_PIECE = 1 << 20
 _LOOK = 0.2
 """Seconds between two looks at a log that is followed."""
 
@@ -60,35 +63,52 @@ def parse(line: str) -> Call | None:
 
 def calls(path: str) -> Iterator[Call]:
     """Every call in the log, oldest first, with the part that was rotated away last; none where there is no log."""
-    for one in (f"{path}.1", path):
-        try:
-            text = durable.contents(one).decode("utf-8", "replace")
-        except FileNotFoundError:
-            continue
-        yield from filter(None, map(parse, text.splitlines()))
+    for part in (f"{path}.1", path):
+        yield from filter(None, map(parse, latest(part).splitlines()))
+
+
+def latest(path: str, most: int = 0) -> str:
+    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty where there is none."""
+    file = open_part(path)
+    if file is None:
+        return ""
+    most = most or LARGEST
+    with file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most).decode("utf-8", "replace")
 
 
 def follow(path: str) -> Iterator[Call]:
     """Each further call as it is written; for ever, also where the file is rotated, or not there yet."""
-    file = _open(path)
+    file = open_part(path)
     if file is not None:
         file.seek(0, os.SEEK_END)
-    rest = ""
+    rest = b""
     while True:
-        text = file.read() if file is not None else ""
-        *lines, rest = (rest + text).split("\n")
-        yield from filter(None, map(parse, lines))
+        text = file.read(_PIECE) if file is not None else b""
+        *lines, rest = (rest[-_PIECE:] + text).split(b"\n")
+        yield from filter(None, (parse(line.decode("utf-8", "replace")) for line in lines))
         if not text:
             select.select([], [], [], _LOOK)
             if file is None or not _is_in_place(file.fileno(), path):
-                file = _open(path) or file
+                fresh = open_part(path)
+                if fresh is not None and file is not None:
+                    file.close()
+                file = fresh or file
 
 
-def _open(path: str) -> TextIO | None:
+def open_part(path: str) -> BinaryIO | None:
+    """Open a log to read it; None if there is none, or a pipe or device in its place, which nothing comes back from."""
     try:
-        return open(path, encoding="utf-8", errors="replace")
+        descriptor = os.open(path, os.O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
         return None
+    try:
+        durable.ensure_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
 
 
 def _is_in_place(descriptor: int, path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cnictl.core import durable
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf import parse_conf
 from cnictl.core.errors import CniError
@@ -76,8 +77,7 @@ def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
             continue
         for name in names:
             try:
-                with open(f"{folder}/{name}", encoding="utf-8") as file:
-                    document = json.load(file)
+                document = json.loads(durable.contents(f"{folder}/{name}"))
             except (OSError, ValueError):
                 continue  # a broken conf is the runtime's to complain about
             if isinstance(document, dict):

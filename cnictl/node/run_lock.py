@@ -1,5 +1,6 @@
 """The lock that keeps two commands from changing this node at once; apart from the plugin's, so that pods start on."""
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable
+from cnictl.core import durable, outside
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
@@ -28,7 +29,8 @@ class Held(Problem):
 
 def tell(message: str) -> None:
     """A message for whoever waits, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whom it can't reach need not wait for it
+        print(outside.line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -96,7 +98,7 @@ def holder() -> str:
 def is_held() -> bool:
     """Whether a command is changing this node now."""
     try:
-        descriptor = os.open(RUN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(RUN_LOCK, os.O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
         return False
     try:
@@ -110,7 +112,7 @@ def is_held() -> bool:
 
 def _open() -> int:
     durable.make_folder(os.path.dirname(RUN_LOCK))
-    return os.open(RUN_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(RUN_LOCK, os.O_RDWR | os.O_CREAT | durable.AT_ONCE, 0o600)
 
 
 def _is_in_place(descriptor: int) -> bool:

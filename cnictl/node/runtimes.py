@@ -12,6 +12,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 
@@ -182,9 +183,8 @@ def _merged(paths: list[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                _merge(merged, tomllib.load(file))
-        except (OSError, tomllib.TOMLDecodeError):
+            _merge(merged, tomllib.loads(durable.contents(path).decode()))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
             continue
     return merged
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 
@@ -168,11 +169,12 @@ class Chain:
 def load_chain(path: str = CONF_FILE, bin_dirs: Sequence[str] = BIN_DIRS) -> Chain:
     """The chain that a conf file describes. Raises Problem if it can't be read or is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            conf = json.load(file)
+        conf = json.loads(durable.contents(path))
     except FileNotFoundError:
         raise Problem(f"{path}: no such CNI conf", "cnictl init-node writes it, --conf names another") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}") from None
+    except ValueError as error:
         raise Problem(f"{path}: {error}") from None
     if not isinstance(conf, dict):
         raise Problem(f"{path}: not a JSON object")

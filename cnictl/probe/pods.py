@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink, get_link
@@ -157,8 +158,7 @@ def undo(path: str) -> Problem | None:
     """DEL a probe pod by its state file, remove its namespace, then the file. The first Problem met, or None."""
     name = os.path.basename(path)
     problem: Problem | None = None
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
+    text = durable.contents(path)
     try:
         noted = json.loads(text)
         Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
@@ -188,7 +188,7 @@ def sweep() -> list[str]:
             continue  # about to be made, or cut off before anything was
         path = f"{STATE_DIR}/{name}"
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | durable.AT_ONCE)
         except FileNotFoundError:
             continue
         try:

@@ -19,7 +19,7 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import files, firewall, history, install, ipam, node_file, plugin_log, ranges, runtimes
+from cnictl.node import firewall, history, install, ipam, node_file, output_file, plugin_log, ranges, runtimes
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.report import harmless_text, status
 from cnictl.report.harmless import HIDDEN, Words, of_cnictl, of_kernel
@@ -113,7 +113,7 @@ def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
                 _add(archive, part.name, data)
         manifest = {"left_out": f"what is not known to be harmless is shown as {HIDDEN}", "parts": listed}
         _add(archive, "MANIFEST.json", (json.dumps(manifest, indent=1) + "\n").encode())
-    files.write(os.path.abspath(path), made.getvalue(), 0o600)
+    output_file.write(path, made.getvalue(), 0o600)
     return listed
 
 
@@ -185,7 +185,7 @@ def _file(path: str) -> str:
 
 
 def _log(facts: Facts) -> str:
-    return _file(plugin_log.path_of(facts.spec))
+    return plugin_log.latest(plugin_log.path_of(facts.spec), MOST)
 
 
 def _leases(facts: Facts) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`cnictl watch`: hears of a change, looks, and applies what of the node's plan differs."""
 
+import contextlib
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable
+from cnictl.core import durable, outside
 from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.node import confirm, converge, former, history, host, journal, node_file, spine
 from cnictl.node.journal import Journal
@@ -221,4 +222,5 @@ def notify(state: str) -> None:
 
 def to_stderr(message: str) -> None:
     """A line for the journal, at once."""
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a journal that is full must not end the repairs
+        print(outside.line(message), file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cnictl.node import plugin_log
+
 from .plugin_client import PLUGIN_LOG, WALK_THROUGH, Host, Pod, finish
 
 pytestmark = pytest.mark.once
@@ -100,7 +102,10 @@ def test_log_that_can_not_be_written_never_fails_a_call(host: Host, obstacle: st
     elif obstacle == "pipe":
         os.mkfifo(host.path(path))
     elif obstacle == "full":
-        path = "/dev/full"
+        fill = (
+            "mount -t tmpfs -o size=4k full /var/log; head -c 4096 /dev/zero >/var/log/ballast; : >/var/log/plugin.log"
+        )
+        host.run("sh", "-ec", fill)
     elif obstacle == "read-only":
         host.run("mount", "-o", "remount,bind,ro", "/var/log")
     elif obstacle == "file in the way":
@@ -125,6 +130,23 @@ def test_hostile_names_stay_on_their_line_and_write_no_control_characters(host: 
     text = host.path(PLUGIN_LOG).read_text()
     assert text.count("\n") == 1 and text[:-1].isprintable()
     assert "\\x1b[2J" in text
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_name_forges_a_part_of_the_line_or_makes_it_long(host: Host, level: str) -> None:
+    forged = "web container=other address=10.0.0.1 outcome=ok " + "x" * 60_000
+    host.conf["logLevel"] = level
+    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={forged};K8S_POD_NAME={forged}"
+    container = "a container=other " + "x" * 60_000
+    host.plugin("ADD", Pod(container, "/run/netns/a outcome=ok b", "e 0 outcome=ok"), CNI_ARGS=args)
+    host.plugin("A outcome=ok", Pod(container, "/run/netns/gone"))
+    lines = host.path(PLUGIN_LOG).read_text().splitlines()
+    assert len(lines) == 2 and all(len(line) < 4096 for line in lines)
+    for line in lines:
+        assert re.findall(r" (container|address|outcome)=", line) == ["container", "address", "outcome"]
+        found = plugin_log.parse(line)
+        assert found is not None and found.failed and found.outcome.startswith("4: ") and not found.address
+        assert found.container == "" or "other" in found.container
 
 
 def test_lines_of_calls_at_once_do_not_mix(host: Host) -> None:

@@ -1,10 +1,15 @@
 """Ranges and range sets: which addresses pods get, and how those asked for are shared out."""
 
-import pytest
+from collections.abc import Callable
 
-from cnictl.core.cidr import format_address, parse_address, parse_cidr
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
+from cnictl.core.conf import parse_conf
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.pool import Range, RangeSet, distribute
+from cnictl.core.pool import Range, RangeSet, distribute, first_overlap
 
 
 def range_of(text: str, start: str = "", end: str = "", gateway: str = "") -> Range:
@@ -113,3 +118,70 @@ def test_a_second_address_of_one_set_is_refused() -> None:
         CniError, match=r"not to be had: 10\.9\.0\.8; of each of 10\.9\.0\.0/24; fd00::/64 a pod gets one"
     ):
         distribute([FOUR, SIX], [parse_address("10.9.0.7"), parse_address("10.9.0.8")])
+
+
+spans = st.builds(
+    lambda net, first, length: Range(parse_cidr("10.0.0.0/16"), (net << 8) + first, (net << 8) + first + length),
+    st.integers(0, 3), st.integers(1, 40), st.integers(0, 20),
+)  # fmt: skip
+
+
+@given(st.lists(spans, max_size=12))
+def test_an_overlap_is_found_if_there_is_one(ranges: list[Range]) -> None:
+    pairs = [(one, other) for n, one in enumerate(ranges) for other in ranges[n + 1 :] if one.overlaps(other)]
+    assert (first_overlap(ranges) in pairs) if pairs else first_overlap(ranges) is None
+
+
+def test_ranges_of_two_families_share_nothing() -> None:
+    assert first_overlap([range_of("10.0.0.0/8"), range_of("fd00::/64"), range_of("11.0.0.0/8")]) is None
+
+
+def _counted(method: Callable[[object, object], bool], calls: list[object]) -> Callable[[object, object], bool]:
+    def counting(one: object, other: object) -> bool:
+        calls.append(other)
+        return method(one, other)
+
+    return counting
+
+
+@pytest.mark.parametrize("in_one_set", [True, False])
+def test_work_on_many_ranges_grows_with_their_number(monkeypatch: pytest.MonkeyPatch, in_one_set: bool) -> None:
+    calls: list[object] = []
+    for kind, name in ((Range, "overlaps"), (Cidr, "covers")):
+        monkeypatch.setattr(kind, name, _counted(getattr(kind, name), calls))
+    count = 2000
+    texts = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(count)]
+    listed = [{"subnet": text} for text in texts]
+    ranges = [listed] if in_one_set else [[one] for one in listed]
+    conf = parse_conf(
+        {"name": "n", "cniVersion": "1.0.0", "network": texts, "ipam": {"type": "host-local", "ranges": ranges}}
+    )
+    assert sum(len(one.ranges) for one in conf.sets) == count
+    assert len(calls) <= 4 * count
+
+
+def test_place_among_many_ranges_is_the_same_as_one_by_one() -> None:
+    many = RangeSet([range_of(f"10.9.{n}.0/28") for n in (7, 3, 9, 1, 30, 20, 25, 2, 60, 11)])
+    for place in range(many.places):
+        assert many.offset(many.nth(place)) == place
+    for outside in ("10.9.0.1", "10.9.7.0", "10.9.7.15", "10.9.99.1", "fd00::1"):
+        assert many.offset(parse_address(outside)) == -1
+
+
+@pytest.mark.parametrize(
+    ("networks", "subnets", "outside"),
+    [
+        (["10.0.0.0/8"], ["10.1.0.0/24", "10.255.255.0/24"], ""),
+        (["10.0.0.0/8", "10.1.0.0/16"], ["10.9.0.0/24"], ""),
+        (["10.1.0.0/16", "10.3.0.0/16"], ["10.2.0.0/24", "10.3.0.0/24"], "10.2.0.0/24"),
+        (["10.1.0.0/16", "fd00::/48"], ["10.1.0.0/24", "fd00:0:1::/64"], "fd00:0:1::/64"),
+        (["fd00::/48"], ["10.1.0.0/24", "fd00::/64"], ""),
+    ],
+)
+def test_subnet_outside_of_every_network_is_refused(networks: list[str], subnets: list[str], outside: str) -> None:
+    document = {"name": "n", "cniVersion": "1.0.0", "network": networks, "subnet": subnets}
+    if not outside:
+        assert [str(subnet) for subnet in parse_conf(document).subnets] == subnets
+        return
+    with pytest.raises(CniError, match=f"subnet: {outside} lies outside"):
+        parse_conf(document)

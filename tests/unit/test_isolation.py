@@ -1,0 +1,42 @@
+"""PYTHONPATH, the current folder and a user's own packages bring no code into root's process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's process is started anew")
+
+_EVIL = "import os; os.write(2, b'evil')\n"
+MODULES = ("typer", "rich", "json", "click", "tomlkit", "socket")
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """A folder whose modules have names that cnictl imports."""
+    for name in MODULES:
+        (tmp_path / f"{name}.py").write_text(_EVIL)
+    return tmp_path
+
+
+def run(words: list[str], **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_current_folder_brings_no_code(evil: Path) -> None:
+    done = run([sys.executable, "-m", "cnictl", "plugin", "list", "-o", "json"], cwd=evil)
+    assert done.returncode == 0 and done.stdout.startswith("{") and "evil" not in done.stderr
+
+
+def test_pythonpath_brings_no_code(evil: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(evil)}
+    script = Path(sys.executable).parent / "cnictl"
+    done = run([sys.executable, str(script), "plugin", "list", "-o", "json"], env=environment)
+    assert done.returncode == 0 and done.stdout.startswith("{") and "evil" not in done.stderr
+
+
+def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "cnictl", "no-such-command"], cwd=tmp_path)
+    assert done.returncode == 2 and "no-such-command" in done.stderr
