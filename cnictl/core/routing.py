@@ -19,13 +19,16 @@ _RTA_MULTIPATH = 9
 class KernelRoute:
     """A unicast route."""
 
-    __slots__ = ("_gateways", "advmss", "destination", "mtu", "prefix", "priority", "scope", "table")
+    __slots__ = ("_gateways", "advmss", "destination", "links", "mtu", "prefix", "priority", "scope", "table")
 
     def __init__(self, payload: bytes) -> None:
         _, self.prefix, _, _, table, _, self.scope, _, _ = _RTMSG.unpack_from(payload)
         found = attributes(payload, 12)
         metrics = attributes(found.get(rtnetlink.RTA_METRICS, b""))
-        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *self._next_hops(found.get(_RTA_MULTIPATH, b""))]
+        hops = self._next_hops(found.get(_RTA_MULTIPATH, b""))
+        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *(gateway for gateway, _ in hops)]
+        self.links = [_number(found.get(rtnetlink.RTA_OIF)), *(index for _, index in hops)]
+        """Indices of the interfaces that it leads through."""
         self.destination = found.get(rtnetlink.RTA_DST, b"")
         """Empty for the default route."""
         self.table = _number(found.get(rtnetlink.RTA_TABLE)) or table
@@ -37,14 +40,15 @@ class KernelRoute:
         """Whether the gateway is its next hop, or one of several."""
         return gateway in self._gateways
 
-    def _next_hops(self, hops: bytes) -> list[bytes]:
+    def _next_hops(self, hops: bytes) -> list[tuple[bytes, int]]:
+        """Gateway (empty: none) and link index of each next hop."""
         found, offset = [], 0
         while offset + _NEXT_HOP.size <= len(hops):
-            length: int = _NEXT_HOP.unpack_from(hops, offset)[0]
+            length, _, _, index = _NEXT_HOP.unpack_from(hops, offset)
             if length < _NEXT_HOP.size:
                 break
             parts = attributes(hops[offset + _NEXT_HOP.size : offset + length])
-            found.append(parts.get(rtnetlink.RTA_GATEWAY, b""))
+            found.append((parts.get(rtnetlink.RTA_GATEWAY, b""), index))
             offset += (length + 3) & ~3
         return found
 
