@@ -62,6 +62,10 @@ class Attempt:
         else:
             given = Given()
             self._write_record()
+        if conf.mac or self._call.mac:
+            from cnictl.core import macs
+
+            macs.refuse_taken(host, bridge.name, record, conf.mac_key or "CNI_ARGS MAC")
         host_mac = make_pair(host, conf, bridge, record, self._netns)
         self._guard_port()
         if conf.ipam_type and not conf.served:
