@@ -1,7 +1,7 @@
 """One ADD at work: its steps in order, and what has to be taken back if one of them fails."""
 
 import time
-from posix import stat
+from posix import F_OK, access, stat
 
 from cnictl.core import attachments, liveness, masquerade, rtnetlink, sysctl
 from cnictl.core.attachments import Record
@@ -15,6 +15,7 @@ from cnictl.core.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases import Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Inside, Netns
+from cnictl.core.paths import NODE_FILE
 from cnictl.core.routes import complete
 from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
@@ -53,7 +54,10 @@ class Attempt:
     def make(self) -> "dict[str, Any]":
         """Everything, in the order in which a crash leaves least; the result."""
         host, conf, record = self._host, self._conf, self.record
-        bridge = self._bridge = ensure_bridge(host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}")
+        noting = not (conf.walk_through and access(NODE_FILE, F_OK))  # addresses are the node file's, if there is one
+        bridge = self._bridge = ensure_bridge(
+            host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}", noting=noting
+        )
         self._set_bridge(bridge)
         gateway = self._give_gateways(bridge, conf.gateways)
         if conf.served:
@@ -86,6 +90,16 @@ class Attempt:
 
     def undo(self, lock: Locked) -> None:
         """Take back what was made; what other calls may count on by now, only if none is at work or was since."""
+        try:
+            self._undo(lock)
+        finally:
+            if self._bridge is not None and self._bridge.note is not None:
+                from cnictl.core import adopted
+
+                self._bridge.note.release()
+                adopted.settle(self._host)
+
+    def _undo(self, lock: Locked) -> None:
         conf, record = self._conf, self.record
         if self._delegated:
             from . import delegate
@@ -125,19 +139,33 @@ class Attempt:
     def _set_bridge(self, bridge: BridgeMade) -> None:
         """The settings of one that was there before, and those that few configurations ask for."""
         conf = self._conf
-        accept_ra = f"net/ipv6/conf/{bridge.name}/accept_ra"
-        former = "" if bridge.made else sysctl.read(accept_ra)
-        if former not in ("", "0") and sysctl.put(accept_ra, "0"):
-            bridge.switched.append((accept_ra, former))  # a pod must not become the node's router
+        self._set_accept_ra(bridge)
         if conf.promiscuous:
             link = rtnetlink.get_link(self._host, bridge.name)
             if link is not None and not link.flags & rtnetlink.IFF_PROMISC:
+                back = rtnetlink.set_promiscuous(bridge.name, False)
+                bridge.changing(back)
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
-                bridge.former.append(rtnetlink.set_promiscuous(bridge.name, False))
+                bridge.former.append(back)
         if conf.vlan or conf.vlan_trunk:
             from cnictl.core import vlan
 
             vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
+
+    def _set_accept_ra(self, bridge: BridgeMade) -> None:
+        """A pod must not become the node's router; an adopted bridge may be the node's way to its own."""
+        if bridge.note is not None:
+            from cnictl.core import adopted
+
+            link = rtnetlink.get_link(self._host, bridge.name)
+            changed = adopted.guard(self._host, link, bridge.note) if link is not None else None
+            if changed is not None:
+                bridge.switched.append(changed)
+            return
+        path = f"net/ipv6/conf/{bridge.name}/accept_ra"
+        former = "" if bridge.made else sysctl.read(path)
+        if former not in ("", "0") and sysctl.put(path, "0"):
+            bridge.switched.append((path, former))
 
     def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
         """Give the bridge the gateways' addresses; in a VLAN it is an interface of its own that gets them."""

@@ -14,6 +14,8 @@ _RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, pr
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, hops, link index
 _U32 = Struct("=I")
 _RTA_MULTIPATH = 9
+_RTPROT_KERNEL = 2
+_RTNH_F_ONLINK = 4
 
 
 class KernelRoute:
@@ -62,6 +64,18 @@ def listed(netlink: Netlink, family: int) -> list[KernelRoute]:
             route = KernelRoute(payload)
             if route.table != RT_TABLE_LOCAL:
                 found.append(route)
+    return found
+
+
+def restoring(netlink: Netlink, family: int, index: int) -> list[tuple[int, int, bytes]]:
+    """Return the messages that add a link's routes again, but for those that its addresses bring along."""
+    found = []
+    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        *head, protocol, scope, kind, flags = _RTMSG.unpack_from(payload)
+        if kind == rtnetlink.RTN_UNICAST and protocol != _RTPROT_KERNEL and index in KernelRoute(payload).links:
+            # what the kernel says of the link's state at the moment it doesn't take
+            message = _RTMSG.pack(*head, protocol, scope, kind, flags & _RTNH_F_ONLINK) + payload[_RTMSG.size :]
+            found.append((rtnetlink.RTM_NEWROUTE, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, message))
     return found
 
 
