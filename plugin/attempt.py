@@ -76,6 +76,8 @@ class Attempt:
             given = self._delegate()
             gateway = self._give_gateways(bridge, given.gateways if conf.is_gateway else ())
         self._ensure_scoped_masquerade()
+        if record.isolated:
+            self._isolate(given)
         self._forget_connections(given)
         with Inside(self._netns), Netlink() as pod:
             given.routes = configure(host, pod, conf, record, given.addresses, given.routes)
@@ -260,6 +262,22 @@ class Attempt:
 
             vlan.set_port(self._host, record.host_veth, conf)
 
+    def _isolate(self, given: Given) -> None:
+        """Keep other isolated pods from reaching this one by way of the node."""
+        from cnictl.core import isolation, vlan
+
+        conf, record = self._conf, self.record
+        interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
+        others = [
+            (other.host_veth, other.addresses)
+            for network in attachments.networks()
+            for other in attachments.all_records(network)
+            if other.isolated and other.bridge == conf.bridge and rtnetlink.get_link(self._host, other.host_veth)
+        ]
+        addresses = [address.address for address in given.addresses]
+        if addresses:
+            isolation.ensure(conf.bridge, interface, (record.host_veth, addresses), others, conf.backend)
+
     def _forget_connections(self, given: Given) -> None:
         if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
             from cnictl.core import conntrack
@@ -295,6 +313,7 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.runtime = calling_process()
     record.ipam = "" if conf.served else conf.ipam_type
     record.mac_check = conf.mac_check
+    record.isolated = conf.isolated and bool(conf.ipam_type)
     record.vlan = conf.vlan
     if conf.masquerade and conf.subnets_vary:
         from cnictl.core import masquerade_scoped

@@ -36,6 +36,8 @@ def check(call: Call, conf: NetConf) -> str:
     with Netlink() as host:
         veth = _check_host(host, call, conf, [gateway for _, gateway in ips if gateway is not None])
         _check_rules(call, conf, veth.name)
+        if conf.isolated:
+            _check_isolation(call, conf, veth.name, [address.address for address, _ in ips])
         _check_lease(call, conf, [address for address, _ in ips])
         if conf.ipam_type and not conf.served:
             from . import delegate
@@ -148,6 +150,18 @@ def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
         macs = [str(one.get("mac") or "").lower() for one in pod if one.get("sandbox")]
         if not macs or not macspoof.stands(host_veth, macs[0]):
             raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
+
+
+def _check_isolation(call: Call, conf: NetConf, host_veth: str, addresses: list[str]) -> None:
+    """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
+    from cnictl.core import isolation, vlan
+
+    record = attachments.read(conf.name, call.container, call.ifname)
+    interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
+    own = record.addresses if record is not None else []
+    pod = (host_veth, [address for address in own if address in addresses])
+    if record is not None and record.isolated and not isolation.stands(conf.bridge, interface, pod):
+        raise _failed(f"portIsolation: the rules for {host_veth} are missing")
 
 
 def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:

@@ -50,6 +50,10 @@ def detach(
             from cnictl.core import macspoof  # few confs ask for it
 
             macspoof.remove(host_veth)
+        if record is None or record.isolated:
+            from cnictl.core import isolation  # the same
+
+            isolation.remove(host_veth, recorded=record is not None)
         if record is not None:
             _remove_record(record)
         if access(BRIDGES_DIR, F_OK):

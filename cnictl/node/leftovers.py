@@ -6,7 +6,7 @@ Folders that were there before cnictl stay, and so does whatever holds something
 import glob
 import os
 
-from cnictl.core import adopted, durable, macspoof
+from cnictl.core import adopted, durable, isolation, macspoof
 from cnictl.core.leases import Store
 from cnictl.core.netlink import Netlink
 from cnictl.core.paths import (
@@ -55,6 +55,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
     macspoof.remove_others(())  # of pods whose records are lost
+    isolation.remove_others((), everything=True)
     with Netlink() as netlink:
         adopted.settle(netlink)
     sweep_chains()
