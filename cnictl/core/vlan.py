@@ -129,6 +129,10 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
     try:
         if rtnetlink.get_link(netlink, name) is None:
             _make_gateway(netlink, bridge, name, port, owner)
+        link = rtnetlink.get_link(netlink, name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
+        _guard_gateway(netlink, bridge, link, owner)
         ours = rtnetlink.get_link(netlink, port)
         if ours is not None:
             if ours.master != bridge.index:  # the bridge was made anew meanwhile
@@ -137,10 +141,6 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
             untagged = [(conf.vlan, conf.vlan, PVID | UNTAGGED)]
             if port_vlans(netlink, ours.index).get(conf.vlan) != PVID | UNTAGGED:
                 _replace(netlink, port, untagged, conf.keep_default_vlan)
-        link = rtnetlink.get_link(netlink, name)
-        if link is None:
-            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
-        _guard_gateway(netlink, bridge, link, owner)
         if not link.up:
             netlink.call(rtnetlink.set_up(link.index))
     except NetlinkError as error:
@@ -149,7 +149,7 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
 
 
 def _make_gateway(netlink: Netlink, bridge: BridgeMade, name: str, port: str, owner: str) -> None:
-    """Make the pair, the gateway's end down and deaf to router advertisements: a pod must not become one's router."""
+    """Make the pair, the gateway's end still down; `bridge` notes it."""
     back = (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
     bridge.changing(back)
     pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
@@ -163,7 +163,9 @@ def _make_gateway(netlink: Netlink, bridge: BridgeMade, name: str, port: str, ow
 
 
 def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str) -> None:
-    """Have the gateway's interface accept no router advertisements, unless it is another's and the node lives by it.
+    """Have the gateway's interface accept no router advertisements: a pod must not become the node's router.
+
+    One that another tool made goes on accepting them if the node has a route from a router through it.
 
     Its MAC is random: its link-local address, that it asks pods' MACs from, can do without the search for duplicates.
     """
