@@ -42,6 +42,11 @@ def previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]]
     interfaces = objects(conf.prev_result, "interfaces", "name")
     ips = objects(conf.prev_result, "ips", "address")
     routes = objects(conf.prev_result, "routes", "dst")
+    for one in ips:
+        if type(one.get("interface", 0)) not in (int, type(None)):
+            raise CniError(
+                INVALID_CONFIG, f"prevResult.ips: {one['address']}: interface {one['interface']!r:.60} is not a number"
+            )
     try:
         for listed, key, via in ((ips, "address", "gateway"), (routes, "dst", "gw")):
             for one in listed:
@@ -56,23 +61,36 @@ def previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]]
 def answer(
     conf: NetConf, record: Record, sandbox: str, bridge: Link, host_mac: bytes, given: Given, gateway: Link | None
 ) -> "dict[str, Any]":
-    """The result. `gateway`: the interface that has the gateway's addresses where that isn't the bridge."""
-    interfaces, ips, routes = previous(conf)
-    first, mtu = len(interfaces), conf.mtu or bridge.mtu
-    interfaces += [
+    """Return the result. `gateway`: the interface that has the gateway's addresses where that isn't the bridge.
+
+    Everything of this call comes before what the plugins before it reported, with the bridge as the first interface:
+    the firewall plugin takes interfaces[0] for the bridge, and runtimes take the first address for the pod's.
+    """
+    before, earlier_ips, earlier_routes = previous(conf)
+    mtu = conf.mtu or bridge.mtu
+    interfaces: list[dict[str, Any]] = [
         {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
         {"name": record.host_veth, "mac": format_mac(host_mac), "mtu": mtu},
         {"name": record.ifname, "mac": record.mac, "mtu": mtu, "sandbox": sandbox},
     ]
     if gateway is not None:
         interfaces.append({"name": gateway.name, "mac": gateway.mac, "mtu": gateway.mtu})
+    ips = []
     for address, through in given.ips:
-        one: dict[str, Any] = {"address": str(address), "interface": first + 2}
+        one: dict[str, Any] = {"address": str(address), "interface": 2}
         if through:
             one["gateway"] = format_address(through)
         ips.append(one)
-    routes += [_route(route) for route in given.routes]
-    return shape(conf.cni_version, interfaces, ips, routes, _dns(conf, given))
+    if conf.prev_result:
+        ips += [_moved(one, len(interfaces)) for one in earlier_ips]
+    routes = [*map(_route, given.routes), *earlier_routes]
+    return shape(conf.cni_version, [*interfaces, *before], ips, routes, _dns(conf, given))
+
+
+def _moved(ip: "dict[str, Any]", places: int) -> "dict[str, Any]":
+    """Return an entry of prevResult.ips for interfaces that stand so many places later; some write -1 for none."""
+    place = ip.get("interface")
+    return ip if place is None or place < 0 else {**ip, "interface": place + places}
 
 
 def _route(route: Route) -> "dict[str, Any]":

@@ -60,8 +60,9 @@ def configure(
 ) -> list[Route]:
     """Bring the pod's end up with its addresses and routes; returns the routes that were made.
 
-    Called in the pod's namespace. A route that the pod has already, through another of its interfaces, stays as it
-    is. Raises CniError 101 if an IPv6 address is in use (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
+    Called in the pod's namespace. A route that the pod has already, through another of its interfaces, gets a higher
+    metric: each attachment has its own, and takes its own away. Raises CniError 101 if an IPv6 address is in use
+    (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
     """
     ifname = record.ifname
     link = _pod_link(pod, ifname)
@@ -78,10 +79,10 @@ def configure(
     lead = [_route_message(link.index, route) for route in routes]
     if six is not None and conf.dad:
         await_up(host, record.host_veth, time.monotonic() + ACTIVATION_WAIT)  # or nobody hears the question
-        _made(pod.refusals(*give), ifname, addresses, ())
+        _made(pod, link, pod.refusals(*give), addresses, ())
         ipv6.settle(pod, link.index, ifname)
-        return _made(pod.refusals(*lead), ifname, (), routes)
-    return _made(pod.refusals(*give, *lead), ifname, addresses, routes)
+        return _made(pod, link, pod.refusals(*lead), (), routes)
+    return _made(pod, link, pod.refusals(*give, *lead), addresses, routes)
 
 
 def quiet(ifname: str, conf: NetConf) -> None:
@@ -119,22 +120,29 @@ def _route_message(index: int, route: Route) -> tuple[int, int, bytes]:
 
 
 def _made(
-    refused: list[NetlinkError], ifname: str, addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
+    pod: Netlink, link: Link, refused: list[NetlinkError], addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
 ) -> list[Route]:
-    """The routes that the kernel took, asked for after the addresses. Raises CniError for what it refused else."""
-    there = set()
+    """Return the routes as they were made, of messages for the addresses and after them the routes.
+
+    Raises CniError for what the kernel `refused`, unless it has such a route already.
+    """
+    made: list[Route | None] = list(routes)
     for error in refused:
         place = error.position - len(addresses)
         if place >= 0 and error.errno == errno.EEXIST:
-            there.add(place)
+            from .beside import add_beside
+
+            made[place] = add_beside(
+                pod, link.index, link.name, routes[place], lambda route: _route_message(link.index, route)
+            )
             continue
         if place >= 0:
             through = f" through {format_address(routes[place].gateway)}" if routes[place].gateway else ""
             what = f"route to {routes[place].destination}{through}"
         else:
             what = f"address {addresses[error.position]}"
-        raise CniError(KERNEL_REFUSED, f"{ifname}: {what}: {error.strerror}")
-    return [route for place, route in enumerate(routes) if place not in there]
+        raise CniError(KERNEL_REFUSED, f"{link.name}: {what}: {error.strerror}")
+    return [route for route in made if route is not None]
 
 
 def activate(

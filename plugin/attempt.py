@@ -1,7 +1,7 @@
 """One ADD at work: its steps in order, and what has to be taken back if one of them fails."""
 
 import time
-from posix import stat
+from posix import F_OK, access, stat
 
 from cnictl.core import attachments, liveness, masquerade, rtnetlink, sysctl
 from cnictl.core.attachments import Record
@@ -16,6 +16,7 @@ from cnictl.core.leases import Store
 from cnictl.core.locks import Locked
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.outside import LONGEST_NAME, cut
+from cnictl.core.paths import NODE_FILE
 from cnictl.core.routes import complete
 from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
@@ -54,7 +55,10 @@ class Attempt:
     def make(self) -> "dict[str, Any]":
         """Everything, in the order in which a crash leaves least; the result."""
         host, conf, record = self._host, self._conf, self.record
-        bridge = self._bridge = ensure_bridge(host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}")
+        noting = not (conf.walk_through and access(NODE_FILE, F_OK))  # addresses are the node file's, if there is one
+        bridge = self._bridge = ensure_bridge(
+            host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}", noting=noting
+        )
         self._set_bridge(bridge)
         gateway = self._give_gateways(bridge, conf.gateways)
         if conf.served:
@@ -63,12 +67,18 @@ class Attempt:
         else:
             given = Given()
             self._write_record()
+        if conf.mac or self._call.mac:
+            from cnictl.core import macs
+
+            macs.refuse_taken(host, bridge.name, record, conf.mac_key or "CNI_ARGS MAC")
         host_mac = make_pair(host, conf, bridge, record, self._netns)
         self._guard_port()
         if conf.ipam_type and not conf.served:
             given = self._delegate()
             gateway = self._give_gateways(bridge, given.gateways if conf.is_gateway else ())
         self._ensure_scoped_masquerade()
+        if record.isolated:
+            self._isolate(given)
         self._forget_connections(given)
         with Inside(self._netns), Netlink() as pod:
             given.routes = configure(host, pod, conf, record, given.addresses, given.routes)
@@ -83,6 +93,16 @@ class Attempt:
 
     def undo(self, lock: Locked) -> None:
         """Take back what was made; what other calls may count on by now, only if none is at work or was since."""
+        try:
+            self._undo(lock)
+        finally:
+            if self._bridge is not None and self._bridge.note is not None:
+                from cnictl.core import adopted
+
+                self._bridge.note.release()
+                adopted.settle(self._host)
+
+    def _undo(self, lock: Locked) -> None:
         conf, record = self._conf, self.record
         if self._delegated:
             from . import delegate
@@ -122,19 +142,33 @@ class Attempt:
     def _set_bridge(self, bridge: BridgeMade) -> None:
         """The settings of one that was there before, and those that few configurations ask for."""
         conf = self._conf
-        accept_ra = f"net/ipv6/conf/{bridge.name}/accept_ra"
-        former = "" if bridge.made else sysctl.read(accept_ra)
-        if former not in ("", "0") and sysctl.put(accept_ra, "0"):
-            bridge.switched.append((accept_ra, former))  # a pod must not become the node's router
+        self._set_accept_ra(bridge)
         if conf.promiscuous:
             link = rtnetlink.get_link(self._host, bridge.name)
             if link is not None and not link.flags & rtnetlink.IFF_PROMISC:
+                back = rtnetlink.set_promiscuous(bridge.name, False)
+                bridge.changing(back)
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
-                bridge.former.append(rtnetlink.set_promiscuous(bridge.name, False))
+                bridge.former.append(back)
         if conf.vlan or conf.vlan_trunk:
             from cnictl.core import vlan
 
             vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
+
+    def _set_accept_ra(self, bridge: BridgeMade) -> None:
+        """A pod must not become the node's router; an adopted bridge may be the node's way to its own."""
+        if bridge.note is not None:
+            from cnictl.core import adopted
+
+            link = rtnetlink.get_link(self._host, bridge.name)
+            changed = adopted.guard(self._host, link, bridge.note) if link is not None else None
+            if changed is not None:
+                bridge.switched.append(changed)
+            return
+        path = f"net/ipv6/conf/{bridge.name}/accept_ra"
+        former = "" if bridge.made else sysctl.read(path)
+        if former not in ("", "0") and sysctl.put(path, "0"):
+            bridge.switched.append((path, former))
 
     def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
         """Give the bridge the gateways' addresses; in a VLAN it is an interface of its own that gets them."""
@@ -229,6 +263,22 @@ class Attempt:
 
             vlan.set_port(self._host, record.host_veth, conf)
 
+    def _isolate(self, given: Given) -> None:
+        """Keep other isolated pods from reaching this one by way of the node."""
+        from cnictl.core import isolation, vlan
+
+        conf, record = self._conf, self.record
+        interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
+        others = [
+            (other.host_veth, other.addresses)
+            for network in attachments.networks()
+            for other in attachments.all_records(network)
+            if other.isolated and other.bridge == conf.bridge and rtnetlink.get_link(self._host, other.host_veth)
+        ]
+        addresses = [address.address for address in given.addresses]
+        if addresses:
+            isolation.ensure(conf.bridge, interface, (record.host_veth, addresses), others, conf.backend)
+
     def _forget_connections(self, given: Given) -> None:
         if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
             from cnictl.core import conntrack
@@ -264,6 +314,7 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.runtime = calling_process()
     record.ipam = "" if conf.served else conf.ipam_type
     record.mac_check = conf.mac_check
+    record.isolated = conf.isolated and bool(conf.ipam_type)
     record.vlan = conf.vlan
     if conf.masquerade and conf.subnets_vary:
         from cnictl.core import masquerade_scoped

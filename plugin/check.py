@@ -36,6 +36,8 @@ def check(call: Call, conf: NetConf) -> str:
     with Netlink() as host:
         veth = _check_host(host, call, conf, [gateway for _, gateway in ips if gateway is not None])
         _check_rules(call, conf, veth.name)
+        if conf.isolated:
+            _check_isolation(call, conf, veth.name, [address.address for address, _ in ips])
         _check_lease(call, conf, [address for address, _ in ips])
         if conf.ipam_type and not conf.served:
             from . import delegate
@@ -150,6 +152,18 @@ def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
             raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
 
 
+def _check_isolation(call: Call, conf: NetConf, host_veth: str, addresses: list[str]) -> None:
+    """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
+    from cnictl.core import isolation, vlan
+
+    record = attachments.read(conf.name, call.container, call.ifname)
+    interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
+    own = record.addresses if record is not None else []
+    pod = (host_veth, [address for address in own if address in addresses])
+    if record is not None and record.isolated and not isolation.stands(conf.bridge, interface, pod):
+        raise _failed(f"portIsolation: the rules for {host_veth} are missing")
+
+
 def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:
     record = attachments.read(conf.name, call.container, call.ifname)
     if record is None:
@@ -183,39 +197,53 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
         family = AF_INET6 if ":" in one["dst"] else AF_INET
         if family not in found:
             found[family] = listed(pod, family)
-        _check_route(conf, one, found[family])
+        _check_route(conf, one, found[family], link, ips)
 
 
-def _check_route(conf: NetConf, promised: "dict[str, Any]", routes: list[KernelRoute]) -> None:
-    """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr)."""
+def _check_route(
+    conf: NetConf, promised: "dict[str, Any]", routes: list[KernelRoute], link: Link, ips: list[Cidr]
+) -> None:
+    """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr).
+
+    One through a gateway in this interface's subnets has to lead through this interface, not another network's.
+    """
     try:
         destination = parse_interface(promised["dst"], "prevResult.routes.dst").network
         gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else b""
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-    wanted = _metrics(conf, promised, destination)
+    wanted, least = _metrics(conf, promised, destination)
     packed = destination.packed if destination.prefix else b""
     same = [one for one in routes if (one.destination, one.prefix) == (packed, destination.prefix)]
     same = [one for one in same if not gateway or one.leads_through(gateway)]
+    if gateway and any(address.network.holds(gateway) for address in ips):
+        same = [one for one in same if link.index in one.links]
     if not same:
         through = f" through {promised['gw']}" if gateway else ""
         raise _failed(f"the container has lost its route to {destination}{through}")
+    same = [one for one in same if one.priority >= least]
     if not any(all(getattr(one, key) == value for key, value in wanted.items()) for one in same):
+        wanted = wanted | ({"priority": least} if least else {})
         shown = ", ".join(f"{key} {value}" for key, value in wanted.items())
         raise _failed(f"the container's route to {destination} has lost its {shown}")
 
 
-def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> dict[str, int]:
-    """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does."""
+def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> tuple[dict[str, int], int]:
+    """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does.
+
+    The second value is the least priority: ADD raises what the configuration says where another network has that.
+    """
+    least = 0
     metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
     if conf.cni_version != "1.1.0":
         for route in conf.routes:
             if route.destination == destination:
                 given = ((key, getattr(route, key)) for key in _METRICS)
                 metrics.update((key, value) for key, value in given if value is not None)
+        least = metrics.pop("priority", 0)
     if destination.bits == 128:
         metrics.pop("scope", None)  # which IPv6 has none of
-    return {key: value for key, value in metrics.items() if value or key == "scope"}
+    return {key: value for key, value in metrics.items() if value or key == "scope"}, least
 
 
 def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:

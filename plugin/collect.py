@@ -1,6 +1,6 @@
 """GC: every attachment of this network that the runtime no longer knows is undone. Spec 1.1.0, section 2."""
 
-from cnictl.core import attachments, liveness, macspoof, rtnetlink
+from cnictl.core import attachments, isolation, liveness, macspoof, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, torn_leases
@@ -104,6 +104,7 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
         if link.kind == "veth" and link.alias.startswith(f"cnictl:{conf.name}/") and link.name not in known:
             unlink(host, link.name)
     macspoof.remove_others(_Links(host))
+    isolation.remove_others(_Links(host))
 
 
 class _Links:

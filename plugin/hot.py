@@ -50,8 +50,8 @@ cnictl_plugin.answer: Given Given.__init__ Given.addresses Given.gateways _dns _
 cnictl_plugin.attach: _made _pod_link _route_message activate await_up configure make_pair quiet
 cnictl_plugin.attempt: Attempt Attempt.__init__ Attempt._ensure_masquerade Attempt._ensure_scoped_masquerade
 cnictl_plugin.attempt: Attempt._forget_connections Attempt._give_gateways Attempt._guard_port Attempt._lease
-cnictl_plugin.attempt: Attempt._open_forwarding Attempt._set_bridge Attempt._write_record Attempt.make _intend
-cnictl_plugin.attempt: wanted_addresses
+cnictl_plugin.attempt: Attempt._open_forwarding Attempt._set_accept_ra Attempt._set_bridge Attempt._write_record
+cnictl_plugin.attempt: Attempt.make _intend wanted_addresses
 cnictl_plugin.environment: Call Call.__init__ Call.pod _container_fault _read_args _variable calling_process
 cnictl_plugin.environment: read_environment
 cnictl_plugin.log: _append _without_parts log_call

@@ -23,7 +23,7 @@ _COMPLETE_AT = len('{"complete": ')
 _FIELDS = (
     "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
     "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir", "runtime", "ipam", "mac_check", "vlan",
-    "masqueraded",
+    "masqueraded", "isolated",
 )  # fmt: skip
 
 
@@ -61,6 +61,8 @@ class Record:
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
         """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
+        self.isolated = False
+        """Whether rules keep other isolated pods from reaching this one by way of the node."""
         self.complete = False
         """Whether ADD had made everything."""
 

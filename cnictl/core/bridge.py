@@ -12,13 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cnictl.core.adopted import Note
+
 DEFAULT_MTU = 1500
 
 
 class BridgeMade:
     """A bridge that is as it should be, and what of it is this call's doing."""
 
-    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name", "switched")
+    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name", "note", "ours", "switched")
 
     def __init__(self, link: Link, made: bool) -> None:
         self.name = link.name
@@ -27,12 +29,24 @@ class BridgeMade:
         self.mtu = link.mtu
         self.made = made
         """Whether this call created the link."""
+        self.ours = made or link.alias.startswith("cnictl:")
+        """Whether cnictl did: else it is adopted."""
+        self.note: Note | None = None
+        """Where a change of an adopted bridge is noted before it is made; None: by the caller, or nowhere."""
         self.addressed = False
         """Whether this call gave it an address."""
         self.former: list[tuple[int, int, bytes]] = []
         """The messages that undo what was changed of it, or of a link that belongs to it, in the order of changes."""
         self.switched: list[tuple[str, str]] = []
         """Its switches of the kernel's that were set, and their former values, in the order of changes."""
+
+    def changing(self, undo: tuple[int, int, bytes], of_node: bool = False) -> None:
+        """Note the message that undoes a change of an adopted bridge, which is about to be made.
+
+        `of_node`: it is one of those that the node file is responsible for, where there is one.
+        """
+        if self.note is not None and (self.note.whole or not of_node):
+            self.note.message(undo)
 
     def undo(self, netlink: Netlink) -> None:
         """Take back what was changed of it, last first; one that was made here stays."""
@@ -41,6 +55,8 @@ class BridgeMade:
         for switch, former in reversed(self.switched):
             sysctl.put(switch, former)
         self.switched.clear()
+        if self.note is not None:
+            self.note.withdraw()
 
 
 def ensure_bridge(
@@ -50,11 +66,14 @@ def ensure_bridge(
     mtu: int = 0,
     owner: str = "",
     nf_call: bool | None = None,
+    noting: bool | None = None,
 ) -> BridgeMade:
     """Make the bridge if there is none, bring it up and give it `gateway` (address with the subnet's prefix).
 
     `mtu` in bytes and `nf_call` (bridged packets pass iptables; default: where br_netfilter is present) hold for a
-    bridge made here; `owner` is its alias. One that exists and has the right address is taken as it is.
+    bridge made here; `owner` is its alias. One that exists and has the right address is taken as it is. `noting`:
+    what is changed of one that cnictl didn't make is noted, to be put back with its last pod; all of it, or (False)
+    without what the node file is responsible for.
     Raises CniError 105 if `name` is no bridge or has another IPv4 address, 103 if the kernel refuses.
     """
     link = rtnetlink.get_link(netlink, name)
@@ -67,10 +86,16 @@ def ensure_bridge(
     if link.kind != "bridge":
         raise CniError(BRIDGE_CONFLICT, f"{name} exists and is no bridge but a {link.kind or 'physical'} link")
     bridge = BridgeMade(link, made)
+    if noting is not None and not bridge.ours:
+        from cnictl.core import adopted
+
+        bridge.note = adopted.take(name, link.index, noting)
     try:
         if gateway is not None:
             give_addresses(netlink, bridge, link, (gateway,))
         if not link.up:
+            if bridge.note is not None and bridge.note.whole:
+                bridge.note.down()
             netlink.call(rtnetlink.set_up(link.index))
             bridge.former.append((rtnetlink.RTM_NEWLINK, 0, ifinfo(link.index, 0, rtnetlink.IFF_UP)))
     except CniError:
@@ -103,8 +128,7 @@ def give_addresses(
                         f"bridge {link.name} has the address {other}, not {gateway}",
                         f"if nothing uses it: ip address del {other} dev {link.name}; or set forceAddress",
                     )
-                if not netlink.refusals(rtnetlink.delete_address(link.index, other.packed, other.prefix)):
-                    bridge.former.append(rtnetlink.add_address(link.index, other.packed, other.prefix))
+                _take(netlink, bridge, link, other)
         _give(netlink, bridge, link, gateway)
     if bridge.addressed and not bridge.made:
         # one that was made by hand takes the MAC of its lowest port, until it is given one: its own
@@ -169,13 +193,31 @@ def _conflicts(other: Cidr, gateway: Cidr) -> bool:
     return gateway.bits == 32 or (gateway.overlaps(other) and other.packed[:2] != b"\xfe\x80")
 
 
+def _take(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, other: Cidr) -> None:
+    """Take an address away; with a family's last one the kernel removes the link's routes too."""
+    from cnictl.core import routing  # forceAddress alone comes here
+
+    family = rtnetlink.AF_INET if other.bits == 32 else rtnetlink.AF_INET6
+    back = [
+        *routing.restoring(netlink, family, link.index),
+        rtnetlink.add_address(link.index, other.packed, other.prefix),
+    ]
+    for message in back:
+        bridge.changing(message, of_node=True)
+    if not netlink.refusals(rtnetlink.delete_address(link.index, other.packed, other.prefix)):
+        bridge.former += back
+
+
 def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway: Cidr) -> None:
     if gateway.bits == 128:
         from cnictl.core import ipv6
 
-        switched = ipv6.allow(link.name, format_address(gateway.packed))
+        whole = bridge.note is not None and bridge.note.whole
+        switched = ipv6.allow(link.name, format_address(gateway.packed), bridge.note if whole else None)
         if switched is not None:
             bridge.switched.append(switched)
+    back = rtnetlink.delete_address(link.index, gateway.packed, gateway.prefix)
+    bridge.changing(back, of_node=True)
     try:
         netlink.call(rtnetlink.add_address(link.index, gateway.packed, gateway.prefix))
     except NetlinkError as error:
@@ -183,4 +225,4 @@ def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway
             raise CniError(KERNEL_REFUSED, f"bridge {link.name}: address {gateway}: {error.strerror}") from None
     else:
         bridge.addressed = True
-        bridge.former.append(rtnetlink.delete_address(link.index, gateway.packed, gateway.prefix))
+        bridge.former.append(back)

@@ -85,6 +85,8 @@ class NetConf:
     """Whether another address on the bridge gives way to the gateway's."""
     mac = b""
     """The pod's MAC that the configuration asks for, before what CNI_ARGS says; empty: none."""
+    mac_key = ""
+    """The key that asks for it."""
     wanted: "tuple[bytes, ...]" = ()
     """Addresses that the configuration asks for, besides those of CNI_ARGS."""
     ipam_type = ""

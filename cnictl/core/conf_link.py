@@ -7,6 +7,7 @@ Names, meanings and defaults are the reference bridge's (cni.dev, plugins/curren
 from cnictl.core import fields
 from cnictl.core.cidr import parse_interface, unmapped
 from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.pool import unavailable
 from cnictl.core.rtnetlink import parse_mac
 
 TYPE_CHECKING = False
@@ -32,8 +33,10 @@ def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
     conf.vlan_trunk = _trunk(fields.members(document, "vlanTrunk"))
     args = fields.member(fields.member(document, "args"), "cni", "args.cni")
     runtime = fields.member(document, "runtimeConfig")
-    conf.mac = _mac(args, "args.cni.mac")
-    conf.mac = _mac(runtime, "runtimeConfig.mac") or conf.mac  # checked both, the later wins
+    for given, key in ((args, "args.cni.mac"), (runtime, "runtimeConfig.mac")):  # both are checked, the later wins
+        mac = _mac(given, key)
+        if mac:
+            conf.mac, conf.mac_key = mac, key
     conf.wanted = tuple(
         dict.fromkeys([*_asked(conf, args, "args.cni.ips"), *_asked(conf, runtime, "runtimeConfig.ips")])
     )
@@ -110,6 +113,8 @@ def _asked(conf: "NetConf", given: "dict[str, Any]", what: str) -> list[bytes]:
         packed = unmapped(packed)
         if conf.sets and not any(ranges.holds(packed) for ranges in conf.sets):
             shown = "; ".join(map(str, conf.sets))
-            raise CniError(INVALID_CONFIG, f"{name}: {one} is not an address for pods of {shown}")
+            raise CniError(
+                INVALID_CONFIG, f"{name}: {one} is not an address for pods of {shown}", unavailable(conf.sets, packed)
+            )
         asked.append(packed)
     return asked

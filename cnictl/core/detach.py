@@ -1,11 +1,11 @@
 """The one undo of an attachment: DEL, GC, a failed ADD, `ipam release` and `reset-node --force` all end here."""
 
-from posix import close
+from posix import F_OK, access, close
 
 from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.digest import host_veth_name
-from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.paths import BRIDGES_DIR, NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
 from cnictl.core.unlinking import unlink
 
@@ -50,8 +50,16 @@ def detach(
             from cnictl.core import macspoof  # few confs ask for it
 
             macspoof.remove(host_veth)
+        if record is None or record.isolated:
+            from cnictl.core import isolation  # the same
+
+            isolation.remove(host_veth, recorded=record is not None)
         if record is not None:
             _remove_record(record)
+        if access(BRIDGES_DIR, F_OK):
+            from cnictl.core import adopted  # only where a bridge is not ours
+
+            adopted.settle(netlink)
         return record
     finally:
         if descriptor >= 0:

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cnictl.core.adopted import Note
+
 SETTLE_WAIT = 5.0
 """Seconds that duplicate address detection may take: a random start of up to 1 s, and 1 s a probe."""
 
@@ -30,10 +32,11 @@ _IFA_FLAGS = 8
 _TENTATIVE, _DADFAILED = 0x40, 0x08
 
 
-def allow(name: str, wanted: str) -> tuple[str, str] | None:
+def allow(name: str, wanted: str, note: "Note | None" = None) -> tuple[str, str] | None:
     """Let the link `name` have IPv6 addresses where the namespace's default forbids it, as many runtimes set it.
 
     `wanted` is the address that is to come, for the message. Returns the switch and its former value if it was set.
+    `note`: where that is noted ahead of it.
     Raises CniError 2 on a kernel without IPv6, 103 where the switch can't be set.
     """
     switch = f"net/ipv6/conf/{name}/disable_ipv6"
@@ -42,6 +45,8 @@ def allow(name: str, wanted: str) -> tuple[str, str] | None:
         raise CniError(UNSUPPORTED_FIELD, f"address {wanted}: this kernel has no IPv6", "give IPv4 addresses alone")
     if state == "0":
         return None
+    if note is not None:
+        note.setting(switch, state, "0")
     if not sysctl.put(switch, "0"):
         raise CniError(KERNEL_REFUSED, f"address {wanted}: {switch} is {state} and can't be set to 0")
     return switch, state

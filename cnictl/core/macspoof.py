@@ -2,7 +2,10 @@
 
 nftables alone, as with the reference (pkg/link/spoofcheck.go): one chain an attachment, named after its host veth, to
 which a verdict map leads by the link a frame came in by, so that a frame's way costs the same with one pod and with
-a thousand. A chain also drops ARP that speaks for another MAC than its frame's: neighbours believe what ARP says.
+a thousand. A chain also drops ARP and neighbour discovery that speak for another MAC than their frame's: neighbours
+believe what these say. Tags change nothing: a receiver takes off any number of them if their VLAN is 0. The kernel
+takes the first tag off before the chain (net/core/dev.c, __netif_receive_skb_core), behind a second one the chain
+looks itself, and a frame with a third is dropped.
 """
 
 from cnictl.core import nftables
@@ -20,9 +23,56 @@ _PRIORITY = -300
 """Before other tools' bridge chains (dstnat), as the reference's."""
 
 
+_MARKED = (0, 2)
+"""Places of the rules that say in a comment whom they guard: those against frames and against ARP."""
+_SECOND_TAG = 32
+"""Bits of a second tag, which is still ahead of what the frame carries."""
+_OPTIONS = (("133", 8, 2), ("134", 16, 5), ("135-136", 24, 4), ("137", 40, 2))
+"""Of neighbour discovery's ICMPv6 types: in which byte the options begin, and how many places of 8 bytes are looked at.
+
+Router solicitation and advertisement, neighbour solicitation and advertisement, redirect (RFC 4861, section 4).
+"""
+
+
+def drops(mac: str) -> list[str]:
+    """Return the rules of a port's chain but for the comment that some have, in their order."""
+    value = f"0x{mac.replace(':', '')}"
+    inside = f"@nh,{_SECOND_TAG - 16},16"
+    rules = [
+        f"ether saddr != {mac} counter drop",
+        "meta protocol ip return",
+        f"meta protocol arp @nh,64,48 != {value} counter drop",
+        "meta protocol ip6 meta l4proto != ipv6-icmp return",
+        *(f"meta protocol ip6 {one}" for one in _discovery("th", 0, value)),
+        "meta protocol != { 8021q, 8021ad } return",
+        f"{inside} {{ 0x8100, 0x88a8 }} counter drop",
+        f"{inside} 0x0806 @nh,{_SECOND_TAG + 64},48 != {value} counter drop",
+    ]
+    # an extension header would hide neighbour discovery here, where nothing finds its end
+    six, header = f"{inside} 0x86dd @nh,{_SECOND_TAG + 48},8", _SECOND_TAG + 320
+    rules.append(f"{six} {{ 0, 43, 44, 60, 135, 139, 140 }} counter drop")
+    return rules + [f"{six} 58 {one}" for one in _discovery("nh", header, value)]
+
+
+def _discovery(base: str, start: int, value: str) -> list[str]:
+    """Rules against link-layer address options that name another MAC; `start`: bits from `base` to the ICMPv6 header.
+
+    An option is told by its length of 1 and a type of 1 or 2; types 0 and 3 don't have that length.
+    """
+    found = []
+    for kind, first, places in _OPTIONS:
+        for place in range(places):
+            option = start + 8 * (first + 8 * place)
+            is_address = f"@{base},{option},16 & 0xfcff == 0x0001"
+            found.append(f"@{base},{start},8 {kind} {is_address} @{base},{option + 16},48 != {value} counter drop")
+    return found
+
+
 def text(host_veth: str, mac: str) -> str:
     """What `nft -f` reads to guard one port, whatever was there."""
     base, own, mark = f"bridge {TABLE} {_BASE}", f"bridge {TABLE} {host_veth}", f'comment "{_mark(host_veth, mac)}"'
+    rules = drops(mac)
+    marked = [f"{rule} {mark}" if place in _MARKED else rule for place, rule in enumerate(rules)]
     return (
         f"add table bridge {TABLE}\n"
         f"add map bridge {TABLE} {_PORTS} {{ type ifname : verdict; }}\n"
@@ -31,9 +81,8 @@ def text(host_veth: str, mac: str) -> str:
         f'add rule {base} iifname vmap @{_PORTS} comment "cnictl:{_PORTS}"\n'
         f"add chain {own}\n"
         f"flush chain {own}\n"
-        f"add rule {own} ether saddr != {mac} counter drop {mark}\n"
-        f"add rule {own} arp saddr ether != {mac} counter drop {mark}\n"
-        f'add element bridge {TABLE} {_PORTS} {{ "{host_veth}" : jump {host_veth} }}\n'
+        + "".join(f"add rule {own} {rule}\n" for rule in marked)
+        + f'add element bridge {TABLE} {_PORTS} {{ "{host_veth}" : jump {host_veth} }}\n'
     )
 
 
@@ -60,7 +109,8 @@ def stands(host_veth: str, mac: str) -> bool:
     own = nftables.rules(FAMILY_BRIDGE, TABLE, host_veth)
     base = nftables.rules(FAMILY_BRIDGE, TABLE, _BASE)
     return (
-        sum(mark in userdata for _, userdata in own) == 2
+        sum(mark in userdata for _, userdata in own) == len(_MARKED)
+        and len(own) in (len(drops(mac)), len(_MARKED))  # the first release had no others: an upgrade fails no CHECK
         and any(f"cnictl:{_PORTS}\0".encode() in userdata for _, userdata in base)
         and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(host_veth))
     )

@@ -22,6 +22,7 @@ from cnictl.core.netlink import (
     NetlinkError,
     attr,
     attributes,
+    repeated,
     text_attr,
 )
 
@@ -33,14 +34,14 @@ FAMILY_INET, FAMILY_BRIDGE = 1, 7
 """NFPROTO_*, linux/netfilter.h."""
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_DELTABLE, _GETCHAIN, _DELCHAIN, _GETRULE, _DELRULE = 2, 4, 5, 7, 8  # NFT_MSG_*
+_GETTABLE, _DELTABLE, _GETCHAIN, _DELCHAIN, _GETRULE, _DELRULE = 1, 2, 4, 5, 7, 8  # NFT_MSG_*
 _DELSET, _GETSETELEM, _DELSETELEM = 11, 13, 14
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _ONLY_IF_EMPTY = 0x100  # NLM_F_NONREC
 
 _TABLE = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE
 _CHAIN_NAME, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 3, 2, 3, 7
-_SET_NAME, _SET_ELEMENTS, _ELEMENT, _ELEMENT_KEY, _DATA_VALUE = 2, 3, 1, 1, 1
+_SET_NAME, _SET_ELEMENTS, _ELEMENT, _ELEMENT_KEY, _DATA_VALUE, _ELEMENT_USERDATA = 2, 3, 1, 1, 1, 6
 
 _TRIES = 5
 """Listings that another process's removal may overtake before this gives up."""
@@ -86,6 +87,15 @@ class _NfTables(Netlink):
     def _packed(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
         return _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
+
+
+def tables(family: int) -> list[str]:
+    """Names of a family's tables; none without nf_tables."""
+    try:
+        with _NfTables(family) as netlink:
+            return [_text(attributes(one, 4)[_TABLE]) for one in netlink.listed(_GETTABLE, b"") if one[0] == family]
+    except NetlinkError:
+        return []
 
 
 def chains(family: int, table: str) -> list[str]:
@@ -145,6 +155,22 @@ def has_element(family: int, table: str, name: str, key: bytes) -> bool:
         return False
 
 
+def elements(family: int, table: str, name: str) -> list[tuple[bytes, bytes]]:
+    """Key and user data (nft keeps the comment there) of each element of a set; none where there is no such set."""
+    try:
+        with _NfTables(family) as netlink:
+            listed = netlink.listed(_GETSETELEM, text_attr(_TABLE, table) + text_attr(_SET_NAME, name))
+    except NetlinkError:
+        return []
+    found = []
+    for payload in listed:
+        for one in repeated(attributes(payload, 4).get(_SET_ELEMENTS, b""), _ELEMENT):
+            parts = attributes(one)
+            key = attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
+            found.append((key, parts.get(_ELEMENT_USERDATA, b"")))
+    return found
+
+
 def remove_element(family: int, table: str, name: str, key: bytes) -> None:
     """Delete an element of a set or map; none there is no error. Raises CniError 106."""
     _delete(family, [(_DELSETELEM, 0, _element(table, name, key))])
@@ -152,12 +178,17 @@ def remove_element(family: int, table: str, name: str, key: bytes) -> None:
 
 def remove_table_of_map(family: int, table: str, chain: str, name: str) -> None:
     """Delete a table whose one chain looks things up in its one map, if that holds nothing. Raises CniError 106."""
+    remove_table_of_sets(family, table, chain, (name,))
+
+
+def remove_table_of_sets(family: int, table: str, chain: str, names: "Sequence[str]") -> None:
+    """Delete a table whose one chain looks things up in its sets, if none holds anything. Raises CniError 106."""
     in_table = text_attr(_TABLE, table)
     _delete(
         family,
         [
             (_DELCHAIN, 0, in_table + text_attr(_CHAIN_NAME, chain)),
-            (_DELSET, _ONLY_IF_EMPTY, in_table + text_attr(_SET_NAME, name)),
+            *((_DELSET, _ONLY_IF_EMPTY, in_table + text_attr(_SET_NAME, name)) for name in names),
             (_DELTABLE, _ONLY_IF_EMPTY, in_table),
         ],
         tolerated=(errno.ENOENT, errno.EBUSY),

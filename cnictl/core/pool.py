@@ -24,9 +24,11 @@ class Range:
     def __init__(self, subnet: Cidr, start: int = 0, end: int = 0, gateway: bytes = b"") -> None:
         self.subnet = subnet
         self.gateway = gateway or subnet.nth(1)
-        self.start = start or subnet.first + 1
+        # the subnet's first address names it (IPv4) or means any of its routers (IPv6): never a pod's, whoever asks
+        self.start = max(start, subnet.first + 1)
         # IPv4's last address is the broadcast; IPv6 has none
-        self.end = end or subnet.last - (1 if subnet.bits == 32 else 0)
+        last = subnet.last - (1 if subnet.bits == 32 else 0)
+        self.end = min(end or last, last)
         self.places = max(0, min(self.end - self.start + 1, LARGEST_RANGE))
         """How many addresses are handed out in turn, the gateway's place included."""
 
@@ -170,6 +172,23 @@ def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[by
         raise CniError(
             ADDRESS_CONFLICT,
             f"asked for, but not to be had: {shown}; of each of {'; '.join(map(str, sets))} a pod gets one address",
-            "ask for an address of a range, no gateway, and for one of each range set at most",
+            "; ".join(unavailable(sets, packed) for packed in left),
         )
     return chosen
+
+
+def unavailable(sets: "Sequence[RangeSet]", packed: bytes) -> str:
+    """Say why a pod can't have an address that it asks for, beginning with the address."""
+    address = format_address(packed)
+    for ranges in sets:
+        if ranges.holds(packed):
+            return f"{address} is a second one of {ranges}, of which a pod gets one"
+    for one in (one for ranges in sets for one in ranges.ranges):
+        if packed == one.gateway:
+            return f"{address} is the gateway's"
+        if len(packed) == len(one.subnet.packed) and one.subnet.holds(packed):
+            if packed == one.subnet.nth(0):
+                return f"{address} is the address of the subnet {one.subnet} itself"
+            if len(packed) == 4 and int.from_bytes(packed, "big") == one.subnet.last:
+                return f"{address} is the broadcast address of {one.subnet}"
+    return f"{address} lies outside {'; '.join(map(str, sets))}"

@@ -42,6 +42,10 @@ class Route:
         """The same route through that gateway."""
         return Route(self.destination, gateway, self.mtu, self.advmss, self.priority, self.table, self.scope)
 
+    def with_priority(self, priority: int) -> "Route":
+        """Return the same route with that metric."""
+        return Route(self.destination, self.gateway, self.mtu, self.advmss, priority, self.table, self.scope)
+
 
 def complete(routes: "Iterable[Route]", gateways: "Sequence[bytes]", default: bool) -> list[Route]:
     """The routes as they are made: a missing gateway is the first of the family.

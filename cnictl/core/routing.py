@@ -14,18 +14,23 @@ _RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, pr
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, hops, link index
 _U32 = Struct("=I")
 _RTA_MULTIPATH = 9
+_RTPROT_KERNEL = 2
+_RTNH_F_ONLINK = 4
 
 
 class KernelRoute:
     """A unicast route."""
 
-    __slots__ = ("_gateways", "advmss", "destination", "mtu", "prefix", "priority", "scope", "table")
+    __slots__ = ("_gateways", "advmss", "destination", "links", "mtu", "prefix", "priority", "scope", "table")
 
     def __init__(self, payload: bytes) -> None:
         _, self.prefix, _, _, table, _, self.scope, _, _ = _RTMSG.unpack_from(payload)
         found = attributes(payload, 12)
         metrics = attributes(found.get(rtnetlink.RTA_METRICS, b""))
-        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *self._next_hops(found.get(_RTA_MULTIPATH, b""))]
+        hops = self._next_hops(found.get(_RTA_MULTIPATH, b""))
+        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *(gateway for gateway, _ in hops)]
+        self.links = [_number(found.get(rtnetlink.RTA_OIF)), *(index for _, index in hops)]
+        """Indices of the interfaces that it leads through."""
         self.destination = found.get(rtnetlink.RTA_DST, b"")
         """Empty for the default route."""
         self.table = _number(found.get(rtnetlink.RTA_TABLE)) or table
@@ -37,14 +42,15 @@ class KernelRoute:
         """Whether the gateway is its next hop, or one of several."""
         return gateway in self._gateways
 
-    def _next_hops(self, hops: bytes) -> list[bytes]:
+    def _next_hops(self, hops: bytes) -> list[tuple[bytes, int]]:
+        """Gateway (empty: none) and link index of each next hop."""
         found, offset = [], 0
         while offset + _NEXT_HOP.size <= len(hops):
-            length: int = _NEXT_HOP.unpack_from(hops, offset)[0]
+            length, _, _, index = _NEXT_HOP.unpack_from(hops, offset)
             if length < _NEXT_HOP.size:
                 break
             parts = attributes(hops[offset + _NEXT_HOP.size : offset + length])
-            found.append(parts.get(rtnetlink.RTA_GATEWAY, b""))
+            found.append((parts.get(rtnetlink.RTA_GATEWAY, b""), index))
             offset += (length + 3) & ~3
         return found
 
@@ -58,6 +64,18 @@ def listed(netlink: Netlink, family: int) -> list[KernelRoute]:
             route = KernelRoute(payload)
             if route.table != RT_TABLE_LOCAL:
                 found.append(route)
+    return found
+
+
+def restoring(netlink: Netlink, family: int, index: int) -> list[tuple[int, int, bytes]]:
+    """Return the messages that add a link's routes again, but for those that its addresses bring along."""
+    found = []
+    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        *head, protocol, scope, kind, flags = _RTMSG.unpack_from(payload)
+        if kind == rtnetlink.RTN_UNICAST and protocol != _RTPROT_KERNEL and index in KernelRoute(payload).links:
+            # what the kernel says of the link's state at the moment it doesn't take
+            message = _RTMSG.pack(*head, protocol, scope, kind, flags & _RTNH_F_ONLINK) + payload[_RTMSG.size :]
+            found.append((rtnetlink.RTM_NEWROUTE, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, message))
     return found
 
 

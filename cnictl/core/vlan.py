@@ -6,7 +6,7 @@ are the reference bridge's (containernetworking/plugins, plugins/main/bridge).
 
 import errno
 
-from cnictl.core import rtnetlink
+from cnictl.core import advertisements, rtnetlink, sysctl
 from cnictl.core.bridge import BridgeMade
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
@@ -55,6 +55,7 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
     """Have the bridge keep VLANs apart. Raises CniError 2 naming `what` where the kernel's bridge can't."""
     if _filters(netlink, bridge.name):
         return
+    bridge.changing(_set_filtering(bridge.name, False))
     refused = netlink.refusals(_set_filtering(bridge.name, True))
     if not _filters(netlink, bridge.name):  # a kernel without it refuses the setting or passes over it
         known = refused and refused[0].errno != errno.EOPNOTSUPP
@@ -127,15 +128,11 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
     what = f"vlan: {conf.vlan}: interface {name}"
     try:
         if rtnetlink.get_link(netlink, name) is None:
-            pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
-            refused = netlink.refusals(rtnetlink.add_veth_pair(*pair))
-            if not refused:
-                bridge.former.append(
-                    (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
-                )
-                netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
-            elif refused[0].errno != errno.EEXIST:  # another ADD was first
-                raise refused[0]
+            _make_gateway(netlink, bridge, name, port, owner)
+        link = rtnetlink.get_link(netlink, name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
+        _guard_gateway(netlink, bridge, link, owner)
         ours = rtnetlink.get_link(netlink, port)
         if ours is not None:
             if ours.master != bridge.index:  # the bridge was made anew meanwhile
@@ -144,14 +141,46 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
             untagged = [(conf.vlan, conf.vlan, PVID | UNTAGGED)]
             if port_vlans(netlink, ours.index).get(conf.vlan) != PVID | UNTAGGED:
                 _replace(netlink, port, untagged, conf.keep_default_vlan)
-        link = rtnetlink.get_link(netlink, name)
-        if link is None:
-            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
         if not link.up:
             netlink.call(rtnetlink.set_up(link.index))
     except NetlinkError as error:
         raise CniError(KERNEL_REFUSED, f"{what}: {error.strerror}") from None
     return link
+
+
+def _make_gateway(netlink: Netlink, bridge: BridgeMade, name: str, port: str, owner: str) -> None:
+    """Make the pair, the gateway's end still down; `bridge` notes it."""
+    back = (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
+    bridge.changing(back)
+    pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
+    refused = netlink.refusals(rtnetlink.add_veth_pair(*pair))
+    if refused:
+        if refused[0].errno != errno.EEXIST:  # another ADD was first
+            raise refused[0]
+        return
+    bridge.former.append(back)
+    netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
+
+
+def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str) -> None:
+    """Have the gateway's interface accept no router advertisements: a pod must not become the node's router.
+
+    One that another tool made goes on accepting them if the node has a route from a router through it.
+
+    Its MAC is random: its link-local address, that it asks pods' MACs from, can do without the search for duplicates.
+    """
+    ours = link.alias.startswith(advertisements.OWNER_MARK)
+    keeps = not ours and link.index in advertisements.learned(netlink)
+    path = advertisements.switch(link.name)
+    former = sysctl.read(path)
+    value = advertisements.wanted(former, keeps, sysctl.read(sysctl.FORWARDING[16]) == "1")
+    if value != former:
+        if bridge.note is not None:
+            bridge.note.setting(path, former, value)
+        if sysctl.put(path, value) and not ours:
+            bridge.switched.append((path, former))
+    if link.alias == owner and not link.up:
+        sysctl.put(f"net/ipv6/conf/{link.name}/accept_dad", "0")
 
 
 def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]") -> tuple[int, int, bytes]:

@@ -6,8 +6,9 @@ Folders that were there before cnictl stay, and so does whatever holds something
 import glob
 import os
 
-from cnictl.core import durable, macspoof
+from cnictl.core import adopted, durable, isolation, macspoof
 from cnictl.core.leases import Store
+from cnictl.core.netlink import Netlink
 from cnictl.core.paths import (
     ATTACHMENTS_DIR,
     INDEX_DIR,
@@ -54,6 +55,9 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there.get(store.folder, True) and not store.count():
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
     macspoof.remove_others(())  # of pods whose records are lost
+    isolation.remove_others((), everything=True)
+    with Netlink() as netlink:
+        adopted.settle(netlink)
     sweep_chains()
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):

@@ -231,10 +231,14 @@ def test_second_interface_keeps_the_first_ones_default_route(host: Host) -> None
     host.add(pod)
     second = {**WALK_THROUGH, "name": "second", "bridge": "cni1", "network": "10.99.0.0/16", "subnet": "10.99.0.0/24"}
     result = host.add(Pod(pod.container, pod.netns, "eth1"), second)
-    assert result["routes"] == []
-    assert host.routes(pod) == [{"dst": "default", "gateway": "10.244.0.1", "dev": "eth0", "flags": []}]
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.99.0.1"}]
+    assert host.routes(pod) == [
+        {"dst": "default", "gateway": "10.244.0.1", "dev": "eth0", "flags": []},
+        {"dst": "default", "gateway": "10.99.0.1", "dev": "eth1", "metric": 1, "flags": []},
+    ]
     assert host.pings(pod, "10.99.0.1")
     host.delete(Pod(pod.container, pod.netns, "eth1"), second)
+    assert host.routes(pod) == [{"dst": "default", "gateway": "10.244.0.1", "dev": "eth0", "flags": []}]
     assert host.pings(pod, "10.244.0.1")
 
 

@@ -194,10 +194,11 @@ def test_after_another_plugin_its_result_stays_in_ours(node: Host) -> None:
     chain = Chain(node, conflist({"type": "loopback"}, OURS, PORTMAP))
     pod = node.pod()
     result = chain.add(pod, PUBLISHED)
-    assert [one["name"] for one in result["interfaces"]][:2] == ["lo", "cni0"]
-    own = next(one for one in result["ips"] if one["address"] == "10.244.0.2/24")
-    assert result["interfaces"][own["interface"]]["name"] == "eth0"
-    assert any(one["address"] == "127.0.0.1/8" and one["interface"] == 0 for one in result["ips"])
+    names = [one["name"] for one in result["interfaces"]]
+    assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
+    places = {one["address"]: names[one["interface"]] for one in result["ips"]}
+    assert next(iter(places.items())) == ("10.244.0.2/24", "eth0")
+    assert places["127.0.0.1/8"] == "lo"
     chain.check(pod, PUBLISHED, but=("portmap",))
     chain.delete(pod, PUBLISHED)
     assert node.leases() == {} and node.ports() == set()

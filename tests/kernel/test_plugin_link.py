@@ -1,6 +1,7 @@
 """The keys that shape the link: bridge, port, pod's end, MAC, VLANs; seen in the kernel, and undone if ADD fails."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -270,6 +271,41 @@ def test_vlans_of_a_port(host: Host, keep: bool) -> None:
     host.run("bridge", "vlan", "del", "vid", "201", "dev", veth)
     error = host.plugin("CHECK", pod, conf, result).error
     assert error["code"] == 104 and "VLAN 201" in error["msg"]
+
+
+_GATEWAY = """
+import sys
+from cnictl.core import rtnetlink, vlan
+from cnictl.core.bridge import ensure_bridge
+from cnictl.core.conf import NetConf
+conf = NetConf("mynet", "1.0.0")
+conf.vlan = 100
+with rtnetlink.Netlink() as netlink:
+    bridge = ensure_bridge(netlink, "cni0", owner="cnictl:mynet")
+    try:
+        vlan.ensure_gateway(netlink, bridge, conf, "cnictl:mynet")
+    except Exception as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("there", ["", "ours", "a router's", "anybody's"])
+def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) -> None:
+    """Of the interface that is made also where the kernel has no VLANs to put it into."""
+    accept_ra = "net.ipv6.conf.cni0/100.accept_ra"
+    if there == "ours":
+        host.run(sys.executable, "-c", _GATEWAY)
+        host.run("sysctl", "-qw", f"{accept_ra}=1")  # as the first release left it
+    elif there:
+        host.run("ip", "link", "add", "cni0.100", "type", "veth", "peer", "name", "elsewhere")
+        host.run("ip", "link", "set", "cni0.100", "up")
+        host.run("sysctl", "-qw", f"{accept_ra}=1", "net.ipv6.conf.all.forwarding=0")
+    if there == "a router's":
+        host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "cni0.100", "proto", "ra")
+    said = host.run(sys.executable, "-c", _GATEWAY)
+    if not filters_vlans(host):
+        assert "VLANs 100" in said or (there and said == "")  # another's is left in whatever VLANs it is
+    assert host.run("sysctl", "-n", accept_ra).strip() == ("1" if there == "a router's" else "0")
 
 
 def test_gateway_of_a_vlan_is_an_interface_of_its_own(host: Host) -> None:

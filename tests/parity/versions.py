@@ -46,6 +46,6 @@ VERSIONS = (
                 "ips": [],
             }
         },
-        expect=lambda _: {"result.interfaces": ["lo in /run/netns/a", "cni0", "the host veth", "eth0 in /run/netns/a"]},
+        expect=lambda _: {"result.interfaces": ["cni0", "the host veth", "eth0 in /run/netns/a", "lo in /run/netns/a"]},
     ),
 )

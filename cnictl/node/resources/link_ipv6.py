@@ -1,20 +1,21 @@
-"""IPv6 on single links: the uplinks go on hearing their routers, and the bridge can have an address at all."""
+"""IPv6 on single links: uplinks go on accepting router advertisements, and the bridge can have an address at all."""
 
 import os
 
+from cnictl.core import advertisements, rtnetlink
+from cnictl.core import sysctl as switches
+from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
+from cnictl.core.netlink import Netlink
 from cnictl.node import former
 from cnictl.node.resources.sysctl import SYSCTLS, read, write
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _CONF = f"{SYSCTLS}/net/ipv6/conf"
-_RTPROT_RA = 9  # linux/rtnetlink.h: a route that a router advertised
-_AF_INET6 = 10
-_NEVER, _HOSTS_ONLY, _ROUTERS_TOO = "0", "1", "2"
 
 
 class RouterAdvertisements:
-    """accept_ra of each link that a router's advertisement gave a default route.
+    """accept_ra of each link that a router may advertise on, whether it has a route from one yet or not.
 
     A host that forwards is a router and ignores others' advertisements at accept_ra 1; the kernel drops the default
     routes learned from them when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes
@@ -27,7 +28,7 @@ class RouterAdvertisements:
     def observe(self) -> State | None:
         """The value on each such link, and on each that cnictl once changed; None without any."""
         found = {}
-        for link in sorted({*_remembered(), *_learned()}):
+        for link in sorted({*_remembered(), *_advertised()}):
             value = _value(link, "accept_ra")
             if value:
                 found[link] = value
@@ -35,7 +36,7 @@ class RouterAdvertisements:
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
         """2: also while forwarding; one that an operator has turned off since stays off."""
-        return {link: v if v == _NEVER else _ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
+        return {link: v if v == NEVER else ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
     def remember(self) -> None:
         """Keep the values of links that are new to it."""
@@ -46,15 +47,16 @@ class RouterAdvertisements:
     def former(self) -> State | None:
         """The values before cnictl, where nobody has changed ours since."""
         now = self.observe() or {}
-        return {link: _remembered().get(link, v) if v == _ROUTERS_TOO else v for link, v in now.items()} or None
+        return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the sysctl commands."""
         changed = {link: value for link, value in (after or {}).items() if (before or {}).get(link) != value}
-        heed = "keep heeding" if _ROUTERS_TOO in changed.values() else "heed as before"
         links = ", ".join(changed or after or {})
         commands = [f"sysctl -w net/ipv6/conf/{link}/accept_ra={value}" for link, value in changed.items()]
-        return f"{heed} router advertisements on {links}", "\n".join(commands)
+        if after is not None and ROUTERS_TOO in (changed or after).values():
+            return f"keep accepting router advertisements on {links}", "\n".join(commands)
+        return f"accept router advertisements as before on {links}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
         """Write what differs."""
@@ -63,34 +65,29 @@ class RouterAdvertisements:
                 write(f"{_CONF}/{link}/accept_ra", value)
 
 
-def heeding() -> dict[str, bool]:
-    """The links that cnictl lets heed router advertisements while the host forwards; False: turned off since."""
-    return {link: value != _NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
+def accepting() -> dict[str, bool]:
+    """The links that accept router advertisements while the host forwards, by cnictl; False: turned off since."""
+    return {link: value != NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
 
 
 def _remembered() -> dict[str, str]:
     return dict(former.recall(RouterAdvertisements.id) or {})
 
 
-def _learned() -> list[str]:
-    """Links with a default route from a router's advertisement, which the kernel itself heeds while it is a host."""
+def _advertised() -> list[str]:
+    """Links whose accept_ra has to be 2: before forwarding is turned on all of them, afterwards those with a route."""
     if not os.path.isdir(_CONF):
         return []
-    from pyroute2 import IPRoute
-
-    with IPRoute() as iproute:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
-        found = {
-            names.get(route.get_attr("RTA_OIF"), "")
-            for route in iproute.get_routes(family=_AF_INET6)
-            if route["proto"] == _RTPROT_RA and route["dst_len"] == 0
-        }
-    return [link for link in found if link and _value(link, "accept_ra") == _HOSTS_ONLY]
+    with Netlink() as netlink:
+        links, routes = rtnetlink.all_links(netlink), advertisements.learned(netlink)
+    if switches.read(switches.FORWARDING[16]) == "1":
+        links = [link for link in links if link.index in routes]
+    return advertisements.to_keep(links, routes, lambda name: _value(name, "accept_ra"))
 
 
 class BridgeIpv6:
     """IPv6 on the bridge: not disabled (some hosts do so for every new link), its own addresses usable at once, and
-    no pod heeded as a router.
+    no pod accepted as a router. An adopted bridge that is an uplink goes on accepting router advertisements.
 
     Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a second or two
     after the first pod came. The MAC that it follows from is random: no other host has it.
@@ -106,8 +103,19 @@ class BridgeIpv6:
         return found if found["disable_ipv6"] else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """All 0."""
-        return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": "0"}
+        """All 0, but for accept_ra of an uplink."""
+        return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": self._accept_ra()}
+
+    def _accept_ra(self) -> str:
+        with Netlink() as netlink:
+            links = rtnetlink.all_links(netlink)
+            bridge = next((link for link in links if link.name == self._name), None)
+            if bridge is None or bridge.alias.startswith(OWNER_MARK):
+                return NEVER
+            keeps = advertisements.is_uplink(bridge, links, advertisements.learned(netlink))
+        remembered = (former.recall(self.id) or {}).get("state") or {}
+        original = remembered.get("accept_ra") or _value(self._name, "accept_ra")
+        return advertisements.wanted(original, keeps, forwards=True)
 
     def remember(self) -> None:
         """Keep an adopted bridge's own values."""

@@ -10,7 +10,7 @@ from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import addressing, files, folders, former
 from cnictl.node.node_file import is_operators, merged, parse, text_of_file, write_text
-from cnictl.node.resources.link_ipv6 import heeding
+from cnictl.node.resources.link_ipv6 import accepting
 from cnictl.node.spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -124,7 +124,7 @@ class SysctlFile(TextFile):
         super().__init__(SYSCTL_FILE)
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements heeded.
+        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements accepted.
 
         Of a link on which an operator has turned them off since, the line goes when the file is next written: by
         itself it is no drift.
@@ -137,7 +137,7 @@ class SysctlFile(TextFile):
         lines = []
         for subnet in sorted(spec.subnets, key=is_ipv6):
             if is_ipv6(subnet):
-                links = [link for link, heeds in sorted(heeding().items()) if heeds or every]
+                links = [link for link, accepts in sorted(accepting().items()) if accepts or every]
                 lines += [f"net/ipv6/conf/{link}/accept_ra = 2\n" for link in links]
             lines.append(f"net.{'ipv6.conf.all.forwarding' if is_ipv6(subnet) else 'ipv4.ip_forward'} = 1\n")
         return _SYSCTL_HEADER + "".join(lines)

@@ -1,0 +1,96 @@
+"""Router advertisements: which links go on accepting them, and which must not because a pod could send them.
+
+A host that forwards IPv6 accepts advertisements only where accept_ra is 2; at 1 it does while it is a host. Sources:
+Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers), net/ipv6/ndisc.c.
+"""
+
+from cnictl.core import rtnetlink
+from cnictl.core.netlink import AF_INET6, Netlink
+from cnictl.core.routing import KernelRoute
+from cnictl.core.rtnetlink import Link
+
+try:
+    from _struct import Struct
+except ImportError:
+    from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+NEVER, HOSTS_ONLY, ROUTERS_TOO = "0", "1", "2"
+"""Values of accept_ra."""
+OWNER_MARK = "cnictl:"
+"""How the alias of a link begins that cnictl made."""
+
+_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+_RTPROT_RA = 9
+_IFF_LOOPBACK = 0x8
+_POD_NAMES = ("veth", "cali", "lxc", "eni", "azv", "gke")
+"""How tools of the field name the host's end of a pod's veth pair that is no bridge's port."""
+
+
+def switch(link: str) -> str:
+    """Return the kernel setting's path for a link."""
+    return f"net/ipv6/conf/{link}/accept_ra"
+
+
+def wanted(original: str, keeps: bool, forwards: bool) -> str:
+    """Return the accept_ra that a bridge with pods has, which is not ours and had `original` before cnictl.
+
+    `keeps`: whether it is an uplink (`is_uplink`), `forwards`: whether the node forwards IPv6.
+    """
+    if original in ("", NEVER):
+        return original
+    if not keeps:
+        return NEVER
+    return ROUTERS_TOO if forwards else original
+
+
+def learned(netlink: Netlink) -> set[int]:
+    """Return the indices of links that have a route from a router's advertisement."""
+    found: set[int] = set()
+    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)):
+        if _RTMSG.unpack_from(payload)[5] == _RTPROT_RA:
+            found.update(KernelRoute(payload).links)
+    return found - {0}
+
+
+def is_pod_port(link: Link) -> bool:
+    """Whether a link is the host's end of a pair that cnictl made for a pod: its alias names network and pod."""
+    return link.alias.startswith(OWNER_MARK) and "/" in link.alias
+
+
+def is_uplink(bridge: Link, links: "Iterable[Link]", routes: set[int]) -> bool:
+    """Whether a bridge has a route from a router's advertisement, or a port that is not cnictl's."""
+    return bridge.index in routes or any(
+        link.master == bridge.index and not link.alias.startswith(OWNER_MARK) for link in links
+    )
+
+
+def to_keep(links: "list[Link]", routes: set[int], value: "Callable[[str], str]") -> list[str]:
+    """Return the links that have to get accept_ra 2 when IPv6 forwarding is switched on.
+
+    Those at 1 that are no bridge, bridge port, loopback or pod's veth, whether they have a route from a router yet or
+    not; a bridge only if it has such a route, or if it has pods of ours and is an uplink as well. `value` reads
+    accept_ra of a link.
+    """
+    bridges = {link.index: link for link in links if link.kind == "bridge"}
+    with_pods = {link.master for link in links if is_pod_port(link)}
+    found = []
+    for link in links:
+        if link.kind == "bridge":
+            keeps = link.index in routes or (
+                link.index in with_pods and not link.alias.startswith(OWNER_MARK) and is_uplink(link, links, routes)
+            )
+        else:
+            keeps = link.index in routes or not (
+                link.master in bridges or link.flags & _IFF_LOOPBACK or _is_pods_veth(link)
+            )
+        if keeps and value(link.name) == HOSTS_ONLY:
+            found.append(link.name)
+    return found
+
+
+def _is_pods_veth(link: Link) -> bool:
+    return link.kind == "veth" and (link.alias.startswith(OWNER_MARK) or link.name.startswith(_POD_NAMES))

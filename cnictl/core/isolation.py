@@ -1,0 +1,156 @@
+"""`portIsolation` beyond the bridge: isolated pods don't reach each other by way of the node either.
+
+The kernel's flag keeps frames from going from one isolated port to another. A pod that sends to the bridge's MAC has
+the node route its packet instead, and that went round. So packets that come in by an isolated port and name an isolated
+pod of the same bridge are dropped where they enter: gateway, node, outside, other pods and published ports, whose
+address is another, stay reachable.
+
+With nftables that is a table of the bridge family for each bridge, whose sets hold the ports and the addresses. With
+iptables (`isolation_iptables`) it is a chain in mangle's FORWARD, where the port that a packet came in by is not known.
+"""
+
+from cnictl.core import nftables
+from cnictl.core.cidr import parse_address
+from cnictl.core.digest import short_digest
+from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.nftables import FAMILY_BRIDGE
+from cnictl.core.process import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+TABLES = "cnictl-isolated-"
+"""How the names of the tables begin."""
+_CHAIN, _PORTS, _PODS = "prerouting", "ports", {4: "pods4", 16: "pods6"}
+_SETS = (_PORTS, *_PODS.values())
+_PRIORITY = -299
+"""After macspoofchk's chain, ahead of other tools' bridge chains."""
+_RULES = (
+    f"iifname @{_PORTS} meta protocol ip ip daddr @{_PODS[4]} counter drop",
+    f"iifname @{_PORTS} meta protocol ip6 ip6 daddr @{_PODS[16]} counter drop",
+    # behind a tag of VLAN 0 the node takes another tag for its own too (net/core/dev.c, __netif_receive_skb_core)
+    f"iifname @{_PORTS} meta protocol {{ 8021q, 8021ad }} @ll,112,16 & 0x0fff == 0 counter drop",
+)
+
+Isolated = tuple[str, list[str]]
+"""A host veth, and the addresses of the pod behind it."""
+
+
+def table(bridge: str) -> str:
+    """Return the name of a bridge's table."""
+    return TABLES + short_digest(bridge)
+
+
+def text(bridge: str, pods: "Sequence[Isolated]") -> str:
+    """Return what `nft -f` reads to isolate these pods of a bridge, beside those that are already."""
+    name = f"bridge {table(bridge)}"
+    lines = [
+        f"add table {name}",
+        f"add set {name} {_PORTS} {{ type ifname; }}",
+        f"add set {name} {_PODS[4]} {{ type ipv4_addr; }}",
+        f"add set {name} {_PODS[16]} {{ type ipv6_addr; }}",
+        f"add chain {name} {_CHAIN} {{ type filter hook prerouting priority {_PRIORITY}; policy accept; }}",
+        f"flush chain {name} {_CHAIN}",
+        *(f'add rule {name} {_CHAIN} {rule} comment "cnictl:portIsolation"' for rule in _RULES),
+    ]
+    for host_veth, addresses in pods:
+        mark = f'comment "{_mark(host_veth)}"'
+        lines.append(f'add element {name} {_PORTS} {{ "{host_veth}" {mark} }}')
+        sets = ((_PODS[len(parse_address(address))], address) for address in addresses)
+        lines += [f"add element {name} {pods} {{ {address} {mark} }}" for pods, address in sets]
+    return "\n".join([*lines, ""])
+
+
+def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolated]", backend: str) -> None:
+    """Isolate a pod. `others`: those that are isolated on the bridge already, for the case that a flush took them.
+
+    `interface`: where the pods' packets enter the node's routing, the bridge or a VLAN's gateway; `backend`: `nft` or
+    `iptables`, which also serves where the former can't. Raises CniError 2 where neither can, 106 with its words.
+    """
+    if backend == "nft":
+        lost = [] if table(bridge) in nftables.tables(FAMILY_BRIDGE) else others
+        try:
+            run(["nft", "-f", "-"], text(bridge, [pod, *lost]))
+            return
+        except Problem as problem:
+            words = problem.message
+            missing = words.startswith("nft: ") or any(one in words for one in ("not supported", "No such file"))
+            if not missing:
+                raise CniError(FIREWALL_FAILED, f"portIsolation: {words}", problem.mend) from None
+    from cnictl.core import isolation_iptables
+
+    try:
+        isolation_iptables.ensure(interface, pod, others)
+    except CniError as error:
+        if error.code != UNSUPPORTED_FIELD:
+            raise
+        raise CniError(
+            UNSUPPORTED_FIELD,
+            f"portIsolation: neither nft nor iptables is there to keep pods apart that send by way of the node: "
+            f"{error.msg}",
+            "install nftables (with CONFIG_NF_TABLES_BRIDGE) or iptables, or remove portIsolation",
+        ) from None
+
+
+def stands(bridge: str, interface: str, pod: Isolated) -> bool:
+    """Whether a pod is isolated as `ensure` does it."""
+    host_veth, addresses = pod
+    name = table(bridge)
+    if nftables.has_element(FAMILY_BRIDGE, name, _PORTS, _key(host_veth)):
+        packed = map(parse_address, addresses)
+        return len(nftables.rules(FAMILY_BRIDGE, name, _CHAIN)) == len(_RULES) and all(
+            nftables.has_element(FAMILY_BRIDGE, name, _PODS[len(one)], one) for one in packed
+        )
+    from cnictl.core import isolation_iptables
+
+    return isolation_iptables.stands(interface, pod)
+
+
+def remove(host_veth: str, recorded: bool = True) -> None:
+    """Take a pod out, and the table with its last one. Nothing there is no error. Raises CniError 106.
+
+    `recorded`: whether it is known to be isolated; if not, no program is started to look in iptables.
+    """
+    mark = f"{_mark(host_veth)}\0".encode()
+    removed = False
+    for name in _tables():
+        for one in _SETS:
+            for key, userdata in nftables.elements(FAMILY_BRIDGE, name, one):
+                if mark in userdata:
+                    nftables.remove_element(FAMILY_BRIDGE, name, one, key)
+                    removed = True
+        if removed:
+            nftables.remove_table_of_sets(FAMILY_BRIDGE, name, _CHAIN, _SETS)
+    if recorded and not removed:
+        from cnictl.core import isolation_iptables
+
+        isolation_iptables.remove(host_veth)
+
+
+def remove_others(links: "Container[str]", everything: bool = False) -> None:
+    """Take out pods whose host veth is not among the host's `links` any more. Raises CniError 106.
+
+    `everything`: as at a reset, also look in iptables.
+    """
+    for name in _tables():
+        for key, _ in nftables.elements(FAMILY_BRIDGE, name, _PORTS):
+            host_veth = key.rstrip(b"\0").decode("utf-8", "replace")
+            if host_veth not in links:
+                remove(host_veth, recorded=False)
+    if everything:
+        from cnictl.core import isolation_iptables
+
+        isolation_iptables.remove_others(links)
+
+
+def _tables() -> list[str]:
+    return [name for name in nftables.tables(FAMILY_BRIDGE) if name.startswith(TABLES)]
+
+
+def _mark(host_veth: str) -> str:
+    return f"cnictl:{host_veth}"
+
+
+def _key(host_veth: str) -> bytes:
+    return host_veth.encode().ljust(16, b"\0")  # IFNAMSIZ

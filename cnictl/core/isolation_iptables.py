@@ -1,0 +1,122 @@
+"""`portIsolation` for hosts that filter with iptables: a chain a bridge in mangle, ahead of every filter rule.
+
+What is routed from the bridge to an isolated pod behind the same bridge is dropped, unless its destination was
+translated: a published port or a Service is there to be reached. Frames that are bridged are left to the port's flag;
+with br_netfilter iptables sees them too, and tells them by the port they leave by.
+"""
+
+from cnictl.core.bridge import has_bridge_netfilter
+from cnictl.core.cidr import parse_address
+from cnictl.core.digest import short_digest
+from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.process import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+
+    from cnictl.core.process import Finished
+
+CHAINS = "CNICTL-ISO-"
+"""How the names of the chains begin."""
+_PROGRAMS = {4: "iptables", 16: "ip6tables"}
+"""By the bytes of a family's address."""
+
+
+def chain(interface: str) -> str:
+    """Return the name of the chain for packets that enter and leave by this interface."""
+    return CHAINS + short_digest(interface)
+
+
+def ensure(interface: str, pod: "tuple[str, list[str]]", others: "Sequence[tuple[str, list[str]]]") -> None:
+    """Isolate a pod, and the `others` where a flush took the chain. Raises CniError 2 without the program, 106."""
+    name = chain(interface)
+    for family in sorted({len(parse_address(address)) for address in pod[1]}):
+        program = _PROGRAMS[family]
+        new = _run(program, "-N", name, check=False).status == 0
+        wanted = [(veth, one) for veth, many in (pod, *(others if new else ())) for one in many]
+        for host_veth, address in wanted:
+            rule = _rule(host_veth, address)
+            if len(parse_address(address)) == family and _run(program, "-C", name, *rule, check=False).status:
+                _run(program, "-A", name, *rule)
+        jump = _jump(interface)
+        if _run(program, "-C", "FORWARD", *jump, check=False).status:
+            _run(program, "-I", "FORWARD", "1", *jump)
+
+
+def stands(interface: str, pod: "tuple[str, list[str]]") -> bool:
+    """Whether `ensure` has isolated a pod and nobody has taken that away."""
+    host_veth, addresses = pod
+    for address in addresses:
+        program = _PROGRAMS[len(parse_address(address))]
+        try:
+            if _run(program, "-C", chain(interface), *_rule(host_veth, address), check=False).status:
+                return False
+            listed = _run(program, "-S", "FORWARD", check=False).stdout
+        except CniError:
+            return False
+        if not any(line.endswith(f"-j {chain(interface)}") for line in listed.splitlines()):
+            return False
+    return True
+
+
+def remove(host_veth: str) -> None:
+    """Take a pod out, and the chain with its last one. Nothing there is no error. Raises CniError 106."""
+    _remove(lambda owner: owner == host_veth)
+
+
+def remove_others(links: "Container[str]") -> None:
+    """Take out pods whose host veth is not among the host's `links`. Raises CniError 106."""
+    _remove(lambda owner: owner not in links)
+
+
+def _remove(wanted: "Callable[[str], bool]") -> None:
+    for program in _PROGRAMS.values():
+        try:
+            listed = _run(program, "-S", check=False).stdout.splitlines()
+        except CniError as error:
+            if error.code == UNSUPPORTED_FIELD:
+                continue
+            raise
+        for line in [line for line in listed if line.startswith(f"-A {CHAINS}") and wanted(_owner(line))]:
+            _run(program, "-D", *line.replace('"', "").split()[1:], check=False)
+        for line in [line for line in listed if line.startswith(f"-N {CHAINS}")]:
+            _drop_if_empty(program, line.split()[1])
+
+
+def _drop_if_empty(program: str, name: str) -> None:
+    if "-A " in _run(program, "-S", name, check=False).stdout:
+        return
+    listed = _run(program, "-S", "FORWARD", check=False).stdout.splitlines()
+    jumps = [line.split()[1:] for line in listed if line.endswith(f"-j {name}")]
+    for jump in jumps:
+        _run(program, "-D", *jump, check=False)
+    if _run(program, "-X", name, check=False).status:  # another ADD has put a rule there meanwhile
+        for jump in jumps:
+            _run(program, "-I", jump[0], "1", *jump[1:], check=False)
+
+
+def _jump(interface: str) -> list[str]:
+    # the match loads br_netfilter where that is missing, which has iptables see bridged frames from then on
+    bridged = ["-m", "physdev", "!", "--physdev-is-bridged"] if has_bridge_netfilter() else []
+    translated = ["-m", "conntrack", "!", "--ctstate", "DNAT"]
+    return ["-i", interface, "-o", interface, *bridged, *translated, "-j", chain(interface)]
+
+
+def _rule(host_veth: str, address: str) -> list[str]:
+    bits = 8 * len(parse_address(address))
+    return ["-d", f"{address}/{bits}", "-m", "comment", "--comment", f"cnictl:{host_veth}", "-j", "DROP"]
+
+
+def _owner(line: str) -> str:
+    """The host veth that a rule's comment names; its own text where it names none, which is no link's name."""
+    return line.partition("cnictl:")[2].partition(" ")[0].rstrip('"') or line
+
+
+def _run(program: str, *words: str, check: bool = True) -> "Finished":
+    try:
+        return run([program, "-w", "-t", "mangle", *words], check=check)
+    except Problem as problem:
+        missing = problem.message.startswith(f"{program}: ")
+        code = UNSUPPORTED_FIELD if missing else FIREWALL_FAILED
+        raise CniError(code, f"portIsolation: {problem.message}", problem.mend) from None

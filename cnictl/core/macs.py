@@ -1,0 +1,78 @@
+"""A MAC that a runtime asks for: refused where the bridge, one of its ports or another pod on it has that already.
+
+The bridge would take the pod's frames for its own, or send one pod's to the other. Loaded only where one is asked for.
+Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local entries).
+"""
+
+from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.errors import ADDRESS_CONFLICT, CniError
+from cnictl.core.netlink import Netlink, NetlinkError, attr
+from cnictl.core.other_end import veth_ports
+from cnictl.core.rtnetlink import Link
+
+_IFLA_TARGET_NETNSID = 46
+
+
+def refuse_taken(host: Netlink, bridge: str, record: Record, asked_by: str) -> None:
+    """Raise CniError 101 naming who has the MAC of `record` on that bridge.
+
+    The record is written already, so that of two calls at work at the same time at least one sees the other.
+    `asked_by`: the key that asks for the MAC.
+    """
+    holder = _holder(host, bridge, record)
+    if holder:
+        raise CniError(
+            ADDRESS_CONFLICT,
+            f"{asked_by}: {record.mac} is in use already: it is the MAC of {holder}",
+            "ask for another MAC, or for none to get a random one",
+        )
+
+
+def _holder(host: Netlink, name: str, record: Record) -> str:
+    links = rtnetlink.all_links(host)
+    bridge = next((link for link in links if link.name == name), None)
+    if bridge is None:
+        return ""
+    for link in links:
+        if link.mac == record.mac:
+            if link.index == bridge.index:
+                return f"bridge {name}"
+            if link.master == bridge.index:
+                return f"{link.name}, a port of bridge {name}"
+            if link.name.startswith(f"{name}."):
+                return f"{link.name}, the gateway in a VLAN of bridge {name}"
+    return _on_a_port(host, bridge, record.mac) or _in_a_record(host, name, record)
+
+
+def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
+    """Who has the MAC behind a port, also where another plugin attached it or its MAC was changed since."""
+    for port, namespace in veth_ports(host, bridge).values():
+        if namespace and _other_mac(host, port, namespace) == mac:
+            return f"the interface behind {port.name}{_shown(port.alias)}"
+    return ""
+
+
+def _other_mac(host: Netlink, port: Link, namespace: bytes) -> str:
+    """The MAC of a veth's other end; empty where it is gone, or the kernel is older than 4.20 and can't say."""
+    request = rtnetlink.ifinfo(port.peer) + attr(_IFLA_TARGET_NETNSID, namespace)
+    try:
+        return Link(host.dump(rtnetlink.RTM_GETLINK, request, flags=0)[0]).mac
+    except NetlinkError:
+        return ""
+
+
+def _in_a_record(host: Netlink, bridge: str, record: Record) -> str:
+    """An attachment that is about to get the MAC, or whose port was taken off the bridge for a while."""
+    own = (record.network, record.container, record.ifname)
+    for network in attachments.networks():
+        for other in attachments.all_records(network):
+            if (other.bridge, other.mac) != (bridge, record.mac) or (network, other.container, other.ifname) == own:
+                continue
+            if liveness.judge(other, host).state != liveness.STALE:
+                return f"{other.pod or other.container} {other.ifname} on network {network}"
+    return ""
+
+
+def _shown(alias: str) -> str:
+    return f" ({alias})" if alias else ""

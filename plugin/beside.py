@@ -1,0 +1,73 @@
+"""A route that a pod has already through another of its interfaces: the later one is added with a higher metric.
+
+Each attachment keeps its own route, so that a pod whose first network is disconnected still has that of its second.
+Loaded only where the kernel refused a route as a second one. Sources: net/ipv4/fib_trie.c (fib_table_insert: one
+route for each destination and metric), net/ipv6/ip6_fib.c (fib6_add_rt2node).
+"""
+
+import errno
+
+from cnictl.core.errors import KERNEL_REFUSED, CniError
+from cnictl.core.routes import MAIN_TABLE, Route
+from cnictl.core.routing import KernelRoute, listed
+from cnictl.core.rtnetlink import AF_INET, AF_INET6, Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_IPV6_METRIC = 1024
+"""IP6_RT_PRIO_USER: what the kernel gives an IPv6 route that asks for no metric."""
+_LAST_METRIC = 2**32 - 1
+_TRIES = 16
+"""Metrics to try: more than one only where another program adds routes at the same time, or has a blackhole route."""
+
+
+def add_beside(
+    pod: Netlink, index: int, ifname: str, route: Route, message: "Callable[[Route], tuple[int, int, bytes]]"
+) -> Route | None:
+    """Add the route with the next free metric; return it as it was made, or None if this interface has it already.
+
+    `index` and `ifname` are of the interface, `message` builds the request. Raises CniError 103.
+    """
+    bits = route.destination.bits
+    there = same_destination(listed(pod, AF_INET if bits == 32 else AF_INET6), route)
+    asked = route.priority or (_IPV6_METRIC if bits == 128 else 0)
+    if any(one.priority == asked and index in one.links for one in there):
+        return None
+    taken = {one.priority for one in there} | {asked}
+    for _ in range(_TRIES):
+        metric = next_metric(asked, taken)
+        later = route.with_priority(metric)
+        refused = pod.refusals(message(later))
+        if not refused:
+            return later
+        if refused[0].errno != errno.EEXIST:
+            raise CniError(KERNEL_REFUSED, f"{ifname}: route to {route.destination}: {refused[0].strerror}")
+        taken.add(metric)
+    raise CniError(KERNEL_REFUSED, f"{ifname}: route to {route.destination}: another program keeps adding it")
+
+
+def next_metric(asked: int, taken: "Iterable[int]") -> int:
+    """Return the lowest metric above `asked` that is not taken: the route keeps its place among the others.
+
+    Past the last metric that there is, it is the highest below.
+    """
+    occupied = set(taken)
+    metric = asked + 1
+    while metric in occupied:
+        metric += 1
+    if metric <= _LAST_METRIC:
+        return metric
+    metric = _LAST_METRIC
+    while metric in occupied:
+        metric -= 1
+    return metric
+
+
+def same_destination(routes: "Iterable[KernelRoute]", route: Route) -> list[KernelRoute]:
+    """Return the kernel's routes to the destination of `route`, in its table."""
+    destination = route.destination
+    packed = destination.packed if destination.prefix else b""
+    table = route.table or MAIN_TABLE
+    return [one for one in routes if (one.destination, one.prefix, one.table) == (packed, destination.prefix, table)]

@@ -1,0 +1,43 @@
+"""A subnet's own address, its broadcast address and its gateway are no pod's, whatever a conf or a runtime asks for."""
+
+import pytest
+
+from cnictl.core.cidr import format_address, parse_address, parse_cidr
+from cnictl.core.errors import ADDRESS_CONFLICT, CniError
+from cnictl.core.pool import Range, RangeSet, distribute
+
+
+def whole(subnet: str) -> RangeSet:
+    """A range whose edges a conf gives as the subnet's first and last address."""
+    cidr = parse_cidr(subnet)
+    return RangeSet([Range(cidr, cidr.first, cidr.last)])
+
+
+@pytest.mark.parametrize(
+    ("subnet", "address", "reason"),
+    [
+        ("10.9.0.0/29", "10.9.0.0", "10.9.0.0 is the address of the subnet 10.9.0.0/29 itself"),
+        ("10.9.0.0/29", "10.9.0.7", "10.9.0.7 is the broadcast address of 10.9.0.0/29"),
+        ("10.9.0.0/29", "10.9.0.1", "10.9.0.1 is the gateway's"),
+        ("10.9.0.0/29", "10.9.1.1", "10.9.1.1 lies outside 10.9.0.0/29"),
+        ("fd00:9::/64", "fd00:9::", "fd00:9:: is the address of the subnet fd00:9::/64 itself"),
+        ("fd00:9::/64", "fd00:9::1", "fd00:9::1 is the gateway's"),
+    ],
+)
+def test_an_address_with_a_meaning_of_its_own_is_refused_with_that(subnet: str, address: str, reason: str) -> None:
+    with pytest.raises(CniError) as refused:
+        distribute([whole(subnet)], [parse_address(address)])
+    assert refused.value.code == ADDRESS_CONFLICT
+    assert address in refused.value.msg and refused.value.details == reason
+
+
+def test_a_range_that_names_them_as_its_edges_hands_neither_out() -> None:
+    ranges = whole("10.9.0.0/29")
+    given = [format_address(ranges.nth(place)) for place in range(ranges.places)]
+    assert given == [f"10.9.0.{last}" for last in range(1, 7)] and ranges.size == 5
+    assert format_address(whole("fd00:9::/64").nth(0)) == "fd00:9::1"
+
+
+def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
+    last = parse_address("fd00:9::ffff:ffff:ffff:ffff")
+    assert distribute([whole("fd00:9::/64")], [last]) == [last]
