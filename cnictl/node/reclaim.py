@@ -34,7 +34,7 @@ def refusal(row: Row, force: bool) -> str:
     """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
     if row.state == IN_FLIGHT:
         return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
-    if force or row.state in (STALE, TORN):
+    if force or row.state == STALE or (row.state == TORN and not row.elsewhere):
         return ""
     shown = "live" if row.state == LIVE else "not proven stale"
     return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
@@ -42,7 +42,7 @@ def refusal(row: Row, force: bool) -> str:
 
 def keep_reason(row: Row) -> str:
     """Why `gc` leaves this alone, or empty: only what is provably stale goes."""
-    stale = row.state == STALE or (row.state == TORN and row.record is None)
+    stale = row.state == STALE or (row.state == TORN and row.record is None and not row.elsewhere)
     return "" if stale else row.reason
 
 
