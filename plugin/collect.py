@@ -77,11 +77,9 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
             failure = error
 
     def remove_foreign(record: Record) -> None:
-        from .foreign import remove_foreign_pair
+        from cnictl.core.taken_over import remove_pair
 
-        of = Call()
-        of.container, of.ifname = record.container, record.ifname
-        remove_foreign_pair(host, of, conf, record)
+        remove_pair(host, record, bridge=conf.bridge)
 
     detach(host, conf.name, record.container, record.ifname, conf.data_dir, before=remove_foreign)
     if failure is not None:

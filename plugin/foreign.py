@@ -5,10 +5,8 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.leases import Store
-from cnictl.core.reference_rules import remove_reference_rules
 from cnictl.core.rtnetlink import Netlink
-from cnictl.core.taken_over import link_of
-from cnictl.core.unlinking import unlink
+from cnictl.core.taken_over import remove_pair
 
 from .environment import Call
 
@@ -19,13 +17,13 @@ def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None
     Returns the record of its lease where that is from before leases named an interface (host-local 0.8), else None.
     """
 
-    def remove_pair(record: Record) -> None:
+    def before(record: Record) -> None:
         remove_foreign_pair(host, call, conf, record)
 
-    record = detach(host, conf.name, call.container, "", conf.data_dir, before=remove_pair)
+    record = detach(host, conf.name, call.container, "", conf.data_dir, before=before)
     if record is None:
         _release_promised(call, conf)
-        remove_pair(Record(conf.name, call.container, call.ifname))
+        before(Record(conf.name, call.container, call.ifname))
     return record
 
 
@@ -37,11 +35,7 @@ def remove_foreign_pair(host: Netlink, call: Call, conf: NetConf, record: Record
     """
     whose = Record(conf.name, call.container, call.ifname)
     whose.addresses, whose.data_dir = record.addresses, conf.data_dir
-    link = link_of(host, whose, call.netns, conf.bridge)
-    if link is not None:
-        unlink(host, link.name)
-    if link is not None or record.addresses:
-        remove_reference_rules(conf.name, call.container, call.ifname)
+    remove_pair(host, whose, call.netns, conf.bridge)
 
 
 def _release_promised(call: Call, conf: NetConf) -> None:

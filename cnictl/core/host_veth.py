@@ -33,7 +33,7 @@ def choose(netlink: Netlink, record: Record) -> str:
         link = rtnetlink.get_link(netlink, name)
         if link is None:
             return name
-        if link.kind == "veth" and link.alias == alias(record) and not _recorded(name):
+        if link.kind == "veth" and link.alias in _marks(record) and not _recorded(name):
             raise CniError(
                 INTERFACE_EXISTS,
                 f"host veth {name} of {record.container} {record.ifname} exists already, without a record",
@@ -66,9 +66,7 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
     `record` says whose they are, and the pod's name as far as it is known; where that is missing, the pod's interface
     in the namespace at the path `netns` tells. Returns the names that no other link has.
     """
-    bare = Record(record.network, record.container, record.ifname)
-    marks = {alias(record), alias(bare)}
-    free = []
+    marks, free = _marks(record), []
     for name in all_names(record.network, record.container, record.ifname):
         link = rtnetlink.get_link(netlink, name)
         if link is not None:
@@ -92,10 +90,15 @@ def _is_of(netlink: Netlink, link: Link, record: Record) -> bool:
     """Whether the link under a record's name is its attachment's: by its mark, else by the namespace behind it."""
     if link.kind != "veth":
         return False
-    if link.alias == alias(record):
+    if link.alias in _marks(record):
         return True
     # somebody changed the mark, or the name is another's
     return _leads_into(netlink, link, record.netns, record.ifname, (record.netns_dev, record.netns_ino))
+
+
+def _marks(record: Record) -> set[str]:
+    """The marks that the attachment's link may have: a runtime may name the pod in one call and not in another."""
+    return {alias(record), alias(Record(record.network, record.container, record.ifname))}
 
 
 def _leads_into(netlink: Netlink, link: Link, netns: str, ifname: str, identity: tuple[int, int] | None = None) -> bool:

@@ -21,11 +21,13 @@ _EARLIER = "from before the last boot"
 class Verdict:
     """A state (live, stale, in flight, unknown) and its evidence in words."""
 
-    __slots__ = ("reason", "state")
+    __slots__ = ("link", "reason", "state")
 
-    def __init__(self, state: str, reason: str) -> None:
+    def __init__(self, state: str, reason: str, link: str = "") -> None:
         self.state = state
         self.reason = reason
+        self.link = link
+        """The host veth that another plugin made for it, where exactly one leads to its addresses."""
 
 
 def boot_id() -> str:
@@ -91,7 +93,9 @@ def judge_unmarked(
         with Netlink() as own:
             links = ForeignLinks(own).having(addresses)
     if links:
-        return Verdict(LIVE, f"its address is in use behind {links[0].name}, which another plugin made")
+        names = ", ".join(link.name for link in links)
+        reason = f"its address is in use behind {names}, which another plugin made"
+        return Verdict(LIVE, reason, names if len(links) == 1 else "")
     if may_be_shared(data_dir):
         return Verdict(UNKNOWN, f"another node may hold it: {data_dir or NETWORKS_DIR} may be shared by several nodes")
     if earlier:

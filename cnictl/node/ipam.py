@@ -44,6 +44,13 @@ class Row:
     record: Record | None = None
     elsewhere: bool = False
     """Whether it is torn, and may be another node's."""
+    foreign_veth: str = ""
+    """The host veth that another plugin made for it, where that is known."""
+
+    @property
+    def host_veth(self) -> str:
+        """The host end of its veth pair; empty if nothing tells."""
+        return (self.record.host_veth if self.record is not None else "") or self.foreign_veth
 
     @property
     def packed(self) -> bytes:
@@ -192,7 +199,8 @@ def _row(
 ) -> Row:
     since = (record.created if record else 0.0) or modified or 0.0
     pod = record.pod if record else ""
-    return Row(address, *owner, pod, since, verdict.state, verdict.reason, modified is not None, record)
+    leased = modified is not None
+    return Row(address, *owner, pod, since, verdict.state, verdict.reason, leased, record, foreign_veth=verdict.link)
 
 
 def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:

@@ -8,10 +8,13 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.lease import Lease
 from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
+from cnictl.core.shared_store import may_be_shared
+from cnictl.core.taken_over import remove_pair
 from cnictl.node.journal import Journal
 from cnictl.node.spec import NodeSpec
 
@@ -41,28 +44,32 @@ class Pod:
 
 
 def attached(names: Iterable[str]) -> list[Pod]:
-    """Every attachment of these networks, also those that are only a lease; nothing is written."""
+    """Every attachment of these networks, also those that are only a lease; nothing is written.
+
+    What may be another node's, in a store that several use, is none of this host's unless its link is here.
+    """
     found = []
     with Netlink() as netlink:
+        foreign = ForeignLinks(netlink)
         for network in names:
-            records = attachments.all_records(network)
+            records, store = attachments.all_records(network), Store(network)
             known = {(record.container, record.ifname) for record in records}
-            found += [_of_record(record, netlink) for record in records]
-            found += [
-                _of_lease(network, lease)
-                for lease in Store(network).all()
-                if lease.container and (lease.container, lease.ifname) not in known
-            ]
+            leases = [one for one in store.all() if one.container and (one.container, one.ifname) not in known]
+            pods = [_of_record(record, netlink, foreign) for record in records]
+            pods += [_of_lease(store, lease, foreign) for lease in leases]
+            found += [pod for pod in pods if pod.ours or pod.state == liveness.LIVE or not may_be_shared(pod.data_dir)]
     return found
 
 
-def _of_lease(network: str, lease: Lease) -> Pod:
-    reason = "host-local leased it and left no trace of its interface"
-    return Pod(network, lease.container, lease.ifname, "", (lease.address,), liveness.UNKNOWN, reason, ours=False)
+def _of_lease(store: Store, lease: Lease, foreign: ForeignLinks) -> Pod:
+    verdict = liveness.judge_unmarked([lease.address], lease.modified, store.data_dir, foreign=foreign)
+    return Pod(
+        store.network, lease.container, lease.ifname, "", (lease.address,), verdict.state, verdict.reason, ours=False
+    )
 
 
-def _of_record(record: Record, netlink: Netlink) -> Pod:
-    verdict = liveness.judge(record, netlink)
+def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> Pod:
+    verdict = liveness.judge(record, netlink, foreign)
     return Pod(
         record.network, record.container, record.ifname, record.pod, tuple(record.addresses), verdict.state,
         verdict.reason, record.data_dir or NETWORKS_DIR, bool(record.host_veth),
@@ -114,7 +121,8 @@ def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
             where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
             journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
             try:
-                detach(netlink, pod.network, pod.container, pod.ifname, pod.data_dir)
+                which = (pod.network, pod.container, pod.ifname, pod.data_dir)
+                detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (CniError, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)
