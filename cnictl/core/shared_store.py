@@ -3,7 +3,7 @@
 Loaded only when such a lease is judged or freed.
 """
 
-from posix import O_CLOEXEC, O_RDONLY, close
+from posix import O_CLOEXEC, O_PATH, close
 from posix import open as open_descriptor
 
 from cnictl.core import durable
@@ -32,7 +32,7 @@ def file_system(folder: str) -> str:
     """The type of the file system that a folder is on, or will be once it is made; empty if nothing tells."""
     while True:
         try:
-            descriptor = open_descriptor(folder or "/", O_RDONLY | O_CLOEXEC)
+            descriptor = open_descriptor(folder or "/", O_PATH | O_CLOEXEC)
             break
         except (FileNotFoundError, NotADirectoryError):
             folder = folder.rpartition("/")[0]

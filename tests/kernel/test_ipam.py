@@ -247,7 +247,10 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     for address in ("10.9.0.2", "10.9.0.3"):
         host.run("touch", "-d", LONG_AGO, f"{LEASES}/other/{address}")
     host.kill(other)
-    assert host.reference("host-local", "ADD", Pod("r3", "/run/netns/r3"), {**OTHER_STORE, "type": "host-local"}).status == 0
+    assert (
+        host.reference("host-local", "ADD", Pod("r3", "/run/netns/r3"), {**OTHER_STORE, "type": "host-local"}).status
+        == 0
+    )
     before = everything(host)
     assert states(host, "other") == {"r0": "live", "r1": "stale", "r2": "live", "r3": "unknown"}
     assert as_json(host, "list")["network"] == "other"
