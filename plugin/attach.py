@@ -9,8 +9,8 @@ from cnictl.core.bridge import BridgeMade
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.conf import NetConf
 from cnictl.core.errors import INTERFACE_EXISTS, KERNEL_REFUSED, CniError
+from cnictl.core.host_veth import alias
 from cnictl.core.netns import Netns
-from cnictl.core.outside import word
 from cnictl.core.routes import Route
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink, NetlinkError
 
@@ -18,34 +18,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALIAS_LIMIT = 255
-"""Bytes the kernel takes for a link's alias; longer is ERANGE."""
-
 ACTIVATION_WAIT = 2.0
 """Seconds to wait for links to send: normally well under a millisecond."""
+
+
+class NameTaken(Exception):
+    """A link that is not of this attachment has the name that was chosen for its host veth."""
 
 
 def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, netns: Netns) -> bytes:
     """Make the veth pair, the host's end a port of the bridge as the conf wants it; returns that end's MAC.
 
-    Raises CniError 102 if the pod has such an interface, 103 if the kernel refuses.
+    Raises NameTaken, CniError 102 if the pod has such an interface, 103 if the kernel refuses.
     """
     name, host_mac = record.host_veth, rtnetlink.random_mac()
-    alias = f"cnictl:{conf.name}/{word(record.pod or record.container)}".encode()[:ALIAS_LIMIT].decode(
-        "utf-8", "ignore"
-    )
     pair = (name, host_mac, bridge.index, record.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor)
-    messages = [rtnetlink.add_veth_pair(*pair, conf.mtu or bridge.mtu), rtnetlink.set_alias(name, alias)]
-    if conf.hairpin or conf.isolated:
-        messages.append(rtnetlink.set_port(name, conf.hairpin, conf.isolated))
-    for error in host.refusals(*messages):
-        if error.position == 0 and error.errno == errno.EEXIST:
+    for error in host.refusals(rtnetlink.add_veth_pair(*pair, conf.mtu or bridge.mtu)):
+        if error.errno == errno.EEXIST:
+            if rtnetlink.get_link(host, name) is not None:
+                raise NameTaken(name)
             raise CniError(
                 INTERFACE_EXISTS,
                 f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
                 "the runtime has to choose another name or DEL the interface first",
             )
-        step = ("veth pair", "alias of the host veth", "hairpinMode or portIsolation of the host veth")[error.position]
+        raise CniError(KERNEL_REFUSED, f"veth pair for {record.ifname}: {error.strerror}")
+    # not in one batch with the above: the kernel would go on, and change the link of another that has the name
+    messages = [rtnetlink.set_alias(name, alias(record))]
+    if conf.hairpin or conf.isolated:
+        messages.append(rtnetlink.set_port(name, conf.hairpin, conf.isolated))
+    for error in host.refusals(*messages):
+        step = ("alias of the host veth", "hairpinMode or portIsolation of the host veth")[error.position]
         raise CniError(KERNEL_REFUSED, f"{step} for {record.ifname}: {error.strerror}")
     return host_mac
 

@@ -3,13 +3,12 @@
 import time
 from posix import F_OK, access, stat
 
-from cnictl.core import attachments, liveness, masquerade, rtnetlink, sysctl
+from cnictl.core import attachments, host_veth, liveness, masquerade, rtnetlink, sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, detach_stale, torn_leases
-from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError
 from cnictl.core.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases import Store
@@ -21,7 +20,7 @@ from cnictl.core.routes import complete
 from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
 from .answer import Given, answer
-from .attach import activate, configure, make_pair
+from .attach import NameTaken, activate, configure, make_pair
 from .environment import Call, calling_process
 from .standing import refuse_second
 
@@ -49,6 +48,7 @@ class Attempt:
         self._switched: list[tuple[str, str]] = []
         """Switches of the kernel's that were set, and their former values."""
         self.record = _intend(call, conf, netns)
+        self.record.host_veth = host_veth.choose(host, self.record)
         self.held = -1
         """The record's descriptor, once it is written."""
 
@@ -71,7 +71,7 @@ class Attempt:
             from cnictl.core import macs
 
             macs.refuse_taken(host, bridge.name, record, conf.mac_key or "CNI_ARGS MAC")
-        host_mac = make_pair(host, conf, bridge, record, self._netns)
+        host_mac = self._make_pair(bridge)
         self._guard_port()
         if conf.ipam_type and not conf.served:
             given = self._delegate()
@@ -251,6 +251,15 @@ class Attempt:
 
             masquerade_scoped.ensure(self.record, self._conf.networks)
 
+    def _make_pair(self, bridge: BridgeMade) -> bytes:
+        """Make the veth pair, under the next name if another link has its own by now; returns the host end's MAC."""
+        while True:
+            try:
+                return make_pair(self._host, self._conf, bridge, self.record, self._netns)
+            except NameTaken:
+                self.record.host_veth = host_veth.choose(self._host, self.record)
+                self.record.amend(self.held)
+
     def _guard_port(self) -> None:
         """What only few configurations ask for of the host's end."""
         conf, record = self._conf, self.record
@@ -302,7 +311,6 @@ def wanted_addresses(call: Call, conf: NetConf) -> list[bytes]:
 def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record = Record(conf.name, call.container, call.ifname)
     record.bridge = conf.bridge
-    record.host_veth = host_veth_name(conf.name, call.container, call.ifname)
     record.mac = format_mac(conf.mac or call.mac or random_mac())
     record.netns, record.netns_dev, record.netns_ino = netns.path, netns.device, netns.inode
     record.pod_namespace = cut(call.args.get("K8S_POD_NAMESPACE", ""), LONGEST_NAME)

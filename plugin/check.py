@@ -5,6 +5,7 @@ its own, addresses and interfaces that it added.
 """
 
 from cnictl.core import attachments, masquerade, rtnetlink
+from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
 from cnictl.core.conf import NetConf
 from cnictl.core.digest import host_veth_name
@@ -33,20 +34,42 @@ def check(call: Call, conf: NetConf) -> str:
         raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
     ips = _promised(call, conf)
     netns = Netns(call.netns)
+    addresses = [address for address, _ in ips]
+    record = attachments.read(conf.name, call.container, call.ifname)
     with Netlink() as host:
-        veth = _check_host(host, call, conf, [gateway for _, gateway in ips if gateway is not None])
-        _check_rules(call, conf, veth.name)
-        if conf.isolated:
-            _check_isolation(call, conf, veth.name, [address.address for address, _ in ips])
-        _check_lease(call, conf, [address for address, _ in ips])
+        foreign = None
+        if record is None or not record.host_veth:
+            from .check_foreign import check_foreign_rules, foreign_host_veth  # made by the reference, or lost
+
+            foreign = foreign_host_veth(host, call)
+        name = foreign.name if foreign is not None else _host_veth(call, conf, record)
+        veth = _check_host(host, conf, name, [gateway for _, gateway in ips if gateway is not None])
+        if foreign is None:
+            _check_rules(call, conf, record, veth.name)
+        else:
+            check_foreign_rules(call, conf, addresses)
+        if record is None and foreign is None:
+            raise CniError(UNKNOWN_CONTAINER, f"{call.container} {call.ifname} is not attached to {conf.name}")
+        if record is not None and record.isolated:
+            _check_isolation(conf, record, veth.name, [address.address for address in addresses])
+        _check_lease(call, conf, addresses, foreign is not None)
         if conf.ipam_type and not conf.served:
             from . import delegate
 
             delegate.check(call, conf)
         netns.enter()
         with Netlink() as pod:
-            _check_pod(pod, call, conf, veth, [address for address, _ in ips])
-    return " ".join(address.address for address, _ in ips)
+            _check_pod(pod, call, conf, veth, addresses)
+    return " ".join(address.address for address in addresses)
+
+
+def _host_veth(call: Call, conf: NetConf, record: Record | None) -> str:
+    """The name of the pair's host end: as the record says, else as ADD's result does."""
+    if record is not None and record.host_veth:
+        return record.host_veth
+    interfaces = objects(conf.prev_result, "interfaces", "name")
+    names = [one["name"] for one in interfaces if not one.get("sandbox") and one["name"] != conf.bridge]
+    return names[0] if names else host_veth_name(conf.name, call.container, call.ifname)
 
 
 def _promised(call: Call, conf: NetConf) -> list[tuple[Cidr, Cidr | None]]:
@@ -69,7 +92,7 @@ def _promised(call: Call, conf: NetConf) -> list[tuple[Cidr, Cidr | None]]:
     return found
 
 
-def _check_host(host: Netlink, call: Call, conf: NetConf, gateways: list[Cidr]) -> Link:
+def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -> Link:
     bridge = rtnetlink.get_link(host, conf.bridge)
     if bridge is None or bridge.kind != "bridge":
         raise _failed(f"bridge {conf.bridge} is missing")
@@ -77,7 +100,6 @@ def _check_host(host: Netlink, call: Call, conf: NetConf, gateways: list[Cidr]) 
         raise _failed(f"bridge {conf.bridge} is down", f"ip link set {conf.bridge} up")
     if conf.is_gateway and gateways:
         _check_gateways(host, conf, bridge, gateways)
-    name = host_veth_name(conf.name, call.container, call.ifname)
     veth = rtnetlink.get_link(host, name)
     if veth is None:
         raise _failed(f"host veth {name} is missing")
@@ -128,7 +150,7 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
                 raise _failed(f"{vlan.asked(conf)}: {veth.name} isn't in VLAN {vid} as ADD put it there")
 
 
-def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
+def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: str) -> None:
     """The firewall's part: what a flush takes away."""
     if conf.masquerade and conf.served and not conf.subnets_vary:
         wanted = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
@@ -137,7 +159,6 @@ def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
     elif conf.masquerade:
         from cnictl.core import masquerade_scoped
 
-        record = attachments.read(conf.name, call.container, call.ifname)
         missing = masquerade_scoped.missing(record, conf.networks) if record is not None else []
         if missing:
             raise _failed(
@@ -152,28 +173,25 @@ def _check_rules(call: Call, conf: NetConf, host_veth: str) -> None:
             raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
 
 
-def _check_isolation(call: Call, conf: NetConf, host_veth: str, addresses: list[str]) -> None:
+def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: list[str]) -> None:
     """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
     from cnictl.core import isolation, vlan
 
-    record = attachments.read(conf.name, call.container, call.ifname)
     interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
-    own = record.addresses if record is not None else []
-    pod = (host_veth, [address for address in own if address in addresses])
-    if record is not None and record.isolated and not isolation.stands(conf.bridge, interface, pod):
+    pod = (host_veth, [address for address in record.addresses if address in addresses])
+    if not isolation.stands(conf.bridge, interface, pod):
         raise _failed(f"portIsolation: the rules for {host_veth} are missing")
 
 
-def _check_lease(call: Call, conf: NetConf, ips: list[Cidr]) -> None:
-    record = attachments.read(conf.name, call.container, call.ifname)
-    if record is None:
-        raise CniError(UNKNOWN_CONTAINER, f"{call.container} {call.ifname} is not attached to {conf.name}")
+def _check_lease(call: Call, conf: NetConf, ips: list[Cidr], foreign: bool) -> None:
+    """`foreign`: another plugin leased it; before its 0.8 host-local wrote the container alone."""
+    owners = ((call.container, call.ifname), (call.container, "")) if foreign else ((call.container, call.ifname),)
     store = Store(conf.name, conf.data_dir)
     for address in ips:
         if not any(subnet.holds(address.packed) for subnet in conf.subnets):
             continue  # another plugin of the chain gave it
         lease = store.read(address.address)
-        if lease is None or (lease.container, lease.ifname) != (call.container, call.ifname):
+        if lease is None or (lease.container, lease.ifname) not in owners:
             holder = f"{lease.container} {lease.ifname} holds it" if lease else "nobody holds it"
             raise _failed(f"the lease of {address.address} is lost: {holder}")
 

@@ -1,13 +1,13 @@
 """GC: every attachment of this network that the runtime no longer knows is undone. Spec 1.1.0, section 2."""
 
-from cnictl.core import attachments, isolation, liveness, macspoof, rtnetlink
+from cnictl.core import attachments, host_veth, isolation, liveness, macspoof, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach, torn_leases
-from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
 from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import Netlink, NetlinkError
+from cnictl.core.shared_store import may_be_shared
 from cnictl.core.unlinking import unlink
 
 from .environment import Call, calling_process
@@ -17,6 +17,7 @@ def collect(call: Call, conf: NetConf) -> None:
     """Undo what is not among the valid attachments; an ADD in flight and other networks are left alone.
 
     So is what another runtime made, for the list is of the caller's own alone: that goes only if it is proven stale.
+    And so is a lease without a record in a store that other nodes use: it may be of a pod of theirs.
     Works through all of them, then raises the first CniError, if any. Raises CniError 7 if no list was given:
     'none said' is not 'none valid'.
     """
@@ -55,7 +56,9 @@ def collect(call: Call, conf: NetConf) -> None:
 
 
 def _is_anothers(record: Record, host: Netlink) -> bool:
-    """Whether a runtime other than the one that calls made the attachment, and it may be alive."""
+    """Whether a runtime other than the one that calls made the attachment, or another node, and it may be alive."""
+    if not record.host_veth and record.complete and may_be_shared(record.data_dir):
+        return True  # of a release that gave such leases records
     caller = calling_process()
     if not record.runtime or not caller or record.runtime == caller:
         return False
@@ -72,17 +75,25 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
             delegate.forget(call, conf, record)
         except CniError as error:
             failure = error
-    detach(host, conf.name, record.container, record.ifname, conf.data_dir)
+
+    def remove_foreign(record: Record) -> None:
+        from cnictl.core.taken_over import remove_pair
+
+        remove_pair(host, record, bridge=conf.bridge)
+
+    detach(host, conf.name, record.container, record.ifname, conf.data_dir, before=remove_foreign)
     if failure is not None:
         raise failure
 
 
 def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Torn leases, and those whose record was lost.
+    """Torn leases, and those whose record was lost; in a store that other nodes use neither.
 
     The leases are looked at first: an ADD in flight writes its record before it takes its lease.
     """
     store.clear_unfinished()
+    if store.shared:
+        return
     for address in torn_leases(conf.name, conf.data_dir):
         store.release_torn(address)
     leases = list(store.all())
@@ -97,11 +108,14 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
 
     The links are looked at first: an ADD in flight writes its record before it makes its link.
     """
-    links = rtnetlink.all_links(host)
-    known = {host_veth_name(conf.name, container, ifname) for container, ifname in valid}
-    known |= {record.host_veth for record in attachments.all_records(conf.name)}
-    for link in links:
-        if link.kind == "veth" and link.alias.startswith(f"cnictl:{conf.name}/") and link.name not in known:
+    mark = f"cnictl:{conf.name}/"
+    strays = [link for link in rtnetlink.all_links(host) if link.kind == "veth" and link.alias.startswith(mark)]
+    known = {record.host_veth for record in attachments.all_records(conf.name)} if strays else set()
+    strays = [link for link in strays if link.name not in known]
+    for container, ifname in valid if strays else ():
+        known.update(host_veth.all_names(conf.name, container, ifname))
+    for link in strays:
+        if link.name not in known:
             unlink(host, link.name)
     macspoof.remove_others(_Links(host))
     isolation.remove_others(_Links(host))

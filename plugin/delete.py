@@ -1,5 +1,6 @@
 """DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
 
+from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
@@ -16,11 +17,18 @@ def delete(call: Call, conf: NetConf) -> str:
     """
     failure = _release_delegated(call, conf) if conf.ipam_type and not conf.served else None
     with Netlink() as host:
-        record = detach(host, conf.name, call.container, call.ifname, conf.data_dir)
-        if record is None or not record.host_veth:
-            from .foreign import remove_foreign  # not what a DEL normally pays for
 
-            record = remove_foreign(host, call, conf, record)
+        def remove_foreign(record: Record) -> None:
+            from .foreign import remove_foreign_pair  # not what a DEL normally pays for
+
+            remove_foreign_pair(host, call, conf, record)
+
+        which = (conf.name, call.container, call.ifname, conf.data_dir)
+        record = detach(host, *which, before=remove_foreign, pod=call.pod, netns=call.netns)
+        if record is None:
+            from .foreign import delete_unrecorded
+
+            record = delete_unrecorded(host, call, conf)
     if failure is not None:
         raise failure
     return " ".join(record.addresses) if record is not None else ""

@@ -4,7 +4,6 @@ from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import detach
-from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import INTERFACE_EXISTS, TRY_AGAIN, CniError
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.rtnetlink import Netlink
@@ -14,7 +13,6 @@ from .environment import Call
 
 def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
     """One attachment a container and interface; what an ADD that died left behind is cleared away first."""
-    name = host_veth_name(conf.name, call.container, call.ifname)
     record = attachments.read(conf.name, call.container, call.ifname)
     if record is not None:
 
@@ -28,7 +26,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
                 from . import delegate
 
                 delegate.forget(call, conf, record)
-            detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead)
+            detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead, pod=call.pod)
             return
         if verdict.state == liveness.IN_FLIGHT:
             raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another call is at work on it")
@@ -36,12 +34,6 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         raise CniError(
             INTERFACE_EXISTS,
             f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
-            "the runtime has to DEL this attachment before it may ADD it again",
-        )
-    if rtnetlink.get_link(host, name) is not None:
-        raise CniError(
-            INTERFACE_EXISTS,
-            f"host veth {name} of {call.container} {call.ifname} exists already, without a record",
             "the runtime has to DEL this attachment before it may ADD it again",
         )
 

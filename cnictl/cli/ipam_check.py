@@ -22,27 +22,26 @@ def check(
     """Sort every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen twice.
 
     Each with its evidence: the boot it is from, its veth and namespace, and who answers for it on the bridge right
-    now (ARP). Nothing is changed: `cnictl ipam gc` frees what is proven stale. Exit status 1 on problems.
+    now (ARP, for IPv6 neighbour discovery). Nothing is changed: `cnictl ipam gc` frees what is proven stale. Exit
+    status 1 on problems, or if the node's bridge is not there to ask on.
 
     \b
       cnictl ipam check
       cnictl ipam check -o json | jq '.[] | select(.problem)'
     """
     from cnictl.node import node_file
-    from cnictl.node.spec import is_ipv6
     from cnictl.probe import wire
 
     listing = observe(network, data_dir, "ipam check")
     spec = node_file.load()
-    link = source = ""
+    link, sources = "", []
     if spec is not None and spec.name == listing.network and not no_wire:
         from cnictl.core.cidr import format_address
         from cnictl.node.resources.bridge import gateways
 
-        link = spec.bridge
-        own = [format_address(one.packed) for one in gateways(spec)]
-        source = next((one for one in own if not is_ipv6(one)), "")
-    rows = [_row(one) for one in wire.check(listing, link, source)]
+        link, sources = spec.bridge, [format_address(one.packed) for one in gateways(spec)]
+    checked, unasked = wire.check(listing, link, sources)
+    rows = [_row(one) for one in checked]
     if output is Format.JSON:
         print_json(rows)
     elif rows:
@@ -51,7 +50,9 @@ def check(
     problems = sum(row["problem"] for row in rows)
     if output is not Format.JSON:
         say(f"{len(rows)} addresses, {problems} with a problem")
-    if problems:
+    for reason in unasked:
+        say(f"nobody was asked on the bridge ({reason}): `cnictl apply` puts it right, --no-wire goes without")
+    if problems or unasked:
         raise typer.Exit(1)
 
 

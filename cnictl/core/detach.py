@@ -2,12 +2,10 @@
 
 from posix import F_OK, access, close
 
-from cnictl.core import attachments
+from cnictl.core import attachments, host_veth
 from cnictl.core.attachments import Record
-from cnictl.core.digest import host_veth_name
 from cnictl.core.paths import BRIDGES_DIR, NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
-from cnictl.core.unlinking import unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,35 +23,55 @@ def detach(
     data_dir: str = NETWORKS_DIR,
     held: int = -1,
     still: "Callable[[Record], bool] | None" = None,
+    before: "Callable[[Record], None] | None" = None,
+    pod: str = "",
+    netns: str = "",
 ) -> Record | None:
     """Remove an attachment's veth pair, its leases and its record; what is missing is no error.
 
-    The record goes last, so that an undo that is cut off can be done again. `held` is its descriptor where the
-    caller holds it already. `still` is asked once the record is locked; on False nothing is done.
+    A link goes only if it is proven to be this attachment's (`core.host_veth`). The record goes last, so that an undo
+    that is cut off can be done again. `held` is its descriptor where the caller holds it already. `still` is asked
+    once the record is locked; on False nothing is done. `before` is called for a record that names no link, before its
+    leases are freed: another plugin may have made one. `pod` and `netns`: the pod's name and its
+    namespace's path as the runtime gives them, for the case that the record is lost.
     Returns the record that was undone, or None. Raises CniError 11, NetlinkError, OSError.
     """
     descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
     if descriptor < 0:
         from cnictl.core.leases import Store
 
-        Store(network, data_dir).ensure_claimed()
+        Store(network, data_dir).ensure_claimed((container, ifname))
         descriptor = attachments.seize(network, container, ifname, SEIZE_WAIT)
     try:
         record = attachments.read(network, container, ifname)
         if record is not None and still is not None and not still(record):
             return None
-        host_veth = host_veth_name(network, container, ifname)
-        # a link without a record: that was lost, and with it the way to its lease
-        if unlink(netlink, host_veth) or record is not None:
-            _release(record or Record(network, container, ifname), data_dir)
-        if record is None or record.mac_check:
-            from cnictl.core import macspoof  # few confs ask for it
+        if record is not None and record.host_veth:
+            ours = host_veth.remove_recorded(netlink, record)
+            _release(record, data_dir)
+            if record.mac_check and ours:
+                from cnictl.core import macspoof  # few confs ask for it
 
-            macspoof.remove(host_veth)
-        if record is None or record.isolated:
-            from cnictl.core import isolation  # the same
+                macspoof.remove((record.host_veth,))
+            if record.isolated and ours:
+                from cnictl.core import isolation  # the same
 
-            isolation.remove(host_veth, recorded=record is not None)
+                isolation.remove(record.host_veth)
+        else:
+            known = record or Record(network, container, ifname)
+            if not known.pod:
+                known.pod_namespace, _, known.pod_name = pod.rpartition("/")
+            names = host_veth.remove_unrecorded(netlink, known, netns)
+            if record is not None and before is not None:
+                before(record)
+            # a link without a record: that was lost, and with it the way to its lease
+            if known.host_veth or record is not None:
+                _release(known, data_dir)
+            from cnictl.core import isolation, macspoof
+
+            macspoof.remove(names)
+            for name in names:
+                isolation.remove(name, recorded=False)
         if record is not None:
             _remove_record(record)
         if access(BRIDGES_DIR, F_OK):
@@ -69,10 +87,11 @@ def detach(
 def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -> list[Record]:
     """Undo every attachment of a network that is proven stale; returns their records."""
     from cnictl.core import liveness
+    from cnictl.core.foreign import ForeignLinks
 
-    freed = []
+    freed, foreign = [], ForeignLinks(netlink)
     for record in attachments.all_records(network):
-        if liveness.judge(record, netlink).state == liveness.STALE:
+        if liveness.judge(record, netlink, foreign).state == liveness.STALE:
             undone = detach(
                 netlink, network, record.container, record.ifname, record.data_dir or data_dir, still=_stale
             )
@@ -84,11 +103,15 @@ def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -
 def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
     """Addresses whose lease names no owner, and that no record claims: what a power cut leaves of host-local's.
 
-    The leases are looked at first: an ADD in flight writes its record before it takes its lease.
+    None in a store that other nodes use: one of them may be about to write its owner. The leases are looked at first:
+    an ADD in flight writes its record before it takes its lease.
     """
     from cnictl.core.leases import Store
 
-    torn = [lease.address for lease in Store(network, data_dir).all() if not lease.container]
+    store = Store(network, data_dir)
+    torn = [lease.address for lease in store.all() if not lease.container]
+    if torn and store.shared:
+        return []
     named = {address for record in attachments.all_records(network) for address in record.addresses} if torn else set()
     return [address for address in torn if address not in named]
 

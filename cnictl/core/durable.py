@@ -26,6 +26,7 @@ from posix import (
     read,
     rename,
     unlink,
+    urandom,
     write,
 )
 
@@ -71,7 +72,8 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-        name = f"{folder}/{_TEMPORARY}{getpid()}"
+        # where several nodes share the folder, the number of a process is none of its own
+        name = f"{folder}/{_TEMPORARY}{getpid()}-{urandom(8).hex()}"
         descriptor = _open_held(name, mode)
     try:
         fchmod(descriptor, mode)

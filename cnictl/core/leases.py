@@ -5,9 +5,13 @@ under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/bac
 """
 
 from posix import (
+    O_CLOEXEC,
     O_CREAT,
+    O_DIRECTORY,
+    O_RDONLY,
     O_RDWR,
     close,
+    fstat,
     ftruncate,
     link,
     listdir,
@@ -20,6 +24,7 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable
 from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
@@ -41,6 +46,16 @@ class Store:
         self.data_dir = data_dir
         self.folder = f"{data_dir}/{network}"
         self._map_path = f"{INDEX_DIR}/{network}"
+        self._shared: bool | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes may lease from this store: then a lease without a record may be theirs."""
+        if self._shared is None:
+            from cnictl.core import shared_store
+
+            self._shared = shared_store.may_be_shared(self.data_dir)
+        return self._shared
 
     def locked(self, wait: float = LOCK_WAIT) -> Locked:
         """The store's lock, that host-local takes too. Raises CniError 11 past `wait` seconds."""
@@ -67,7 +82,7 @@ class Store:
         try:
             with self.locked(), PoolMap(self._map_path) as known:
                 self._refresh(known, sets)
-                if not known.claimed:
+                if not known.claimed and not self.shared:
                     self._claim()
                     record = attachments.read(self.network, container, ifname)
                     if record is not None:
@@ -81,7 +96,7 @@ class Store:
                 for number, packed in enumerate(chosen):
                     self._remember_last(number, addresses[number])
                     known.mark(packed, taken=True)
-                known.settle(stat(self.folder).st_mtime_ns, claimed=True)
+                known.settle(self._modified(), claimed=known.claimed or not self.shared)
                 return [(packed, one.range_of(packed)) for packed, one in zip(chosen, sets, strict=True)]
         finally:
             durable.discard(descriptor, name)
@@ -124,13 +139,25 @@ class Store:
             return True
 
     def clear_unfinished(self) -> None:
-        """Remove what an ADD left that was killed where the file system knows no unnamed files (O_TMPFILE)."""
-        durable.clear_temporary(self.folder)
+        """Remove what an ADD left that was killed where the file system knows no unnamed files (O_TMPFILE).
+
+        In a store that other nodes use it may be one's that is at work there: not every file system shows its lock.
+        """
+        if not self.shared:
+            durable.clear_temporary(self.folder)
         durable.clear_temporary(attachments.record_path(self.network, "", "").rpartition("/")[0])
 
-    def ensure_claimed(self) -> None:
-        """Give every lease that has no record one, unless nothing changed since that was last done."""
+    def ensure_claimed(self, owner: "tuple[str, str] | None" = None) -> None:
+        """Give every lease that has no record one, unless nothing changed since that was last done.
+
+        In a store that other nodes use only those of `owner` (container and interface), whom this node's runtime named.
+        """
         if not self._exists():
+            return
+        if self.shared:
+            if owner is not None:
+                with self.locked():
+                    self._claim(owner)
             return
         with self.locked(), PoolMap(self._map_path) as known:
             in_step = self._in_step(known)
@@ -138,7 +165,7 @@ class Store:
                 self._claim()
                 if not in_step:
                     known.forget()
-                known.settle(stat(self.folder).st_mtime_ns, claimed=True)
+                known.settle(self._modified(), claimed=True)
 
     def read(self, address: str) -> Lease | None:
         """The lease of an address, or None."""
@@ -160,6 +187,14 @@ class Store:
     def count(self, among: "RangeSet | None" = None) -> int:
         """How many addresses are leased: of one range set, where it is given."""
         return sum(among is None or among.holds(_packed(name)) for name in self._addresses())
+
+    def _modified(self) -> int:
+        """The store's modification time in ns. It is opened for that: NFS then asks its server, whatever it caches."""
+        descriptor = open_descriptor(self.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        try:
+            return fstat(descriptor).st_mtime_ns
+        finally:
+            close(descriptor)
 
     def _exists(self) -> bool:
         try:
@@ -189,7 +224,7 @@ class Store:
         Before Linux 6.13 two changes within one clock tick leave one modification time. host-local's ADD is betrayed
         by `last_reserved_ip.N` then: a lease that the map does not know.
         """
-        if known.store_mtime != stat(self.folder).st_mtime_ns:
+        if known.store_mtime != self._modified():
             return False
         lasts = (self._last(number) for number in range(len(known.sets)))
         return not any(last and known.free(last) and self._taken(last) for last in lasts)
@@ -229,15 +264,23 @@ class Store:
     def _give(self, descriptor: int, name: str, addresses: list[str]) -> None:
         """Let the lease appear under each address; under none if one fails. One file has all their names."""
         first = f"{self.folder}/{addresses[0]}"
-        durable.give_name(descriptor, name, first)
-        named = [first]
+        named: list[str] = []
         try:
+            durable.give_name(descriptor, name, first)
+            named.append(first)
             for address in addresses[1:]:
                 link(first, f"{self.folder}/{address}")
                 named.append(f"{self.folder}/{address}")
-        except OSError:
+        except OSError as error:
             for path in named:
                 unlink(path)
+            if isinstance(error, FileExistsError):
+                taken = addresses[len(named)]
+                raise CniError(
+                    TRY_AGAIN,
+                    f"{taken} was leased by another process at the same moment",
+                    f"{self.folder}: check that every node that uses it mounts it with locks",
+                ) from None
             raise
 
     def _last(self, number: int) -> bytes:
@@ -265,17 +308,17 @@ class Store:
             if in_step:
                 known.mark(parse_address(address), taken=False)
         if in_step:
-            known.settle(stat(self.folder).st_mtime_ns, known.claimed)
+            known.settle(self._modified(), known.claimed)
 
-    def _claim(self) -> None:
-        """Give each owner without a record one, so that DEL finds its leases by name from now on."""
+    def _claim(self, only: "tuple[str, str] | None" = None) -> None:
+        """Give each owner without a record one, or `only` that one: DEL finds its leases by name from now on."""
         from cnictl.core.liveness import boot_id
 
         named, boot = attachments.owners(self.network), boot_id()
         owners: dict[tuple[str, str], list[Lease]] = {}
         for lease in self.all():
             owner = (lease.container, lease.ifname)
-            if lease.container and owner not in named:
+            if lease.container and owner not in named and only in (None, owner):
                 owners.setdefault(owner, []).append(lease)
         for (container, ifname), held in owners.items():
             record = attachments.Record(self.network, container, ifname)

@@ -5,19 +5,29 @@ from posix import stat
 from cnictl.core import attachments, durable, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.netns import identity
+from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Netlink
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnictl.core.foreign import ForeignLinks
+
 LIVE, STALE, IN_FLIGHT, UNKNOWN = "live", "stale", "in flight", "unknown"
+_EARLIER = "from before the last boot"
 
 
 class Verdict:
     """A state (live, stale, in flight, unknown) and its evidence in words."""
 
-    __slots__ = ("reason", "state")
+    __slots__ = ("link", "reason", "state")
 
-    def __init__(self, state: str, reason: str) -> None:
+    def __init__(self, state: str, reason: str, link: str = "") -> None:
         self.state = state
         self.reason = reason
+        self.link = link
+        """The host veth that another plugin made for it, where exactly one leads to its addresses."""
 
 
 def boot_id() -> str:
@@ -25,22 +35,24 @@ def boot_id() -> str:
     return durable.contents("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
-def judge(record: Record, netlink: Netlink | None = None) -> Verdict:
+def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
     """Judge an attachment by its record, in the host's network namespace.
 
     A veth's two ends vanish together and with either's namespace: where the host end is gone, so is the pod's.
+    `foreign`: the links that another plugin made, for a caller that judges several.
     """
     if attachments.in_flight(record):
         return Verdict(IN_FLIGHT, "an ADD or DEL is at work on it")
-    return judge_settled(record, netlink)
+    return judge_settled(record, netlink, foreign)
 
 
-def judge_settled(record: Record, netlink: Netlink | None = None) -> Verdict:
+def judge_settled(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
     """As `judge`, where the caller holds the record's lock itself."""
-    if record.boot_id and record.boot_id != boot_id():
-        return Verdict(STALE, "from before the last boot")
+    earlier = bool(record.boot_id) and record.boot_id != boot_id()
     if not record.host_veth:
-        return judge_unmarked(record.created, boot_time())
+        return judge_unmarked(record.addresses, record.created, record.data_dir, netlink, foreign, earlier)
+    if earlier:
+        return Verdict(STALE, _EARLIER)
     if not record.complete:
         return Verdict(STALE, "its ADD was cut off")
     if netlink is None:
@@ -57,9 +69,38 @@ def _judge_link(record: Record, netlink: Netlink) -> Verdict:
     return Verdict(STALE, f"its veth {record.host_veth} is gone")
 
 
-def judge_unmarked(created: float, booted: float) -> Verdict:
-    """A lease that host-local wrote names no interface: only a boot since (`boot_time`) proves anything."""
-    if created and created < booted:
+def judge_unmarked(
+    addresses: "Sequence[str]",
+    created: float,
+    data_dir: str,
+    netlink: Netlink | None = None,
+    foreign: "ForeignLinks | None" = None,
+    earlier: bool = False,
+) -> Verdict:
+    """Judge a lease that host-local wrote and that names no interface, or several of one attachment.
+
+    `created` is in seconds since the epoch; `earlier`: it was seen in a former boot. Where an interface has an address
+    of it, it is live. Where other nodes may lease from the same store, nothing else proves anything.
+    """
+    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.shared_store import may_be_shared
+
+    if foreign is not None:
+        links = foreign.having(addresses)
+    elif netlink is not None:
+        links = ForeignLinks(netlink).having(addresses)
+    else:
+        with Netlink() as own:
+            links = ForeignLinks(own).having(addresses)
+    if links:
+        names = ", ".join(link.name for link in links)
+        reason = f"its address is in use behind {names}, which another plugin made"
+        return Verdict(LIVE, reason, names if len(links) == 1 else "")
+    if may_be_shared(data_dir):
+        return Verdict(UNKNOWN, f"another node may hold it: {data_dir or NETWORKS_DIR} may be shared by several nodes")
+    if earlier:
+        return Verdict(STALE, _EARLIER)
+    if created and created < boot_time():
         return Verdict(STALE, "its lease is from before the last boot")
     return Verdict(UNKNOWN, "host-local leased it and left no trace of its interface")
 

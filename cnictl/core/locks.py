@@ -7,10 +7,12 @@ from posix import O_CREAT, O_RDWR, close
 from posix import open as open_descriptor
 
 from cnictl.core.durable import AT_ONCE, make_folder
-from cnictl.core.errors import TRY_AGAIN, CniError
+from cnictl.core.errors import IO_FAILURE, TRY_AGAIN, CniError
 
 LOCK_WAIT = 20.0
 """Seconds. Longer than any burst of allocations takes, far shorter than the runtime's patience (4 minutes)."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Locked:
@@ -64,6 +66,12 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             flock(descriptor, kind | LOCK_NB)
             return
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise CniError(
+                    IO_FAILURE,
+                    f"{what}: its file system has no locks ({error.strerror})",
+                    "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
+                ) from None
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:

@@ -7,11 +7,9 @@ Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local e
 from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.netlink import Netlink, NetlinkError, attr
-from cnictl.core.other_end import veth_ports
+from cnictl.core.netlink import Netlink
+from cnictl.core.other_end import end_of, veth_ports
 from cnictl.core.rtnetlink import Link
-
-_IFLA_TARGET_NETNSID = 46
 
 
 def refuse_taken(host: Netlink, bridge: str, record: Record, asked_by: str) -> None:
@@ -47,19 +45,11 @@ def _holder(host: Netlink, name: str, record: Record) -> str:
 
 def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
     """Who has the MAC behind a port, also where another plugin attached it or its MAC was changed since."""
-    for port, namespace in veth_ports(host, bridge).values():
-        if namespace and _other_mac(host, port, namespace) == mac:
+    for port, _ in veth_ports(host, bridge).values():
+        end = end_of(host, port)
+        if end is not None and end.mac == mac:
             return f"the interface behind {port.name}{_shown(port.alias)}"
     return ""
-
-
-def _other_mac(host: Netlink, port: Link, namespace: bytes) -> str:
-    """The MAC of a veth's other end; empty where it is gone, or the kernel is older than 4.20 and can't say."""
-    request = rtnetlink.ifinfo(port.peer) + attr(_IFLA_TARGET_NETNSID, namespace)
-    try:
-        return Link(host.dump(rtnetlink.RTM_GETLINK, request, flags=0)[0]).mac
-    except NetlinkError:
-        return ""
 
 
 def _in_a_record(host: Netlink, bridge: str, record: Record) -> str:

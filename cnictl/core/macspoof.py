@@ -15,7 +15,7 @@ from cnictl.core.process import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
 TABLE = "cnictl"
 _BASE, _PORTS = "prerouting", "macspoofchk"
@@ -116,12 +116,14 @@ def stands(host_veth: str, mac: str) -> bool:
     )
 
 
-def remove(host_veth: str) -> None:
-    """Take a port's guard away, and the table with the last one. Nothing there is no error. Raises CniError 106."""
+def remove(host_veths: "Iterable[str]") -> None:
+    """Take ports' guards away, and the table with the last one. Nothing there is no error. Raises CniError 106."""
     found = nftables.chains(FAMILY_BRIDGE, TABLE)
-    if host_veth in found:
-        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(host_veth))
-        nftables.remove_chains(FAMILY_BRIDGE, TABLE, host_veth.__eq__)
+    ours = [name for name in host_veths if name in found and name != _BASE]
+    for name in ours:
+        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(name))
+        nftables.remove_chains(FAMILY_BRIDGE, TABLE, name.__eq__)
+    if ours:
         found = nftables.chains(FAMILY_BRIDGE, TABLE)
     if found == [_BASE]:
         nftables.remove_table_of_map(FAMILY_BRIDGE, TABLE, _BASE, _PORTS)
@@ -134,9 +136,9 @@ def guarded() -> list[str]:
 
 def remove_others(links: "Container[str]") -> None:
     """Take away the guards of ports that are not among the host's `links` any more. Raises CniError 106."""
-    for one in nftables.chains(FAMILY_BRIDGE, TABLE):
-        if one != _BASE and one not in links:
-            remove(one)
+    gone = [one for one in nftables.chains(FAMILY_BRIDGE, TABLE) if one != _BASE and one not in links]
+    if gone:
+        remove(gone)
 
 
 def _mark(host_veth: str, mac: str) -> str:

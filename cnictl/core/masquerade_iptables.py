@@ -98,6 +98,18 @@ def remove_chain(bits: int, one: str) -> None:
     run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], "\n".join(lines))
 
 
+def source_masquerades(bits: int, source: str, one: str) -> bool:
+    """Whether what comes from an address is led to a chain that masquerades. Raises CniError 106."""
+    try:
+        listed = _nat(bits, "-S", one, check=False).stdout.splitlines()
+        jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {one}") and f"-s {source}/" in line]
+    except CniError as error:
+        if error.code == UNSUPPORTED_FIELD:
+            return False
+        raise
+    return bool(jumps) and any("-j MASQUERADE" in line for line in listed)
+
+
 def text(m: Masquerade, bits: int, former: "Sequence[str]" = ()) -> str:
     """What `iptables-restore --noflush` reads. `former`: the jumps there are, as `iptables -S` lists them.
 

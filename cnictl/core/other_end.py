@@ -1,19 +1,30 @@
-"""What a veth's other end has, asked from this end: the kernel answers for a namespace by the number it has here."""
+"""What a veth's other end is and has, asked from this end: the kernel answers for a namespace by its number here.
 
+A pod chooses what it says of itself, an interface's index included; what is asked of the host's own link it can't.
+"""
+
+from posix import close
 from struct import Struct
 
 from cnictl.core import rtnetlink
+from cnictl.core.errors import CniError
 from cnictl.core.netlink import Netlink, NetlinkError, attr, attributes
+from cnictl.core.netns import Netns
 from cnictl.core.rtnetlink import Link
 
-_IFLA_LINK_NETNSID, _IFA_TARGET_NETNSID = 37, 10
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3  # linux/rtnetlink.h, linux/net_namespace.h
+_IFLA_TARGET_NETNSID, _IFA_TARGET_NETNSID = 46, 10
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _IFADDR = Struct("=BBBBi")
+_S32 = Struct("=i")
 
 
 class OtherEnds(Netlink):
-    """A socket whose dumps heed every attribute of the request, another namespace's id among them.
+    """A socket whose dumps respect every attribute of the request, another namespace's id among them.
 
     Raises OSError before Linux 4.20, which can't.
     """
@@ -23,7 +34,7 @@ class OtherEnds(Netlink):
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
 
     def addresses(self, link: Link, namespace: bytes) -> set[bytes]:
-        """The packed addresses of the link's other end, in the namespace that `ports` named; none if it vanished."""
+        """The packed addresses of the link's other end, in the namespace with that id; none if it vanished."""
         request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
         try:
             answers = self.dump(rtnetlink.RTM_GETADDR, request)
@@ -32,25 +43,69 @@ class OtherEnds(Netlink):
         found: set[bytes] = set()
         for answer in answers:
             if _IFADDR.unpack_from(answer)[4] == link.peer:
-                found |= set(attributes(answer, 8).values())
+                parts = attributes(answer, 8)
+                found.add(parts.get(rtnetlink.IFA_LOCAL) or parts.get(rtnetlink.IFA_ADDRESS, b""))
         return found
 
-    def own_addresses(self, link: Link, namespace: bytes) -> set[bytes]:
-        """The packed addresses that the other end itself has, without broadcast addresses and what else is told."""
-        request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
-        try:
-            answers = self.dump(rtnetlink.RTM_GETADDR, request)
-        except NetlinkError:
-            return set()
-        told = [attributes(answer, 8) for answer in answers if _IFADDR.unpack_from(answer)[4] == link.peer]
-        return {one.get(_IFA_LOCAL) or one.get(_IFA_ADDRESS, b"") for one in told} - {b""}
+
+def addresses_behind(links: "Sequence[Link]") -> list[set[bytes]]:
+    """The packed addresses that each veth's other end has; none before Linux 4.20, where nothing tells."""
+    if not links:
+        return []
+    try:
+        asking = OtherEnds()
+    except OSError:
+        return [set() for _ in links]
+    with asking:
+        return [asking.addresses(link, link.peer_namespace) if link.peer_namespace else set() for link in links]
 
 
 def veth_ports(netlink: Netlink, bridge: Link) -> dict[int, tuple[Link, bytes]]:
     """The bridge's ports that are veths, by index, and the id of the other end's namespace; empty: it is here."""
-    found = {}
-    for payload in netlink.dump(rtnetlink.RTM_GETLINK, rtnetlink.ifinfo()):
-        link = Link(payload)
-        if link.master == bridge.index and link.kind == "veth":
-            found[link.index] = (link, attributes(payload, 16).get(_IFLA_LINK_NETNSID, b""))
-    return found
+    links = rtnetlink.all_links(netlink)
+    return {
+        link.index: (link, link.peer_namespace) for link in links if link.master == bridge.index and link.kind == "veth"
+    }
+
+
+def namespace_id(netlink: Netlink, descriptor: int) -> bytes:
+    """The id that this namespace has for an open one, packed as in IFLA_LINK_NETNSID; empty if it has none."""
+    request = b"\0\0\0\0" + rtnetlink.u32_attr(_NETNSA_FD, descriptor)
+    try:
+        answer = netlink.dump(_RTM_GETNSID, request, flags=0)[0]
+    except NetlinkError:
+        return b""
+    found = attributes(answer, 4).get(_NETNSA_NSID, b"")
+    return found if len(found) == _S32.size and _S32.unpack(found)[0] >= 0 else b""
+
+
+def end_of(netlink: Netlink, link: Link) -> Link | None:
+    """The other end of a veth in another namespace, as the kernel describes it there; None if it can't be asked for."""
+    if not link.peer_namespace:
+        return None
+    request = rtnetlink.ifinfo(link.peer) + attr(_IFLA_TARGET_NETNSID, link.peer_namespace)
+    try:
+        return Link(netlink.dump(rtnetlink.RTM_GETLINK, request, flags=0)[0])
+    except NetlinkError:
+        return None
+
+
+def leads_into(netlink: Netlink, link: Link, path: str, ifname: str, identity: tuple[int, int] | None = None) -> bool:
+    """Whether a veth's other end is the interface `ifname` of the network namespace at `path`.
+
+    `identity`: device and inode that the namespace has to have. Nothing there, or the caller's own: False.
+    """
+    try:
+        netns = Netns(path)
+    except CniError:
+        return False
+    try:
+        if netns.ours or (identity is not None and (netns.device, netns.inode) != identity):
+            return False
+        # the id first: it says in whose namespace the index counts
+        if not link.peer_namespace or namespace_id(netlink, netns.descriptor) != link.peer_namespace:
+            return False
+    finally:
+        close(netns.descriptor)
+    end = end_of(netlink, link)
+    return end is not None and (end.name, end.kind, end.peer) == (ifname, "veth", link.index)

@@ -9,6 +9,12 @@ from hashlib import sha512
 
 from cnictl.core import masquerade_iptables, nftables
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnictl.core.cidr import Cidr
+
 _TABLE, _CHAIN = "cni_plugins_masquerade", "masq_checks"
 _NFT_HASH, _CHAIN_MAX = 16, 28
 """Characters."""
@@ -19,12 +25,35 @@ def remove_reference_rules(network: str, container: str, ifname: str) -> None:
 
     Raises CniError 106.
     """
-    mark = f"{_hash(network)}-{_hash(f'{ifname}:{container}')}".encode()
+    mark = _nft_mark(network, container, ifname)
     nftables.remove_rules(nftables.FAMILY_INET, _TABLE, _CHAIN, lambda userdata: mark in userdata)
-    chain = f"CNI-{sha512(f'{network}{container}'.encode()).hexdigest()}"[:_CHAIN_MAX]
     for bits in masquerade_iptables.PROGRAMS:
-        masquerade_iptables.remove_chain(bits, chain)
+        masquerade_iptables.remove_chain(bits, _iptables_chain(network, container))
     _remove_spoof_check(f"{container}-{ifname}")
+
+
+def masquerades(network: str, container: str, ifname: str, addresses: "Sequence[Cidr]") -> bool:
+    """Whether its rules masquerade what comes from each of an attachment's addresses. Raises CniError 106."""
+    mark = _nft_mark(network, container, ifname)
+    rules = nftables.rules(nftables.FAMILY_INET, _TABLE, _CHAIN)
+    if addresses and sum(mark in userdata for _, userdata in rules) >= len(addresses):
+        return True
+    chain = _iptables_chain(network, container)
+    return all(masquerade_iptables.source_masquerades(one.bits, one.address, chain) for one in addresses)
+
+
+def guards(container: str, ifname: str) -> bool:
+    """Whether its macspoofchk rules for an interface are there. Raises CniError 106."""
+    first = f"cni-br-iface-{container}-{ifname}"
+    return {first, f"{first}-mac"} <= set(nftables.chains(nftables.FAMILY_BRIDGE, "nat"))
+
+
+def _nft_mark(network: str, container: str, ifname: str) -> bytes:
+    return f"{_hash(network)}-{_hash(f'{ifname}:{container}')}".encode()
+
+
+def _iptables_chain(network: str, container: str) -> str:
+    return f"CNI-{sha512(f'{network}{container}'.encode()).hexdigest()}"[:_CHAIN_MAX]
 
 
 def _remove_spoof_check(reference: str) -> None:

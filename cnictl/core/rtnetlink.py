@@ -34,7 +34,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_OPERSTATE, IFLA_AF_SPEC = 16, 26
+IFLA_OPERSTATE, IFLA_AF_SPEC, IFLA_LINK_NETNSID = 16, 26, 37
 IFLA_BR_VLAN_FILTERING, IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 7, 36, 37
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
@@ -70,6 +70,7 @@ class Link:
         "name",
         "operstate",
         "peer",
+        "peer_namespace",
     )
 
     def __init__(self, payload: bytes) -> None:
@@ -84,6 +85,8 @@ class Link:
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
         self.peer = _U32.unpack(found.get(IFLA_LINK, b"\0\0\0\0"))[0]
         """Index of a veth's other end, in that end's namespace."""
+        self.peer_namespace = found.get(IFLA_LINK_NETNSID, b"")
+        """The id that this namespace has for the other end's, packed; empty: it is this one."""
         self.alias = found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
 
     @property

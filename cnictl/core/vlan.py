@@ -8,7 +8,7 @@ import errno
 
 from cnictl.core import advertisements, rtnetlink, sysctl
 from cnictl.core.bridge import BridgeMade
-from cnictl.core.digest import host_veth_name
+from cnictl.core.digest import former_host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netlink import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
 from cnictl.core.rtnetlink import Link
@@ -124,7 +124,7 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
     One that is there under that name, of whatever kind, is taken. Raises CniError 7, 103.
     """
     name = gateway_name(bridge.name, conf.vlan)
-    port = host_veth_name(owner, bridge.name, str(conf.vlan))
+    port = former_host_veth_name(owner, bridge.name, str(conf.vlan))
     what = f"vlan: {conf.vlan}: interface {name}"
     try:
         if rtnetlink.get_link(netlink, name) is None:

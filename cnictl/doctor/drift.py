@@ -100,7 +100,7 @@ _PARTS = (
         "port-off", 23, "error", ("ports/",),
         "pods are cut off", "IFLA_MASTER and IFF_UP of each attachment's host veth",
         "A pod whose port is down or off the bridge reaches nobody, and nothing says so inside it.",
-        "ip -br link show type veth; bridge link\nip link set veth1a2b3c4d master cni0 up", ("bridge",),
+        "ip -br link show type veth; bridge link\nip link set veth1a2b3c4d5e6 master cni0 up", ("bridge",),
     ),
     _Part(
         "stale-route", 32, "warning", (), "a route of ours leads to nobody's pods",

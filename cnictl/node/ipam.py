@@ -12,6 +12,7 @@ from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.lease import Lease, folder_networks
 from cnictl.core.leases import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
@@ -41,6 +42,15 @@ class Row:
     leased: bool
     """Whether the store has this lease: a record may be of an ADD that has not come so far."""
     record: Record | None = None
+    elsewhere: bool = False
+    """Whether it is torn, and may be another node's."""
+    foreign_veth: str = ""
+    """The host veth that another plugin made for it, where that is known."""
+
+    @property
+    def host_veth(self) -> str:
+        """The host end of its veth pair; empty if nothing tells."""
+        return (self.record.host_veth if self.record is not None else "") or self.foreign_veth
 
     @property
     def packed(self) -> bytes:
@@ -152,10 +162,12 @@ def assemble(
     records: Iterable[Record],
     verdicts: Mapping[tuple[str, str], Verdict],
     judge_lone: Callable[[Lease], Verdict],
+    shared: bool = False,
 ) -> list[Row]:
     """Leases and records joined by owner, in the order of the addresses.
 
-    `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record.
+    `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record. `shared`: other nodes
+    use the store too.
     """
     by_owner = {(record.container, record.ifname): record for record in records}
     intended = {address: record for record in by_owner.values() for address in record.addresses}
@@ -167,7 +179,7 @@ def assemble(
             verdict = verdicts[owner] if owner in by_owner else judge_lone(lease)
             rows.append(_row(lease.address, owner, verdict, by_owner.get(owner), lease.modified))
         else:
-            rows.append(_torn_row(lease, intended.get(lease.address)))
+            rows.append(_torn_row(lease, intended.get(lease.address), shared))
     leasing = set(holders.values())
     for owner, record in by_owner.items():
         if not record.addresses and owner not in leasing:
@@ -187,14 +199,17 @@ def _row(
 ) -> Row:
     since = (record.created if record else 0.0) or modified or 0.0
     pod = record.pod if record else ""
-    return Row(address, *owner, pod, since, verdict.state, verdict.reason, modified is not None, record)
+    leased = modified is not None
+    return Row(address, *owner, pod, since, verdict.state, verdict.reason, leased, record, foreign_veth=verdict.link)
 
 
-def _torn_row(lease: Lease, record: Record | None) -> Row:
+def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     reason = "its lease names no owner"
     if record is not None:
         reason += f", the record of {record.container} {record.ifname} has the address"
-    return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record)
+    elif shared:
+        reason += "; another node that uses the store may be about to write it"
+    return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
 
 
 def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
@@ -209,10 +224,14 @@ def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet]
         since_then = (store.read(address) for address in record.addresses if address not in listed)
         leases += [lease for lease in since_then if lease is not None]
     with Netlink() as host:
-        verdicts = {(record.container, record.ifname): liveness.judge(record, host) for record in records}
+        foreign = ForeignLinks(host)
+        verdicts = {(record.container, record.ifname): liveness.judge(record, host, foreign) for record in records}
         strays = _strays(host, network, {record.host_veth for record in records})
-    booted = liveness.boot_time()
-    rows = assemble(leases, records, verdicts, lambda lease: liveness.judge_unmarked(lease.modified, booted))
+
+        def judge_lone(lease: Lease) -> Verdict:
+            return liveness.judge_unmarked([lease.address], lease.modified, data_dir, foreign=foreign)
+
+        rows = assemble(leases, records, verdicts, judge_lone, store.shared)
     return Listing(network, data_dir, tuple(rows), tuple(sets), strays)
 
 

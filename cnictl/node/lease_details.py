@@ -21,18 +21,20 @@ def details(listing: Listing, row: Row) -> dict[str, Any]:
         shown["runtime"] = row.record.runtime
         if row.record.ipam:
             shown["ipam"] = row.record.ipam
-        if row.record.host_veth:
-            shown["host_veth"] = _describe_link(row.record)
+    if row.host_veth:
+        shown["host_veth"] = _describe_link(row.host_veth)
+        if row.record is not None and row.record.host_veth:
+            shown["host_veth"]["bridge_intended"] = row.record.bridge
             shown["netns"] = _describe_netns(row.record)
     return shown
 
 
-def _describe_link(record: Record) -> dict[str, Any]:
+def _describe_link(name: str) -> dict[str, Any]:
     with Netlink() as host:
         links = {link.index: link for link in rtnetlink.all_links(host)}
-    found = next((link for link in links.values() if link.name == record.host_veth), None)
+    found = next((link for link in links.values() if link.name == name), None)
     if found is None:
-        return {"name": record.host_veth, "present": False}
+        return {"name": name, "present": False}
     master = links.get(found.master)
     return {
         "name": found.name,
@@ -41,7 +43,6 @@ def _describe_link(record: Record) -> dict[str, Any]:
         "mac": found.mac,
         "mtu": found.mtu,
         "bridge": master.name if master else "",
-        "bridge_intended": record.bridge,
     }
 
 

@@ -6,7 +6,7 @@ Folders that were there before cnictl stay, and so does whatever holds something
 import glob
 import os
 
-from cnictl.core import adopted, durable, isolation, macspoof
+from cnictl.core import adopted, attachments, durable, isolation, macspoof
 from cnictl.core.leases import Store
 from cnictl.core.netlink import Netlink
 from cnictl.core.paths import (
@@ -22,6 +22,7 @@ from cnictl.core.paths import (
     STATE_DIR,
     WATCH_FILE,
 )
+from cnictl.core.shared_store import may_be_shared
 from cnictl.node import confirm, firewall, folders, former, install, journal, library, program, runtimes
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.plugin import Plugin
@@ -52,7 +53,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for name in names:
         _empty_index(name)
         store = Store(name)
-        if not were_there.get(store.folder, True) and not store.count():
+        if not were_there.get(store.folder, True) and not store.count() and not store.shared:
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
     macspoof.remove_others(())  # of pods whose records are lost
     isolation.remove_others((), everything=True)
@@ -125,6 +126,9 @@ def _names(folder: str) -> list[str]:
 def _empty_index(name: str) -> None:
     if os.path.lexists(f"{INDEX_DIR}/{name}"):
         os.unlink(f"{INDEX_DIR}/{name}")
+    for record in attachments.all_records(name):
+        if not record.host_veth and may_be_shared(record.data_dir):
+            attachments.remove(name, record.container, record.ifname)  # of a lease that is another node's
     _rmdir(f"{ATTACHMENTS_DIR}/{name}")
 
 

@@ -3,25 +3,24 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cnictl.core import attachments, liveness, macspoof, rtnetlink
+from cnictl.core import attachments, isolation, liveness, macspoof, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
+from cnictl.core.foreign import MARK, ForeignLinks
 from cnictl.core.lease import Lease
 from cnictl.core.leases import Store
-from cnictl.core.netlink import attributes
-from cnictl.core.other_end import OtherEnds
+from cnictl.core.other_end import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.shared_store import may_be_shared
+from cnictl.core.taken_over import remove_pair
 from cnictl.core.unlinking import unlink
 from cnictl.node.journal import Journal
 from cnictl.node.peers import is_link_local
 from cnictl.node.spec import NodeSpec
 
-_MARK = "cnictl:"
-"""How the alias of a host veth begins: `cnictl:NETWORK/POD`."""
-_IFLA_LINK_NETNSID = 37
 _SHOWN = 10
 
 
@@ -50,24 +49,24 @@ class Pod:
 
 
 def attached(names: Iterable[str]) -> list[Pod]:
-    """Every attachment of these networks, also those that are only a lease, or only a link with our alias.
+    """Return every attachment of these networks, also those that are only a lease, or only a link with our alias.
 
-    Nothing is written.
+    Nothing is written. What may be another node's, in a store that several use, is none of this host's unless its link
+    is here.
     """
     found = []
     wanted = list(names)
     with Netlink() as netlink:
+        foreign = ForeignLinks(netlink)
         marked = _marked_ports(netlink)  # ahead of the records: an ADD writes its record before it makes its link
         for network in wanted:
-            records = attachments.all_records(network)
+            records, store = attachments.all_records(network), Store(network)
             known = {(record.container, record.ifname) for record in records}
-            found += [_of_record(record, netlink) for record in records]
+            leases = [one for one in store.all() if one.container and (one.container, one.ifname) not in known]
+            pods = [_of_record(record, netlink, foreign) for record in records]
+            pods += [_of_lease(store, lease, foreign) for lease in leases]
+            found += [pod for pod in pods if pod.ours or pod.state == liveness.LIVE or not may_be_shared(pod.data_dir)]
             found += _of_ports(network, marked, {record.host_veth for record in records})
-            found += [
-                _of_lease(network, lease)
-                for lease in Store(network).all()
-                if lease.container and (lease.container, lease.ifname) not in known
-            ]
     return found
 
 
@@ -76,47 +75,34 @@ def unrecorded_ports(names: Iterable[str]) -> list[str]:
     return [pod.lost_port for pod in attached(names) if pod.lost_port]
 
 
-def _marked_ports(netlink: Netlink) -> list[tuple[Link, bytes]]:
-    """Veths with a pod's alias, each with the id of its other end's namespace; empty: it is here."""
-    found = []
-    for payload in netlink.dump(rtnetlink.RTM_GETLINK, rtnetlink.ifinfo()):
-        link = Link(payload)
-        if link.kind == "veth" and link.alias.startswith(_MARK) and "/" in link.alias:
-            found.append((link, attributes(payload, 16).get(_IFLA_LINK_NETNSID, b"")))
-    return found
+def _marked_ports(netlink: Netlink) -> list[Link]:
+    """Veths with a pod's alias."""
+    links = rtnetlink.all_links(netlink)
+    return [link for link in links if link.kind == "veth" and link.alias.startswith(MARK) and "/" in link.alias]
 
 
-def _of_ports(network: str, marked: list[tuple[Link, bytes]], known: set[str]) -> list[Pod]:
+def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[Pod]:
+    lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{MARK}{network}/")]
     found = []
-    for link, namespace in marked:
-        named, _, pod = link.alias.removeprefix(_MARK).partition("/")
-        if named != network or link.name in known:
-            continue
-        state = liveness.UNKNOWN if namespace else liveness.STALE
-        reason = f"no record names its veth {link.name}" + ("" if namespace else ", whose other end is on this host")
-        addresses = tuple(sorted(_addresses(link, namespace))) if namespace else ()
+    for link, present in zip(lost, addresses_behind(lost), strict=True):
+        state = liveness.UNKNOWN if link.peer_namespace else liveness.STALE
+        reason = f"no record names its veth {link.name}"
+        reason += "" if link.peer_namespace else ", whose other end is on this host"
+        addresses = tuple(sorted(format_address(packed) for packed in present if not is_link_local(packed)))
+        pod = link.alias.removeprefix(f"{MARK}{network}/")
         found.append(Pod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
     return found
 
 
-def _addresses(link: Link, namespace: bytes) -> list[str]:
-    """The other end's addresses but for link-local ones; none before Linux 4.20, which can't tell."""
-    try:
-        ends = OtherEnds()
-        with ends:
-            found = ends.own_addresses(link, namespace)
-    except OSError:
-        return []
-    return [format_address(one) for one in found if not is_link_local(one)]
+def _of_lease(store: Store, lease: Lease, foreign: ForeignLinks) -> Pod:
+    verdict = liveness.judge_unmarked([lease.address], lease.modified, store.data_dir, foreign=foreign)
+    return Pod(
+        store.network, lease.container, lease.ifname, "", (lease.address,), verdict.state, verdict.reason, ours=False
+    )
 
 
-def _of_lease(network: str, lease: Lease) -> Pod:
-    reason = "host-local leased it and left no trace of its interface"
-    return Pod(network, lease.container, lease.ifname, "", (lease.address,), liveness.UNKNOWN, reason, ours=False)
-
-
-def _of_record(record: Record, netlink: Netlink) -> Pod:
-    verdict = liveness.judge(record, netlink)
+def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> Pod:
+    verdict = liveness.judge(record, netlink, foreign)
     return Pod(
         record.network, record.container, record.ifname, record.pod, tuple(record.addresses), verdict.state,
         verdict.reason, record.data_dir or NETWORKS_DIR, bool(record.host_veth),
@@ -169,14 +155,16 @@ def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
                 what = f"remove {pod.lost_port}, the veth of {pod}"
                 journal.begin(f"attachment/{pod.network}/{pod.lost_port}", was, None,
                               f"ip link delete {pod.lost_port}", what)  # fmt: skip
-                macspoof.remove(pod.lost_port)
+                macspoof.remove((pod.lost_port,))
+                isolation.remove(pod.lost_port, recorded=False)
                 unlink(netlink, pod.lost_port)
                 done.append(pod)
                 continue
             where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
             journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
             try:
-                detach(netlink, pod.network, pod.container, pod.ifname, pod.data_dir)
+                which = (pod.network, pod.container, pod.ifname, pod.data_dir)
+                detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (CniError, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)

@@ -16,6 +16,7 @@ from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
 from cnictl.core.rtnetlink import Netlink
+from cnictl.core.taken_over import remove_pair
 from cnictl.node.ipam import TORN, Listing, Row
 from cnictl.node.journal import Journal
 
@@ -34,7 +35,7 @@ def refusal(row: Row, force: bool) -> str:
     """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
     if row.state == IN_FLIGHT:
         return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
-    if force or row.state in (STALE, TORN):
+    if force or row.state == STALE or (row.state == TORN and not row.elsewhere):
         return ""
     shown = "live" if row.state == LIVE else "not proven stale"
     return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
@@ -42,7 +43,7 @@ def refusal(row: Row, force: bool) -> str:
 
 def keep_reason(row: Row) -> str:
     """Why `gc` leaves this alone, or empty: only what is provably stale goes."""
-    stale = row.state == STALE or (row.state == TORN and row.record is None)
+    stale = row.state == STALE or (row.state == TORN and row.record is None and not row.elsewhere)
     return "" if stale else row.reason
 
 
@@ -50,7 +51,7 @@ def commands(listing: Listing, row: Row) -> list[str]:
     """The release, as typed by hand."""
     if row.state == TORN:
         return [f"rm {listing.data_dir}/{listing.network}/{row.address}"]
-    lines = [f"ip link delete {row.record.host_veth}"] if row.record and row.record.host_veth else []
+    lines = [f"ip link delete {row.host_veth}"] if row.host_veth else []
     if row.leased:
         lines.append(f"rm {listing.data_dir}/{listing.network}/{row.address}")
     return [*lines, f"rm {row.record.path}"] if row.record else lines
@@ -122,10 +123,21 @@ def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[t
         return store.release_torn(row.address)
     owner = (row.container, row.ifname)
     if row.record is None:
+        lone = Record(listing.network, *owner)
+        lone.addresses, lone.created, lone.data_dir = [row.address], row.since, listing.data_dir
+        if not check:
+            remove_pair(netlink, lone)
+        elif not _still_stale(lone):
+            return False
         return store.release(row.address, *owner)
     if owner not in gone:
         still = _still_stale if check else None
-        if detach(netlink, listing.network, *owner, listing.data_dir, still=still) is None:
+
+        def remove_foreign(record: Record) -> None:
+            if not check:  # what is stale has no link
+                remove_pair(netlink, record)
+
+        if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=remove_foreign) is None:
             return False
         gone.add(owner)
     if row.leased:

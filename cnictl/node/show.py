@@ -3,12 +3,13 @@
 import re
 from typing import Any
 
-from cnictl.core import attachments, masquerade, rtnetlink
+from cnictl.core import masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
-from cnictl.node import firewall, host
+from cnictl.node import firewall, host, ipam
+from cnictl.node.ipam import Row
 from cnictl.node.peers import is_link_local
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
@@ -27,8 +28,10 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
         found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
         addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
-    records = attachments.all_records(spec.name) if with_pods else []
-    by_veth = {record.host_veth: record for record in records}
+    rows = ipam.observe(spec.name).rows if with_pods else ()
+    by_veth: dict[str, list[Row]] = {}
+    for row in rows:
+        by_veth.setdefault(row.host_veth, []).append(row)
     netfilter = BridgeNetfilter(spec).observe()
     return {
         "name": link.name,
@@ -39,17 +42,21 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         "addresses": addresses,
         "made_by": "cnictl" if link.alias.startswith(OWNER_MARK) else "another (adopted, kept at a reset)",
         "iptables_sees_bridged": bool(netfilter and netfilter["nf_call_iptables"]) if has_bridge_netfilter() else None,
-        "ports": [_port(port, by_veth.get(port.name)) for port in ports],
+        "ports": [_port(port, by_veth.get(port.name, [])) for port in ports],
     }
 
 
-def _port(link: rtnetlink.Link, record: attachments.Record | None) -> dict[str, Any]:
+def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
+    """A port, and whose it is: by the rows of the addresses behind it.
+
+    A pod without a name is shown by the beginning of its container's id.
+    """
     return {
         "name": link.name,
         "up": link.operstate == 6,  # IF_OPER_UP, RFC 2863
         "mtu": link.mtu,
-        "pod": (record.pod or record.container[:13]) if record else "",
-        "addresses": record.addresses if record else [],
+        "pod": (rows[0].pod or rows[0].container[:13]) if rows else "",
+        "addresses": [row.address for row in rows if row.address],
     }
 
 

@@ -43,3 +43,8 @@ def is_answer(frame: bytes, address: str) -> bool:
         return False
     fields = _BODY.unpack_from(frame, 14)
     return (fields[4], fields[6]) == (_REPLY, socket.inet_aton(address))
+
+
+def answering_mac(frame: bytes, address: str) -> bytes:
+    """The MAC that an Ethernet frame says to have `address`; empty if it is no ARP reply from it."""
+    return frame[22:28] if is_answer(frame, address) else b""

@@ -8,7 +8,7 @@ from cnictl.core import tracked
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.process import run
-from cnictl.node import ipam
+from cnictl.node import ipam, namespaces
 from cnictl.node.ipam import Listing, Row
 from cnictl.node.lease_details import details
 from cnictl.node.spec import is_ipv6
@@ -34,14 +34,18 @@ def choose(listing: Listing, who: str) -> list[Row]:
 
 def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
     """All of it, as JSON values; `to` is where its way out leads. What can't be seen is left out."""
-    record = next((row.record for row in rows if row.record is not None), None)
+    record = next((row.record for row in rows if row.record is not None and row.record.host_veth), None)
+    host_veth = next((row.host_veth for row in rows if row.host_veth), "")
     found: dict[str, Any] = {"leases": [details(listing, row) for row in rows]}
-    if record is None:
+    if not host_veth:
         return found
-    found["host_end"] = _first(["ip", "-j", "-d", "-s", "link", "show", "dev", record.host_veth])
-    found["port"] = _first(["bridge", "-j", "-d", "link", "show", "dev", record.host_veth])
-    enter = ["nsenter", f"--net={record.netns}"]
-    found["inside"] = _first([*enter, "ip", "-j", "-s", "address", "show", "dev", record.ifname])
+    found["host_end"] = _first(["ip", "-j", "-d", "-s", "link", "show", "dev", host_veth])
+    found["port"] = _first(["bridge", "-j", "-d", "link", "show", "dev", host_veth])
+    netns = record.netns if record is not None else namespaces.path_behind(host_veth)
+    if not netns:
+        return found
+    enter = ["nsenter", f"--net={netns}"]
+    found["inside"] = _first([*enter, "ip", "-j", "-s", "address", "show", "dev", rows[0].ifname or "eth0"])
     found["routes"] = _json([*enter, "ip", "-j", "route"]) + _json([*enter, "ip", "-j", "-6", "route"])
     found["neighbours"] = [
         one for row in rows if row.address for one in _json(["ip", "-j", "neigh", "show", row.address])
@@ -49,7 +53,8 @@ def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
     found["connections"] = _connections({row.packed for row in rows if row.address})
     source = next((row.address for row in rows if row.address and is_ipv6(row.address) == is_ipv6(to)), "")
     if source and to:
-        found["way"] = _way(source, to, record.netns, record.bridge)
+        bridge = record.bridge if record is not None else (found["port"] or {}).get("master", "")
+        found["way"] = _way(source, to, netns, bridge)
     return found
 
 

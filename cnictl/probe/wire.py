@@ -1,14 +1,14 @@
 """Who answers for pods' addresses on the bridge right now, against who should."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import format_mac
 from cnictl.node.ipam import TORN, Listing, Row
-from cnictl.probe import arp
+from cnictl.node.spec import is_ipv6
+from cnictl.probe import arp, ndp
 
 LIVE, STALE_BOOT, GONE = "live", "stale boot", "namespace gone"
 UNHELD, TWICE, IN_FLIGHT, UNKNOWN = "held without a lease", "seen twice on the wire", "in flight", "unknown"
@@ -28,19 +28,35 @@ class Checked:
     evidence: str
 
 
-def check(listing: Listing, link: str, source: str) -> list[Checked]:
-    """Sort every row; IPv4 addresses are asked for on `link` from our address `source`, unless that is empty."""
-    asked = [row.address for row in listing.rows if row.address and "." in row.address] if source else []
-    heard = answering(asked, link, source) if asked else {}
-    return [_sorted(row, heard.get(row.address, set())) for row in listing.rows]
+def check(listing: Listing, link: str, sources: Sequence[str]) -> tuple[list[Checked], list[str]]:
+    """Sort every row; addresses are asked for on `link` from our address of their family among `sources`, if any.
+
+    Returns also why addresses of a family could not be asked for, if they could not.
+    """
+    answers: dict[str, set[str]] = {}
+    unasked: dict[bool, str] = {}
+    for source in sources:
+        six = is_ipv6(source)
+        addresses = [row.address for row in listing.rows if row.address and is_ipv6(row.address) == six]
+        try:
+            answers.update(answering(addresses, link, source))
+        except OSError as error:
+            unasked[six] = f"{link}: {error.strerror}"
+    rows = [
+        _sorted(row, answers.get(row.address, set()), unasked.get(is_ipv6(row.address), "")) for row in listing.rows
+    ]
+    return rows, list(dict.fromkeys(unasked.values()))
 
 
-def _sorted(row: Row, macs: set[str]) -> Checked:
+def _sorted(row: Row, macs: set[str], unasked: str) -> Checked:
     own = row.record.mac if row.record is not None else ""
     others = sorted(macs - {own})
     answered = f"; {', '.join(sorted(macs))} answers for it" if macs else ""
-    if row.state == "live" and others and own:
-        return Checked(row, TWICE, f"{', '.join(others)} answers for it too, beside {own} of {row.holder}")
+    if unasked and row.address:
+        answered = f"; nobody was asked on the bridge ({unasked})"
+    if row.state == "live" and others and (own or len(others) > 1):
+        beside = f", beside {own}" if own else ""
+        return Checked(row, TWICE, f"{', '.join(others)} answers for it too{beside} of {row.holder}")
     if row.state == "stale":
         found = STALE_BOOT if "boot" in row.reason else GONE
         return Checked(row, TWICE if macs else found, row.reason + answered)
@@ -51,18 +67,21 @@ def _sorted(row: Row, macs: set[str]) -> Checked:
 
 
 def answering(addresses: Iterable[str], link: str, source: str) -> dict[str, set[str]]:
-    """The MACs that answer ARP for each address. Raises Problem if the link is gone or is no Ethernet."""
+    """The MACs that answer for each address, which are all of one family: ARP's, or neighbour discovery's.
+
+    Raises OSError if the link is gone, down or no Ethernet.
+    """
     listed = list(dict.fromkeys(addresses))
-    try:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(listed))) as pool:
-            found = pool.map(lambda address: _macs(address, link, source), listed)
-            return dict(zip(listed, found, strict=True))
-    except OSError as error:
-        raise Problem(f"{link}: {error.strerror}", "cnictl bridge show") from None
+    if not listed:
+        return {}
+    with ThreadPoolExecutor(min(_AT_ONCE, len(listed))) as pool:
+        found = pool.map(lambda address: _macs(address, link, source), listed)
+        return dict(zip(listed, found, strict=True))
 
 
 def _macs(address: str, link: str, source: str) -> set[str]:
-    with arp.asked(address, link, source) as asking:
+    protocol = ndp if is_ipv6(address) else arp
+    with protocol.asked(address, link, source) as asking:
         found = set()
         deadline = time.monotonic() + _WAIT
         while (left := deadline - time.monotonic()) > 0:
@@ -71,6 +90,6 @@ def _macs(address: str, link: str, source: str) -> set[str]:
                 frame = asking.recv(2048)
             except TimeoutError:
                 break
-            if arp.is_answer(frame, address):
-                found.add(format_mac(frame[22:28]))  # the sender's hardware address, RFC 826
+            if mac := protocol.answering_mac(frame, address):
+                found.add(format_mac(mac))
         return found

@@ -244,14 +244,24 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     one, other, third = host.pods(3, "r")
     for pod in (one, other, third):
         assert host.reference("bridge", "ADD", pod, OTHER_STORE).status == 0
-    host.run("touch", "-d", LONG_AGO, f"{LEASES}/other/10.9.0.3")
+    for address in ("10.9.0.2", "10.9.0.3"):
+        host.run("touch", "-d", LONG_AGO, f"{LEASES}/other/{address}")
+    host.kill(other)
+    assert (
+        host.reference("host-local", "ADD", Pod("r3", "/run/netns/r3"), {**OTHER_STORE, "type": "host-local"}).status
+        == 0
+    )
     before = everything(host)
-    assert states(host, "other") == {"r0": "unknown", "r1": "stale", "r2": "unknown"}
+    assert states(host, "other") == {"r0": "live", "r1": "stale", "r2": "live", "r3": "unknown"}
     assert as_json(host, "list")["network"] == "other"
     assert everything(host) == before
-    assert [one["action"] for one in as_json(host, "gc", "--all")[0]["outcomes"]] == ["left", "freed", "left"]
+    assert [one["action"] for one in as_json(host, "gc", "--all")[0]["outcomes"]] == ["left", "freed", "left", "left"]
+    assert cnictl(host, "ipam", "release", "r2").returncode == 1
+    assert host.pings(third, "10.9.0.2") and host.pings(one, "10.9.0.4")
     assert cnictl(host, "ipam", "release", "r2", "--force").returncode == 0
+    assert cnictl(host, "ipam", "release", "r3", "--force").returncode == 0
     assert host.leases("other").keys() == {"10.9.0.2"}
+    assert host.pod_link(third) is None and host.pod_link(one) is not None  # no address in use is given out again
     assert host.records("other") == set()
     assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # what was freed, and on what proof
     assert host.reference("bridge", "DEL", one, OTHER_STORE).status == 0

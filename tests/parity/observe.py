@@ -139,7 +139,7 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
         if network_stays and (kind == "bridge" or {link["ifindex"], link.get("link_index")} & set(gateways)):
             continue
         if known is None:
-            found.append("a host veth" if re.fullmatch(r"veth[0-9a-f]{8}", name) else f"the {kind or 'link'} {name}")
+            found.append("a host veth" if re.fullmatch(r"veth[0-9a-f]{8,11}", name) else f"the {kind or 'link'} {name}")
         else:
             found += [f"{one} on {name}" for one in sorted(set(addresses(link)) - set(addresses(known)))]
     for pod, (links, _) in after.pods.items():

@@ -211,7 +211,7 @@ def _not_shown(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 _DRAWN = (
-    (r"veth[0-9a-f]{8}", "veth…"),
+    (r"veth[0-9a-f]{8,11}", "veth…"),
     (r"CNI-[0-9a-f]{24}", "CNI-…"),
     (r"Mac doesn't match: [0-9a-f:]{17}", "Mac doesn't match: …"),
     (r"\{Dst:\{IP:\S+ Mask:[0-9a-f]+\}", "{Dst:NET"),

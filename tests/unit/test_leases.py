@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnictl.core import attachments, durable, leases, locks, pool_map
+from cnictl.core import attachments, durable, leases, locks, pool_map, shared_store
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, TRY_AGAIN, CniError
 from cnictl.core.lease import Duplicate, Exhausted
@@ -34,6 +34,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A network's store, map and records in folders of the test's own."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(leases, "INDEX_DIR", f"{tmp_path}/index")
+    for module in (leases, shared_store):
+        monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")  # the default store, of this node alone
     return Store("mynet", f"{tmp_path}/networks")
 
 

@@ -14,8 +14,8 @@ from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
-HOST_VETHS = "veth????????"
-"""What the plugin calls host veths, as a pattern: `veth` and eight hex digits; Docker's have seven."""
+HOST_VETHS = ("veth???????????", "veth????????")
+"""What the plugin calls host veths, as patterns: `veth` and 11 hex digits, up to 0.1.0 eight; Docker's have seven."""
 
 PROCESS = "NetworkManager"
 """As /proc/PID/comm has it."""
@@ -25,7 +25,7 @@ _RELOAD = ["nmcli", "general", "reload", "conf"]
 _TEXT = """\
 # Written by cnictl: NetworkManager leaves the pods' bridge and its ports alone. Removed by `cnictl reset-node`.
 [keyfile]
-unmanaged-devices+=interface-name:{bridge};interface-name:{veths}
+unmanaged-devices+={names}
 """
 
 
@@ -39,7 +39,7 @@ class UnmanagedDevices(TextFile):
         """The bridge and host veths by name; what is there, if anything, where there is no NetworkManager."""
         if not os.path.exists(_PROGRAM):
             return self.observe()
-        return {"text": _TEXT.format(bridge=spec.bridge, veths=HOST_VETHS)}
+        return {"text": _TEXT.format(names=";".join(f"interface-name:{name}" for name in (spec.bridge, *HOST_VETHS)))}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The file, and the word that has it read."""

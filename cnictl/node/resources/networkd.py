@@ -75,7 +75,11 @@ class UnmanagedLinks(TextFile):
 
     def wanted(self, spec: NodeSpec) -> State | None:
         """Its text; what is there, if anything, where networkd isn't used."""
-        return {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=HOST_VETHS)} if is_used() else self.observe()
+        return (
+            {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=" ".join(HOST_VETHS))}
+            if is_used()
+            else self.observe()
+        )
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The file, and the word that has it read."""

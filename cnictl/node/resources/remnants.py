@@ -202,7 +202,7 @@ class OwnTables(_Remnant):
         nftables.remove_chains(masquerade.FAMILY_INET, masquerade.TABLE, gone.__contains__)
         nftables.remove_table_if_empty(masquerade.FAMILY_INET, masquerade.TABLE)
         for port in (change.before or {}).get("bridge", []):
-            macspoof.remove(port)
+            macspoof.remove((port,))
 
 
 class TaggedRoutes(_Remnant):

@@ -1,0 +1,69 @@
+"""Links that another plugin made for pods, the reference bridge above all, found by what the kernel shows of them.
+
+Its network was taken over in place: such a pod has a lease of host-local's, and no record that names its link.
+"""
+
+from cnictl.core import attachments, other_end, rtnetlink
+from cnictl.core.cidr import parse_address
+from cnictl.core.rtnetlink import Link, Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MARK = "cnictl:"
+"""How the alias of every link begins that this plugin made."""
+
+
+class ForeignLinks:
+    """Host veths that no record and no mark of ours names, and the addresses behind them: looked at once, when asked.
+
+    The other end has to be in another namespace: a veth whose two ends are the host's is no pod's.
+    """
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+        self._behind: list[tuple[Link, set[bytes]]] | None = None
+
+    def having(self, addresses: "Iterable[str]", bridge: int = 0) -> list[Link]:
+        """The links behind which any of these addresses is; of one bridge's ports, where its index is given."""
+        wanted = {parse_address(address) for address in addresses}
+        if not wanted:
+            return []
+        links = [link for link, present in self._all() if wanted & present]
+        return [link for link in links if bridge in (0, link.master)]
+
+    def _all(self) -> list[tuple[Link, set[bytes]]]:
+        if self._behind is None:
+            links = candidates(self._netlink)
+            self._behind = list(zip(links, other_end.addresses_behind(links), strict=True))
+        return self._behind
+
+
+def candidates(netlink: Netlink) -> list[Link]:
+    """Veths that lead into another namespace, and that neither a record nor a mark says to be an attachment of ours.
+
+    The links are looked at first: an ADD in flight writes its record before it makes its link.
+    """
+    links = [
+        link
+        for link in rtnetlink.all_links(netlink)
+        if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(MARK)
+    ]
+    recorded = (
+        {record.host_veth for network in attachments.networks() for record in attachments.all_records(network)}
+        if links
+        else set()
+    )
+    return [link for link in links if link.name not in recorded]
+
+
+def link_into(netlink: Netlink, netns: str, ifname: str, bridge: int = 0) -> Link | None:
+    """The link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
+
+    Only a port of the bridge, where its index is given.
+    """
+    if not netns:
+        return None
+    links = [link for link in candidates(netlink) if bridge in (0, link.master)]
+    return next((link for link in links if other_end.leads_into(netlink, link, netns, ifname)), None)

@@ -1,0 +1,70 @@
+"""An attachment that another plugin made before its network was taken over: which link is its host veth.
+
+The name that a result or a lease gives is no proof, and neither is what the pod says of its own interface.
+"""
+
+from cnictl.core import attachments, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import format_address, parse_address
+from cnictl.core.foreign import ForeignLinks, link_into
+from cnictl.core.leases import Store
+from cnictl.core.netns import identity
+from cnictl.core.other_end import addresses_behind
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.reference_rules import remove_reference_rules
+from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.unlinking import unlink
+
+_LINK_LOCAL = b"\xfe\x80"
+
+
+def link_of(netlink: Netlink, record: Record, netns: str = "", bridge: str = "") -> Link | None:
+    """The host veth that another plugin made for an attachment; None where nothing proves which it is.
+
+    `record`: whose it is, with the addresses that it holds leases of. The link is told by the pod's interface in the
+    namespace at `netns`, else by an address of the record's behind one link and behind no other. Only a port of the
+    bridge, where one is named.
+    """
+    master = rtnetlink.get_link(netlink, bridge) if bridge else None
+    if bridge and master is None:
+        return None
+    port_of = master.index if master is not None else 0
+    link = link_into(netlink, netns, record.ifname, port_of)
+    if link is not None and not (_is_anothers_namespace(netns, record) or _has_anothers_address(link, record)):
+        return link
+    found = ForeignLinks(netlink).having(record.addresses, port_of)
+    return found[0] if len(found) == 1 else None
+
+
+def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str = "") -> None:
+    """Remove the veth pair that another plugin made for an attachment, and the reference's rules for it.
+
+    Nothing there is no error, and what `link_of` can't prove stays. Raises CniError 106, OSError.
+    """
+    link = link_of(netlink, record, netns, bridge)
+    if link is not None:
+        unlink(netlink, link.name)
+    if link is not None or record.addresses:
+        remove_reference_rules(record.network, record.container, record.ifname)
+
+
+def _is_anothers_namespace(netns: str, record: Record) -> bool:
+    """Whether the namespace at a path is that of another container's attachment: the path names another pod by now."""
+    here = identity(netns)
+    return any(
+        (other.netns_dev, other.netns_ino) == here and other.container != record.container
+        for network in attachments.networks()
+        for other in attachments.all_records(network)
+    )
+
+
+def _has_anothers_address(link: Link, record: Record) -> bool:
+    """Whether the pod behind a link has none of its leased addresses, or one that another attachment leased."""
+    present = {packed for packed in addresses_behind([link])[0] if packed[:2] != _LINK_LOCAL}
+    own = {parse_address(address) for address in record.addresses}
+    if own and present and not own & present:
+        return True
+    owners = ((record.container, record.ifname), (record.container, ""), ("", ""))
+    store = Store(record.network, record.data_dir or NETWORKS_DIR)
+    leases = (store.read(format_address(packed)) for packed in present)
+    return any(lease is not None and (lease.container, lease.ifname) not in owners for lease in leases)

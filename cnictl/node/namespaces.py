@@ -1,0 +1,36 @@
+"""Network namespaces of this host by what leads into them: where nothing recorded their path."""
+
+import glob
+import os
+from itertools import chain
+
+from cnictl.core import other_end, rtnetlink
+from cnictl.core.netns import identity
+from cnictl.core.rtnetlink import Netlink
+
+_PLACES = ("/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net")
+"""Where runtimes keep them by name, then every process's own."""
+
+
+def path_behind(link_name: str) -> str:
+    """A path of the namespace that a veth of the host leads into; empty if it is none, or no path is found."""
+    seen = set()
+    with Netlink() as netlink:
+        link = rtnetlink.get_link(netlink, link_name)
+        if link is None or not link.peer_namespace:
+            return ""
+        for path in chain.from_iterable(sorted(glob.glob(place)) for place in _PLACES):
+            found = identity(path)
+            if found is None or found in seen:
+                continue
+            seen.add(found)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                if other_end.namespace_id(netlink, descriptor) == link.peer_namespace:
+                    return path
+            finally:
+                os.close(descriptor)
+    return ""

@@ -1,0 +1,34 @@
+"""CHECK of an attachment that the reference plugin made before its network was taken over."""
+
+from cnictl.core import masquerade, reference_rules
+from cnictl.core.cidr import Cidr
+from cnictl.core.conf import NetConf
+from cnictl.core.errors import CHECK_FAILED, CniError
+from cnictl.core.foreign import link_into
+from cnictl.core.rtnetlink import Link, Netlink
+
+from .environment import Call
+
+
+def foreign_host_veth(host: Netlink, call: Call) -> Link | None:
+    """The host veth that another plugin made for the pod's interface; None if that is none, or is ours."""
+    return link_into(host, call.netns, call.ifname)
+
+
+def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> None:
+    """Raise CniError 104 unless the pod's packets are masqueraded and guarded as the conf says, by either's rules."""
+    if conf.masquerade:
+        ours = conf.served and not conf.subnets_vary
+        rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
+        if not (ours and masquerade.stands(rules, conf.backend)) and not reference_rules.masquerades(
+            conf.name, call.container, call.ifname, addresses
+        ):
+            raise CniError(
+                CHECK_FAILED,
+                f"the masquerade rules of {call.container} {call.ifname} are missing",
+                "the next ADD loads those of the network; or: cnictl nat enable",
+            )
+    if conf.mac_check and not reference_rules.guards(call.container, call.ifname):
+        raise CniError(
+            CHECK_FAILED, f"macspoofchk: the rules for {call.container} {call.ifname} are missing", "recreate the pod"
+        )
