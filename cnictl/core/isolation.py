@@ -128,16 +128,23 @@ def remove(host_veth: str, recorded: bool = True) -> None:
         isolation_iptables.remove(host_veth)
 
 
+def isolated() -> list[str]:
+    """Return the host veths that nftables isolates, of every bridge."""
+    return [
+        key.rstrip(b"\0").decode("utf-8", "replace")
+        for name in _tables()
+        for key, _ in nftables.elements(FAMILY_BRIDGE, name, _PORTS)
+    ]
+
+
 def remove_others(links: "Container[str]", everything: bool = False) -> None:
     """Take out pods whose host veth is not among the host's `links` any more. Raises CniError 106.
 
     `everything`: as at a reset, also look in iptables.
     """
-    for name in _tables():
-        for key, _ in nftables.elements(FAMILY_BRIDGE, name, _PORTS):
-            host_veth = key.rstrip(b"\0").decode("utf-8", "replace")
-            if host_veth not in links:
-                remove(host_veth, recorded=False)
+    for host_veth in isolated():
+        if host_veth not in links:
+            remove(host_veth, recorded=False)
     if everything:
         from cnictl.core import isolation_iptables
 

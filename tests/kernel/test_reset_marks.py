@@ -139,11 +139,21 @@ def test_conf_by_hand_on_a_host_without_files_leads_to_its_bridge_and_rules(node
     before = without_forwarding(node)
     init(node)
     conf = json.loads(node.run(["cat", CONF]).stdout)
-    request = {"cniVersion": "1.0.0", "name": "other", **conf["plugins"][0], "bridge": "other0",
-               "network": "10.88.0.0/16", "subnet": "10.88.0.0/24", "macspoofchk": True}  # fmt: skip
+    request = {
+        "cniVersion": "1.0.0",
+        "name": "other",
+        **conf["plugins"][0],
+        "bridge": "other0",
+        "network": "10.88.0.0/16",
+        "subnet": "10.88.0.0/24",
+        "macspoofchk": True,
+        "portIsolation": True,
+    }
     node.run(["ip", "netns", "add", "pod"])
     call(node, "ADD", "pod", request)
     node.run(["sh", "-c", LOSE])
     node.run(["ip", "netns", "delete", "pod"])
+    shown = cnictl(node, "reset-node", "--dry-run").stdout
+    assert "the isolation of veth" in shown and "bridge cnictl veth" in shown
     cnictl(node, "reset-node", "--yes", "--force")
     assert without_forwarding(node) == before

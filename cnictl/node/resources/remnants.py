@@ -11,7 +11,7 @@ from itertools import pairwise
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from cnictl.core import macspoof, masquerade, nftables, rtnetlink
+from cnictl.core import isolation, macspoof, masquerade, nftables, rtnetlink
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.core.unlinking import unlink
@@ -165,7 +165,7 @@ class LostChains(_Remnant):
 
 
 class OwnTables(_Remnant):
-    """Chains in nftables' tables `inet cnictl` and `bridge cnictl` that no network of the plan explains.
+    """Chains in nftables' tables `inet cnictl` and `bridge cnictl`, and isolated ports, that nothing else explains.
 
     `names`: networks whose chains another resource removes; `ports`: host veths that go with their attachments.
     """
@@ -177,8 +177,9 @@ class OwnTables(_Remnant):
         self._ports = ports
 
     def observe(self) -> State | None:
-        """Return the chains by table."""
-        found = {"inet": self._masquerade(), "bridge": self._guards()}
+        """Return the chains by table, and the ports that `portIsolation` of a lost attachment left isolated."""
+        isolated = [port for port in isolation.isolated() if port not in self._ports]
+        found = {"inet": self._masquerade(), "bridge": self._guards(), "isolated": isolated}
         return {family: names for family, names in found.items() if names} or None
 
     def _masquerade(self) -> list[str]:
@@ -190,9 +191,15 @@ class OwnTables(_Remnant):
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the nft commands."""
-        places = [f"{family} {masquerade.TABLE} {name}" for family, names in (before or {}).items() for name in names]
+        seen = before or {}
+        families = {family: names for family, names in seen.items() if family != "isolated"}
+        places = [f"{family} {masquerade.TABLE} {name}" for family, names in families.items() for name in names]
         commands = [f"nft delete chain {place}" for place in places]
-        return f"remove nftables' chains {', '.join(places)}", "\n".join(commands)
+        words = [f"nftables' chains {', '.join(places)}"] if places else []
+        if ports := seen.get("isolated", []):
+            words.append(f"the isolation of {', '.join(ports)}")
+            commands.append(f"nft list ruleset bridge | grep {isolation.TABLES}  # then nft delete table bridge NAME")
+        return f"remove {' and '.join(words)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
         """Remove the chains, and each table that holds nothing then. Raises CniError."""
@@ -203,6 +210,8 @@ class OwnTables(_Remnant):
         nftables.remove_table_if_empty(masquerade.FAMILY_INET, masquerade.TABLE)
         for port in (change.before or {}).get("bridge", []):
             macspoof.remove((port,))
+        for port in (change.before or {}).get("isolated", []):
+            isolation.remove(port, recorded=False)
 
 
 class TaggedRoutes(_Remnant):
