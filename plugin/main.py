@@ -29,7 +29,7 @@ def main() -> None:
     call, conf, version = Call(), None, SUPPORTED_VERSIONS[-1]
     address = ""
     failure = None
-    standard.open_missing(output_fails=True)
+    standard.open_missing(needed=True)
     try:
         read_environment(call)
         document = _read_stdin(call)

@@ -8,7 +8,7 @@ from cnictl.core import standard
 
 def main() -> None:
     """Load the command line and run it."""
-    standard.open_missing(output_fails=False)
+    standard.open_missing(needed=False)
     # the interpreter has no object for a descriptor that was closed when it started
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")

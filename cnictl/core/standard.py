@@ -6,13 +6,14 @@ from posix import open as open_descriptor
 _NOTHING = "/dev/null"
 
 
-def open_missing(output_fails: bool) -> None:
+def open_missing(needed: bool) -> None:
     """Open each standard descriptor that is closed, before a file that is opened later gets its number.
 
-    Input is empty then, and messages are lost. With `output_fails` each write to stdout fails, for a caller whose
-    output must arrive; else it is lost too.
+    With `needed` each read of such a stdin and each write to such a stdout fails, for a process whose input and output
+    must arrive; else the input is empty and the output lost. Messages on stderr are lost in any case.
     """
-    for number, flags in ((0, O_RDONLY), (1, O_RDONLY if output_fails else O_WRONLY), (2, O_WRONLY)):
+    reads, writes = (O_WRONLY, O_RDONLY) if needed else (O_RDONLY, O_WRONLY)
+    for number, flags in ((0, reads), (1, writes), (2, O_WRONLY)):
         try:
             fstat(number)
         except OSError:

@@ -89,7 +89,7 @@ def test_add_without_stderr_answers_as_ever(shared_host: Host) -> None:
 def test_closed_stdin_is_an_error(shared_host: Host, verb: str) -> None:
     before = shared_host.traces()
     done = run(shared_host, verb, f"deaf{verb}", "<&-")
-    assert done.returncode == 1 and b'"code": 6' in done.stdout
+    assert done.returncode == 1 and b'"code": 5' in done.stdout
     assert shared_host.traces() == before
 
 
