@@ -136,7 +136,9 @@ def test_what_the_operator_has_in_a_zone_stays_there(site: Firewalled) -> None:
     node.run(["sh", "-ec", "rm /etc/firewalld/zones/work.xml*"])
     cnictl(node, "apply")
     assert zones(node) == split_over("trusted")
-    cnictl(node, "undo")
+    (latest,) = json.loads(cnictl(node, "history", "--limit", "1", "-o", "json").stdout)["runs"]
+    assert (latest["command"], latest["repair"]) == ("apply", True)  # so `undo` without its number is not about it
+    cnictl(node, "undo", str(latest["run"]))
     assert (zones(node), node.run(["cat", ZONE]).stdout) == theirs
     cnictl(node, "apply")
 
