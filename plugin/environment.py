@@ -100,10 +100,12 @@ def _read_args(call: Call) -> list[str]:
     text = _variable("CNI_ARGS")
     if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
         return ["CNI_ARGS is not UTF-8"]
-    for pair in filter(None, text.split(";")):
+    for number, pair in enumerate(text.split(";"), 1):
+        if not pair:
+            continue
         key, equals, value = pair.partition("=")
-        if not equals:
-            faults.append(f"CNI_ARGS has {pair[:_SHOWN]!r}, which is no KEY=VALUE")
+        if not equals:  # not quoted: it may be a secret, and this goes into the log
+            faults.append(f"part {number} of CNI_ARGS is no KEY=VALUE")
         call.args[key] = value
     for one in filter(None, call.args.get("IP", "").split(",")):
         try:
