@@ -57,6 +57,14 @@ def init_node(
     backend: Annotated[
         str, typer.Option(help="nft or iptables: what masquerades. Default: nft where it is installed.")
     ] = "",
+    forward: Annotated[
+        bool | None,
+        typer.Option(
+            "--forward/--no-forward",
+            help="Accept pods' packets where this host's firewall drops them, or leave that to the firewall's own "
+            "rules. Default: as node.toml says, else accept.",
+        ),
+    ] = None,
     external: Annotated[
         list[str] | None,
         typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
@@ -100,6 +108,7 @@ def init_node(
             mtu=mtu,
             nat=not no_nat,
             backend=backend,
+            forward=forward if forward is not None else known is None or known.forward,
             peers=tuple(peers.parse_peer(text) for text in peer or []),
             externals=addressing.parse_list(external or []),
             log_level=known.log_level if known else "",

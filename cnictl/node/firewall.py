@@ -1,6 +1,7 @@
 """The host's packet filter as cnictl's resources read it: nft's JSON, and what iptables-nft leaves lying about."""
 
 import json
+import shlex
 import shutil
 from typing import Any
 
@@ -86,9 +87,21 @@ def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
 
 def iptables_rules(table: str, family: str = "ip") -> list[list[str]]:
     """Each line of `iptables -S` in its words, quotes taken off. Raises Problem."""
-    import shlex
+    return rules_of(PROGRAMS[family], table)
 
-    return [shlex.split(line) for line in run([PROGRAMS[family], "-w", "-t", table, "-S"]).stdout.splitlines()]
+
+def rules_of(program: str, table: str) -> list[list[str]]:
+    """The same of a certain program: `iptables-legacy`, say. Raises Problem."""
+    return [shlex.split(line) for line in run([program, "-w", "-t", table, "-S"]).stdout.splitlines()]
+
+
+def legacy_beside_nft(family: str = "ip") -> bool:
+    """Whether iptables' old kernel interface can be asked by a program of its own, beside the usual one."""
+    legacy = f"{PROGRAMS[family]}-legacy"
+    if not has_command(legacy):
+        return False
+    usual = shutil.which(PROGRAMS[family])
+    return usual is None or "nf_tables" in run([usual, "--version"], check=False).stdout
 
 
 def iptables_works(family: str = "ip") -> bool:

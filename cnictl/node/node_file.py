@@ -20,7 +20,7 @@ from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
 
 _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
-    "backend": str, "external": str,
+    "backend": str, "forward": bool, "external": str,
 }  # fmt: skip
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")

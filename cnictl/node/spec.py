@@ -43,6 +43,8 @@ class NodeSpec:
     """Of the plugin: one of `core.conf.LOG_LEVELS`; empty: its default."""
     log_file: str = ""
     """Of the plugin: an absolute path; empty: its default."""
+    forward: bool = True
+    """Whether accepts for pods' packets are put where the host's firewalls drop what is forwarded."""
 
     @property
     def subnet(self) -> str:

@@ -278,6 +278,7 @@ SPECS = st.builds(
     st.sampled_from([(), ("192.0.2.10",), ("192.0.2.10", "2001:db8::10")]),
     st.sampled_from(["", "debug"]),
     st.sampled_from(["", "/var/log/pods.log"]),
+    st.booleans(),
 )
 
 
