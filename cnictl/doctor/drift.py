@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
-from cnictl.node.firewall import PROGRAMS
 from cnictl.node.resources.forward import IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import WHY
 from cnictl.node.spine import Change
@@ -175,13 +174,14 @@ def _part_of(change: Change) -> str:
 
 def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
     for change in facts.drift:
-        if _part_of(change) != part.id or (part.id == "forward-drop" and not _matters(facts, change)):
+        if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
             continue
         command = change.command if change.command.count("\n") == 0 else ""
         wrong = _TOO_EARLY if _is_ahead(change) else part.wrong
         yield Seen(change.resource, f"{wrong}: {change.summary}", command or "cnictl apply")
 
 
+_FORWARD = ("forward-drop", "two-iptables")
 _TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which drops no packet of pods' any more"
 
 
@@ -195,10 +195,12 @@ def _matters(facts: Facts, change: Change) -> bool:
 
     By the rules as they are, not by the difference: other programs flush and rewrite theirs at any time.
     """
-    family = "ip6" if change.resource.endswith("ip6tables") else "ip"
-    if facts.spec is None or _is_ahead(change) or not IptablesForward(family, facts.spec).works():
+    program = change.resource.removeprefix("forward/")
+    family = "ip6" if program.startswith("ip6") else "ip"
+    resource = IptablesForward(family, facts.spec, program.endswith("-legacy"))
+    if facts.spec is None or _is_ahead(change) or not resource.works():
         return True
-    return bool(IptablesLook(PROGRAMS[family], family, facts.spec).fresh_needs())
+    return bool(IptablesLook(resource.program, family, facts.spec).fresh_needs())
 
 
 def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001

@@ -205,10 +205,14 @@ class IptablesLook:
         return [label for label, accepted in self._labels.items() if len(accepted) == 1 and accepted[0] in kinds]
 
     def _serves(self, chain: str) -> bool:
-        """Whether one jump in a chain, which all forwarded packets come to, is enough and ahead of nothing."""
+        """Whether one jump in a chain, which all forwarded packets come to, is enough and ahead of nothing.
+
+        Never beside kube-proxy's: the chain's own jump comes to the head of FORWARD whenever its program starts.
+        """
         bare = places.without_ours(self.model)
         rules = bare.chains[BASE].rules if BASE in bare.chains else ()
-        if chain not in bare.chains or not any(Branch((), "jump", chain) in rule.branches for rule in rules):
+        leads = [branch for rule in rules for branch in rule.branches if branch.to]
+        if Branch((), "jump", chain) not in leads or any(branch.to.startswith(_KUBE) for branch in leads):
             return False
         placed = places.with_ours(bare, places.place_in(bare, chain, SENT, ()), "tried")
         judged = self._surveyed(placed, {"tried": (SENT, RECEIVED)}, {"tried"})
