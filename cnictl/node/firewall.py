@@ -24,8 +24,30 @@ def ruleset() -> list[dict[str, Any]]:
     """Every table, chain and rule, as libnftables-json(5) has them; empty without `nft`. Raises Problem."""
     if not has_command("nft"):
         return []
-    found = json.loads(run(["nft", "-j", "list", "ruleset"]).stdout)
-    return list(found["nftables"])
+    found = _entries(["list", "ruleset"])
+    return found if found is not None else _table_by_table()
+
+
+def _table_by_table() -> list[dict[str, Any]]:
+    """The same where nft 1.0.6 dies at a table that is switched off: without those, which decide nothing."""
+    found = []
+    for line in run(["nft", "list", "tables"]).stdout.splitlines():
+        name = line.split()[1:]
+        entries = _entries(["list", "table", *name])
+        if entries is not None:
+            found += entries
+        elif "flags dormant" not in run(["nft", "list", "table", *name], check=False).stdout:
+            raise Problem(f"nft can't list table {' '.join(name)} as JSON", f"nft -j list table {' '.join(name)}")
+    return found
+
+
+def _entries(words: list[str]) -> list[dict[str, Any]] | None:
+    """What nft lists; None where that is no JSON, or it died."""
+    done = run(["nft", "-j", *words], check=False)
+    try:
+        return list(json.loads(done.stdout)["nftables"]) if done.status == 0 else None
+    except (ValueError, KeyError):
+        return None
 
 
 def remember_iptables(family: str = "ip") -> None:

@@ -120,6 +120,13 @@ def both(place: str) -> list[str]:
         pytest.param([FWD, rule("fwd", outgoing("wg0"), DROP)], [], id="to another's link"),
         pytest.param([FWD, rule("fwd", address("saddr", "10.0.0.0/8"), DROP)], both("inet a fwd 0"), id="containing"),
         pytest.param([FWD, rule("fwd", address("saddr", "10.244.0.7"), DROP)], [], id="one pod"),
+        pytest.param([FWD, rule("fwd", address("daddr", "10.244.1.7"), DROP)], [], id="one pod of another node"),
+        pytest.param(
+            [FWD, rule("fwd", address("daddr", "10.244.1.0/24"), DROP)], ["among inet a fwd 0"], id="to a peer's pods"
+        ),
+        pytest.param([FWD, rule("fwd", address("saddr", "10.244.1.0/24"), DROP)],
+                     ["received inet a fwd 0"], id="from a peer's pods"),
+        pytest.param([FWD, rule("fwd", address("daddr", "10.244.9.0/24"), DROP)], [], id="to no peer's pods"),
         pytest.param([FWD, rule("fwd", address("saddr", "192.168.0.0/16", "!="), DROP)],
                      ["sent inet a fwd 0", "received inet a fwd 0"], id="negation"),
         pytest.param([FWD, rule("fwd", address("saddr", "10.0.0.0/8", "!="), DROP)], [], id="pods are in it"),

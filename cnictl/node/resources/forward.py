@@ -90,6 +90,7 @@ class IptablesForward:
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
             return f"remove the accepts for pods from {program}' FORWARD", "\n".join([*removed, *ends])
+        after = _as_now(after)
         lines = [f"{program} -w -{'N' if look is None or look.accepts is None else 'F'} {CHAIN}"]
         lines += [f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"]]
         inserted = look.insertions(after, self._name()) if look is not None else []
@@ -101,7 +102,7 @@ class IptablesForward:
 
     def carry_out(self, change: Change) -> None:
         """All of it in one iptables-restore. Raises Problem."""
-        after = change.after
+        after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
                 f"{CHAIN} can't be put back: {chains.gone(self._family)}",
@@ -115,7 +116,7 @@ class IptablesForward:
             chains.note("filter", CHAIN, self._family)
         look = IptablesLook(self.program, self._family, self._spec)
         lines = ["*filter", *(f"-D {line}" for line in look.removals())]
-        if after is not None and "accepts" in after:
+        if after is not None:
             lines.append(f":{CHAIN} - [0:0]")
             lines += [f"-A {CHAIN} {rule}" for rule in after["accepts"]]
             lines += look.insertions(after, self._name())
@@ -286,6 +287,18 @@ def _label(rule: str) -> str:
 
 def _jumps(rule: str) -> bool:
     return rule.endswith(f"-j {CHAIN}")
+
+
+def _as_now(state: State) -> State:
+    """A state; one of an earlier release's journal as this release has it."""
+    if "subnet" not in state:
+        return state
+    mark = _mark(state["name"])
+    accepts = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
+    return {
+        "accepts": [f"{rule} {mark} -j ACCEPT" for rule in accepts if state["subnet"]],
+        "jumps": {state["at"]: [""]} if state["at"] else {},
+    }
 
 
 def _guessed(rule: str) -> tuple[str, ...]:

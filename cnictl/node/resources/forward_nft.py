@@ -161,6 +161,8 @@ class NftLook:
         lines = []
         for text in rules:
             rule, _, why = text.partition(WHY)
+            if MARK not in rule:
+                continue  # what an earlier release's journal says of a place
             shown = f"'{rule}'" if quoted else rule
             kind = texts.get(rule) or _guessed(rule)[0]
             place = places.place_in(bare, chain, kind, needs)

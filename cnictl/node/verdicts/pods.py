@@ -42,7 +42,7 @@ def traffic(spec: NodeSpec, family: str, links: Sequence[str], bridged: bool = F
 
 def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tuple[str, Packets]]:
     """Routed packets; those between two pods of the node too, which the bridge hands to iptables."""
-    bridge, subnet, network = node.bridge, node.subnet, node.network
+    bridge, subnet = node.bridge, node.subnet
     flows = [(AMONG, Packets(family, bridge, bridge, subnet, subnet))]
     for link in links:
         flows += [
@@ -50,11 +50,12 @@ def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tu
             (RECEIVED, Packets(family, link, bridge, target=subnet, states=_OLD)),
             (RECEIVED, Packets(family, link, bridge, target=subnet, translated=True)),
         ]
-        if node.peers:
-            flows += [
-                (AMONG, Packets(family, bridge, link, subnet, network)),
-                (RECEIVED, Packets(family, link, bridge, network, subnet)),
-            ]
+        for peer in node.peers:
+            if link is None or peer.dev in ("", link):
+                flows += [
+                    (AMONG, Packets(family, bridge, link, subnet, peer.pod_cidr)),
+                    (RECEIVED, Packets(family, link, bridge, peer.pod_cidr, subnet)),
+                ]
     return flows
 
 
