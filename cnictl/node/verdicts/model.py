@@ -7,7 +7,7 @@ is described by what is certain of it. A match then holds always, never, or for 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
@@ -103,6 +103,7 @@ def _is_named(pattern: str, link: str) -> bool:
     return link.startswith(pattern[:-1]) if pattern.endswith("*") else link == pattern
 
 
+@lru_cache(maxsize=1 << 16)
 def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
     """Whether addresses of which `known` is the CIDR lie in one of `values`."""
     whole = network("::/0" if family == "ip6" else "0.0.0.0/0")
@@ -182,6 +183,20 @@ class Chain:
     hook: str = ""
     policy: str = "accept"
 
+    @cached_property
+    def numbered(self) -> tuple[tuple[int, Rule], ...]:
+        """The rules with their indexes."""
+        return tuple(enumerate(self.rules))
+
+    @cached_property
+    def telling(self) -> tuple[tuple[int, Rule], ...]:
+        """Those of them that all packets of a kind may meet: rules of ours, and those without an unknown match."""
+        return tuple(
+            (index, rule)
+            for index, rule in self.numbered
+            if rule.ours or any(all(match.about for match in branch.matches) for branch in rule.branches)
+        )
+
 
 @dataclass(frozen=True)
 class Ruleset:
@@ -237,6 +252,8 @@ class _Walk:
 
     ruleset: Ruleset
     packets: Packets
+    whole: bool
+    """Whether only what all of the packets meet is of interest."""
     events: list[Event] = field(default_factory=list)
     harmless: set[str] = field(default_factory=set)
     """Chains in which nothing happens to these packets."""
@@ -253,14 +270,14 @@ class _Walk:
         return ended
 
     def _rules(self, chain: Chain, path: tuple[Place, ...], certain: bool) -> bool:
-        for index, rule in enumerate(chain.rules):
+        for index, rule in chain.telling if self.whole else chain.numbered:
             here = (*path, Place(chain.name, index))
             if rule.ours:
                 self.events.append(Event("ours", here, certain, rule.ours))
                 continue
             for branch in rule.branches:
                 truth = branch.holds(self.packets)
-                if truth is Truth.NEVER:
+                if truth is Truth.NEVER or (self.whole and truth is Truth.SOMETIMES):
                     continue
                 whole = truth is Truth.ALWAYS
                 if branch.verdict in ("accept", "drop"):
@@ -279,9 +296,12 @@ class _Walk:
 _VERDICT_EVENTS: dict[str, Literal["accept", "drop"]] = {"accept": "accept", "drop": "drop"}
 
 
-def walk(ruleset: Ruleset, base: str, packets: Packets) -> list[Event]:
-    """What these packets meet in a base chain, in order. Drops end nothing: rules behind them are seen too."""
-    passage = _Walk(ruleset, packets)
+def walk(ruleset: Ruleset, base: str, packets: Packets, whole: bool = False) -> list[Event]:
+    """What these packets meet in a base chain, in order; with `whole`, only what all of them meet.
+
+    Drops end nothing: rules behind them are seen too.
+    """
+    passage = _Walk(ruleset, packets, whole)
     chain = ruleset.chains[base]
     if not passage.through(base, (), True) and chain.policy == "drop":
         end = Place(base, len(chain.rules))

@@ -77,7 +77,7 @@ class _Look:
     def __init__(self, ruleset: Ruleset, base: Chain, flows: Flows, kinds: OurKinds) -> None:
         self._ruleset, self._base, self._kinds = ruleset, base, kinds
         self._walks = [
-            (kind, traffic[kind], [walk(ruleset, base.name, flow) for flow in traffic[kind].flows])
+            (kind, traffic[kind], [walk(ruleset, base.name, flow, whole=True) for flow in traffic[kind].flows])
             for traffic in flows
             for kind in KINDS
             if kind in traffic
