@@ -72,6 +72,14 @@ def init_node(
     backend: Annotated[
         str, typer.Option(help="nft or iptables: what masquerades. At first: nft where it is installed.")
     ] = "",
+    forward: Annotated[
+        bool | None,
+        typer.Option(
+            "--forward/--no-forward",
+            help="Accept pods' packets where this host's firewall drops them, or leave that to the firewall's own "
+            "rules. At first: accept.",
+        ),
+    ] = None,
     external: Annotated[
         list[str] | None,
         typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
@@ -118,6 +126,7 @@ def init_node(
         "mtu": mtu,
         "nat": nat,
         "backend": backend or None,
+        "forward": forward,
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
 

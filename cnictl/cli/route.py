@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Routes to the pods of other nodes.")
 
-_KINDS = ("route",)
+_KINDS = ("route", "forward", "firewalld")
+"""What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
 
 
 @app.command("add-peer")

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
+from cnictl.node.resources.forward import IptablesForward, IptablesLook
+from cnictl.node.resources.forward_nft import WHY
 from cnictl.node.spine import Change
 
 
@@ -52,17 +54,26 @@ _PARTS = (
         "ip -6 route show proto ra\nsysctl net.ipv6.conf.eth0.accept_ra\nsysctl -w net.ipv6.conf.eth0.accept_ra=2",
     ),
     _Part(
+        "two-iptables", 12, "error", ("forward/iptables-legacy", "forward/ip6tables-legacy"),
+        "the old iptables drops pods' packets beside nftables' rules",
+        "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",
+        "Both kinds of iptables are asked for each packet, and an accept in one says nothing to the other.",
+        "iptables-legacy -S FORWARD; iptables-nft -S FORWARD\n"
+        "iptables-legacy -A FORWARD -s 10.244.0.0/24 -i cni0 -j ACCEPT",
+    ),
+    _Part(
         "forward-drop", 9, "error", ("forward/iptables", "forward/ip6tables"),
         "pods' packets are not accepted where FORWARD drops", "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
         "Docker, firewalld and ufw drop what is forwarded, and an accept helps only in the chain that drops.",
-        "iptables -S FORWARD                # policy DROP, or a rule that drops before CNICTL-FORWARD\n"
-        "iptables -I FORWARD 1 -j CNICTL-FORWARD",
+        "iptables -S FORWARD                # policy DROP, or a rule that drops all of pods' packets\n"
+        "iptables -A FORWARD -j CNICTL-FORWARD   # or -I, right ahead of that rule",
     ),
     _Part(
         "forward-drop-nft", 4, "error", ("forward/nft",),
         "a chain drops pods' packets", "nft -j list ruleset: base chains hooked at forward, families inet, ip, bridge",
         "Every base chain at forward is asked, and one that drops has the last word, between two pods of a node too.",
-        "nft list ruleset | grep -B3 -A8 'hook forward'\nnft insert rule inet filter forward iifname cni0 accept",
+        "nft -a list ruleset | grep -B3 -A8 'hook forward'\n"
+        "nft add rule inet filter forward iifname cni0 accept   # policy drop; else: nft insert rule … handle …",
         ("firewalld",),
     ),
     _Part(
@@ -163,20 +174,33 @@ def _part_of(change: Change) -> str:
 
 def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
     for change in facts.drift:
-        if _part_of(change) != part.id or (part.id == "forward-drop" and not _drops(facts, change)):
+        if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
             continue
         command = change.command if change.command.count("\n") == 0 else ""
-        yield Seen(change.resource, f"{part.wrong}: {change.summary}", command or "cnictl apply")
+        wrong = _TOO_EARLY if _is_ahead(change) else part.wrong
+        yield Seen(change.resource, f"{wrong}: {change.summary}", command or "cnictl apply")
 
 
-def _drops(facts: Facts, change: Change) -> bool:
-    """Whether FORWARD drops: an accept that is missing where nothing drops costs no packet; `status` shows it."""
-    family = "ip6" if change.resource.endswith("ip6tables") else "ip"
-    rules = facts.rules("filter", family)
-    return any(
-        words[:3] == ["-P", "FORWARD", "DROP"] or ("-j" in words and words[words.index("-j") + 1] in ("DROP", "REJECT"))
-        for words in rules
-    )
+_FORWARD = ("forward-drop", "two-iptables")
+_TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which drops no packet of pods' any more"
+
+
+def _is_ahead(change: Change) -> bool:
+    """Whether something of ours takes effect from another program's rule that drops particular packets."""
+    return change.resource.startswith("forward/") and f"{WHY}ahead of " in str(change.before)
+
+
+def _matters(facts: Facts, change: Change) -> bool:
+    """Whether packets are lost by it, or let through: a jump that is missing where nothing drops is `status`'s alone.
+
+    By the rules as they are, not by the difference: other programs flush and rewrite theirs at any time.
+    """
+    program = change.resource.removeprefix("forward/")
+    family = "ip6" if program.startswith("ip6") else "ip"
+    resource = IptablesForward(family, facts.spec, program.endswith("-legacy"))
+    if facts.spec is None or _is_ahead(change) or not resource.works():
+        return True
+    return bool(IptablesLook(resource.program, family, facts.spec).fresh_needs())
 
 
 def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001

@@ -95,11 +95,6 @@ class Facts:
         return None
 
     @cached_property
-    def legacy_tables(self) -> list[str]:
-        """Tables that iptables' old kernel interface holds; a file that is missing says none."""
-        return _words("/proc/net/ip_tables_names")
-
-    @cached_property
     def processes(self) -> set[str]:
         """Names of the processes that run."""
         return host.processes()

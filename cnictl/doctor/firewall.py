@@ -13,47 +13,25 @@ from cnictl.core.lease import folder_networks
 from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
-from cnictl.doctor.facts import Facts, per_cpu, said_by
-from cnictl.node.firewall import has_command
+from cnictl.doctor.facts import Facts, per_cpu
+from cnictl.node import forward_off
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
+_HINTS = {
+    forward_off.SWITCHED_OFF: "have that firewall accept them, or: set forward = true in node.toml, cnictl apply",
+    forward_off.OWNED: "have the program that owns the table accept them",
+}
 
 
-def _two_iptables(facts: Facts) -> Iterable[Seen]:
-    if (
-        facts.spec is None
-        or not _ipv4_subnet(facts.spec)
-        or "filter" not in facts.legacy_tables
-        or not has_command("iptables-legacy")
-    ):
+def _forward_off(facts: Facts) -> Iterable[Seen]:
+    """Where `forward` is false, or only the owner of a table may change it: what drops is named, and left."""
+    spec = facts.spec
+    if spec is None:
         return
-    lines = said_by(["iptables-legacy", "-S", "FORWARD"]).splitlines()
-    accepted = any(facts.spec.bridge in line and "-j ACCEPT" in line for line in lines)
-    if "-P FORWARD DROP" in lines and not accepted:
-        yield Seen(
-            "iptables-legacy FORWARD",
-            "drops what is forwarded, and stands beside nftables' rules, where cnictl's accepts are",
-            "; ".join(action.command for action in _legacy_accepts(facts.spec)),
-        )
-
-
-def _ipv4_subnet(spec: NodeSpec) -> str:
-    return next((one for one in spec.subnets if not is_ipv6(one)), "")
-
-
-def _legacy_accepts(spec: NodeSpec) -> tuple[Action, ...]:
-    mark = ("-m", "comment", "--comment", f"cnictl:{spec.name}", "-j", "ACCEPT")
-    subnet = _ipv4_subnet(spec)
-    return (
-        typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-i", spec.bridge, "-s", subnet, *mark),
-        typed("iptables-legacy", "-w", "-I", "FORWARD", "1", "-o", spec.bridge, "-d", subnet, *mark),
-    )
-
-
-def _accept_in_legacy(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=_legacy_accepts(facts.spec)) if facts.spec is not None else Remedy()
+    for chain, drop, why in forward_off.dropped(spec):
+        yield Seen(chain, f"drops pods' packets ({drop}), and {why}", _HINTS[why])
 
 
 def _leaked_chains(facts: Facts) -> Iterable[Seen]:
@@ -226,12 +204,12 @@ def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 CHECKS = (
     Check(
-        "two-iptables", 12, "error",
-        "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",
-        "Both kinds of iptables are asked for each packet, and an accept in one says nothing to the other.",
-        "iptables-legacy -S FORWARD; iptables-nft -S FORWARD\n"
-        "iptables-legacy -I FORWARD 1 -s 10.244.0.0/24 -i cni0 -j ACCEPT",
-        _two_iptables, _accept_in_legacy,
+        "forward-off", 9, "error",
+        "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
+        "Where cnictl puts no accept, the host's own rules have to let pods' packets pass.",
+        "nft -a list ruleset; iptables -S FORWARD\n"
+        "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
+        _forward_off,
     ),
     Check(
         "leaked-chain", 13, "error",

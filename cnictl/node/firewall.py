@@ -1,6 +1,7 @@
 """The host's packet filter as cnictl's resources read it: nft's JSON, and what iptables-nft leaves lying about."""
 
 import json
+import shlex
 import shutil
 from typing import Any
 
@@ -23,8 +24,30 @@ def ruleset() -> list[dict[str, Any]]:
     """Every table, chain and rule, as libnftables-json(5) has them; empty without `nft`. Raises Problem."""
     if not has_command("nft"):
         return []
-    found = json.loads(run(["nft", "-j", "list", "ruleset"]).stdout)
-    return list(found["nftables"])
+    found = _entries(["list", "ruleset"])
+    return found if found is not None else _table_by_table()
+
+
+def _table_by_table() -> list[dict[str, Any]]:
+    """The same where nft 1.0.6 dies at a table that is switched off: without those, which decide nothing."""
+    found = []
+    for line in run(["nft", "list", "tables"]).stdout.splitlines():
+        name = line.split()[1:]
+        entries = _entries(["list", "table", *name])
+        if entries is not None:
+            found += entries
+        elif "flags dormant" not in run(["nft", "list", "table", *name], check=False).stdout:
+            raise Problem(f"nft can't list table {' '.join(name)} as JSON", f"nft -j list table {' '.join(name)}")
+    return found
+
+
+def _entries(words: list[str]) -> list[dict[str, Any]] | None:
+    """What nft lists; None where that is no JSON, or it died."""
+    done = run(["nft", "-j", *words], check=False)
+    try:
+        return list(json.loads(done.stdout)["nftables"]) if done.status == 0 else None
+    except (ValueError, KeyError):
+        return None
 
 
 def remember_iptables(family: str = "ip") -> None:
@@ -86,9 +109,21 @@ def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
 
 def iptables_rules(table: str, family: str = "ip") -> list[list[str]]:
     """Each line of `iptables -S` in its words, quotes taken off. Raises Problem."""
-    import shlex
+    return rules_of(PROGRAMS[family], table)
 
-    return [shlex.split(line) for line in run([PROGRAMS[family], "-w", "-t", table, "-S"]).stdout.splitlines()]
+
+def rules_of(program: str, table: str) -> list[list[str]]:
+    """The same of a certain program: `iptables-legacy`, say. Raises Problem."""
+    return [shlex.split(line) for line in run([program, "-w", "-t", table, "-S"]).stdout.splitlines()]
+
+
+def legacy_beside_nft(family: str = "ip") -> bool:
+    """Whether iptables' old kernel interface can be asked by a program of its own, beside the usual one."""
+    legacy = f"{PROGRAMS[family]}-legacy"
+    if not has_command(legacy):
+        return False
+    usual = shutil.which(PROGRAMS[family])
+    return usual is None or "nf_tables" in run([usual, "--version"], check=False).stdout
 
 
 def iptables_works(family: str = "ip") -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cnictl.core import durable, rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
-from cnictl.core.cidr import Cidr
+from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, Netlink
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -35,6 +35,26 @@ def uplink(spec: NodeSpec) -> str:
         if found is not None and not found.gateway:
             return found.dev
     return ""
+
+
+def links_to_others(spec: NodeSpec) -> list[str]:
+    """The links that packets of pods pass on their way to other hosts: the uplink's, and those to the peers."""
+    named = [uplink(spec), *(peer.dev or _link_to(peer.via) for peer in spec.peers)]
+    return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
+
+
+def _link_to(address: str) -> str:
+    """The link of the main table's route to an address; empty if there is none."""
+    packed = parse_address(address)
+    bits = len(packed) * 8
+    best, name = -1, ""
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+        for destination, prefix, _, index in rtnetlink.routes(netlink, AF_INET if bits == 32 else AF_INET6):
+            covered = Cidr(destination or bytes(len(packed)), prefix).holds(packed)
+            if covered and prefix > best and index in names:
+                best, name = prefix, names[index]
+    return name
 
 
 def check_links(spec: NodeSpec) -> None:

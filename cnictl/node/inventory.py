@@ -11,7 +11,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.firewalld import Firewalld
-from cnictl.node.resources.forward import IptablesForward
+from cnictl.node.resources.forward import IPTABLES, IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
@@ -51,9 +51,8 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         BridgeNetfilter(spec),
         Ports(spec),
         Masquerade(spec, known),
-        IptablesForward(),
-        IptablesForward("ip6"),
-        NftForward(),
+        *(IptablesForward(family, spec, legacy) for family, legacy in IPTABLES),
+        NftForward(spec),
         Firewalld(spec, known),
         *(PeerRoute(peer.pod_cidr, table) for peer in spec.peers),
         Plugin(spec),

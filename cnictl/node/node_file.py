@@ -23,7 +23,7 @@ from cnictl.node.toml_text import Block
 
 _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
-    "backend": str, "external": str,
+    "backend": str, "forward": bool, "external": str,
 }  # fmt: skip
 _MADE = "node-file-made"
 """Under which `former` keeps where a link led to when cnictl made the node file there."""

@@ -45,6 +45,8 @@ class NodeSpec:
     """Of the plugin: an absolute path; empty: its default."""
     plugin_version: str = ""
     """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
+    forward: bool = True
+    """Whether accepts for pods' packets are put where the host's firewalls drop what is forwarded."""
 
     @property
     def subnet(self) -> str:

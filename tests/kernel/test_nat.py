@@ -167,8 +167,9 @@ def test_rejecting_nft_firewall_lets_pods_through(lab: Lab) -> None:
     init(other, "--peer", f"{one.pod_cidr}={one.address}")
     pod, far = start_pod(one, "a"), start_pod(other, "b")
     assert pod.pings(far.address) and far.pings(pod.address)
-    listed = other.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout
-    assert listed.count('comment "cnictl:mynet"') == 2
+    listed = other.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout.splitlines()
+    assert [number for number, line in enumerate(listed) if 'comment "cnictl:mynet"' in line] == [5, 6, 7, 8, 9, 10]
+    assert "reject with icmpx admin-prohibited" in listed[11]
 
 
 def test_firewall_reloaded_later_is_drift_that_apply_mends(node: Node) -> None:
@@ -194,7 +195,7 @@ def test_node_without_iptables_gets_its_accept_by_nft(node: Node) -> None:
     )
     before = snapshot_nft(node)
     init(node)
-    assert snapshot_nft(node).count('comment "cnictl:mynet"') == 2
+    assert snapshot_nft(node).count('comment "cnictl:mynet"') == 5
     cnictl(node, "reset-node", "--yes")
     assert snapshot_nft(node) == before
 

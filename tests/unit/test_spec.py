@@ -281,6 +281,7 @@ SPECS = st.builds(
     st.sampled_from(["", "debug"]),
     st.sampled_from(["", "/var/log/pods.log"]),
     st.sampled_from(["", "0.1.0", "0.1.0+1a2b3c4d"]),
+    st.booleans(),
 )
 
 

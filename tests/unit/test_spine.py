@@ -10,7 +10,6 @@ import pytest
 from cnictl.core.errors import CniError, Problem
 from cnictl.node import journal, run_lock, spine
 from cnictl.node.journal import Journal
-from cnictl.node.resources.forward_nft import dropping_chains
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -208,72 +207,6 @@ def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(told) == 1 and f"process {os.getpid()}" in told[0]
     with spine.exclusive(wait=0.1):
         pass
-
-
-def chain(table: str, name: str, policy: str, hook: str = "forward") -> dict[str, object]:
-    return {"chain": {"family": "inet", "table": table, "name": name, "hook": hook, "policy": policy, "prio": 0}}
-
-
-def rule(table: str, name: str, *statements: dict[str, object]) -> dict[str, object]:
-    return {"rule": {"family": "inet", "table": table, "chain": name, "handle": 1, "expr": list(statements)}}
-
-
-@pytest.mark.parametrize(
-    ("ruleset", "dropping"),
-    [
-        ([chain("a", "fwd", "drop")], ["inet a fwd"]),
-        ([chain("a", "fwd", "accept")], []),
-        ([chain("a", "in", "drop", hook="input")], []),
-        ([chain("a", "fwd", "accept"), rule("a", "fwd", {"drop": None})], ["inet a fwd"]),
-        ([chain("a", "fwd", "accept"), rule("a", "fwd", {"reject": {"type": "icmpx"}})], ["inet a fwd"]),
-        (
-            [
-                chain("a", "fwd", "accept"),
-                rule("a", "fwd", {"jump": {"target": "one"}}),
-                rule("a", "one", {"goto": {"target": "two"}}),
-                rule("a", "two", {"drop": None}),
-            ],
-            ["inet a fwd"],
-        ),
-        (
-            [
-                chain("a", "fwd", "accept"),
-                rule("a", "fwd", {"jump": {"target": "loop"}}),
-                rule("a", "loop", {"jump": {"target": "loop"}}),
-            ],
-            [],
-        ),
-        (
-            [chain("a", "fwd", "accept"), rule("b", "fwd", {"drop": None})],
-            [],
-        ),
-        (
-            [chain("a", "fwd", "accept"), rule("a", "fwd", {"vmap": {"data": {"set": [["new", {"drop": None}]]}}})],
-            ["inet a fwd"],
-        ),
-        (
-            [
-                chain("a", "fwd", "accept"),
-                {"map": {"family": "inet", "table": "a", "name": "m", "elem": [["new", {"jump": {"target": "one"}}]]}},
-                rule("a", "fwd", {"vmap": {"key": {"ct": {"key": "state"}}, "data": "@m"}}),
-                rule("a", "one", {"drop": None}),
-            ],
-            ["inet a fwd"],
-        ),
-        ([chain("cnictl", "fwd", "drop")], []),
-        ([chain("a", "fwd", "drop"), chain("a", "filter_FWD_policy_cnictl-pods", "", hook="")], []),
-        # an owner's, as nft 1.0.6 and as later ones print the flag; the kernel refuses anybody else's rule
-        ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "a"}}], []),
-        ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": ["owner", "persist"]}}], []),
-    ],
-)
-def test_chains_that_may_drop_are_found_by_policy_and_by_rule(
-    ruleset: list[dict[str, object]], dropping: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cnictl.node import firewall
-
-    monkeypatch.setattr(firewall, "iptables_works", lambda _: False)
-    assert dropping_chains(ruleset) == dropping
 
 
 def test_mending_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Everything that must hold before a host is touched. All checks run; then a run fails once, with all findings."""
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.node.preflight import addresses, host, ownership, places
+from cnictl.node.preflight import addresses, forward, host, ownership, places
 from cnictl.node.preflight.finding import Check, Finding
 from cnictl.node.spec import NodeSpec
 
@@ -16,6 +16,7 @@ CHECKS: dict[str, Check] = {
     "subnet-overlap": addresses.subnet_overlap,
     "network-overlap": addresses.network_overlap,
     "peer-link": addresses.peer_link,
+    "forward": forward.passed_over,
     "conf-dir": places.conf_dir,
     "conf-name": places.conf_name,
     "conf-order": places.conf_order,

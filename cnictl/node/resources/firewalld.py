@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 from cnictl.core import durable
 from cnictl.core.process import run
 from cnictl.node import files, firewall, folders, former, host
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
+from cnictl.node.verdicts.pods import peers_addresses
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
@@ -48,8 +49,8 @@ class Firewalld:
         return {"files": texts, "zones": zones} if texts or zones else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The same for `spec`; None where firewalld is not installed."""
-        if not _is_installed():
+        """The same for `spec`; None where firewalld is not installed, or forwarding is to be left to the host."""
+        if not spec.forward or not _is_installed():
             return None
         claimed = _claimed()
         free = [name for name in _names(spec) if name not in claimed]
@@ -197,13 +198,11 @@ def _zone(names: list[str]) -> str:
 
 
 def _policy(spec: NodeSpec) -> str:
-    """Packets of pods pass: also those of another node's own address, which no zone of a pod lets in."""
-    rules = "".join(
-        f'  <rule family="{"ipv6" if is_ipv6(subnet) else "ipv4"}">\n'
-        f'    <{end} address="{subnet}"/>\n    <accept/>\n  </rule>\n'
-        for subnet in spec.subnets
-        for end in ("source", "destination")
-    )
+    """What pods send passes, and what comes to them from pods and from peers' own addresses, which no zone lets in.
+
+    What is established or has a DNAT binding firewalld lets pass itself. Anything else is for its zones to decide.
+    """
+    rules = "".join(_rules(node) for node in by_family(spec))
     return f"""\
 <?xml version="1.0" encoding="utf-8"?>
 <policy priority="-100" target="CONTINUE">
@@ -213,3 +212,14 @@ def _policy(spec: NodeSpec) -> str:
   <egress-zone name="ANY"/>
 {rules}</policy>
 """
+
+
+def _rules(node: NodeSpec) -> str:
+    """The rules of one address family."""
+    to_pods = f'    <destination address="{node.subnet}"/>\n'
+    ends = [f'    <source address="{node.subnet}"/>\n']
+    ends += [
+        f'    <source address="{sender}"/>\n{to_pods}' for sender in (node.network, *peers_addresses(node, node.subnet))
+    ]
+    family = "ipv6" if is_ipv6(node.subnet) else "ipv4"
+    return "".join(f'  <rule family="{family}">\n{end}    <accept/>\n  </rule>\n' for end in ends)

@@ -1,6 +1,7 @@
-"""Forwarding of pods' packets, where iptables' FORWARD may drop them: an accept has to stand in the dropping chain.
+"""Accepts for pods' packets in iptables' FORWARD: a chain of ours, and jumps to it from where packets are dropped.
 
-Docker and others set FORWARD to DROP later in the boot, so the accept is there even where nothing drops yet.
+Docker and others set FORWARD to DROP later in the boot, so a jump is there even where nothing drops yet. It stands as
+late as it can (`cnictl.node.verdicts.places`), so that rules that drop particular packets come first.
 """
 
 import shlex
@@ -8,161 +9,344 @@ from typing import Any
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.node import chains, firewall
+from cnictl.node import chains, firewall, host
 from cnictl.node.firewall import PROGRAMS
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.resources.forward_nft import MARK, WHY
+from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
+from cnictl.node.verdicts import iptables, places
+from cnictl.node.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
+from cnictl.node.verdicts.places import Need, Survey
+from cnictl.node.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
 
 CHAIN = "CNICTL-FORWARD"
 DOCKER_CHAIN = "DOCKER-USER"
 """Docker's own place for others' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
+BASE = "FORWARD"
 
+_KUBE = "KUBE-"
+"""What the names of kube-proxy's chains begin with, and those of tools of its kind."""
 _UNREADABLE = "unreadable"
-_VERDICTS = ("DROP", "REJECT")
+_TABLES = {"ip": "/proc/net/ip_tables_names", "ip6": "/proc/net/ip6_tables_names"}
 
 
 class IptablesForward:
-    """Our chain of accepts, jumped to from the head of DOCKER-USER or FORWARD, where the family's program is installed.
+    """Our chain of accepts and the jumps to it, of one address family, by nftables' name: `ip` or `ip6`.
 
-    Of one address family, by nftables' name: `ip` or `ip6`.
+    With `legacy`: in the rules of iptables' old kernel interface, where some stand beside those of iptables-nft.
     """
 
-    def __init__(self, family: str = "ip") -> None:
-        self._family = family
-        self._program = PROGRAMS[family]
-        self.id = f"forward/{self._program}"
+    def __init__(self, family: str = "ip", spec: NodeSpec | None = None, legacy: bool = False) -> None:
+        self._family, self._spec, self._legacy = family, spec, legacy
+        self.program = PROGRAMS[family] + ("-legacy" if legacy else "")
+        self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """The subnet and bridge accepted, and the chain that jumps there; None if no part of it stands."""
-        if chains.left("filter", CHAIN, self._family):
+        """The accepts, and by chain the jumps to them, with the reason where one is out of place; None for nothing."""
+        if not self._legacy and chains.left("filter", CHAIN, self._family):
             return {_UNREADABLE: f"{CHAIN} stands, but {chains.gone(self._family)}"}
-        if not firewall.iptables_works(self._family):
+        if not self.works():
             return None
-        return self._read(firewall.iptables_rules("filter", self._family))
+        look = IptablesLook(self.program, self._family, self._spec)
+        misplaced = look.survey().misplaced
+        jumps: dict[str, list[str]] = {}
+        for place, label in look.ours():
+            why = misplaced.get(place)
+            jumps.setdefault(place.chain, []).append(label + (WHY + why if why else ""))
+        if not jumps and look.accepts is None:
+            return None
+        return {"accepts": look.accepts or [], "jumps": {chain: sorted(found) for chain, found in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
-        subnet = next((one for one in spec.subnets if is_ipv6(one) == (self._family == "ip6")), "")
-        if not subnet or not firewall.iptables_works(self._family):
+        node = _of_family(spec, self._family)
+        if node is None or not spec.forward or not self.works():
             return None
-        rules = firewall.iptables_rules("filter", self._family)
-        found = self._read(rules)
-        stands = found is not None and found["at"] and not found["behind"]
-        return {
-            "name": spec.name,
-            "subnet": subnet,
-            "bridge": spec.bridge,
-            "at": found["at"] if found is not None and stands else _place(rules),
-            "behind": "",
-        }
+        look = IptablesLook(self.program, self._family, spec)
+        jumps = look.wanted(everywhere=not self._legacy)
+        return {"accepts": accepts(node), "jumps": jumps} if jumps else None
+
+    def works(self) -> bool:
+        """Whether the program can be asked; the old interface is only where it is in use beside the new one."""
+        if not self._legacy:
+            return firewall.iptables_works(self._family)
+        return "filter" in _words(_TABLES[self._family]) and firewall.legacy_beside_nft(self._family)
 
     def remember(self) -> None:
         """Keep which iptables chains there were."""
-        if firewall.has_command(self._program):
+        if not self._legacy and firewall.has_command(self.program):
             firewall.remember_iptables(self._family)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the iptables commands."""
-        program = self._program
+        program = self.program
         if _UNREADABLE in (after or {}):
             return f"put {CHAIN} back", ""
         if _UNREADABLE in (before or {}):
-            summary = f"remove {CHAIN}, the accepts for pods in {self._program}' FORWARD"
+            summary = f"remove {CHAIN}, the accepts for pods in {program}' FORWARD"
             return summary, "\n".join(chains.removal_commands("filter", CHAIN, self._family))
+        look = IptablesLook(program, self._family, self._spec) if self.works() else None
+        removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None else []
         if after is None:
-            return f"remove the accepts for pods from {self._program}' FORWARD", "\n".join(
-                (
-                    f"{program} -w -D {before['at'] if before else 'FORWARD'} {' '.join(_jump(before))}",
-                    f"{program} -w -F {CHAIN}",
-                    f"{program} -w -X {CHAIN}",
-                )
-            )
-        lines = [f"{program} -w -N {CHAIN}"] if before is None else [f"{program} -w -F {CHAIN}"]
-        lines += [f"{program} -w -A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
-        if before is not None and before["at"]:
-            lines.append(f"{program} -w -D {before['at']} {' '.join(_jump(before))}")
-        lines.append(f"{program} -w -I {after['at']} 1 {' '.join(_jump(after))}")
-        return f"accept packets from and to {after['subnet']} at the head of {after['at']}", "\n".join(lines)
+            ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
+            return f"remove the accepts for pods from {program}' FORWARD", "\n".join([*removed, *ends])
+        after = _as_now(after)
+        lines = [f"{program} -w -{'N' if look is None or look.accepts is None else 'F'} {CHAIN}"]
+        lines += [f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"]]
+        inserted = look.insertions(after, self._name()) if look is not None else []
+        lines += [*removed, *(f"{program} -w {line}" for line in inserted)]
+        subnet = getattr(_of_family(self._spec, self._family), "subnet", "pods")
+        where = _in_words(after, look)
+        was = _reasons(before)
+        return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
         """All of it in one iptables-restore. Raises Problem."""
-        after = change.after
+        after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
                 f"{CHAIN} can't be put back: {chains.gone(self._family)}",
-                f"install {self._program}, then: cnictl apply",
+                f"install {self.program}, then: cnictl apply",
             )
         if _UNREADABLE in (change.before or {}):
             chains.remove("filter", CHAIN, self._family)
-            firewall.drop_left_over("filter", "FORWARD", self._family)
+            firewall.drop_left_over("filter", BASE, self._family)
             return
-        if after is not None:
+        if after is not None and not self._legacy:
             chains.note("filter", CHAIN, self._family)
-        jumps = [
-            words[1:]
-            for words in firewall.iptables_rules("filter", self._family)
-            if words[0] == "-A" and words[1] != CHAIN and words[-2:] == ["-j", CHAIN]
-        ]
-        lines = ["*filter", *(f"-D {shlex.join(words)}" for words in jumps)]
-        if after is not None and after["subnet"]:
+        look = IptablesLook(self.program, self._family, self._spec)
+        lines = ["*filter", *(f"-D {line}" for line in look.removals())]
+        if after is not None:
             lines.append(f":{CHAIN} - [0:0]")
-            lines += [f"-A {CHAIN} {' '.join(words)}" for words in _accepts(after)]
-            if after["at"]:
-                lines.append(f"-I {after['at']} 1 {' '.join(_jump(after))}")
-        elif change.before is not None:
+            lines += [f"-A {CHAIN} {rule}" for rule in after["accepts"]]
+            lines += look.insertions(after, self._name())
+        elif look.accepts is not None:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
-        run([f"{self._program}-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
-        if after is None:
+        run([f"{self.program}-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
+        if after is None and not self._legacy:
             chains.forget("filter", CHAIN, self._family)
-            firewall.drop_left_over("filter", "FORWARD", self._family)
+            firewall.drop_left_over("filter", BASE, self._family)
 
-    def _read(self, rules: list[list[str]]) -> State | None:
-        if ["-N", CHAIN] not in rules:
-            return None
-        accepts = [words[2:] for words in rules if words[:2] == ["-A", CHAIN]]
-        state: dict[str, Any] = {"name": "", "subnet": "", "bridge": "", "at": "", "behind": ""}
-        if len(accepts) == 2:
-            named = _options(accepts[0])
-            tried = {
-                "name": named.get("--comment", "").removeprefix("cnictl:"),
-                "subnet": named.get("-s", ""),
-                "bridge": named.get("-i", ""),
-            }
-            if [_options(words) for words in accepts] == [_options(words) for words in _accepts(tried)]:
-                state.update(tried)
-        for at in (DOCKER_CHAIN, "FORWARD"):
-            chain = [words for words in rules if words[:2] == ["-A", at]]
-            position = next((n for n, words in enumerate(chain) if words[-2:] == ["-j", CHAIN]), None)
-            if position is not None:
-                state["at"] = at
-                state["behind"] = next((" ".join(words) for words in chain[:position] if _drops(words)), "")
-                break
-        return state
+    def _name(self) -> str:
+        return self._spec.name if self._spec is not None else ""
 
 
-def _place(rules: list[list[str]]) -> str:
-    """DOCKER-USER, where FORWARD leads there; else FORWARD itself."""
-    leads = any(words[:2] == ["-A", "FORWARD"] and words[-2:] == ["-j", DOCKER_CHAIN] for words in rules)
-    return DOCKER_CHAIN if leads else "FORWARD"
+IPTABLES = tuple((family, legacy) for legacy in (False, True) for family in PROGRAMS)
+"""What tells apart the resources of this kind: `IptablesForward(family, spec, legacy)`."""
 
 
-def _drops(words: list[str]) -> bool:
-    return "-j" in words and words[words.index("-j") + 1] in _VERDICTS
+class IptablesLook:
+    """One look at the filter table of a program."""
+
+    def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
+        lines = firewall.rules_of(program, "filter")
+        self.accepts = _own_rules(lines)
+        """The rules of our chain; None if there is no such chain."""
+        self.model = _with_kube(iptables.ruleset(lines, MARK, CHAIN))
+        self._spec, self._family = spec, family
+        node = _of_family(spec, family)
+        self._flows = [traffic(spec, family, host.links_to_others(spec))] if spec is not None and node else []
+        self._labels = _labels(node) if node is not None else {}
+        self._kinds = {
+            rule.ours: self._labels.get(_label(rule.ours), ()) if _jumps(rule.ours) else _guessed(rule.ours)
+            for chain in self.model.chains.values()
+            for rule in chain.rules
+            if rule.ours
+        }
+        name = spec.name if spec is not None else ""
+        self._valid = {rule for rule in self._kinds if rule in {jump(label, name) for label in self._labels}}
+
+    def ours(self) -> list[tuple[Place, str]]:
+        """Each rule of ours outside our chain: its place, and what of the packets it takes there."""
+        return [
+            (Place(chain.name, index), _label(rule.ours) if rule.ours in self._valid else rule.ours)
+            for chain in self.model.chains.values()
+            for index, rule in enumerate(chain.rules)
+            if rule.ours
+        ]
+
+    def survey(self) -> Survey:
+        """What FORWARD does to pods' packets."""
+        return self._surveyed(self.model, self._kinds, self._valid)
+
+    def _surveyed(self, model: Ruleset, kinds: dict[str, Any], valid: set[str]) -> Survey:
+        bases = [model.chains[BASE]] if BASE in model.chains else []
+        return places.survey(model, bases, lambda _: self._flows, kinds, valid)
+
+    def wanted(self, everywhere: bool) -> dict[str, list[str]]:
+        """By chain the jumps there should be: those that stand well, and those that are missing.
+
+        With `everywhere`, one is wanted too where nothing drops.
+        """
+        survey = self.survey()
+        jumps: dict[str, list[str]] = {}
+        kept: set[str] = set()
+        for place, label in self.ours():
+            if place not in survey.misplaced and label in self._labels:
+                jumps.setdefault(place.chain, []).append(label)
+                kept |= {kind for accepted in self._labels[label] for kind in COVERS[accepted]}
+        if not kept and (everywhere or survey.needs) and self._serves(DOCKER_CHAIN):
+            return {DOCKER_CHAIN: [""]}
+        missing: dict[str, set[str]] = {}
+        for need in survey.needs:
+            missing.setdefault(need.place.chain, set()).add(need.kind)
+        needed = {kind for kinds in missing.values() for one in kinds for kind in COVERS[one]}
+        if everywhere and (unplaced := {SENT, RECEIVED} - kept - needed):
+            missing.setdefault(BASE, set()).update(unplaced)
+        for chain, kinds in missing.items():
+            jumps.setdefault(chain, []).extend(self._joined(chain, kinds, self.fresh_needs()))
+        return {chain: sorted(set(labels)) for chain, labels in jumps.items()}
+
+    def _joined(self, chain: str, kinds: set[str], needs: tuple[Need, ...]) -> list[str]:
+        """The jumps for some kinds: a single one where they belong in one place."""
+        bare = places.without_ours(self.model)
+        at = {kind: places.place_in(bare, chain, kind, needs) for kind in kinds}
+        if {SENT, RECEIVED} <= kinds and at[SENT] == at[RECEIVED] and at.get(AMONG, at[SENT]) == at[SENT]:
+            return [""]
+        return [label for label, accepted in self._labels.items() if len(accepted) == 1 and accepted[0] in kinds]
+
+    def _serves(self, chain: str) -> bool:
+        """Whether one jump in a chain, which all forwarded packets come to, is enough and ahead of nothing.
+
+        Never beside kube-proxy's: the chain's own jump comes to the head of FORWARD whenever its program starts.
+        """
+        bare = places.without_ours(self.model)
+        rules = bare.chains[BASE].rules if BASE in bare.chains else ()
+        leads = [branch for rule in rules for branch in rule.branches if branch.to]
+        if Branch((), "jump", chain) not in leads or any(branch.to.startswith(_KUBE) for branch in leads):
+            return False
+        placed = places.with_ours(bare, places.place_in(bare, chain, SENT, ()), "tried")
+        judged = self._surveyed(placed, {"tried": (SENT, RECEIVED)}, {"tried"})
+        return not judged.misplaced and not judged.needs
+
+    def fresh_needs(self) -> tuple[Need, ...]:
+        """The accepts that would be missing if none of ours were there."""
+        return self._surveyed(places.without_ours(self.model), {}, set()).needs
+
+    def removals(self) -> list[str]:
+        """Each rule of ours outside our chain, as `iptables -D` takes it."""
+        return [
+            f"{chain.name} {rule.ours}" for chain in self.model.chains.values() for rule in chain.rules if rule.ours
+        ]
+
+    def insertions(self, state: State, name: str) -> list[str]:
+        """The options that put a state's jumps into their chains, once ours are out of them."""
+        bare = places.without_ours(self.model)
+        needs = self.fresh_needs()
+        at: list[tuple[str, int, str]] = []
+        for chain, labels in state["jumps"].items():
+            if chain not in bare.chains:
+                continue
+            for text in labels:
+                label, _, why = text.partition(WHY)
+                end = len([rule for rule in bare.chains[chain].rules if rule is not _KUBE_RULE])
+                kind = (self._labels.get(label) or _guessed(label))[0]
+                place = places.place_in(bare, chain, kind, needs).index
+                index = 0 if why.startswith("ahead") else end if why else min(place, end)
+                at.append((chain, index, label if MARK in label else jump(label, name)))
+        # the last first: each index is one of the chain without ours
+        return [f"-I {chain} {index + 1} {rule}" for chain, index, rule in sorted(at, reverse=True)]
 
 
-def _jump(state: State | None) -> list[str]:
-    name = state["name"] if state else ""
-    return ["-m", "comment", "--comment", f"cnictl:{name}", "-j", CHAIN]
-
-
-def _accepts(state: dict[str, Any]) -> list[list[str]]:
-    mark = ["-m", "comment", "--comment", f"cnictl:{state['name']}", "-j", "ACCEPT"]
-    return [
-        ["-s", state["subnet"], "-i", state["bridge"], *mark],
-        ["-d", state["subnet"], "-o", state["bridge"], *mark],
+def accepts(node: NodeSpec) -> list[str]:
+    """The rules of our chain for a node of one family, as `iptables -S` has them: what pods send, what is theirs."""
+    mark = _mark(node.name)
+    to_pods = f"-d {node.subnet} -o {node.bridge}"
+    senders = [node.network, *(f"{peer}/{128 if is_ipv6(peer) else 32}" for peer in peers_addresses(node, node.subnet))]
+    rules = [
+        f"-s {node.subnet} -i {node.bridge}",
+        f"{to_pods} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT",
+        *(f"-s {sender} {to_pods}" for sender in senders),
+        f"{to_pods} -m addrtype --src-type LOCAL",
     ]
+    return [f"{rule} {mark} -j ACCEPT" for rule in rules]
 
 
-def _options(words: list[str]) -> dict[str, str]:
-    """Options of a rule to their values: `-m comment` alone is no condition of ours to compare by order."""
-    return dict(zip(words[::2], words[1::2], strict=False))
+def jump(label: str, name: str) -> str:
+    """The rule that leads packets to our chain: those that `label`'s options match."""
+    return f"{label} {_mark(name)} -j {CHAIN}".strip()
+
+
+def _mark(name: str) -> str:
+    return f"-m comment --comment {shlex.quote(MARK + name)}"
+
+
+def _labels(node: NodeSpec) -> dict[str, tuple[str, ...]]:
+    """The options of a jump and the kinds of packets that they let through to our chain."""
+    return {
+        "": (SENT, RECEIVED),
+        f"-i {node.bridge}": (SENT,),
+        f"-d {node.network} -i {node.bridge}": (AMONG,),
+        f"-o {node.bridge}": (RECEIVED,),
+    }
+
+
+def _label(rule: str) -> str:
+    return rule.partition("-m comment")[0].strip()
+
+
+def _jumps(rule: str) -> bool:
+    return rule.endswith(f"-j {CHAIN}")
+
+
+def _as_now(state: State) -> State:
+    """A state; one of an earlier release's journal as this release has it."""
+    if "subnet" not in state:
+        return state
+    mark = _mark(state["name"])
+    accepts = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
+    return {
+        "accepts": [f"{rule} {mark} -j ACCEPT" for rule in accepts if state["subnet"]],
+        "jumps": {state["at"]: [""]} if state["at"] else {},
+    }
+
+
+def _guessed(rule: str) -> tuple[str, ...]:
+    """The kinds of a rule that doctor put into FORWARD in an earlier release."""
+    return (SENT,) if "-i " in rule else (RECEIVED,)
+
+
+def _own_rules(lines: list[list[str]]) -> list[str] | None:
+    if ["-N", CHAIN] not in lines:
+        return None
+    return [shlex.join(words[2:]) for words in lines if words[:2] == ["-A", CHAIN]]
+
+
+def _of_family(spec: NodeSpec | None, family: str) -> NodeSpec | None:
+    nodes = by_family(spec) if spec is not None else ()
+    return next((node for node in nodes if is_ipv6(node.subnet) == (family == "ip6")), None)
+
+
+_KUBE_RULE = Rule("what kube-proxy rejects", (Branch((UNKNOWN,), "drop"),))
+
+
+def _with_kube(model: Ruleset) -> Ruleset:
+    """kube-proxy fills its chains when a Service loses its last endpoint: they count as if they rejected already."""
+    return Ruleset(
+        {
+            name: Chain(name, (*chain.rules, _KUBE_RULE), chain.hook, chain.policy) if name.startswith(_KUBE) else chain
+            for name, chain in model.chains.items()
+        }
+    )
+
+
+def _in_words(after: State, look: IptablesLook | None) -> str:
+    needs = look.fresh_needs() if look is not None else ()
+    said = []
+    for chain in after["jumps"]:
+        drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if any(place.chain == chain for place in need.path))
+        said.append(f"{chain}, ahead of {' and '.join(drops)}" if drops else chain)
+    return "; ".join(said)
+
+
+def _reasons(state: State | None) -> str:
+    texts = [text for found in (state or {}).get("jumps", {}).values() for text in found if WHY in text]
+    return ", ".join(dict.fromkeys(text.partition(WHY)[2] for text in texts))
+
+
+def _words(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().split()
+    except OSError:
+        return []

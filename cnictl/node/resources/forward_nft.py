@@ -1,7 +1,8 @@
-"""Forwarding of pods' packets through every other base chain hooked at forward that may drop them.
+"""Accepts for pods' packets in nftables' base chains that others hooked at forward, and that drop those packets.
 
 An accept in a table of our own would end that table's say alone: the others are asked all the same. So accepts stand
-at the head of each dropping chain, for the address families it sees, with the comment that says they are cnictl's.
+in the chain that drops, right in front of what drops (`cnictl.node.verdicts.places`), with the comment that says they
+are cnictl's.
 """
 
 from collections.abc import Iterator
@@ -9,15 +10,19 @@ from typing import Any
 
 from cnictl.core.masquerade import TABLE
 from cnictl.core.process import run
-from cnictl.node import firewall
+from cnictl.node import firewall, host
 from cnictl.node.resources.firewalld import POLICY_CHAIN
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
+from cnictl.node.verdicts import nft, places
+from cnictl.node.verdicts.model import Chain, Place, Ruleset
+from cnictl.node.verdicts.nft import chain_name, entries
+from cnictl.node.verdicts.places import Drop, Flows, Need, Survey
+from cnictl.node.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
 
-_MARK = "cnictl:"
-_BEHIND = "behind a rule that drops"
-_SEES = {"inet": ("ip", "ip6"), "ip": ("ip",), "ip6": ("ip6",), "bridge": ("ip", "ip6")}
-"""Address families that a chain's rules may tell apart, by the chain's family."""
+MARK = "cnictl:"
+WHY = "   # "
+"""What stands between a rule of ours and why its place is wrong."""
 
 
 class NftForward:
@@ -26,162 +31,212 @@ class NftForward:
     id = "forward/nft"
     parted = True
 
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+        self._look: NftLook | None = None
+
     def observe(self) -> State | None:
-        """Our accepts by chain (`inet filter forward`), as text; None if there are none."""
+        """Our rules by chain (`inet filter forward`), as text, with the reason where one is out of place; or None."""
+        look = NftLook(self._spec)
+        misplaced = look.survey().misplaced
         found: dict[str, list[str]] = {}
-        dropped: set[str] = set()
-        for rule in _entries(firewall.ruleset(), "rule"):
-            chain = _chain_of(rule)
-            if _is_ours(rule):
-                found.setdefault(chain, []).append(_text(rule))
-                if chain in dropped and _BEHIND not in found[chain]:
-                    found[chain].append(_BEHIND)
-            elif any("drop" in statement or "reject" in statement for statement in rule.get("expr", [])):
-                dropped.add(chain)
-        return found or None
+        for chain in look.model.chains.values():
+            for index, rule in enumerate(chain.rules):
+                if rule.ours:
+                    why = misplaced.get(Place(chain.name, index))
+                    found.setdefault(chain.name, []).append(rule.ours + (WHY + why if why else ""))
+        return {chain: sorted(rules) for chain, rules in found.items()} or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The accepts in every chain that may drop packets of a family that the spec has."""
-        wanted = {chain: accepts(spec, chain.partition(" ")[0]) for chain in dropping_chains(firewall.ruleset())}
-        return {chain: rules for chain, rules in wanted.items() if rules} or None
+        """The accepts in each chain that drops pods' packets; those that stand well where nothing drops are kept."""
+        if not spec.forward:
+            return None
+        self._look = look = NftLook(spec)
+        survey = look.survey()
+        kinds: dict[str, set[str]] = {need.place.chain: set() for need in survey.needs}
+        for chain in look.model.chains.values():
+            for index, rule in enumerate(chain.rules):
+                if rule.ours and Place(chain.name, index) not in survey.misplaced and rule.ours in look.valid(chain):
+                    kinds.setdefault(chain.name, set()).update(look.kinds[rule.ours])
+        for need in survey.needs:
+            kinds[need.place.chain].add(need.kind)
+        return {chain: sorted(look.rules(chain, wanted)) for chain, wanted in kinds.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the nft commands."""
         old, new = before or {}, after or {}
-        commands = [
-            f"nft -a list chain {chain}   # delete what is marked '{_MARK}': nft delete rule {chain} handle …"
-            for chain, rules in old.items()
-            if rules != new.get(chain)
-        ]
-        words = []
+        look = self._look or NftLook(self._spec)
+        needs, commands, words = look.fresh_needs(), [], []
+        for chain, rules in old.items():
+            if rules != new.get(chain):
+                commands.append(
+                    f"nft -a list chain {chain}   # delete what is marked '{MARK}': nft delete rule {chain} handle …"
+                )
         for chain, rules in new.items():
             if old.get(chain) != rules:
-                words.append(f"accept packets from and to pods at the head of {chain}")
-                commands += [f"nft insert rule {chain} '{rule}'" for rule in reversed(rules)]
-        words += [f"remove the accepts for pods from {chain}" for chain in old if chain not in new]
+                drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)
+                words.append(f"accept packets from and to pods in {chain}, ahead of {' and '.join(drops) or 'its end'}")
+                commands += [f"nft {line}" for line in look.insertions(chain, rules, needs)]
+        for chain, rules in old.items():
+            if chain not in new:
+                reasons = dict.fromkeys(text.partition(WHY)[2] for text in rules if WHY in text)
+                why = f" ({', '.join(reasons)})" if reasons else ""
+                words.append(f"remove the accepts for pods from {chain}{why}")
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Ours out, the new ones in, in one transaction. Raises Problem."""
-        found = firewall.ruleset()
-        chains = {f"{one['family']} {one['table']} {one['name']}" for one in _entries(found, "chain")}
-        ours = [rule for rule in _entries(found, "rule") if _is_ours(rule)]
-        lines = [f"delete rule {_chain_of(rule)} handle {rule['handle']}" for rule in ours]
-        for chain, rules in (change.after or {}).items():
-            if chain in chains:
-                lines += [f"insert rule {chain} {rule}" for rule in reversed(rules) if rule != _BEHIND]
+        """Remove rules of ours and insert others in one transaction, chain by chain. Raises Problem."""
+        before, after = change.before or {}, change.after or {}
+        look = NftLook(self._spec)
+        needs = look.fresh_needs()
+        lines = []
+        for chain in dict.fromkeys([*before, *after]):
+            if before.get(chain) == after.get(chain) or chain not in look.model.chains:
+                continue
+            lines += [
+                f"delete rule {chain} handle {rule.handle}" for rule in look.model.chains[chain].rules if rule.ours
+            ]
+            lines += look.insertions(chain, after.get(chain, []), needs, quoted=False)
         if lines:
             run(["nft", "-f", "-"], "\n".join(lines) + "\n")
 
 
-def accepts(spec: NodeSpec, family: str) -> list[str]:
-    """The rules for a chain of this family, in nft's words: from pods, and to them.
+class NftLook:
+    """One look at nftables' rules: the base chains at forward that are other programs', and our rules in them."""
 
-    Between a bridge's ports a link name is a port's: pods are told by their addresses, in ARP too.
+    def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
+        """With `owned`: of those that only the owner of their table may change."""
+        self._spec = spec
+        found = firewall.ruleset()
+        self.model: Ruleset = nft.ruleset(found, _our_text)
+        self._bases = [self.model.chains[name] for name in base_chains(found, owned)]
+        self._links = host.links_to_others(spec)
+        texts = {
+            text: kind
+            for family in nft.SEES
+            for kind, rules in accepts(spec, family).items()
+            for text in rules
+        }  # fmt: skip
+        self.kinds: dict[str, tuple[str, ...]] = {
+            rule.ours: (texts[rule.ours],) if rule.ours in texts else _guessed(rule.ours)
+            for chain in self.model.chains.values()
+            for rule in chain.rules
+            if rule.ours
+        }
+        """By rule of ours."""
+        self._valid = set(texts)
+
+    def survey(self) -> Survey:
+        """What the base chains do to pods' packets."""
+        return places.survey(self.model, self._bases, self._flows, self.kinds, self._valid)
+
+    def drops(self) -> list[Drop]:
+        """The drops that take pods' packets as it stands."""
+        return [need.drop for need in self.survey().suffering]
+
+    def fresh_needs(self) -> tuple[Need, ...]:
+        """The accepts that would be missing if none of ours were there."""
+        bare = places.without_ours(self.model)
+        bases = [bare.chains[chain.name] for chain in self._bases]
+        return places.survey(bare, bases, self._flows, {}).needs
+
+    def _flows(self, base: Chain) -> Flows:
+        table = base.name.partition(" ")[0]
+        seen = [family for family in families(self._spec) if family in nft.SEES[table]]
+        return [traffic(self._spec, family, self._links, table == "bridge") for family in seen]
+
+    def valid(self, chain: Chain) -> list[str]:
+        """Every accept that may stand in a chain."""
+        return self.rules(chain.name, set(KINDS))
+
+    def rules(self, chain: str, kinds: set[str]) -> list[str]:
+        """The accepts of some kinds for a chain."""
+        by_kind = accepts(self._spec, chain.partition(" ")[0])
+        return [text for kind in KINDS if kind in kinds for text in by_kind[kind]]
+
+    def insertions(self, chain: str, rules: list[str], needs: tuple[Need, ...], quoted: bool = True) -> list[str]:
+        """The lines that put rules into a chain. One that was out of place goes back there: an undo is exact."""
+        bare = places.without_ours(self.model)
+        texts = {text: kind for kind, found in accepts(self._spec, chain.partition(" ")[0]).items() for text in found}
+        lines = []
+        for text in rules:
+            rule, _, why = text.partition(WHY)
+            if MARK not in rule:
+                continue  # what an earlier release's journal says of a place
+            shown = f"'{rule}'" if quoted else rule
+            kind = texts.get(rule) or _guessed(rule)[0]
+            place = places.place_in(bare, chain, kind, needs)
+            others = bare.chains[chain].rules if chain in bare.chains else ()
+            if why.startswith("ahead") and others:
+                lines.append(f"insert rule {chain} {shown}")
+            elif why or place.index >= len(others):
+                lines.append(f"add rule {chain} {shown}")
+            else:
+                lines.append(f"insert rule {chain} handle {others[place.index].handle} {shown}")
+        return lines
+
+
+def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
+    """The rules for a chain of this family by the kind of packets, in nft's words.
+
+    Between a bridge's ports a link name is a port's: pods are told by their addresses there, in ARP too.
     """
-    rules = []
-    for subnet in spec.subnets:
-        ip = "ip6" if is_ipv6(subnet) else "ip"
-        if ip not in _SEES[family]:
+    rules: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for node in by_family(spec):
+        ip = "ip6" if is_ipv6(node.subnet) else "ip"
+        if ip not in nft.SEES[family]:
             continue
+        peers = peers_addresses(node, node.subnet)
+        hosts = f"{{ {', '.join(peers)} }}" if len(peers) > 1 else "".join(peers)
         if family == "bridge":
-            rules += [f"{ip} saddr {subnet}", f"{ip} daddr {subnet}"]
-            rules += [f"arp saddr ip {subnet}"] if ip == "ip" else []
+            source, target = f"{ip} saddr {node.subnet}", f"{ip} daddr {node.subnet}"
+            rules[SENT] += [source, *([f"arp saddr ip {node.subnet}"] if ip == "ip" else [])]
         else:
-            rules += [f'iifname "{spec.bridge}" {ip} saddr {subnet}', f'oifname "{spec.bridge}" {ip} daddr {subnet}']
-    return [f'{rule} counter accept comment "{_MARK}{spec.name[:100]}"' for rule in rules]
+            source = f'iifname "{node.bridge}" {ip} saddr {node.subnet}'
+            target = f'oifname "{node.bridge}" {ip} daddr {node.subnet}'
+            rules[SENT].append(source)
+            rules[AMONG].append(f"{source} {ip} daddr {node.network}")
+            # what this host itself sends to its pods passes forward only where something made it a forwarded packet
+            rules[RECEIVED] += [f"{target} {known}" for known in
+                                ("ct state established,related", "ct status dnat", "fib saddr type local")]  # fmt: skip
+        rules[RECEIVED] += [f"{target} {ip} saddr {senders}" for senders in (node.network, hosts) if senders]
+    mark = f'counter accept comment "{MARK}{spec.name[:100]}"'
+    return {kind: [f"{rule} {mark}" for rule in found] for kind, found in rules.items()}
 
 
-def dropping_chains(found: list[dict[str, Any]]) -> list[str]:
-    """Base chains hooked at forward that drop by policy or by a rule they lead to; iptables' and ours left out.
+def _our_text(rule: dict[str, Any]) -> str:
+    """A rule of ours in the words that `accepts` has for it; others' additions show as they are."""
+    comment = str(rule.get("comment", ""))
+    if not comment.startswith(MARK) or rule["table"] == TABLE:
+        return ""
+    return f'{nft.words(rule["expr"], whole=True)} comment "{comment}"'
 
-    ebtables' too: it can't list a chain any more that holds a rule which is not of its own making. And firewalld's
-    while it has our policy loaded, and tables that the kernel lets nobody but their owner change.
+
+def _guessed(text: str) -> tuple[str, ...]:
+    """The kind of a rule that an earlier release, or another node file, made."""
+    return (SENT,) if "iifname" in text or ("saddr" in text and "daddr" not in text) else (RECEIVED,)
+
+
+def base_chains(found: list[dict[str, Any]], owned: bool = False) -> Iterator[str]:
+    """Base chains hooked at forward that are neither ours nor another resource's, and that may be changed.
+
+    iptables' are `forward/iptables`'s. ebtables can't list its chain any more once that holds a rule which is not of
+    its own making. firewalld's are left out while it has our policy loaded. With `owned`, those of tables that only
+    their owner may change, in their stead.
     """
     looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
     looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]
-    served = {(one["family"], one["table"]) for one in _entries(found, "chain") if one["name"] == POLICY_CHAIN}
+    served = {(one["family"], one["table"]) for one in entries(found, "chain") if one["name"] == POLICY_CHAIN}
     # nft 1.0.6 has a wrong word there for `owner`
-    served |= {
-        (one["family"], one["name"]) for one in _entries(found, "table") if one.get("flags", "dormant") != "dormant"
+    closed = {
+        (one["family"], one["name"]) for one in entries(found, "table") if one.get("flags", "dormant") != "dormant"
     }
-    verdicts = _Verdicts(found)
-    dropping = []
-    for chain in _entries(found, "chain"):
-        family, table, name = chain["family"], chain["table"], chain["name"]
-        if chain.get("hook") != "forward" or family not in _SEES or table == TABLE:
+    dormant = {(one["family"], one["name"]) for one in entries(found, "table") if "dormant" in one.get("flags", ())}
+    for chain in entries(found, "chain"):
+        family, table = chain["family"], chain["table"]
+        if chain.get("hook") != "forward" or family not in nft.SEES or table == TABLE:
             continue
-        if (family, table, name) in looked_after or (family, table) in served:
+        if (family, table, chain["name"]) in looked_after or (family, table) in served | dormant:
             continue
-        if chain.get("policy") == "drop" or verdicts.drop(family, table, name):
-            dropping.append(f"{family} {table} {name}")
-    return dropping
-
-
-class _Verdicts:
-    """Where the rules of a ruleset lead to, by jump, goto and verdict map."""
-
-    def __init__(self, found: list[dict[str, Any]]) -> None:
-        self._rules: dict[tuple[str, str, str], list[Any]] = {}
-        for rule in _entries(found, "rule"):
-            self._rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule.get("expr", []))
-        self._maps = {(one["family"], one["table"], one["name"]): one.get("elem", []) for one in _entries(found, "map")}
-
-    def drop(self, family: str, table: str, chain: str) -> bool:
-        """Whether a packet in this chain may be dropped or rejected."""
-        waiting, seen = [chain], {chain}
-        while waiting:
-            for verdict, target in self._of(family, table, self._rules.get((family, table, waiting.pop()), [])):
-                if verdict in ("drop", "reject"):
-                    return True
-                if target not in seen:
-                    seen.add(target)
-                    waiting.append(target)
-        return False
-
-    def _of(self, family: str, table: str, part: Any) -> Iterator[tuple[str, str]]:
-        """Every verdict in a part of a rule, with the chain it leads to."""
-        if isinstance(part, list):
-            for one in part:
-                yield from self._of(family, table, one)
-        elif isinstance(part, dict):
-            for key, value in part.items():
-                if key in ("drop", "reject"):
-                    yield key, ""
-                elif key in ("jump", "goto") and isinstance(value, dict):
-                    yield key, str(value.get("target"))
-                elif key == "vmap" and isinstance(value, dict) and isinstance(value.get("data"), str):
-                    yield from self._of(family, table, self._maps.get((family, table, value["data"].lstrip("@"))))
-                else:
-                    yield from self._of(family, table, value)
-
-
-def _entries(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [entry[kind] for entry in found if kind in entry]
-
-
-def _is_ours(rule: dict[str, Any]) -> bool:
-    return str(rule.get("comment", "")).startswith(_MARK) and rule["table"] != TABLE
-
-
-def _chain_of(rule: dict[str, Any]) -> str:
-    return f"{rule['family']} {rule['table']} {rule['chain']}"
-
-
-def _text(rule: dict[str, Any]) -> str:
-    """A rule of ours in the words that `accepts` has for it; others' additions show as they are."""
-    words = []
-    for statement in rule["expr"]:
-        match = statement.get("match")
-        if match is None:
-            words.append(next(iter(statement)))
-            continue
-        left, right = match["left"], match["right"]
-        if "meta" in left:
-            words.append(f'{left["meta"]["key"]} "{right}"')
-        elif "payload" in left and isinstance(right, dict) and "prefix" in right:
-            prefix = right["prefix"]
-            words.append(f"{left['payload']['protocol']} {left['payload']['field']} {prefix['addr']}/{prefix['len']}")
-        else:
-            words.append(str(match))
-    return f'{" ".join(words)} comment "{rule["comment"]}"'
+        if ((family, table) in closed) == owned:
+            yield chain_name(chain, "name")

@@ -75,6 +75,12 @@ CASES = (
         GUARD,
         NO_WAY_OUT, no_way_out, restore="nft delete table ip guard",
     ),
+    Case(
+        "forward-off",
+        "sed -i '1i forward = false' /etc/cnictl/node.toml; cnictl apply; iptables -P FORWARD DROP",
+        NO_WAY_OUT, no_way_out, "sed -i '/^forward/d' /etc/cnictl/node.toml; cnictl apply",
+        subject="iptables FORWARD", restore="iptables -P FORWARD ACCEPT",
+    ),
     Case("bridge", "ip link set cni0 down", "a pod can't reach its own host", no_gateway),
     Case(
         "bridge", "ip link del cni0", "a pod can't reach its own host", no_gateway,

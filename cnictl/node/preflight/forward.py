@@ -1,0 +1,25 @@
+"""The host's firewalls: which of their drops the accepts for pods' packets come ahead of."""
+
+import os
+
+from cnictl.node.preflight.finding import Finding, warning
+from cnictl.node.resources.forward import IPTABLES, IptablesForward, IptablesLook
+from cnictl.node.resources.forward_nft import NftLook
+from cnictl.node.spec import NodeSpec
+from cnictl.node.verdicts.pods import families
+
+_HINT = "leave pods' packets to the firewall's own rules: --no-forward"
+
+
+def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """Name each drop that an accept for pods' packets comes ahead of, by policy or by rule."""
+    if not spec.forward or os.geteuid() != 0:
+        return []  # `root` says it
+    found = list(NftLook(spec).survey().passed_over)
+    for family, legacy in IPTABLES:
+        resource = IptablesForward(family, spec, legacy)
+        if family in families(spec) and resource.works():
+            look = IptablesLook(resource.program, family, spec)
+            found += [(f"{resource.program} {chain}", drop) for chain, drop in look.survey().passed_over]
+    message = "pods' packets are accepted ahead of this drop: {}"
+    return [warning("forward", chain, message.format(drop), _HINT) for chain, drop in dict.fromkeys(found)]

@@ -1,0 +1,318 @@
+"""Rule sets of a packet filter as values, and what they do to packets of which only some properties are known.
+
+The same for nftables (`verdicts.nft`), iptables (`verdicts.iptables`) and every hook: a hook is a name here. A packet
+is described by what is certain of it. A match then holds always, never, or for some of these packets.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property, lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal
+
+Network = IPv4Network | IPv6Network
+Verdict = Literal["accept", "drop", "return", "jump", "goto", "continue"]
+
+
+class Truth(IntEnum):
+    """For how many of the packets in question a match holds."""
+
+    NEVER = 0
+    SOMETIMES = 1
+    ALWAYS = 2
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Packets that have these properties in common. None and "" mean that a property may have any value."""
+
+    family: str
+    """`ip` or `ip6`, as nftables names them."""
+    incoming: str | None = None
+    """The link they came in by."""
+    outgoing: str | None = None
+    """The link they leave by."""
+    source: str = ""
+    """The CIDR that their source addresses lie in."""
+    target: str = ""
+    """The CIDR that their destination addresses lie in."""
+    states: frozenset[str] = frozenset({"new"})
+    """The connection tracking states that they may have: `new`, `established`, `related`."""
+    translated: bool | None = None
+    """Whether their connection has a DNAT binding."""
+    bridge: str = ""
+    """The bridge that forwards them, in nftables' bridge family."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A condition of a rule: that a property of the packet is one of some values."""
+
+    about: str
+    """A property of `Packets` (`state` for `states`); empty for anything that packets' common properties don't tell."""
+    values: tuple[str, ...] = ()
+    negated: bool = False
+    listed: bool = False
+    """Whether the values are written as a set or a map."""
+
+    def holds(self, packets: Packets) -> Truth:
+        """For how many of these packets it holds."""
+        truth = _truth(self, packets)
+        if self.negated:
+            return Truth(Truth.ALWAYS - truth)
+        if self.listed and self.about in ("source", "target"):
+            # a set names particular addresses, even where one of them contains the pod network
+            return min(truth, Truth.SOMETIMES)
+        return truth
+
+
+def _truth(match: Match, packets: Packets) -> Truth:
+    """For how many of these packets the property is one of the match's values."""
+    values = match.values
+    match match.about:
+        case "incoming":
+            return _link(values, packets.incoming)
+        case "outgoing":
+            return _link(values, packets.outgoing)
+        case "bridge":
+            return _link(values, packets.bridge or None)
+        case "source":
+            return _address(values, packets.source, packets.family)
+        case "target":
+            return _address(values, packets.target, packets.family)
+        case "state":
+            return _state(set(values), packets)
+        case "translated":
+            return _known(packets.translated)
+        case "family":
+            return _known(packets.family in values)
+    return Truth.SOMETIMES
+
+
+def _link(names: tuple[str, ...], link: str | None) -> Truth:
+    if "*" in names:
+        return Truth.ALWAYS
+    if link is None:
+        # nothing is forwarded from or to the loopback link
+        return Truth.SOMETIMES if any(name != "lo" for name in names) else Truth.NEVER
+    return Truth.ALWAYS if any(_is_named(name, link) for name in names) else Truth.NEVER
+
+
+def _is_named(pattern: str, link: str) -> bool:
+    return link.startswith(pattern[:-1]) if pattern.endswith("*") else link == pattern
+
+
+@lru_cache(maxsize=1 << 16)
+def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
+    """Whether addresses of which `known` is the CIDR lie in one of `values`."""
+    whole = network("::/0" if family == "ip6" else "0.0.0.0/0")
+    asked = network(known) if known else whole
+    truth = Truth.NEVER
+    for text in values:
+        value = network(text)
+        if value is None:
+            truth = max(truth, Truth.SOMETIMES)
+        elif asked is not None and value.version == asked.version:
+            if value.prefixlen <= asked.prefixlen and value.overlaps(asked):
+                return Truth.ALWAYS
+            if value.overlaps(asked):
+                truth = Truth.SOMETIMES
+    return truth
+
+
+@lru_cache(maxsize=4096)
+def network(text: str) -> Network | None:
+    """A CIDR or address as a network; None if the text is neither."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _state(wanted: set[str], packets: Packets) -> Truth:
+    if packets.states <= wanted:
+        return Truth.ALWAYS
+    if "dnat" in wanted and packets.translated is not False:
+        return Truth.ALWAYS if packets.translated else Truth.SOMETIMES
+    return Truth.SOMETIMES if packets.states & wanted else Truth.NEVER
+
+
+def _known(value: bool | None) -> Truth:
+    return Truth.SOMETIMES if value is None else Truth.ALWAYS if value else Truth.NEVER
+
+
+UNKNOWN = Match("")
+"""A match that known properties say nothing of: a port, a mark, a rate, a set that programs fill."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way through a rule: where every match holds, this verdict follows."""
+
+    matches: tuple[Match, ...]
+    verdict: Verdict
+    to: str = ""
+    """The chain that a jump or goto leads to."""
+
+    def holds(self, packets: Packets) -> Truth:
+        """For how many of these packets it is taken."""
+        return min((match.holds(packets) for match in self.matches), default=Truth.ALWAYS)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: one branch, or several where it asks a verdict map."""
+
+    text: str
+    """In the words of the program that it was read from, for people."""
+    branches: tuple[Branch, ...]
+    ours: str = ""
+    """What cnictl calls it, where it is cnictl's. Such a rule decides nothing here; it is seen where it stands."""
+    handle: int = 0
+    """nftables' number of the rule."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain; one with a hook is asked by the kernel itself."""
+
+    name: str
+    """Its whole name: `inet filter forward`, or FORWARD of an iptables table."""
+    rules: tuple[Rule, ...] = ()
+    hook: str = ""
+    policy: str = "accept"
+
+    @cached_property
+    def numbered(self) -> tuple[tuple[int, Rule], ...]:
+        """The rules with their indexes."""
+        return tuple(enumerate(self.rules))
+
+    @cached_property
+    def telling(self) -> tuple[tuple[int, Rule], ...]:
+        """Those of them that all packets of a kind may meet: rules of ours, and those without an unknown match."""
+        return tuple(
+            (index, rule)
+            for index, rule in self.numbered
+            if rule.ours or any(all(match.about for match in branch.matches) for branch in rule.branches)
+        )
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """Chains by name."""
+
+    chains: dict[str, Chain]
+
+    def hooked(self, hook: str) -> list[Chain]:
+        """The chains that the kernel asks at a hook."""
+        return [chain for chain in self.chains.values() if chain.hook == hook]
+
+    def reachable(self, name: str) -> set[str]:
+        """The names of a chain and of all that it leads to."""
+        found, waiting = {name}, [name]
+        while waiting:
+            chain = self.chains.get(waiting.pop())
+            for branch in (branch for rule in chain.rules for branch in rule.branches) if chain is not None else ():
+                if branch.to and branch.to not in found:
+                    found.add(branch.to)
+                    waiting.append(branch.to)
+        return found
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in a chain: in front of the rule with this index, or the end of the chain."""
+
+    chain: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that packets meet on their way through a base chain."""
+
+    kind: Literal["accept", "drop", "ours"]
+    path: tuple[Place, ...]
+    """The rules that lead there, from the base chain's to the last."""
+    certain: bool
+    """Whether all of the packets in question meet it."""
+    text: str
+    """The rule, or the policy."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.path[-1]
+
+
+@dataclass
+class _Walk:
+    """One passage of packets through a base chain. A drop ends nothing here: what follows it is seen too."""
+
+    ruleset: Ruleset
+    packets: Packets
+    whole: bool
+    """Whether only what all of the packets meet is of interest."""
+    events: list[Event] = field(default_factory=list)
+    harmless: set[str] = field(default_factory=set)
+    """Chains in which nothing happens to these packets."""
+
+    def through(self, name: str, path: tuple[Place, ...], certain: bool) -> bool:
+        """Visit a chain; whether no packet comes back from it."""
+        chain = self.ruleset.chains.get(name)
+        if chain is None or name in self.harmless:
+            return False
+        seen = len(self.events)
+        ended = self._rules(chain, path, certain)
+        if len(self.events) == seen and not ended:
+            self.harmless.add(name)
+        return ended
+
+    def _rules(self, chain: Chain, path: tuple[Place, ...], certain: bool) -> bool:
+        for index, rule in chain.telling if self.whole else chain.numbered:
+            here = (*path, Place(chain.name, index))
+            if rule.ours:
+                self.events.append(Event("ours", here, certain, rule.ours))
+                continue
+            for branch in rule.branches:
+                truth = branch.holds(self.packets)
+                if truth is Truth.NEVER or (self.whole and truth is Truth.SOMETIMES):
+                    continue
+                whole = truth is Truth.ALWAYS
+                if branch.verdict in ("accept", "drop"):
+                    self.events.append(Event(_VERDICT_EVENTS[branch.verdict], here, certain and whole, rule.text))
+                    if whole and branch.verdict == "accept":
+                        return True
+                elif branch.verdict == "return" and whole:
+                    return False
+                elif branch.verdict in ("jump", "goto") and not any(place.chain == branch.to for place in here):
+                    ended = self.through(branch.to, here, certain and whole)
+                    if whole and (ended or branch.verdict == "goto"):
+                        return ended
+        return False
+
+
+_VERDICT_EVENTS: dict[str, Literal["accept", "drop"]] = {"accept": "accept", "drop": "drop"}
+
+
+def walk(ruleset: Ruleset, base: str, packets: Packets, whole: bool = False) -> list[Event]:
+    """What these packets meet in a base chain, in order; with `whole`, only what all of them meet.
+
+    Drops end nothing: rules behind them are seen too.
+    """
+    passage = _Walk(ruleset, packets, whole)
+    chain = ruleset.chains[base]
+    if not passage.through(base, (), True) and chain.policy == "drop":
+        end = Place(base, len(chain.rules))
+        passage.events.append(Event("drop", (end,), True, POLICY))
+    return passage.events
+
+
+POLICY = "policy drop"
+"""The text of a base chain's policy as an event."""
+
+
+def drops(events: list[Event]) -> Iterator[Event]:
+    """The drops among events."""
+    return (event for event in events if event.kind == "drop")
