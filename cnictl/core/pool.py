@@ -24,11 +24,9 @@ class Range:
     def __init__(self, subnet: Cidr, start: int = 0, end: int = 0, gateway: bytes = b"") -> None:
         self.subnet = subnet
         self.gateway = gateway or subnet.nth(1)
-        # the subnet's first address names it (IPv4) or means any of its routers (IPv6): never a pod's, whoever asks
-        self.start = max(start, subnet.first + 1)
+        self.start = start or subnet.first + 1
         # IPv4's last address is the broadcast; IPv6 has none
-        last = subnet.last - (1 if subnet.bits == 32 else 0)
-        self.end = min(end or last, last)
+        self.end = end or subnet.last - (1 if subnet.bits == 32 else 0)
         self.places = max(0, min(self.end - self.start + 1, LARGEST_RANGE))
         """How many addresses are handed out in turn, the gateway's place included."""
 
