@@ -39,8 +39,10 @@ def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
             if there is not None and there.st_nlink > 1:
                 _rewrite(place, data)
                 return
-            try:
-                durable.replace(place, data, mode, lambda new: _liken(new, place) if there and keep else None)
+            like = there if keep else None
+            try:  # the new file is nobody else's to read until it has the old one's owner, mode and ACL
+                first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
+                durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise

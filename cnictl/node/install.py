@@ -178,7 +178,7 @@ def _require_trusted(folder: str) -> None:
     if reason:
         raise Problem(
             f"{reason}: whoever can write there would run as root at the next pod's start",
-            "give it to root alone (chown root:root, chmod go-w), or name another folder with --lib-dir or --bin-dir",
+            "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
         )
 
 

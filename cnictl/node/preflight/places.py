@@ -56,7 +56,7 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
             found.append(error("bin-dir", folder, "can't be written to", mend))
         reason = trust.fault(install.nearest(folder))
         if reason:
-            mend = "chown root:root and chmod go-w: what stands there runs as root at every pod's start"
+            mend = "chown root:root, chmod go-w, setfacl -b: what stands there runs as root at every pod's start"
             found.append(error("bin-dir", folder, reason, mend))
     places = ", ".join(runtimes.bin_dirs(runtimes.find()))
     for folder in runtimes.passed_over(runtimes.find()):
@@ -77,7 +77,12 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     if not reason:
         return []
     return [
-        error("lib-dir", folder, reason, "chown root:root and chmod go-w: its code runs as root at every pod's start")
+        error(
+            "lib-dir",
+            folder,
+            reason,
+            "chown root:root, chmod go-w, setfacl -b: its code runs as root at every pod's start",
+        )
     ]
 
 
