@@ -18,12 +18,13 @@ _DESCRIPTORS = 1024
 """Those below are closed in the asking process: a runtime waits for the end of stdout, other calls for a lock."""
 
 
-def unlink(netlink: Netlink, name: str) -> bool:
+def unlink(netlink: Netlink, name: str, seen: bool = False) -> bool:
     """Delete a link and return once it is gone (a veth's other end goes with it); False if there was none.
 
-    `netlink` is of the network namespace that the caller is in, and the link. Raises OSError if the link stays.
+    `netlink` is of the network namespace that the caller is in, and the link. `seen`: the caller has just looked at it.
+    Raises OSError if the link stays.
     """
-    if rtnetlink.get_link(netlink, name) is None:
+    if not seen and rtnetlink.get_link(netlink, name) is None:
         return False
     try:
         child = fork()
