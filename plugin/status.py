@@ -7,6 +7,7 @@ from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases import Store
 from cnictl.core.rtnetlink import Netlink
 
@@ -96,8 +97,9 @@ def _check_addresses(host: Netlink, conf: NetConf) -> None:
     if not full:
         return
     spare = {parse_address(address) for address in torn_leases(conf.name, conf.data_dir)}
+    foreign = ForeignLinks(host)
     for record in attachments.all_records(conf.name):
-        if liveness.judge(record, host).state == liveness.STALE:
+        if liveness.judge(record, host, foreign).state == liveness.STALE:
             spare |= {parse_address(address) for address in record.addresses}
     for one in full:
         if not any(one.holds(packed) for packed in spare):

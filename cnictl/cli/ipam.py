@@ -31,8 +31,8 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     """List every address of a network that is held: container, interface, pod, age and state.
 
     Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
-    Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot. Torn: a lease file
-    that names no owner. The last line says how much of the subnet is used, one line for each range set. Looking
+    Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot, or one that another
+    node may hold, where several use the store. Torn: a lease file that names no owner. The last line says how much of the subnet is used, one line for each range set. Looking
     changes nothing, and host-local's networks can be looked at too:
 
     \b

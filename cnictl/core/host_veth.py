@@ -57,7 +57,7 @@ def remove_recorded(netlink: Netlink, record: Record) -> bool:
         return True
     if not _is_of(netlink, link, record):
         return False
-    unlink(netlink, link.name)
+    unlink(netlink, link.name, seen=True)
     return True
 
 
@@ -75,7 +75,7 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
                 continue
             if link.alias not in marks and not _leads_into(netlink, link, netns, record.ifname):
                 continue
-            unlink(netlink, name)
+            unlink(netlink, name, seen=True)
             record.host_veth = name
         free.append(name)
     return free
@@ -91,7 +91,7 @@ def _is_of(netlink: Netlink, link: Link, record: Record) -> bool:
     """Whether the link under a record's name is its attachment's: by its mark, else by the namespace behind it."""
     if link.kind != "veth":
         return False
-    if link.alias in _marks(record):
+    if link.alias == alias(record) or link.alias in _marks(record):
         return True
     # somebody changed the mark, or the name is another's
     return _leads_into(netlink, link, record.netns, record.ifname, (record.netns_dev, record.netns_ino))

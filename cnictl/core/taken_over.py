@@ -43,7 +43,7 @@ def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str =
     """
     link = link_of(netlink, record, netns, bridge)
     if link is not None:
-        unlink(netlink, link.name)
+        unlink(netlink, link.name, seen=True)
     if link is not None or record.addresses:
         remove_reference_rules(record.network, record.container, record.ifname)
 

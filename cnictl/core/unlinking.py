@@ -23,12 +23,13 @@ _left: list[int] = []
 """Children that were still at work when their link was gone: the next deletion collects them."""
 
 
-def unlink(netlink: Netlink, name: str) -> bool:
+def unlink(netlink: Netlink, name: str, seen: bool = False) -> bool:
     """Delete a link and return once it is gone (a veth's other end goes with it); False if there was none.
 
-    `netlink` is of the network namespace that the caller is in, and the link. Raises OSError if the link stays.
+    `netlink` is of the network namespace that the caller is in, and the link. `seen`: the caller has just looked at it.
+    Raises OSError if the link stays.
     """
-    if rtnetlink.get_link(netlink, name) is None:
+    if not seen and rtnetlink.get_link(netlink, name) is None:
         return False
     _left[:] = [child for child in _left if not _ended(child)]
     if not collects():

@@ -25,7 +25,9 @@ def _torn(facts: Facts) -> Iterable[Seen]:
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
     for listing in facts.listings:
-        held = [row.address or row.container for row in listing.rows if row.state == state and row.leased]
+        # what another node may be about to write is no fault
+        rows = [row for row in listing.rows if row.state == state and row.leased and not row.elsewhere]
+        held = [row.address or row.container for row in rows]
         if held:
             named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
             count = f"{len(held)} address{'es' if len(held) > 1 else ''}"

@@ -27,7 +27,9 @@ def existing_pod(text: str) -> Pod:
 def neighbour_of(pod: Pod, network: str) -> Pod | None:
     """Another live pod of the network on this node, or None."""
     for record in attachments.all_records(network):
-        if record.host_veth != pod.host_veth and liveness.judge(record).state == liveness.LIVE:
+        if not record.netns or record.host_veth == pod.host_veth:
+            continue  # one that another plugin made has no recorded namespace
+        if liveness.judge(record).state == liveness.LIVE:
             return _as_pod(record)
     return None
 
