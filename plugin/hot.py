@@ -109,7 +109,7 @@ cnictl.core.detach: _release _remove_record detach
 cnictl.core.durable: contents contents_of ensure_regular
 cnictl.core.errors: CniError Problem UsageProblem
 cnictl.core.fields: cidr flag member members spelled text texts
-cnictl.core.host_veth: _is_of _marks alias remove_recorded
+cnictl.core.host_veth: _is_of alias remove_recorded
 cnictl.core.jsontext: JsonError _Context _finite loads
 cnictl.core.lease: Duplicate Exhausted Lease Lease.__init__ Taken parse_owner
 cnictl.core.leases: Store Store.__init__ Store._exists Store._in_step Store._last Store._modified Store._unlink
