@@ -30,8 +30,9 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
 
     Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
     Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot, or one that another
-    node may hold, where several use the store. Torn: a lease file that names no owner. The last line says how much of the subnet is used, one line for each range set. Looking
-    changes nothing, and host-local's networks can be looked at too:
+    node may hold, where several use the store. Torn: a lease file that names no owner. The last line says how much
+    of the subnet is used, one line for each range set. Looking changes nothing, and host-local's networks can be
+    looked at too:
 
     \b
       cnictl ipam list
