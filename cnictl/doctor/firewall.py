@@ -100,7 +100,7 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
                 yield Seen(
                     f"{program} nat: {' '.join(words[1:])}",
                     "gives pods' packets to other nodes' pods the node's address",
-                    _keep_source(one)[0].command,
+                    _keep_source(one, _position(facts, family, words)).command,
                 )
 
 
@@ -138,18 +138,28 @@ def _overlap(one: str, other: str) -> bool:
     return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
 
 
-def _keep_source(one: NodeSpec) -> tuple[Action, ...]:
+def _position(facts: Facts, family: str, rule: list[str]) -> int:
+    """The number of a rule in POSTROUTING, as `iptables -I` takes it."""
+    return [words for words in facts.rules("nat", family) if words[:2] == ["-A", "POSTROUTING"]].index(rule) + 1
+
+
+def _keep_source(one: NodeSpec, position: int) -> Action:
+    """The step that keeps pods' sources from the rule there: behind others' rules, kube-proxy's for its marks say."""
     program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
     mark = ("-m", "comment", "--comment", f"cnictl:{one.name}", "-j", "RETURN")
-    return (typed(program, "-w", "-t", "nat", "-I", "POSTROUTING", "1", "-s", one.subnet, "-d", one.network, *mark),)
+    where = ("-I", "POSTROUTING", str(position))
+    return typed(program, "-w", "-t", "nat", *where, "-s", one.subnet, "-d", one.network, *mark)
 
 
 def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
-    family = finding.subject.startswith("ip6")
     if facts.spec is None:
         return Remedy()
+    program, _, rule = finding.subject.partition(" nat: ")
+    family = "ip6" if program == "ip6tables" else "ip"
+    named = [words for words in facts.rules("nat", family) if " ".join(words[1:]) == rule]
+    nodes = [one for one in by_family(facts.spec) if is_ipv6(one.subnet) == (family == "ip6")]
     return Remedy(
-        actions=tuple(a for one in by_family(facts.spec) if is_ipv6(one.subnet) == family for a in _keep_source(one))
+        actions=tuple(_keep_source(one, _position(facts, family, words)) for one in nodes for words in named[:1])
     )
 
 
@@ -224,7 +234,7 @@ CHECKS = (
         "iptables -t nat -S POSTROUTING: MASQUERADE or SNAT that matches pod network to pod network",
         "Pods of different nodes are to see each other's own addresses.",
         "iptables -t nat -S POSTROUTING\n"
-        "iptables -t nat -I POSTROUTING 1 -s 10.244.0.0/24 -d 10.244.0.0/20 -j RETURN",
+        "iptables -t nat -I POSTROUTING 1 -s 10.244.0.0/24 -d 10.244.0.0/20 -j RETURN   # 1: the number of that rule",
         _pods_masqueraded, _keep_sources, ("leaked-chain",),
     ),
     Check(

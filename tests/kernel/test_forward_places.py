@@ -240,6 +240,18 @@ def _chain(node: Node) -> list[str]:
     return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in listed[3:-2]]
 
 
+def test_a_peer_may_reach_pods_from_when_it_is_one(place: Place) -> None:
+    here, there, firewall = place.here, place.there, FIREWALLS[2]
+    place.run(firewall.load)
+    cnictl(here, "route", "del-peer", there.pod_cidr)
+    assert drifted(here) == []
+    assert not pings(there, [], place.pod.address)
+    cnictl(here, "route", "add-peer", there.pod_cidr, there.address)
+    assert pings(there, [], place.pod.address)
+    assert drifted(here) == []
+    place.run(firewall.unload)
+
+
 def test_watch_moves_accepts_that_a_new_rule_came_behind(place: Place) -> None:
     here, firewall = place.here, FIREWALLS[2]
     place.run(firewall.load)

@@ -181,6 +181,15 @@ def test_a_jump_behind_what_drops_everything_is_out_of_place(look: type[Look]) -
     assert look(ORACLE + OURS).misplaced() == ["behind -j REJECT --reject-with icmp-host-prohibited in FORWARD"]
 
 
+def test_what_goes_to_a_peers_pods_is_accepted_ahead_of_its_drop_and_nothing_else(look: type[Look]) -> None:
+    fault = "-P FORWARD ACCEPT\n-A FORWARD -d 10.244.1.0/24 -j DROP\n"
+    assert look(fault + OURS).inserted() == ["FORWARD 2", "FORWARD 1 -d 10.244.0.0/20 -i cni0"]
+    moved = f"-A FORWARD {jump('-d 10.244.0.0/20 -i cni0', 'mynet')}\n"
+    assert look(fault.replace("-A", moved + "-A", 1) + OURS).misplaced() == []
+    fault = "-P FORWARD ACCEPT\n-A FORWARD -s 10.244.1.0/24 -j DROP\n"
+    assert look(fault + OURS).inserted() == ["FORWARD 2 -i cni0", "FORWARD 1 -o cni0"]
+
+
 def test_each_drop_that_an_accept_comes_ahead_of_is_named(look: type[Look]) -> None:
     assert look("-P FORWARD DROP\n").passed() == [("FORWARD", "policy drop")]
     assert look("-P FORWARD ACCEPT\n").passed() == []

@@ -240,8 +240,8 @@ class IptablesLook:
             for text in labels:
                 label, _, why = text.partition(WHY)
                 end = len([rule for rule in bare.chains[chain].rules if rule is not _KUBE_RULE])
-                kind = (self._labels.get(label) or _guessed(label))[0]
-                place = places.place_in(bare, chain, kind, needs).index
+                kinds = self._labels.get(label) or _guessed(label)
+                place = min(places.place_in(bare, chain, kind, needs).index for kind in kinds)
                 index = 0 if why.startswith("ahead") else end if why else min(place, end)
                 at.append((chain, index, label if MARK in label else jump(label, name)))
         # the last first: each index is one of the chain without ours

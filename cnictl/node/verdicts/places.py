@@ -172,8 +172,8 @@ def _is_enough(accept: Need, need: Need) -> bool:
 
 def place_in(ruleset: Ruleset, chain: str, kind: str, needs: Sequence[Need]) -> Place:
     """The latest place for an accept in a chain: on the way to the drop it is for, else the chain's end."""
-    for need in needs:
-        if kind in COVERS[need.kind] or need.kind in COVERS[kind]:
+    for need in sorted(needs, key=lambda need: need.kind != kind):
+        if kind in COVERS[need.kind]:
             for place in need.path:
                 if place.chain == chain:
                     return place
