@@ -13,6 +13,7 @@ from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, 
 from cnictl.core.leases import Store
 from cnictl.core.netns import Netns
 from cnictl.core.result import objects
+from cnictl.core.routes import Route
 from cnictl.core.routing import KernelRoute, listed
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
 
@@ -20,7 +21,11 @@ from .environment import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+_Routes = dict[tuple[bytes, int], list[KernelRoute]]
+"""A pod's routes by destination and prefix length: a configuration may list thousands."""
 
 _METRICS = ("mtu", "advmss", "priority", "table", "scope")
 
@@ -210,16 +215,31 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
     for address in ips:
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
-    found: dict[int, list[KernelRoute]] = {}
+    found: dict[int, _Routes] = {}
+    asked: dict[Cidr, list[Route]] = {}
+    for route in conf.routes:
+        asked.setdefault(route.destination, []).append(route)
     for one in objects(conf.prev_result, "routes", "dst"):
         family = AF_INET6 if ":" in one["dst"] else AF_INET
         if family not in found:
-            found[family] = listed(pod, family)
-        _check_route(conf, one, found[family], link, ips)
+            found[family] = _by_destination(listed(pod, family))
+        _check_route(conf, one, found[family], asked, link, ips)
+
+
+def _by_destination(routes: list[KernelRoute]) -> _Routes:
+    found: _Routes = {}
+    for one in routes:
+        found.setdefault((one.destination, one.prefix), []).append(one)
+    return found
 
 
 def _check_route(
-    conf: NetConf, promised: "dict[str, Any]", routes: list[KernelRoute], link: Link, ips: list[Cidr]
+    conf: NetConf,
+    promised: "dict[str, Any]",
+    routes: _Routes,
+    asked: dict[Cidr, list[Route]],
+    link: Link,
+    ips: list[Cidr],
 ) -> None:
     """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr).
 
@@ -230,9 +250,9 @@ def _check_route(
         gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else b""
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-    wanted, least = _metrics(conf, promised, destination)
+    wanted, least = _metrics(conf, promised, destination, asked.get(destination, ()))
     packed = destination.packed if destination.prefix else b""
-    same = [one for one in routes if (one.destination, one.prefix) == (packed, destination.prefix)]
+    same = routes.get((packed, destination.prefix), [])
     same = [one for one in same if not gateway or one.leads_through(gateway)]
     if gateway and any(address.network.holds(gateway) for address in ips):
         same = [one for one in same if link.index in one.links]
@@ -246,7 +266,9 @@ def _check_route(
         raise _failed(f"the container's route to {destination} has lost its {shown}")
 
 
-def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> tuple[dict[str, int], int]:
+def _metrics(
+    conf: NetConf, promised: "dict[str, Any]", destination: Cidr, asked: "Iterable[Route]"
+) -> tuple[dict[str, int], int]:
     """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does.
 
     The second value is the least priority: ADD raises what the configuration says where another network has that.
@@ -254,10 +276,9 @@ def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> tu
     least = 0
     metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
     if conf.cni_version != "1.1.0":
-        for route in conf.routes:
-            if route.destination == destination:
-                given = ((key, getattr(route, key)) for key in _METRICS)
-                metrics.update((key, value) for key, value in given if value is not None)
+        for route in asked:
+            given = ((key, getattr(route, key)) for key in _METRICS)
+            metrics.update((key, value) for key, value in given if value is not None)
         least = metrics.pop("priority", 0)
     if destination.bits == 128:
         metrics.pop("scope", None)  # which IPv6 has none of
