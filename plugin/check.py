@@ -4,6 +4,8 @@ What another plugin of the chain changes by design is no deviation: a MAC that i
 its own, addresses and interfaces that it added.
 """
 
+from posix import close
+
 from cnictl.core import attachments, masquerade, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
@@ -11,7 +13,7 @@ from cnictl.core.conf import NetConf
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases import Store
-from cnictl.core.netns import Netns
+from cnictl.core.netns import Inside, Netns
 from cnictl.core.result import objects
 from cnictl.core.routes import Route
 from cnictl.core.routing import KernelRoute, listed
@@ -38,6 +40,26 @@ def check(call: Call, conf: NetConf) -> str:
     if conf.prev_result is None:
         raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
     ips = _promised(call, conf)
+    try:
+        held = attachments.seize(conf.name, call.container, call.ifname, 0.0, shared=True)
+    except CniError:
+        return _check_in_flight(call, conf, ips)
+    return _check(call, conf, ips, held, home=False)
+
+
+def _check_in_flight(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]") -> str:
+    """CHECK beside an ADD or DEL that is at work: what it finds wrong then counts only once that has ended."""
+    try:
+        return _check(call, conf, ips, -1, home=True)
+    except CniError:
+        from cnictl.core.detach import SEIZE_WAIT  # a CHECK loads it for nothing else
+
+        held = attachments.seize(conf.name, call.container, call.ifname, SEIZE_WAIT, shared=True)
+    return _check(call, conf, ips, held, home=True)
+
+
+def _check(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]", held: int, home: bool) -> str:
+    """`held`: the record's descriptor, by which nobody begins to work on it. `home`: whether to leave the pod again."""
     netns = Netns(call.netns)
     addresses = [address for address, _ in ips]
     record = attachments.read(conf.name, call.container, call.ifname)
@@ -61,10 +83,16 @@ def check(call: Call, conf: NetConf) -> str:
         if conf.ipam_type and not conf.served:
             from . import delegate
 
+            if held >= 0:
+                close(held)  # that may take longer than a DEL is to wait
             delegate.check(call, conf)
-        netns.enter()
-        with Netlink() as pod:
-            _check_pod(pod, call, conf, veth, addresses)
+        if home:
+            with Inside(netns), Netlink() as pod:
+                _check_pod(pod, call, conf, veth, addresses)
+        else:
+            netns.enter()
+            with Netlink() as pod:
+                _check_pod(pod, call, conf, veth, addresses)
     return " ".join(address.address for address in addresses)
 
 

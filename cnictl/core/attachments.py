@@ -23,7 +23,7 @@ _COMPLETE_AT = len('{"complete": ')
 _FIELDS = (
     "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
     "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir", "runtime", "ipam", "mac_check", "vlan",
-    "masqueraded", "isolated",
+    "masqueraded", "isolated", "cni_args",
 )  # fmt: skip
 
 
@@ -63,6 +63,8 @@ class Record:
         """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
         self.isolated = False
         """Whether rules keep other isolated pods from reaching this one by way of the node."""
+        self.cni_args = ""
+        """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty: none, or not kept."""
         self.complete = False
         """Whether ADD had made everything."""
 
@@ -194,10 +196,11 @@ def in_flight(record: Record) -> bool:
     return False
 
 
-def seize(network: str, container: str, ifname: str, wait: float) -> int:
+def seize(network: str, container: str, ifname: str, wait: float, shared: bool = False) -> int:
     """Lock an attachment's record for undoing it; -1 if there is none (any more).
 
-    Raises CniError 11 if another process is at work on it past `wait` seconds.
+    With `shared` only so that nobody else begins to work on it: for a caller that looks. Raises CniError 11 if another
+    process is at work on it past `wait` seconds.
     """
     path = record_path(network, container, ifname)
     deadline = time.monotonic() + wait
@@ -207,7 +210,7 @@ def seize(network: str, container: str, ifname: str, wait: float) -> int:
         except (FileNotFoundError, NotADirectoryError):
             return -1
         try:
-            hold(descriptor, path, wait=max(0.0, deadline - time.monotonic()))
+            hold(descriptor, path, shared, wait=max(0.0, deadline - time.monotonic()))
             if fstat(descriptor).st_nlink:
                 return descriptor
         except CniError:
