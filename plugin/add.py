@@ -11,7 +11,7 @@ from cnictl.core.pool import distribute
 from cnictl.core.rtnetlink import Netlink
 
 from .answer import previous
-from .attempt import Attempt, wanted_addresses
+from .attempt import Attempt, Met, wanted_addresses
 from .environment import Call
 from .standing import refuse_second
 
@@ -33,18 +33,22 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
         distribute(conf.sets, wanted_addresses(call, conf))
     previous(conf)
     with Netlink() as host:
-        refuse_second(host, call, conf, netns)
-        attempt = Attempt(host, call, conf, netns)
-        try:
-            result = attempt.make()
-            attachments.mark_complete(attempt.held)
-            publish(jsontext.dumps(result))
-        except BaseException as cause:
+        for again in (True, False):
+            refuse_second(host, call, conf, netns)
+            attempt = Attempt(host, call, conf, netns)
             try:
-                attempt.undo(lock)
-            except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
-                if isinstance(cause, CniError):
-                    cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
-            raise
+                result = attempt.make()
+                attachments.mark_complete(attempt.held)
+                publish(jsontext.dumps(result))
+                break
+            except BaseException as cause:
+                try:
+                    attempt.undo(lock)
+                except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
+                    if isinstance(cause, CniError):
+                        cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
+                    raise cause from None
+                if not (again and isinstance(cause, Met)):  # else that ADD is waited for, and its attachment judged
+                    raise
         close(attempt.held)
         return " ".join(attempt.record.addresses)

@@ -130,14 +130,15 @@ def _made(
     Raises CniError for what the kernel `refused`, unless it has such a route already.
     """
     made: list[Route | None] = list(routes)
+    beside = None
     for error in refused:
         place = error.position - len(addresses)
         if place >= 0 and error.errno == errno.EEXIST:
-            from .beside import add_beside
+            if beside is None:
+                from .beside import Beside
 
-            made[place] = add_beside(
-                pod, link.index, link.name, routes[place], lambda route: _route_message(link.index, route)
-            )
+                beside = Beside(pod, link.index, link.name, lambda route: _route_message(link.index, route))
+            made[place] = beside.add(routes[place])
             continue
         if place >= 0:
             through = f" through {format_address(routes[place].gateway)}" if routes[place].gateway else ""

@@ -21,7 +21,7 @@ from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
 from .answer import Given, answer
 from .attach import NameTaken, activate, configure, make_pair
-from .environment import Call, calling_process
+from .environment import Call, calling_process, kept_args
 from .standing import refuse_second
 
 TYPE_CHECKING = False
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _CLOCK_TICK = 0.01
 """Seconds that a file's modification time may be behind the clock: a tick of a kernel with 100 a second."""
+
+
+class Met(CniError):
+    """Another ADD of the same attachment wrote its record first."""
 
 
 class Attempt:
@@ -196,7 +200,7 @@ class Attempt:
             self.held = self.record.write()
         except FileExistsError:
             who = f"{self.record.container} {self.record.ifname}"
-            raise CniError(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
+            raise Met(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
 
     def _lease(self) -> Given:
         """Lease an address of each range set.
@@ -321,6 +325,7 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.data_dir = conf.data_dir
     record.runtime = calling_process()
     record.ipam = "" if conf.served else conf.ipam_type
+    record.cni_args = kept_args() if record.ipam else ""
     record.mac_check = conf.mac_check
     record.isolated = conf.isolated and bool(conf.ipam_type)
     record.vlan = conf.vlan

@@ -23,29 +23,48 @@ _TRIES = 16
 """Metrics to try: more than one only where another program adds routes at the same time, or has a blackhole route."""
 
 
-def add_beside(
-    pod: Netlink, index: int, ifname: str, route: Route, message: "Callable[[Route], tuple[int, int, bytes]]"
-) -> Route | None:
-    """Add the route with the next free metric; return it as it was made, or None if this interface has it already.
+class Beside:
+    """An interface that gets routes which the pod has already, through another: the pod's are listed once.
 
-    `index` and `ifname` are of the interface, `message` builds the request. Raises CniError 103.
+    `index` and `ifname` are of the interface, `message` builds the request for a route.
     """
-    bits = route.destination.bits
-    there = same_destination(listed(pod, AF_INET if bits == 32 else AF_INET6), route)
-    asked = route.priority or (_IPV6_METRIC if bits == 128 else 0)
-    if any(one.priority == asked and index in one.links for one in there):
-        return None
-    taken = {one.priority for one in there} | {asked}
-    for _ in range(_TRIES):
-        metric = next_metric(asked, taken)
-        later = route.with_priority(metric)
-        refused = pod.refusals(message(later))
-        if not refused:
-            return later
-        if refused[0].errno != errno.EEXIST:
-            raise CniError(KERNEL_REFUSED, f"{ifname}: route to {route.destination}: {refused[0].strerror}")
-        taken.add(metric)
-    raise CniError(KERNEL_REFUSED, f"{ifname}: route to {route.destination}: another program keeps adding it")
+
+    def __init__(
+        self, pod: Netlink, index: int, ifname: str, message: "Callable[[Route], tuple[int, int, bytes]]"
+    ) -> None:
+        self._pod = pod
+        self._index = index
+        self._ifname = ifname
+        self._message = message
+        self._there: dict[int, dict[tuple[bytes, int, int], list[KernelRoute]]] = {}
+
+    def add(self, route: Route) -> Route | None:
+        """Add the route with the next free metric; return it as it was made, or None if this interface has it already.
+
+        Raises CniError 103.
+        """
+        there = self._same_destination(route)
+        asked = route.priority or (_IPV6_METRIC if route.destination.bits == 128 else 0)
+        if any(one.priority == asked and self._index in one.links for one in there):
+            return None
+        taken = {one.priority for one in there} | {asked}
+        for _ in range(_TRIES):
+            metric = next_metric(asked, taken)
+            later = route.with_priority(metric)
+            refused = self._pod.refusals(self._message(later))
+            if not refused:
+                return later
+            if refused[0].errno != errno.EEXIST:
+                said = refused[0].strerror
+                raise CniError(KERNEL_REFUSED, f"{self._ifname}: route to {route.destination}: {said}")
+            taken.add(metric)
+        raise CniError(KERNEL_REFUSED, f"{self._ifname}: route to {route.destination}: another program keeps adding it")
+
+    def _same_destination(self, route: Route) -> list[KernelRoute]:
+        bits = route.destination.bits
+        if bits not in self._there:
+            self._there[bits] = by_destination(listed(self._pod, AF_INET if bits == 32 else AF_INET6))
+        return self._there[bits].get(destination_of(route), [])
 
 
 def next_metric(asked: int, taken: "Iterable[int]") -> int:
@@ -65,9 +84,15 @@ def next_metric(asked: int, taken: "Iterable[int]") -> int:
     return metric
 
 
-def same_destination(routes: "Iterable[KernelRoute]", route: Route) -> list[KernelRoute]:
-    """Return the kernel's routes to the destination of `route`, in its table."""
+def by_destination(routes: "Iterable[KernelRoute]") -> dict[tuple[bytes, int, int], list[KernelRoute]]:
+    """The kernel's routes by destination, prefix length and table."""
+    found: dict[tuple[bytes, int, int], list[KernelRoute]] = {}
+    for one in routes:
+        found.setdefault((one.destination, one.prefix, one.table), []).append(one)
+    return found
+
+
+def destination_of(route: Route) -> tuple[bytes, int, int]:
+    """What routes that the kernel takes for the same one have in common, but for their metric."""
     destination = route.destination
-    packed = destination.packed if destination.prefix else b""
-    table = route.table or MAIN_TABLE
-    return [one for one in routes if (one.destination, one.prefix, one.table) == (packed, destination.prefix, table)]
+    return destination.packed if destination.prefix else b"", destination.prefix, route.table or MAIN_TABLE

@@ -4,6 +4,8 @@ What another plugin of the chain changes by design is no deviation: a MAC that i
 its own, addresses and interfaces that it added.
 """
 
+from posix import close
+
 from cnictl.core import attachments, masquerade, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
@@ -11,8 +13,9 @@ from cnictl.core.conf import NetConf
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases import Store
-from cnictl.core.netns import Netns
+from cnictl.core.netns import Inside, Netns
 from cnictl.core.result import objects
+from cnictl.core.routes import Route
 from cnictl.core.routing import KernelRoute, listed
 from cnictl.core.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
 
@@ -20,7 +23,11 @@ from .environment import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+_Routes = dict[tuple[bytes, int], list[KernelRoute]]
+"""A pod's routes by destination and prefix length: a configuration may list thousands."""
 
 _METRICS = ("mtu", "advmss", "priority", "table", "scope")
 
@@ -33,6 +40,26 @@ def check(call: Call, conf: NetConf) -> str:
     if conf.prev_result is None:
         raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
     ips = _promised(call, conf)
+    try:
+        held = attachments.seize(conf.name, call.container, call.ifname, 0.0, shared=True)
+    except CniError:
+        return _check_in_flight(call, conf, ips)
+    return _check(call, conf, ips, held, home=False)
+
+
+def _check_in_flight(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]") -> str:
+    """CHECK beside an ADD or DEL that is at work: what it finds wrong then counts only once that has ended."""
+    try:
+        return _check(call, conf, ips, -1, home=True)
+    except CniError:
+        from cnictl.core.detach import SEIZE_WAIT  # a CHECK loads it for nothing else
+
+        held = attachments.seize(conf.name, call.container, call.ifname, SEIZE_WAIT, shared=True)
+    return _check(call, conf, ips, held, home=True)
+
+
+def _check(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]", held: int, home: bool) -> str:
+    """`held`: the record's descriptor, by which nobody begins to work on it. `home`: whether to leave the pod again."""
     netns = Netns(call.netns)
     addresses = [address for address, _ in ips]
     record = attachments.read(conf.name, call.container, call.ifname)
@@ -56,10 +83,16 @@ def check(call: Call, conf: NetConf) -> str:
         if conf.ipam_type and not conf.served:
             from . import delegate
 
+            if held >= 0:
+                close(held)  # that may take longer than a DEL is to wait
             delegate.check(call, conf)
-        netns.enter()
-        with Netlink() as pod:
-            _check_pod(pod, call, conf, veth, addresses)
+        if home:
+            with Inside(netns), Netlink() as pod:
+                _check_pod(pod, call, conf, veth, addresses)
+        else:
+            netns.enter()
+            with Netlink() as pod:
+                _check_pod(pod, call, conf, veth, addresses)
     return " ".join(address.address for address in addresses)
 
 
@@ -210,16 +243,31 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
     for address in ips:
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
-    found: dict[int, list[KernelRoute]] = {}
+    found: dict[int, _Routes] = {}
+    asked: dict[Cidr, list[Route]] = {}
+    for route in conf.routes:
+        asked.setdefault(route.destination, []).append(route)
     for one in objects(conf.prev_result, "routes", "dst"):
         family = AF_INET6 if ":" in one["dst"] else AF_INET
         if family not in found:
-            found[family] = listed(pod, family)
-        _check_route(conf, one, found[family], link, ips)
+            found[family] = _by_destination(listed(pod, family))
+        _check_route(conf, one, found[family], asked, link, ips)
+
+
+def _by_destination(routes: list[KernelRoute]) -> _Routes:
+    found: _Routes = {}
+    for one in routes:
+        found.setdefault((one.destination, one.prefix), []).append(one)
+    return found
 
 
 def _check_route(
-    conf: NetConf, promised: "dict[str, Any]", routes: list[KernelRoute], link: Link, ips: list[Cidr]
+    conf: NetConf,
+    promised: "dict[str, Any]",
+    routes: _Routes,
+    asked: dict[Cidr, list[Route]],
+    link: Link,
+    ips: list[Cidr],
 ) -> None:
     """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr).
 
@@ -230,9 +278,9 @@ def _check_route(
         gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else b""
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-    wanted, least = _metrics(conf, promised, destination)
+    wanted, least = _metrics(conf, promised, destination, asked.get(destination, ()))
     packed = destination.packed if destination.prefix else b""
-    same = [one for one in routes if (one.destination, one.prefix) == (packed, destination.prefix)]
+    same = routes.get((packed, destination.prefix), [])
     same = [one for one in same if not gateway or one.leads_through(gateway)]
     if gateway and any(address.network.holds(gateway) for address in ips):
         same = [one for one in same if link.index in one.links]
@@ -246,7 +294,9 @@ def _check_route(
         raise _failed(f"the container's route to {destination} has lost its {shown}")
 
 
-def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> tuple[dict[str, int], int]:
+def _metrics(
+    conf: NetConf, promised: "dict[str, Any]", destination: Cidr, asked: "Iterable[Route]"
+) -> tuple[dict[str, int], int]:
     """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does.
 
     The second value is the least priority: ADD raises what the configuration says where another network has that.
@@ -254,10 +304,9 @@ def _metrics(conf: NetConf, promised: "dict[str, Any]", destination: Cidr) -> tu
     least = 0
     metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
     if conf.cni_version != "1.1.0":
-        for route in conf.routes:
-            if route.destination == destination:
-                given = ((key, getattr(route, key)) for key in _METRICS)
-                metrics.update((key, value) for key, value in given if value is not None)
+        for route in asked:
+            given = ((key, getattr(route, key)) for key in _METRICS)
+            metrics.update((key, value) for key, value in given if value is not None)
         least = metrics.pop("priority", 0)
     if destination.bits == 128:
         metrics.pop("scope", None)  # which IPv6 has none of

@@ -84,10 +84,16 @@ def check(call: Call, conf: NetConf) -> None:
 
 
 def forget(call: Call, conf: NetConf, record: Record) -> None:
-    """The IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError."""
+    """The IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError.
+
+    It gets the CNI_ARGS that the runtime gave with the ADD: some IPAM plugins find their lease by the pod's name.
+    """
     there = identity(record.netns) == (record.netns_dev, record.netns_ino)
     attachment = {"CNI_CONTAINERID": record.container, "CNI_IFNAME": record.ifname}
-    _answer(call, conf, "DEL", attachment={**attachment, "CNI_NETNS": record.netns if there else ""})
+    attachment["CNI_NETNS"] = record.netns if there else ""
+    if record.cni_args:
+        attachment["CNI_ARGS"] = record.cni_args
+    _answer(call, conf, "DEL", attachment=attachment)
 
 
 def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> None:

@@ -12,6 +12,8 @@ VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 _ATTACHMENT_VERBS = ("ADD", "DEL", "CHECK")
 _NETNS_VERBS = ("ADD", "CHECK")
+_MOST_ARGS = 8 << 10
+"""Characters of CNI_ARGS that a record keeps. A part of them would say something else."""
 _SHOWN = 40
 """Characters of an offending value that a message repeats."""
 
@@ -73,6 +75,12 @@ def calling_process() -> str:
         return durable.contents(f"/proc/{getppid()}/comm").decode("utf-8", "replace").strip()
     except OSError:
         return ""  # its parent is in another pid namespace, or gone
+
+
+def kept_args() -> str:
+    """CNI_ARGS as the runtime gave it, for a record; empty where there is too much of it to keep."""
+    text = _variable("CNI_ARGS")
+    return text if len(text) <= _MOST_ARGS else ""
 
 
 def _show(value: str) -> str:

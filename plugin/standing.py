@@ -1,10 +1,13 @@
 """What an ADD finds of the same attachment: one that stands is refused, what one that died left is cleared away."""
 
+import time
+from posix import close
+
 from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.conf import NetConf
-from cnictl.core.detach import detach
-from cnictl.core.errors import INTERFACE_EXISTS, TRY_AGAIN, CniError
+from cnictl.core.detach import SEIZE_WAIT, detach
+from cnictl.core.errors import INTERFACE_EXISTS, CniError
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.rtnetlink import Netlink
 
@@ -12,9 +15,16 @@ from .environment import Call
 
 
 def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
-    """One attachment a container and interface; what an ADD that died left behind is cleared away first."""
-    record = attachments.read(conf.name, call.container, call.ifname)
-    if record is not None:
+    """One attachment a container and interface; what an ADD that died left behind is cleared away first.
+
+    Another call that is at work on it is waited for: a DEL's link may outlive it, and the runtime ADDs at once.
+    Raises CniError 11 past a bound, 102 if the attachment stands.
+    """
+    deadline = time.monotonic() + SEIZE_WAIT
+    while True:
+        record = attachments.read(conf.name, call.container, call.ifname)
+        if record is None:
+            return
 
         def is_dead(found: Record) -> bool:
             judged = liveness.judge_settled(found, host).state
@@ -29,7 +39,11 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
             detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead, pod=call.pod)
             return
         if verdict.state == liveness.IN_FLIGHT:
-            raise CniError(TRY_AGAIN, f"{call.container} {call.ifname}: another call is at work on it")
+            wait = max(0.0, deadline - time.monotonic())
+            free = attachments.seize(conf.name, call.container, call.ifname, wait, shared=True)
+            if free >= 0:
+                close(free)
+            continue
         where = " ".join(filter(None, (record.host_veth, *record.addresses)))
         raise CniError(
             INTERFACE_EXISTS,

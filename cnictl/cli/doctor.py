@@ -43,7 +43,10 @@ def doctor(
     cnictl doctor --explain reverse-path
     cnictl doctor --skip mtu-path -o json
     """
+    from dataclasses import replace
+
     from cnictl.cli.steps import require_root
+    from cnictl.core import odd
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
@@ -72,6 +75,8 @@ def doctor(
             _mend(facts, todo)
             examined = catalogue.examine(facts, only or (), skip or ())
             found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
+    unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
+    examined = replace(examined, unable=tuple(unable))
     note = boot_note.note() if facts.spec is not None else ""
     if fix and dry_run:
         _show_remedies(facts, examined, output)

@@ -110,6 +110,9 @@ def release(
         _require_root("ipam release")
     listing = observe(network, data_dir, "ipam release")
     rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
+    if _guarded("ipam release", lambda: reclaim.await_others(rows)):
+        listing = observe(network, data_dir, "ipam release")
+        rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
     refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
     if refused:
         in_flight = any(row.state == "in flight" for row in rows)

@@ -26,6 +26,12 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
     status = _run()
+    odd = sys.modules.get("cnictl.core.odd")  # nothing odd was met where nobody loaded it
+    if odd is not None:
+        matters = any(matters for _, matters in odd.passed_over.values())
+        for line in odd.told():
+            say(f"cnictl: {line}")
+        status = status or int(matters)
     try:
         sys.stdout.flush()
     except OSError as error:

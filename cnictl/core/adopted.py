@@ -108,7 +108,7 @@ def settle(netlink: Netlink) -> None:
     """Put back what is noted of each adopted bridge that has no pod any more, unless an ADD is at work on it."""
     try:
         names = listdir(BRIDGES_DIR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
         _settle(netlink, name)

@@ -14,7 +14,12 @@ from cnictl.core import durable, jsontext
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
+from cnictl.core.outside import is_name
 from cnictl.core.paths import ATTACHMENTS_DIR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION = 1
 _COMPLETE_AT = len('{"complete": ')
@@ -23,7 +28,7 @@ _COMPLETE_AT = len('{"complete": ')
 _FIELDS = (
     "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
     "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir", "runtime", "ipam", "mac_check", "vlan",
-    "masqueraded", "isolated",
+    "masqueraded", "isolated", "cni_args",
 )  # fmt: skip
 
 
@@ -63,6 +68,8 @@ class Record:
         """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
         self.isolated = False
         """Whether rules keep other isolated pods from reaching this one by way of the node."""
+        self.cni_args = ""
+        """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty: none, or not kept."""
         self.complete = False
         """Whether ADD had made everything."""
 
@@ -128,7 +135,11 @@ def read(network: str, container: str, ifname: str) -> Record | None:
         return None
     except IsADirectoryError:
         raw = b""
-    record = Record(network, container, ifname)
+    return _parsed(Record(network, container, ifname), raw)
+
+
+def _parsed(record: Record, raw: bytes) -> Record | None:
+    """The record with what its file says; None if that is another attachment's, as in a copy under another name."""
     try:
         found = jsontext.loads(raw)
     except jsontext.JsonError:
@@ -137,6 +148,12 @@ def read(network: str, container: str, ifname: str) -> Record | None:
         except FileNotFoundError:
             return None
         return record
+    for field in _FIELDS[:3]:
+        if isinstance(found, dict) and found.get(field) not in (None, getattr(record, field)):
+            from cnictl.core import odd
+
+            odd.pass_over(record.path, f"is a copy: its {field} is another")
+            return None
     for field in _FIELDS[3:]:
         value = found.get(field) if isinstance(found, dict) else None
         if type(value) is type(getattr(record, field)):
@@ -156,27 +173,84 @@ def _is_address(value: object) -> bool:
 
 
 def all_records(network: str) -> list[Record]:
-    """Every record of a network, in no order."""
-    records = (read(network, container, ifname) for container, ifname in owners(network))
-    return [record for record in records if record is not None]
+    """Every record of a network, in no order; one that can't be read is passed over."""
+    found = []
+    for container, ifname in owners(network):
+        try:
+            record = read(network, container, ifname)
+        except OSError as error:
+            from cnictl.core import odd
+
+            odd.pass_over_error(record_path(network, container, ifname), error)
+            continue
+        if record is not None:
+            found.append(record)
+    return found
+
+
+def every_record() -> "Iterator[Record]":
+    """Every record of all networks."""
+    for network in networks():
+        yield from all_records(network)
 
 
 def owners(network: str) -> set[tuple[str, str]]:
-    """Container and interface of every record of a network, without opening any."""
+    """Container and interface of every record of a network, without opening any.
+
+    What has no record's name is passed over, and so is a folder that can't be read.
+    """
+    folder = f"{ATTACHMENTS_DIR}/{network}"
     try:
-        names = listdir(f"{ATTACHMENTS_DIR}/{network}")
+        names = listdir(folder)
     except FileNotFoundError:
         return set()
-    parts = (name.partition("@") for name in names if not name.startswith("."))
-    return {(container, ifname) for container, at, ifname in parts if at}
+    except OSError as error:
+        from cnictl.core import odd
+
+        if isinstance(error, NotADirectoryError):
+            odd.pass_over(folder, "is a file, not a folder")
+        else:
+            odd.pass_over_error(folder, error)
+        return set()
+    found = set()
+    for name in names:
+        container, at, ifname = name.partition("@")
+        if at and not name.startswith(".") and name.isprintable():
+            found.add((container, ifname))
+        elif not name.startswith(durable.TEMPORARY):
+            from cnictl.core import odd
+
+            odd.pass_over(f"{folder}/{name}", "is no attachment's record")
+    return found
 
 
 def networks() -> list[str]:
-    """Networks that have records."""
+    """Networks that have records; what is no network's folder is passed over."""
     try:
-        return sorted(listdir(ATTACHMENTS_DIR))
+        names = listdir(ATTACHMENTS_DIR)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        from cnictl.core import odd
+
+        odd.pass_over_error(ATTACHMENTS_DIR, error)
+        return []
+    found = []
+    for name in names:
+        path = f"{ATTACHMENTS_DIR}/{name}"
+        try:
+            fault = "" if is_name(name) and durable.is_folder(path) else "is no network's folder"
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            fault = (error.strerror or str(error)).lower()
+        if not fault:
+            found.append(name)
+        else:
+            from cnictl.core import odd
+
+            odd.pass_over(path, fault)
+    return sorted(found)
 
 
 def in_flight(record: Record) -> bool:
@@ -194,10 +268,11 @@ def in_flight(record: Record) -> bool:
     return False
 
 
-def seize(network: str, container: str, ifname: str, wait: float) -> int:
+def seize(network: str, container: str, ifname: str, wait: float, shared: bool = False) -> int:
     """Lock an attachment's record for undoing it; -1 if there is none (any more).
 
-    Raises CniError 11 if another process is at work on it past `wait` seconds.
+    With `shared` only so that nobody else begins to work on it: for a caller that looks. Raises CniError 11 if another
+    process is at work on it past `wait` seconds.
     """
     path = record_path(network, container, ifname)
     deadline = time.monotonic() + wait
@@ -207,7 +282,7 @@ def seize(network: str, container: str, ifname: str, wait: float) -> int:
         except (FileNotFoundError, NotADirectoryError):
             return -1
         try:
-            hold(descriptor, path, wait=max(0.0, deadline - time.monotonic()))
+            hold(descriptor, path, shared, wait=max(0.0, deadline - time.monotonic()))
             if fstat(descriptor).st_nlink:
                 return descriptor
         except CniError:

@@ -25,6 +25,7 @@ from posix import (
     open,
     read,
     rename,
+    stat,
     unlink,
     urandom,
     write,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
-_TEMPORARY = ".cnictl-new-"
+TEMPORARY = ".cnictl-new-"
 
 LARGEST = 16 << 20
 """Bytes of a file that are read at most. What cnictl reads has a few KiB; a log and a journal may have more."""
@@ -73,7 +74,7 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
         if error.errno not in _NO_TMPFILE:
             raise
         # where several nodes share the folder, the number of a process is none of its own
-        name = f"{folder}/{_TEMPORARY}{getpid()}-{urandom(8).hex()}"
+        name = f"{folder}/{TEMPORARY}{getpid()}-{urandom(8).hex()}"
         descriptor = _open_held(name, mode)
     try:
         fchmod(descriptor, mode)
@@ -120,7 +121,7 @@ def clear_temporary(folder: str) -> None:
     except OSError:
         return  # none, or not ours to read
     for name in names:
-        if name.startswith(_TEMPORARY):
+        if name.startswith(TEMPORARY):
             _remove_unheld(f"{folder}/{name}")
 
 
@@ -132,7 +133,7 @@ def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] |
     """
     head, slash, _ = path.rpartition("/")
     folder = head or slash or "."
-    temporary = f"{folder}/{_TEMPORARY}{getpid()}"
+    temporary = f"{folder}/{TEMPORARY}{getpid()}"
     descriptor = _open_held(temporary, mode)
     try:
         fchmod(descriptor, mode)
@@ -187,6 +188,11 @@ def ensure_regular(descriptor: int, path: str) -> None:
         raise OSError(errno.EISDIR, "is a folder, not a file", path)
     if kind != _REGULAR:
         raise OSError(errno.EINVAL, "is not a regular file", path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path leads to a folder. Raises OSError where nothing is, or the way can't be gone."""
+    return stat(path).st_mode & _KIND == _DIRECTORY
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:

@@ -1,9 +1,12 @@
 """One lease as its file says it, and what keeps an ADD from getting one."""
 
+from errno import ELOOP, ENOENT
 from posix import O_CLOEXEC, O_RDONLY, close, listdir
 from posix import open as open_descriptor
 
+from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
+from cnictl.core.outside import is_name
 from cnictl.core.paths import NETWORKS_DIR
 
 TYPE_CHECKING = False
@@ -68,16 +71,51 @@ def parse_owner(raw: bytes) -> tuple[str, str]:
 
 
 def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Networks that have a lease store."""
-    found = []
+    """Networks that have a lease store; what is none is passed over."""
+    from cnictl.core import odd
+
     try:
         names = listdir(data_dir)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        odd.pass_over_error(data_dir, error)
+        return []
+    found = []
     for name in names:
+        path = f"{data_dir}/{name}"
         try:
-            close(open_descriptor(f"{data_dir}/{name}/.", O_RDONLY | O_CLOEXEC))
-        except OSError:
+            names_in = _names_in(path)
+        except NotADirectoryError:
+            odd.pass_over(path, "is a file, not a network's folder")
             continue
-        found.append(name)
+        except OSError as error:
+            # a link that leads nowhere, or in a circle, is no folder either
+            odd.pass_over(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
+            continue
+        held = any(map(_is_address, names_in))
+        if not is_name(name):
+            odd.pass_over(path, "has no network's name" + (", and holds leases" if held else ""), matters=held)
+        elif (
+            names_in and not held and not any(one == "lock" or one.startswith("last_reserved_ip.") for one in names_in)
+        ):
+            odd.pass_over(path, "holds nothing that a network's folder does")
+        else:
+            found.append(name)
     return sorted(found)
+
+
+def _names_in(path: str) -> list[str]:
+    """What a folder holds. Raises OSError for what is no folder, or can't be read."""
+    descriptor = open_descriptor(f"{path}/.", O_RDONLY | O_CLOEXEC)
+    try:
+        return listdir(descriptor)
+    finally:
+        close(descriptor)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(parse_address(name))
+    except AddressError:
+        return False

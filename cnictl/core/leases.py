@@ -178,9 +178,15 @@ class Store:
         return Lease(address, *parse_owner(raw), modified)
 
     def all(self) -> "Iterator[Lease]":
-        """Every lease, in the order of the addresses' text."""
+        """Every lease, in the order of the addresses' text; one that can't be read is passed over."""
         for name in sorted(self._addresses()):
-            lease = self.read(name)
+            try:
+                lease = self.read(name)
+            except OSError as error:
+                from cnictl.core import odd
+
+                odd.pass_over_error(f"{self.folder}/{name}", error)
+                continue
             if lease is not None:
                 yield lease
 
@@ -206,7 +212,7 @@ class Store:
     def _addresses(self) -> list[str]:
         try:
             names = listdir(self.folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [name for name in names if _packed(name)]
 

@@ -3,7 +3,7 @@
 Sources: linux/netlink.h, linux/socket.h.
 """
 
-from errno import EPROTONOSUPPORT
+from errno import EAGAIN, EMSGSIZE, ENOBUFS, EPROTONOSUPPORT
 from posix import strerror
 
 try:
@@ -14,6 +14,7 @@ except ImportError:
     from struct import Struct
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_DUMP_INTR = 0x10
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NESTED = 0x8000
@@ -26,6 +27,18 @@ _ATTR = Struct("=HH")
 _U32 = Struct("=I")
 _S32 = Struct("=i")
 _RECEIVE = 1 << 15  # what the kernel fills at most at once in a dump; above 128 KiB each buffer is a mapping of its own
+_LARGEST = 1 << 20  # bytes of one message that are read: a link with many virtual functions has more than _RECEIVE
+
+_MOST_MESSAGES, _MOST_BYTES = 64, 1 << 15
+"""Of one datagram: every refusal is an answer of up to 1 KiB that waits in the socket's buffer of some 200 KiB."""
+_FEW = 8
+"""Messages whose answers fit into any socket's buffer, however small net.core.rmem_default is."""
+_ROOM = 1 << 20
+"""Bytes that the socket's buffer is asked to have where there are more."""
+_TRIES = 8
+"""Listings that a change may cut into before the last is taken as it is: a busy host changes all the time."""
+_SOL_SOCKET, _DONT_WAIT = 1, 0x40
+_SO_SNDBUF, _SO_RCVBUF, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 32, 33
 
 
 class NetlinkError(OSError):
@@ -93,6 +106,10 @@ class Netlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
+        self._room = _RECEIVE
+        """Bytes that are read at once."""
+        self._interrupted = self._cut = False
+        """Whether the last listing was changed while it was read, and whether a message of it did not fit."""
 
     def __enter__(self) -> "Netlink":
         return self
@@ -105,7 +122,7 @@ class Netlink:
         self._socket.close()
 
     def call(self, *messages: tuple[int, int, bytes]) -> None:
-        """Send `(type, flags, payload)` messages in one datagram; the kernel works through all of them in order.
+        """Send `(type, flags, payload)` messages; the kernel works through all of them in order.
 
         Raises NetlinkError for the first that was refused; those after it were still carried out where they could.
         """
@@ -113,30 +130,77 @@ class Netlink:
             raise refused
 
     def refusals(self, *messages: tuple[int, int, bytes]) -> list[NetlinkError]:
-        """As `call`, but returns what was refused, in order, and raises nothing of it."""
-        if not messages:
-            return []
-        first = self._sequence + 1
-        out = []
-        for kind, flags, payload in messages:
-            self._sequence += 1
-            out.append(
-                _HEADER.pack(16 + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + payload
-            )
-        self._socket.send(b"".join(out))
-        waiting = len(out)
+        """As `call`, but returns what was refused, in order, and raises nothing of it.
+
+        Many go out in several datagrams, each answered before the next: the answers of all would not fit the socket.
+        """
+        if len(messages) > _FEW:
+            self._make_room()
         refused: list[NetlinkError] = []
+        out: list[bytes] = []
+        size = sent = 0
+        for kind, flags, payload in messages:
+            length = 16 + len(payload)
+            if out and (len(out) == _MOST_MESSAGES or size + length > _MOST_BYTES):
+                refused += self._send(out, sent)
+                sent += len(out)
+                out, size = [], 0
+            self._sequence += 1
+            out.append(_HEADER.pack(length, kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + payload)
+            size += length
+        if out:
+            refused += self._send(out, sent)
+        return refused
+
+    def _send(self, out: list[bytes], sent: int) -> list[NetlinkError]:
+        """Send messages as one datagram and read their answers; `sent`: how many of the call went out before.
+
+        The kernel has queued all answers when `send` returns. Where they did not fit, those that are there are read,
+        and the first message without one counts as refused: nobody knows what became of it.
+        """
+        self._socket.send(b"".join(out))
+        first = self._sequence - len(out) + 1
+        waiting, wait_flags = len(out), 0
+        refused: list[NetlinkError] = []
+        answered = set()
         while waiting:
-            for kind, sequence, flags, payload in self._receive():
+            try:
+                answers = self._receive(wait_flags)
+            except OSError as error:
+                if error.errno == ENOBUFS:
+                    wait_flags = _DONT_WAIT
+                    continue
+                if error.errno != EAGAIN or not wait_flags:
+                    raise
+                lost = next(one for one in range(len(out)) if one not in answered)
+                refused.append(NetlinkError(ENOBUFS, "the socket's buffer lost the kernel's answers", sent + lost))
+                return sorted(refused, key=lambda one: one.position)
+            for kind, sequence, flags, payload in answers:
                 if kind == NLMSG_ERROR and sequence >= first:
                     waiting -= 1
+                    answered.add(sequence - first)
                     number = -_S32.unpack_from(payload)[0]
                     if number:
-                        refused.append(NetlinkError(number, _words(payload, flags), sequence - first))
+                        refused.append(NetlinkError(number, _words(payload, flags), sent + sequence - first))
         return refused
 
     def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[bytes]:
-        """The payloads that answer one request. Raises NetlinkError."""
+        """The payloads that answer one request. Raises NetlinkError.
+
+        A listing that something changed meanwhile may lack what was there all the time: it is asked for again.
+        """
+        for _ in range(_TRIES):
+            self._interrupted = self._cut = False
+            answers = self._answers(kind, payload, flags)
+            if self._cut:
+                if self._room >= _LARGEST:
+                    raise NetlinkError(EMSGSIZE, "an answer of the kernel's is too long", 0)
+                self._room <<= 2
+            elif not self._interrupted:
+                break
+        return answers
+
+    def _answers(self, kind: int, payload: bytes, flags: int) -> list[bytes]:
         self._sequence += 1
         request = _HEADER.pack(16 + len(payload), kind, flags | NLM_F_REQUEST, self._sequence, 0) + payload
         self._socket.send(request)
@@ -145,7 +209,12 @@ class Netlink:
             for answer, sequence, header_flags, body in self._receive():
                 if sequence != self._sequence:
                     continue
+                if header_flags & NLM_F_DUMP_INTR:
+                    self._interrupted = True
                 if answer == NLMSG_DONE:
+                    number = -_S32.unpack_from(body)[0] if len(body) >= 4 else 0
+                    if number > 0:
+                        raise NetlinkError(number, "", 0)
                     return answers
                 if answer == NLMSG_ERROR:
                     number = -_S32.unpack_from(body)[0]
@@ -154,15 +223,25 @@ class Netlink:
                 if flags & NLM_F_DUMP == 0:
                     return answers
 
-    def _receive(self) -> list[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(_RECEIVE)
+    def _make_room(self, size: int = _ROOM, sending: bool = False) -> None:
+        """Have the socket's buffer take `size` bytes, or as much as the host lets it have."""
+        forced, plain = (_SO_SNDBUFFORCE, _SO_SNDBUF) if sending else (_SO_RCVBUFFORCE, _SO_RCVBUF)
+        try:
+            self._socket.setsockopt(_SOL_SOCKET, forced, size)
+        except OSError:  # not with the rights that a user namespace gives
+            self._socket.setsockopt(_SOL_SOCKET, plain, size)
+
+    def _receive(self, flags: int = 0) -> list[tuple[int, int, int, bytes]]:
+        data = self._socket.recv(self._room, flags)
         found = []
         offset = 0
         while offset + 16 <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            length, kind, its_flags, sequence, _ = _HEADER.unpack_from(data, offset)
             if length < 16:
                 break
-            found.append((kind, sequence, flags, data[offset + 16 : offset + length]))
+            if offset + length > len(data):
+                self._cut = True
+            found.append((kind, sequence, its_flags, data[offset + 16 : offset + length]))
             offset += (length + 3) & ~3
         return found
 

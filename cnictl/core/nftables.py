@@ -46,6 +46,9 @@ _SET_NAME, _SET_ELEMENTS, _ELEMENT, _ELEMENT_KEY, _DATA_VALUE, _ELEMENT_USERDATA
 _TRIES = 5
 """Listings that another process's removal may overtake before this gives up."""
 
+_USUAL = 1 << 16
+"""Bytes of a transaction that every socket's buffer takes; the kernel refuses to queue one that has more."""
+
 _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 
 _Message = tuple[int, int, bytes]
@@ -66,23 +69,36 @@ class _NfTables(Netlink):
         return self.dump(_SUBSYSTEM << 8 | kind, bytes((self._family, 0, 0, 0)) + body)
 
     def transact(self, messages: "Sequence[_Message]") -> None:
-        """Raises NetlinkError of the first message that was refused; then nothing is changed."""
+        """Raises NetlinkError of the first message that was refused; then nothing is changed.
+
+        A transaction is one datagram, however long. Only its last message asks for an answer: refusals are answered
+        all the same and ahead of that, and the answers of thousands would not fit the socket's buffer.
+        """
         edge = bytes((0, 0, 0, _SUBSYSTEM))  # nfgenmsg: the subsystem is its resource id
-        first = self._sequence + 1
+        first, last = self._sequence + 1, len(messages)
         batch = [self._packed(_BATCH_BEGIN, 0, edge)]
-        for kind, flags, body in messages:
+        for number, (kind, flags, body) in enumerate(messages, 1):
             whole = bytes((self._family, 0, 0, 0)) + body
-            batch.append(self._packed(_SUBSYSTEM << 8 | kind, flags | NLM_F_ACK, whole))
+            batch.append(self._packed(_SUBSYSTEM << 8 | kind, flags | (NLM_F_ACK if number == last else 0), whole))
         batch.append(self._packed(_BATCH_END, 0, edge))
-        self._socket.send(b"".join(batch))
-        waiting = len(messages)
-        while waiting:
-            for kind, sequence, _, payload in self._receive():
+        data = b"".join(batch)
+        if len(data) > _USUAL:
+            self._make_room(2 * len(data), sending=True)
+        self._socket.send(data)
+        while True:
+            try:
+                answers = self._receive()
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue  # later refusals were lost: the first is in the buffer
+            for kind, sequence, _, payload in answers:
                 if kind == NLMSG_ERROR and sequence >= first:
                     number = -int.from_bytes(payload[:4], byteorder, signed=True)
                     if number:
                         raise NetlinkError(number, "", sequence - first - 1)
-                    waiting -= 1
+                    if sequence == first + last:
+                        return
 
     def _packed(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1

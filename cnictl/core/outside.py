@@ -6,6 +6,8 @@ passes here before it is stored, logged or shown. JSON documents have their own 
 
 LONGEST_NAME = 253
 """Characters of a name: those of a DNS subdomain, which is the longest that Kubernetes gives to an object."""
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME = _LETTERS | frozenset("_.-")
 LONGEST_TEXT = 1000
 """Characters of a message."""
 
@@ -25,6 +27,11 @@ def word(text: str, longest: int = LONGEST_NAME) -> str:
     """Return a text as one printable word of at most `longest` characters: blanks are escaped too."""
     shown = line(text, longest)
     return cut(shown.replace(" ", "\\x20"), longest) if " " in shown else shown
+
+
+def is_name(text: str, longest: int = 200) -> bool:
+    """Whether a text may name a network (CNI specification 1.1.0, section 1), of a length that is served."""
+    return bool(text) and text[0] in _LETTERS and len(text) <= longest and _NAME.issuperset(text)
 
 
 def cut(text: str, longest: int) -> str:

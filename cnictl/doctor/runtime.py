@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cnictl.core import odd
 from cnictl.core.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
@@ -19,10 +20,13 @@ _ENDINGS = (".conf", ".conflist", ".json")
 def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Every CNI conf of the runtimes' folders, in their order; None where it can't be read as one."""
     for folder in runtimes.conf_dirs(runtimes.find()):
-        if not os.path.isdir(folder):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            odd.pass_over_error(folder, error)
             continue
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(_ENDINGS):
+        for name in names:
+            if name.endswith(_ENDINGS) and not os.path.isdir(f"{folder}/{name}"):
                 try:
                     document = json.loads(text_of(f"{folder}/{name}"))
                 except ValueError:

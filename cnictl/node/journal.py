@@ -7,16 +7,18 @@ off. `cnictl.node.history` reads them.
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cnictl.core import durable, liveness
+from cnictl.core import durable, liveness, odd
 from cnictl.core.paths import STATE_DIR
 from cnictl.node import former
 
 FOLDER = f"{STATE_DIR}/journal"
+_NAMED = re.compile(r"[0-9]{6,12}\.jsonl")
 KEPT = 100
 """Runs whose journal is kept."""
 
@@ -169,7 +171,7 @@ def numbers() -> list[int]:
         names = os.listdir(FOLDER)
     except FileNotFoundError:
         return []
-    return sorted(int(name.removesuffix(".jsonl")) for name in names if name.removesuffix(".jsonl").isdigit())
+    return sorted(int(name.removesuffix(".jsonl")) for name in names if _NAMED.fullmatch(name))
 
 
 def next_number() -> int:
@@ -183,10 +185,11 @@ def path_of(number: int) -> str:
 
 
 def read(number: int) -> Run | None:
-    """A run; None if there is no journal of it (any more)."""
+    """A run; None if there is no journal of it (any more), or it can't be read."""
     try:
         lines = durable.contents(path_of(number), _LARGEST).decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
+    except OSError as error:
+        odd.pass_over_error(path_of(number), error)
         return None
     run, known = Run(number), {one.name for one in fields(Run)}
     for line in lines:

@@ -4,10 +4,12 @@ The decision looks at a row alone; the effect goes through `core.detach` where t
 and record go together), by owner through `core.leases` where there is none.
 """
 
+import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import liveness
+from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
@@ -19,6 +21,9 @@ from cnictl.core.rtnetlink import Netlink
 from cnictl.core.taken_over import remove_pair
 from cnictl.node.ipam import TORN, Listing, Row
 from cnictl.node.journal import Journal
+
+_IN_FLIGHT_WAIT = 5.0
+"""Seconds that a release waits for a call at work on what it is to free: a DEL takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,22 @@ def refusal(row: Row, force: bool) -> str:
         return ""
     shown = "live" if row.state == LIVE else "not proven stale"
     return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
+
+
+def await_others(rows: list[Row]) -> bool:
+    """Wait for calls that are at work on these attachments, for some seconds; False if there was none, or one stays."""
+    busy = [row for row in rows if row.state == IN_FLIGHT and row.record is not None]
+    deadline = time.monotonic() + _IN_FLIGHT_WAIT
+    for row in busy:
+        if row.record is not None:
+            try:
+                wait = max(0.0, deadline - time.monotonic())
+                free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
+            except CniError:
+                return False
+            if free >= 0:
+                os.close(free)
+    return bool(busy)
 
 
 def keep_reason(row: Row) -> str:

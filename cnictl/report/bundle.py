@@ -94,7 +94,10 @@ def names_here() -> set[str]:
 
 
 def _listed(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
@@ -205,6 +208,8 @@ def _each_conf(words: Words) -> Iterator[tuple[str, Any]]:
                     yield f"{folder}/{name}", harmless_text.conf(json.loads(_file(f"{folder}/{name}")), words)
                 except ValueError as error:
                     yield f"{folder}/{name}", f"is no JSON: {words.prose(str(error))}"
+                except OSError as error:
+                    yield f"{folder}/{name}", f"can't be read: {error.strerror}"
 
 
 _SETTINGS = r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge|netfilter)"

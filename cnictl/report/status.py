@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cnictl
+from cnictl.core import odd
 from cnictl.node import boot_note, converge, host, install, ipam, ranges, runtimes, show, versions
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
@@ -76,5 +77,8 @@ def _confs(folder: str) -> list[str]:
     """What a runtime reads there, in its order: the first is the one it takes."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        odd.pass_over_error(folder, error)
         return []

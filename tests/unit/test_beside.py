@@ -1,7 +1,7 @@
 """The metric of a route that a pod has already through another of its interfaces."""
 
 import pytest
-from cnictl_plugin.beside import next_metric, same_destination
+from cnictl_plugin.beside import by_destination, destination_of, next_metric
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.routes import Route
@@ -31,7 +31,8 @@ def test_only_routes_to_the_same_destination_in_the_same_table_are_met() -> None
         return KernelRoute(add_route(7, destination, prefix, b"\x0a\0\0\1", table=table)[2])
 
     routes = [kernel(None, 0), kernel(None, 0, 100), kernel(NET.packed, 24), kernel(NET.packed, 25)]
-    assert same_destination(routes, Route(DEFAULT)) == [routes[0]]
-    assert same_destination(routes, Route(DEFAULT, table=100)) == [routes[1]]
-    assert same_destination(routes, Route(NET)) == [routes[2]]
+    met = by_destination(routes)
+    assert met[destination_of(Route(DEFAULT))] == [routes[0]]
+    assert met[destination_of(Route(DEFAULT, table=100))] == [routes[1]]
+    assert met[destination_of(Route(NET))] == [routes[2]]
     assert routes[0].links == [7]

@@ -38,7 +38,7 @@ def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # n
     for folder in runtimes.conf_dirs(runtimes.find()):
         try:
             names = sorted(os.listdir(folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         for name in names:
             if name < FILE_NAME and name.endswith(_CONF_ENDINGS):
