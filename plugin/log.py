@@ -36,7 +36,7 @@ def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, mill
         f"address={line(address, _LONGEST_PART) or '-'}",
     ]
     if level == "debug":
-        given = ";".join(f"{key}={value if key in _SHOWN_ARGS else '(left out)'}" for key, value in call.args.items())
+        given = ";".join(f"{key}={value if key in _SHOWN_ARGS else '(left-out)'}" for key, value in call.args.items())
         parts += [f"netns={word(call.netns) or '-'}", f"args={word(given, _LONGEST_PART) or '-'}"]
     parts.append(f"outcome={_without_parts(line(outcome))}")
     try:

@@ -107,11 +107,11 @@ def test_chained_plugin_keeps_what_the_one_before_it_made(host: Host) -> None:
         "dns": {"nameservers": ["192.0.2.53"]},
     }
     result = host.plugin("ADD", pod, versioned("1.0.0"), before).result
-    assert [one["name"] for one in result["interfaces"]][:2] == ["other0", "net0"]
+    assert [one["name"] for one in result["interfaces"]][3:] == ["other0", "net0"]
     assert len(result["interfaces"]) == 5
     assert result["ips"] == [
-        {"address": "192.0.2.7/24", "interface": 1},
-        {"address": "10.244.0.2/24", "gateway": "10.244.0.1", "interface": 4},
+        {"address": "10.244.0.2/24", "gateway": "10.244.0.1", "interface": 2},
+        {"address": "192.0.2.7/24", "interface": 4},
     ]
     assert result["routes"] == [{"dst": "192.0.2.0/24"}, {"dst": "0.0.0.0/0", "gw": "10.244.0.1"}]
     assert result["dns"] == {"nameservers": ["192.0.2.53"]}

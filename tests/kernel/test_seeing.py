@@ -179,6 +179,7 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
         "env": {"AGENT": "hunter2"}, "args": {"cni": {"x": "hunter2"}}, "notes": "hunter2",
     }  # fmt: skip
     node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=json.dumps(foreign))
+    start_pod(node, "bundled")  # a call in the log whatever was rotated before
     node.run(["sh", "-ec", PLANTED])
     try:
         listed = {row["name"] for row in json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)}
@@ -198,7 +199,7 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
             ("node.toml", 'via = "10.0.0.99"'),
             ("routes.json", '"10.244.1.0/24"'), ("links.json", '"ifalias": "cnictl:mynet"'), ("kernel.txt", node.name),
             ("history.json", '"sysctl -w net.ipv4.ip_forward=1"'), ("status.json", '"10.244.0.1/24"'),
-            ("versions.txt", "nft: nftables v"), ("plugin.log", "container=web1 ifname=eth0"),
+            ("versions.txt", "nft: nftables v"), ("plugin.log", "container=bundled ifname=eth0"),
             ("neighbours.json", '"dst"'),
         ):  # fmt: skip
             assert words in shown[part], (part, words, shown[part])

@@ -25,10 +25,16 @@ class RouterAdvertisements:
     id = "sysctl/net.ipv6.accept_ra"
     parted = True
 
+    def __init__(self) -> None:
+        self._links: list[str] | None = None
+        """Chosen once: which links count depends on forwarding, and that may change in the same run."""
+
     def observe(self) -> State | None:
         """The value on each such link, and on each that cnictl once changed; None without any."""
+        if self._links is None:
+            self._links = sorted({*_remembered(), *_advertised()})
         found = {}
-        for link in sorted({*_remembered(), *_advertised()}):
+        for link in self._links:
             value = _value(link, "accept_ra")
             if value:
                 found[link] = value
