@@ -1,12 +1,14 @@
 """Every check, in the order in which they are made, and a run of them."""
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cnictl.core.errors import CniError, Problem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
+from cnictl.node import reading
 
 CHECKS: tuple[Check, ...] = (
     *kernel.CHECKS,
@@ -36,20 +38,37 @@ def by_id(name: str) -> Check | None:
 
 
 def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
-    """Make the checks; one that another's finding explains says nothing."""
+    """Make the checks; one that another's finding explains says nothing.
+
+    Those that wait for other hosts are made beside the rest, so that the whole takes as long as the slowest.
+    """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
+    waiting = [check for check in chosen if check.waits]
     found: dict[str, list[Finding]] = {}
     unable = []
+    with reading.once(), ThreadPoolExecutor(max(1, len(waiting))) as pool:
+        begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
+        made = {check.id: _made(check, facts) for check in chosen if not check.waits}
+        made |= {name: asked.result() for name, asked in begun.items()}
     for check in chosen:
-        try:
-            found[check.id] = check.findings(facts)
-        except (Problem, CniError) as problem:
-            unable.append((check.id, problem.message if isinstance(problem, Problem) else problem.msg))
-        except OSError as error:
-            unable.append((check.id, f"{error.filename or ''} {error.strerror or error}".strip()))
-        except Exception as fault:  # what one check did not reckon with is to cost no other
-            unable.append((check.id, f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"))
+        findings, why = made[check.id]
+        if why is not None:
+            unable.append((check.id, why))
+        else:
+            found[check.id] = findings
     return Examined(tuple(_explained(chosen, found)), tuple(unable))
+
+
+def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
+    """What a check found, None; or why it could not be made."""
+    try:
+        return check.findings(facts), None
+    except (Problem, CniError) as problem:
+        return [], problem.message if isinstance(problem, Problem) else problem.msg
+    except OSError as error:
+        return [], f"{error.filename or ''} {error.strerror or error}".strip()
+    except Exception as fault:  # what one check did not reckon with is to cost no other
+        return [], f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"
 
 
 def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:

@@ -79,6 +79,8 @@ class Check:
     fix: Callable[["Facts", Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
     """Checks whose finding would explain this one: then it says nothing."""
+    waits: bool = False
+    """Whether it asks other hosts: then it is made beside the others, for a silent host is waited for."""
 
     def findings(self, facts: "Facts") -> list[Finding]:
         """What it finds on this host, worst first told by its order."""

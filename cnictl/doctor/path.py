@@ -189,7 +189,7 @@ CHECKS = (
         "the peers in node.toml among themselves; ARP on the uplink for the bridge's own address",
         "Two nodes with one pod CIDR give out the same addresses, and each peer's route leads to one of them.",
         "arping -I eth0 10.244.0.1          # nobody but this node may answer", _same_pods,
-        behind=("uplink-down",),
+        behind=("uplink-down",), waits=True,
     ),
     Check(
         "mtu", 37, "error", "IFLA_MTU of uplink, bridge and ports",
@@ -200,7 +200,7 @@ CHECKS = (
         "mtu-path", 37, "error", "an echo of the uplink's MTU to each peer that may not be cut up; then by halves",
         "Where no router says that a packet was too large, connections open and then hang.",
         "ping -M do -s 1472 10.0.10.51\nip link set eth0 mtu 1400; cnictl apply", _black_hole,
-        behind=("uplink-down", "peer-link"),
+        behind=("uplink-down", "peer-link"), waits=True,
     ),
     Check(
         "pods-filtered", 38, "error",
@@ -209,7 +209,7 @@ CHECKS = (
         "Clouds drop what a machine sends with an address they didn't give it, and pods' addresses are such.",
         "ping -I 10.0.0.210 10.244.1.1; ping -I 10.244.0.1 10.244.1.1", _pods_filtered,
         behind=("uplink-down", "peer-link", "peer-route", "masquerade", "bridge", "bridge-address", "forwarding",
-                "same-pod-cidr", "reverse-path", "overlap"),
+                "same-pod-cidr", "reverse-path", "overlap"), waits=True,
     ),
     Check(
         "vxlan-checksum", 39, "warning", "Udp InCsumErrors in /proc/net/snmp; ethtool -k of vxlan links",

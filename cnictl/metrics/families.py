@@ -19,7 +19,7 @@ from cnictl.core.liveness import STALE
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
 from cnictl.metrics import tally
-from cnictl.node import plugin_log
+from cnictl.node import plugin_log, reading
 from cnictl.watch import repairs
 
 
@@ -27,7 +27,8 @@ def text(with_doctor: bool = True) -> str:
     """Everything in the text format. Raises Problem, OSError."""
     registry = CollectorRegistry()
     registry.register(_Node(with_doctor))
-    return generate_latest(registry).decode()
+    with reading.once():
+        return generate_latest(registry).decode()
 
 
 class _Node(Collector):
@@ -43,6 +44,8 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
+        # first: it waits for peers beside all that the rest needs too
+        examined = catalogue.examine(self._facts) if self._with_doctor else None
         yield InfoMetricFamily("cnictl_build", "The cnictl that tells this.", {"version": __version__})
         yield from self._addresses()
         yield from self._calls()
@@ -50,8 +53,8 @@ class _Node(Collector):
         drift.add_metric([], len(self._facts.drift))
         yield drift
         yield from self._repairs()
-        if self._with_doctor:
-            yield from self._findings()
+        if examined is not None:
+            yield from self._findings(examined)
 
     def _addresses(self) -> Iterator[Metric]:
         labels = ["network", "range"]
@@ -94,11 +97,10 @@ class _Node(Collector):
             given_up.add_metric([resource], 1)
         yield from (counted, given_up)
 
-    def _findings(self) -> Iterator[Metric]:
+    def _findings(self, examined: catalogue.Examined) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
         )
-        examined = catalogue.examine(self._facts)
         unable = {name for name, _ in examined.unable}
         counts = Counter((one.id, one.severity) for one in examined.findings)
         for check in catalogue.CHECKS:

@@ -6,7 +6,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
-from cnictl.node import boot_note, converge, host, install, ipam, ranges, runtimes, show, versions
+from cnictl.node import boot_note, converge, host, install, ipam, ranges, reading, runtimes, show, versions
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -15,6 +15,7 @@ from cnictl.probe import arp, ndp
 from cnictl.watch import repairs
 
 
+@reading.once()
 def look(spec: NodeSpec) -> dict[str, Any]:
     """The whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]

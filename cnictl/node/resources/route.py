@@ -1,11 +1,14 @@
 """Routes to the other nodes' pods. Ours carry a routing protocol number, so that none outlives its peer."""
 
 from socket import AF_INET, AF_INET6
+from struct import Struct
+from sys import byteorder
 from typing import Any
 
 from cnictl.core import rtnetlink
+from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.rtnetlink import Netlink, attributes
 from cnictl.node import host
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
@@ -15,6 +18,7 @@ PROTOCOL = 67
 
 OURS = "cnictl"
 _MAIN_TABLE = 254
+_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
 
@@ -120,22 +124,29 @@ def link_to(peer: Peer, spec: NodeSpec) -> str:
 
 
 def _dumped() -> list[tuple[str, dict[str, str]]]:
-    from pyroute2 import IPRoute
-
+    found = []
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-    with IPRoute() as iproute:
-        found = []
-        for route in [one for family in (AF_INET, AF_INET6) for one in iproute.get_routes(family=family)]:
-            if route.get_attr("RTA_TABLE") != _MAIN_TABLE:
-                continue
-            unspecified = "::" if route["family"] == AF_INET6 else "0.0.0.0"
-            destination = f"{route.get_attr('RTA_DST') or unspecified}/{route['dst_len']}"
-            protocol = route["proto"]
-            owner = OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}"
-            via, dev = route.get_attr("RTA_GATEWAY") or "", names.get(route.get_attr("RTA_OIF"), "")
-            found.append((route.get_attr("RTA_PRIORITY") or 0, destination, {"via": via, "dev": dev, "owner": owner}))
+        for family in (AF_INET, AF_INET6):
+            for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, *bytes(8))):
+                _, prefix, _, _, table, protocol, *_ = _RTMSG.unpack_from(payload)
+                parts = attributes(payload, _RTMSG.size)
+                if (_number(parts, rtnetlink.RTA_TABLE) or table) != _MAIN_TABLE:
+                    continue
+                packed = parts.get(rtnetlink.RTA_DST) or bytes(4 if family == AF_INET else 16)
+                gateway = parts.get(rtnetlink.RTA_GATEWAY)
+                route = {
+                    "via": format_address(gateway) if gateway else "",
+                    "dev": names.get(_number(parts, rtnetlink.RTA_OIF), ""),
+                    "owner": OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}",
+                }
+                priority = _number(parts, rtnetlink.RTA_PRIORITY)
+                found.append((priority, f"{format_address(packed)}/{prefix}", route))
     return [(destination, route) for _, destination, route in sorted(found, key=lambda entry: entry[0])]
+
+
+def _number(parts: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(parts.get(kind, b""), byteorder)
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:

@@ -1,0 +1,61 @@
+"""What programs list is asked for once within a look, and anew after it; what changes something always runs."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.node import reading
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs in PATH that note each call of theirs."""
+    diary = tmp_path / "diary"
+    diary.write_text("")
+    for name in ("nft", "iptables", "ip", "containerd"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{diary}\n[ "$1" != fails ] && echo listed\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return diary
+
+
+LISTING = (
+    ["nft", "-j", "list", "ruleset"],
+    ["iptables", "-w", "-S", "FORWARD"],
+    ["ip", "-j", "route"],
+    ["containerd", "config", "dump"],
+)
+
+
+@pytest.mark.parametrize("argv", LISTING, ids=lambda argv: argv[0])
+def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str]) -> None:
+    with reading.once():
+        assert [run(argv).stdout for _ in range(3)] == ["listed\n"] * 3
+        with reading.once():
+            run(argv)
+    assert len(counted.read_text().splitlines()) == 1
+    run(argv)
+    run(argv)
+    assert len(counted.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("argv", [["nft", "-f", "-"], ["iptables", "-A", "FORWARD"], ["ip", "link", "set", "lo", "up"]])
+def test_what_changes_something_runs_each_time(counted: Path, argv: list[str]) -> None:
+    with reading.once():
+        run(argv)
+        run(argv)
+    assert len(counted.read_text().splitlines()) == 2
+
+
+def test_a_listing_that_failed_is_asked_for_again(counted: Path) -> None:
+    argv = ["ip", "fails", "-j"]
+    with reading.once():
+        for _ in range(2):
+            with pytest.raises(Problem):
+                run(argv)
+    assert len(counted.read_text().splitlines()) == 2
