@@ -262,7 +262,7 @@ def run(
     `pods` are detached first. With `confirm_within` all of it is undone after so many seconds, unless confirmed.
     """
     from cnictl.core.errors import Problem
-    from cnictl.node import converge
+    from cnictl.node import converge, spine
 
     steps, move = Steps(), converge.plan(spec, only)
     if not move.whole.changes:
@@ -274,14 +274,14 @@ def run(
         with guarded(journal, confirm_within):
             detach(pods, journal)
             with working("looking at this host") as tell:
-                converge.establish(move, command, steps.following(move.whole, tell), journal)
+                further = converge.establish(move, command, steps.following(move.whole, tell), journal)
     except (Problem, KeyboardInterrupt) as failure:
         error = failure.message if isinstance(failure, Problem) else "interrupted"
         show_run(move.whole, steps, output, error=error, **more)
         raise
     if confirm_within:
         more |= {"run": journal.number, "confirm_within": confirm_within}
-    show_run(move.whole, steps, output, **more)
+    show_run(spine.joined(move.whole, spine.Plan(further.changed)), steps, output, **more)
 
 
 def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from cnictl.core.errors import CniError, Problem
 from cnictl.node import former, inventory, leftovers, node_file, spine
 from cnictl.node.journal import Journal
+from cnictl.node.resources.firewalld import Firewalld
+from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.spec import NodeSpec, as_data
 from cnictl.node.spine import Change, OnStep, Plan, Resource, Step
 
@@ -162,28 +164,32 @@ def journal_of(move: Move, command: str) -> Journal:
     return Journal(command, {"spec": as_data(move.spec)})
 
 
-def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> None:
+def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> Plan:
     """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
-    Raises Problem after undoing this run's changes. `apply` of the spec that is in effect already is no move: it
-    mends what it can, and undoes nothing.
+    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. `apply` of the spec that is
+    in effect already is no move: it mends what it can, and undoes nothing.
     """
+    more = Plan(())
     if not move.whole.changes:
-        return
+        return more
     before = former.snapshot()
     journal = journal or journal_of(move, command)
     if command == "apply" and former.specs() == [move.spec]:
         spine.remember(move.wanted)
         spine.mend(move.whole, on_step, journal)
         _note_made(move)
-        return
+        return more
     if not former.specs():
         former.amend(_MADE, [])  # a node from here on: what isn't noted was never made
     former.add_spec(move.spec)
     leftovers.remember(move.spec)
     spine.remember(move.wanted)
     try:
-        spine.apply(move.whole, on_step, journal)
+        done = spine.apply(move.whole, on_step, journal)
+        if any(change.resource == Firewalld.id for change in move.wanted.changes):
+            more = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules are others by now
+            spine.apply(more, on_step, journal, done)
     except BaseException:
         if journal.outcome == "undone":
             former.restore(before)
@@ -194,3 +200,4 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
         former.only_spec(move.spec)
     _note_made(move)
     journal.end("done")
+    return more

@@ -111,6 +111,11 @@ class Plan:
         """The differences alone."""
         return tuple(step.change for step in self.steps if step.change is not None)
 
+    @property
+    def changed(self) -> "tuple[Step, ...]":
+        """The steps that have a difference."""
+        return tuple(step for step in self.steps if step.change is not None)
+
 
 OnStep = Callable[[Change, str], None]
 """Called after each step with its outcome: `changed`, `failed` or `undone`."""

@@ -228,7 +228,8 @@ def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(plac
     cnictl(here, "apply")
     assert place.reached() == PROMISED
     assert not set(former) & set(_chain(here)[:2])
-    cnictl(here, "undo")
+    (latest,) = json.loads(cnictl(here, "history", "--limit", "1", "-o", "json").stdout)["runs"]
+    cnictl(here, "undo", str(latest["run"]))
     assert sorted(_chain(here)) == sorted(old) and _chain(here)[0] == former[0]  # where it let pods past the drop
     place.run(firewall.unload)
     cnictl(here, "apply")

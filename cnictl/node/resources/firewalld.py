@@ -23,6 +23,8 @@ ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods
 """Of different names: firewalld has one name space for zones and policies, and falls back to its stock rules."""
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
 """In firewalld's table exactly while it has our policy loaded."""
+TABLE_NAME = ("inet", "firewalld")
+"""The family and name of firewalld's table."""
 _TRUSTED = "trusted"
 _ASK = [
     "busctl", "--json=short", "call", "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1",
@@ -106,6 +108,13 @@ class Firewalld:
 
 
 _NOTHING: State = {"files": {}, "zones": {}}
+
+
+def is_about_to_bind(spec: NodeSpec) -> bool:
+    """Whether firewalld runs and doesn't have our names in its trusted zone yet: its rules will be others then."""
+    resource = Firewalld(spec)
+    wanted = resource.desired(spec) if runs() else None
+    return wanted is not None and wanted["zones"] != (resource.observe() or _NOTHING)["zones"]
 
 
 def _files() -> dict[str, str]:

@@ -5,13 +5,13 @@ in the chain that drops, right in front of what drops (`cnictl.node.verdicts.pla
 are cnictl's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from cnictl.core.masquerade import TABLE
 from cnictl.core.process import run
 from cnictl.node import firewall, host
-from cnictl.node.resources.firewalld import POLICY_CHAIN
+from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
 from cnictl.node.verdicts import nft, places
@@ -109,7 +109,8 @@ class NftLook:
         self._spec = spec
         found = firewall.ruleset()
         self.model: Ruleset = nft.ruleset(found, _our_text)
-        self._bases = [self.model.chains[name] for name in base_chains(found, owned)]
+        bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
+        self._bases = [self.model.chains[name] for name in base_chains(found, owned, bound_soon)]
         self._links = host.links_to_others(spec)
         texts = {
             text: kind
@@ -217,12 +218,14 @@ def _guessed(text: str) -> tuple[str, ...]:
     return (SENT,) if "iifname" in text or ("saddr" in text and "daddr" not in text) else (RECEIVED,)
 
 
-def base_chains(found: list[dict[str, Any]], owned: bool = False) -> Iterator[str]:
+def base_chains(
+    found: list[dict[str, Any]], owned: bool = False, left_out: Collection[tuple[str, str]] = ()
+) -> Iterator[str]:
     """Base chains hooked at forward that are neither ours nor another resource's, and that may be changed.
 
     iptables' are `forward/iptables`'s. ebtables can't list its chain any more once that holds a rule which is not of
-    its own making. firewalld's are left out while it has our policy loaded. With `owned`, those of tables that only
-    their owner may change, in their stead.
+    its own making. firewalld's are left out while it has our policy loaded, and so are the tables (family, name) in
+    `left_out`. With `owned`, those of tables that only their owner may change, in their stead.
     """
     looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
     looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]
@@ -236,7 +239,7 @@ def base_chains(found: list[dict[str, Any]], owned: bool = False) -> Iterator[st
         family, table = chain["family"], chain["table"]
         if chain.get("hook") != "forward" or family not in nft.SEES or table == TABLE:
             continue
-        if (family, table, chain["name"]) in looked_after or (family, table) in served | dormant:
+        if (family, table, chain["name"]) in looked_after or (family, table) in served | dormant | {*left_out}:
             continue
         if ((family, table) in closed) == owned:
             yield chain_name(chain, "name")

@@ -50,12 +50,14 @@ def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tu
             (RECEIVED, Packets(family, link, bridge, target=subnet, states=_OLD)),
             (RECEIVED, Packets(family, link, bridge, target=subnet, translated=True)),
         ]
-        for peer in node.peers:
-            if link is None or peer.dev in ("", link):
-                flows += [
-                    (AMONG, Packets(family, bridge, link, subnet, peer.pod_cidr)),
-                    (RECEIVED, Packets(family, link, bridge, peer.pod_cidr, subnet)),
-                ]
+        peers = [peer for peer in node.peers if link is None or peer.dev in ("", link)]
+        if peers:  # a peer's own address: dropped where everything new that comes in is
+            flows.append((RECEIVED, Packets(family, link, bridge, target=subnet)))
+        for peer in peers:
+            flows += [
+                (AMONG, Packets(family, bridge, link, subnet, peer.pod_cidr)),
+                (RECEIVED, Packets(family, link, bridge, peer.pod_cidr, subnet)),
+            ]
     return flows
 
 
