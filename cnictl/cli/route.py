@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_peer(
 
     now = converge.current_spec()
     addressing.check(edited(now))
-    reached = host.reach(new.via)
+    reached = host.reach_peer(new, host.peer_links(edited(now)).get(new, ""))
     if reached is not None and reached.gateway and not dev:
         raise Problem(
             f"{new.via} is not on the same link, it is reached through {reached.gateway}: "
@@ -102,9 +102,10 @@ def del_peer(
 
 @app.command("list")
 def list_peers(output: OutputOption = Format.TABLE) -> None:
-    """List the peers, whether each one's route stands, and whether its node is on the same link.
+    """List the peers, whether each one's route stands and is taken, and whether its node is on the same link.
 
-    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer.
+    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, and if the kernel sends
+    packets of pods elsewhere in spite of it: by a policy rule (ip rule), say, or a more specific route.
 
     \b
     cnictl route list
@@ -119,5 +120,6 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
         print_table(("pod CIDR", "via", "dev", "state", "peer"), [tuple(row[key] for key in columns) for row in found])
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
+        say_strays([stray for row in found for stray in row["strays"]])
     if any(not row["state"].startswith("ok") for row in found):
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, runtime
+from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
 
@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     *managers.CHECKS,
     *ipam.CHECKS,
     *path.CHECKS,
+    *routing.CHECKS,
     *runtime.CHECKS,
     *remnants.CHECKS,
 )

@@ -12,8 +12,9 @@ from cnictl.core.attachments import Record
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
-from cnictl.node import converge, firewall, host, ipam, node_file, ranges, runtimes
+from cnictl.node import converge, firewall, host, ipam, node_file, pod_ways, ranges, runtimes
 from cnictl.node.ipam import Listing
+from cnictl.node.pod_ways import Looked
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change
@@ -40,6 +41,11 @@ class Facts:
     def uplink(self) -> str:
         """The link to the peers, or empty."""
         return host.uplink(self.spec) if self.spec is not None else ""
+
+    @cached_property
+    def looked(self) -> Looked:
+        """Where the kernel sends packets of pods."""
+        return pod_ways.look(self.spec) if self.spec is not None else Looked()
 
     @cached_property
     def links(self) -> dict[str, Link]:

@@ -102,7 +102,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
     """Each peer is on the link: a plain route to its pods needs it as the next hop."""
-    own = host.own_addresses()
+    own, links = host.own_addresses(), host.peer_links(spec)
     found = []
     for peer in spec.peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
@@ -110,7 +110,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
             message = f"{peer.via} is this host's own address, on {own[peer.via]}"
             found.append(error("peer-link", subject, message, "give the other node's address"))
             continue
-        reached = host.reach(peer.via, peer.dev if is_link_local(parse_address(peer.via)) else "")
+        reached = host.reach_peer(peer, links[peer])
         asked = peer.dev or spec.uplink
         if reached is None:
             mend = f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}"
