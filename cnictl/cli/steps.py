@@ -255,11 +255,13 @@ def run(
     output: Format,
     pods: "Iterable[Pod]" = (),
     confirm_within: int | None = None,
+    ignored: "Collection[str]" = (),
     **more: Any,
 ) -> None:
     """Make the host as `spec` says and show how it went; raises Problem after showing. The caller holds the node.
 
     `pods` are detached first. With `confirm_within` all of it is undone after so many seconds, unless confirmed.
+    `ignored`: preflight checks whose findings were accepted.
     """
     from cnictl.core.errors import Problem
     from cnictl.node import converge
@@ -269,7 +271,7 @@ def run(
         show_run(move.whole, steps, output, **more)
         return
     refuse_while_unconfirmed(command, spec)
-    journal = converge.journal_of(move, command)
+    journal = converge.journal_of(move, command, ignored)
     try:
         with guarded(journal, confirm_within):
             detach(pods, journal)

@@ -165,9 +165,9 @@ CHECKS = (
         preflight_check("peer-link"), behind=("uplink-down",),
     ),
     Check(
-        "overlap", 35, "error", "RTM_GETROUTE of every table, the host's addresses, against pod CIDRs and network",
+        "overlap", 35, "error", "RTM_GETROUTE of the main table, the host's addresses and gateways, against pod CIDRs",
         "Addresses that are both a pod's and another host's reach only one of the two.",
-        "ip route show table all\nip route del 10.244.0.0/16", preflight_check("subnet-overlap"),
+        "ip route show\nip route del 10.244.0.128/25", preflight_check("subnet-overlap"),
     ),
     Check(
         "node-in-network",

@@ -157,9 +157,10 @@ def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource
     return [resource for resource in resources if inventory.kind(resource) in only]
 
 
-def journal_of(move: Move, command: str) -> Journal:
-    """The journal of a run that carries this out."""
-    return Journal(command, {"spec": as_data(move.spec)})
+def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journal:
+    """The journal of a run that carries this out. `ignored`: preflight checks whose findings were accepted."""
+    about = {"ignored": sorted(ignored)} if ignored else {}
+    return Journal(command, {"spec": as_data(move.spec), **about})
 
 
 def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> None:
