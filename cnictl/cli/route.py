@@ -63,7 +63,28 @@ def add_peer(
         )
     for line in named_peers.combine(now.peers, (new,), False, replace).in_words():
         say(line)
-    edit_node("route add-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    kinds = _KINDS + (("bridge",) if _lowers_mtu(edited(now)) else ())
+    edit_node("route add-peer", edited, kinds, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+
+
+def _lowers_mtu(spec: "NodeSpec") -> bool:
+    """Whether a new peer needs smaller packets of pods than the bridge has now. Raises Problem if IPv6 needs larger."""
+    from cnictl.core.errors import Problem
+    from cnictl.node import addressing, host, show
+    from cnictl.node.spec import is_ipv6
+
+    limit = host.narrowest(spec)
+    if spec.mtu or limit.peer is None:
+        return False
+    least = addressing.MTU_MIN_IPV6
+    if limit.mtu < least and any(map(is_ipv6, spec.subnets)):
+        raise Problem(
+            f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
+            f"{least} bytes at least",
+            f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
+        )
+    bridge = show.bridge(spec, with_pods=False)
+    return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
 @app.command("del-peer")

@@ -212,11 +212,11 @@ def edit_node(
         pods = pods_in_the_way(command, spec, how.force)
         if how.dry_run:
             cut = [str(pod) for pod in pods]
-            show_plan(converge.plan(spec, only).whole, output, how.exit_code, pods_cut_off=cut)
+            show_plan(converge.plan(spec, only, command).whole, output, how.exit_code, pods_cut_off=cut)
             return
         only = () if was_cut_off else only
         if shown is not None:
-            asking.refuse_unshown(shown, converge.plan(spec, only).whole)
+            asking.refuse_unshown(shown, converge.plan(spec, only, command).whole)
         run(command, spec, only, output, pods, how.confirm_within)
 
 
@@ -266,7 +266,7 @@ def run(
     from cnictl.core.errors import Problem
     from cnictl.node import converge
 
-    steps, move = Steps(), converge.plan(spec, only)
+    steps, move = Steps(), converge.plan(spec, only, command)
     if not move.whole.changes:
         show_run(move.whole, steps, output, **more)
         return
@@ -284,6 +284,23 @@ def run(
     if confirm_within:
         more |= {"run": journal.number, "confirm_within": confirm_within}
     show_run(move.whole, steps, output, **more)
+    tell_larger_pods(spec, move.whole)
+
+
+def tell_larger_pods(spec: "NodeSpec", done: "Plan") -> None:
+    """Name the pods that a run which lowered the bridge's MTU leaves with a larger one."""
+    from cnictl.node import show
+
+    for change in done.changes:
+        if change.resource != f"bridge/{spec.bridge}" or not change.before or not change.after:
+            continue
+        if change.before["mtu"] > change.after["mtu"]:
+            pods = show.larger_pods(spec)
+            if pods:
+                say(
+                    f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
+                    f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
+                )
 
 
 def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:

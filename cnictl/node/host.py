@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cnictl.core import durable, rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
-from cnictl.core.cidr import Cidr, parse_address
+from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import lookup
@@ -85,6 +85,14 @@ def _connected() -> list[tuple[Cidr, str]]:
         and destination.prefix
         and not route.dead
     ]
+
+
+def link_of_subnet(address: str) -> str:
+    """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
+    packed = parse_address(address)
+    found = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
+    held = [(cidr.prefix, dev) for cidr, dev in found if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
+    return max(held, default=(0, ""))[1]
 
 
 def links_to_others(spec: NodeSpec) -> list[str]:

@@ -46,6 +46,13 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
     }
 
 
+def larger_pods(spec: NodeSpec) -> list[str]:
+    """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
+    found = bridge(spec, with_pods=True)
+    ports = found["ports"] if found is not None else []
+    return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+
+
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
     """A port, and whose it is: by the rows of the addresses behind it.
 

@@ -199,10 +199,11 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: A
     if disabled:
         mend = f"sysctl -w net.ipv6.conf.all.disable_ipv6=0, also in /etc/sysctl.d, {without}"
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", mend)]
-    mtu = host.mtu(spec)
-    if mtu < MTU_MIN_IPV6:
-        message = f"the uplink's MTU is {mtu}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
-        return [error("ipv6", host.uplink(spec), message, f"raise it, {without}")]
+    limit = host.narrowest(spec)
+    if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
+        whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
+        message = f"its MTU is {limit.mtu}{whose}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
+        return [error("ipv6", limit.link, message, f"raise it, {without}")]
     return []
 
 
