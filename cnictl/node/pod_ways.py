@@ -390,6 +390,8 @@ def _is_right(one: Asked, way: Way) -> bool:
         )
     if one.what == TO_NODE and not way.dead and way.kind == lookup.UNICAST and way.table in (0, MAIN_TABLE):
         return not way.errno  # a peer behind a gateway is another check's
+    if one.what in (OWN, FROM_PODS, FROM_OUTSIDE):
+        return way.goes(one.dev, "")  # a bridge without pods has no carrier
     return way.goes(one.dev, one.gateway) and not way.dead
 
 

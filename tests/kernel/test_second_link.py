@@ -61,7 +61,8 @@ def test_path_that_takes_less_is_named_without_a_hint_that_shrinks_a_card(nodes:
     shell(
         there,
         "nft add table netdev narrow; nft add chain netdev narrow in "
-        "'{ type filter hook ingress device priv0 priority 0; }'; nft add rule netdev narrow in ip length '>' 1300 drop",
+        "'{ type filter hook ingress device priv0 priority 0; }'; "
+        "nft add rule netdev narrow in ip length '>' 1300 drop",
     )
     try:
         done = cnictl(here, "doctor", "-o", "json", "--only", "mtu-path", check=False)
