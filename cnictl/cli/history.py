@@ -78,6 +78,7 @@ def _row(run: "Run") -> dict[str, Any]:
         "undoes": run.undoes or None,
         "taken_back_by": run.taken_back or None,
         "left": run.left,
+        "ignored": run.ignored,
     }
 
 
@@ -103,6 +104,8 @@ def _show(run: "Run", output: Format) -> None:
         print_json({**row, "changes": changes})
         return
     print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "kind", "outcome")])
+    if run.ignored:
+        say(f"ignored preflight checks: {', '.join(run.ignored)}")
     lines = []
     for one in run.entries:
         lines.append(("~", f"{'repair: ' if one.repair or run.is_repair else ''}{one.summary}"))

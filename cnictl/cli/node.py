@@ -26,6 +26,8 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cnictl.node.named_peers import NamedPeers
     from cnictl.node.preflight import Finding
     from cnictl.node.reset import Reset
@@ -84,6 +86,14 @@ def init_node(
         list[str] | None,
         typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="NAME",
+            help="Go on in spite of this preflight check's errors (the name in brackets), or of `all`. Repeatable.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     force: ForceOption = False,
@@ -96,8 +106,8 @@ def init_node(
     The first time, name the subnet and the network. Run again, an option that is not given keeps what
     /etc/cnictl/node.toml says, and a peer that is not named stays: --prune drops those, --replace moves a peer to
     another address, and both say first which. A new subnet takes the old one's place. First everything is checked and
-    all that is wrong is reported at once; a failure half way undoes what was done. The result is kept in
-    /etc/cnictl/node.toml.
+    all that is wrong is reported at once: --ignore NAME goes on in spite of a check's errors, and the run's record
+    (cnictl history) says so. A failure half way undoes what was done. The result is kept in /etc/cnictl/node.toml.
 
     For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
     that family; for IPv6 alone, only those.
@@ -112,9 +122,10 @@ def init_node(
     from dataclasses import replace as replaced
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, converge, firewall, host, named_peers, peers
+    from cnictl.node import addressing, converge, firewall, host, named_peers, peers, preflight
     from cnictl.node.spec import NodeSpec
 
+    ignored = preflight.parse_ignored(ignore or [])
     named = tuple(peers.parse_peer(text) for text in peer or [])
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
     given = {
@@ -147,10 +158,12 @@ def init_node(
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     how = How(dry_run, exit_code, force, no_wait, confirm_within).check()
     with contextlib.nullcontext() if dry_run else alone(how):
-        _init(*wanted(), bool(named), how, output)
+        _init(*wanted(), bool(named), how, output, ignored)
 
 
-def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format) -> None:
+def _init(
+    spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format, ignored: "Collection[str]"
+) -> None:
     from cnictl.node import boot_note, converge
     from cnictl.node.spec import as_data
 
@@ -164,40 +177,47 @@ def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, o
     if chosen.kept and peers_named:
         say(f"keeps {', '.join(peer.pod_cidr for peer in chosen.kept)}, which no --peer names; --prune drops them")
     pods = pods_in_the_way("init-node", spec, how.force)
-    findings = _preflight(spec, specs[-1] if specs else None, output)
+    findings = _preflight(spec, specs[-1] if specs else None, output, ignored)
+    about = sorted({finding["name"] for finding in findings if finding["ignored"]})
     shown = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
     if how.dry_run:
         cut = [str(pod) for pod in pods]
         show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
         return
-    run("init-node", spec, (), output, pods, how.confirm_within, **shown)
+    run("init-node", spec, (), output, pods, how.confirm_within, about, **shown)
     if not specs and (note := boot_note.note()):
         say(note)
 
 
-def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:
-    """All checks' findings, said on stderr. Raises Problem if one is an error."""
+def _preflight(
+    spec: "NodeSpec", previous: "NodeSpec | None", output: Format, ignored: "Collection[str]"
+) -> list[dict[str, Any]]:
+    """All checks' findings, said on stderr. Raises Problem if one is an error and not ignored."""
     from dataclasses import asdict
 
     from cnictl.core.errors import Problem
     from cnictl.node import preflight
 
     with working("checking this host"):
-        findings = preflight.run(spec, previous)
+        findings = preflight.without_ignored(preflight.run(spec, previous), ignored)
     for finding in findings:
         say(_in_words(finding))
-    found: list[dict[str, str]] = [asdict(finding) for finding in findings]
-    errors = sum(finding.severity == "error" for finding in findings)
+    found: list[dict[str, Any]] = [asdict(finding) for finding in findings]
+    errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
     if errors:
         if output is Format.JSON:
             print_json({"changed": 0, "steps": [], "findings": found, "error": "preflight"})
-        raise Problem(f"{errors} preflight check{'s' if errors != 1 else ''} failed, nothing was changed")
+        count = f"{len(errors)} preflight check{'s' if len(errors) != 1 else ''} failed"
+        names = [name for name in dict.fromkeys(errors) if name in preflight.IGNORABLE]
+        accepted = f"if you accept that: {' '.join(f'--ignore {name}' for name in names)}" if names else ""
+        raise Problem(f"{count}, nothing was changed", accepted)
     return found
 
 
 def _in_words(finding: "Finding") -> str:
     mend = f"\n  mend: {finding.mend}" if finding.mend else ""
-    return f"{finding.severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
+    severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
+    return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
 
 
 def apply(

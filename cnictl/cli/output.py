@@ -54,6 +54,14 @@ def say(message: str) -> None:
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
 
+def say_strays(strays: Sequence[dict[str, str]]) -> None:
+    """Print where packets of pods go astray on stderr, each cause once, and under those of one hint the hint."""
+    for mend in dict.fromkeys(stray["mend"] for stray in strays):
+        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == mend):
+            say(cause)
+        say(f"  mend: {mend}")
+
+
 def write(text: str = "") -> None:
     """Print lines of the command's result on stdout."""
     print(plain(text))

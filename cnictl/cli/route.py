@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_peer(
 
     now = converge.current_spec()
     addressing.check(edited(now))
-    reached = host.reach(new.via)
+    reached = host.reach_peer(new, host.peer_links(edited(now)).get(new, ""))
     if reached is not None and reached.gateway and not dev:
         raise Problem(
             f"{new.via} is not on the same link, it is reached through {reached.gateway}: "
@@ -63,7 +63,28 @@ def add_peer(
         )
     for line in named_peers.combine(now.peers, (new,), False, replace).in_words():
         say(line)
-    edit_node("route add-peer", edited, _KINDS, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    kinds = _KINDS + (("bridge",) if _lowers_mtu(edited(now)) else ())
+    edit_node("route add-peer", edited, kinds, How(dry_run, exit_code, False, no_wait, confirm_within), output)
+
+
+def _lowers_mtu(spec: "NodeSpec") -> bool:
+    """Whether a new peer needs smaller packets of pods than the bridge has now. Raises Problem if IPv6 needs larger."""
+    from cnictl.core.errors import Problem
+    from cnictl.node import addressing, host, show
+    from cnictl.node.spec import is_ipv6
+
+    limit = host.narrowest(spec)
+    if spec.mtu or limit.peer is None:
+        return False
+    least = addressing.MTU_MIN_IPV6
+    if limit.mtu < least and any(map(is_ipv6, spec.subnets)):
+        raise Problem(
+            f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
+            f"{least} bytes at least",
+            f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
+        )
+    bridge = show.bridge(spec, with_pods=False)
+    return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
 @app.command("del-peer")
@@ -102,9 +123,10 @@ def del_peer(
 
 @app.command("list")
 def list_peers(output: OutputOption = Format.TABLE) -> None:
-    """List the peers, whether each one's route stands, and whether its node is on the same link.
+    """List the peers, whether each one's route stands and is taken, and whether its node is on the same link.
 
-    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer.
+    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, and if the kernel sends
+    packets of pods elsewhere in spite of it: by a policy rule (ip rule), say, or a more specific route.
 
     \b
     cnictl route list
@@ -119,5 +141,6 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
         print_table(("pod CIDR", "via", "dev", "state", "peer"), [tuple(row[key] for key in columns) for row in found])
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
+        say_strays([stray for row in found for stray in row["strays"]])
     if any(not row["state"].startswith("ok") for row in found):
         raise typer.Exit(1)

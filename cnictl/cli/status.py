@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli.differences import compact
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,8 @@ def status(
 ) -> None:
     """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml; `cnictl plan` shows the difference line by line.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml, or if the kernel sends pods' packets elsewhere, by a
+    policy rule (ip rule), say. `cnictl plan` shows the difference line by line.
 
     \b
     cnictl status
@@ -48,7 +49,7 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    if found["drifted"]:
+    if found["drifted"] or found["strays"]:
         raise typer.Exit(1)
 
 
@@ -106,6 +107,7 @@ def _show(found: dict[str, Any]) -> None:
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
     if found["drifted"]:
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
+    say_strays(found["strays"])
 
 
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -212,11 +212,11 @@ def edit_node(
         pods = pods_in_the_way(command, spec, how.force)
         if how.dry_run:
             cut = [str(pod) for pod in pods]
-            show_plan(converge.plan(spec, only).whole, output, how.exit_code, pods_cut_off=cut)
+            show_plan(converge.plan(spec, only, command).whole, output, how.exit_code, pods_cut_off=cut)
             return
         only = () if was_cut_off else only
         if shown is not None:
-            asking.refuse_unshown(shown, converge.plan(spec, only).whole)
+            asking.refuse_unshown(shown, converge.plan(spec, only, command).whole)
         run(command, spec, only, output, pods, how.confirm_within)
 
 
@@ -255,21 +255,23 @@ def run(
     output: Format,
     pods: "Iterable[Pod]" = (),
     confirm_within: int | None = None,
+    ignored: "Collection[str]" = (),
     **more: Any,
 ) -> None:
     """Make the host as `spec` says and show how it went; raises Problem after showing. The caller holds the node.
 
     `pods` are detached first. With `confirm_within` all of it is undone after so many seconds, unless confirmed.
+    `ignored`: preflight checks whose findings were accepted.
     """
     from cnictl.core.errors import Problem
     from cnictl.node import converge, spine
 
-    steps, move = Steps(), converge.plan(spec, only)
+    steps, move = Steps(), converge.plan(spec, only, command)
     if not move.whole.changes:
         show_run(move.whole, steps, output, **more)
         return
     refuse_while_unconfirmed(command, spec)
-    journal = converge.journal_of(move, command)
+    journal = converge.journal_of(move, command, ignored)
     try:
         with guarded(journal, confirm_within):
             detach(pods, journal)
@@ -282,6 +284,23 @@ def run(
     if confirm_within:
         more |= {"run": journal.number, "confirm_within": confirm_within}
     show_run(spine.joined(move.whole, spine.Plan(further.changed)), steps, output, **more)
+    tell_larger_pods(spec, move.whole)
+
+
+def tell_larger_pods(spec: "NodeSpec", done: "Plan") -> None:
+    """Name the pods that a run which lowered the bridge's MTU leaves with a larger one."""
+    from cnictl.node import show
+
+    for change in done.changes:
+        if change.resource != f"bridge/{spec.bridge}" or not change.before or not change.after:
+            continue
+        if change.before["mtu"] > change.after["mtu"]:
+            pods = show.larger_pods(spec)
+            if pods:
+                say(
+                    f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
+                    f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
+                )
 
 
 def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:

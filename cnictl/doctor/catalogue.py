@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, runtime
+from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
 from cnictl.node import reading
@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     *managers.CHECKS,
     *ipam.CHECKS,
     *path.CHECKS,
+    *routing.CHECKS,
     *runtime.CHECKS,
     *remnants.CHECKS,
 )

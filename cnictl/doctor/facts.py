@@ -12,10 +12,12 @@ from cnictl.core.attachments import Record
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
-from cnictl.node import converge, firewall, host, ipam, node_file, ranges, runtimes
+from cnictl.node import converge, firewall, host, ipam, node_file, pod_ways, ranges, runtimes
+from cnictl.node.host import Narrowest
 from cnictl.node.ipam import Listing
+from cnictl.node.pod_ways import Looked
 from cnictl.node.resources.cni_conf import FILE_NAME
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change
 
 
@@ -40,6 +42,29 @@ class Facts:
     def uplink(self) -> str:
         """The link to the peers, or empty."""
         return host.uplink(self.spec) if self.spec is not None else ""
+
+    @cached_property
+    def peer_links(self) -> dict[Peer, str]:
+        """The link to each peer, also one that is down; empty where none is known."""
+        found = host.peer_links(self.spec) if self.spec is not None else {}
+        return {peer: link or host.link_of_subnet(peer.via) for peer, link in found.items()}
+
+    @cached_property
+    def others(self) -> list[str]:
+        """The links to other hosts: the uplink, and those to the peers."""
+        bridge = self.spec.bridge if self.spec is not None else ""
+        return [name for name in dict.fromkeys((self.uplink, *self.peer_links.values())) if name and name != bridge]
+
+    @cached_property
+    def narrowest(self) -> Narrowest | None:
+        """What limits the size of pods' packets; None where no link to others is known."""
+        found = host.narrowest(self.spec) if self.spec is not None else None
+        return found if found is not None and found.link else None
+
+    @cached_property
+    def looked(self) -> Looked:
+        """Where the kernel sends packets of pods."""
+        return pod_ways.look(self.spec) if self.spec is not None else Looked()
 
     @cached_property
     def links(self) -> dict[str, Link]:

@@ -53,7 +53,7 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None or not dropped:
         return
     everywhere = sysctl("net.ipv4.conf.all.rp_filter")
-    for name in dict.fromkeys((facts.uplink, facts.spec.bridge)):
+    for name in dict.fromkeys((*facts.others, facts.spec.bridge)):
         own = sysctl(f"net/ipv4/conf/{name}/rp_filter")
         if name and max(everywhere, own) == "1":
             yield Seen(
@@ -119,7 +119,7 @@ CHECKS = (
     ),
     Check(
         "reverse-path", 2, "warning",
-        "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of uplink and bridge, TcpExt "
+        "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the links to others and bridge, TcpExt "
         "IPReversePathFilter in /proc/net/netstat",
         "With the strict filter, a packet that came by another link than its answer would take is dropped in silence.",
         "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",

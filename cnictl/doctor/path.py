@@ -1,7 +1,6 @@
 """The way to the other nodes: uplink, addresses, sizes, and what comes through."""
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import combinations
 
 from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
@@ -11,28 +10,34 @@ from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
-from cnictl.node import host
-from cnictl.node.resources.bridge import gateways
+from cnictl.node import lookup, pod_ways
+from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec import Peer, is_ipv6
 from cnictl.probe import arp
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
+_ANYWHERE = pod_ways.OUTSIDE[0]
 _VENDOR = "/sys/class/dmi/id/sys_vendor"
 
 
 def _uplink_down(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
-    link = facts.links.get(facts.uplink)
-    if facts.spec.uplink and link is None:
+    if facts.spec.uplink and facts.spec.uplink not in facts.links:
         yield Seen(facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
                    f"`ip link` lists them; cnictl init-node --uplink LINK --subnet {facts.spec.subnet}")  # fmt: skip
-    elif facts.spec.peers and not facts.uplink:
+    elif facts.spec.peers and not facts.others:
         yield Seen("uplink", "no link leads to the peers: there is no default route, and none of them is on a link",
                    "ip -br link; ip link set LINK up; ip route", False)  # fmt: skip
-    elif link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
-        state = "has no carrier" if link.up else "is down"
-        yield Seen(link.name, f"{state}: nothing leaves this node", f"ip link set {link.name} up; cnictl apply")
+    for name in facts.others:
+        link = facts.links.get(name)
+        if link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
+            state = "has no carrier" if link.up else "is down"
+            peers = [peer.via for peer, other in facts.peer_links.items() if other == name]
+            lost = "nothing leaves this node" if facts.others == [name] else f"nothing reaches {', '.join(peers[:3])}"
+            if not peers and facts.others != [name]:
+                lost = "nothing reaches the outside"
+            yield Seen(name, f"{state}: {lost}", f"ip link set {name} up; cnictl apply")
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -47,21 +52,34 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
         if _overlap(one.pod_cidr, other.pod_cidr):
             yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
                        f"cnictl route del-peer {other.pod_cidr}")  # fmt: skip
-    link = facts.links.get(facts.uplink)
-    source = _own_address(facts) if link is not None and link.up else ""
-    for gateway in gateways(spec):
+    for name in facts.others:
+        link = facts.links.get(name)
+        if link is not None and link.up:
+            yield from _shared_addresses(facts, name)
+
+
+def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
+    """Ask on a link who else has the bridge's address."""
+    source = _own_address(facts, link)
+    for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        if not source or is_ipv6(address) or not arp.answers(address, facts.uplink, source):
+        if not source or is_ipv6(address) or not arp.answers(address, link, source):
             continue
         # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
-        if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), facts.uplink, source):
-            yield Seen(address, f"another host on {facts.uplink} has this address too: it has the same pod CIDR",
+        if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), link, source):
+            yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
                        "give one of the two another --subnet; cnictl init-node --subnet …")  # fmt: skip
 
 
-def _own_address(facts: Facts) -> str:
-    """This node's IPv4 address on the uplink; empty without."""
-    return next((one for one, link in host.own_addresses().items() if link == facts.uplink and not is_ipv6(one)), "")
+def _own_address(facts: Facts, link: str) -> str:
+    """The IPv4 address that the kernel sends from on a link: to a peer on it, or to its gateway; empty without."""
+    there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
+    gateway = lookup.way(lookup.Packet(_ANYWHERE, oif=link), entries=False)
+    for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
+        source = lookup.source_to(target, link)
+        if source:
+            return source
+    return ""
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -83,31 +101,37 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
 
 
 def _too_large(facts: Facts) -> Iterable[Seen]:
-    """Sizes on this node alone: what is larger than the uplink takes is cut up, or refused."""
-    link = facts.links.get(facts.uplink)
-    if facts.spec is None or link is None or not facts.spec.peers:
+    """Sizes on this node alone: what is larger than a link to others takes is cut up, or refused."""
+    limit = facts.narrowest
+    if facts.spec is None or limit is None or not facts.spec.peers:
         return
     bridge = facts.links.get(facts.spec.bridge)
-    if facts.spec.mtu > link.mtu and bridge is not None:
-        yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {link.name}'s of {link.mtu}",
-                   f"cnictl bridge up --mtu {link.mtu}", False)  # fmt: skip
+    lasting = bridge is not None and (facts.spec.mtu or not bridge.alias.startswith(OWNER_MARK))  # else it is drift
+    if bridge is not None and lasting and bridge.mtu > limit.mtu:
+        yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
+                   f"cnictl bridge up --mtu {limit.mtu}", False)  # fmt: skip
     for port in facts.ports:
-        if port.mtu > link.mtu and (bridge is None or bridge.mtu <= link.mtu):
-            yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {link.name}'s {link.mtu}",
+        if port.mtu > limit.mtu and (bridge is None or bridge.mtu <= limit.mtu):
+            yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
                        "restart that pod", False)  # fmt: skip
 
 
 def _black_hole(facts: Facts) -> Iterable[Seen]:
-    link = facts.links.get(facts.uplink)
-    if facts.spec is None or link is None or not link.up:
+    """What pods send is what has to arrive: packets of the bridge's MTU, by each peer's own link."""
+    if facts.spec is None:
         return
-    asked = {peer.via for peer in facts.spec.peers if not peer.dev} & facts.answering
-    for address, largest in echo.at_once(partial(echo.largest, mtu=link.mtu), sorted(asked)):
-        if largest < link.mtu:
+    bridge = facts.links.get(facts.spec.bridge)
+    sizes: dict[str, int] = {}
+    for peer, name in facts.peer_links.items():
+        link = facts.links.get(name)
+        if link is not None and link.up and not peer.dev and peer.via in facts.answering:
+            sizes[peer.via] = min(link.mtu, bridge.mtu) if bridge is not None else link.mtu
+    for address, largest in echo.at_once(lambda via: echo.largest(via, mtu=sizes[via]), sorted(sizes)):
+        if largest < sizes[address]:
             yield Seen(
                 address,
-                f"packets of {link.mtu} bytes vanish on the way, {largest} pass",
-                f"ip link set {link.name} mtu {largest}, or raise the path's to {link.mtu}; cnictl apply",
+                f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
+                f"raise the path's MTU to {sizes[address]}; or cnictl bridge up --mtu {largest}, and restart the pods",
             )
 
 
@@ -116,18 +140,16 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None or not spec.peers:
         return
-    own = {is_ipv6(address): address for address, link in host.own_addresses().items() if link == facts.uplink}
     sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
 
     def filtered(peer: Peer) -> bool:
         family, target = is_ipv6(peer.pod_cidr), str(IPNetwork(peer.pod_cidr)[1])
-        return not echo.answers(target, sources[family]) and echo.answers(target, own[family])
+        return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
 
-    families = own.keys() & sources.keys()
     asked = [
         peer
         for peer in spec.peers
-        if not peer.dev and is_ipv6(peer.pod_cidr) in families and peer.via in facts.answering
+        if not peer.dev and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
     ]
     for peer, is_filtered in echo.at_once(filtered, asked):
         if is_filtered:
@@ -154,7 +176,7 @@ def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 CHECKS = (
     Check(
-        "uplink-down", 34, "error", "IFF_UP and IFLA_OPERSTATE of the uplink",
+        "uplink-down", 34, "error", "IFF_UP and IFLA_OPERSTATE of the uplink and of the links to peers",
         "Setting a link down and up again also deletes every route through it.",
         "ip -br link show eth0\nip link set eth0 up; cnictl apply", _uplink_down, _up_again,
     ),
@@ -165,9 +187,9 @@ CHECKS = (
         preflight_check("peer-link"), behind=("uplink-down",),
     ),
     Check(
-        "overlap", 35, "error", "RTM_GETROUTE of every table, the host's addresses, against pod CIDRs and network",
+        "overlap", 35, "error", "RTM_GETROUTE of the main table, the host's addresses and gateways, against pod CIDRs",
         "Addresses that are both a pod's and another host's reach only one of the two.",
-        "ip route show table all\nip route del 10.244.0.0/16", preflight_check("subnet-overlap"),
+        "ip route show\nip route del 10.244.0.128/25", preflight_check("subnet-overlap"),
     ),
     Check(
         "node-in-network",
@@ -186,20 +208,20 @@ CHECKS = (
     ),
     Check(
         "same-pod-cidr", 36, "error",
-        "the peers in node.toml among themselves; ARP on the uplink for the bridge's own address",
+        "the peers in node.toml among themselves; ARP on the links to others for the bridge's own address",
         "Two nodes with one pod CIDR give out the same addresses, and each peer's route leads to one of them.",
         "arping -I eth0 10.244.0.1          # nobody but this node may answer", _same_pods,
         behind=("uplink-down",), waits=True,
     ),
     Check(
-        "mtu", 37, "error", "IFLA_MTU of uplink, bridge and ports",
+        "mtu", 37, "error", "IFLA_MTU of the links to others, of their routes (RTAX_MTU), bridge and ports",
         "What is larger than the next link takes is cut up or refused: small requests work, large answers don't come.",
         "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
     ),
     Check(
-        "mtu-path", 37, "error", "an echo of the uplink's MTU to each peer that may not be cut up; then by halves",
+        "mtu-path", 37, "error", "an echo of the pods' MTU to each peer that may not be cut up; then by halves",
         "Where no router says that a packet was too large, connections open and then hang.",
-        "ping -M do -s 1472 10.0.10.51\nip link set eth0 mtu 1400; cnictl apply", _black_hole,
+        "ping -M do -s 1472 10.0.10.51\ncnictl bridge up --mtu 1400     # then restart the pods", _black_hole,
         behind=("uplink-down", "peer-link"), waits=True,
     ),
     Check(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from cnictl.core.errors import CniError, Problem
 from cnictl.node import former, inventory, leftovers, node_file, spine
 from cnictl.node.journal import Journal
+from cnictl.node.resources.bridge import note_mtu as note_bridge_mtu
 from cnictl.node.resources.firewalld import Firewalld
 from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.spec import NodeSpec, as_data
@@ -73,10 +74,13 @@ class Move:
         return spine.joined(self.node_file, self.removal, self.wanted)
 
 
-def plan(spec: NodeSpec, only: Collection[str] = ()) -> Move:
-    """Every difference between this host and `spec`; with `only`, those of some kinds and the node file's."""
+def plan(spec: NodeSpec, only: Collection[str] = (), command: str = "") -> Move:
+    """Every difference between this host and `spec`; with `only`, those of some kinds and the node file's.
+
+    `command`: the one that asks; `apply`, and `plan` which shows what that would do, raise the pods' MTU again.
+    """
     earlier = former.specs()
-    node_file, *wanted = inventory.resources(spec, earlier)
+    node_file, *wanted = inventory.resources(spec, earlier, command in ("apply", "plan"))
     left = inventory.left_over(spec, earlier)
     if only:
         left, wanted = _of_kinds(left, only), _of_kinds(wanted, only)
@@ -130,11 +134,19 @@ class _Marking:
             return False
 
 
+def note_mtu(done: Plan, spec: NodeSpec) -> None:
+    """Keep the MTU that a run has given the pods' bridge."""
+    for step in done.steps:
+        if step.resource.id == f"bridge/{spec.bridge}":
+            note_bridge_mtu(spec, step.state if step.change is None else step.change.after)
+
+
 def _note_made(move: Move) -> None:
     """Keep which things are as a spec asked for: what differs later of these has drifted.
 
     On a node of a release that did not note it, only a run that saw to all of the node begins to.
     """
+    note_mtu(move.wanted, move.spec)
     if former.recall(_MADE) is None and move.only:
         return
     made = [step.resource.id for step in (*move.node_file.steps, *move.wanted.steps) if _is_there(step)]
@@ -159,9 +171,10 @@ def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource
     return [resource for resource in resources if inventory.kind(resource) in only]
 
 
-def journal_of(move: Move, command: str) -> Journal:
-    """The journal of a run that carries this out."""
-    return Journal(command, {"spec": as_data(move.spec)})
+def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journal:
+    """The journal of a run that carries this out. `ignored`: preflight checks whose findings were accepted."""
+    about = {"ignored": sorted(ignored)} if ignored else {}
+    return Journal(command, {"spec": as_data(move.spec), **about})
 
 
 def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> Plan:

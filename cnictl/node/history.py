@@ -173,6 +173,8 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
         if spec is not None and undo.plan.steps:
             former.add_spec(spec)
         converge.forget_made(undo.plan)
+        if spec is not None:
+            converge.note_mtu(undo.plan, spec)
     if not undo.left and not any(_stands(run) for run in runs() if run.number > undo.run.number):
         former.restore(undo.run.former)
     if not undo.run.end:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from cnictl.core import durable, rtnetlink
 from cnictl.core.bridge import DEFAULT_MTU
-from cnictl.core.cidr import Cidr, parse_address
+from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import AF_INET, AF_INET6, Netlink
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node import lookup
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6
 
 
 @dataclass(frozen=True)
@@ -21,40 +22,83 @@ class Reached:
 
 
 def uplink(spec: NodeSpec) -> str:
-    """The link to the peers: the one named, else that of the default route, else of the first peer; or empty."""
-    if spec.uplink:
-        return spec.uplink
-    with Netlink() as netlink:
-        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        for subnet in spec.subnets:
-            for destination, _, _, index in rtnetlink.routes(netlink, AF_INET6 if is_ipv6(subnet) else AF_INET):
-                if destination is None and index in names:
-                    return names[index]
-    for peer in spec.peers:
-        found = reach(peer.via, peer.dev)
-        if found is not None and not found.gateway:
-            return found.dev
+    """Return the link to the outside: the one named, else that of the default route, else of the first peer; or empty.
+
+    Peers may be on other links: `links_to_others` returns all of them.
+    """
+    return spec.uplink or default_link(spec) or next(filter(None, peer_links(spec).values()), "")
+
+
+def default_link(spec: NodeSpec) -> str:
+    """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
+
+    The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
+    """
+    known = lookup.routes()
+    for subnet in spec.subnets:
+        for destination, route in known:
+            is_default = destination.prefix == 0 and (destination.bits == 128) == is_ipv6(subnet)
+            if is_default and route.table == lookup.MAIN_TABLE and route.kind == lookup.UNICAST and not route.dead:
+                return route.dev
     return ""
 
 
-def links_to_others(spec: NodeSpec) -> list[str]:
-    """The links that packets of pods pass on their way to other hosts: the uplink's, and those to the peers."""
-    named = [uplink(spec), *(peer.dev or _link_to(peer.via) for peer in spec.peers)]
-    return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
+def peer_links(spec: NodeSpec) -> dict[Peer, str]:
+    """Return the link to each peer: the one named, else the one that the peer is on; else the uplink named, or empty.
+
+    Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
+    a VPN's default route does, the main table is right: the peer is where its subnet is.
+    """
+    asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
+    ways = dict(zip(asked, lookup.ways([lookup.Packet(via) for via in asked]), strict=True))
+    connected = _connected() if asked else []
+    found = {}
+    for peer in spec.peers:
+        found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
+    return found
 
 
-def _link_to(address: str) -> str:
-    """The link of the main table's route to an address; empty if there is none."""
+def _on_link(address: str, way: lookup.Way, connected: list[tuple[Cidr, str]]) -> str:
     packed = parse_address(address)
-    bits = len(packed) * 8
-    best, name = -1, ""
-    with Netlink() as netlink:
-        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        for destination, prefix, _, index in rtnetlink.routes(netlink, AF_INET if bits == 32 else AF_INET6):
-            covered = Cidr(destination or bytes(len(packed)), prefix).holds(packed)
-            if covered and prefix > best and index in names:
-                best, name = prefix, names[index]
-    return name
+    subnet, dev = max(
+        ((subnet, dev) for subnet, dev in connected if subnet.holds(packed)),
+        key=lambda entry: entry[0].prefix,
+        default=(None, ""),
+    )
+    if way.kind == lookup.UNICAST and way.dev and not way.gateway:
+        prefix = int(way.destination.partition("/")[2])
+        return way.dev if subnet is None or prefix >= subnet.prefix else dev
+    if way.gateway and way.table in (0, lookup.MAIN_TABLE):
+        return ""  # the main table itself has a route to it through a gateway
+    return dev
+
+
+def _connected() -> list[tuple[Cidr, str]]:
+    """Return the main table's routes without a gateway, and the link of each; not default routes."""
+    return [
+        (destination, route.dev)
+        for destination, route in lookup.routes()
+        if route.table == lookup.MAIN_TABLE
+        and route.kind == lookup.UNICAST
+        and route.dev
+        and not route.gateway
+        and destination.prefix
+        and not route.dead
+    ]
+
+
+def link_of_subnet(address: str) -> str:
+    """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
+    packed = parse_address(address)
+    found = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
+    held = [(cidr.prefix, dev) for cidr, dev in found if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
+    return max(held, default=(0, ""))[1]
+
+
+def links_to_others(spec: NodeSpec) -> list[str]:
+    """Return the links that packets of pods pass on their way to other hosts: the uplink, and those to the peers."""
+    named = [uplink(spec), *peer_links(spec).values()]
+    return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
 
 
 def check_links(spec: NodeSpec) -> None:
@@ -67,14 +111,40 @@ def check_links(spec: NodeSpec) -> None:
             raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
 
 
-def mtu(spec: NodeSpec) -> int:
-    """MTU of bridge and pods in bytes: the spec's, else the uplink's, else 1500."""
-    if spec.mtu:
-        return spec.mtu
-    name = uplink(spec)
+@dataclass(frozen=True)
+class Narrowest:
+    """What limits the size of pods' packets."""
+
+    mtu: int
+    """In bytes."""
+    link: str
+    """Empty where no link to others is known."""
+    peer: Peer | None = None
+    """The peer that is reached over it; None: it is the uplink."""
+
+
+def narrowest(spec: NodeSpec) -> Narrowest:
+    """Return the smallest MTU over the links to the peers and the default route's; 1500 where none is known.
+
+    The MTU of a route (`ip route … mtu 1400`) counts as its link's. What the kernel learned of a path for some minutes
+    does not.
+    """
     with Netlink() as netlink:
-        link = rtnetlink.get_link(netlink, name) if name else None
-    return link.mtu if link is not None else DEFAULT_MTU
+        sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
+    found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
+    links = peer_links(spec)
+    routes = lookup.ways([lookup.Packet(peer.via, oif=links[peer]) for peer in spec.peers])
+    for peer, route in zip(spec.peers, routes, strict=True):
+        link = links[peer]
+        if link in sizes and link != spec.bridge:
+            own = route.mtu if route.dev == link else 0
+            found.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
+    return min(found, key=lambda one: one.mtu, default=Narrowest(DEFAULT_MTU, ""))
+
+
+def mtu(spec: NodeSpec) -> int:
+    """Return the MTU of bridge and pods in bytes: the spec's, else the smallest over the links to other hosts."""
+    return spec.mtu or narrowest(spec).mtu
 
 
 def own_addresses() -> dict[str, str]:
@@ -93,18 +163,22 @@ def own_interfaces() -> dict[str, str]:
 
 
 def reach(address: str, dev: str = "") -> Reached | None:
-    """The kernel's route to an address (`ip route get`), over `dev` if one is named; None if it has none."""
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
+    """Return the kernel's route to an address (`ip route get`), over `dev` if one is named; None if it has none."""
+    found = lookup.way(lookup.Packet(address, oif=dev), entries=False)
+    return Reached(found.dev, found.gateway) if found.dev and not found.errno else None
 
-    with IPRoute() as iproute:
-        try:
-            over = {"oif": iproute.link_lookup(ifname=dev)[0]} if dev else {}
-            found = iproute.route("get", dst=address, **over)[0]
-        except (NetlinkError, IndexError):
-            return None
-        links = iproute.get_links(found.get_attr("RTA_OIF"))
-        return Reached(links[0].get_attr("IFLA_IFNAME") if links else "", found.get_attr("RTA_GATEWAY") or "")
+
+def reach_peer(peer: Peer, link: str) -> Reached | None:
+    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`.
+
+    Where a policy rule takes even the host's own packets to the peer away, the peer is on its link all the same.
+    """
+    found = reach(peer.via, peer.dev if parse_address(peer.via).startswith(b"\xfe\x80") else "")
+    packed = parse_address(peer.via)
+    elsewhere = found is not None and not peer.dev and link not in ("", found.dev)
+    if elsewhere and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
+        return Reached(link, "")
+    return found
 
 
 def processes() -> set[str]:

@@ -34,8 +34,11 @@ def kind(resource: Resource) -> str:
     return resource.id.partition("/")[0]
 
 
-def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource]:
-    """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place."""
+def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool = False) -> list[Resource]:
+    """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place.
+
+    `raises_mtu`: whether the pods' MTU may grow again.
+    """
     known, table = tuple(earlier), RouteTable()
     return [
         NodeFile(),
@@ -45,7 +48,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[Resource
         ForeignRoutes(),
         UnmanagedLinks(),
         *kept_addresses(spec),
-        Bridge(spec),
+        Bridge(spec, raises_mtu),
         *_bridge_ipv6(spec),
         Address(spec, known),
         BridgeNetfilter(spec),

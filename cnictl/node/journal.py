@@ -131,6 +131,8 @@ class Run:
     """The run that took this one back; 0: none."""
     left: list[str] = field(default_factory=list)
     """What an undo, this one, had to leave, in words."""
+    ignored: list[str] = field(default_factory=list)
+    """Preflight checks whose findings the operator accepted."""
     confirmed: float = 0.0
     whole: bool = False
     """Of an undo: whether it takes the run's repairs back too."""

@@ -5,15 +5,15 @@ from typing import Any
 
 from cnictl.core import masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
-from cnictl.core.cidr import Cidr, parse_address
+from cnictl.core.cidr import Cidr
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
-from cnictl.node import firewall, host, ipam
+from cnictl.node import firewall, host, ipam, pod_ways
 from cnictl.node.ipam import Row
 from cnictl.node.peers import is_link_local
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
-from cnictl.node.resources.route import OURS, RouteTable, link_to
+from cnictl.node.resources.route import OURS, RouteTable
 from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
 
 _COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
@@ -44,6 +44,13 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         "iptables_sees_bridged": bool(netfilter and netfilter["nf_call_iptables"]) if has_bridge_netfilter() else None,
         "ports": [_port(port, by_veth.get(port.name, [])) for port in ports],
     }
+
+
+def larger_pods(spec: NodeSpec) -> list[str]:
+    """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
+    found = bridge(spec, with_pods=True)
+    ports = found["ports"] if found is not None else []
+    return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
@@ -147,20 +154,27 @@ def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
     return found
 
 
-def routes(spec: NodeSpec) -> list[dict[str, Any]]:
-    """Each peer's route and whether it stands; then routes of ours that no peer claims."""
-    table = RouteTable()
-    found = [_peer_route(peer, spec, table.to(peer.pod_cidr)) for peer in spec.peers]
+def routes(spec: NodeSpec, looked: pod_ways.Looked | None = None) -> list[dict[str, Any]]:
+    """Each peer's route, whether it stands and packets of pods take it; then routes of ours that no peer claims."""
+    table, looked = RouteTable(), looked or pod_ways.look(spec)
+    found = [_peer_route(peer, spec, table, looked) for peer in spec.peers]
     for pod_cidr in table.orphans(spec):
         route = table.to(pod_cidr)[0]
-        found.append({"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""})
+        gone = {"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""}
+        found.append({**gone, "strays": []})
     return found
 
 
-def _peer_route(peer: Peer, spec: NodeSpec, there: list[dict[str, str]]) -> dict[str, Any]:
-    dev = link_to(peer, spec)
+def _peer_route(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_ways.Looked) -> dict[str, Any]:
+    dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
     same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
-    if same:
+    strays = looked.of(peer)
+    off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
+    if same and strays:
+        state = strays[0].short
+    elif same and off:
+        state = f"not forwarded: {off[0]} is 0"
+    elif same:
         state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
     elif not there:
         state = "missing"
@@ -168,11 +182,12 @@ def _peer_route(peer: Peer, spec: NodeSpec, there: list[dict[str, str]]) -> dict
         state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
-    reached = host.reach(peer.via, peer.dev if is_link_local(parse_address(peer.via)) else "")
+    told = [{"cause": one.words, "mend": pod_ways.hint_for(strays)} for one in strays]
+    reached = host.reach_peer(peer, dev)
     if reached is None:
         link = "no route to it"
     elif reached.gateway:
         link = f"not on the same link, reached through {reached.gateway}"
     else:
         link = "on the link"
-    return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link}
+    return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link, "strays": told}

@@ -2,8 +2,21 @@
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases import Store
+from cnictl.node import pod_ways
+from cnictl.node.lookup import Packet
+from cnictl.node.pod_ways import Asked
 from cnictl.probe import arp, ndp, trace
-from cnictl.probe.failure import OTHER_HOST_POD, OWN_HOST, SAME_HOST_POD, STAYS, Cause, Failure, gateway_of
+from cnictl.probe.failure import (
+    EXTERNAL,
+    OTHER_HOST,
+    OTHER_HOST_POD,
+    OWN_HOST,
+    SAME_HOST_POD,
+    STAYS,
+    Cause,
+    Failure,
+    gateway_of,
+)
 from cnictl.probe.host import pod_default_route
 
 
@@ -63,6 +76,44 @@ def forwarding_off(failure: Failure) -> Cause | None:
             sysctl = f"net.ipv4.conf.{link}.forwarding"
             return Cause("forwarding-off", f"{sysctl} is 0 on this node", f"sysctl -w {sysctl}=1")
     return None
+
+
+def diverted(failure: Failure) -> Cause | None:
+    """A policy rule or a more specific route sends the request or its reply elsewhere."""
+    host, target, pod = failure.host, failure.target, failure.pod.address
+    spec, bridge = host.whole, host.spec.bridge
+    peer = failure.at_peer.peer if failure.at_peer is not None else None
+    link = host.peer_links.get(peer, "") if peer is not None else ""
+    asked: list[Asked] = []
+    if failure.check == OWN_HOST:
+        asked = [Asked(pod_ways.OWN, Packet(pod, target), bridge)]
+    elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.peers and link:
+        asked = [
+            Asked(pod_ways.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
+            Asked(pod_ways.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+        ]
+    elif failure.check == OTHER_HOST and peer is not None and link:
+        asked = [
+            Asked(pod_ways.TO_NODE, Packet(target, pod, bridge), link, "", peer),
+            Asked(pod_ways.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+        ]
+    elif failure.check == EXTERNAL:
+        asked = [Asked(pod_ways.TO_OUTSIDE, Packet(target, pod, bridge))]
+        asked += [Asked(pod_ways.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+    strays = [stray for stray in pod_ways.judge(spec, asked) if stray.rule is not None or not _is_missing(stray)]
+    if not strays:
+        return None
+    same = [other for other in host.strays if other.by == strays[0].by]
+    return Cause("diverted", strays[0].words, pod_ways.hint_for([*strays, *same]))
+
+
+def _is_missing(stray: pod_ways.Stray) -> bool:
+    """Whether no route is there, or the one that a missing route leaves: `no_route` says that."""
+    asked, way = stray.asked, stray.way
+    if asked.peer is None or asked.what != pod_ways.TO_PODS:
+        return asked.what == pod_ways.TO_OUTSIDE or bool(way.errno)
+    inside = way.destination and parse_cidr(asked.peer.pod_cidr).covers(parse_cidr(way.destination))
+    return not inside
 
 
 def no_route(failure: Failure) -> Cause | None:

@@ -9,7 +9,8 @@ from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError
 from cnictl.core.masquerade import Masquerade
 from cnictl.core.process import Finished, run
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node import host, pod_ways
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6
 from cnictl.probe.inside import inside
 
 Json = dict[str, Any]
@@ -38,7 +39,8 @@ class Host:
     def __init__(self, spec: NodeSpec, whole: NodeSpec | None = None) -> None:
         self.spec = spec
         """The node's, cut down to the family asked about."""
-        self._whole = whole or spec
+        self.whole = whole or spec
+        """The node's, of both families."""
         self._routes: dict[tuple[str, str, str], Route] = {}
 
     @property
@@ -108,6 +110,16 @@ class Host:
         one = found[0]
         return Route(one.get("dev", ""), one.get("gateway", ""), one.get("prefsrc", ""))
 
+    @cached_property
+    def peer_links(self) -> dict[Peer, str]:
+        """The link to each of the node's peers."""
+        return host.peer_links(self.whole)
+
+    @cached_property
+    def strays(self) -> list[pod_ways.Stray]:
+        """What the kernel sends elsewhere of this node's pods' packets."""
+        return pod_ways.look(self.whole).strays
+
     def neighbour(self, address: str) -> str:
         """State of an address in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it isn't there."""
         found = _json(run(["ip", "-j", "neighbour", "show", "to", address], check=False))
@@ -116,7 +128,7 @@ class Host:
     @cached_property
     def masquerade_stands(self) -> bool:
         """Whether the node's masquerade rule set is in the kernel as it should be."""
-        spec = self._whole
+        spec = self.whole
         wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
             return masquerade.stands(wanted, spec.backend)

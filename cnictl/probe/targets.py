@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.node import pod_ways
 from cnictl.node.peers import is_link_local
 from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.probe.failure import (
@@ -19,7 +20,7 @@ from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod
 
-DEFAULT_EXTERNALS = ("1.1.1.1", "2606:4700:4700::1111")
+DEFAULT_EXTERNALS = pod_ways.OUTSIDE
 
 
 @dataclass(frozen=True)

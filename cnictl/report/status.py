@@ -6,7 +6,19 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
-from cnictl.node import boot_note, converge, host, install, ipam, ranges, reading, runtimes, show, versions
+from cnictl.node import (
+    boot_note,
+    converge,
+    install,
+    ipam,
+    lookup,
+    pod_ways,
+    ranges,
+    reading,
+    runtimes,
+    show,
+    versions,
+)
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -21,6 +33,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     known = ranges.of_network(spec.name, spec)
     listing = ipam.observe(spec.name, known.data_dir, known.sets).as_json()
+    looked = pod_ways.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
@@ -28,7 +41,8 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "bridge": show.bridge(spec, with_pods=True),
         "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
         "rules": show.nat(spec) if spec.nat else [],
-        "peers": _peers(spec),
+        "peers": _peers(spec, looked),
+        "strays": looked.told(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
@@ -52,9 +66,9 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, looked: pod_ways.Looked) -> list[dict[str, Any]]:
     """Each peer's route, and whether its address answers on the link right now."""
-    found = show.routes(spec)
+    found = show.routes(spec, looked)
     if not found:
         return []
     with ThreadPoolExecutor(min(16, len(found))) as pool:
@@ -65,8 +79,10 @@ def _peers(spec: NodeSpec) -> list[dict[str, Any]]:
 def _answers(route: dict[str, Any]) -> bool | None:
     """None where there is nothing to ask: no link, or no address of ours on it."""
     via, dev = route["via"], route["dev"]
-    own = next((one for one, link in host.own_addresses().items() if link == dev and is_ipv6(one) == is_ipv6(via)), "")
-    if not own or not via:
+    if not via or not dev:
+        return None
+    own = lookup.source_to(via, dev)
+    if not own:
         return None
     try:
         return ndp.answers(via, dev, own) if is_ipv6(via) else arp.answers(via, dev, own)

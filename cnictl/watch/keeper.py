@@ -170,7 +170,7 @@ def _spec() -> NodeSpec | None:
 def _links(spec: NodeSpec | None) -> set[str]:
     if spec is None:
         return set()
-    return {name for name in (spec.bridge, host.uplink(spec), *(peer.dev for peer in spec.peers)) if name}
+    return {spec.bridge, *host.links_to_others(spec)}
 
 
 def _culprit(event: Event) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cnictl.node import pod_ways
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.probe import arp, here, ndp, trace
 from cnictl.probe.causes import most_likely
@@ -38,7 +39,9 @@ class FakeHost(Host):
     masquerade_stands = True
 
     def __init__(self, spec: NodeSpec = SPEC) -> None:
-        self.spec = spec
+        self.spec = self.whole = spec
+        self.peer_links = dict.fromkeys(spec.peers, "eth0")
+        self.strays = []
         self.silent_links: set[str] = set()
         self.fault = ""
         self.neighbours: dict[str, str] = {}
@@ -97,6 +100,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
+    monkeypatch.setattr(pod_ways, "judge", lambda *_: [])
     monkeypatch.setattr(arp, "answers", lambda *_: True)
     monkeypatch.setattr(here, "pod_default_route", lambda *_: "10.244.0.1")
 

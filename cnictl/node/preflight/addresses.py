@@ -2,41 +2,53 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from socket import AF_INET, AF_INET6
 
 from netaddr import IPAddress, IPNetwork
 
 from cnictl.core import rtnetlink
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.rtnetlink import Netlink
-from cnictl.node import host
+from cnictl.node import host, lookup, pod_ways
 from cnictl.node.addressing import MTU_MIN_IPV6
 from cnictl.node.meant import first_free
 from cnictl.node.peers import is_link_local
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import sysctl
 from cnictl.node.resources.bridge import gateways
-from cnictl.node.resources.route import PROTOCOL
 from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
 
-_RT_TABLE_LOCAL = 255
-_RTN_UNICAST = 1
-_RTN_REFUSING = (6, 7, 8)  # blackhole, unreachable, prohibit (linux/rtnetlink.h)
 _OUR_ALIAS = "cnictl:"
 _IPV6_CONF = "/proc/sys/net/ipv6/conf"
 
 
 @dataclass(frozen=True)
 class HostRoute:
-    """A route of the host's that leads to a part of the address space."""
+    """A route of the host's that leads to a part of the address space, or an address of its own."""
 
     destination: str
     gateway: str
     dev: str
+    kind: str = ""
+    """`blackhole`, `unreachable`, `prohibit` of a route that refuses."""
+    own: bool = False
+    """Whether it is an address of the host's."""
 
     def __str__(self) -> str:
+        if self.own:
+            return f"own address {self.gateway} on {self.dev}"
+        return f"route {self._words}"
+
+    @property
+    def way_out(self) -> str:
+        """What to do where it lies in a peer's pod CIDR. An address of the host's is never the one to go."""
+        elsewhere = "give that node another pod CIDR"
+        return elsewhere if self.own else f"if nothing needs it: ip route del {self._words}; else {elsewhere}"
+
+    @property
+    def _words(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""
-        return f"{self.destination}{via}{f' dev {self.dev}' if self.dev else ''}"
+        kind = f"{self.kind} " if self.kind else ""
+        return f"{kind}{self.destination}{via}{f' dev {self.dev}' if self.dev and not self.kind else ''}"
 
 
 def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
@@ -67,19 +79,46 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
 
 
 def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
-    """No route of the host's but our own leads into this node's pod CIDR or a peer's."""
+    """No route, address or gateway of the host's but our own lies in this node's pod CIDR or a peer's.
+
+    A route that covers a pod CIDR is no obstacle: the kernel takes the longest prefix.
+    """
     foreign = list(_foreign_routes(spec, previous))
+    inside = [*foreign, *_own_addresses(spec, previous)]
     found = []
-    for route in foreign:
+    for route in inside:
         for subnet in spec.subnets:
-            if _overlap(route.destination, subnet):
-                message = f"overlaps the host's route {route}"
-                found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, foreign)))
+            if _lies_in(route.destination, subnet):
+                message = f"overlaps the host's {route}"
+                found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
         for peer in spec.peers:
-            if _overlap(route.destination, peer.pod_cidr):
-                message = f"the pod CIDR of peer {peer.via} overlaps the host's route {route}"
-                mend = f"if nothing needs it: ip route del {route}; else give that node another pod CIDR"
-                found.append(error("subnet-overlap", peer.pod_cidr, message, mend))
+            if _lies_in(route.destination, peer.pod_cidr):
+                message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
+                found.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
+    return found + _hidden_hosts(spec, foreign)
+
+
+def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
+    """Gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
+    needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
+    needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
+    needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.peers}
+    found = []
+    for what, address in needed.items():
+        for pod_cidr in (*spec.subnets, *(peer.pod_cidr for peer in spec.peers)):
+            if parse_cidr(pod_cidr).holds(parse_address(address)):
+                mend = f"choose a pod CIDR that {address} is not in"
+                found.append(error("subnet-overlap", pod_cidr, f"{what} lies in it, and could not be reached", mend))
+    return found
+
+
+def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """No policy rule (`ip rule`) takes pods' packets away before the main table is asked."""
+    found = []
+    for strays in pod_ways.causes(pod_ways.predicted(spec)):
+        rule = strays[0].rule
+        subject = f"rule {rule.priority}" if rule is not None else "rules"
+        found.append(warning("policy-rules", subject, strays[0].words, pod_ways.hint_for(strays)))
     return found
 
 
@@ -102,7 +141,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
     """Each peer is on the link: a plain route to its pods needs it as the next hop."""
-    own = host.own_addresses()
+    own, links = host.own_addresses(), host.peer_links(spec)
     found = []
     for peer in spec.peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
@@ -110,7 +149,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
             message = f"{peer.via} is this host's own address, on {own[peer.via]}"
             found.append(error("peer-link", subject, message, "give the other node's address"))
             continue
-        reached = host.reach(peer.via, peer.dev if is_link_local(parse_address(peer.via)) else "")
+        reached = host.reach_peer(peer, links[peer])
         asked = peer.dev or spec.uplink
         if reached is None:
             mend = f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}"
@@ -160,51 +199,54 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: A
     if disabled:
         mend = f"sysctl -w net.ipv6.conf.all.disable_ipv6=0, also in /etc/sysctl.d, {without}"
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", mend)]
-    mtu = host.mtu(spec)
-    if mtu < MTU_MIN_IPV6:
-        message = f"the uplink's MTU is {mtu}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
-        return [error("ipv6", host.uplink(spec), message, f"raise it, {without}")]
+    limit = host.narrowest(spec)
+    if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
+        whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
+        message = f"its MTU is {limit.mtu}{whose}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
+        return [error("ipv6", limit.link, message, f"raise it, {without}")]
     return []
 
 
 def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
-    """Routes of every table but the local one, without defaults, our bridge's, and those to our peers.
+    """The main table's routes without defaults, our bridge's, and those to our peers.
 
-    A route with our protocol number to nobody's peer is left from before, and removed with the first run.
+    A route with our protocol number to nobody's peer is left from before, and removed with the first run. What other
+    tables hold matters only where a policy rule leads there, which `policy_rules` looks at.
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
     former = {peer.pod_cidr for peer in previous.peers} if previous else set()
-    for route in _routes():
+    for destination, route in lookup.routes():
+        known = route.kind == lookup.UNICAST or route.kind in lookup.REFUSING
+        if not destination.prefix or route.table != lookup.MAIN_TABLE or not known or route.protocol == lookup.PROTOCOL:
+            continue
         if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
             continue
-        yield route
+        yield HostRoute(route.destination, route.gateway, route.dev, lookup.REFUSING.get(route.kind, ""))
 
 
-def _routes() -> Iterator[HostRoute]:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as iproute:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in iproute.get_links()}
-        for route in [one for family in (AF_INET, AF_INET6) for one in iproute.get_routes(family=family)]:
-            destination = route.get_attr("RTA_DST")
-            table = route.get_attr("RTA_TABLE") or route["table"]
-            kinds = (_RTN_UNICAST, *_RTN_REFUSING)
-            passed = destination is None or table == _RT_TABLE_LOCAL or route["type"] not in kinds
-            if passed or route["proto"] == PROTOCOL:
-                continue
-            dev = names.get(route.get_attr("RTA_OIF"), "")
-            yield HostRoute(f"{destination}/{route['dst_len']}", route.get_attr("RTA_GATEWAY") or "", dev)
+def _default_gateways() -> set[str]:
+    known = lookup.routes()
+    return {gateway for cidr, route in known if not cidr.prefix and route.table == lookup.MAIN_TABLE
+            for _, gateway in route.hops if gateway}  # fmt: skip
 
 
-def _overlap(one: str, other: str) -> bool:
-    return parse_cidr(one).overlaps(parse_cidr(other))
+def _own_addresses(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
+    bridges = {spec.bridge} | ({previous.bridge} if previous else set())
+    for address, dev in host.own_addresses().items():
+        if dev not in bridges:
+            yield HostRoute(f"{address}/{len(parse_address(address)) * 8}", address, dev, own=True)
+
+
+def _lies_in(destination: str, pod_cidr: str) -> bool:
+    return parse_cidr(pod_cidr).covers(parse_cidr(destination))
 
 
 def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> str:
     """A pod CIDR of the same size, inside the network, that nothing leads into."""
     network = of_family(spec.networks, subnet)
-    taken = [*(route.destination for route in foreign), *(peer.pod_cidr for peer in spec.peers)]
+    within = [one.destination for one in foreign if _lies_in(one.destination, network)]
+    taken = [*within, *(peer.pod_cidr for peer in spec.peers)]
     free = first_free(network, parse_cidr(subnet).prefix, taken)
     if free:
         return f"free within {network} on this host: --subnet {free}"

@@ -18,6 +18,8 @@ class Finding:
     """What it is about: a link, a peer, a file."""
     message: str
     mend: str
+    ignored: bool = False
+    """Whether the operator accepts it, by `--ignore`."""
 
 
 Check = Callable[[NodeSpec, NodeSpec | None], list[Finding]]

@@ -29,12 +29,24 @@ def gateways(spec: NodeSpec) -> list[Cidr]:
     return [Cidr(subnet.nth(1), subnet.prefix) for subnet in map(parse_cidr, spec.subnets)]
 
 
+def _mtu_key(name: str) -> str:
+    return f"mtu/{name}"
+
+
+def note_mtu(spec: NodeSpec, state: State | None) -> None:
+    """Keep the MTU that our bridge has been given: it is lowered for a peer, and grows again with `apply` alone."""
+    if state is not None and _is_ours(state) and not spec.mtu and former.recall(_mtu_key(spec.bridge)) != state["mtu"]:
+        former.amend(_mtu_key(spec.bridge), state["mtu"])
+
+
 class Bridge:
     """The bridge link: there, up, with its MTU. One that cnictl did not make is adopted, and kept at a reset."""
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, raises: bool = False) -> None:
+        """`raises`: whether its MTU may grow by itself, as with `apply`: running pods keep what they have."""
         self._name = spec.bridge
         self._gateways = gateways(spec)
+        self._raises = raises
         self.id = f"bridge/{spec.bridge}"
 
     def observe(self) -> State | None:
@@ -53,9 +65,15 @@ class Bridge:
         found = self.observe()
         owner = OWNER_MARK + spec.name
         if found is None or _is_ours(found):
-            return {"kind": "bridge", "mtu": host.mtu(spec), "up": True, "owner": owner}
+            return {"kind": "bridge", "mtu": self._mtu(spec), "up": True, "owner": owner}
         adopted: State = {"kind": "bridge", "mtu": spec.mtu or found["mtu"], "up": True, "owner": found["owner"]}
         return adopted | ({"mac_stays": True} if "mac_stays" in found else {})
+
+    def _mtu(self, spec: NodeSpec) -> int:
+        """The spec's MTU, else the smallest over the links to others, which grows again with `apply` alone."""
+        smallest = host.mtu(spec)
+        accepted = None if self._raises or spec.mtu else former.recall(_mtu_key(spec.bridge))
+        return min(smallest, accepted) if accepted else smallest
 
     def remember(self) -> None:
         """Keep what an adopted bridge was like."""

@@ -112,7 +112,7 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
     """
     paths = set(glob.glob(KEPT_FILES))
     if spec.peers and is_used():
-        for link in {host.uplink(spec), *(peer.dev for peer in spec.peers)} - {""}:
+        for link in host.links_to_others(spec):
             file = file_of(link)
             if file and not _says_what_to_keep(file):
                 paths.add(KEPT_FILES.replace("*.network", os.path.basename(file)))

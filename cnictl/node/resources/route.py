@@ -10,11 +10,9 @@ from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import Netlink, attributes
 from cnictl.node import host
+from cnictl.node.lookup import PROTOCOL as PROTOCOL
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
-
-PROTOCOL = 67
-"""rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
 
 OURS = "cnictl"
 _MAIN_TABLE = 254
@@ -44,7 +42,7 @@ class PeerRoute:
         found = self.observe()
         if peer is None:
             return found if found is not None and found["owner"] != OURS else None
-        wanted = {"via": peer.via, "dev": link_to(peer, spec)}
+        wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
         if found is not None and (found["via"], found["dev"]) == (wanted["via"], wanted["dev"]):
             return {**wanted, "owner": found["owner"]}
         return {**wanted, "owner": OURS}
@@ -93,6 +91,7 @@ class RouteTable:
 
     def __init__(self) -> None:
         self._read: list[tuple[str, dict[str, str]]] | None = None
+        self._links: tuple[NodeSpec, dict[Peer, str]] | None = None
 
     def forget(self) -> None:
         """Read anew from here on: a route was changed."""
@@ -101,6 +100,12 @@ class RouteTable:
     def to(self, pod_cidr: str) -> list[dict[str, str]]:
         """The routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
         return [route for destination, route in self._all() if destination == pod_cidr]
+
+    def link_to(self, peer: Peer, spec: NodeSpec) -> str:
+        """The link that a peer's route goes through; empty where the kernel knows none, and will say so."""
+        if self._links is None or self._links[0] != spec:
+            self._links = (spec, host.peer_links(spec))
+        return self._links[1].get(peer, "")
 
     def orphans(self, spec: NodeSpec | None) -> list[str]:
         """Destinations of routes of ours that no peer of `spec` claims."""
@@ -111,16 +116,6 @@ class RouteTable:
         if self._read is None:
             self._read = _dumped()
         return self._read
-
-
-def link_to(peer: Peer, spec: NodeSpec) -> str:
-    """The link its route goes through; empty where the kernel knows none, and will say so."""
-    if peer.dev:
-        return peer.dev
-    found = host.reach(peer.via)
-    if found is not None and not found.gateway:
-        return found.dev
-    return spec.uplink
 
 
 def _dumped() -> list[tuple[str, dict[str, str]]]:

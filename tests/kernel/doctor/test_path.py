@@ -83,6 +83,16 @@ CASES = (
         "ip route del 10.244.0.0/25",
     ),
     Case(
+        "pod-routing",
+        "ip link add vpn type veth peer name vpn0; ip link set vpn up; ip link set vpn0 up; "
+        "ip route add default dev vpn table 52; ip rule add priority 5270 lookup 52",
+        PEER_LOST, no_way_to_peer,
+        "ip rule add to 10.244.0.0/20 lookup main priority 5269; ip rule add from {cidr} lookup main priority 5269",
+        subject="rule 5270",
+        restore="ip rule del priority 5269; ip rule del priority 5269; ip rule del priority 5270; ip link del vpn",
+    ),
+    Case("link-forwarding", "sysctl -w net.ipv4.conf.cni0.forwarding=0", NO_WAY_OUT, no_way_out),
+    Case(
         "resolver-in-network", "cp /etc/resolv.conf /tmp/r; echo nameserver 10.244.0.53 > /etc/resolv.conf",
         "the host's name server is looked for among the pods", unknown_name_server,
         "cat /tmp/r > /etc/resolv.conf",

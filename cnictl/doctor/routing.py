@@ -1,0 +1,84 @@
+"""Where the kernel sends pods' packets: policy rules, other tables, more specific routes."""
+
+from collections.abc import Iterable, Sequence
+
+from cnictl.core.cidr import format_address
+from cnictl.doctor import echo
+from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.facts import Facts
+from cnictl.node import lookup, pod_ways
+from cnictl.node.lookup import Packet
+from cnictl.node.pod_ways import Stray
+from cnictl.node.policy import TO_TABLE, table_name
+from cnictl.node.resources.bridge import gateways
+from cnictl.node.spec import is_ipv6
+
+_NAMED = 3
+
+
+def _diverted(facts: Facts) -> Iterable[Seen]:
+    """What goes outside by another table than the main one is a finding only if no answer comes from there."""
+    if facts.spec is None:
+        return
+    for strays in pod_ways.causes(facts.looked.strays):
+        lost = [stray for stray in strays if stray.certain or not _is_answered(facts, stray)]
+        if lost:
+            rule = lost[0].rule
+            subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
+            yield Seen(subject, _message(lost), pod_ways.hint_for(lost), False)
+
+
+def _message(strays: Sequence[Stray]) -> str:
+    first = strays[0]
+    rule = first.rule
+    table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
+    packets = list(dict.fromkeys(stray.packets for stray in strays))
+    more = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    return f"{', '.join(packets[:_NAMED])}{more} {first.fate}, {first.by}{table}"
+
+
+def _is_answered(facts: Facts, stray: Stray) -> bool:
+    """Whether an echo by that way is answered; the bridge's own address stands for a pod's, where it goes the same way.
+
+    Where it doesn't, a link without a gateway can be asked by name; any other way can't be tried from here.
+    """
+    if facts.spec is None:
+        return False
+    target = stray.asked.packet.target
+    sources = [format_address(one.packed) for one in gateways(facts.spec)]
+    for source in sources:
+        if is_ipv6(source) == is_ipv6(target):
+            same = lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
+            if same and not stray.asked.packet.mark:
+                return echo.answers(target, source)
+    return not stray.way.gateway and echo.answers(target, stray.way.dev)
+
+
+def _unforwarded(facts: Facts) -> Iterable[Seen]:
+    for name in facts.looked.unforwarded:
+        yield Seen(name, "is 0: no packet of pods is forwarded that comes in there", pod_ways.switch_on(name))
+
+
+def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy(actions=(typed(*pod_ways.switch_on(finding.subject).split()),))
+
+
+CHECKS = (
+    Check(
+        "link-forwarding", 1, "error", "net.ipv4.conf.LINK.forwarding of the bridge and of the links to other hosts",
+        "The kernel forwards nothing that comes in by a link whose own setting is 0, whatever ip_forward is.",
+        "sysctl net.ipv4.conf.cni0.forwarding\nsysctl -w net.ipv4.conf.cni0.forwarding=1",
+        _unforwarded, _forward, ("forwarding", "forwarding-at-boot"),
+    ),
+    Check(
+        "pod-routing", 31, "error",
+        "RTM_GETROUTE with a pod's source, the bridge as RTA_IIF and kube-proxy's mark, to each peer's pods and node "
+        "and to the outside, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
+        "Policy rules come before the main table, and a more specific route before a peer's: a VPN takes pods along.",
+        "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"
+        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that takes them away",
+        _diverted,
+        behind=("forwarding", "link-forwarding", "bridge", "bridge-address", "uplink-down", "peer-link", "peer-route",
+                "overlap"),
+    ),
+)  # fmt: skip

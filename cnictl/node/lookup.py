@@ -1,0 +1,234 @@
+"""Ask the kernel which route a packet takes (RTM_GETROUTE), many packets over one socket.
+
+The main table alone proves nothing: policy rules (`ip rule`) come before it, and so does a more specific route. The
+answer holds for the packet that is described: by whom it is sent, where it comes in, with which mark. Sources:
+linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_rtm_getroute.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from cnictl.core import rtnetlink
+from cnictl.core.cidr import Cidr, format_address, parse_address
+from cnictl.core.netlink import AF_INET, AF_INET6, NLMSG_ERROR, attr, attributes, u32_attr
+from cnictl.core.rtnetlink import (
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_METRICS,
+    RTA_OIF,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTAX_MTU,
+    RTM_GETROUTE,
+    Netlink,
+)
+
+RTA_SRC, RTA_IIF, RTA_PREFSRC, RTA_MULTIPATH, RTA_MARK, RTA_VIA = 2, 3, 7, 9, 16, 18
+RTM_F_CLONED, RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH = 0x200, 0x1000, 0x2000
+RTNH_F_DEAD, RTNH_F_LINKDOWN = 1, 16
+UNICAST, LOCAL = 1, 2
+THROW = 9
+REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
+"""Route types and rule actions that drop a packet, by rtm_type and by fib_rule_hdr.action alike."""
+PROTOCOL = 67
+"""rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
+LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
+_AT_ONCE = 32
+"""Questions in one datagram: their answers fit into a socket's receive buffer of the default size."""
+
+_HEADER, _RTMSG, _S32, _U32 = Struct("=IHHII"), Struct("=BBBBBBBBI"), Struct("=i"), Struct("=I")
+_NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet to ask about; without `iif` it is one that this host sends itself."""
+
+    target: str
+    source: str = ""
+    iif: str = ""
+    """The link that it comes in by; then it needs a source."""
+    oif: str = ""
+    mark: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """The route that the kernel takes, or its refusal."""
+
+    hops: tuple[tuple[str, str], ...] = ()
+    """Link and gateway of each next hop; the gateway is empty where the target is on the link itself."""
+    source: str = ""
+    """The address that this host would send from."""
+    kind: int = UNICAST
+    table: int = 0
+    destination: str = ""
+    """Of the route, as a CIDR: `0.0.0.0/0` for a default route."""
+    protocol: int = 0
+    priority: int = 0
+    mtu: int = 0
+    """The route's own MTU in bytes; 0: the link's."""
+    dead: bool = False
+    """Whether its link is down or has no carrier."""
+    errno: int = 0
+    """Why there is none."""
+
+    @property
+    def dev(self) -> str:
+        """The first next hop's link; empty without."""
+        return self.hops[0][0] if self.hops else ""
+
+    @property
+    def gateway(self) -> str:
+        """The first next hop's gateway; empty without."""
+        return self.hops[0][1] if self.hops else ""
+
+    @property
+    def spoofed(self) -> bool:
+        """Whether the source is refused by the reverse path filter: EXDEV, on newer kernels EINVAL.
+
+        EINVAL is a blackhole's answer too.
+        """
+        return self.errno in (errno.EXDEV, errno.EINVAL)
+
+    def goes(self, dev: str, gateway: str) -> bool:
+        """Whether every packet goes by that link to that gateway."""
+        return self.kind == UNICAST and not self.errno and set(self.hops) == {(dev, gateway)}
+
+    def __str__(self) -> str:
+        if self.errno:
+            return os.strerror(self.errno).lower()
+        if self.kind in REFUSING:
+            return REFUSING[self.kind]
+        if self.kind == LOCAL:
+            return "this host itself"
+        hops = [f"{dev}{f' via {gateway}' if gateway else ''}" for dev, gateway in self.hops]
+        return " and ".join(hops) or "nowhere"
+
+
+def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
+    """Return the kernel's answer for each packet, in order.
+
+    With `entries` the answer is the routing table's entry: its CIDR, metric, MTU; without, it is what a packet meets:
+    this host's source address, and one next hop of several. Raises OSError.
+    """
+    if not packets:
+        return []
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+    indexes = {name: index for index, name in names.items()}
+    found: list[Way] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
+        asking.settimeout(10)
+        for at in range(0, len(packets), _AT_ONCE):
+            part = packets[at : at + _AT_ONCE]
+            questions = [_question(packet, indexes, entries) for packet in part]
+            found += _answers(asking, questions, names)
+    return found
+
+
+def way(packet: Packet, entries: bool = True) -> Way:
+    """Return the kernel's answer for one packet."""
+    return ways([packet], entries)[0]
+
+
+def source_to(target: str, dev: str = "") -> str:
+    """Return the address that this host sends from to `target`, over `dev` if one is named; empty if it can't."""
+    return way(Packet(target, oif=dev), entries=False).source
+
+
+def routes() -> list[tuple[Cidr, Way]]:
+    """Return every route of every table and both families but clones; lowest metric first for each destination."""
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+        found = []
+        for family in (AF_INET, AF_INET6):
+            payloads = netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+            found += [_read(one, names) for one in payloads if not _RTMSG.unpack_from(one)[8] & RTM_F_CLONED]
+    found.sort(key=lambda entry: entry[1].priority)
+    return found
+
+
+def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes | None:
+    """The message without its header; None where a link that it names is not there."""
+    if any(name and name not in indexes for name in (packet.iif, packet.oif)):
+        return None
+    target = parse_address(packet.target)
+    source = parse_address(packet.source) if packet.source else b""
+    family, bits = (AF_INET, 32) if len(target) == 4 else (AF_INET6, 128)
+    flags = RTM_F_LOOKUP_TABLE | (RTM_F_FIB_MATCH if entries else 0)
+    body = _RTMSG.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attr(RTA_DST, target)
+    if source:
+        body += attr(RTA_SRC, source)
+    if packet.iif:
+        body += u32_attr(RTA_IIF, indexes[packet.iif])
+    if packet.oif:
+        body += u32_attr(RTA_OIF, indexes[packet.oif])
+    return body + (u32_attr(RTA_MARK, packet.mark) if packet.mark else b"")
+
+
+def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
+    asked = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
+    asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
+    answered: dict[int, Way] = {}
+    while len(answered) < len(asked):
+        data = asking.recv(1 << 16)
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+            body = data[offset + 16 : offset + length]
+            if kind == NLMSG_ERROR:
+                answered[sequence] = Way(errno=-_S32.unpack_from(body)[0])
+            else:
+                answered[sequence] = _read(body, names)[1]
+            offset += (max(length, 16) + 3) & ~3
+    for number in range(1, len(questions) + 1):
+        yield answered.get(number, Way(errno=errno.ENODEV))
+
+
+def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
+    family, prefix, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
+    parts = attributes(payload, 12)
+    destination = Cidr(parts.get(RTA_DST) or bytes(4 if family == AF_INET else 16), prefix)
+    hops, dead = list(_next_hops(parts, names)), bool(flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN))
+    if RTA_MULTIPATH in parts:
+        alive = [(dev, gateway) for dev, gateway, is_dead in hops if not is_dead]
+        dead, hops = not alive, [(dev, gateway, False) for dev, gateway in alive] or hops
+    source = parts.get(RTA_PREFSRC, b"")
+    return destination, Way(
+        hops=tuple((dev, gateway) for dev, gateway, _ in hops),
+        source=format_address(source) if source else "",
+        kind=kind,
+        table=_number(parts, RTA_TABLE) or table,
+        destination=str(destination),
+        protocol=protocol,
+        priority=_number(parts, RTA_PRIORITY),
+        mtu=_number(attributes(parts.get(RTA_METRICS, b"")), RTAX_MTU),
+        dead=dead,
+    )
+
+
+def _next_hops(parts: dict[int, bytes], names: dict[int, str]) -> Iterator[tuple[str, str, bool]]:
+    """Link, gateway, and whether it is dead."""
+    if RTA_OIF in parts:
+        yield names.get(_number(parts, RTA_OIF), ""), _gateway(parts), False
+    hops = parts.get(RTA_MULTIPATH, b"")
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(hops):
+        length, flags, _, index = _NEXT_HOP.unpack_from(hops, offset)
+        inner = attributes(hops[offset : offset + length], _NEXT_HOP.size)
+        yield names.get(index, ""), _gateway(inner), bool(flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN))
+        offset += (max(length, _NEXT_HOP.size) + 3) & ~3
+
+
+def _gateway(parts: dict[int, bytes]) -> str:
+    packed = parts.get(RTA_GATEWAY) or parts.get(RTA_VIA, b"")[2:]  # the latter: another family's, after its number
+    return format_address(packed) if len(packed) in (4, 16) else ""
+
+
+def _number(parts: dict[int, bytes], kind: int) -> int:
+    return int(_U32.unpack(parts[kind])[0]) if len(parts.get(kind, b"")) == 4 else 0
