@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from cnictl.core import attachments, durable, rtnetlink
+from cnictl.core import attachments, durable, programs, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
@@ -132,9 +132,7 @@ def per_cpu(path: str) -> dict[str, int]:
 
 def said_by(argv: list[str]) -> str:
     """What a program printed; empty where it isn't there or fails."""
-    from shutil import which
-
-    if which(argv[0]) is None:
+    if not programs.find(argv[0]):
         return ""
     done = run(argv, check=False)
     return done.stdout if done.status == 0 else ""

@@ -2,9 +2,9 @@
 
 import json
 import shlex
-import shutil
 from typing import Any
 
+from cnictl.core import programs
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node import former
@@ -17,7 +17,7 @@ _BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 def has_command(name: str) -> bool:
     """Whether `nft` or `iptables` is installed."""
-    return shutil.which(name) is not None
+    return bool(programs.find(name))
 
 
 def ruleset() -> list[dict[str, Any]]:
@@ -122,8 +122,8 @@ def legacy_beside_nft(family: str = "ip") -> bool:
     legacy = f"{PROGRAMS[family]}-legacy"
     if not has_command(legacy):
         return False
-    usual = shutil.which(PROGRAMS[family])
-    return usual is None or "nf_tables" in run([usual, "--version"], check=False).stdout
+    usual = programs.find(PROGRAMS[family])
+    return not usual or "nf_tables" in run([usual, "--version"], check=False).stdout
 
 
 def iptables_works(family: str = "ip") -> bool:
