@@ -71,8 +71,10 @@ def run(
         )
     except FileNotFoundError:
         raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None
-    except PermissionError as error:
-        raise Problem(f"{argv[0]}: {error.strerror}") from None
+    except OSError as error:
+        # no right to execute it, or it is a file of another format: a wrapper without its first line, say
+        hint = f"{program} can't be started: install its package again"
+        raise Problem(f"{argv[0]}: {error.strerror}", hint) from None
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes

@@ -182,6 +182,8 @@ class Chain:
     rules: tuple[Rule, ...] = ()
     hook: str = ""
     policy: str = "accept"
+    sealed: bool = False
+    """Whether no rule can be put into it by the program that the others were read from."""
 
     @cached_property
     def numbered(self) -> tuple[tuple[int, Rule], ...]:
