@@ -121,11 +121,14 @@ def _serve(chain: "Chain", seconds: float, output: Format) -> None:
     from cnictl.node.spec import is_ipv6
     from cnictl.probe.icmp import echo_socket
     from cnictl.probe.pods import answer, probe_pods
+    from cnictl.probe.ports import SERVED_PORT, Listener
 
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))
             ears = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
+            for address in pod.addresses:
+                stack.callback(Listener(pod.netns, address, SERVED_PORT).close)
             both = {"address": pod.address, "addresses": list(pod.addresses)}
             as_json = {**both, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
             print(json.dumps(as_json) if output is Format.JSON else "\n".join(pod.addresses), flush=True)

@@ -137,6 +137,15 @@ def legacy_beside_nft(family: str = "ip") -> bool:
     return not usual or "nf_tables" in run([usual, "--version"], check=False).stdout
 
 
+def legacy_in_use(family: str = "ip") -> bool:
+    """Whether the kernel holds a filter table of iptables' old interface."""
+    try:
+        with open(f"/proc/net/{'ip6' if family == 'ip6' else 'ip'}_tables_names", encoding="ascii") as file:
+            return "filter" in file.read().split()
+    except OSError:
+        return False
+
+
 def iptables_works(family: str = "ip") -> bool:
     """Whether the family's program is there and can read FORWARD; it can't read one made by hand with nft."""
     return reads("filter", "FORWARD", family)

@@ -18,6 +18,7 @@ from cnictl.probe.failure import (
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod
+from cnictl.probe.ports import Attempt
 
 DEFAULT_EXTERNALS = ("1.1.1.1", "2606:4700:4700::1111")
 
@@ -48,6 +49,8 @@ class Planned:
     from_host: Series | None = None
     at_peer: PeerEvidence | None = None
     gateway_only: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    """TCP and UDP to the same address."""
 
 
 class Targets:

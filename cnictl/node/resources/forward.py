@@ -8,8 +8,9 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
+from cnictl.core import nftables
 from cnictl.core.errors import Problem
-from cnictl.core.iptables_listing import listing
+from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.process import run
 from cnictl.node import chains, firewall, host
 from cnictl.node.firewall import PROGRAMS
@@ -149,11 +150,10 @@ class IptablesLook:
     """One look at the filter table of a program."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
-        listed, unread = listing(program, "filter")
-        lines = [shlex.split(line) for line in listed]
+        lines = firewall.rules_of(program, "filter")
         self.accepts = _own_rules(lines)
         """The rules of our chain; None if there is no such chain."""
-        self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), unread, family))
+        self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
         self._flows = [traffic(spec, family, host.links_to_others(spec))] if spec is not None and node else []
@@ -341,13 +341,22 @@ def _with_kube(model: Ruleset) -> Ruleset:
     )
 
 
-def _with_unread(model: Ruleset, unread: list[str], family: str) -> Ruleset:
+def _with_unread(model: Ruleset, family: str) -> Ruleset:
     """The model with the chains that nft alone can read, for a native rule stands in them: no accept goes there."""
-    if not unread:
+    named = {branch.to for chain in model.chains.values() for rule in chain.rules for branch in rule.branches}
+    unread = named - model.chains.keys() - {"", CHAIN}
+    # most of these are targets such as LOG, which is no chain
+    if unread.isdisjoint(nftables.chains(FAMILIES[PROGRAMS[family]], "filter")):
         return model
     table = f"{family} filter "
     native = nft.ruleset(firewall.ruleset()).chains
-    found = {name: native[table + name] for name in unread if table + name in native}
+    found = {
+        name.removeprefix(table): native[name]
+        for one in unread
+        if table + one in native
+        for name in Ruleset(native).reachable(table + one)
+        if name.removeprefix(table) not in model.chains and name in native
+    }
 
     def renamed(branch: Branch) -> Branch:
         return replace(branch, to=branch.to.removeprefix(table))
