@@ -121,16 +121,20 @@ def _serve(chain: "Chain", seconds: float, output: Format) -> None:
     from cnictl.node.spec import is_ipv6
     from cnictl.probe.icmp import echo_socket
     from cnictl.probe.pods import answer, probe_pods
+    from cnictl.probe.ports import SERVED_PORT, Listener
 
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))
             ears = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
+            listeners = [Listener(pod.netns, address, SERVED_PORT) for address in pod.addresses]
+            for listener in listeners:
+                stack.callback(listener.close)
             both = {"address": pod.address, "addresses": list(pod.addresses)}
             as_json = {**both, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
             print(json.dumps(as_json) if output is Format.JSON else "\n".join(pod.addresses), flush=True)
             say(f"pod {' '.join(pod.addresses)} answers for {seconds:g} s; Ctrl-C ends it")
-            for source in answer(pod, seconds, ears):
+            for source in answer(pod, seconds, ears, listeners):
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return

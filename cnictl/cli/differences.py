@@ -41,6 +41,9 @@ def write(lines: Iterable[Line]) -> None:
 
 def of_step(step: "Step") -> Iterator[Line]:
     """The lines of one step."""
+    if step.unknown:
+        yield "~", f"not known: {step.resource.id}: {step.unknown}"
+        return
     if step.change is None:
         yield "=", f"already so: {step.summary}"
         return

@@ -337,6 +337,7 @@ def reset_node(
         say(note)
     if detached:
         _warn_of_waiting_pods()
+    todo.whole.refuse_unknown()
 
 
 def _warn_of_waiting_pods() -> None:

@@ -19,8 +19,8 @@ def status(
 ) -> None:
     """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml, or if the kernel sends pods' packets elsewhere, by a
-    policy rule (ip rule), say. `cnictl plan` shows the difference line by line.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be looked at, or if the kernel sends pods'
+    packets elsewhere, by a policy rule (ip rule), say. `cnictl plan` shows the difference line by line.
 
     \b
     cnictl status
@@ -49,7 +49,7 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    if found["drifted"] or found["strays"]:
+    if found["drifted"] or found["strays"] or found["unknown"]:
         raise typer.Exit(1)
 
 
@@ -113,6 +113,8 @@ def _show(found: dict[str, Any]) -> None:
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """A row of the table: resource, state, and of a drifted one what is there and what should be."""
     now, wanted = row["now"], row["wanted"]
+    if row["state"] == "not known":
+        return row["resource"], row["state"], row["summary"], ""
     if row["state"] == "ok":
         return row["resource"], row["state"], _short(now), ""
     keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]

@@ -82,6 +82,8 @@ class Steps:
         for step in plan.steps:
             change = step.change
             outcome = "already so" if change is None else self._outcomes.get(change.resource, "not reached")
+            if step.unknown:
+                outcome = "not known"
             row: dict[str, Any] = {"resource": step.resource.id, "outcome": outcome, "summary": step.summary}
             if change is not None:
                 row |= {"before": change.before, "after": change.after, "command": change.command}
@@ -112,7 +114,7 @@ def show_run(plan: "Plan", steps: Steps, output: Format, nothing: str = _NOTHING
         return
     if rows and not refused:
         print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
-    if not plan.changes:
+    if not plan.changes and not plan.unknown:
         say(nothing)
 
 
@@ -127,8 +129,9 @@ def show_plan(plan: "Plan", output: Format, exit_code: bool = False, **more: Any
         differences.show(plan.steps)
         for pod in more.get("pods_cut_off", ()):
             say(f"would delete the attachment of {pod}")
-        if not plan.changes:
+        if not plan.changes and not plan.unknown:
             say("nothing would change: the node is as it should be")
+    plan.refuse_unknown()
     if exit_code and plan.changes:
         raise typer.Exit(1)
 
@@ -269,6 +272,7 @@ def run(
     steps, move = Steps(), converge.plan(spec, only, command)
     if not move.whole.changes:
         show_run(move.whole, steps, output, **more)
+        move.whole.refuse_unknown()
         return
     refuse_while_unconfirmed(command, spec)
     journal = converge.journal_of(move, command, ignored)

@@ -4,8 +4,6 @@ Names and meanings are those of the reference `bridge` plugin and of the CNI spe
 `network` and `subnet` beside them are the walk-through's.
 """
 
-from posix import X_OK, access, environ
-
 from cnictl.core import fields
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf_addresses import HOST_LOCAL, read_addresses
@@ -222,16 +220,13 @@ def _read_link(conf: NetConf, document: "dict[str, Any]") -> None:
     conf.masquerade = fields.flag(document, "ipMasq", False)
     backend = fields.text(document, "ipMasqBackend")
     if not backend:  # the reference's choice is the other way round; whichever there is has to do
-        only_iptables = conf.masquerade and not _is_installed("nft") and _is_installed("iptables")
+        from cnictl.core import programs  # cnictl's own confs name the backend
+
+        only_iptables = conf.masquerade and not programs.find("nft") and bool(programs.find("iptables"))
         backend = "iptables" if only_iptables else "nftables"
     if backend not in ("nftables", "iptables"):
         raise CniError(INVALID_CONFIG, f"ipMasqBackend: {fields.show(backend)} is neither nftables nor iptables")
     conf.backend = "nft" if backend == "nftables" else "iptables"
-
-
-def _is_installed(program: str) -> bool:
-    path = environ.get(b"PATH", b"/bin:/usr/bin").decode("utf-8", "surrogateescape")
-    return any(access(f"{folder}/{program}", X_OK) for folder in path.split(":") if folder)
 
 
 def _read_logging(conf: NetConf, document: "dict[str, Any]") -> None:

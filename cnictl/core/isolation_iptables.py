@@ -9,6 +9,7 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import parse_address
 from cnictl.core.digest import short_digest
 from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.iptables_listing import listing
 from cnictl.core.process import run
 
 TYPE_CHECKING = False
@@ -73,11 +74,9 @@ def remove_others(links: "Container[str]") -> None:
 def _remove(wanted: "Callable[[str], bool]") -> None:
     for program in _PROGRAMS.values():
         try:
-            listed = _run(program, "-S", check=False).stdout.splitlines()
-        except CniError as error:
-            if error.code == UNSUPPORTED_FIELD:
-                continue
-            raise
+            listed, _ = listing(program, "mangle")
+        except Problem:
+            continue  # no program, or no such table
         for line in [line for line in listed if line.startswith(f"-A {CHAINS}") and wanted(_owner(line))]:
             _run(program, "-D", *line.replace('"', "").split()[1:], check=False)
         for line in [line for line in listed if line.startswith(f"-N {CHAINS}")]:

@@ -3,7 +3,8 @@
 A host without ip6tables is served as long as no subnet is an IPv6 one.
 """
 
-from cnictl.core.errors import UNSUPPORTED_FIELD, CniError
+from cnictl.core import programs
+from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
 from cnictl.core.masquerade import MASQUERADE_MARKS, Masquerade, chain, never, owner, run
 
 TYPE_CHECKING = False
@@ -28,14 +29,16 @@ def stands(m: Masquerade) -> bool:
 
 def chains(bits: int, name: str, scope: str = "") -> list[str]:
     """The chains that are there of a network, or of one scope; none where that family's program is missing."""
+    from cnictl.core.iptables_listing import listing
+
+    if not programs.find(PROGRAMS[bits]):
+        return []
     try:
-        listed = _nat(bits, "-S", check=False)
-    except CniError as error:
-        if error.code == UNSUPPORTED_FIELD:
-            return []
-        raise
+        listed, unread = listing(PROGRAMS[bits], "nat")
+    except Problem:
+        return []
     whole = chain(name, scope)
-    names = [line.split()[1] for line in listed.stdout.splitlines() if line.startswith("-N ")]
+    names = [line.split()[1] for line in listed if line.startswith("-N ")] + unread
     return [one for one in names if one == whole or (not scope and one.startswith(f"{whole}-"))]
 
 
@@ -160,6 +163,9 @@ def _chain(m: Masquerade) -> str:
 
 def _postrouting(bits: int) -> list[str]:
     listed = _nat(bits, "-S", "POSTROUTING", check=False)
+    if "is incompatible" in listed.stderr:
+        words = f"masquerade: {listed.stderr.strip()}: a native rule of nft's stands in it"
+        raise CniError(FIREWALL_FAILED, words, "put that rule into a table of its own, or use ipMasqBackend nftables")
     return [line for line in listed.stdout.splitlines() if line.startswith("-A ")]
 
 

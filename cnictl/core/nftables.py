@@ -136,6 +136,18 @@ def rules(family: int, table: str, chain: str) -> list[tuple[bytes, bytes]]:
     return [(one[_RULE_HANDLE], one.get(_RULE_USERDATA, b"")) for one in found if _text(one[_RULE_CHAIN]) == chain]
 
 
+def chains_with(family: int, table: str, expression: str) -> set[str]:
+    """Names of a table's chains in whose rules an expression occurs, by the kernel's name for it: `lookup`."""
+    try:
+        with _NfTables(family) as netlink:
+            named = expression.encode() + b"\0"
+            listed = [one for one in netlink.listed(_GETRULE, text_attr(_TABLE, table)) if named in one]
+            found = [attributes(one, 4) for one in listed]
+    except NetlinkError:
+        return set()
+    return {_text(one[_RULE_CHAIN]) for one in found if _text(one.get(_TABLE, b"")) == table}
+
+
 def remove_rules(family: int, table: str, chain: str, wanted: "Callable[[bytes], bool]") -> None:
     """Delete each rule whose user data are `wanted`. Raises CniError 106."""
     for _ in range(_TRIES):

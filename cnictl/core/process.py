@@ -3,7 +3,7 @@
 import time
 from posix import close, lseek, memfd_create, read, write
 
-from cnictl.core import outside
+from cnictl.core import outside, programs
 from cnictl.core.errors import Problem
 
 TYPE_CHECKING = False
@@ -47,12 +47,18 @@ def run(
 ) -> Finished:
     """Run `argv` (never through a shell) for at most `timeout` seconds, with `environment` in place of our own.
 
+    A program is found by its name as `programs.find` does, and our own environment's PATH names the same folders.
+
     Raises Problem if the program is missing, is still running at the bound, or (with `check`) exits non-zero.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
+    import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
+    program = argv[0] if "/" in argv[0] else programs.find(argv[0])
+    if not program:
+        raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}")
     deadline = time.monotonic() + timeout
     given = memfd_create("stdin")  # takes any length at once, where a pipe would fill
     try:
@@ -61,12 +67,20 @@ def run(
             text = text[write(given, text) :]
         lseek(given, 0, 0)
         started = subprocess.Popen(
-            argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, pass_fds=tuple(shared)
+            argv,
+            executable=program,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PATH": programs.path()} if environment is None else environment,
+            pass_fds=tuple(shared),
         )
     except FileNotFoundError:
         raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None
-    except PermissionError as error:
-        raise Problem(f"{argv[0]}: {error.strerror}") from None
+    except OSError as error:
+        # no right to execute it, or it is a file of another format: a wrapper without its first line, say
+        hint = f"{program} can't be started: install its package again"
+        raise Problem(f"{argv[0]}: {error.strerror}", hint) from None
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes

@@ -8,7 +8,7 @@ from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node.resources.forward import IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import WHY
-from cnictl.node.spine import Change
+from cnictl.node.spine import Change, Plan
 
 
 class _Part(NamedTuple):
@@ -169,10 +169,16 @@ def _part_of(change: Change) -> str:
     """Which part a difference is of."""
     if change.resource.startswith("route/") and change.after is None:
         return "stale-route"
-    return next((part.id for part in _PARTS for prefix in part.resources if change.resource.startswith(prefix)), "")
+    return _part_of_resource(change.resource)
+
+
+def _part_of_resource(resource: str) -> str:
+    return next((part.id for part in _PARTS for prefix in part.resources if resource.startswith(prefix)), "")
 
 
 def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
+    unknown = tuple(step for step in facts.unknown if _part_of_resource(step.resource.id) == part.id)
+    Plan(unknown).refuse_unknown()
     for change in facts.drift:
         if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
             continue

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from cnictl.core import attachments, durable, rtnetlink
+from cnictl.core import attachments, durable, programs, rtnetlink
 from cnictl.core.attachments import Record
+from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
@@ -18,7 +19,7 @@ from cnictl.node.ipam import Listing
 from cnictl.node.pod_ways import Looked
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, Peer
-from cnictl.node.spine import Change
+from cnictl.node.spine import Change, Plan, Step
 
 
 class Facts:
@@ -36,7 +37,16 @@ class Facts:
     @cached_property
     def drift(self) -> list[Change]:
         """Where the node differs from its spec, in the spine's order; nothing on a host that is no node."""
-        return list(converge.plan(self.spec).whole.changes) if self.spec is not None else []
+        return list(self._plan.changes)
+
+    @cached_property
+    def unknown(self) -> list[Step]:
+        """The node's resources that can't be looked at."""
+        return list(self._plan.unknown)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return converge.plan(self.spec).whole if self.spec is not None else Plan(())
 
     @cached_property
     def uplink(self) -> str:
@@ -105,9 +115,18 @@ class Facts:
         """iptables' rules of a table, in words; nothing where there is no such program."""
         known: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
         if (table, family) not in known:
-            works = firewall.iptables_works(family)
-            known[table, family] = firewall.iptables_rules(table, family) if works else []
+            known[table, family] = self._listed(table, family)
         return known[table, family]
+
+    def _listed(self, table: str, family: str) -> list[list[str]]:
+        """Raises Problem where the program is there and can't read the table, or not all of nat's POSTROUTING."""
+        program = firewall.PROGRAMS[family]
+        if not firewall.has_command(program):
+            return []
+        found = firewall.rules_of(program, table)
+        if table == "nat" and not firewall.reads(table, "POSTROUTING", family):
+            raise Problem(f"{program} can't read POSTROUTING of table nat: a native rule of nft's stands in it")
+        return found
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
@@ -157,9 +176,7 @@ def per_cpu(path: str) -> dict[str, int]:
 
 def said_by(argv: list[str]) -> str:
     """What a program printed; empty where it isn't there or fails."""
-    from shutil import which
-
-    if which(argv[0]) is None:
+    if not programs.find(argv[0]):
         return ""
     done = run(argv, check=False)
     return done.stdout if done.status == 0 else ""

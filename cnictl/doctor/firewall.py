@@ -14,7 +14,7 @@ from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, per_cpu
-from cnictl.node import forward_off
+from cnictl.node import forward_off, own_host
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
@@ -32,6 +32,13 @@ def _forward_off(facts: Facts) -> Iterable[Seen]:
         return
     for chain, drop, why in forward_off.dropped(spec):
         yield Seen(chain, f"drops pods' packets ({drop}), and {why}", _HINTS[why])
+
+
+def _own_host(facts: Facts) -> Iterable[Seen]:
+    """What keeps pods from their own node, and the node from its pods, whatever the port."""
+    for drop in own_host.dropped(facts.spec) if facts.spec is not None else ():
+        if not drop.chosen:
+            yield Seen(drop.chain, drop.words, drop.allow)
 
 
 def _leaked_chains(facts: Facts) -> Iterable[Seen]:
@@ -220,6 +227,15 @@ CHECKS = (
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,
+    ),
+    Check(
+        "own-host", 9, "error",
+        "base chains at prerouting, input and output (nftables, iptables INPUT and OUTPUT): TCP and UDP of pods' "
+        "addresses by the bridge",
+        "Pods use DNS, published ports and agents on their node, and the node probes its pods; a ping proves neither.",
+        "iptables -S INPUT; nft -a list ruleset | grep -A8 'hook input'\n"
+        "iptables -I INPUT -i cni0 -s 10.244.0.0/24 -j ACCEPT",
+        _own_host,
     ),
     Check(
         "leaked-chain", 13, "error",

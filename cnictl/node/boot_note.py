@@ -3,10 +3,9 @@
 import glob
 import os
 import shlex
-import shutil
 import sys
 
-from cnictl.core import durable
+from cnictl.core import durable, programs
 from cnictl.core.errors import Problem
 from cnictl.node import trust
 from cnictl.node.resources import boot_unit
@@ -39,7 +38,7 @@ def _program() -> list[str]:
     """The command that starts this cnictl."""
     started_as = os.path.abspath(sys.argv[0])
     beside = os.path.join(os.path.dirname(sys.executable), "cnictl")
-    for program in (beside, started_as if os.path.basename(started_as) == "cnictl" else "", shutil.which("cnictl")):
+    for program in (beside, started_as if os.path.basename(started_as) == "cnictl" else "", programs.find("cnictl")):
         if program and os.access(program, os.X_OK) and os.path.isfile(program):
             return [program]
     return [sys.executable, "-I", "-m", "cnictl"]

@@ -6,16 +6,23 @@ worth nothing after a reboot, which takes every rule away.
 
 from typing import Any
 
-from cnictl.core import liveness
+from cnictl.core import liveness, nftables
 from cnictl.core.errors import Problem
+from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.process import run
 from cnictl.node import firewall, former
 from cnictl.node.firewall import PROGRAMS
 
+_LED_FROM = {"filter": "FORWARD", "nat": "POSTROUTING"}
+"""The built-in chain that leads to ours, by table."""
 
-def gone(family: str = "ip") -> str:
-    """Why a chain of a family can't be read."""
-    return f"the {PROGRAMS[family]} command is gone"
+
+def gone(table: str, family: str = "ip") -> str:
+    """Why our chain in a table can't be read."""
+    program = PROGRAMS[family]
+    if not firewall.has_command(program):
+        return f"the {program} command is gone"
+    return f"{program} can't read {_LED_FROM[table]} of table {table}: a native rule of nft's stands in it"
 
 
 def note(table: str, chain: str, family: str = "ip") -> None:
@@ -30,9 +37,14 @@ def forget(table: str, chain: str, family: str = "ip") -> None:
 
 
 def left(table: str, chain: str, family: str = "ip") -> bool:
-    """Whether our chain stands though the program that shows it is gone, as far as that can be known."""
-    if firewall.has_command(PROGRAMS[family]):
-        return False
+    """Whether our chain stands though the program that shows it is gone or can't read what leads to it.
+
+    As far as that can be known.
+    """
+    program = PROGRAMS[family]
+    if firewall.has_command(program):
+        stands = chain in nftables.chains(FAMILIES[program], table)
+        return stands and not firewall.reads(table, _LED_FROM[table], family)
     if _is_in(firewall.ruleset(), family, table, chain):
         return True
     noted = former.recall(_key(family, table, chain))
@@ -46,7 +58,8 @@ def remove(table: str, chain: str, family: str = "ip") -> None:
     found = firewall.ruleset()
     if not _is_in(found, family, table, chain):
         raise Problem(
-            f"{gone(family)}, and our chain {chain} in its {table} table, with its jump, can't be removed without it",
+            f"{gone(table, family)}, and our chain {chain} in its {table} table, with its jump, can't be removed "
+            "without it",
             f"install {PROGRAMS[family]} again (the same kind, legacy or nft) and repeat this",
         )
     jumps = [
@@ -79,4 +92,10 @@ def _is_in(found: list[dict[str, Any]], family: str, table: str, chain: str) -> 
 
 
 def _leads_to(rule: dict[str, Any], chain: str) -> bool:
-    return any((statement.get("jump") or {}).get("target") == chain for statement in rule.get("expr", []))
+    return target(rule) == chain
+
+
+def target(rule: dict[str, Any]) -> str:
+    """The chain that a rule of nft's JSON jumps or goes to; empty where it does neither."""
+    verdicts = [one.get("jump") or one.get("goto") or {} for one in rule.get("expr", []) if isinstance(one, dict)]
+    return next((str(one["target"]) for one in verdicts if "target" in one), "")

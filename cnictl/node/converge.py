@@ -184,11 +184,14 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
     in effect already is no move: it mends what it can, and undoes nothing.
     """
     more = Plan(())
+    mends = command == "apply" and former.specs() == [move.spec]
+    if not mends or not move.whole.changes:
+        move.whole.refuse_unknown()
     if not move.whole.changes:
         return more
     before = former.snapshot()
     journal = journal or journal_of(move, command)
-    if command == "apply" and former.specs() == [move.spec]:
+    if mends:
         spine.remember(move.wanted)
         spine.mend(move.whole, on_step, journal)
         _note_made(move)

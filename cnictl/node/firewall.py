@@ -2,10 +2,11 @@
 
 import json
 import shlex
-import shutil
 from typing import Any
 
+from cnictl.core import programs
 from cnictl.core.errors import Problem
+from cnictl.core.iptables_listing import listing, misread
 from cnictl.core.process import run
 from cnictl.node import former
 
@@ -17,7 +18,7 @@ _BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 def has_command(name: str) -> bool:
     """Whether `nft` or `iptables` is installed."""
-    return shutil.which(name) is not None
+    return bool(programs.find(name))
 
 
 def ruleset() -> list[dict[str, Any]]:
@@ -107,14 +108,24 @@ def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
     return not any(one.get("table") == table for one in things)
 
 
-def iptables_rules(table: str, family: str = "ip") -> list[list[str]]:
-    """Each line of `iptables -S` in its words, quotes taken off. Raises Problem."""
-    return rules_of(PROGRAMS[family], table)
-
-
 def rules_of(program: str, table: str) -> list[list[str]]:
-    """The same of a certain program: `iptables-legacy`, say. Raises Problem."""
-    return [shlex.split(line) for line in run([program, "-w", "-t", table, "-S"]).stdout.splitlines()]
+    """Each line of `PROGRAM -S` in its words, quotes taken off, without chains that nft alone can read.
+
+    Raises Problem.
+    """
+    return [shlex.split(line) for line in listing(program, table)[0]]
+
+
+def reads(table: str, chain: str, family: str = "ip") -> bool:
+    """Whether the family's program is there and can read a built-in chain; it can't where a native rule is in it."""
+    program = PROGRAMS[family]
+    if not has_command(program):
+        return False
+    try:
+        listed = run([program, "-w", "-t", table, "-S", chain], check=False)
+        return listed.status == 0 and chain not in misread(program, table)
+    except Problem:
+        return False
 
 
 def legacy_beside_nft(family: str = "ip") -> bool:
@@ -122,15 +133,19 @@ def legacy_beside_nft(family: str = "ip") -> bool:
     legacy = f"{PROGRAMS[family]}-legacy"
     if not has_command(legacy):
         return False
-    usual = shutil.which(PROGRAMS[family])
-    return usual is None or "nf_tables" in run([usual, "--version"], check=False).stdout
+    usual = programs.find(PROGRAMS[family])
+    return not usual or "nf_tables" in run([usual, "--version"], check=False).stdout
+
+
+def legacy_in_use(family: str = "ip") -> bool:
+    """Whether the kernel holds a filter table of iptables' old interface."""
+    try:
+        with open(f"/proc/net/{'ip6' if family == 'ip6' else 'ip'}_tables_names", encoding="ascii") as file:
+            return "filter" in file.read().split()
+    except OSError:
+        return False
 
 
 def iptables_works(family: str = "ip") -> bool:
-    """Whether the family's program is there and can read its filter table; it can't read one made by hand with nft."""
-    if not has_command(PROGRAMS[family]):
-        return False
-    try:
-        return run([PROGRAMS[family], "-w", "-S", "FORWARD"], check=False).status == 0
-    except Problem:
-        return False
+    """Whether the family's program is there and can read FORWARD; it can't read one made by hand with nft."""
+    return reads("filter", "FORWARD", family)

@@ -7,12 +7,11 @@ is a plugin that isn't there.
 import functools
 import glob
 import os
-import shutil
 import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import durable
+from cnictl.core import durable, programs
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 
@@ -99,12 +98,12 @@ def writable(path: str) -> bool:
 
 def containerd() -> Runtime | None:
     """containerd, by its own account where it can give one, else by its configuration file."""
-    program = shutil.which("containerd")
+    program = programs.find("containerd")
     configured = os.path.exists(CONTAINERD_CONFIG)
     settled = configured or os.path.exists(CONTAINERD_SOCKET)
-    if program is None and not settled:
+    if not program and not settled:
         return None
-    if program is not None:
+    if program:
         try:
             dumped = run([program, "config", "dump"], timeout=10).stdout
             return containerd_runtime(tomllib.loads(dumped), "containerd config dump", settled)
@@ -142,7 +141,7 @@ def crio() -> Runtime | None:
     """CRI-O, by its configuration files; a drop-in later in the alphabet wins (crio.conf.d(5))."""
     files = [CRIO_CONFIG, *sorted(glob.glob(CRIO_DROP_INS))]
     settled = any(os.path.exists(path) for path in [*files, CRIO_SOCKET])
-    if not settled and shutil.which("crio") is None:
+    if not settled and not programs.find("crio"):
         return None
     return crio_runtime(_merged(files), settled)
 

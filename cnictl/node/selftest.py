@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from cnictl.core import programs
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.core.process import run
@@ -47,7 +48,7 @@ def _life_of_a_pod(launcher: str) -> None:
 
 def _call(launcher: str, verb: str, netns: str, conf: dict[str, Any]) -> dict[str, Any]:
     environment = [
-        f"PATH={os.environ.get('PATH', os.defpath)}",
+        f"PATH={programs.path()}",
         f"CNI_COMMAND={verb}",
         "CNI_CONTAINERID=cnictl-selftest",
         f"CNI_NETNS={netns}",

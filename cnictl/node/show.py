@@ -16,7 +16,7 @@ from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.route import OURS, RouteTable
 from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
 
-_COUNTED = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
+_COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
 
 def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
@@ -121,7 +121,7 @@ _IPTABLES_EFFECTS = {
 def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
     found = []
     for one in by_family(spec):
-        program = "ip6tables-save" if is_ipv6(one.subnet) else "iptables-save"
+        program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
         if firewall.has_command(program):
             found += _iptables_rules_of(one, program)
     return found
@@ -129,11 +129,11 @@ def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
 
 def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
     found, chain = [], masquerade.chain(spec.name)
-    for line in run([program, "-c", "-t", "nat"]).stdout.splitlines():
-        counted = _COUNTED.match(line)
-        if counted is None or counted[3] != chain:
+    for line in run([program, "-w", "-t", "nat", "-v", "-S", chain], check=False).stdout.splitlines():
+        counted = _COUNTED.search(line)  # not the whole table: one native rule of nft's in it hides all of it
+        if counted is None:
             continue
-        words = counted[4].split()
+        words = line.split()
         target = words[words.index("-j") + 1]
         destination = words[words.index("-d") + 1] if "-d" in words else "all else"
         if "--dst-type" in words:

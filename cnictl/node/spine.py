@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from cnictl.core.errors import CniError, Problem
@@ -98,6 +99,10 @@ class Step:
     """As observed."""
     summary: str
     change: Change | None
+    unknown: str = ""
+    """Why it can't be told what is there or should be; empty where it can."""
+    hint: str = ""
+    """What to do about that."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,17 @@ class Plan:
         """The steps that have a difference."""
         return tuple(step for step in self.steps if step.change is not None)
 
+    @property
+    def unknown(self) -> tuple[Step, ...]:
+        """The steps of which nothing is known: what is wrong there, and what to change, can't be told."""
+        return tuple(step for step in self.steps if step.unknown)
+
+    def refuse_unknown(self) -> None:
+        """Raise Problem if anything can't be looked at."""
+        if self.unknown:
+            words = dict.fromkeys(f"{step.resource.id} can't be looked at: {step.unknown}" for step in self.unknown)
+            raise Problem("; ".join(words), self.unknown[0].hint)
+
 
 OnStep = Callable[[Change, str], None]
 """Called after each step with its outcome: `changed`, `failed` or `undone`."""
@@ -126,13 +142,13 @@ _FAILURES = (Problem, CniError, OSError)
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
     """Every difference between the host and what `spec` wants of `resources`, in their order; nothing is touched."""
-    return Plan(tuple(step for resource in resources for step in _compare(resource, resource.desired(spec))))
+    return Plan(tuple(step for one in resources for step in _looked_at(one, partial(one.desired, spec))))
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
     """What it takes to leave the host as it was before cnictl, in the order given; nothing is touched."""
-    steps = [step for resource in resources for step in _compare(resource, former_state(resource))]
-    return Plan(tuple(step for step in steps if step.change is not None))
+    steps = [step for one in resources for step in _looked_at(one, partial(former_state, one))]
+    return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
 def former_state(resource: Resource) -> State | None:
@@ -143,13 +159,22 @@ def former_state(resource: Resource) -> State | None:
 def remember(todo: Plan) -> None:
     """Keep the former state of everything in the plan, also of what is already so: it may be changed one day."""
     for step in todo.steps:
-        if isinstance(step.resource, Remembering):
+        if isinstance(step.resource, Remembering) and not step.unknown:
             step.resource.remember()
 
 
 def joined(*plans: Plan) -> Plan:
     """Several plans as one, worked through in this order."""
     return Plan(tuple(step for one in plans for step in one.steps))
+
+
+def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
+    """Compare a resource with what is wanted. One that can't be looked at is a step of its own, and costs no other."""
+    try:
+        return list(_compare(resource, wanted()))
+    except _FAILURES as error:
+        reason = _reason(error)
+        return [Step(resource, None, f"look at {resource.id}", None, reason.message, reason.mend)]
 
 
 def _compare(resource: Resource, after: State | None) -> Iterator[Step]:
@@ -208,10 +233,11 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
         else:
             done.append((step.resource, step.change))
             on_step(step.change, "changed")
-    try:
-        _verify(done)
-    except Problem as problem:
-        problems.append(problem)
+    for look in (todo.refuse_unknown, partial(_verify, done)):
+        try:
+            look()
+        except Problem as problem:
+            problems.append(problem)
     journal.end(FAILED if problems else DONE)
     if problems:
         raise Problem("; ".join(problem.message for problem in problems), problems[0].mend)
@@ -244,11 +270,16 @@ def _differs(resource: Resource, state: State | None) -> bool:
 
 
 def _problem(error: BaseException, summary: str) -> Problem:
+    reason = _reason(error)
+    return Problem(f"{summary}: {reason.message}", reason.mend)
+
+
+def _reason(error: BaseException) -> Problem:
     if isinstance(error, Problem):
-        return Problem(f"{summary}: {error.message}", error.mend)
+        return error
     if isinstance(error, CniError):
-        return Problem(f"{summary}: {error.msg}", error.details)
-    return Problem(f"{summary}: {error}")
+        return Problem(error.msg, error.details)
+    return Problem(str(error))
 
 
 def _verify(done: Done) -> None:

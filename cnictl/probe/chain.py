@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnictl.core import durable
+from cnictl.core import durable, programs
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 
@@ -21,7 +21,7 @@ BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 """Upstream's default, Debian's, Fedora's."""
 
 _TIMEOUT = 60.0
-_RUNTIME_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_RUNTIME_PATH = ":".join(programs.FOLDERS)
 
 
 class PluginFailed(Problem):

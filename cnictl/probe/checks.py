@@ -22,6 +22,8 @@ from cnictl.probe.failure import (
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
 from cnictl.probe.pods import Pod
+from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, Listener, Trying, listen
+from cnictl.probe.stopped import CHOSEN, stopped_by
 from cnictl.probe.targets import Planned, Targets, Wanted
 from cnictl.probe.watch import Watch
 
@@ -61,6 +63,8 @@ class Check:
     cause: Cause | None = None
     family: str = ""
     """`ipv4` or `ipv6`; by default the source's."""
+    protocols: tuple[tuple[str, str], ...] = ()
+    """What TCP and UDP did, where they were tried too: `passes`, `refused`, `silent`."""
 
     def __post_init__(self) -> None:
         if not self.family:
@@ -83,6 +87,7 @@ class Check:
             "sent": self.sent,
             "received": self.received,
             "rtt_ms": dict(zip(("min", "avg", "max"), (round(t, 3) for t in rtt), strict=True)) if rtt else None,
+            **{protocol: dict(self.protocols).get(protocol) for protocol in PROTOCOLS},
             "cause": self.cause.words if self.cause else None,
             "cause_name": self.cause.name if self.cause else None,
             "mend": self.cause.mend if self.cause and self.cause.mend else None,
@@ -125,16 +130,41 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
             neighbour = other.in_family_of(one.subnet) if other else None
             targets = Targets(extended, host, neighbour, wanted, inside, outside)
             families.append((seen, host, targets.everything()))
+        listeners: list[Listener] = []
+        for seen, _, ones in families:
+            _plan_ports(ones, seen, other, listeners)
         planned = [one for *_, ones in families for one in ones]
         mains = [one.series for one in planned if one.series]
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {' '.join(pod.addresses)}")
+        attempts = [attempt for one in planned for attempt in one.attempts]
+        trying = Trying(attempts, listeners, wanted.timeout)
+        stack.callback(trying.wait)
         if mains:
             ping([*mains, *_companions(planned)], _INTERVAL, wanted.timeout, mains)
+        trying.wait()
         unheard = [(one.series, one.at_peer) for one in planned if one.series and one.at_peer and not one.series.heard]
         ask_on([pair for pair in unheard if pair[1].expiring], start, on_step)
         on_step("looking for causes")
         return Report(tuple(_judge(one, seen, host, watch) for seen, host, ones in families for one in ones))
+
+
+def _plan_ports(planned: Sequence[Planned], pod: Pod, other: Pod | None, listeners: list[Listener]) -> None:
+    """Add TCP and UDP to the checks of which an answer, or its lack, tells something about this node or a pod."""
+    for one in planned:
+        if one.series is None or one.gateway_only or one.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
+            continue
+        ours = one.check == OWN_HOST or (other is not None and one.series.to in other.addresses)
+        where = other.netns if other is not None and one.check == SAME_HOST_POD else ""
+        listener = listen(where, one.series.to) if ours else None
+        if ours and listener is None:
+            continue
+        if listener is not None:
+            listeners.append(listener)
+        port = listener.port if listener is not None else SERVED_PORT
+        one.attempts = tuple(
+            Attempt(protocol, pod.netns, one.series.to, port, listener is not None) for protocol in PROTOCOLS
+        )
 
 
 def _companions(planned: Sequence[Planned]) -> list[Series]:
@@ -158,6 +188,11 @@ def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
         return Check(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, ""))
     series = one.series
     done = Check(one.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
+    done = replace(done, protocols=tuple((one.protocol, one.state) for one in one.attempts))
+    stopped = [attempt for attempt in one.attempts if attempt.state in (REFUSED, SILENT)]
+    if series.answered and stopped:
+        cause = stopped_by(one.check, pod, host, stopped)
+        return replace(done, state=UNCERTAIN if cause.name == CHOSEN else FAILED, cause=cause)
     if series.whole:
         return replace(done, state=UNCERTAIN, cause=_GATEWAY_ONLY) if one.gateway_only else done
     if series.answered:
@@ -172,4 +207,8 @@ def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
 
     seen = [sighting for sighting in watch.sightings() if sighting.series == series.number]
     failure = Failure(one.check, pod, series, host, seen, resend, one.from_host, one.at_peer)
-    return replace(done, state=FAILED, cause=most_likely(failure))
+    cause = most_likely(failure)
+    if one.attempts and all(attempt.state == PASSES for attempt in one.attempts):
+        words = f"TCP and UDP pass, ping alone does not: {cause.words}"
+        return replace(done, state=UNCERTAIN, cause=replace(cause, words=words))
+    return replace(done, state=FAILED, cause=cause)

@@ -25,6 +25,7 @@ from cnictl.core.rtnetlink import Netlink, get_link
 from cnictl.node.spec import of_family
 from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of
+from cnictl.probe.ports import Listener
 
 STATE_DIR = "/run/cnictl/probe"
 NETNS_DIR = "/run/netns"
@@ -206,15 +207,21 @@ def sweep() -> list[str]:
     return swept
 
 
-def answer(pod: Pod, seconds: float, ears: Sequence[socket.socket]) -> Iterator[str]:
+def answer(
+    pod: Pod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
+) -> Iterator[str]:
     """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed.
 
-    `ears`: its echo socket of each family.
+    `ears`: its echo socket of each family. `listeners` answer TCP and UDP meanwhile.
     """
+    by_socket = {one: listener for listener in listeners for one in (listener.tcp, listener.udp)}
     deadline = time.monotonic() + seconds
     known: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:
-        for heard in select.select(ears, [], [], left)[0]:
+        for heard in select.select([*ears, *by_socket], [], [], left)[0]:
+            if heard in by_socket:
+                by_socket[heard].answer(heard)
+                continue
             packet, origin = heard.recvfrom(2048)
             ipv6 = heard.family == socket.AF_INET6
             message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]

@@ -19,6 +19,7 @@ from cnictl.probe.failure import (
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod
+from cnictl.probe.ports import Attempt
 
 DEFAULT_EXTERNALS = pod_ways.OUTSIDE
 
@@ -49,6 +50,8 @@ class Planned:
     from_host: Series | None = None
     at_peer: PeerEvidence | None = None
     gateway_only: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    """TCP and UDP to the same address."""
 
 
 class Targets:

@@ -44,12 +44,15 @@ class Drop:
         return f"{what} of chain {self.table} {self.chain}"
 
 
-def find_drop(source: str, destination: str, send: Callable[[], None]) -> Drop | None:
+def find_drop(
+    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+) -> Drop | None:
     """The rule or policy that drops an echo request from `source` to `destination`, or its reply, as `send` sends one.
 
+    With `port` (protocol and number) it is a connection's first packets and their answers that are followed.
     None if no rule of nftables did, or this kernel or its nft can't trace.
     """
-    for message in _traced(source, destination, send):
+    for message in _traced(source, destination, send, port, answers=True):
         drop = read_drop(message)
         if drop is not None:
             family, table, chain, handle = drop
@@ -80,7 +83,11 @@ def rules_met(
 
 
 def _traced(
-    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+    source: str,
+    destination: str,
+    send: Callable[[], None],
+    port: tuple[str, int] | None = None,
+    answers: bool = False,
 ) -> Iterator[bytes]:
     """What the kernel tells of the packets that `send` sends and of their replies; nothing where it can't."""
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
@@ -88,7 +95,7 @@ def _traced(
         try:
             listener.bind((0, 0))  # the kernel leaves a socket without a port out of its broadcasts
             listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
-            run(["nft", "-f", "-"], _table_text(source, destination, port))
+            run(["nft", "-f", "-"], _table_text(source, destination, port, answers))
         except (OSError, Problem):
             return
         try:
@@ -112,13 +119,15 @@ def clean() -> None:
         return  # no nft, no table
 
 
-def _table_text(source: str, destination: str, port: tuple[str, int] | None = None) -> str:
+def _table_text(source: str, destination: str, port: tuple[str, int] | None = None, answers: bool = False) -> str:
     """Before conntrack (-200) and so before any NAT: the reply still comes from the address that was pinged."""
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
     requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
     replies = f"{ip} saddr {destination} {icmp} type echo-reply"
     if port is not None:
         requests = f"{ip} saddr {source} {ip} daddr {destination} {port[0]} dport {port[1]}"
+        if answers:
+            replies = f"{ip} saddr {destination} {ip} daddr {source} {port[0]} sport {port[1]}"
     # where bridged packets pass ip6tables, the question for the neighbour's address does too
     asked = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
     return (

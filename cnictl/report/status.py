@@ -37,6 +37,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
+        "unknown": sum(row["state"] == "not known" for row in rows),
         "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
         "bridge": show.bridge(spec, with_pods=True),
         "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
@@ -60,6 +61,9 @@ def look(spec: NodeSpec) -> dict[str, Any]:
 
 def _row(step: Step) -> dict[str, Any]:
     change = step.change
+    if step.unknown:
+        known = {"resource": step.resource.id, "state": "not known", "now": None, "wanted": None}
+        return {**known, "summary": step.unknown, "mend": step.hint}
     state = "ok" if change is None else "drifted"
     wanted = step.state if change is None else change.after
     row = {"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted}

@@ -5,10 +5,9 @@ monolithic kernel.
 """
 
 import os
-import shutil
 from typing import Any
 
-from cnictl.core import masquerade, rtnetlink
+from cnictl.core import masquerade, programs, rtnetlink
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
 from cnictl.core.errors import CniError, Problem
@@ -44,11 +43,11 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     if not spec.nat:
         return []
     wanted = [tool for subnet in spec.subnets for tool in _TOOLS[spec.backend, is_ipv6(subnet)]]
-    missing = [tool for tool in dict.fromkeys(wanted) if shutil.which(tool) is None]
+    missing = [tool for tool in dict.fromkeys(wanted) if not programs.find(tool)]
     if not missing:
         return []
     other = _OTHER[spec.backend]
-    usable = all(shutil.which(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
+    usable = all(programs.find(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
     mend = f"install {_PACKAGES[spec.backend]}" + (f", or use --backend {other}" if usable else "")
     return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", mend)]
 

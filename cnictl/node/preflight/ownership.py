@@ -2,9 +2,9 @@
 
 import glob
 import os
-import shutil
 
 from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, PLUGIN_LOG, STATE_DIR, UNIT_DIR
+from cnictl.core.programs import find
 from cnictl.node import install, runtimes, trust
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.spec import NodeSpec
@@ -12,6 +12,7 @@ from cnictl.node.spec import NodeSpec
 _PROGRAMS = (
     "ip", "nft", "iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore",
     "modprobe", "systemctl", "systemd-run", "networkctl", "nmcli", "firewall-cmd", "busctl", "containerd", "env",
+    "bridge", "ethtool", "nsenter", "ebtables", "iptables-legacy", "ip6tables-legacy",
 )  # fmt: skip
 """What cnictl starts by name."""
 _EXEC = ("ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost", "ExecCondition")
@@ -20,10 +21,10 @@ _PREFIXES = "-@:+!|"
 
 
 def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
-    """Each program that cnictl starts by name is root's alone, where the PATH finds it."""
+    """Each program that cnictl starts by name is root's alone, where it is found by its name."""
     found = []
     for name in _PROGRAMS:
-        path = shutil.which(name)
+        path = find(name)
         reason = trust.fault(path) if path else ""
         if path and reason:
             mend = "put root's own folders first: PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

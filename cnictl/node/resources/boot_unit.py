@@ -3,9 +3,8 @@
 import glob
 import importlib.resources
 import os
-import shutil
 
-from cnictl.core import durable
+from cnictl.core import durable, programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
 from cnictl.node import files, folders, program
@@ -88,7 +87,7 @@ class BootUnit:
         for link in links - _links():
             folders.make(os.path.dirname(link))
             os.symlink(UNIT_FILE, link)
-        if systemd_runs() and shutil.which("systemctl"):
+        if systemd_runs() and programs.find("systemctl"):
             # one that can't be reached now reads the unit at the next boot all the same
             run(["systemctl", "daemon-reload"], check=False)
 

@@ -5,16 +5,19 @@ late as it can (`cnictl.node.verdicts.places`), so that rules that drop particul
 """
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
+from cnictl.core import nftables
 from cnictl.core.errors import Problem
+from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.process import run
 from cnictl.node import chains, firewall, host
 from cnictl.node.firewall import PROGRAMS
 from cnictl.node.resources.forward_nft import MARK, WHY
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
-from cnictl.node.verdicts import iptables, places
+from cnictl.node.verdicts import iptables, nft, places
 from cnictl.node.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
 from cnictl.node.verdicts.places import Need, Survey
 from cnictl.node.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
@@ -44,7 +47,7 @@ class IptablesForward:
     def observe(self) -> State | None:
         """The accepts, and by chain the jumps to them, with the reason where one is out of place; None for nothing."""
         if not self._legacy and chains.left("filter", CHAIN, self._family):
-            return {_UNREADABLE: f"{CHAIN} stands, but {chains.gone(self._family)}"}
+            return {_UNREADABLE: f"{CHAIN} stands, but {chains.gone('filter', self._family)}"}
         if not self.works():
             return None
         look = IptablesLook(self.program, self._family, self._spec)
@@ -58,8 +61,16 @@ class IptablesForward:
         return {"accepts": look.accepts or [], "jumps": {chain: sorted(found) for chain, found in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
+        """Accepts for the family's pod subnet over the bridge; None without one, or without the command.
+
+        Raises Problem where the accepts stand and the command that shows them is gone.
+        """
         node = _of_family(spec, self._family)
+        if node is not None and spec.forward and not self._legacy and not firewall.has_command(self.program):
+            if chains.left("filter", CHAIN, self._family):
+                gone = chains.gone("filter", self._family)
+                raise Problem(f"{CHAIN} stands, but {gone}", f"install {self.program} again, then: cnictl apply")
+            return None
         if node is None or not spec.forward or not self.works():
             return None
         look = IptablesLook(self.program, self._family, spec)
@@ -105,7 +116,7 @@ class IptablesForward:
         after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
-                f"{CHAIN} can't be put back: {chains.gone(self._family)}",
+                f"{CHAIN} can't be put back: {chains.gone('filter', self._family)}",
                 f"install {self.program}, then: cnictl apply",
             )
         if _UNREADABLE in (change.before or {}):
@@ -142,7 +153,7 @@ class IptablesLook:
         lines = firewall.rules_of(program, "filter")
         self.accepts = _own_rules(lines)
         """The rules of our chain; None if there is no such chain."""
-        self.model = _with_kube(iptables.ruleset(lines, MARK, CHAIN))
+        self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
         self._flows = [traffic(spec, family, host.links_to_others(spec))] if spec is not None and node else []
@@ -324,10 +335,40 @@ def _with_kube(model: Ruleset) -> Ruleset:
     """kube-proxy fills its chains when a Service loses its last endpoint: they count as if they rejected already."""
     return Ruleset(
         {
-            name: Chain(name, (*chain.rules, _KUBE_RULE), chain.hook, chain.policy) if name.startswith(_KUBE) else chain
+            name: replace(chain, rules=(*chain.rules, _KUBE_RULE)) if name.startswith(_KUBE) else chain
             for name, chain in model.chains.items()
         }
     )
+
+
+def _with_unread(model: Ruleset, family: str) -> Ruleset:
+    """The model with the chains that nft alone can read, for a native rule stands in them: no accept goes there."""
+    named = {branch.to for chain in model.chains.values() for rule in chain.rules for branch in rule.branches}
+    unread = named - model.chains.keys() - {"", CHAIN}
+    # most of these are targets such as LOG, which is no chain
+    if unread.isdisjoint(nftables.chains(FAMILIES[PROGRAMS[family]], "filter")):
+        return model
+    table = f"{family} filter "
+    native = nft.ruleset(firewall.ruleset()).chains
+    found = {
+        name.removeprefix(table): native[name]
+        for one in unread
+        if table + one in native
+        for name in Ruleset(native).reachable(table + one)
+        if name.removeprefix(table) not in model.chains and name in native
+    }
+
+    def renamed(branch: Branch) -> Branch:
+        return replace(branch, to=branch.to.removeprefix(table))
+
+    def of_iptables(rule: Rule) -> Rule:
+        return replace(rule, branches=tuple(map(renamed, rule.branches)))
+
+    chains_read = {
+        name: Chain(name, tuple(map(of_iptables, chain.rules)), chain.hook, chain.policy, sealed=True)
+        for name, chain in found.items()
+    }
+    return Ruleset(model.chains | chains_read)
 
 
 def _in_words(after: State, look: IptablesLook | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from cnictl.core import masquerade, masquerade_iptables
 from cnictl.core.cidr import parse_cidr
+from cnictl.core.errors import Problem
 from cnictl.core.masquerade import BACKENDS
 from cnictl.node import chains, firewall
 from cnictl.node.firewall import PROGRAMS
@@ -25,16 +26,20 @@ class Masquerade:
     def observe(self) -> State | None:
         """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
+        unread = [family for family in PROGRAMS if chains.left("nat", masquerade.chain(self._name), family)]
         for backend in BACKENDS:
-            if masquerade.present(self._name, backend):
+            if backend == "iptables" and unread:
+                found[backend] = {"damaged": f"rules stand, but {chains.gone('nat', unread[0])}"}
+            elif masquerade.present(self._name, backend):
                 found[backend] = self._recognised(backend)
-        for family in PROGRAMS:
-            if chains.left("nat", masquerade.chain(self._name), family):
-                found["iptables"] = {"damaged": f"rules stand, but {chains.gone(family)}"}
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """One rule set in the spec's backend; none without NAT."""
+        """One rule set in the spec's backend; none without NAT. Raises Problem where what stands can't be read."""
+        for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
+            if chains.left("nat", masquerade.chain(spec.name), family):
+                why = chains.gone("nat", family)
+                raise Problem(f"the masquerade rules stand, but {why}", _readable_again(family))
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
@@ -101,6 +106,13 @@ class Masquerade:
             if masquerade.stands(wanted, backend) and not (others and masquerade.present(self._name, backend, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
+
+
+def _readable_again(family: str) -> str:
+    program = PROGRAMS[family]
+    if not firewall.has_command(program):
+        return f"install {program} again; or: cnictl nat enable --backend nft"
+    return f"nft -a list chain {family} nat POSTROUTING shows that rule: put it into a table of its own"
 
 
 def _families(subnets: Iterable[str]) -> list[str]:

@@ -5,8 +5,8 @@ ports, and ask for DHCP on each of these.
 """
 
 import os
-import shutil
 
+from cnictl.core import programs
 from cnictl.core.process import run
 from cnictl.node import host
 from cnictl.node.resources.textfile import TextFile
@@ -49,5 +49,5 @@ class UnmanagedDevices(TextFile):
     def carry_out(self, change: Change) -> None:
         """Write or remove it; a NetworkManager that runs is told."""
         super().carry_out(change)
-        if PROCESS in host.processes() and shutil.which(_RELOAD[0]):
+        if PROCESS in host.processes() and programs.find(_RELOAD[0]):
             run(_RELOAD, check=False)  # doctor asks it whether it has heard

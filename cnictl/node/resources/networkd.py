@@ -10,9 +10,8 @@ networkd.conf(5), systemd.network(5).
 
 import glob
 import os
-import shutil
 
-from cnictl.core import durable
+from cnictl.core import durable, programs
 from cnictl.core.process import run
 from cnictl.node import host
 from cnictl.node.resources.network_manager import HOST_VETHS
@@ -93,7 +92,7 @@ class UnmanagedLinks(TextFile):
         links away whose files have changed since it started.
         """
         super().carry_out(change)
-        if change.after is not None and PROCESS in host.processes() and shutil.which(_RELOAD[0]):
+        if change.after is not None and PROCESS in host.processes() and programs.find(_RELOAD[0]):
             run(_RELOAD, check=False)  # doctor looks whether it has heard
 
 

@@ -5,6 +5,7 @@ are the truth then: chains CNICTL-*, comments that begin with `cnictl:`, our tab
 and 68, aliases of links.
 """
 
+import re
 import shlex
 from collections.abc import Iterable
 from itertools import pairwise
@@ -12,6 +13,8 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 from cnictl.core import isolation, macspoof, masquerade, nftables, rtnetlink
+from cnictl.core.errors import Problem
+from cnictl.core.iptables_listing import listing
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.core.unlinking import unlink
@@ -23,6 +26,9 @@ from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _CHAINS = "CNICTL-"
+_NATIVE = "nft"
+"""Where a state keeps rules that only nft can name, beside those by table."""
+_INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
 _MARK = "cnictl:"
 LEARNED_PROTOCOL = 68
 """rtm_protocol of routes that a store of routes named."""
@@ -55,6 +61,8 @@ class TaggedIptables(_Remnant):
     def observe(self) -> State | None:
         """Return by table the lines of iptables-save that add the rules, and `-N CHAIN` for each chain."""
         found: dict[str, list[str]] = {}
+        if native := self._native():
+            found[_NATIVE] = native
         for table, line in self._marked():
             words = shlex.split(line)
             leads_to = (table, words[-1]) if words[-2] == "-j" else None
@@ -65,7 +73,12 @@ class TaggedIptables(_Remnant):
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the iptables commands."""
         lines, words = [], []
-        for table, rules in (before or {}).items():
+        seen = before or {}
+        words += [f"rule {rule}" for rule in seen.get(_NATIVE, [])]
+        lines += [f"nft delete rule {rule}" for rule in seen.get(_NATIVE, [])]
+        for table, rules in seen.items():
+            if table == _NATIVE:
+                continue
             words += [f"{rule[3:]} ({table})" for rule in rules]
             lines += [f"{self._program} -w -t {table} {line}" for line in _removal(rules)]
         return f"remove what is tagged as cnictl's in {self._program}: {'; '.join(words)}", "\n".join(lines)
@@ -75,19 +88,59 @@ class TaggedIptables(_Remnant):
         if change.after is not None:
             return
         seen: dict[str, list[str]] = change.before or {}
+        native = [rule for rule in self._native() if rule in seen.get(_NATIVE, [])]
+        if native:
+            run(["nft", "-f", "-"], "".join(f"delete rule {rule}\n" for rule in native))
         now = self._marked()
         for table, lines in seen.items():
             standing = [line for at, line in now if at == table and line in lines]
             if standing:
                 text = "\n".join([f"*{table}", *_removal(standing), "COMMIT", ""])
                 run([f"{self._program}-restore", "--noflush", "-w"], text)
-        family = next(family for family, name in reversed(PROGRAMS.items()) if self._program.startswith(name))
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, family)
+            firewall.drop_left_over(table, chain, self._family)
+
+    @property
+    def _family(self) -> str:
+        return next(family for family, name in reversed(PROGRAMS.items()) if self._program.startswith(name))
+
+    def _saved(self) -> tuple[list[Line], list[tuple[str, str]]]:
+        """All chains and rules, each with its table; and the tables and chains that the program can't read."""
+        text = run([f"{self._program}-save"]).stdout
+        saved, unread = read_saved(text), []
+        for table in incompatible_tables(text):
+            lines, names = listing(self._program, table)
+            saved += [(table, line) for line in lines if line[:3] in ("-N ", "-A ")]
+            unread += [(table, name) for name in names]
+        return saved, unread
+
+    def _native(self) -> list[str]:
+        """Our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
+
+        Raises Problem where nft is missing.
+        """
+        _, unread = self._saved()
+        if not unread:
+            return []
+        if not firewall.has_command("nft"):
+            names = ", ".join(f"{chain} of table {table}" for table, chain in unread)
+            raise Problem(
+                f"{self._program} can't read {names}, in which native rules of nft's stand", "install nftables"
+            )
+        rules = [entry["rule"] for entry in firewall.ruleset() if "rule" in entry]
+        covered = {chain for _, chain in self._covered}
+        return [
+            f"{rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}"
+            for rule in rules
+            if rule["family"] == self._family
+            and (rule["table"], rule["chain"]) in unread
+            and chains.target(rule) not in covered
+            and (chains.target(rule).startswith(_CHAINS) or str(rule.get("comment", "")).startswith(_MARK))
+        ]
 
     def _marked(self) -> list[Line]:
         """Jumps and tagged rules first, then our chains."""
-        saved = read_saved(run([f"{self._program}-save"]).stdout)
+        saved, _ = self._saved()
         ours = [(table, line) for table, line in saved if line.startswith(f"-N {_CHAINS}")]
         others = [(table, line) for table, line in saved if line[:3] == "-A " and line[3:].find(_CHAINS) != 0]
         return [(table, line) for table, line in others if _is_tagged(shlex.split(line))] + ours
@@ -105,6 +158,11 @@ def read_saved(text: str) -> list[Line]:
         elif line.startswith("-A "):
             found.append((table, line))
     return found
+
+
+def incompatible_tables(text: str) -> list[str]:
+    """Return the tables that `iptables-save` leaves out, for a native rule of nft's stands in them."""
+    return [match[1] for match in _INCOMPATIBLE.finditer(text)]
 
 
 def _is_tagged(words: list[str]) -> bool:

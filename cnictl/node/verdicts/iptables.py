@@ -76,8 +76,9 @@ def _parsed(words: list[str]) -> tuple[tuple[Match, ...], str, Verdict | None]:
             wanted = next(rest).lower().split(",")
             matches.append(Match("translated", (), negated) if wanted == ["dnat"] else UNKNOWN)
         elif word == "-p":
-            if next(rest) not in ("all", "0"):
-                matches.append(UNKNOWN)
+            protocol = next(rest)
+            if protocol not in ("all", "0"):
+                matches.append(Match("protocol", (protocol,), negated))
         elif word.startswith("-"):
             matches.append(UNKNOWN)  # its values, if it has any, are words without a dash
         negated = False

@@ -43,6 +43,8 @@ class Packets:
     """Whether their connection has a DNAT binding."""
     bridge: str = ""
     """The bridge that forwards them, in nftables' bridge family."""
+    protocol: str = ""
+    """Their transport protocol: `tcp`, `udp`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def _truth(match: Match, packets: Packets) -> Truth:
             return _state(set(values), packets)
         case "translated":
             return _known(packets.translated)
+        case "protocol":
+            return _known(packets.protocol in values) if packets.protocol else Truth.SOMETIMES
         case "family":
             return _known(packets.family in values)
     return Truth.SOMETIMES
@@ -182,6 +186,8 @@ class Chain:
     rules: tuple[Rule, ...] = ()
     hook: str = ""
     policy: str = "accept"
+    sealed: bool = False
+    """Whether no rule can be put into it by the program that the others were read from."""
 
     @cached_property
     def numbered(self) -> tuple[tuple[int, Rule], ...]:

@@ -112,7 +112,7 @@ def _matches(match: dict[str, Any]) -> list[Match]:
     about = _about(left)
     values, listed = _values(right)
     if not about or not values or operator not in ("==", "!=", "in"):
-        return [*_families(left), UNKNOWN]
+        return [*_families(left), *_protocols(left), UNKNOWN]
     negated = operator == "!="
     if about == "family":
         values = tuple(_FAMILIES.get(value, value) for value in values)
@@ -127,12 +127,19 @@ def _about(left: Any) -> str:
         return ""
     if "meta" in left:
         key = left["meta"].get("key")
-        return _LINKS.get(key, "family" if key in ("nfproto", "protocol") else "")
+        return _LINKS.get(key) or {"nfproto": "family", "protocol": "family", "l4proto": "protocol"}.get(key, "")
     if "ct" in left:
         return {"state": "state", "status": "translated"}.get(left["ct"].get("key"), "")
     if "payload" in left and left["payload"].get("protocol") in ("ip", "ip6"):
-        return _ADDRESSES.get(left["payload"].get("field"), "")
+        field = left["payload"].get("field")
+        return "protocol" if field in ("protocol", "nexthdr") else _ADDRESSES.get(field, "")
     return ""
+
+
+def _protocols(left: Any) -> list[Match]:
+    """Whoever looks at a TCP header sees TCP packets alone."""
+    protocol = left["payload"].get("protocol") if isinstance(left, dict) and "payload" in left else ""
+    return [Match("protocol", (protocol,))] if protocol in ("tcp", "udp", "sctp", "icmp", "icmpv6") else []
 
 
 def _families(left: Any) -> list[Match]:

@@ -108,13 +108,16 @@ class _Look:
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
 
     def _anchored(self, path: tuple[Place, ...]) -> tuple[Place, ...]:
-        """The way to a drop without chains that other hooks lead to too: an accept in those would count there."""
+        """The way to a drop without chains that other hooks lead to too: an accept in those would count there.
+
+        And without chains that no rule can be put into.
+        """
         others = {
             name
             for chain in self._ruleset.chains.values()
             if chain.hook and chain.hook != self._base.hook
             for name in self._ruleset.reachable(chain.name)
-        }
+        } | {chain.name for chain in self._ruleset.chains.values() if chain.sealed}
         shared = next((depth for depth, place in enumerate(path) if place.chain in others), len(path))
         return path[: max(shared, 1)]
 

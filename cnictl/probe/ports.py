@@ -1,0 +1,225 @@
+"""TCP and UDP beside the pings of `test-connectivity`: what lets a ping through may drop everything that pods use.
+
+On this node a socket of our own listens, so that only an answer counts. Elsewhere a port that nobody listens at tells
+the same: its host refuses it by a reset (TCP) or port unreachable (UDP), and only what a packet filter says instead, or
+silence, is a fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1), ip(7) IP_RECVERR.
+"""
+
+import contextlib
+import errno
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cnictl.node.spec import is_ipv6
+from cnictl.probe.icmp import UNREACHABLE_WORDS
+from cnictl.probe.inside import inside
+
+TCP, UDP = "tcp", "udp"
+PROTOCOLS = (TCP, UDP)
+PASSES, REFUSED, SILENT, UNTRIED = "passes", "refused", "silent", "not tried"
+SERVED_PORT = 46837
+"""Where `test-connectivity --serve` listens, and a port that nothing else is registered for (IANA)."""
+
+_TOKEN = b"cnictl-probe"
+_AGAIN = 0.2
+"""Seconds until a datagram is sent again."""
+_IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+_EXTENDED = struct.Struct("=IBBBBII")  # sock_extended_err, linux/errqueue.h
+_FROM_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+_PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}  # type and code by origin
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A connection, or a datagram and its answer, from the network namespace at path `netns` to an address."""
+
+    protocol: str
+    netns: str
+    to: str
+    port: int = SERVED_PORT
+    listening: bool = False
+    """Whether a socket of ours listens there: then only its answer counts."""
+    state: str = UNTRIED
+    words: str = ""
+    """What came instead of an answer."""
+    asking: socket.socket | None = None
+    sent_at: float = 0.0
+
+    def send(self) -> None:
+        """Send what opens it, once more where that was done before."""
+        if self.asking is None:
+            self.asking = inside(self.netns, lambda: _socket(self.protocol, self.to))
+            _ask_for_errors(self.asking)
+        self.sent_at = time.monotonic()
+        try:
+            if self.protocol == TCP:
+                number = self.asking.connect_ex((self.to, self.port))
+                if number not in (0, errno.EINPROGRESS, errno.EALREADY):
+                    self._failed(number)
+            else:
+                self.asking.connect((self.to, self.port))
+                self.asking.send(_TOKEN)
+        except OSError as error:
+            self._failed(error.errno or 0)
+
+    def look(self) -> None:
+        """Take in what came."""
+        assert self.asking is not None
+        try:
+            if self.protocol == TCP:
+                number = self.asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number == 0:
+                    self.asking.getpeername()  # raises while it is not connected
+                    self.state = PASSES
+                else:
+                    self._failed(number)
+            elif self.asking.recv(64):
+                self.state = PASSES
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                self._failed(error.errno or 0)
+
+    def _failed(self, number: int) -> None:
+        told = _told(self.asking) if self.asking is not None else None
+        closed = number == errno.ECONNREFUSED and (
+            told is None or (told[1:3] == _PORT_UNREACHABLE[told[0]] and told[3] == self.to)
+        )
+        if closed and not self.listening and (self.protocol == UDP or told is None):
+            self.state = PASSES
+            return
+        self.state = REFUSED
+        if told is None:
+            self.words = "it is reset" if number == errno.ECONNREFUSED else _strerror(number)
+        else:
+            kind = UNREACHABLE_WORDS.get(told[2], f"unreachable, code {told[2]}") if told[0] == 2 else "unreachable"
+            self.words = f"{told[3]} answers: {kind}"
+
+
+def _told(asking: socket.socket) -> tuple[int, int, int, str] | None:
+    """The ICMP error that ended it: its origin, type, code and sender; None if it was none."""
+    try:
+        _, ancillary, _, _ = asking.recvmsg(512, 512, socket.MSG_ERRQUEUE)
+    except OSError:
+        return None
+    for _, _, data in ancillary:
+        if len(data) >= _EXTENDED.size + 16:
+            _, origin, kind, code, *_ = _EXTENDED.unpack_from(data)
+            if origin in _FROM_ICMP:
+                offender = data[_EXTENDED.size :]
+                family = struct.unpack_from("=H", offender)[0]
+                six = family == socket.AF_INET6
+                packed = offender[8:24] if six else offender[4:8]
+                return origin, kind, code, socket.inet_ntop(family, packed) if family in (2, 10) else ""
+    return None
+
+
+def _strerror(number: int) -> str:
+    return OSError(number, "").strerror or errno.errorcode.get(number, str(number))
+
+
+def _socket(protocol: str, address: str) -> socket.socket:
+    family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+
+def _ask_for_errors(asking: socket.socket) -> None:
+    if asking.family == socket.AF_INET6:
+        asking.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    else:
+        asking.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+
+
+class Listener:
+    """A TCP and a UDP socket at one address in the namespace at path `netns`; who asks is answered."""
+
+    def __init__(self, netns: str, address: str, port: int = 0) -> None:
+        """Raises OSError where the address isn't there or the port is taken."""
+        self.tcp = inside(netns, lambda: _socket(TCP, address))
+        self.udp = inside(netns, lambda: _socket(UDP, address))
+        try:
+            self.tcp.bind((address, port))
+            self.tcp.listen(16)
+            self.port: int = self.tcp.getsockname()[1]
+            self.udp.bind((address, self.port))
+        except OSError:
+            self.close()
+            raise
+
+    def answer(self, asked: socket.socket) -> str:
+        """Answer what waits at one of the two sockets; who asked."""
+        with contextlib.suppress(OSError):
+            if asked is self.tcp:
+                connection, origin = self.tcp.accept()
+                connection.close()
+            else:
+                _, origin = self.udp.recvfrom(64)
+                self.udp.sendto(_TOKEN, origin)
+            return str(origin[0])
+        return ""
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.tcp.close()
+        self.udp.close()
+
+
+def listen(netns: str, address: str) -> Listener | None:
+    """Listen at any free port; None where that can't be done."""
+    with contextlib.suppress(OSError):
+        return Listener(netns, address)
+    return None
+
+
+class Trying:
+    """Attempts at work in a thread of their own, beside the pings."""
+
+    def __init__(self, attempts: Sequence[Attempt], listeners: Iterable[Listener], timeout: float) -> None:
+        self._attempts, self._listeners, self._timeout = attempts, list(listeners), timeout
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the last of them, and close every socket."""
+        self._thread.join()
+        for one in self._attempts:
+            if one.asking is not None:
+                one.asking.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        for one in self._attempts:
+            one.send()
+        with selectors.DefaultSelector() as selector:
+            for listener in self._listeners:
+                for ear in (listener.tcp, listener.udp):
+                    selector.register(ear, selectors.EVENT_READ, listener)
+            for one in self._attempts:
+                if one.state == UNTRIED and one.asking is not None:
+                    wanted = selectors.EVENT_WRITE if one.protocol == TCP else selectors.EVENT_READ
+                    selector.register(one.asking, wanted, one)
+            while (waiting := [one for one in self._attempts if one.state == UNTRIED]) and (
+                left := deadline - time.monotonic()
+            ) > 0:
+                for key, _ in selector.select(min(left, _AGAIN)):
+                    if isinstance(key.data, Attempt):
+                        key.data.look()
+                        if key.data.state != UNTRIED:
+                            selector.unregister(key.fileobj)
+                    elif isinstance(key.fileobj, socket.socket):
+                        key.data.answer(key.fileobj)
+                for one in waiting:
+                    if one.protocol == UDP and one.state == UNTRIED and time.monotonic() - one.sent_at >= _AGAIN:
+                        one.send()
+        for one in self._attempts:
+            if one.state == UNTRIED:
+                one.state, one.words = SILENT, "nothing comes back"
