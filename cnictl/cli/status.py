@@ -53,9 +53,10 @@ def status(
 
 
 def _clear() -> None:
+    import os
     import sys
 
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         print("\x1b[H\x1b[2J", end="")
 
 
