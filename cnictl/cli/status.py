@@ -19,7 +19,8 @@ def status(
 ) -> None:
     """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml; `cnictl plan` shows the difference line by line.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml (`cnictl plan` shows the difference line by line), or
+    if a peer that answers does not have its pod CIDR or forwards nothing to it. A peer that is silent is shown as such.
 
     \b
     cnictl status
@@ -48,7 +49,7 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    if found["drifted"]:
+    if found["drifted"] or any(one["fault"] for one in found["peers"]):
         raise typer.Exit(1)
 
 
@@ -98,13 +99,24 @@ def _show(found: dict[str, Any]) -> None:
         print_table(("port", "state", "pod", "addresses"), ports)
     if found["peers"]:
         peers = [
-            (one["pod_cidr"], one["via"], one["dev"], one["state"], _ANSWERS[one["answers"]]) for one in found["peers"]
+            (
+                one["pod_cidr"],
+                one["via"],
+                one["dev"],
+                one["state"],
+                _ANSWERS[one["answers"]],
+                one["pods"] or "not asked",
+            )
+            for one in found["peers"]
         ]
-        print_table(("peer's pods", "via", "link", "route", "peer"), peers)
+        print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
     if found["rules"]:
         rules = [(one["where"], one["source"], one["destination"], str(one["packets"])) for one in found["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
+    for one in found["peers"]:
+        if one["fault"]:
+            say(f"{one['fault']}\n  mend: {one['mend']}")
     if found["drifted"]:
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
 

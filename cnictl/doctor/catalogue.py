@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
@@ -36,10 +36,12 @@ def by_id(name: str) -> Check | None:
 
 
 def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
-    """Make the checks; one that another's finding explains says nothing."""
+    """Make the checks; one that another's finding explains says nothing. Raises UsageProblem if none is left."""
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
+    if not chosen:
+        raise UsageProblem("every check is skipped, so nothing would be looked at", "name fewer with --skip")
     found: dict[str, list[Finding]] = {}
-    unable = []
+    unable: list[tuple[str, str]] = []
     for check in chosen:
         try:
             found[check.id] = check.findings(facts)
@@ -53,10 +55,11 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
 
 
 def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:
-    left = [
-        finding
-        for check in chosen
-        if not any(found.get(other) for other in check.behind)
-        for finding in found.get(check.id, ())
-    ]
+    left = []
+    for check in chosen:
+        explaining = [finding for other in check.behind for finding in found.get(other, ())]
+        # an error that only a warning explains would leave the exit status at 0
+        worst = {finding.severity for finding in explaining}
+        if not worst or (check.severity == "error" and "error" not in worst):
+            left += found.get(check.id, [])
     return sorted(left, key=lambda finding: finding.severity != "error")
