@@ -47,7 +47,7 @@ def doctor(
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
-    from cnictl.node import boot_note
+    from cnictl.node import boot_note, inventory
 
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
@@ -72,7 +72,8 @@ def doctor(
             _mend(facts, todo)
             examined = catalogue.examine(facts, only or (), skip or ())
             found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
-    note = boot_note.note() if facts.spec is not None else ""
+    notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
+    note = "; ".join(filter(None, notes))
     if fix and dry_run:
         _show_remedies(facts, examined, output)
     else:

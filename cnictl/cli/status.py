@@ -92,6 +92,8 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
     if found["boot"]:
         lines.append(("boot", found["boot"]))
+    if found["not_kept"]:
+        lines.append(("not kept", found["not_kept"]))
     print_table(("", ""), lines)
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",

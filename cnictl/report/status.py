@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cnictl
-from cnictl.node import boot_note, converge, host, install, ipam, ranges, runtimes, show, versions
+from cnictl.node import boot_note, converge, host, install, inventory, ipam, ranges, runtimes, show, versions
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, Peer, is_ipv6
@@ -39,6 +39,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "conf": FILE_NAME,
         "watch": repairs.saved(),
         "boot": boot_note.note(),
+        "not_kept": inventory.not_kept(spec),
         "resources": rows,
     }
 
