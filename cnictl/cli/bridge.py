@@ -1,13 +1,13 @@
 """`cnictl bridge`: the pods' bridge by itself."""
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
@@ -161,6 +161,8 @@ def down(
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the bridge, its address and its ports, with the pod behind each (as root).
 
+    Exit status 1 if there is none, or if kind, state, address or MTU are not as they should be.
+
     \b
     cnictl bridge show
     """
@@ -174,9 +176,18 @@ def show(output: OutputOption = Format.TABLE) -> None:
     found = views.bridge(spec, with_pods=os.geteuid() == 0)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
+    wrong = views.bridge_faults(spec)
     if output is Format.JSON:
-        print_json(found)
-        return
+        print_json({**found, "faults": wrong})
+    else:
+        _show(found)
+    for fault in wrong:
+        say(fault)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _show(found: "dict[str, Any]") -> None:
     print_table(("", ""), [(key, compact(value)) for key, value in found.items() if key != "ports"])
     rows = [
         (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))

@@ -34,8 +34,8 @@ def doctor(
 ) -> None:
     """Find what keeps this node's pods from working, each fault in one line with its mend.
 
-    Exit status 1 on errors or where a check can't be made, 0 on warnings alone. Reads only, but for --fix, which says
-    what it does, keeps a journal (cnictl history), and looks again afterwards.
+    Exit status 1 on errors, where a check can't be made and on a host that is no node; 0 on warnings alone. Reads
+    only, but for --fix, which says what it does, keeps a journal (cnictl history), and looks again afterwards.
 
     \b
     cnictl doctor
@@ -50,7 +50,7 @@ def doctor(
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
-    from cnictl.node import boot_note
+    from cnictl.node import boot_note, inventory
 
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
@@ -66,7 +66,7 @@ def doctor(
     facts = Facts()
     tried: list[Finding] = []  # a mend can bring to light what was behind it: a bridge made anew has lost its ports
     if facts.spec is None:
-        say("this host is no cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
+        say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
         examined = catalogue.examine(facts, only or (), skip or ())
         found = dict.fromkeys((one.id, one.subject) for one in examined.findings)
@@ -77,17 +77,18 @@ def doctor(
             found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
     unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
     examined = replace(examined, unable=tuple(unable))
-    note = boot_note.note() if facts.spec is not None else ""
+    notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
+    note = "; ".join(filter(None, notes))
     if fix and dry_run:
         _show_remedies(facts, examined, output)
     else:
-        _show(examined, output, note)
+        _show(examined, output, note, facts.spec is not None)
     if fix and not dry_run:
         left = {(one.id, one.subject) for one in examined.findings}
         for check, subject in found:
             if (check, subject) not in left:
                 say(f"mended: {check} {subject}")
-    if examined.unable or any(one.severity == "error" for one in examined.findings):
+    if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
 
 
@@ -112,11 +113,11 @@ def _mend(facts: "Facts", findings: "list[Finding]") -> None:
         mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
 
 
-def _show(examined: "Examined", output: Format, note: str) -> None:
-    """The findings; `note`, which is none, on stderr, or in the one line of a node that has none."""
+def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> None:
+    """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
     from dataclasses import asdict
 
-    healthy = not examined.findings and not examined.unable
+    healthy = not examined.findings and not examined.unable and is_node
     if note and (output is Format.JSON or not healthy):
         say(note)
     if output is Format.JSON:

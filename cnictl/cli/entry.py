@@ -3,6 +3,7 @@
 import os
 import sys
 
+from cnictl.cli import encoding
 from cnictl.core import standard
 
 
@@ -14,7 +15,8 @@ def main() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", buffering=1)
     try:
-        _isolate()
+        _start_anew_if_needed()
+        encoding.make_lenient()
         from cnictl.cli.main import main as run
 
         run()
@@ -23,17 +25,24 @@ def main() -> None:
         sys.exit(130)
 
 
-def _isolate() -> None:
+def _start_anew_if_needed() -> None:
     """Start anew under `python -I` if root's process would load code from a place that another user may have named.
 
     PYTHONPATH and its like, the current folder (`python -m`) and a user's site-packages are such places. What the
-    interpreter loaded from them before this line can't be undone: units and scripts name `-I` themselves.
+    interpreter loaded from them before this line can't be undone: units and scripts name `-I` themselves. An
+    interpreter that names files in the encoding of a locale is started anew too: it could not open every file.
     """
-    if sys.flags.isolated or os.geteuid() != 0:
+    by_name = sys.orig_argv[1:2] != ["-m"]
+    isolates = os.geteuid() == 0 and not sys.flags.isolated and _may_load_foreign_code(by_name)
+    if not isolates and encoding.is_utf8():
         return
-    started_by_name = sys.orig_argv[1:2] != ["-m"]
+    if sys.flags.isolated and not sys.argv[0].startswith("/"):
+        return  # started by a script of its own (root's copy), which says `-X utf8` itself
+    flags = ["-I"] if isolates or sys.flags.isolated else []
+    program = ["-m", "cnictl"] if os.path.basename(sys.argv[0]) == "__main__.py" else [sys.argv[0]]
+    os.execv(sys.executable, [sys.executable, *flags, *encoding.options(), *program, *sys.argv[1:]])
+
+
+def _may_load_foreign_code(by_name: bool) -> bool:
     user_site = getattr(sys.modules.get("site"), "ENABLE_USER_SITE", False)
-    if started_by_name and not user_site and not any(name.startswith("PYTHON") for name in os.environ):
-        return
-    program = [sys.argv[0]] if started_by_name else ["-m", "cnictl"]
-    os.execv(sys.executable, [sys.executable, "-I", *program, *sys.argv[1:]])
+    return not by_name or bool(user_site) or any(name.startswith("PYTHON") for name in os.environ)

@@ -86,6 +86,16 @@ def init_node(
         list[str] | None,
         typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
     ] = None,
+    bin_dir: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder for the plugin besides those of the runtimes that are found; repeatable. Empty: no other."
+        ),
+    ] = None,
+    conf_dir: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder for the CNI conf besides those of the runtimes that are found; repeatable."),
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,7 +132,7 @@ def init_node(
     from dataclasses import replace as replaced
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, converge, firewall, host, named_peers, peers, preflight
+    from cnictl.node import addressing, converge, firewall, host, named_peers, peers, preflight, runtimes
     from cnictl.node.spec import NodeSpec
 
     ignored = preflight.parse_ignored(ignore or [])
@@ -138,6 +148,8 @@ def init_node(
         "nat": nat,
         "backend": backend or None,
         "forward": forward,
+        "bin_dirs": None if bin_dir is None else tuple(filter(None, addressing.parse_list(bin_dir))),
+        "conf_dirs": None if conf_dir is None else tuple(filter(None, addressing.parse_list(conf_dir))),
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
 
@@ -153,6 +165,7 @@ def init_node(
         return addressing.check(replaced(known, **values, peers=chosen.peers)), chosen
 
     spec, _ = wanted()
+    runtimes.give(spec.bin_dirs, spec.conf_dirs)
     peers.check_not_ours(spec.peers, host.own_interfaces())
     host.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cnictl.cli import encoding
 from cnictl.core import outside
 
 
@@ -67,6 +68,11 @@ def write(text: str = "") -> None:
     print(plain(text))
 
 
+def spinner() -> str:
+    """Return the name of the spinner that a terminal can show."""
+    return "dots" if encoding.takes(sys.stderr, "\u280b") else "line"
+
+
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
     """Say on stderr what is going on for as long as it does, at a terminal; nothing in a pipe.
@@ -79,7 +85,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(plain(what))) as status:
+    with Console(stderr=True).status(Text(plain(what)), spinner=spinner()) as status:
         yield lambda text: status.update(Text(plain(text)))
 
 

@@ -123,24 +123,32 @@ def del_peer(
 
 @app.command("list")
 def list_peers(output: OutputOption = Format.TABLE) -> None:
-    """List the peers, whether each one's route stands and is taken, and whether its node is on the same link.
+    """List the peers, whether each one's route stands and is taken, whether its node is on the same link, and (as root)
+    whether it has its pod CIDR.
 
-    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, and if the kernel sends
-    packets of pods elsewhere in spite of it: by a policy rule (ip rule), say, or a more specific route.
+    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, if the kernel sends packets of
+    pods elsewhere in spite of it (by a policy rule, or a more specific route), or if a peer answers and does not have
+    its pod CIDR or forwards nothing to it.
 
     \b
     cnictl route list
     """
     from cnictl.node import converge, show
+    from cnictl.report.status import served
 
-    found = show.routes(converge.current_spec())
+    spec = converge.current_spec()
+    found = served(spec, show.routes(spec))
     if output is Format.JSON:
         print_json({"routes": found})
     else:
-        columns = ("pod_cidr", "via", "dev", "state", "link")
-        print_table(("pod CIDR", "via", "dev", "state", "peer"), [tuple(row[key] for key in columns) for row in found])
+        columns = ("pod_cidr", "via", "dev", "state", "link", "pods")
+        rows = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in found]
+        print_table(("pod CIDR", "via", "dev", "state", "peer", "pods"), rows)
+        for row in found:
+            if row["fault"]:
+                say(f"{row['fault']}\n  mend: {row['mend']}")
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
         say_strays([stray for row in found for stray in row["strays"]])
-    if any(not row["state"].startswith("ok") for row in found):
+    if any(row["fault"] or not row["state"].startswith("ok") for row in found):
         raise typer.Exit(1)

@@ -19,8 +19,9 @@ def status(
 ) -> None:
     """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be looked at, or if the kernel sends pods'
-    packets elsewhere, by a policy rule (ip rule), say. `cnictl plan` shows the difference line by line.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be looked at (`cnictl plan` shows the
+    difference line by line), if the kernel sends pods' packets elsewhere, by a policy rule (ip rule), say, or if a peer
+    that answers does not have its pod CIDR or forwards nothing to it. A peer that is silent is shown as such.
 
     \b
     cnictl status
@@ -49,14 +50,16 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    if found["drifted"] or found["strays"] or found["unknown"]:
+    wrong = found["drifted"] or found["strays"] or found["unknown"]
+    if wrong or any(one["fault"] for one in found["peers"]):
         raise typer.Exit(1)
 
 
 def _clear() -> None:
+    import os
     import sys
 
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         print("\x1b[H\x1b[2J", end="")
 
 
@@ -91,6 +94,8 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
     if found["boot"]:
         lines.append(("boot", found["boot"]))
+    if found["not_kept"]:
+        lines.append(("not kept", found["not_kept"]))
     print_table(("", ""), lines)
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
@@ -98,13 +103,24 @@ def _show(found: dict[str, Any]) -> None:
         print_table(("port", "state", "pod", "addresses"), ports)
     if found["peers"]:
         peers = [
-            (one["pod_cidr"], one["via"], one["dev"], one["state"], _ANSWERS[one["answers"]]) for one in found["peers"]
+            (
+                one["pod_cidr"],
+                one["via"],
+                one["dev"],
+                one["state"],
+                _ANSWERS[one["answers"]],
+                one["pods"] or "not asked",
+            )
+            for one in found["peers"]
         ]
-        print_table(("peer's pods", "via", "link", "route", "peer"), peers)
+        print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
     if found["rules"]:
         rules = [(one["where"], one["source"], one["destination"], str(one["packets"])) for one in found["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
+    for one in found["peers"]:
+        if one["fault"]:
+            say(f"{one['fault']}\n  mend: {one['mend']}")
     if found["drifted"]:
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
     say_strays(found["strays"])

@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cnictl.cli.output import print_table
+from cnictl.cli.output import print_table, spinner
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +23,7 @@ class Progress:
         if sys.stderr.isatty():
             from rich.console import Console
 
-            self._status = Console(stderr=True).status("")
+            self._status = Console(stderr=True).status("", spinner=spinner())
 
     def __enter__(self) -> "Progress":
         return self

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
@@ -39,14 +39,16 @@ def by_id(name: str) -> Check | None:
 
 
 def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
-    """Make the checks; one that another's finding explains says nothing.
+    """Make the checks; one that another's finding explains says nothing. Raises UsageProblem if none is left.
 
     Those that wait for other hosts are made beside the rest, so that the whole takes as long as the slowest.
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
+    if not chosen:
+        raise UsageProblem("every check is skipped, so nothing would be looked at", "name fewer with --skip")
     waiting = [check for check in chosen if check.waits]
     found: dict[str, list[Finding]] = {}
-    unable = []
+    unable: list[tuple[str, str]] = []
     with reading.once(), ThreadPoolExecutor(max(1, len(waiting))) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
         made = {check.id: _made(check, facts) for check in chosen if not check.waits}
@@ -73,10 +75,11 @@ def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
 
 
 def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:
-    left = [
-        finding
-        for check in chosen
-        if not any(found.get(other) for other in check.behind)
-        for finding in found.get(check.id, ())
-    ]
+    left = []
+    for check in chosen:
+        explaining = [finding for other in check.behind for finding in found.get(other, ())]
+        # an error that only a warning explains would leave the exit status at 0
+        worst = {finding.severity for finding in explaining}
+        if not worst or (check.severity == "error" and "error" not in worst):
+            left += found.get(check.id, [])
     return sorted(left, key=lambda finding: finding.severity != "error")

@@ -130,12 +130,12 @@ _PARTS = (
         "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or not the chosen one",
         "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
         "Without it no pod starts, and none can be ended.",
-        "cnictl plugin list\ncnictl apply             # puts the chosen version into use",
+        "cnictl plugin list\ncnictl apply             # puts the chosen version into use", ("runtime-folders",),
     ),
     _Part(
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",
         "10-cnictl.conflist in each runtime's conf dir", "Without it a node is not ready, or pods get no network.",
-        "ls /etc/cni/net.d\ncnictl apply",
+        "ls /etc/cni/net.d\ncnictl apply", ("runtime-folders",),
     ),
     _Part(
         "network-manager", 20, "warning", ("file/etc/NetworkManager/",),

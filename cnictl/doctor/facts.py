@@ -13,13 +13,14 @@ from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
-from cnictl.node import converge, firewall, host, ipam, node_file, pod_ways, ranges, runtimes
+from cnictl.node import converge, firewall, host, ipam, node_file, pod_ways, ranges, runtimes, show
 from cnictl.node.host import Narrowest
 from cnictl.node.ipam import Listing
 from cnictl.node.pod_ways import Looked
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
+from cnictl.probe import owning
 
 
 class Facts:
@@ -87,6 +88,15 @@ class Facts:
         """The peers' addresses that answer a small echo request."""
         peers = self.spec.peers if self.spec is not None else ()
         return {address for address, answered in echo.at_once(echo.answers, {peer.via for peer in peers}) if answered}
+
+    @cached_property
+    def served(self) -> dict[Peer, str]:
+        """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
+        if self.spec is None:
+            return {}
+        routes = zip(self.spec.peers, show.routes(self.spec), strict=False)
+        on_link = [peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == show.ON_LINK]
+        return owning.ask(on_link)
 
     @cached_property
     def ports(self) -> list[Link]:

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 
 from cnictl.core import durable
 from cnictl.core.errors import Problem
+from cnictl.core.paths import NODE_FILE
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
+from cnictl.node import converge
 from cnictl.node.preflight import host
 from cnictl.node.spec import is_ipv6
 
@@ -36,6 +38,17 @@ def _assignments(path: str) -> Iterator[tuple[str, str]]:
         key, equals, value = line.strip().removeprefix("-").partition("=")
         if equals and not key.startswith(("#", ";")):
             yield key.strip().replace(".", "/"), value.strip()
+
+
+def _no_node(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is not None:
+        return
+    if converge.lost_its_file():
+        yield Seen(NODE_FILE, "is missing on a host that was set up as a node: most checks were not made",
+                   "cnictl init-node brings it back as it was last; cnictl reset-node removes all")  # fmt: skip
+    else:
+        yield Seen(NODE_FILE, "this host is not set up as a cnictl node: most checks were not made",
+                   "cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20")  # fmt: skip
 
 
 def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
@@ -109,6 +122,11 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
 
 
 CHECKS = (
+    Check(
+        "no-node", 0, "error", "/etc/cnictl/node.toml",
+        "On a host that is not set up nothing says what should be there, and no health can be vouched for.",
+        "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20", _no_node,
+    ),
     Check(
         "forwarding-at-boot", 1, "error",
         "sysctl.d in the boot's order (/etc, /run, /usr/lib by name, then /etc/sysctl.conf): the last value of "

@@ -13,7 +13,7 @@ from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import lookup, pod_ways
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec import Peer, is_ipv6
-from cnictl.probe import arp
+from cnictl.probe import arp, owning
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
 _ANYWHERE = pod_ways.OUTSIDE[0]
@@ -162,6 +162,20 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
             )
 
 
+def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
+    for peer, state in facts.served.items():
+        fault, mend = owning.in_words(peer, state)
+        if fault:
+            yield Seen(peer.pod_cidr, fault, mend)
+
+
+def _peer_silent(facts: Facts) -> Iterable[Seen]:
+    for peer, state in facts.served.items():
+        if state == owning.UNKNOWN:
+            yield Seen(peer.via, f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
+                       f"see that {peer.via} is up, on this link, and accepts ICMP echo")  # fmt: skip
+
+
 def _bad_checksums(facts: Facts) -> Iterable[Seen]:
     wrong = counters("/proc/net/snmp", "Udp").get("InCsumErrors", 0)
     for link in facts.links.values() if wrong else ():
@@ -173,6 +187,12 @@ def _bad_checksums(facts: Facts) -> Iterable[Seen]:
 def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy(actions=(typed("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
 
+
+_OWN_WAY = (
+    "uplink-down", "peer-link", "peer-route", "overlap", "reverse-path", "conntrack-full", "forwarding",
+    "same-pod-cidr", "mtu-path",
+)  # fmt: skip
+"""Faults of this node's own way to its peers."""
 
 CHECKS = (
     Check(
@@ -232,6 +252,19 @@ CHECKS = (
         "ping -I 10.0.0.210 10.244.1.1; ping -I 10.244.0.1 10.244.1.1", _pods_filtered,
         behind=("uplink-down", "peer-link", "peer-route", "masquerade", "bridge", "bridge-address", "forwarding",
                 "same-pod-cidr", "reverse-path", "overlap"), waits=True,
+    ),
+    Check(
+        "peer-pods", 38, "error",
+        "echo requests with a time to live of 1 to each peer's gateway address, and to the last one of its pod CIDR",
+        "A node that was reset, or has another pod CIDR now, answers ping as ever, and drops what pods get.",
+        "ping -t 1 10.244.1.1               # answers only if the peer itself has it\n"
+        "cnictl route del-peer 10.244.1.0/24",
+        _pod_cidr_elsewhere, behind=_OWN_WAY,
+    ),
+    Check(
+        "peer-silent", 38, "warning", "echo requests to each peer's own address",
+        "Of a peer that does not answer nothing can be said, and no pod of it may be reached.",
+        "ping 10.0.10.51\ncnictl test-connectivity", _peer_silent, behind=_OWN_WAY,
     ),
     Check(
         "vxlan-checksum", 39, "warning", "Udp InCsumErrors in /proc/net/snmp; ethtool -k of vxlan links",

@@ -11,8 +11,9 @@ from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts, text_of
-from cnictl.node import ipam, reclaim, runtimes
-from cnictl.node.resources.cni_conf import FILE_NAME
+from cnictl.node import install, ipam, reclaim, runtimes
+from cnictl.node.resources.cni_conf import FILE_NAME, CniConf, is_foreign
+from cnictl.node.resources.plugin import Plugin
 
 _ENDINGS = (".conf", ".conflist", ".json")
 
@@ -90,6 +91,21 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
                            "'file exists'", "take the route out, or set type to cnictl-bridge", False)  # fmt: skip
 
 
+def _unread(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    known = runtimes.find()
+    launchers = install.installed(runtimes.bin_dirs(known)).bin_dirs
+    written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
+    confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
+    for runtime, fault in runtimes.unread(known, launchers, confs):
+        yield Seen(runtime, f"{fault}: what cnictl put elsewhere is not seen there", "cnictl apply")
+
+
+def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+    return Remedy((Plugin.id, CniConf.id))
+
+
 def _residue(facts: Facts) -> Iterable[Seen]:
     known = {str(document.get("name")) for _, document in confs() if document}
     if facts.spec is not None:
@@ -121,6 +137,13 @@ CHECKS = (
         "conf-order", 40, "error", "the runtimes' conf dirs, by name: what sorts before 10-cnictl.conflist",
         "A runtime takes the first conf by name, and new pods get that network.",
         "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist ~", preflight_check("conf-order"),
+    ),
+    Check(
+        "runtime-folders", 40, "error",
+        "the configuration that each runtime was started with (/proc/PID/cmdline): its folders for plugins and confs",
+        "A plugin or a conf in a folder that the runtime does not read is not there for it.",
+        "tr '\\0' ' ' < /proc/$(pgrep -o -x containerd)/cmdline\ncnictl init-node --bin-dir DIR --conf-dir DIR",
+        _unread, _install_there,
     ),
     Check(
         "conf-broken", 40, "error", "every conf in the runtimes' conf dirs, read as JSON",

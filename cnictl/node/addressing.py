@@ -4,6 +4,7 @@ Each message names the value and what was probably meant. The syntax of one addr
 between several is set arithmetic.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -74,6 +75,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
         raise UsageProblem(f"log_level {spec.log_level!r} is none of {', '.join(LOG_LEVELS)}")
     if spec.log_file and (not spec.log_file.startswith("/") or "\0" in spec.log_file):
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
+    bin_dirs, conf_dirs = _folders(spec.bin_dirs, "bin_dir"), _folders(spec.conf_dirs, "conf_dir")
     if spec.plugin_version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]*", spec.plugin_version):
         raise UsageProblem(f"plugin version {spec.plugin_version!r} is no version's name, such as 0.1.0")
     return replace(
@@ -81,8 +83,18 @@ def _check(spec: NodeSpec) -> NodeSpec:
         subnets=tuple(map(str, subnets.values())),
         networks=tuple(map(str, networks.values())),
         peers=peers,
+        bin_dirs=bin_dirs,
+        conf_dirs=conf_dirs,
         externals=_check_externals(spec.externals, subnets),
     )
+
+
+def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
+    """Folders without their second spellings. Raises UsageProblem for one that is not an absolute path."""
+    for path in paths:
+        if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
+            raise UsageProblem(f"{what} {path!r} is not a folder's absolute path, such as /opt/cni/bin")
+    return tuple(dict.fromkeys(os.path.normpath(path) for path in paths))
 
 
 def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:

@@ -66,6 +66,20 @@ def remove(path: str) -> None:
                 raise _refusal(error, path, target) from None
 
 
+def can_write(path: str) -> bool:
+    """Return whether a file can be written or replaced there: read-only mounts, denials and immutable files say no.
+
+    The folders on the way may be missing: then the nearest one that is there counts.
+    """
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.access(target, os.W_OK):
+        return False
+    folder = os.path.dirname(target)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
 def is_masked(path: str) -> bool:
     """Whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
     return os.path.islink(path) and os.path.realpath(path) == os.devnull

@@ -24,7 +24,7 @@ from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
 from cnictl.node.spec import NodeSpec, is_ipv6
-from cnictl.node.spine import Resource
+from cnictl.node.spine import Resource, Skipping
 
 CONF_KIND, PLUGIN_KIND = "cni-conf", "plugin"
 
@@ -63,6 +63,23 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
         BootUnit(spec),
         CniConf(spec),
     ]
+
+
+def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
+    """Paths that `spec` asks for, that can't be written on this host, and that the node works without for now."""
+    found = [path for one in resources(spec, earlier) if isinstance(one, Skipping) for path in one.skipped(spec)]
+    return list(dict.fromkeys(found))
+
+
+def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
+    """What this host can't keep for the next boot, in words; empty where it keeps all."""
+    paths = skipped(spec, earlier)
+    if not paths:
+        return ""
+    return (
+        f"can't be written here, so the node does without: {', '.join(paths)}; "
+        "a reboot or a restart of what reads them may undo what they say: have this host's own image bring them"
+    )
 
 
 def _sysctls(spec: NodeSpec) -> list[Resource]:

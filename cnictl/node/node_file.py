@@ -18,7 +18,7 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import addressing, files, folders, former, toml_text
 from cnictl.node.run_lock import tell
-from cnictl.node.spec import FAMILIED, NodeSpec, Peer, text_or_list, texts_of
+from cnictl.node.spec import FAMILIED, FOLDERS, NodeSpec, Peer, text_or_list, texts_of
 from cnictl.node.toml_text import Block
 
 _KINDS: dict[str, type] = {
@@ -29,7 +29,8 @@ _MADE = "node-file-made"
 """Under which `former` keeps where a link led to when cnictl made the node file there."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
-_PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version"}
+_PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
+                "conf_dir": "conf_dirs"}  # fmt: skip
 """The [plugin] table's, and the spec's fields for them."""
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
@@ -102,8 +103,14 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     for key, value in plugin.items():
         _check_key(f"{path}: plugin", key, tuple(_PLUGIN_KEYS))
         if key in _PLUGIN_KEYS:
-            _check_kind(f"{path}: plugin", key, value, str)
-    told = {_PLUGIN_KEYS[key]: value for key, value in plugin.items() if key in _PLUGIN_KEYS}
+            several = _PLUGIN_KEYS[key] in FOLDERS and isinstance(value, list)
+            for one in value if several else [value]:
+                _check_kind(f"{path}: plugin", key, one, str)
+    told: dict[str, Any] = {
+        field: texts_of(plugin[key]) if field in FOLDERS else plugin[key]
+        for key, field in _PLUGIN_KEYS.items()
+        if key in plugin
+    }
     return NodeSpec(**document, **told, peers=tuple(_parse_peer(path, entry) for entry in entries))
 
 
@@ -219,7 +226,10 @@ def _canonical(text: str) -> str:
 def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
     block = next((one for one in blocks if one.name == "plugin"), None)
     said = block.values() if block is not None else blocks[0].values().get("plugin", {})
-    wanted = {key: getattr(spec, field) for key, field in _PLUGIN_KEYS.items()}
+    wanted = {
+        key: text_or_list(getattr(spec, field)) if field in FOLDERS else getattr(spec, field)
+        for key, field in _PLUGIN_KEYS.items()
+    }
     changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
     if not changed:
         return

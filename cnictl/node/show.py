@@ -6,15 +6,19 @@ from typing import Any
 from cnictl.core import masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
+from cnictl.core.errors import CniError, Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.node import firewall, host, ipam, pod_ways
 from cnictl.node.ipam import Row
 from cnictl.node.peers import is_link_local
-from cnictl.node.resources.bridge import OWNER_MARK
+from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.route import OURS, RouteTable
 from cnictl.node.spec import NodeSpec, Peer, by_family, is_ipv6
+
+ON_LINK = "on the link"
+"""Of a peer that a route of this node leads to directly."""
 
 _COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
@@ -51,6 +55,26 @@ def larger_pods(spec: NodeSpec) -> list[str]:
     found = bridge(spec, with_pods=True)
     ports = found["ports"] if found is not None else []
     return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+
+
+def bridge_faults(spec: NodeSpec) -> list[str]:
+    """Return in words where the bridge is not as the spec wants it, or that this could not be read."""
+    found = []
+    for resource in (Bridge(spec), Address(spec)):
+        try:
+            now, wanted = resource.observe(), resource.desired(spec)
+        except (Problem, CniError, OSError) as problem:
+            found.append(f"{resource.id} could not be checked: {problem}")
+            continue
+        if now is not None and now.get("kind", "bridge") != "bridge":
+            kind = now["kind"] or "plain device"
+            found.append(f"{spec.bridge} is no bridge but a {kind}: remove or rename that link, then: cnictl apply")
+            return found
+        if now != wanted:
+            found.append(
+                f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply mends it"
+            )
+    return found
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
@@ -189,5 +213,5 @@ def _peer_route(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_ways.
     elif reached.gateway:
         link = f"not on the same link, reached through {reached.gateway}"
     else:
-        link = "on the link"
+        link = ON_LINK
     return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link, "strays": told}

@@ -6,6 +6,8 @@ from typing import Any
 
 FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
 """Keys of the node file with at most one value a family (text, or a list of texts), and the spec's fields for them."""
+FOLDERS = ("bin_dirs", "conf_dirs")
+"""Fields with folders that the operator named."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class NodeSpec:
     """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
     """Whether accepts for pods' packets are put where the host's firewalls drop what is forwarded."""
+    bin_dirs: tuple[str, ...] = ()
+    """Folders that the plugin goes into besides those of the runtimes that are found here."""
+    conf_dirs: tuple[str, ...] = ()
+    """Folders that the conf goes into besides those."""
 
     @property
     def subnet(self) -> str:
@@ -98,6 +104,7 @@ def texts_of(value: str | list[str]) -> tuple[str, ...]:
 def as_data(spec: NodeSpec) -> dict[str, Any]:
     """The spec as JSON values."""
     data = {**asdict(spec), "peers": [asdict(peer) for peer in spec.peers]}
+    data |= {field: list(data[field]) for field in FOLDERS}
     return data | {key: text_or_list(data.pop(field)) for key, field in FAMILIED.items()}
 
 
@@ -105,6 +112,7 @@ def from_data(data: dict[str, Any]) -> NodeSpec:
     """What `as_data` gave, read back. A key that this release does not know was written by a newer one: left out."""
     values = {FAMILIED.get(key, key): value for key, value in data.items()}
     values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
+    values |= {field: tuple(data[field]) for field in FOLDERS if field in data}
     values["peers"] = tuple(Peer(**_known(Peer, entry)) for entry in data["peers"])
     return NodeSpec(**_known(NodeSpec, values))
 

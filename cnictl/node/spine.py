@@ -83,6 +83,14 @@ class Merging(Protocol):
 
 
 @runtime_checkable
+class Skipping(Protocol):
+    """A resource that a node works without until the next boot or restart: it is left out where it can't be written."""
+
+    def skipped(self, spec: NodeSpec) -> list[str]:
+        """Paths that `spec` asks for and that can't be written on this host."""
+
+
+@runtime_checkable
 class Carrying(Protocol):
     """A resource that others may come to stand on."""
 

@@ -102,9 +102,9 @@ class Report:
 
     @property
     def overall(self) -> str:
-        """`failed` if any check is, else `uncertain` if any is, else `ok`."""
+        """`failed` if any check is, else `uncertain` if any is, else `ok`; `failed` too if none was made."""
         states = {check.state for check in self.checks}
-        return next((state for state in (FAILED, UNCERTAIN) if state in states), OK)
+        return next((state for state in (FAILED, UNCERTAIN, OK) if state in states), FAILED)
 
     def as_json(self) -> dict[str, Any]:
         """The report as `-o json` prints it."""

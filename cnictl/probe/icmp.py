@@ -4,6 +4,7 @@ No `ping`. Sources: RFC 792, linux/icmp.h, linux/ip.h; for IPv6 RFC 4443 and RFC
 the checksum and take the IP header off.
 """
 
+import functools
 import itertools
 import os
 import selectors
@@ -21,13 +22,18 @@ ECHO_REPLY, UNREACHABLE, REDIRECT, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 5, 8, 11
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h: when each packet arrived, however late we read it
 _HEADER = struct.Struct("!BBHHH")
 _TOKEN = struct.Struct("!8sHH")  # this run, series, sequence: survives a NAT that changes the ICMP identifier
-_RUN = os.urandom(8)
 
 UNREACHABLE_WORDS = {
     0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
     9: "network administratively prohibited", 10: "host administratively prohibited",
     13: "communication administratively prohibited",
 }  # fmt: skip
+
+
+@functools.cache
+def _run() -> bytes:
+    """Return what tells this process's requests from others'. It is drawn at the first one, not at the import."""
+    return os.urandom(8)
 
 
 @dataclass(frozen=True)
@@ -184,11 +190,11 @@ class _Ears:
 
 def identifier(number: int) -> int:
     """The ICMP identifier of a series: not 0, not another series'."""
-    return (int.from_bytes(_RUN[:2], "big") + number) & 0xFFFF or 0xFFFF
+    return (int.from_bytes(_run()[:2], "big") + number) & 0xFFFF or 0xFFFF
 
 
 def _send(one: Series, sequence: int) -> None:
-    payload = _TOKEN.pack(_RUN, one.number, sequence).ljust(48, b"\0")
+    payload = _TOKEN.pack(_run(), one.number, sequence).ljust(48, b"\0")
     ipv6 = is_ipv6(one.to)
     kind = icmp6.ECHO_REQUEST6 if ipv6 else ECHO_REQUEST
     header = _HEADER.pack(kind, 0, 0, identifier(one.number), sequence)
@@ -259,7 +265,7 @@ def token(message: bytes) -> tuple[int, int] | None:
     if len(message) < _HEADER.size + _TOKEN.size:
         return None
     run, number, sequence = _TOKEN.unpack_from(message, _HEADER.size)
-    return (number, sequence) if run == _RUN else None
+    return (number, sequence) if run == _run() else None
 
 
 def checksum(data: bytes) -> int:

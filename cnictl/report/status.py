@@ -1,5 +1,6 @@
 """The node on one screen, as JSON values."""
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ from cnictl.node import (
     boot_note,
     converge,
     install,
+    inventory,
     ipam,
     lookup,
     pod_ways,
@@ -21,9 +23,9 @@ from cnictl.node import (
 )
 from cnictl.node.ranges import CONF_ENDINGS
 from cnictl.node.resources.cni_conf import FILE_NAME
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spine import Step
-from cnictl.probe import arp, ndp
+from cnictl.probe import arp, ndp, owning
 from cnictl.watch import repairs
 
 
@@ -55,6 +57,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "conf": FILE_NAME,
         "watch": repairs.saved(),
         "boot": boot_note.note(),
+        "not_kept": inventory.not_kept(spec),
         "resources": rows,
     }
 
@@ -71,13 +74,32 @@ def _row(step: Step) -> dict[str, Any]:
 
 
 def _peers(spec: NodeSpec, looked: pod_ways.Looked) -> list[dict[str, Any]]:
-    """Each peer's route, and whether its address answers on the link right now."""
-    found = show.routes(spec, looked)
+    """Each peer's route, whether its address answers on the link right now, and whether it serves its pod CIDR."""
+    found = served(spec, show.routes(spec, looked))
     if not found:
         return []
     with ThreadPoolExecutor(min(16, len(found))) as pool:
         answered = list(pool.map(_answers, found))
     return [{**one, "answers": answer} for one, answer in zip(found, answered, strict=True)]
+
+
+def served(spec: NodeSpec, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The routes of `show.routes`, each with what its peer says of the pod CIDR, and what is wrong with that.
+
+    `pods` is empty where nothing was asked: without the route, or by another user than root.
+    """
+    asked = [
+        peer
+        for peer, route in zip(spec.peers, routes, strict=False)
+        if route["state"].startswith("ok") and route["link"] == show.ON_LINK
+    ]
+    said: dict[Peer, str] = {}
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # a kernel without the family
+            said = owning.ask(asked)
+    by_cidr = {peer.pod_cidr: (state, *owning.in_words(peer, state)) for peer, state in said.items()}
+    keys = ("pods", "fault", "mend")
+    return [{**route, **dict(zip(keys, by_cidr.get(route["pod_cidr"], ("", "", "")), strict=True))} for route in routes]
 
 
 def _answers(route: dict[str, Any]) -> bool | None:

@@ -90,7 +90,8 @@ def drifted(node: Node) -> list[str]:
 
 def doctor(node: Node, *words: str) -> list[str]:
     """The checks that `cnictl doctor` has findings of, but for those that ask the peers and take their time."""
-    skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr")
+    skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
+               "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
     found = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
     return [one["id"] for one in found]
 

@@ -24,6 +24,7 @@ def node() -> Iterator[Node]:
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
         init(here, "--peer", f"{there.pod_cidr}={there.address}", "--peer", "10.244.7.0/24=10.0.0.99")
+        init(there, "--peer", f"{here.pod_cidr}={here.address}")
         start_pod(here, "web1")
         yield here
 
@@ -35,8 +36,8 @@ def test_status_is_one_screen(node: Node) -> None:
         r"addresses +1 of 253 used in 10.244.0.0/24",
         r"conf +/etc/cni/net.d: 10-cnictl.conflist\n",
         r"veth\w+ +up +web1 +10.244.0.2",
-        r"10.244.1.0/24 +10.0.10.51 +eth0 +ok +answers",
-        r"10.244.7.0/24 +10.0.0.99 +eth0 +ok +silent",
+        r"10.244.1.0/24 +10.0.10.51 +eth0 +ok +answers +answers\n",
+        r"10.244.7.0/24 +10.0.0.99 +eth0 +ok +silent +unknown\n",
         r"inet cnictl masquerade-mynet +10.244.0.0/24 +all but 10.244.0.0/20 +\d+",
         r"bridge/cni0 +ok",
     ):

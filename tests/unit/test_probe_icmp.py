@@ -17,7 +17,7 @@ def new_series(to: str = "10.244.1.7", count: int = 3) -> Series:
 
 def echo(one: Series, sequence: int, kind: int = icmp.ECHO_REQUEST) -> bytes:
     """An ICMP echo message of a series."""
-    payload = icmp._TOKEN.pack(icmp._RUN, one.number, sequence)
+    payload = icmp._TOKEN.pack(icmp._run(), one.number, sequence)
     return struct.pack("!BBHHH", kind, 0, 0, identifier(one.number), sequence) + payload
 
 

@@ -1,11 +1,13 @@
 """Where runtimes look, read from their own configurations."""
 
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from cnictl.node import runtimes
+from cnictl.node import runtime_processes, runtimes
+from cnictl.node.runtime_processes import Process
 from cnictl.node.runtimes import Runtime
 
 DEBIAN = """
@@ -97,3 +99,91 @@ def test_debians_containerd_is_served_in_its_own_folder() -> None:
     found = containerd(DEBIAN)
     assert found is not None
     assert runtimes.bin_dirs((found,)) == ("/usr/lib/cni",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--config /a",
+        "-c /a",
+        "--config=/a",
+        "-c=/a",
+        "-config /a",
+        "--log-level x --config /b --config /a",
+        "-c /a -- -c /b",
+    ],
+)
+def test_a_command_lines_option_is_read_in_each_spelling(words: str) -> None:
+    assert runtime_processes.option(["containerd", *words.split()], ("--config", "-c")) == "/a"
+
+
+def test_a_containerd_reads_what_its_configuration_imports(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "config.toml").write_text(f"version = 2\nimports = ['more/*.toml', '{tmp_path}/last.toml']\n{CNI}")
+    (tmp_path / "more" / "one.toml").write_text(f"version = 2\nimports = ['../config.toml']\n{CNI}".replace("/b", "/c"))
+    (tmp_path / "last.toml").write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "/d"')
+    found = runtimes.containerd_runtime(runtimes.with_imports(str(tmp_path / "config.toml")), "test")
+    assert found is not None
+    assert (found.bin_dirs, found.conf_dir) == (("/c",), "/d")
+
+
+CNI = '[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/b"\n'
+
+
+def process(name: str, *words: str, root: str = "/", **environment: str) -> Process:
+    given = tuple(f"{key}={value}" for key, value in environment.items())
+    return Process(os.getpid(), name, (name, *words), "/", root, given)
+
+
+def started(monkeypatch: pytest.MonkeyPatch, one: Process) -> list[Runtime]:
+    monkeypatch.setattr(runtime_processes, "running", lambda *_: iter([one]))
+    return runtimes.started()
+
+
+def test_what_a_crio_was_started_with_counts_before_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "crio.conf").write_text('[crio.network]\nnetwork_dir = "/n1"\nplugin_dirs = ["/p1"]')
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "10").write_text('[crio.network]\nnetwork_dir = "/n2"')
+    files = ("--config", f"{tmp_path}/crio.conf", f"--config-dir={tmp_path}/d")
+    (found,) = started(monkeypatch, process("crio", *files))
+    assert (found.bin_dirs, found.conf_dir) == (("/p1",), "/n2")
+    (found,) = started(monkeypatch, process("crio", *files, "--cni-config-dir", "/n3", "--cni-plugin-dir=/p3"))
+    assert (found.bin_dirs, found.conf_dir) == (("/p3",), "/n3")
+    (found,) = started(monkeypatch, process("crio", CONTAINER_CNI_CONFIG_DIR="/n4"))
+    assert found.conf_dir == "/n4"
+
+
+def test_dockers_cni_folders_are_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--network-plugin=cni", "--cni-bin-dir=/p,/q", "--cni-conf-dir", "/n")
+    (found,) = started(monkeypatch, process("cri-dockerd", *words))
+    assert (found.name, found.bin_dirs, found.conf_dir) == ("cri-dockerd", ("/p", "/q"), "/n")
+    assert started(monkeypatch, process("kubelet", "--config=/var/lib/kubelet/config.yaml")) == []
+
+
+def test_folders_of_a_runtime_with_another_root_are_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--network-plugin=cni", "--cni-bin-dir=/p")
+    (found,) = started(monkeypatch, process("cri-dockerd", *words, root="/jail"))
+    assert (found.bin_dirs, found.conf_dir) == (("/jail/p",), "/jail/etc/cni/net.d")
+
+
+def test_a_distributions_containerd_is_known_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").write_text(CNI)
+    monkeypatch.setattr(runtimes, "CONTAINERDS", {"k3s": str(tmp_path / "config.toml"), "k0s": "/nowhere"})
+    (found,) = [one for one in runtimes._distributed() if one is not None]
+    assert (found.name, found.bin_dirs, found.settled) == ("containerd of k3s", ("/b",), True)
+
+
+def test_nerdctl_counts_where_it_names_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "NERDCTL_CONFIG", str(tmp_path / "nerdctl.toml"))
+    assert runtimes.nerdctl() is None
+    (tmp_path / "nerdctl.toml").write_text('cni_path = "/p"\ncni_netconfpath = "/n"')
+    found = runtimes.nerdctl()
+    assert found is not None
+    assert (found.bin_dirs, found.conf_dir) == (("/p",), "/n")
+
+
+def test_a_runtime_that_reads_another_folder_is_named() -> None:
+    one = Runtime("containerd", ("/a",), "/n", "/x.toml (process 7)")
+    assert runtimes.unread((one,), ["/a"], ["/n"]) == []
+    assert runtimes.unread((one,), [], []) == []
+    assert [name for name, _ in runtimes.unread((one,), ["/b"], ["/m"])] == ["containerd", "containerd"]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from cnictl.lab import enter
 from cnictl.lab.syscalls import allow_inspection, die_with_parent, rename_process
+from cnictl.probe import icmp
 
 from . import compiled
 
@@ -19,8 +20,6 @@ _LOADED = (
     "cnictl.doctor.mending", "cnictl.node.history", "cnictl.node.reset", "cnictl.node.confirm", "cnictl.node.guard",
     "cnictl.node.preflight", "cnictl.report.status", "cnictl.watch.keeper",
 )  # fmt: skip
-_OF_EACH_PROCESS = "cnictl.probe.icmp"
-"""Draws what tells its echo requests from others' when it is loaded."""
 
 
 def main(name: str) -> None:
@@ -28,7 +27,7 @@ def main(name: str) -> None:
     die_with_parent(signal.SIGKILL)
     for module in _LOADED:
         importlib.import_module(module)
-    assert _OF_EACH_PROCESS not in sys.modules
+    assert not icmp._run.cache_info().currsize, "each command tells its own echo requests from others'"
     compiled.once()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(f"\0{name}")

@@ -29,6 +29,8 @@ CHECKS: dict[str, Check] = {
     "network-overlap": addresses.network_overlap,
     "peer-link": addresses.peer_link,
     "forward": forward.passed_over,
+    "state": places.state,
+    "not-kept": places.kept,
     "conf-dir": places.conf_dir,
     "conf-name": places.conf_name,
     "conf-order": places.conf_order,

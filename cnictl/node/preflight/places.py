@@ -2,7 +2,8 @@
 
 import os
 
-from cnictl.node import files, install, program, runtimes, trust
+from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, RUN_DIR, STATE_DIR
+from cnictl.node import files, install, inventory, program, runtimes, trust
 from cnictl.node.library import PLUGIN
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import boot_unit
@@ -20,6 +21,36 @@ def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
         for folder in runtimes.conf_dirs(runtimes.find())
         if not runtimes.writable(folder)
     ]
+
+
+def state(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+    """What a node can't do without can be written: its file, its records, its leases; and the disk has room."""
+    found = []
+    for path in (NODE_FILE, f"{STATE_DIR}/new", f"{NETWORKS_DIR}/new", f"{RUN_DIR}/new"):
+        place = path.removesuffix("/new")
+        if not files.can_write(path):
+            mend = f"mount a folder that can be written at {os.path.dirname(path)}"
+            found.append(error("state", place, "can't be written to, and no node works without it", mend))
+        elif not _has_room(place):
+            found.append(error("state", place, "is on a file system that is full", "make room: df, df -i"))
+    return found
+
+
+def _has_room(path: str) -> bool:
+    free = os.statvfs(install.nearest(path))
+    return free.f_bavail > 0 and (free.f_files == 0 or free.f_favail > 0)
+
+
+def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+    """What keeps the node over a boot can be written; where it can't, the node does without."""
+    message = "can't be written here and is left out: the node works without it until the next boot or restart"
+    mend = "have this host's own image or configuration bring that file (cnictl init-node elsewhere shows its text)"
+    paths = inventory.skipped(spec, (previous,) if previous is not None else ())
+    return [warning("not-kept", path, message, mend) for path in paths]
+
+
+def _no_exec(folder: str) -> bool:
+    return bool(os.statvfs(install.nearest(folder)).f_flag & os.ST_NOEXEC)
 
 
 def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
@@ -54,6 +85,9 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
         if not runtimes.writable(folder):
             mend = "make it writable, or name another in the runtime's conf"
             found.append(error("bin-dir", folder, "can't be written to", mend))
+        elif _no_exec(folder):
+            mend = "mount -o remount,exec, or name another folder in the runtime's conf"
+            found.append(error("bin-dir", folder, "is mounted noexec: no runtime can start a plugin there", mend))
         reason = trust.fault(install.nearest(folder))
         if reason:
             mend = "chown root:root, chmod go-w, setfacl -b: what stands there runs as root at every pod's start"
@@ -73,6 +107,9 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     if not found.current and not runtimes.writable(folder):
         mend = "install the plugin elsewhere first: cnictl plugin install --lib-dir /opt/cnictl"
         return [error("lib-dir", folder, "can't be written to", mend)]
+    if not found.current and _no_exec(folder):
+        mend = "mount -o remount,exec, or install elsewhere first: cnictl plugin install --lib-dir /opt/cnictl"
+        return [error("lib-dir", folder, "is mounted noexec: the plugin's launcher can't be tried there", mend)]
     reason = trust.fault(install.nearest(folder))
     if not reason:
         return []

@@ -41,15 +41,44 @@ class BootUnit:
         there, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
         return {"files": texts, "enabled": bool(wanted) and wanted <= there} if texts or there else None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the unit reads the spec from node.toml
-        """The same for this host; None where neither systemd nor logrotate is. What an operator masked stays so."""
+    def desired(self, spec: NodeSpec) -> State | None:
+        """The same for this host; None where neither systemd nor logrotate is. What an operator masked stays so.
+
+        What can't be written stays as it is.
+        """
+        texts, now = self._wanted(), self.observe()
+        skipped = self.skipped(spec)
+        for path in FILES:
+            if path in skipped:
+                texts.pop(path, None)
+                texts |= {name: text for name, text in _files(now).items() if name == path}
+        known = texts or (files.is_masked(UNIT_FILE) and _links())
+        if not known:
+            return now if skipped else None
+        enabled = UNIT_FILE in texts if UNIT_FILE not in skipped else bool(now and now["enabled"])
+        return {"files": texts, "enabled": enabled}
+
+    def skipped(self, spec: NodeSpec) -> list[str]:  # noqa: ARG002 - as `desired`
+        """Those of its files that are not as they should be and can't be written, or the unit's links can't."""
+        wanted, now = self._wanted(), self.observe()
+        found = []
+        for path, text in wanted.items():
+            places = [path, *(_wanted_links(text) - _links() if path == UNIT_FILE else ())]
+            if path == UNIT_FILE and not program.current():
+                places.append(f"{program.HOME}/new")  # what the unit starts
+            right = _files(now).get(path) == text and (path != UNIT_FILE or bool(now and now["enabled"]))
+            if not right and not all(map(files.can_write, places)):
+                found.append(path)
+        return found
+
+    def _wanted(self) -> dict[str, str]:
+        """The text of each file that belongs on this host."""
         texts = {}
         if systemd_runs() and not files.is_masked(UNIT_FILE):
             texts[UNIT_FILE] = unit_text()
         if os.path.isdir(LOGROTATE_DIR) and not files.is_masked(LOGROTATE_FILE):
             texts[LOGROTATE_FILE] = template("cnictl.logrotate")
-        known = texts or (files.is_masked(UNIT_FILE) and _links())
-        return {"files": texts, "enabled": UNIT_FILE in texts} if known else None
+        return texts
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """One line, and what `systemctl` would be told."""

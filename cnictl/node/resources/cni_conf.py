@@ -35,8 +35,8 @@ class CniConf:
 
     def observe(self) -> State | None:
         """The file's text by path, another tool's under our name too; None if it is nowhere."""
-        places = dict.fromkeys([*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR])
-        paths = [f"{folder}/{FILE_NAME}" for folder in places]
+        places = [*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR]
+        paths = dict.fromkeys([*(f"{folder}/{FILE_NAME}" for folder in places), *sorted(_noted())])
         texts = {path: _text(path) for path in paths if os.path.exists(path)}
         return {"files": texts} if texts else None
 
@@ -48,12 +48,18 @@ class CniConf:
     def desired(self, spec: NodeSpec) -> State | None:
         """The same for the whole of `spec`; another tool's file where no conf of ours belongs stays."""
         texts = _files(self.former())
-        for folder in runtimes.conf_dirs(self._runtimes):
+        for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *self._left()]):
             portmap = find_portmap(self._runtimes, folder)
             chained_newest = portmap is None or NEWEST in supported_versions(portmap)
             document = conflist(spec, has_bridge_netfilter(), portmap is not None, chained_newest)
             texts[f"{folder}/{FILE_NAME}"] = json.dumps(document, indent=2) + "\n"
         return {"files": texts}
+
+    def _left(self) -> list[str]:
+        """Folders with a conf of ours that no runtime found now reads: one that is started later may."""
+        named = runtimes.conf_dirs(self._runtimes)
+        found = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
+        return [folder for folder in found if folder not in named]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """One line, and the file as a shell would write it."""
@@ -125,7 +131,9 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
 
 def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
     """The `portmap` that every runtime reading `conf_dir` finds in its own folders; None if one of them has none."""
-    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    readers = [
+        runtime.bin_dirs for runtime in found if runtime.settled and runtime.bin_dirs and runtime.conf_dir == conf_dir
+    ]
     program = None
     for dirs in readers or [runtimes.DEFAULT_BIN_DIRS]:
         here = [f"{folder}/portmap" for folder in dirs if os.access(f"{folder}/portmap", os.X_OK)]

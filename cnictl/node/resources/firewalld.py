@@ -56,8 +56,22 @@ class Firewalld:
             return None
         claimed = _claimed()
         free = [name for name in _names(spec) if name not in claimed]
-        texts = {ZONE: _zone(free), POLICY: _policy(spec)}
+        texts = self._texts(spec)
+        if self.skipped(spec):
+            texts = _files()
         return {"files": texts, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
+
+    def skipped(self, spec: NodeSpec) -> list[str]:
+        """Its files, where they should say something else and can't be written: a restarted firewalld forgets pods."""
+        if not spec.forward or not _is_installed():
+            return []
+        now = _files()
+        changed = [path for path, text in self._texts(spec).items() if now.get(path) != text]
+        return changed if not all(map(files.can_write, changed)) else []
+
+    def _texts(self, spec: NodeSpec) -> dict[str, str]:
+        claimed = _claimed()
+        return {ZONE: _zone([name for name in _names(spec) if name not in claimed]), POLICY: _policy(spec)}
 
     def remember(self) -> None:
         """Keep what somebody else had in our files' place, and the zones that they put our names into at run time."""

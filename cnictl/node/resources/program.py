@@ -2,7 +2,7 @@
 
 import cnictl
 from cnictl.core.errors import Problem
-from cnictl.node import interpreters, program
+from cnictl.node import files, interpreters, program
 from cnictl.node.spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -34,7 +34,7 @@ class ProgramCopy:
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
         """The one there, of whatever release, while it is sound; else that of the cnictl that runs now."""
         now = self.observe()
-        if not self._needed or (now is not None and now["digest"]):
+        if not self._needed or (now is not None and now["digest"]) or not files.can_write(f"{program.HOME}/new"):
             return now
         try:
             return self.newest()
@@ -80,10 +80,10 @@ class ProgramCopy:
         name = after["version"]
         if after["digest"]:  # else it was broken, and to break it again is no use to anyone
             if program.examine(name).digest != after["digest"]:
-                files = program.sources()
-                if program.digest_of(files) != after["digest"]:
+                sources = program.sources()
+                if program.digest_of(sources) != after["digest"]:
                     raise Problem(f"{program.HOME}/{name} is gone or damaged", "run: cnictl plugin install")
-                program.build(name, files, interpreters.inspect(after["interpreter"]))
+                program.build(name, sources, interpreters.inspect(after["interpreter"]))
             if program.current() != name:
                 program.use(name)
         former = before["version"] if before else ""

@@ -84,8 +84,16 @@ class TextFile:
             return None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """What it should say, unless it is masked."""
-        return None if files.is_masked(self.path) else self.wanted(spec)
+        """What it should say, unless it is masked; what it says where it can't be written."""
+        if files.is_masked(self.path):
+            return None
+        return self.observe() if self.skipped(spec) else self.wanted(spec)
+
+    def skipped(self, spec: NodeSpec) -> list[str]:
+        """Its path, if it should say something else and can't be written."""
+        if files.is_masked(self.path) or files.can_write(self.path):
+            return []
+        return [self.path] if self.wanted(spec) != self.observe() else []
 
     def wanted(self, spec: NodeSpec) -> State | None:
         """What it should say."""

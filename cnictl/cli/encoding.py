@@ -1,0 +1,73 @@
+"""The encodings that `cnictl` reads and writes with, set once when it starts.
+
+Names of files and what the program reads are UTF-8, whatever the locale. What is printed is in the terminal's
+encoding: a letter that this lacks never ends a command, it is shown in plain ASCII or as an escape.
+"""
+
+import codecs
+import sys
+from io import TextIOWrapper
+from typing import Any
+
+_FALLBACK = "cnictl"
+"""Name of the error handler."""
+_TERMINAL = "terminal"
+"""Name of the interpreter's `-X` option that carries the terminal's encoding into an interpreter started anew."""
+
+_PLAIN = {
+    "…": "...", "→": "->", "←": "<-", "\u2013": "-", "\u2014": "--", "\u00d7": "x", "·": "-", "•": "*", "✔": "+",
+    "✘": "X", "“": '"', "”": '"', "\u2018": "'", "\u2019": "'",
+    **dict.fromkeys("─━┄┈╴╶╸╺═", "-"), **dict.fromkeys("│┃┆┊╷╹╻║", "|"),
+}  # fmt: skip
+"""Signs of our own and of the libraries that draw tables and help."""
+
+
+def is_utf8() -> bool:
+    """Return whether this interpreter names files in UTF-8."""
+    return _normal(sys.getfilesystemencoding()) == "utf-8"
+
+
+def options() -> list[str]:
+    """Return the options with which an interpreter names files in UTF-8 and prints as this one does."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return ["-X", "utf8", "-X", f"{_TERMINAL}={sys._xoptions.get(_TERMINAL, encoding)}"]
+
+
+def make_lenient() -> None:
+    """Let every text be printed, whatever the encoding of stdout and stderr is, and any bytes be read from stdin."""
+    codecs.register_error(_FALLBACK, _substitute)
+    told = sys._xoptions.get(_TERMINAL)
+    for stream, errors in ((sys.stdout, _FALLBACK), (sys.stderr, _FALLBACK), (sys.stdin, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):  # a test may have another
+            stream.reconfigure(encoding=told if isinstance(told, str) else None, errors=errors)
+
+
+def takes(stream: Any, text: str) -> bool:
+    """Return whether a stream's encoding has every letter of a text."""
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for letters that the encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(letter: str) -> str:
+    if letter in _PLAIN:
+        return _PLAIN[letter]
+    if "\u2500" <= letter <= "\u257f":
+        return "+"  # a corner or a crossing of a table's lines
+    return letter.encode("ascii", "backslashreplace").decode()
+
+
+def _normal(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return name

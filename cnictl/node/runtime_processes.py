@@ -1,0 +1,112 @@
+"""The runtimes that run on this host now, by their own arguments: where each was told to find its configuration.
+
+microk8s, k3s and others start a containerd with a configuration of their own. What a process was started with is in
+/proc/PID/cmdline; a relative path counts from its working folder, and an absolute one from its root.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cnictl.core import durable
+
+_PROC = "/proc"
+_OUR_NETWORK = f"{_PROC}/self/ns/net"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A program that runs."""
+
+    pid: int
+    name: str
+    """Of its executable, without the folder."""
+    argv: tuple[str, ...]
+    cwd: str
+    root: str
+    """Its root folder as this process sees it; `/` also in another mount namespace."""
+    environment: tuple[str, ...] = ()
+
+    def option(self, *names: str) -> str:
+        """Return the last value of an option that goes by these names (`--config`, `-c`); empty without."""
+        return option(self.argv, names)
+
+    def variable(self, name: str) -> str:
+        """Return a variable of its environment; empty without."""
+        found = [one.partition("=")[2] for one in self.environment if one.startswith(f"{name}=")]
+        return found[-1] if found else ""
+
+    def path(self, named: str) -> str:
+        """Return a path that its arguments or its configuration name, as this process finds it."""
+        if not named:
+            return ""
+        absolute = named if named.startswith("/") else os.path.join(self.cwd, named)
+        return within(self.root, absolute)
+
+    def readable(self, named: str) -> str:
+        """Return the path to read one of its files by: through its own root, where mounts differ too."""
+        if not named:
+            return ""
+        through = f"{_PROC}/{self.pid}/root{os.path.normpath(os.path.join(self.cwd, named))}"
+        plain = self.path(named)
+        return plain if os.path.exists(plain) and _same(plain, through) else through
+
+
+def within(root: str, path: str) -> str:
+    """Return a path below another root folder, normalized."""
+    return os.path.normpath(f"{root}/{path}") if root not in ("", "/") else os.path.normpath(path)
+
+
+def option(argv: Sequence[str], names: Sequence[str]) -> str:
+    """Return the last value that a command line gives an option, in each spelling that Go's programs take."""
+    value = ""
+    spellings = {name.lstrip("-") for name in names}
+    words = iter(argv[1:])
+    for word in words:
+        if word == "--":
+            break
+        name, equals, rest = word.partition("=")
+        if not name.startswith("-") or name.lstrip("-") not in spellings:
+            continue
+        value = rest if equals else next(words, "")
+    return value
+
+
+def running(*names: str) -> Iterator[Process]:
+    """Return the processes of these executables that serve this host's network, the lowest process id first."""
+    try:
+        numbers = sorted(int(entry) for entry in os.listdir(_PROC) if entry.isdigit())
+    except OSError:
+        return
+    for number in numbers:
+        found = _look(number, names)
+        if found is not None:
+            yield found
+
+
+def _look(pid: int, names: Sequence[str]) -> Process | None:
+    """One process; None if it is another's, has ended meanwhile, or lives in another network namespace."""
+    folder = f"{_PROC}/{pid}"
+    try:
+        argv = durable.contents(f"{folder}/cmdline").decode("utf-8", "surrogateescape").split("\0")[:-1]
+        if not argv:
+            return None  # a thread of the kernel's, or one that has ended
+        if os.path.basename(argv[0]) not in names and durable.contents(f"{folder}/comm").decode().strip() not in names:
+            return None
+        if not _same(f"{folder}/ns/net", _OUR_NETWORK):
+            return None
+        environment = durable.contents(f"{folder}/environ").decode("utf-8", "surrogateescape").split("\0")
+        root, cwd = os.readlink(f"{folder}/root"), os.readlink(f"{folder}/cwd")
+        executable = os.path.basename(os.readlink(f"{folder}/exe").removesuffix(" (deleted)"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    name = executable if executable in names else os.path.basename(argv[0])
+    cwd = "/" + os.path.relpath(cwd, root) if cwd.startswith(root) else cwd
+    return Process(pid, name, tuple(argv), os.path.normpath(cwd), root, tuple(environment))
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except OSError:
+        return False
