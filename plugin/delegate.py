@@ -98,7 +98,7 @@ def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> No
     """
     if not _serves(call, conf):
         return
-    document = jsontext.loads(call.stdin)
+    document = jsontext.loads(call.stdin, replacing=True)
     named = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(valid)]
     document["cni.dev/valid-attachments"] = named
     _answer(call, conf, "GC", stdin=jsontext.dumps(document).encode())

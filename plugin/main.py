@@ -6,8 +6,8 @@ What this file and those below it import is a pod's start-up time: C modules of 
 import time
 from posix import _exit, write
 
-from cnictl.core import durable, jsontext, standard
-from cnictl.core.conf import NetConf, parse_conf
+from cnictl.core import durable, fields, jsontext, standard
+from cnictl.core.conf import KEYS, NetConf, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.outside import line
@@ -38,7 +38,7 @@ def main() -> None:
             _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
         else:
             check_version(version, call.verb)
-            conf = parse_conf(document, to_undo=call.verb in ("DEL", "GC"))
+            conf = parse_conf(document, to_undo=call.verb in ("DEL", "GC"), with_ranges=call.verb == "ADD")
             address = _serve(call, conf)
     except CniError as error:
         failure = error
@@ -97,11 +97,12 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     if call.verb == "VERSION" and not call.stdin.strip():
         return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:
-        document = jsontext.loads(call.stdin)
+        document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:
         raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
     if not isinstance(document, dict):
         raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+    document = fields.spelled(document, KEYS)
     kind = document.get("type")
     call.plugin = kind if isinstance(kind, str) else ""
     return document
@@ -109,8 +110,8 @@ def _read_stdin(call: Call) -> "dict[str, object]":
 
 def _version(document: "dict[str, object]") -> str:
     version = document.get("cniVersion")
-    if version is None:
-        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0
+    if version is None or version == "":
+        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0; libcni hands on an empty one where a conf has none
     if not isinstance(version, str):
         raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
     return version

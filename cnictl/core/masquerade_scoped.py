@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cnictl.core.conf import NetConf
+
 
 def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
     """What a record's `masqueraded` says for these addresses: backend and subnet of each rule set."""
@@ -40,6 +42,18 @@ def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquera
         if backend in BACKENDS:
             found.append((Masquerade(record.network, (source,), networks, scope=subnet), backend))
     return found
+
+
+def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
+    """The networks that an attachment's rule sets don't masquerade to.
+
+    Where the runtime gave the ranges, the record alone knows them: a later call needn't get them again.
+    """
+    if not conf.served:
+        return conf.networks
+    families = {network.bits for network in conf.pod_networks}
+    own = (one.subnets[0] for one, _ in rule_sets(record, ()))
+    return (*conf.pod_networks, *(subnet for subnet in own if subnet.bits not in families))
 
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:

@@ -4,13 +4,17 @@ A pod chooses what it says of itself, an interface's index included; what is ask
 """
 
 from posix import close
-from struct import Struct
 
 from cnictl.core import rtnetlink
 from cnictl.core.errors import CniError
 from cnictl.core.netlink import Netlink, NetlinkError, attr, attributes
 from cnictl.core.netns import Netns
 from cnictl.core.rtnetlink import Link
+
+try:
+    from _struct import Struct
+except ImportError:
+    from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

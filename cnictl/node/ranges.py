@@ -24,7 +24,10 @@ _ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway"
 
 @dataclass(frozen=True)
 class Ranges:
-    """A network's range sets (none where nothing says) and the lease store's parent folder."""
+    """A network's range sets (none where nothing says) and the lease store's parent folder.
+
+    Where the runtime gives the ranges to each pod, they are those of the last pod.
+    """
 
     sets: tuple[RangeSet, ...]
     data_dir: str = NETWORKS_DIR
@@ -60,11 +63,11 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         told = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
         wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
-            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted})
+            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
         except CniError:
             return None  # a form that host-local itself refuses
-        if conf.sets:
-            return Ranges(conf.sets, conf.data_dir)
+        if conf.served:
+            return Ranges(conf.sets or mapped(f"{INDEX_DIR}/{name}"), conf.data_dir)
     return None
 
 
