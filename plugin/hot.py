@@ -6,7 +6,7 @@ A name that is missing here costs a little time when it is called; one that is n
 FUNCTIONS: dict[str, str] = {
     "ADD": """
 cnictl.core.attachments: Record Record.__init__ Record._text Record.path Record.pod Record.write mark_complete read
-cnictl.core.attachments: record_path
+cnictl.core.attachments: index_path places record_path
 cnictl.core.bridge: BridgeMade BridgeMade.__init__ ensure_bridge give_addresses
 cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.__str__ Cidr.address Cidr.bits
 cnictl.core.cidr: Cidr.first Cidr.holds Cidr.last Cidr.network Cidr.nth Cidr.value format_address parse_address
@@ -62,7 +62,7 @@ cnictl_plugin.main: _read_stdin _serve _version _write_stdout main
 cnictl_plugin.standing: refuse_second
 """,
     "CHECK": """
-cnictl.core.attachments: Record Record.__init__ _is_address read record_path
+cnictl.core.attachments: Record Record.__init__ _is_address index_path places read record_path
 cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.__str__ Cidr.address Cidr.bits
 cnictl.core.cidr: Cidr.first Cidr.holds Cidr.last Cidr.network Cidr.nth Cidr.value format_address parse_address
 cnictl.core.cidr: parse_cidr parse_interface parse_pod_cidr
@@ -99,7 +99,7 @@ cnictl_plugin.log_file: _Walk.open _parts _same open_log
 cnictl_plugin.main: _read_stdin _serve _version main
 """,
     "DEL": """
-cnictl.core.attachments: Record Record.__init__ Record.pod _is_address read record_path remove seize
+cnictl.core.attachments: Record Record.__init__ Record.pod _is_address index_path places read record_path remove seize
 cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.bits Cidr.first Cidr.holds Cidr.last
 cnictl.core.cidr: Cidr.network Cidr.nth Cidr.value parse_address parse_cidr parse_interface parse_pod_cidr
 cnictl.core.conf: NetConf NetConf.__init__ NetConf.served NetConf.subnets _is_installed _read_link _read_logging

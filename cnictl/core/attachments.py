@@ -7,14 +7,14 @@ Format: docs/formats.md. A record without `host_veth` is of a lease that host-lo
 
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from posix import O_RDONLY, O_RDWR, close, fstat, ftruncate, listdir, pwrite, stat, unlink
+from posix import F_OK, O_RDONLY, O_RDWR, W_OK, access, close, fstat, ftruncate, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
-from cnictl.core.paths import ATTACHMENTS_DIR
+from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR
 
 VERSION = 1
 _COMPLETE_AT = len('{"complete": ')
@@ -110,9 +110,32 @@ class Record:
         return jsontext.dumps(document).encode() + b"\n"
 
 
+def places() -> tuple[str, ...]:
+    """Return the folders that may hold records, the one for new records first."""
+    if access(ATTACHMENTS_DIR, W_OK) and not access(SPARE_ATTACHMENTS_DIR, F_OK):
+        return (ATTACHMENTS_DIR,)
+    from cnictl.core import record_places  # a node's first ADD, and one that can't write where records normally stand
+
+    return record_places.places()
+
+
 def record_path(network: str, container: str, ifname: str) -> str:
-    """A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously."""
-    return f"{ATTACHMENTS_DIR}/{network}/{container}@{ifname}"
+    """Return where a record stands, or is to stand.
+
+    A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously.
+    """
+    first, *others = places()
+    path = f"{first}/{network}/{container}@{ifname}"
+    if others and not access(path, F_OK):
+        for place in others:
+            if access(f"{place}/{network}/{container}@{ifname}", F_OK):
+                return f"{place}/{network}/{container}@{ifname}"
+    return path
+
+
+def index_path(network: str) -> str:
+    """Return where the map of a network's free addresses stands: beside the records."""
+    return f"{INDEX_DIR if places()[0] == ATTACHMENTS_DIR else SPARE_INDEX_DIR}/{network}"
 
 
 def mark_complete(descriptor: int) -> None:
@@ -163,18 +186,19 @@ def all_records(network: str) -> list[Record]:
 
 def owners(network: str) -> set[tuple[str, str]]:
     """Container and interface of every record of a network, without opening any."""
-    try:
-        names = listdir(f"{ATTACHMENTS_DIR}/{network}")
-    except FileNotFoundError:
-        return set()
+    names = [name for place in places() for name in _names(f"{place}/{network}")]
     parts = (name.partition("@") for name in names if not name.startswith("."))
     return {(container, ifname) for container, at, ifname in parts if at}
 
 
 def networks() -> list[str]:
     """Networks that have records."""
+    return sorted({name for place in places() for name in _names(place)})
+
+
+def _names(folder: str) -> list[str]:
     try:
-        return sorted(listdir(ATTACHMENTS_DIR))
+        return listdir(folder)
     except FileNotFoundError:
         return []
 

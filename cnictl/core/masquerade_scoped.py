@@ -13,7 +13,6 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_cidr
 from cnictl.core.locks import LOCK_WAIT, hold
 from cnictl.core.masquerade import BACKENDS, Masquerade
-from cnictl.core.paths import ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
     """Load what the record names, which has to be on disk by now. Raises CniError 106, 2, 11."""
-    descriptor = _lock(record.network)
+    descriptor = _lock(record)
     try:
         for one, backend in rule_sets(record, networks):
             masquerade.ensure(one, backend)
@@ -73,7 +72,7 @@ def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
 
 def remove_with_record(record: Record) -> None:
     """Remove a record, and of the rule sets it names those that no other record does. Raises CniError 106, 11."""
-    descriptor = _lock(record.network)
+    descriptor = _lock(record)
     try:
         others = attachments.all_records(record.network)
         needed = {one for other in others if other.path != record.path for one in other.masqueraded}
@@ -85,8 +84,8 @@ def remove_with_record(record: Record) -> None:
         close(descriptor)
 
 
-def _lock(network: str) -> int:
-    folder = f"{ATTACHMENTS_DIR}/{network}"
+def _lock(record: Record) -> int:
+    folder = record.path.rpartition("/")[0]
     descriptor = open_descriptor(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         hold(descriptor, folder, wait=LOCK_WAIT)

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import durable
+from cnictl.core import attachments, durable
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf import parse_conf
 from cnictl.core.errors import CniError
-from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
+from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.pool import Range, RangeSet
 from cnictl.core.pool_map import mapped
 from cnictl.node import runtimes
@@ -46,7 +46,7 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
             found = of_configuration(document)
             if found is not None:
                 return found
-    return Ranges(mapped(f"{INDEX_DIR}/{network}"))
+    return Ranges(mapped(attachments.index_path(network)))
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
@@ -67,7 +67,7 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         except CniError:
             return None  # a form that host-local itself refuses
         if conf.served:
-            return Ranges(conf.sets or mapped(f"{INDEX_DIR}/{name}"), conf.data_dir)
+            return Ranges(conf.sets or mapped(attachments.index_path(str(name))), conf.data_dir)
     return None
 
 
