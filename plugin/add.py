@@ -45,6 +45,11 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
             except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
                 if isinstance(cause, CniError):
                     cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
+                raise cause from None
+            if isinstance(cause, (CniError, OSError)):
+                from . import needs  # no ADD that succeeds pays for it
+
+                raise needs.explained(host, conf, cause) from None
             raise
         close(attempt.held)
         return " ".join(attempt.record.addresses)

@@ -10,6 +10,8 @@ from posix import (
     WIFSIGNALED,
     WNOHANG,
     WTERMSIG,
+    X_OK,
+    access,
     close,
     environ,
     killpg,
@@ -110,6 +112,8 @@ def status(call: Call, conf: NetConf) -> None:
         path = _find(call, conf.ipam_type)
     except CniError as error:
         raise CniError(NOT_AVAILABLE, error.msg, error.details) from None
+    if not access(path, X_OK):
+        raise CniError(NOT_AVAILABLE, f"ipam.type: {path} can't be executed", f"chmod 755 {path}")
     if not _serves(call, conf):
         raise CniError(
             NOT_AVAILABLE,

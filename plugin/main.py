@@ -8,7 +8,7 @@ from posix import _exit, write
 
 from cnictl.core import durable, fields, jsontext, standard
 from cnictl.core.conf import KEYS, NetConf, parse_conf
-from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
+from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
@@ -65,6 +65,8 @@ def main() -> None:
 
 def _serve(call: Call, conf: NetConf) -> str:
     """Run the verb; returns the address it was about, for the log."""
+    if call.verb == "STATUS":
+        return _serve_status(call, conf)
     with Locked(NODE_LOCK, shared=True) as lock:
         if call.verb == "ADD":
             from .add import add
@@ -78,14 +80,26 @@ def _serve(call: Call, conf: NetConf) -> str:
             from .check import check
 
             return check(call, conf)
-        if call.verb == "GC":
-            from .collect import collect
+        from .collect import collect
 
-            collect(call, conf)
-        else:
-            from .status import status
+        collect(call, conf)
+    return ""
 
-            status(call, conf)
+
+def _serve_status(call: Call, conf: NetConf) -> str:
+    from .status import status
+
+    lock = Locked(NODE_LOCK, shared=True)
+    try:
+        lock.__enter__()
+    except OSError as error:  # no verb gets past it
+        raise CniError(NOT_AVAILABLE, f"{NODE_LOCK}: {error.strerror}") from None
+    except CniError as error:
+        raise CniError(NOT_AVAILABLE if error.code == IO_FAILURE else error.code, error.msg, error.details) from None
+    try:
+        status(call, conf)
+    finally:
+        lock.__exit__()
     return ""
 
 
