@@ -5,8 +5,8 @@ A name that is missing here costs a little time when it is called; one that is n
 
 FUNCTIONS: dict[str, str] = {
     "ADD": """
-cnictl.core.attachments: Record Record.__init__ Record._text Record.path Record.pod Record.write mark_complete read
-cnictl.core.attachments: index_path places record_path
+cnictl.core.attachments: Record Record.__init__ Record._text Record.path Record.pod Record.write index_path
+cnictl.core.attachments: mark_complete places read record_path
 cnictl.core.bridge: BridgeMade BridgeMade.__init__ ensure_bridge give_addresses
 cnictl.core.cidr: AddressError Cidr Cidr.__eq__ Cidr.__hash__ Cidr.__init__ Cidr.__str__ Cidr.address Cidr.bits
 cnictl.core.cidr: Cidr.first Cidr.holds Cidr.last Cidr.network Cidr.nth Cidr.value format_address parse_address
@@ -33,7 +33,7 @@ cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__
 cnictl.core.netlink: Netlink.close Netlink.dump Netlink.refusals NetlinkError NetlinkError.__init__ _words attr
 cnictl.core.netlink: attributes text_attr u32_attr
 cnictl.core.netns: Inside Inside.__enter__ Inside.__exit__ Inside.__init__ Netns Netns.__init__ Netns.enter Netns.ours
-cnictl.core.netns: _call _setns
+cnictl.core.netns: Scratch _call _setns
 cnictl.core.outside: cut line word
 cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__ RangeSet.nth RangeSet.offset
 cnictl.core.pool: RangeSet.places RangeSet.range_of _first_address distribute first_overlap
@@ -81,7 +81,7 @@ cnictl.core.masquerade: Masquerade Masquerade.__init__ Masquerade.comment Masque
 cnictl.core.masquerade: _nft_marks _short owner stands
 cnictl.core.netlink: Netlink Netlink.__enter__ Netlink.__exit__ Netlink.__init__ Netlink._receive Netlink.close
 cnictl.core.netlink: Netlink.dump NetlinkError attr attributes text_attr
-cnictl.core.netns: Inside Netns Netns.__init__ Netns.enter _call _setns
+cnictl.core.netns: Inside Netns Netns.__init__ Netns.enter Scratch _call _setns
 cnictl.core.outside: line word
 cnictl.core.pool: Range Range.__init__ Range.overlaps Range.size RangeSet RangeSet.__init__ _first_address first_overlap
 cnictl.core.pool_map: PoolMap
