@@ -8,7 +8,7 @@ from posix import _exit, write
 
 from cnictl.core import durable, fields, jsontext, standard
 from cnictl.core.conf import KEYS, NetConf, parse_conf
-from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
+from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
@@ -42,6 +42,8 @@ def main() -> None:
             address = _serve(call, conf)
     except CniError as error:
         failure = error
+        if error.code == INVALID_CONFIG and conf is None and not _is_utf8(call.stdin):
+            error.code = DECODING_FAILURE  # what stands in place of the bytes makes no sense
     except NetlinkError as error:
         failure = CniError(KERNEL_REFUSED, f"the kernel refused {call.verb}: {error.strerror}")
     except OSError as error:
@@ -129,6 +131,14 @@ def _version(document: "dict[str, object]") -> str:
     if not isinstance(version, str):
         raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
     return version
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _write_stdout(text: str) -> None:
