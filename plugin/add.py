@@ -48,7 +48,12 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
                     if isinstance(cause, CniError):
                         cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
                     raise cause from None
-                if not (again and isinstance(cause, Met)):  # else that ADD is waited for, and its attachment judged
-                    raise
+                if again and isinstance(cause, Met):  # that ADD is waited for, and its attachment judged
+                    continue
+                if isinstance(cause, (CniError, OSError)):
+                    from . import needs  # no ADD that succeeds pays for it
+
+                    raise needs.explained(host, conf, cause) from None
+                raise
         close(attempt.held)
         return " ".join(attempt.record.addresses)

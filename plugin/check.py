@@ -185,14 +185,16 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
 
 def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: str) -> None:
     """The firewall's part: what a flush takes away."""
-    if conf.masquerade and conf.served and not conf.subnets_vary:
+    with_pod = conf.subnets_vary or (record is not None and record.masqueraded)
+    if conf.masquerade and conf.served and not with_pod:
         wanted = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
         if not masquerade.stands(wanted, conf.backend):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
     elif conf.masquerade:
         from cnictl.core import masquerade_scoped
 
-        missing = masquerade_scoped.missing(record, conf.networks) if record is not None else []
+        networks = masquerade_scoped.networks_of(record, conf) if record is not None else ()
+        missing = masquerade_scoped.missing(record, networks) if record is not None else []
         if missing:
             raise _failed(
                 f"the masquerade rules of {', '.join(missing)} are missing", "the next ADD of that subnet loads them"

@@ -10,6 +10,8 @@ from posix import (
     WIFSIGNALED,
     WNOHANG,
     WTERMSIG,
+    X_OK,
+    access,
     close,
     environ,
     killpg,
@@ -104,7 +106,7 @@ def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> No
     """
     if not _serves(call, conf):
         return
-    document = jsontext.loads(call.stdin)
+    document = jsontext.loads(call.stdin, replacing=True)
     named = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(valid)]
     document["cni.dev/valid-attachments"] = named
     _answer(call, conf, "GC", stdin=jsontext.dumps(document).encode())
@@ -116,6 +118,8 @@ def status(call: Call, conf: NetConf) -> None:
         path = _find(call, conf.ipam_type)
     except CniError as error:
         raise CniError(NOT_AVAILABLE, error.msg, error.details) from None
+    if not access(path, X_OK):
+        raise CniError(NOT_AVAILABLE, f"ipam.type: {path} can't be executed", f"chmod 755 {path}")
     if not _serves(call, conf):
         raise CniError(
             NOT_AVAILABLE,

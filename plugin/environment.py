@@ -17,6 +17,9 @@ _MOST_ARGS = 8 << 10
 _SHOWN = 40
 """Characters of an offending value that a message repeats."""
 
+_TRUTHS = ("1", "true", "0", "false")
+"""What the reference takes IgnoreUnknown's value for (cni/pkg/types, UnmarshallableBool)."""
+
 
 class Call:
     """One call of the plugin: the verb and whom it is about."""
@@ -115,6 +118,9 @@ def _read_args(call: Call) -> list[str]:
         if not equals:  # not quoted: it may be a secret, and this goes into the log
             faults.append(f"part {number} of CNI_ARGS is no KEY=VALUE")
         call.args[key] = value
+    ignoring = call.args.get("IgnoreUnknown", "1")
+    if ignoring.lower() not in _TRUTHS and call.verb != "DEL":  # what is there can be taken away whatever it says
+        faults.append(f"CNI_ARGS IgnoreUnknown {ignoring[:_SHOWN]!r} is neither 1, true, 0 nor false")
     for one in filter(None, call.args.get("IP", "").split(",")):
         try:
             call.wanted.append(parse_address(one.partition("/")[0], "CNI_ARGS IP"))

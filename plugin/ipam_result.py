@@ -3,7 +3,7 @@
 Spec 1.1.0 section 5 "Add Success", abbreviated: without `interfaces`. Older shapes: see `cnictl.core.result`.
 """
 
-from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
+from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface, unmapped
 from cnictl.core.errors import DECODING_FAILURE, CniError
 from cnictl.core.result import SUPPORTED_VERSIONS
 
@@ -20,7 +20,7 @@ def parse_ipam_result(document: "dict[str, Any]", kind: str) -> "dict[str, Any]"
     Raises CniError 6 naming what is malformed, also if there is no address. `kind`: the plugin's `ipam.type`.
     """
     version = document.get("cniVersion")
-    if version is not None and version not in SUPPORTED_VERSIONS:
+    if version not in (None, "", *SUPPORTED_VERSIONS):
         raise _malformed(kind, f"cniVersion {str(version)[:60]!r} is none of {', '.join(SUPPORTED_VERSIONS)}")
     try:
         if "ip4" in document or "ip6" in document:
@@ -71,7 +71,7 @@ def _gateway(written: "Any", what: str, of: Cidr) -> str:
     """A gateway's canonical text, empty where none is written."""
     if written is None or written == "":
         return ""
-    packed = parse_address(written, what)
+    packed = unmapped(parse_address(written, what))
     if len(packed) != len(of.packed):
         raise AddressError(f"{what} {written} is of another family than {of}")
     return format_address(packed)

@@ -6,9 +6,9 @@ What this file and those below it import is a pod's start-up time: C modules of 
 import time
 from posix import _exit, write
 
-from cnictl.core import durable, jsontext, standard
-from cnictl.core.conf import NetConf, parse_conf
-from cnictl.core.errors import DECODING_FAILURE, IO_FAILURE, KERNEL_REFUSED, CniError
+from cnictl.core import durable, fields, jsontext, standard
+from cnictl.core.conf import KEYS, NetConf, parse_conf
+from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
@@ -38,10 +38,12 @@ def main() -> None:
             _write_stdout(jsontext.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}))
         else:
             check_version(version, call.verb)
-            conf = parse_conf(document, to_undo=call.verb in ("DEL", "GC"))
+            conf = parse_conf(document, to_undo=call.verb in ("DEL", "GC"), with_ranges=call.verb == "ADD")
             address = _serve(call, conf)
     except CniError as error:
         failure = error
+        if error.code == INVALID_CONFIG and conf is None and not _is_utf8(call.stdin):
+            error.code = DECODING_FAILURE  # what stands in place of the bytes makes no sense
     except NetlinkError as error:
         failure = CniError(KERNEL_REFUSED, f"the kernel refused {call.verb}: {error.strerror}")
     except OSError as error:
@@ -65,6 +67,8 @@ def main() -> None:
 
 def _serve(call: Call, conf: NetConf) -> str:
     """Run the verb; returns the address it was about, for the log."""
+    if call.verb == "STATUS":
+        return _serve_status(call, conf)
     with Locked(NODE_LOCK, shared=True) as lock:
         if call.verb == "ADD":
             from .add import add
@@ -78,14 +82,26 @@ def _serve(call: Call, conf: NetConf) -> str:
             from .check import check
 
             return check(call, conf)
-        if call.verb == "GC":
-            from .collect import collect
+        from .collect import collect
 
-            collect(call, conf)
-        else:
-            from .status import status
+        collect(call, conf)
+    return ""
 
-            status(call, conf)
+
+def _serve_status(call: Call, conf: NetConf) -> str:
+    from .status import status
+
+    lock = Locked(NODE_LOCK, shared=True)
+    try:
+        lock.__enter__()
+    except OSError as error:  # no verb gets past it
+        raise CniError(NOT_AVAILABLE, f"{NODE_LOCK}: {error.strerror}") from None
+    except CniError as error:
+        raise CniError(NOT_AVAILABLE if error.code == IO_FAILURE else error.code, error.msg, error.details) from None
+    try:
+        status(call, conf)
+    finally:
+        lock.__exit__()
     return ""
 
 
@@ -97,11 +113,12 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     if call.verb == "VERSION" and not call.stdin.strip():
         return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
     try:
-        document = jsontext.loads(call.stdin)
+        document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:
         raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
     if not isinstance(document, dict):
         raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+    document = fields.spelled(document, KEYS)
     kind = document.get("type")
     call.plugin = kind if isinstance(kind, str) else ""
     return document
@@ -109,11 +126,19 @@ def _read_stdin(call: Call) -> "dict[str, object]":
 
 def _version(document: "dict[str, object]") -> str:
     version = document.get("cniVersion")
-    if version is None:
-        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0
+    if version is None or version == "":
+        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0; libcni hands on an empty one where a conf has none
     if not isinstance(version, str):
         raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
     return version
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _write_stdout(text: str) -> None:

@@ -7,7 +7,7 @@ Format: docs/formats.md. A record without `host_veth` is of a lease that host-lo
 
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from posix import O_RDONLY, O_RDWR, close, fstat, ftruncate, listdir, pwrite, stat, unlink
+from posix import F_OK, O_RDONLY, O_RDWR, W_OK, access, close, fstat, ftruncate, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
@@ -15,7 +15,7 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
 from cnictl.core.outside import is_name
-from cnictl.core.paths import ATTACHMENTS_DIR
+from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,9 +117,32 @@ class Record:
         return jsontext.dumps(document).encode() + b"\n"
 
 
+def places() -> tuple[str, ...]:
+    """Return the folders that may hold records, the one for new records first."""
+    if access(ATTACHMENTS_DIR, W_OK) and not access(SPARE_ATTACHMENTS_DIR, F_OK):
+        return (ATTACHMENTS_DIR,)
+    from cnictl.core import record_places  # a node's first ADD, and one that can't write where records normally stand
+
+    return record_places.places()
+
+
 def record_path(network: str, container: str, ifname: str) -> str:
-    """A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously."""
-    return f"{ATTACHMENTS_DIR}/{network}/{container}@{ifname}"
+    """Return where a record stands, or is to stand.
+
+    A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously.
+    """
+    first, *others = places()
+    path = f"{first}/{network}/{container}@{ifname}"
+    if others and not access(path, F_OK):
+        for place in others:
+            if access(f"{place}/{network}/{container}@{ifname}", F_OK):
+                return f"{place}/{network}/{container}@{ifname}"
+    return path
+
+
+def index_path(network: str) -> str:
+    """Return where the map of a network's free addresses stands: beside the records."""
+    return f"{INDEX_DIR if places()[0] == ATTACHMENTS_DIR else SPARE_INDEX_DIR}/{network}"
 
 
 def mark_complete(descriptor: int) -> None:
@@ -199,11 +222,45 @@ def owners(network: str) -> set[tuple[str, str]]:
 
     What has no record's name is passed over, and so is a folder that can't be read.
     """
-    folder = f"{ATTACHMENTS_DIR}/{network}"
+    found = set()
+    for folder in (f"{place}/{network}" for place in places()):
+        for name in _names(folder):
+            container, at, ifname = name.partition("@")
+            if at and not name.startswith(".") and name.isprintable():
+                found.add((container, ifname))
+            elif not name.startswith(durable.TEMPORARY):
+                from cnictl.core import odd
+
+                odd.pass_over(f"{folder}/{name}", "is no attachment's record")
+    return found
+
+
+def networks() -> list[str]:
+    """Networks that have records; what is no network's folder is passed over."""
+    found = set()
+    for place in places():
+        for name in _names(place):
+            path = f"{place}/{name}"
+            try:
+                fault = "" if is_name(name) and durable.is_folder(path) else "is no network's folder"
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                fault = (error.strerror or str(error)).lower()
+            if not fault:
+                found.add(name)
+            else:
+                from cnictl.core import odd
+
+                odd.pass_over(path, fault)
+    return sorted(found)
+
+
+def _names(folder: str) -> list[str]:
     try:
-        names = listdir(folder)
+        return listdir(folder)
     except FileNotFoundError:
-        return set()
+        return []
     except OSError as error:
         from cnictl.core import odd
 
@@ -211,46 +268,7 @@ def owners(network: str) -> set[tuple[str, str]]:
             odd.pass_over(folder, "is a file, not a folder")
         else:
             odd.pass_over_error(folder, error)
-        return set()
-    found = set()
-    for name in names:
-        container, at, ifname = name.partition("@")
-        if at and not name.startswith(".") and name.isprintable():
-            found.add((container, ifname))
-        elif not name.startswith(durable.TEMPORARY):
-            from cnictl.core import odd
-
-            odd.pass_over(f"{folder}/{name}", "is no attachment's record")
-    return found
-
-
-def networks() -> list[str]:
-    """Networks that have records; what is no network's folder is passed over."""
-    try:
-        names = listdir(ATTACHMENTS_DIR)
-    except FileNotFoundError:
         return []
-    except OSError as error:
-        from cnictl.core import odd
-
-        odd.pass_over_error(ATTACHMENTS_DIR, error)
-        return []
-    found = []
-    for name in names:
-        path = f"{ATTACHMENTS_DIR}/{name}"
-        try:
-            fault = "" if is_name(name) and durable.is_folder(path) else "is no network's folder"
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            fault = (error.strerror or str(error)).lower()
-        if not fault:
-            found.append(name)
-        else:
-            from cnictl.core import odd
-
-            odd.pass_over(path, fault)
-    return sorted(found)
 
 
 def in_flight(record: Record) -> bool:

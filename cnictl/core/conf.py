@@ -51,6 +51,8 @@ _UNUSUAL = frozenset(
     )
 )
 
+_ATTACHMENT_KEYS = frozenset(("containerID", "ifname"))
+
 
 class NetConf:
     """What one network asks of the plugin."""
@@ -95,6 +97,8 @@ class NetConf:
     """Whether the runtime says the ranges, and may say others for the next pod."""
     networks: tuple[Cidr, ...] = ()
     """Never masqueraded within: the cluster's pod networks, or the subnets where none is named."""
+    pod_networks: tuple[Cidr, ...] = ()
+    """Of these the ones that `network` names."""
     data_dir = NETWORKS_DIR
     resolv_conf = ""
     """A resolver's configuration whose words pods get where `dns` says nothing."""
@@ -145,10 +149,12 @@ class NetConf:
         return found if isinstance(found, dict) else {}
 
 
-def parse_conf(document: object, to_undo: bool = False) -> NetConf:
-    """Check one plugin's configuration. Raises CniError 7 naming key, value and mend, or 2 for what isn't served.
+def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True) -> NetConf:
+    """Check one plugin's configuration. Raises CniError 7 naming key, value and hint, or 2 for what isn't served.
 
-    With `to_undo` keys may contradict each other: what was made before an edit can still be taken away.
+    With `to_undo` keys may contradict each other: what was made before an edit can still be taken away. Without
+    `with_ranges` a configuration that has no address ranges passes: a runtime may give them to ADD alone
+    (`runtimeConfig.ipRanges`).
     """
     if not isinstance(document, dict):
         raise CniError(INVALID_CONFIG, "the network configuration is no JSON object")
@@ -163,7 +169,7 @@ def parse_conf(document: object, to_undo: bool = False) -> NetConf:
     if not name:
         raise CniError(INVALID_CONFIG, "name: missing; a network needs one, such as mynet")
     conf = NetConf(name, fields.text(document, "cniVersion") or "0.1.0")
-    conf.walk_through = read_addresses(conf, document)
+    conf.walk_through = read_addresses(conf, document, with_ranges)
     conf.is_gateway = fields.flag(document, "isGateway", conf.walk_through)
     conf.default_route = fields.flag(document, "isDefaultGateway", conf.walk_through and conf.is_gateway)
     conf.is_gateway = conf.is_gateway or conf.default_route
@@ -176,7 +182,21 @@ def parse_conf(document: object, to_undo: bool = False) -> NetConf:
             refuse_contradictions(conf)
     _read_logging(conf, document)
     _read_runtime_keys(conf, document)
+    if "capabilities" in document and not to_undo:
+        _check_capabilities(conf, fields.member(document, "capabilities"))
     return conf
+
+
+def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
+    """Raise CniError 7 if a value is neither true nor false, or if nobody can give the addresses that are missing."""
+    for key in told:
+        fields.flag(told, key, False, f"capabilities.{key}")
+    if conf.served and not conf.sets and told and told.get("ipRanges") is not True:
+        raise CniError(
+            INVALID_CONFIG,
+            "capabilities.ipRanges: not true, and ipam has no ranges: no pod can get an address",
+            'add "ranges" to ipam, or "ipRanges": true to capabilities',
+        )
 
 
 def network_name(name: str) -> str:
@@ -212,7 +232,9 @@ def _read_link(conf: NetConf, document: "dict[str, Any]") -> None:
     fault = interface_name_fault(conf.bridge)
     if fault:
         raise CniError(INVALID_CONFIG, f"bridge: {fields.show(conf.bridge)} {fault}")
-    mtu = document.get("mtu") or 0
+    mtu = document.get("mtu")
+    if mtu is None:
+        mtu = 0
     if type(mtu) is not int or not (mtu == 0 or 68 <= mtu <= 65535):
         raise CniError(INVALID_CONFIG, f"mtu: {fields.show(mtu)} is not a number of bytes from 68 to 65535")
     conf.mtu = mtu
@@ -251,7 +273,8 @@ def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
     if "cni.dev/valid-attachments" in document:
         conf.valid_attachments = []
         for one in fields.members(document, "cni.dev/valid-attachments"):
-            pair = (one.get("containerID"), one.get("ifname")) if isinstance(one, dict) else (None, None)
+            named = fields.spelled(one, _ATTACHMENT_KEYS) if isinstance(one, dict) else {}
+            pair = (named.get("containerID"), named.get("ifname"))
             if not (isinstance(pair[0], str) and isinstance(pair[1], str)):
                 raise CniError(
                     INVALID_CONFIG,

@@ -4,7 +4,7 @@ Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/curren
 """
 
 from cnictl.core import fields
-from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr
+from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr, unmapped
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.pool import Range, RangeSet, first_overlap
 from cnictl.core.routes import MAIN_TABLE, Route
@@ -26,9 +26,10 @@ _ROUTE_KEYS = frozenset(("dst", "gw", "mtu", "advmss", "priority", "table", "sco
 _EDGES = ("rangeStart", "rangeEnd", "gateway")
 
 
-def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
+def read_addresses(conf: "NetConf", document: "dict[str, Any]", with_ranges: bool = True) -> bool:
     """Fill in what pods get; returns whether the configuration has the walk-through's form.
 
+    Without `with_ranges` there may be none, for only an ADD gets those of the runtime.
     Raises CniError 7 naming key and value.
     """
     ipam = fields.spelled(fields.member(document, "ipam"), _IPAM_KEYS)
@@ -40,7 +41,7 @@ def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
     if kind and kind != HOST_LOCAL:
         _delegate(conf, kind, subnets)
     elif subnets or kind or ipam.get("ranges") or ipam.get("subnet"):
-        _serve(conf, document, ipam, subnets)
+        _serve(conf, document, ipam, subnets, with_ranges)
     families = {network.bits for network in networks}
     for subnet in _uncovered(conf.subnets, networks):
         if subnet.bits in families:
@@ -50,6 +51,7 @@ def read_addresses(conf: "NetConf", document: "dict[str, Any]") -> bool:
                 f"subnet: {subnet} lies outside network {shown}",
                 "give each node a subnet inside the network",
             )
+    conf.pod_networks = tuple(networks)
     conf.networks = (*networks, *(subnet for subnet in conf.subnets if subnet.bits not in families))
     return bool(subnets)
 
@@ -85,11 +87,13 @@ def _delegate(conf: "NetConf", kind: str, subnets: list[str]) -> None:
     conf.ipam_type = kind
 
 
-def _serve(conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", subnets: list[str]) -> None:
+def _serve(
+    conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", subnets: list[str], with_ranges: bool
+) -> None:
     conf.ipam_type = HOST_LOCAL
     sets = []
     if document.get("runtimeConfig"):
-        runtime = fields.member(document, "runtimeConfig")
+        runtime = fields.spelled(fields.member(document, "runtimeConfig"), fields.RUNTIME_KEYS)
         sets += _range_sets(fields.members(runtime, "ipRanges", "runtimeConfig.ipRanges"), "runtimeConfig.ipRanges")
         conf.subnets_vary = bool(sets)
     where = "subnet"
@@ -104,9 +108,14 @@ def _serve(conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", 
     sets += [RangeSet((_range(ipam, subnet, where, "ipam"),)) for subnet in subnets]
     sets += _range_sets(fields.members(ipam, "ranges", "ipam.ranges"), "ipam.ranges")
     if not sets:
-        raise CniError(
-            INVALID_CONFIG, "ipam.ranges: missing; host-local needs a subnet", 'such as [[{"subnet": "10.9.0.0/24"}]]'
-        )
+        if with_ranges:
+            raise CniError(
+                INVALID_CONFIG,
+                "ipam.ranges: missing; host-local needs a subnet",
+                'such as [[{"subnet": "10.9.0.0/24"}]]; or have the runtime give runtimeConfig.ipRanges, '
+                'with "capabilities": {"ipRanges": true}',
+            )
+        conf.subnets_vary = True
     if len(sets) > 1:
         _refuse_clash(conf, sets)
     conf.sets = tuple(sets)
@@ -155,7 +164,7 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
     edges = {}
     for key in _EDGES:
         value = fields.text(span, key, f"{what}.{key}")
-        edges[key] = fields.address(value, f"{what}.{key}") if value else b""
+        edges[key] = unmapped(fields.address(value, f"{what}.{key}")) if value else b""
         # a gateway may lie elsewhere, as host-local lets it
         outside = len(edges[key]) != len(cidr.packed) if key == "gateway" else not cidr.holds(edges[key])
         if value and outside:
@@ -191,7 +200,7 @@ def _route(route: object, what: str) -> Route:
     route = fields.spelled(route, _ROUTE_KEYS)
     destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
     written = fields.text(route, "gw", f"{what}.gw")
-    gateway = fields.address(written, f"{what}.gw") if written else b""
+    gateway = unmapped(fields.address(written, f"{what}.gw")) if written else b""
     if gateway and len(gateway) != len(destination.packed):
         raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is of another family than {destination}")
     if len(route) == 1 + ("gw" in route):

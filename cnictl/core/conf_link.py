@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LAST_VLAN = 4094
 """IEEE 802.1Q: 4095 is reserved."""
 
+_ARGS_KEYS = frozenset(("cni",))
+_TRUNK_KEYS = frozenset(("id", "minID", "maxID"))
+
 
 def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
     """Fill in what these keys ask for. Raises CniError 7 naming key and value."""
@@ -31,8 +34,9 @@ def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
     conf.keep_default_vlan = fields.flag(document, "preserveDefaultVlan", False)
     conf.vlan = fields.number(document, "vlan", 0, LAST_VLAN) or 0
     conf.vlan_trunk = _trunk(fields.members(document, "vlanTrunk"))
-    args = fields.member(fields.member(document, "args"), "cni", "args.cni")
-    runtime = fields.member(document, "runtimeConfig")
+    args = fields.spelled(fields.member(document, "args"), _ARGS_KEYS)
+    args = fields.spelled(fields.member(args, "cni", "args.cni"), fields.RUNTIME_KEYS)
+    runtime = fields.spelled(fields.member(document, "runtimeConfig"), fields.RUNTIME_KEYS)
     for given, key in ((args, "args.cni.mac"), (runtime, "runtimeConfig.mac")):  # both are checked, the later wins
         mac = _mac(given, key)
         if mac:
@@ -48,6 +52,7 @@ def _trunk(listed: "list[Any]") -> list[tuple[int, int]]:
         what = f"vlanTrunk[{place}]"
         if not isinstance(one, dict):
             raise CniError(INVALID_CONFIG, f"{what}: {fields.show(one)} is no object with `id`, or `minID` and `maxID`")
+        one = fields.spelled(one, _TRUNK_KEYS)
         first = fields.number(one, "minID", 1, LAST_VLAN, f"{what}.minID")
         last = fields.number(one, "maxID", 1, LAST_VLAN, f"{what}.maxID")
         if (first is None) != (last is None):

@@ -203,7 +203,12 @@ def make_folder(path: str, mode: int = 0o755) -> None:
         return
     except FileNotFoundError:
         make_folder(path.rpartition("/")[0], mode)
-        make_folder(path, mode)
+    else:
+        return
+    try:
+        mkdir(path, mode)  # raises where a symbolic link above it leads nowhere
+    except FileExistsError:
+        return
 
 
 def _naming(error: OSError, path: str) -> OSError:

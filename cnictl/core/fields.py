@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 _SHOWN = 60
 """Characters of an offending value that a message repeats."""
 
+RUNTIME_KEYS = frozenset(("ips", "mac", "ipRanges"))
+"""What a runtime may ask for one pod in `runtimeConfig`, and in `args.cni` but for the last, that is read here."""
+
 
 def text(document: "dict[str, Any]", key: str, shown: str = "") -> str:
     """A text, empty where the key is missing or null. `shown` is the key's full name, here and below."""
@@ -22,13 +25,13 @@ def text(document: "dict[str, Any]", key: str, shown: str = "") -> str:
     return value
 
 
-def flag(document: "dict[str, Any]", key: str, default: bool) -> bool:
+def flag(document: "dict[str, Any]", key: str, default: bool, shown: str = "") -> bool:
     """True or false, `default` where the key is missing or null."""
     value = document.get(key)
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise CniError(INVALID_CONFIG, f"{key}: {show(value)} is neither true nor false")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is neither true nor false")
     return value
 
 
@@ -73,15 +76,18 @@ def texts(document: "dict[str, Any]", key: str, shown: str = "") -> list[str]:
 
 
 def spelled(document: "dict[str, Any]", known: "frozenset[str]") -> "dict[str, Any]":
-    """The document with its keys as `known` spells them: the reference's JSON reader looks at no letter's case."""
+    """The document with its keys as `known` spells them: the reference's JSON reader looks at no letter's case.
+
+    As there the last of two spellings counts, unless it is null.
+    """
     if known.issuperset(document):
         return document
     spelling = {key.lower(): key for key in known}
-    found = dict(document)
-    for key in document:
-        meant = spelling.get(key.lower(), key)
-        if meant not in found:  # one that is spelled right counts for more
-            found[meant] = found.pop(key)
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        meant = key if key in known else spelling.get(key.lower(), key)
+        if value is not None or meant not in found:
+            found[meant] = value
     return found
 
 

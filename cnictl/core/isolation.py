@@ -62,6 +62,23 @@ def text(bridge: str, pods: "Sequence[Isolated]") -> str:
     return "\n".join([*lines, ""])
 
 
+def check(bridge: str, backend: str) -> None:
+    """Raise CniError 2 if neither nft nor iptables is there to isolate a pod. Changes nothing."""
+    pod = ("cnictl-check", ["192.0.2.1"])
+    if backend == "nft":
+        try:
+            run(["nft", "-c", "-f", "-"], text(bridge, [pod]))
+            return
+        except Problem:
+            pass  # iptables may do, as for `ensure`
+    try:
+        run(["iptables", "-w", "-t", "mangle", "-S"])
+    except Problem as problem:
+        raise CniError(
+            UNSUPPORTED_FIELD, f"portIsolation: neither nft nor iptables can be used: {problem.message}", problem.mend
+        ) from None
+
+
 def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolated]", backend: str) -> None:
     """Isolate a pod. `others`: those that are isolated on the bridge already, for the case that a flush took them.
 

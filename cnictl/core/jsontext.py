@@ -58,12 +58,17 @@ except (ImportError, TypeError, AttributeError):
     _encode = json.JSONEncoder(allow_nan=False).iterencode  # type: ignore[assignment]
 
 
-def loads(data: bytes) -> "Any":
-    """The one JSON document in `data` (UTF-8, no byte order mark). Raises JsonError."""
+def loads(data: bytes, replacing: bool = False) -> "Any":
+    """The one JSON document in `data` (UTF-8, no byte order mark). Raises JsonError.
+
+    With `replacing` U+FFFD stands for what is not UTF-8 and for half a surrogate pair, as Go's reader has it.
+    """
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise JsonError(f"byte {error.start} is not UTF-8") from None
+        if not replacing:
+            raise JsonError(f"byte {error.start} is not UTF-8") from None
+        text = data.decode("utf-8", "replace")
     start = len(text) - len(text.lstrip(WHITESPACE))
     if start == len(text):
         raise JsonError("it is empty")
@@ -83,16 +88,16 @@ def loads(data: bytes) -> "Any":
     if rest:
         raise JsonError(f"something follows the document at character {len(text) - len(rest)}")
     if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
-        _check(value)
+        return _checked(value, replacing)
     return value
 
 
-def _check(value: "Any") -> None:
+def _checked(value: "Any", replacing: bool) -> "Any":
     """Refuse what no system call takes, half a surrogate pair, and what is nested too deeply.
 
     Those that stand for a byte that is no UTF-8 pass: a path may hold it, and ADD's result repeats the path.
     """
-    level = [value]
+    level, halves = [value], False
     for _ in range(DEEPEST + 1):
         inner: list[Any] = []
         for one in level:
@@ -100,15 +105,30 @@ def _check(value: "Any") -> None:
                 try:
                     one.encode("utf-8", "surrogateescape")
                 except UnicodeEncodeError:
-                    raise JsonError("it has half a surrogate pair in a text") from None
+                    if not replacing:
+                        raise JsonError("it has half a surrogate pair in a text") from None
+                    halves = True
             elif isinstance(one, dict):
                 inner += [*one, *one.values()]
             elif isinstance(one, list):
                 inner += one
         if not inner:
-            return
+            return _without_halves(value) if halves else value
         level = inner
     raise JsonError("it is nested too deeply")
+
+
+def _without_halves(value: "Any") -> "Any":
+    """The value with U+FFFD for half a surrogate pair; it is nested at most `DEEPEST` levels deep."""
+    if isinstance(value, str):
+        return "".join(
+            "\ufffd" if "\ud800" <= one <= "\udfff" and not "\udc80" <= one <= "\udcff" else one for one in value
+        )
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_halves(one) for one in value]
+    return value
 
 
 def _words(text: str) -> str:

@@ -27,7 +27,7 @@ from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
 from cnictl.core.locks import LOCK_WAIT, Locked
-from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
+from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.pool import distribute
 from cnictl.core.pool_map import PoolMap
 
@@ -45,7 +45,7 @@ class Store:
         self.network = network
         self.data_dir = data_dir
         self.folder = f"{data_dir}/{network}"
-        self._map_path = f"{INDEX_DIR}/{network}"
+        self._map_path = attachments.index_path(network)
         self._shared: bool | None = None
 
     @property
@@ -145,7 +145,8 @@ class Store:
         """
         if not self.shared:
             durable.clear_temporary(self.folder)
-        durable.clear_temporary(attachments.record_path(self.network, "", "").rpartition("/")[0])
+        for place in attachments.places():
+            durable.clear_temporary(f"{place}/{self.network}")
 
     def ensure_claimed(self, owner: "tuple[str, str] | None" = None) -> None:
         """Give every lease that has no record one, unless nothing changed since that was last done.

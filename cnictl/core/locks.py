@@ -12,7 +12,8 @@ from cnictl.core.errors import IO_FAILURE, TRY_AGAIN, CniError
 LOCK_WAIT = 20.0
 """Seconds. Longer than any burst of allocations takes, far shorter than the runtime's patience (4 minutes)."""
 
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What flock(2) answers on a file system without locks."""
 
 
 class Locked:
@@ -66,7 +67,7 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             flock(descriptor, kind | LOCK_NB)
             return
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 raise CniError(
                     IO_FAILURE,
                     f"{what}: its file system has no locks ({error.strerror})",

@@ -91,8 +91,17 @@ def ensure(host_veth: str, mac: str) -> None:
 
     Raises CniError 2 naming the key where nft or the kernel's bridge family is missing, 106 with nft's own words.
     """
+    _nft("-f", "-", stdin=text(host_veth, mac))
+
+
+def check() -> None:
+    """Raise what `ensure` would raise for any port, and change nothing."""
+    _nft("-c", "-f", "-", stdin=text("cnictl-check", "02:00:00:00:00:01"))
+
+
+def _nft(*arguments: str, stdin: str) -> None:
     try:
-        run(["nft", "-f", "-"], text(host_veth, mac))
+        run(["nft", *arguments], stdin)
     except Problem as problem:
         words = problem.message
         missing = words.startswith("nft: ") or any(one in words for one in ("not supported", "No such file"))

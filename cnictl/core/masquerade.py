@@ -143,6 +143,16 @@ def load(masquerade: Masquerade, backend: str) -> None:
     masquerade_iptables.load(masquerade)
 
 
+def check(masquerade: Masquerade, backend: str) -> None:
+    """Raise what `load` would raise, and change nothing: the kernel is handed the rules, but not told to keep them."""
+    if backend == "nft":
+        run(["nft", "-c", "-f", "-"], nft_text(masquerade))
+        return
+    from cnictl.core import masquerade_iptables
+
+    masquerade_iptables.check(masquerade)
+
+
 def remove(name: str, backend: str, scope: str = "") -> None:
     """Take away all of a network's rules, or those of one scope; the table goes with what was last in it.
 

@@ -56,6 +56,12 @@ def load(m: Masquerade) -> None:
             raise
 
 
+def check(m: Masquerade) -> None:
+    """Raise what `load` would raise, as far as that can be told without changing anything."""
+    for bits in m.families:
+        run([f"{PROGRAMS[bits]}-restore", "--test", "--noflush", "-w"], text(m, bits, _jumps(m, bits)))
+
+
 def _load(m: Masquerade, bits: int) -> None:
     """Another ADD may replace a former release's jumps between the listing of them and their removal."""
     for left in range(_TRIES - 1, -1, -1):

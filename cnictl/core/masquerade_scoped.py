@@ -13,11 +13,12 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_cidr
 from cnictl.core.locks import LOCK_WAIT, hold
 from cnictl.core.masquerade import BACKENDS, Masquerade
-from cnictl.core.paths import ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from cnictl.core.conf import NetConf
 
 
 def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
@@ -42,6 +43,18 @@ def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquera
     return found
 
 
+def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
+    """The networks that an attachment's rule sets don't masquerade to.
+
+    Where the runtime gave the ranges, the record alone knows them: a later call needn't get them again.
+    """
+    if not conf.served:
+        return conf.networks
+    families = {network.bits for network in conf.pod_networks}
+    own = (one.subnets[0] for one, _ in rule_sets(record, ()))
+    return (*conf.pod_networks, *(subnet for subnet in own if subnet.bits not in families))
+
+
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
     """The subnets whose rule sets a record names and that don't stand. Raises CniError 106."""
     return [one.scope for one, backend in rule_sets(record, networks) if not masquerade.stands(one, backend)]
@@ -49,7 +62,7 @@ def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
     """Load what the record names, which has to be on disk by now. Raises CniError 106, 2, 11."""
-    descriptor = _lock(record.network)
+    descriptor = _lock(record)
     try:
         for one, backend in rule_sets(record, networks):
             masquerade.ensure(one, backend)
@@ -59,7 +72,7 @@ def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
 
 def remove_with_record(record: Record) -> None:
     """Remove a record, and of the rule sets it names those that no other record does. Raises CniError 106, 11."""
-    descriptor = _lock(record.network)
+    descriptor = _lock(record)
     try:
         others = attachments.all_records(record.network)
         needed = {one for other in others if other.path != record.path for one in other.masqueraded}
@@ -71,8 +84,8 @@ def remove_with_record(record: Record) -> None:
         close(descriptor)
 
 
-def _lock(network: str) -> int:
-    folder = f"{ATTACHMENTS_DIR}/{network}"
+def _lock(record: Record) -> int:
+    folder = record.path.rpartition("/")[0]
     descriptor = open_descriptor(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         hold(descriptor, folder, wait=LOCK_WAIT)

@@ -70,6 +70,24 @@ class Inside:
         close(self._home)
 
 
+class Scratch:
+    """The calling thread is in a new network namespace while the context lasts, and back in its own afterwards."""
+
+    __slots__ = ("_home",)
+
+    def __enter__(self) -> None:
+        self._home = open_descriptor("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+        try:
+            _unshare()
+        except OSError:
+            close(self._home)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        _setns(self._home)
+        close(self._home)
+
+
 def identity(path: str) -> tuple[int, int] | None:
     """Device and inode of the namespace a path refers to now, or None if there is nothing."""
     try:
@@ -85,14 +103,27 @@ def _setns(descriptor: int) -> None:
     if hasattr(posix, "setns"):  # Python 3.12
         posix.setns(descriptor, _CLONE_NEWNET)
         return
+    if _call("setns", descriptor, _CLONE_NEWNET):
+        raise OSError(errno.EPERM, "setns(2) refused: root in the runtime's user namespace is needed")
+
+
+def _unshare() -> None:
+    import posix
+
+    if hasattr(posix, "unshare"):  # Python 3.12
+        posix.unshare(_CLONE_NEWNET)
+    elif _call("unshare", _CLONE_NEWNET):
+        raise OSError(errno.EPERM, "unshare(2) refused")
+
+
+def _call(function: str, *arguments: int) -> int:
+    """Call a function of the C library that the interpreter itself is linked to; 0 is success."""
     try:
         from _ctypes import call_function, dlopen, dlsym
 
-        program = dlopen(None, 0)  # type: ignore[arg-type]  # the C library that the interpreter itself is linked to
-        status = call_function(dlsym(program, "setns"), (descriptor, _CLONE_NEWNET))
+        status: int = call_function(dlsym(dlopen(None, 0), function), arguments)  # type: ignore[arg-type]
     except ImportError:
         from ctypes import CDLL
 
-        status = CDLL(None).setns(descriptor, _CLONE_NEWNET)
-    if status:
-        raise OSError(errno.EPERM, "setns(2) refused: root in the runtime's user namespace is needed")
+        status = CDLL(None)[function](*arguments)
+    return status

@@ -10,12 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_DNS_KEYS = frozenset(("nameservers", "domain", "search", "options"))
+
 
 def read_dns(given: "dict[str, Any]") -> "dict[str, Any]":
     """A configuration's `dns`, checked: a runtime that can't read it in the result would lose the attachment.
 
     Raises CniError 7 (spec 1.1.0, section 1, "dns").
     """
+    given = fields.spelled(given, _DNS_KEYS)
     fields.text(given, "domain", "dns.domain")
     for key in ("nameservers", "search", "options"):
         for place, one in enumerate(fields.members(given, key, f"dns.{key}")):

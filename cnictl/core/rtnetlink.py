@@ -117,11 +117,18 @@ def random_mac() -> bytes:
 
 
 def parse_mac(text: str) -> bytes:
-    """Six bytes of a unicast MAC. Raises ValueError."""
-    try:
-        raw = bytes.fromhex(text.replace(":", "")) if text.count(":") == 5 else b""
+    """Six bytes of a unicast MAC, in any of the forms that Go's net.ParseMAC takes. Raises ValueError.
+
+    They are `02:00:00:00:00:01`, `02-00-00-00-00-01` and `0200.0000.0001`.
+    """
+    separator, width = (":", 2) if ":" in text else ("-", 2) if "-" in text else (".", 4)
+    parts = text.split(separator)
+    try:  # fromhex() passes over blanks, which leave too few bytes
+        raw = bytes.fromhex("".join(parts)) if all(len(part) == width for part in parts) else b""
     except ValueError:
         raw = b""
+    if len(raw) in (8, 20) and len(text) in (14, 19, 23, 49, 59):
+        raise ValueError(f"{text[:40]!r} has {len(raw)} octets, an Ethernet address has 6")
     if len(raw) != 6 or raw[0] & 1 or raw == bytes(6):
         raise ValueError(f"{text[:40]!r} is not a unicast MAC address such as 02:00:00:00:00:01")
     return raw

@@ -28,6 +28,7 @@ RTM_SETLINK = 19
 AF_BRIDGE = 7
 IFLA_EXT_MASK = 29
 RTEXT_FILTER_BRVLAN_COMPRESSED = 4
+IFLA_BR_VLAN_DEFAULT_PVID = 39
 IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
 BRIDGE_FLAGS_MASTER = 1
 PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x02, 0x04, 0x08, 0x10  # BRIDGE_VLAN_INFO_*
@@ -66,6 +67,30 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
             "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
         )
     bridge.former.append(_set_filtering(bridge.name, False))
+
+
+def can_filter(netlink: Netlink, name: str) -> bool:
+    """Whether the kernel's bridge can keep VLANs apart, told without changing the bridge of that name, if it is there.
+
+    A kernel without VLAN filtering tells of no default VLAN (br_netlink.c, br_fill_info). Where there is no bridge to
+    ask, one is made in a network namespace that goes at once. True where nothing tells.
+    """
+    link = rtnetlink.get_link(netlink, name)
+    if link is not None:
+        return not link.settings or IFLA_BR_VLAN_DEFAULT_PVID in link.settings
+    from cnictl.core import netns
+
+    settings: dict[int, bytes] = {}
+    try:
+        with netns.Scratch(), Netlink() as scratch:
+            info = attr(rtnetlink.IFLA_LINKINFO | NESTED, text_attr(rtnetlink.IFLA_INFO_KIND, "bridge"))
+            body = rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, "br0") + info
+            scratch.call((rtnetlink.RTM_NEWLINK, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, body))
+            made = rtnetlink.get_link(scratch, "br0")
+            settings = made.settings if made is not None else {}
+    except (NetlinkError, OSError):
+        return True
+    return not settings or IFLA_BR_VLAN_DEFAULT_PVID in settings
 
 
 def _filters(netlink: Netlink, name: str) -> bool:

@@ -259,12 +259,12 @@ CHECKS = (
         "A node that was reset, or has another pod CIDR now, answers ping as ever, and drops what pods get.",
         "ping -t 1 10.244.1.1               # answers only if the peer itself has it\n"
         "cnictl route del-peer 10.244.1.0/24",
-        _pod_cidr_elsewhere, behind=_OWN_WAY,
+        _pod_cidr_elsewhere, behind=_OWN_WAY, waits=True,
     ),
     Check(
         "peer-silent", 38, "warning", "echo requests to each peer's own address",
         "Of a peer that does not answer nothing can be said, and no pod of it may be reached.",
-        "ping 10.0.10.51\ncnictl test-connectivity", _peer_silent, behind=_OWN_WAY,
+        "ping 10.0.10.51\ncnictl test-connectivity", _peer_silent, behind=_OWN_WAY, waits=True,
     ),
     Check(
         "vxlan-checksum", 39, "warning", "Udp InCsumErrors in /proc/net/snmp; ethtool -k of vxlan links",

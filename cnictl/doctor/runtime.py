@@ -48,7 +48,7 @@ def _chain(facts: Facts) -> Iterable[Seen]:
     for path, document in confs():
         if os.path.basename(path) != FILE_NAME or document is None:
             continue
-        version = str(document.get("cniVersion", ""))
+        version = str(document.get("cniVersion") or "0.1.0")
         for plugin in _chained(document)[1:]:
             name = str(plugin.get("type", ""))
             places = [f"{folder}/{name}" for folder in folders]

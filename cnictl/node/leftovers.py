@@ -19,6 +19,9 @@ from cnictl.core.paths import (
     NODE_LOCK,
     PLUGIN_LOG,
     RUN_DIR,
+    SPARE_ATTACHMENTS_DIR,
+    SPARE_DIR,
+    SPARE_INDEX_DIR,
     STATE_DIR,
     WATCH_FILE,
 )
@@ -52,6 +55,9 @@ def sweep(names: list[str], ours: list[str]) -> None:
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (former.recall(_FORMER) or {})
     for name in names:
         _empty_index(name)
+    for folder in (SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR, SPARE_DIR):
+        _rmdir(folder)
+    for name in names:
         store = Store(name)
         if not were_there.get(store.folder, True) and not store.count() and not store.shared:
             _remove_files(store.folder, ("lock", "last_reserved_ip."))
@@ -72,7 +78,17 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
         if os.path.lexists(file):
             os.unlink(file)
-    for folder in (ATTACHMENTS_DIR, INDEX_DIR, STATE_DIR, f"{RUN_DIR}/probe", RUN_DIR, LIB_DIR):
+    for folder in (
+        ATTACHMENTS_DIR,
+        INDEX_DIR,
+        STATE_DIR,
+        SPARE_ATTACHMENTS_DIR,
+        SPARE_INDEX_DIR,
+        SPARE_DIR,
+        f"{RUN_DIR}/probe",
+        RUN_DIR,
+        LIB_DIR,
+    ):
         _rmdir(folder)
 
 
@@ -124,12 +140,14 @@ def _names(folder: str) -> list[str]:
 
 
 def _empty_index(name: str) -> None:
-    if os.path.lexists(f"{INDEX_DIR}/{name}"):
-        os.unlink(f"{INDEX_DIR}/{name}")
+    for folder in (INDEX_DIR, SPARE_INDEX_DIR):
+        if os.path.lexists(f"{folder}/{name}"):
+            os.unlink(f"{folder}/{name}")
     for record in attachments.all_records(name):
         if not record.host_veth and may_be_shared(record.data_dir):
             attachments.remove(name, record.container, record.ifname)  # of a lease that is another node's
-    _rmdir(f"{ATTACHMENTS_DIR}/{name}")
+    for folder in (ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR):
+        _rmdir(f"{folder}/{name}")
 
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:

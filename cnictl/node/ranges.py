@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import durable, odd
+from cnictl.core import attachments, durable, odd
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf import parse_conf
 from cnictl.core.errors import CniError
-from cnictl.core.paths import INDEX_DIR, NETWORKS_DIR
+from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.pool import Range, RangeSet
 from cnictl.core.pool_map import mapped
 from cnictl.node import runtimes
@@ -24,7 +24,10 @@ _ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway"
 
 @dataclass(frozen=True)
 class Ranges:
-    """A network's range sets (none where nothing says) and the lease store's parent folder."""
+    """A network's range sets (none where nothing says) and the lease store's parent folder.
+
+    Where the runtime gives the ranges to each pod, they are those of the last pod.
+    """
 
     sets: tuple[RangeSet, ...]
     data_dir: str = NETWORKS_DIR
@@ -43,7 +46,7 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
             found = of_configuration(document)
             if found is not None:
                 return found
-    return Ranges(mapped(f"{INDEX_DIR}/{network}"))
+    return Ranges(mapped(attachments.index_path(network)))
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
@@ -60,11 +63,11 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         told = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
         wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
-            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted})
+            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
         except CniError:
             return None  # a form that host-local itself refuses
-        if conf.sets:
-            return Ranges(conf.sets, conf.data_dir)
+        if conf.served:
+            return Ranges(conf.sets or mapped(attachments.index_path(str(name))), conf.data_dir)
     return None
 
 

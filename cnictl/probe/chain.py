@@ -66,7 +66,7 @@ class Chain:
             raise Problem("the CNI conf has no name")
         self.conf = conf
         self.name: str = conf["name"]
-        self.version = str(conf.get("cniVersion", "0.1.0"))
+        self.version = str(conf.get("cniVersion") or "0.1.0")
         self.plugins: list[Json] = plugins
         self.bin_dirs = tuple(bin_dirs)
 

@@ -486,7 +486,13 @@ def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
     assert (found.name, found.bridge, found.masquerade, found.data_dir) == ("other", "br7", True, "/x")
     assert shown(found.sets) == ["10.9.0.9-10.9.0.254"]
     assert [str(route.destination) for route in found.routes] == ["10.0.0.0/8"]
-    assert conf(SUBNET="10.9.0.0/24").subnets == conf().subnets  # spelled right counts for more
+
+
+def test_of_two_spellings_the_last_counts_unless_it_is_null() -> None:
+    """As with the reference's JSON reader (tests/kernel/test_plugin_values.py compares)."""
+    assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": 1400}).mtu == 1400
+    assert parse_conf({**WALK_THROUGH, "MTU": 1400, "mtu": 1300}).mtu == 1300
+    assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": None}).mtu == 1300
 
 
 def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plugin_s(tmp_path: Path) -> None:

@@ -239,3 +239,9 @@ def test_our_own_conf_and_the_flat_form_say_it() -> None:
 )
 def test_where_nothing_can_be_told_nothing_is(document: dict[str, Any]) -> None:
     assert ranges.of_configuration(document) is None
+
+
+def test_store_of_a_network_whose_ranges_the_runtime_gives_is_the_conf_s() -> None:
+    ipam = {"type": "host-local", "dataDir": "/var/lib/cni/elsewhere"}
+    found = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": ipam})
+    assert found is not None and (found.sets, found.data_dir) == ((), "/var/lib/cni/elsewhere")

@@ -1,0 +1,317 @@
+"""What an ADD needs of its node, whoever the pod is: one list, for STATUS and for the words of an ADD that failed.
+
+Each entry only looks. It raises CniError naming the bridge, folder or key where it is certain that no ADD of this
+configuration can be served, and passes over what it can't tell: 50 makes Kubernetes evict.
+"""
+
+import errno
+from fcntl import LOCK_NB, LOCK_SH, flock
+from posix import O_RDWR, W_OK, X_OK, access, close, lstat, stat, statvfs
+from posix import open as open_descriptor
+
+from cnictl.core import attachments, durable, liveness, masquerade, rtnetlink, sysctl
+from cnictl.core.cidr import Cidr, parse_address
+from cnictl.core.conf import NetConf
+from cnictl.core.detach import torn_leases
+from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
+from cnictl.core.foreign import ForeignLinks
+from cnictl.core.leases import Store
+from cnictl.core.locks import NO_LOCKS
+from cnictl.core.rtnetlink import Link, Netlink, NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_PORTS = 1023
+"""Of a bridge: net/bridge/br_private.h, BR_PORT_BITS; number 0 is not used."""
+IPV6_MTU = 1280
+"""Bytes; the kernel takes IPv6 off a link with less (RFC 8200, section 5; linux/ipv6.h, IPV6_MIN_MTU)."""
+
+_READ_ONLY = 1  # ST_RDONLY of statvfs(3)
+_DIRECTORY, _KIND = 0o040000, 0o170000
+_LINK_LOCAL = Cidr(b"\xfe\x80" + bytes(14), 10)
+
+
+def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
+    """Return what keeps every ADD of this configuration from being served, as STATUS says it; None if nothing does."""
+    for need in NEEDS:
+        try:
+            need(host, conf)
+        except NetlinkError:
+            continue  # the kernel gave no answer: a doubt
+        except CniError as error:
+            return CniError(NOT_AVAILABLE, error.msg, error.details)
+    return None
+
+
+def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseException:
+    """Return an ADD's failure in words that name what the node lacks, where the kernel's own say less."""
+    own = isinstance(failure, CniError) and failure.code in (KERNEL_REFUSED, UNSUPPORTED_FIELD)
+    if not own and not isinstance(failure, NetlinkError):
+        return failure
+    try:
+        unmet = first_unmet(host, conf)
+    except (CniError, OSError):
+        return failure
+    if unmet is None:
+        return failure
+    if not isinstance(failure, CniError):
+        return CniError(KERNEL_REFUSED, unmet.msg, unmet.details)
+    if failure.msg == unmet.msg:
+        return failure
+    return CniError(failure.code, unmet.msg, "; ".join(filter(None, (unmet.details, failure.msg))))
+
+
+def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
+    """Return the addresses of the bridge, or of its gateway in the VLAN, but for those that the kernel gave it."""
+    link = _gateway_link(host, conf)
+    listed = rtnetlink.addresses(host, link.index) if link is not None else ()
+    return [one for one in (Cidr(packed, prefix) for packed, prefix in listed) if not _LINK_LOCAL.holds(one.packed)]
+
+
+def _gateway_link(host: Netlink, conf: NetConf) -> Link | None:
+    if not conf.vlan:
+        return rtnetlink.get_link(host, conf.bridge)
+    from cnictl.core import vlan
+
+    return rtnetlink.get_link(host, vlan.gateway_name(conf.bridge, conf.vlan))
+
+
+def _check_bridge(host: Netlink, conf: NetConf) -> None:
+    """The name is free or a bridge's, and its addresses leave room for the gateways'."""
+    link = rtnetlink.get_link(host, conf.bridge)
+    if link is not None and link.kind != "bridge":
+        raise _lacking(f"{conf.bridge} exists and is no bridge but a {link.kind or 'physical'} link")
+    if not conf.is_gateway or (link is None and not conf.vlan):
+        return
+    link = _gateway_link(host, conf)  # raises where the name would be too long
+    if link is None or conf.force_address:
+        return
+    present = addresses_of_bridge(host, conf)
+    for gateway in conf.gateways:
+        others = [address for address in present if address not in conf.gateways and address.bits == gateway.bits]
+        if gateway not in present:
+            for other in others:
+                # of IPv4 addresses the bridge has this network's alone; of IPv6 ones any that don't overlap
+                if gateway.bits == 32 or gateway.overlaps(other):
+                    raise _lacking(
+                        f"bridge {link.name} has the address {other}, not {gateway}",
+                        f"if nothing uses it: ip address del {other} dev {link.name}; or set forceAddress",
+                    )
+
+
+def _check_ports(host: Netlink, conf: NetConf) -> None:
+    """One port is left for the pod, and one for the gateway of a VLAN."""
+    bridge = rtnetlink.get_link(host, conf.bridge)
+    if bridge is None:
+        return
+    wanted = 1 + bool(conf.vlan and conf.is_gateway and _gateway_link(host, conf) is None)
+    ports = sum(link.master == bridge.index for link in rtnetlink.all_links(host))
+    if ports + wanted > MOST_PORTS:
+        raise _lacking(
+            f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
+            f"end pods, or give a network of its own another bridge; ip link show master {conf.bridge}",
+        )
+
+
+def _check_ipv6(host: Netlink, conf: NetConf) -> None:
+    """IPv6 addresses need a kernel with IPv6, a link of 1280 bytes, and on the bridge a setting that can be changed."""
+    six = next((subnet for subnet in conf.subnets if subnet.bits == 128), None)
+    if six is None:
+        return
+    if not sysctl.read("net/ipv6/conf/all/disable_ipv6"):
+        raise _lacking(f"ipam: {six} is of IPv6, and this kernel has none", "see ipv6.disable in /proc/cmdline")
+    bridge = rtnetlink.get_link(host, conf.bridge)
+    least = f"IPv6 takes {IPV6_MTU} at least, and {six} is of it"
+    if 0 < conf.mtu < IPV6_MTU:
+        raise _lacking(f"mtu: {conf.mtu}: {least}", f"set mtu to {IPV6_MTU} or more, or leave IPv6 out")
+    if bridge is not None and bridge.mtu < IPV6_MTU and (conf.is_gateway or not conf.mtu):
+        raise _lacking(
+            f"bridge {conf.bridge} has an MTU of {bridge.mtu}: {least}", f"ip link set {conf.bridge} mtu {IPV6_MTU}"
+        )
+    if not any(gateway.bits == 128 for gateway in conf.gateways):
+        return
+    link = _gateway_link(host, conf)
+    name = link.name if link is not None else "default"
+    switch = f"net/ipv6/conf/{name}/disable_ipv6"
+    if sysctl.read(switch) == "1" and not _can_be_set(switch):
+        raise _lacking(f"bridge {conf.bridge}: {switch.replace('/', '.')} is 1 and can't be set to 0")
+
+
+def _check_switches(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
+    """Forwarding is on, or an ADD can turn it on."""
+    for bits in sorted({gateway.bits for gateway in conf.gateways}):
+        switch = sysctl.FORWARDING[bits // 8]
+        if sysctl.read(switch) == "0" and not _can_be_set(switch):
+            name = switch.replace("/", ".")
+            raise _lacking(f"isGateway: {name} is 0 and can't be set", f"sysctl -w {name}=1")
+
+
+def _can_be_set(switch: str) -> bool:
+    return access(f"/proc/sys/{switch}", W_OK)
+
+
+def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
+    """The kernel's bridge can keep VLANs apart."""
+    if conf.vlan or conf.vlan_trunk:
+        from cnictl.core import vlan
+
+        if not vlan.can_filter(host, conf.bridge):
+            raise _lacking(
+                f"{vlan.asked(conf)}: this kernel's bridge has no VLAN filtering",
+                "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
+            )
+
+
+def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
+    """An ADD writes a record, and beside it leases and their map: folders and files are there or can be made."""
+    records = attachments.record_path(conf.name, "", "").rpartition("/")[0]
+    for folder in _written_to(conf, records):
+        try:
+            _check_folder(folder)
+        except OSError as error:
+            raise _lacking(f"{folder}: {error.strerror}") from None
+    if conf.served:
+        store = f"{conf.data_dir}/{conf.name}"
+        _check_lock(f"{store}/lock")
+        lasts = (f"{store}/last_reserved_ip.{number}" for number in range(len(conf.sets)))
+        for path in (*lasts, attachments.index_path(conf.name)):
+            try:
+                descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _lacking(f"{path}: {error.strerror}") from None
+            try:
+                durable.ensure_regular(descriptor, path)
+            except OSError as error:
+                raise _lacking(f"{path}: {error.strerror}") from None
+            finally:
+                close(descriptor)
+
+
+def _written_to(conf: NetConf, records: str) -> "Iterator[str]":
+    if conf.served:
+        yield f"{conf.data_dir}/{conf.name}"
+    yield records
+    if conf.served:
+        yield attachments.index_path(conf.name).rpartition("/")[0]
+
+
+def _check_folder(folder: str) -> None:
+    """Raise CniError or OSError if no file can be made in a folder that is there or is to be made."""
+    nearest = folder
+    while True:
+        try:
+            kind = stat(nearest or "/").st_mode & _KIND
+            break
+        except FileNotFoundError:
+            if _is_there(nearest):
+                raise _lacking(f"{nearest}: a symbolic link that leads nowhere") from None
+            nearest = nearest.rpartition("/")[0]
+    if kind != _DIRECTORY:
+        raise _lacking(f"{nearest}: is not a folder")
+    disk = statvfs(nearest or "/")
+    if disk.f_flag & _READ_ONLY:
+        raise _lacking(f"{folder}: read-only file system", "see dmesg for why; mount -o remount,rw")
+    # btrfs counts no files
+    if not disk.f_bfree or (disk.f_files and not disk.f_ffree):
+        raise _lacking(f"{folder}: no space left on device", f"df {folder}; df -i {folder}")
+    if not access(nearest or "/", W_OK | X_OK):
+        raise _lacking(f"{folder}: no file can be made in {nearest or '/'}", f"ls -ld {nearest}; lsattr -d {nearest}")
+
+
+def _is_there(path: str) -> bool:
+    try:
+        lstat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _check_lock(path: str) -> None:
+    """The store's lock can be opened and locked; one that another process holds is no fault."""
+    try:
+        descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
+    except FileNotFoundError:
+        return  # made by ADD
+    except OSError as error:
+        raise _lacking(f"{path}: {error.strerror}") from None
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise _lacking(
+                f"{path}: its file system has no locks ({error.strerror})",
+                "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
+            ) from None
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise _lacking(f"{path}: {error.strerror}") from None
+    finally:
+        close(descriptor)
+
+
+def _check_addresses(host: Netlink, conf: NetConf) -> None:
+    """Each range set has an address left: an ADD takes one of each. Stale leases count as free."""
+    store = Store(conf.name, conf.data_dir)
+    full = [one for one in conf.sets if store.count(one) >= one.size]
+    if not full:
+        return
+    spare = {parse_address(address) for address in torn_leases(conf.name, conf.data_dir)}
+    foreign = ForeignLinks(host)
+    for record in attachments.all_records(conf.name):
+        if liveness.judge(record, host, foreign).state == liveness.STALE:
+            spare |= {parse_address(address) for address in record.addresses}
+    for one in full:
+        if not any(one.holds(packed) for packed in spare):
+            raise _lacking(f"no address left in {one}: all {one.size} are leased", "cnictl ipam list")
+
+
+def _check_resolver(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
+    """The file that ipam.resolvConf names can be read."""
+    if conf.resolv_conf:
+        conf.result_dns()
+
+
+def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
+    """The packet filter's program and the kernel's part of it take the rules that an ADD would load."""
+    if conf.masquerade:
+        _check_masquerade(conf)
+    if conf.mac_check:
+        from cnictl.core import macspoof
+
+        macspoof.check()
+    if conf.isolated and conf.ipam_type:
+        from cnictl.core import isolation
+
+        isolation.check(conf.bridge, conf.backend)
+
+
+def _check_masquerade(conf: NetConf) -> None:
+    """Rules that stand need no program. Of subnets that come with a pod nothing is known beforehand but the program."""
+    if conf.subnets_vary or (conf.ipam_type and not conf.served):
+        if conf.backend == "nft" and not masquerade.present(conf.name, "nft"):
+            masquerade.check(masquerade.Masquerade(conf.name, (Cidr(b"\xc0\0\2\0", 24),), ()), "nft")
+        return
+    rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
+    if conf.subnets and not masquerade.stands(rules, conf.backend):
+        masquerade.check(rules, conf.backend)
+
+
+def _lacking(msg: str, details: str = "") -> CniError:
+    return CniError(NOT_AVAILABLE, msg, details)
+
+
+NEEDS = (
+    _check_bridge,
+    _check_ports,
+    _check_ipv6,
+    _check_switches,
+    _check_vlan_filtering,
+    _check_folders,
+    _check_addresses,
+    _check_resolver,
+    _check_rules,
+)
+"""In the order in which an ADD meets them, but that the cheap ones come first."""
