@@ -297,7 +297,7 @@ def seize(network: str, container: str, ifname: str, wait: float, shared: bool =
     deadline = time.monotonic() + wait
     while True:
         try:
-            descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
+            descriptor = open_descriptor(path, (O_RDONLY if shared else O_RDWR) | durable.AT_ONCE)
         except (FileNotFoundError, NotADirectoryError):
             return -1
         try:

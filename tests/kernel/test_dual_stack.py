@@ -206,8 +206,8 @@ def test_family_comes_and_goes_under_a_live_pod(dual_lab: Lab) -> None:
             "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1",
         ),
         (
-            "ip -6 route add fd00:244::/60 via fd00:10::1",
-            "overlaps the host's route fd00:244::/60 via fd00:10::1 dev eth0",
+            "ip -6 route add fd00:244::8000:0:0:0/80 via fd00:10::1",
+            "fd00:244:0:0:8000::/80 via fd00:10::1 dev eth0",
         ),
         (
             "ip -6 address delete fd00:10::210/64 dev eth0",
