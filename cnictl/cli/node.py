@@ -175,10 +175,8 @@ def _init(spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, o
         say(note)
 
 
-def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, str]]:
+def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) -> list[dict[str, Any]]:
     """All checks' findings, said on stderr. Raises Problem if one is an error."""
-    from dataclasses import asdict
-
     from cnictl.core.errors import Problem
     from cnictl.node import preflight
 
@@ -186,7 +184,7 @@ def _preflight(spec: "NodeSpec", previous: "NodeSpec | None", output: Format) ->
         findings = preflight.run(spec, previous)
     for finding in findings:
         say(_in_words(finding))
-    found: list[dict[str, str]] = [asdict(finding) for finding in findings]
+    found = [finding.as_json() for finding in findings]
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
         if output is Format.JSON:

@@ -105,7 +105,10 @@ def _show(found: dict[str, Any]) -> None:
         print_table(("rule", "from", "to", "packets"), rules)
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
     if found["drifted"]:
-        say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
+        from cnictl.node import hint
+
+        apply = hint.command("cnictl apply")
+        say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` mends them")
 
 
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -1,6 +1,7 @@
 """Everything that must hold before a host is touched. All checks run; then a run fails once, with all findings."""
 
 from cnictl.core.errors import CniError, Problem
+from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
 from cnictl.node.preflight.finding import Check, Finding
 from cnictl.node.spec import NodeSpec
@@ -42,7 +43,8 @@ def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[Finding]:
         try:
             found += check(spec, previous_spec)
         except Problem as problem:
-            found.append(Finding(name, "error", name, f"can't be checked: {problem.message}", problem.mend))
+            what = hint.advice(problem.mend, because="what was raised is text")
+            found.append(Finding(name, "error", name, f"can't be checked: {problem.message}", what))
         except (OSError, CniError) as fault:
-            found.append(Finding(name, "error", name, f"can't be checked: {fault}", ""))
+            found.append(Finding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return found
