@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 from cnictl.node.peers import is_link_local
 from cnictl.node.spec import Peer, is_ipv6
 from cnictl.probe.failure import gateway_of
@@ -65,17 +67,21 @@ def judge(asked: Asked) -> str:
     return ABSENT if asked.node.answered else UNKNOWN
 
 
-def in_words(peer: Peer, state: str) -> tuple[str, str]:
+def in_words(peer: Peer, state: str) -> tuple[str, Hint]:
     """Return what is wrong in one sentence that names peer and pod CIDR, and a hint; empty texts where nothing is."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"nobody there has its gateway {gateway_of(peer.pod_cidr)}",
-            f"on {peer.via}: cnictl status (reset, or another --subnet?); here: cnictl route del-peer {peer.pod_cidr}",
+            hint.advice(
+                f"on {peer.via}: cnictl status (reset, or another --subnet?); "
+                f"here: cnictl route del-peer {peer.pod_cidr}",
+                because="only the operator knows whether that node is to have these pods again",
+            ),
         )
     if state == NOT_FORWARDED:
         return (
             f"peer {peer.via} has the pod CIDR {peer.pod_cidr}, but does not forward to it",
-            f"on {peer.via}: cnictl apply",
+            hint.command("cnictl apply", on=peer.via),
         )
-    return "", ""
+    return "", hint.NONE
