@@ -123,7 +123,7 @@ def places() -> tuple[str, ...]:
         return (ATTACHMENTS_DIR,)
     from cnictl.core import record_places  # a node's first ADD, and one that can't write where records normally stand
 
-    return record_places.places()
+    return record_places.places(ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR)
 
 
 def record_path(network: str, container: str, ifname: str) -> str:
@@ -172,7 +172,8 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
             return None
         return record
     for field in _FIELDS[:3]:
-        if isinstance(found, dict) and found.get(field) not in (None, getattr(record, field)):
+        said = found.get(field) if isinstance(found, dict) else None
+        if isinstance(said, str) and said != getattr(record, field):
             from cnictl.core import odd
 
             odd.pass_over(record.path, f"is a copy: its {field} is another")

@@ -15,6 +15,7 @@ from cnictl.core.errors import TRY_AGAIN, CniError
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of records, the test's own."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
+    monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     return tmp_path / "attachments"
 
 

@@ -144,7 +144,12 @@ def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
         os.mkdir(f"{folder}/mynet")
         Path(folder, "mynet", "c1@eth0").write_bytes(record)
         found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None
+    if found is None:
+        said = jsontext.loads(record)
+        assert isinstance(said, dict)  # another attachment's record under this name: an editor's copy
+        own = {"network": "mynet", "container": "c1", "ifname": "eth0"}
+        assert any(isinstance(said.get(key), str) and said[key] != value for key, value in own.items())
+        return
     fresh = attachments.Record("mynet", "c1", "eth0")
     assert all(type(getattr(found, field)) is type(getattr(fresh, field)) for field in attachments._FIELDS)
     assert (found.network, found.container, found.ifname) == ("mynet", "c1", "eth0")

@@ -33,7 +33,8 @@ SMALL = ranges("10.244.0.0/29")
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A network's store, map and records in folders of the test's own."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
-    monkeypatch.setattr(leases, "INDEX_DIR", f"{tmp_path}/index")
+    monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
+    monkeypatch.setattr(attachments, "INDEX_DIR", f"{tmp_path}/index")
     for module in (leases, shared_store):
         monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")  # the default store, of this node alone
     return Store("mynet", f"{tmp_path}/networks")
@@ -425,7 +426,8 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
     every = [format_address(one.nth(place)) for one in sets for place in range(1, one.places)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", f"{home}/attachments")
-        patch.setattr(leases, "INDEX_DIR", f"{home}/index")
+        patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{home}/spare")
+        patch.setattr(attachments, "INDEX_DIR", f"{home}/index")
         store = Store("mynet", f"{home}/networks")
         held: dict[str, str] = {}
         for number, (step, which) in enumerate(steps):

@@ -20,7 +20,8 @@ SMALL = RangeSet([Range(parse_cidr("10.244.0.0/29"))])
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The default store, map and records in folders of the test's own."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
-    monkeypatch.setattr(leases, "INDEX_DIR", f"{tmp_path}/index")
+    monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
+    monkeypatch.setattr(attachments, "INDEX_DIR", f"{tmp_path}/index")
     for module in (leases, shared_store):
         monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")
     return Store("mynet", f"{tmp_path}/networks")
