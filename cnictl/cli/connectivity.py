@@ -24,13 +24,16 @@ def register(app: typer.Typer) -> None:
 
 def test_connectivity(
     pod: Annotated[
-        list[str] | None, typer.Option(metavar="IP", help="A pod on another host to ping; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="IP|NAME|CONTAINER", help="A pod to ping, on another host by its address; may be repeated."
+        ),
     ] = None,
     external: Annotated[
         list[str] | None, typer.Option(metavar="IP", help="Address outside the cluster to ping; one a family.")
     ] = None,
     source: Annotated[
-        str, typer.Option("--from", metavar="IP|CONTAINER", help="Check from this pod, not from a probe pod.")
+        str, typer.Option("--from", metavar="IP|NAME|CONTAINER", help="Check from this pod, not from a probe pod.")
     ] = "",
     serve: Annotated[bool, typer.Option("--serve", help="Keep a pod up for another host to ping.")] = False,
     duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to serve: 90s, 10m, 1h.")] = _SERVED,
@@ -71,8 +74,7 @@ def test_connectivity(
     _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
     pods_named, externals = parse_list(pod or []), parse_list(external or [])
     spec, added = _spec(peer or [], externals)
-    for address in pods_named:
-        _check_address(address)
+    pods_named = tuple(address for text in pods_named for address in _addresses_of(text))
     _check_in_network(pods_named, spec.networks)
     _check_no_gateway(pods_named, [*spec.subnets, *(one.pod_cidr for one in (*spec.peers, *added))])
     require_root("test-connectivity", "enters the network namespaces of pods")
@@ -167,12 +169,24 @@ def _spec(peers: list[str], externals: tuple[str, ...]) -> "tuple[NodeSpec, tupl
     return check(spec), added
 
 
-def _check_address(text: str) -> None:
-    from cnictl.core.cidr import AddressError, parse_address
+def _addresses_of(text: str) -> list[str]:
+    """The addresses that `--pod` names: one, or those of a pod of this node. Raises UsageProblem, Problem."""
+    from cnictl.cli.steps import require_root
+    from cnictl.core.cidr import AddressError, format_address, parse_address
     from cnictl.core.errors import UsageProblem
+    from cnictl.node import named_pod
+    from cnictl.probe.existing import existing_pod, known_as
 
+    packed = named_pod.address_in(text)
+    if packed:
+        return [format_address(packed)]
+    if text.strip("0123456789./") and ":" not in text:
+        require_root("test-connectivity", "looks up the pods of this node")
+        if known_as(text):
+            return list(existing_pod(text).addresses)
+        raise UsageProblem(f"--pod {text}: no pod of this node is called so; name one elsewhere by its address")
     try:
-        parse_address(text)
+        return [format_address(parse_address(text))]
     except AddressError as error:
         raise UsageProblem(str(error)) from None
 

@@ -115,13 +115,11 @@ def _mend(facts: "Facts", findings: "list[Finding]") -> None:
 
 def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> None:
     """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
-    from dataclasses import asdict
-
     healthy = not examined.findings and not examined.unable and is_node
     if note and (output is Format.JSON or not healthy):
         say(note)
     if output is Format.JSON:
-        print_json([asdict(one) for one in examined.findings])
+        print_json([one.as_json() for one in examined.findings])
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "mend"), rows)

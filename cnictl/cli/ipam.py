@@ -55,7 +55,7 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
 
 @app.command("show")
 def show(
-    address: Annotated[str, typer.Argument(metavar="IP", help="A leased address.")],
+    who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
     data_dir: DataDirOption = "",
     output: OutputOption = Format.TABLE,
@@ -64,19 +64,20 @@ def show(
 
     \b
       cnictl ipam show 10.244.0.12
+      cnictl ipam show default/web
     """
     from cnictl.core.cidr import AddressError, parse_address
     from cnictl.core.errors import UsageProblem
-
-    try:
-        parse_address(address, "IP")
-    except AddressError as error:
-        raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
-    from cnictl.node import ipam
+    from cnictl.node import ipam, named_pod
     from cnictl.node.lease_details import details
 
+    if not who.strip("0123456789./") and not named_pod.address_in(who):
+        try:
+            parse_address(who, "IP")
+        except AddressError as error:
+            raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     listing = observe(network, data_dir, "ipam show")
-    found = [details(listing, row) for row in ipam.find(listing.rows, address)]
+    found = [details(listing, row) for row in ipam.find(listing.rows, who)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
         return
@@ -86,7 +87,7 @@ def show(
 
 @app.command("release")
 def release(
-    target: Annotated[str, typer.Argument(metavar="IP|CONTAINER", help="An address, or a container's id.")],
+    target: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
     data_dir: DataDirOption = "",
     force: Annotated[bool, typer.Option("--force", help="Also if it is live: its pod loses its network.")] = False,
@@ -97,7 +98,8 @@ def release(
     """Release one address, or all that a container holds: veth, leases and record go together.
 
     An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
-    it. A container may be named by the beginning of its id. What goes is shown first, and at a terminal it asks.
+    it. A pod may be named, or a container by the beginning of its id. What goes is shown first, and at a terminal it
+    asks.
 
     \b
       cnictl ipam release 10.244.0.12
@@ -233,8 +235,12 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
     from cnictl.core.conf import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node import ipam, node_file, ranges
+    from cnictl.node import ipam, node_file, ranges, swapped
 
+    if swapped.is_cidr(network):
+        known = _guarded(command, lambda: ipam.networks(data_dir or NETWORKS_DIR))
+        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
+        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
     try:
         network_name(network)
     except CniError as error:

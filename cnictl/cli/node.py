@@ -206,8 +206,6 @@ def _preflight(
     spec: "NodeSpec", previous: "NodeSpec | None", output: Format, ignored: "Collection[str]"
 ) -> list[dict[str, Any]]:
     """All checks' findings, said on stderr. Raises Problem if one is an error and not ignored."""
-    from dataclasses import asdict
-
     from cnictl.core.errors import Problem
     from cnictl.node import preflight
 
@@ -215,7 +213,7 @@ def _preflight(
         findings = preflight.without_ignored(preflight.run(spec, previous), ignored)
     for finding in findings:
         say(_in_words(finding))
-    found: list[dict[str, Any]] = [asdict(finding) for finding in findings]
+    found = [finding.as_json() for finding in findings]
     errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
     if errors:
         if output is Format.JSON:

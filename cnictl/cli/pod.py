@@ -7,8 +7,6 @@ import typer
 from cnictl.cli.ipam import NetworkOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
 
-_OUTSIDE = "1.1.1.1"
-
 
 def register(app: typer.Typer) -> None:
     """Hang the command on the program."""
@@ -17,14 +15,18 @@ def register(app: typer.Typer) -> None:
 
 def pod(
     who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
-    to: Annotated[str, typer.Option("--to", metavar="IP", help="Where its way out leads. Default: the outside.")] = "",
+    to: Annotated[
+        str, typer.Option("--to", metavar="IP|NAME", help="Where its way out leads. Default: the outside.")
+    ] = "",
     network: NetworkOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.
 
-    And its way to somewhere: the routes that the kernel takes inside and on the host, and the firewall rules that an
-    echo request meets on it, which is sent for that. A Service's address answers none: its ports are tried instead.
+    Lines that begin with `earlier` are connections that the kernel still tracks, each with its own protocol and port.
+    Then comes its way to somewhere: the routes that the kernel takes inside and on the host, whether the address
+    answers one ping that is sent now, and the firewall rules that this meets. A Service's address answers none: its
+    ports are tried instead.
 
     \b
     cnictl pod 10.244.0.12
@@ -32,20 +34,21 @@ def pod(
     cnictl pod 6f3c1e0b -o json | jq .way.rules
     """
     from cnictl.cli.steps import require_root
-    from cnictl.core.cidr import AddressError
-    from cnictl.core.errors import UsageProblem
     from cnictl.node import node_file
+    from cnictl.node.spec import of_family
     from cnictl.probe import attachment
+    from cnictl.probe.targets import DEFAULT_EXTERNALS
 
     require_root("pod", "looks into its namespace")
     spec = node_file.load()
-    try:
-        target = attachment.address_of(to or next(iter(spec.externals if spec is not None else ()), _OUTSIDE))
-    except AddressError as error:
-        raise UsageProblem(f"--to {to}: {error}", "cnictl pod 10.244.0.12 --to 10.244.1.7") from None
     listing = observe(network, "", "pod")
     with working("looking at it"):
-        found = attachment.look(listing, attachment.choose(listing, who), target)
+        rows = attachment.choose(listing, who)
+        addresses = [row.address for row in rows if row.address]
+        outside = (*(spec.externals if spec is not None else ()), *DEFAULT_EXTERNALS)
+        like = addresses[0] if addresses else ""
+        target = attachment.address_of(listing, to, like) if to else (of_family(outside, like) if like else "")
+        found = attachment.look(listing, rows, target)
     if output is Format.JSON:
         print_json(found)
     else:
@@ -72,23 +75,47 @@ def _show(found: dict[str, Any]) -> None:
         ("neighbour", f"{one['dst']} is {one.get('lladdr', 'unknown')}, {' '.join(one.get('state', []))}")
         for one in found.get("neighbours", ())
     ]
-    lines += [
-        ("connection", f"{one['protocol']} {one['from']} to {one['to']}, answered by {one['answered_by']}")
-        for one in found.get("connections", ())
-    ]
+    lines += [("earlier", _connection_words(one)) for one in found.get("connections", ())]
+    if found.get("more_connections"):
+        lines.append(("", f"and {found['more_connections']} more tracked connections"))
     way = found.get("way")
     if way:
         lines.append((f"way to {way['to']}", _answer_words(way)))
         for where, key in (("inside", "inside"), ("on the host", "on_the_host")):
-            lines.append(("", f"{where}: {_route_words(way[key]) if way[key] else 'no route'}"))
+            if way[key] or not way.get("unasked"):
+                lines.append(("", f"{where}: {_route_words(way[key]) if way[key] else 'no route'}"))
         lines += [("", f"rule {rule}") for rule in way["rules"]]
     print_table(("", ""), lines)
 
 
+def _connection_words(one: dict[str, Any]) -> str:
+    """What was sent, as the kernel still tracks it, and what came back."""
+    sent_on = f", sent on to {_place(one['sent_on_to'], one['sent_on_to_port'])}" if one["sent_on_to"] else ""
+    if one["works"]:
+        came = "answered"
+    elif one["answered_by"]:
+        came = "refused, or never opened"
+    else:
+        came = "no answer has come"
+    return f"{one['protocol']} {one['from']} to {_place(one['to'], one['port'])}{sent_on}: {came}"
+
+
+def _place(address: str, port: int | None) -> str:
+    host = f"[{address}]" if port and ":" in address else address
+    return f"{host}:{port}" if port else host
+
+
 def _answer_words(way: dict[str, Any]) -> str:
+    """What was asked now, and what answered; where only a ping is not answered, that connections work."""
     service = way.get("service")
+    if way.get("unasked"):
+        return f"not asked: {way['unasked']}"
     if service is None:
-        return "answered" if way["answered"] else "not answered"
+        if way["answered"]:
+            return "answers ping"
+        why = f" ({way['refused']})" if way.get("refused") else ""
+        works = f"; connections to it work: {', '.join(way['connections'])}" if way["connections"] else ""
+        return f"does not answer ping{why}{works}"
     ports = ", ".join(f"{port['port']}/{port['protocol']} {_PORT_WORDS[port['state']]}" for port in service["ports"])
     behind = ", ".join(service["endpoints"])
     said = ports or (f"its connections are answered by {behind}" if behind else "")

@@ -41,10 +41,18 @@ def add_peer(
     """
     from dataclasses import replace as replaced
 
-    from cnictl.core.errors import Problem
-    from cnictl.node import addressing, converge, host, named_peers, peers
+    from cnictl.core.errors import Problem, UsageProblem
+    from cnictl.node import addressing, converge, host, named_peers, peers, swapped
     from cnictl.node.spec import Peer
 
+    meant = swapped.peer(cidr, via)
+    if meant is not None:
+        link = dev or meant.dev
+        right = f"cnictl route add-peer {meant.pod_cidr} {meant.via}"
+        raise UsageProblem(
+            f"{cidr} {via}: the pod CIDR and the node's address are the wrong way round",
+            f"{right} --dev {link}" if link else right,
+        )
     new = peers.check_peer(Peer(cidr, via, dev))
     peers.check_not_ours((new,), host.own_interfaces())
     require_root("route add-peer", "changes the host's routes")
@@ -105,9 +113,10 @@ def del_peer(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import peers
+    from cnictl.node import node_file, peers
 
-    gone = peers.parse_pods(cidr)
+    known = node_file.load()
+    gone = peers.to_drop(cidr, known.peers if known is not None else ())
     require_root("route del-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":

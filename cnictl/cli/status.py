@@ -122,7 +122,10 @@ def _show(found: dict[str, Any]) -> None:
         if one["fault"]:
             say(f"{one['fault']}\n  mend: {one['mend']}")
     if found["drifted"]:
-        say(f"{found['drifted']} of {len(found['resources'])} drifted; `cnictl apply` mends them")
+        from cnictl.node import hint
+
+        apply = hint.command("cnictl apply")
+        say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` mends them")
     say_strays(found["strays"])
 
 

@@ -9,21 +9,41 @@ from cnictl.core.conntrack import GET, HEAD, TUPLE_IP, TUPLE_ORIG, TUPLE_REPLY, 
 from cnictl.core.netlink import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attr, attributes
 
 _DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
-_TUPLE_PROTO, _PROTO_NUM = 2, 1  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
+_TUPLE_PROTO, _PROTO_NUM, _SOURCE_PORT, _PORT = 2, 1, 2, 3  # CTA_TUPLE_PROTO, CTA_PROTO_NUM, _SRC_PORT, _DST_PORT
 _STATUS, _STATUS_MASK, _DST_NAT = 3, 26, 1 << 5  # CTA_STATUS, CTA_STATUS_MASK, IPS_DST_NAT
+_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/netfilter/nf_conntrack_common.h)
 
 
 class Connection:
     """A connection as it is tracked: who asked whom, and who answers; that is another where NAT made it so."""
 
-    __slots__ = ("answering", "protocol", "source", "target")
+    __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
 
-    def __init__(self, protocol: int, source: bytes, target: bytes, answering: bytes) -> None:
+    def __init__(
+        self, protocol: int, source: bytes, target: bytes, answering: bytes, port: int = 0, answering_port: int = 0,
+        status: int = 0,
+    ) -> None:  # fmt: skip
         self.protocol = protocol
         """IPPROTO_*."""
         self.source = source
         self.target = target
         self.answering = answering
+        """Whose answer is awaited, or came."""
+        self.port = port
+        """Where it was sent to; 0 of what has no ports, such as an echo request."""
+        self.answering_port = answering_port
+        self.status = status
+        """IPS_*."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything came back: of TCP that may be a refusal."""
+        return bool(self.status & _SEEN_REPLY)
+
+    @property
+    def assured(self) -> bool:
+        """Whether both sides talk: a TCP connection that was opened, UDP that went on after its first answer."""
+        return bool(self.status & _ASSURED)
 
 
 def connections(sent_on: bool = False) -> Iterator[Connection]:
@@ -39,9 +59,13 @@ def connections(sent_on: bool = False) -> Iterator[Connection]:
                 parts = attributes(entry, 4)
                 asked, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
                 addresses = attributes(asked.get(TUPLE_IP, b""))
+                sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (asked, reply))
                 yield Connection(
-                    int.from_bytes(attributes(asked.get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b""), "big"),
+                    int.from_bytes(sent.get(_PROTO_NUM, b""), "big"),
                     addresses.get(source, b""),
                     addresses.get(source + _DESTINATION, b""),
                     attributes(reply.get(TUPLE_IP, b"")).get(source, b""),
+                    int.from_bytes(sent.get(_PORT, b""), "big"),
+                    int.from_bytes(back.get(_SOURCE_PORT, b""), "big"),
+                    int.from_bytes(parts.get(_STATUS, b""), "big"),
                 )

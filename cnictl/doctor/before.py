@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 from cnictl.doctor.check import Seen
 from cnictl.doctor.facts import Facts
-from cnictl.node import preflight
+from cnictl.node import hint, preflight
+from cnictl.node.hint import Hint
 
 
 def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
@@ -15,6 +16,14 @@ def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
             return
         for name in names:
             for one in preflight.CHECKS[name](facts.spec, facts.spec):
-                yield Seen(one.subject, one.message, one.mend, False)
+                yield Seen(one.subject, one.message, of_a_node(one.mend), False)
 
     return find
+
+
+def of_a_node(given: Hint) -> Hint:
+    """Return a preflight hint for a host that is a node already: an option has no command there to be added to."""
+    if not given.option:
+        return given
+    words = f"set the node up with another one: cnictl init-node {given.option}"
+    return hint.advice(words, because="a node that is set up otherwise may lose its pods: the operator chooses when")

@@ -3,9 +3,10 @@
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cnictl.core.process import run
+from cnictl.node.hint import Hint, parts
 
 if TYPE_CHECKING:
     from cnictl.doctor.facts import Facts
@@ -14,11 +15,11 @@ Severity = Literal["error", "warning"]
 
 
 class Seen(NamedTuple):
-    """One thing a check saw: what about, what is wrong with it, and how to mend it by hand."""
+    """One thing a check saw: what about, what is wrong with it, and the hint."""
 
     subject: str
     message: str
-    mend: str
+    mend: Hint
     fixable: bool = True
     """Whether the check's `fix` may mend this one; without a `fix` none is."""
 
@@ -31,8 +32,12 @@ class Finding:
     severity: Severity
     subject: str
     message: str
-    mend: str
+    mend: Hint
     fixable: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding for programs: `mend` is the hint as people read it, then come its parts."""
+        return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
 
 
 @dataclass(frozen=True)

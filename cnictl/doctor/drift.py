@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
+from cnictl.node import hint
 from cnictl.node.resources.forward import IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import WHY
 from cnictl.node.spine import Change, Plan
@@ -182,9 +183,8 @@ def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
     for change in facts.drift:
         if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
             continue
-        command = change.command if change.command.count("\n") == 0 else ""
         wrong = _TOO_EARLY if _is_ahead(change) else part.wrong
-        yield Seen(change.resource, f"{wrong}: {change.summary}", command or "cnictl apply")
+        yield Seen(change.resource, f"{wrong}: {change.summary}", hint.command("cnictl apply"))
 
 
 _FORWARD = ("forward-drop", "two-iptables")

@@ -14,14 +14,16 @@ from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, per_cpu
-from cnictl.node import forward_off, own_host
+from cnictl.node import forward_off, hint, own_host
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
 _HINTS = {
-    forward_off.SWITCHED_OFF: "have that firewall accept them, or: set forward = true in node.toml, cnictl apply",
-    forward_off.OWNED: "have the program that owns the table accept them",
+    forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or have that firewall accept them"),
+    forward_off.OWNED: hint.advice(
+        "have the program that owns the table accept them", because="nobody else can change its table"
+    ),
 }
 
 
@@ -61,7 +63,7 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
                     "address's next pod loses its own source",
-                    _removal(family, words)[0].command,
+                    hint.command("; ".join(action.command for action in _removal(family, words))),
                 )
 
 
@@ -107,7 +109,7 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
                 yield Seen(
                     f"{program} nat: {' '.join(words[1:])}",
                     "gives pods' packets to other nodes' pods the node's address",
-                    _keep_source(one, _position(facts, family, words)).command,
+                    hint.command(_keep_source(one, _position(facts, family, words)).command),
                 )
 
 
@@ -181,17 +183,21 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
                 yield Seen(
                     " ".join(words[1:]),
                     f"takes source ports in order: {failed} connections failed because two took one at once",
-                    "add --random-fully to that rule, or leave the masquerade to cnictl nat enable",
+                    hint.advice(
+                        "add --random-fully to that rule, or leave the masquerade to cnictl: cnictl nat enable",
+                        because="the rule belongs to the program that made it, which would make it anew",
+                    ),
                     False,
                 )
 
 
 def _stale_connections(facts: Facts) -> Iterable[Seen]:
     for address in sorted(_unleased(facts)):
+        six = "-f ipv6 " if is_ipv6(address) else ""
         yield Seen(
             address,
             "connections are tracked to it, and no pod has it: packets of old flows go nowhere",
-            f"conntrack -D -r {address}",
+            hint.command("cnictl doctor --fix --only stale-connection", f"or: conntrack -D {six}-r {address}"),
         )
 
 

@@ -7,7 +7,7 @@ from cnictl.core.leases import Store
 from cnictl.core.liveness import LIVE, STALE
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts
-from cnictl.node import reclaim
+from cnictl.node import hint, reclaim
 from cnictl.node.ipam import TORN, Listing, Row
 
 _LOW = 0.1
@@ -31,7 +31,8 @@ def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
         if held:
             named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
             count = f"{len(held)} address{'es' if len(held) > 1 else ''}"
-            yield Seen(listing.network, f"{count} {words}: {named}", f"cnictl ipam gc --network {listing.network}")
+            yield Seen(listing.network, f"{count} {words}: {named}",
+                       hint.command(f"cnictl ipam gc --network {listing.network}"))  # fmt: skip
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
@@ -54,7 +55,9 @@ def _full(facts: Facts) -> Iterable[Seen]:
     for listing in facts.listings:
         if _left(listing) == 0:
             yield Seen(listing.network, f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
-                       "end pods, or give the node a larger --subnet: cnictl init-node --subnet …")  # fmt: skip
+                       hint.advice("end pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
+                                   because="which pods can go, and which addresses are free for others, "
+                                           "is for the operator to say"))  # fmt: skip
 
 
 def _nearly_full(facts: Facts) -> Iterable[Seen]:
@@ -62,13 +65,14 @@ def _nearly_full(facts: Facts) -> Iterable[Seen]:
         left, total = _left(listing), listing.total
         if left and total and left < _LOW * total:
             yield Seen(listing.network, f"{left} of {total} addresses are left",
-                       "plan a larger --subnet, or fewer pods on this node")  # fmt: skip
+                       hint.advice("plan a larger --subnet, or fewer pods on this node",
+                                   because="a larger pod CIDR and fewer pods are a matter of planning"))  # fmt: skip
 
 
 def _unheld(facts: Facts) -> Iterable[Seen]:
     for row in _rows_unheld(facts):
         yield Seen(row.address, f"{row.holder} lives and has no lease for it: the next pod may be given it too",
-                   f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}")  # fmt: skip
+                   hint.command(f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}"))  # fmt: skip
 
 
 def _rows_unheld(facts: Facts) -> list[Row]:

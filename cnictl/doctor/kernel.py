@@ -1,14 +1,17 @@
 """The kernel's settings and tables that pods' traffic depends on."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 
 from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
+from cnictl.doctor.before import of_a_node
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
-from cnictl.node import converge
+from cnictl.node import converge, hint
+from cnictl.node.hint import Hint
 from cnictl.node.preflight import host
 from cnictl.node.spec import is_ipv6
 
@@ -45,10 +48,12 @@ def _no_node(facts: Facts) -> Iterable[Seen]:
         return
     if converge.lost_its_file():
         yield Seen(NODE_FILE, "is missing on a host that was set up as a node: most checks were not made",
-                   "cnictl init-node brings it back as it was last; cnictl reset-node removes all")  # fmt: skip
+                   hint.command("cnictl init-node",
+                                "it brings it back as it was last; cnictl reset-node removes all"))  # fmt: skip
     else:
         yield Seen(NODE_FILE, "this host is not set up as a cnictl node: most checks were not made",
-                   "cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20")  # fmt: skip
+                   hint.advice("make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+                               because="which addresses its pods may have is for the operator to say"))  # fmt: skip
 
 
 def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
@@ -58,7 +63,15 @@ def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
     for name in ("net.ipv6.conf.all.forwarding" if six else "net.ipv4.ip_forward" for six in sorted(families)):
         value, source = settled_at_boot(name)
         if value == "0":
-            yield Seen(source, f"turns {name} off at boot", f"take that line out of {source}, then: cnictl apply")
+            yield Seen(source, f"turns {name} off at boot", _without_line(source, name))
+
+
+def _without_line(path: str, name: str) -> Hint:
+    """The command that turns a kernel setting's lines in a file into comments, and applies the node's own."""
+    key = name.replace(".", "[./]")
+    edit = f"/^[[:space:]]*-?[[:space:]]*{key}[[:space:]]*=/s/^/# /"
+    more = "an update of its package may bring it back" if path.startswith("/usr/lib/") else ""
+    return hint.command(f"sed -i -E {shlex.quote(edit)} {shlex.quote(path)}; cnictl apply", more)
 
 
 def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
@@ -72,7 +85,9 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 name,
                 f"drops packets whose sender it would answer over another link: {dropped} since boot",
-                f"sysctl -w net.ipv4.conf.{name}.rp_filter=2",
+                hint.command(
+                    f"sysctl -w {hint.sysctl_name('net', 'ipv4', 'conf', name, 'rp_filter')}=2", "and in /etc/sysctl.d"
+                ),
             )
 
 
@@ -89,7 +104,7 @@ def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
     yield Seen(
         "net.netfilter.nf_conntrack_max",
         f"{count} of {most} connections are tracked, {lost} were dropped: new ones fail",
-        f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}, also in /etc/sysctl.d",
+        hint.command(f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}", "and in /etc/sysctl.d"),
         os.access("/proc/sys/net/netfilter/nf_conntrack_max", os.W_OK),
     )
 
@@ -107,9 +122,16 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
             yield Seen(
                 key,
                 f"{entries} neighbours of {most or 'unknown'}, the table was full {table['table_fulls']} times",
-                f"sysctl -w {key}=8192, also in /etc/sysctl.d, and gc_thresh2 to half of it",
+                _more_neighbours(key, int(most or 0)),
                 False,
             )
+
+
+def _more_neighbours(key: str, now: int) -> Hint:
+    """The command that makes room for twice the neighbours: never fewer than there may be now."""
+    most = max(8192, 2 * now)
+    half = f"{key.removesuffix('3')}2={most // 2}"  # the kernel begins to clear up there
+    return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")
 
 
 def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
@@ -118,7 +140,7 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
     if os.geteuid() != 0:
         raise Problem("only root can try the kernel's features")
     for one in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
-        yield Seen(one.subject, one.message, one.mend, False)
+        yield Seen(one.subject, one.message, of_a_node(one.mend), False)
 
 
 CHECKS = (

@@ -12,6 +12,7 @@ from cnictl.core.rtnetlink import Link
 from cnictl.core.unlinking import unlink
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts, text_of
+from cnictl.node import hint
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 
 _SYSFS = "/sys/class/net"
@@ -46,7 +47,7 @@ def _recorded_ports() -> set[str]:
 def _orphans(facts: Facts) -> Iterable[Seen]:
     for port, _, addresses in _unrecorded(facts):
         if port.alias.startswith(OWNER_MARK) and not _in_subnets(facts, addresses):
-            yield Seen(port.name, "a pod's port that no attachment names", f"ip link delete {port.name}")
+            yield Seen(port.name, "a pod's port that no attachment names", hint.command(f"ip link delete {port.name}"))
 
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -73,7 +74,10 @@ def _unleased(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 address,
                 f"is in use behind {port.name} and leased to nobody: the next pod may be given it too",
-                f"end that pod, or: ip link delete {port.name}",
+                hint.advice(
+                    f"end that pod; if nothing else does: ip link delete {port.name}",
+                    because="what runs behind that port loses its network",
+                ),
                 False,
             )
 
@@ -87,7 +91,7 @@ def _hairpin(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 record.host_veth,
                 f"pod {record.pod or record.container[:12]} can't reach itself by a Service or host port",
-                f"bridge link set dev {record.host_veth} hairpin on",
+                hint.command(f"bridge link set dev {record.host_veth} hairpin on"),
             )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, in_order, said_by, text_of
+from cnictl.node import hint
 from cnictl.node.resources import network_manager, networkd
 from cnictl.node.resources.networkd import DAEMON_CONF, FOLDERS, NETWORK_FILE, file_of, is_used
 
@@ -33,8 +34,11 @@ def _managed(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 name,
                 f"NetworkManager manages it ({states[name]}), whatever {network_manager.CONF_FILE} says",
-                "see NetworkManager --print-config: take out of its files what sets unmanaged-devices anew after "
-                f"{os.path.basename(network_manager.CONF_FILE)}; nmcli general reload",
+                hint.advice(
+                    "see NetworkManager --print-config: take out of its files what sets unmanaged-devices anew after "
+                    f"{os.path.basename(network_manager.CONF_FILE)}; nmcli general reload",
+                    because="the files are the operator's, and what sets it is not known here",
+                ),
             )
 
 
@@ -49,8 +53,11 @@ def _taken(facts: Facts) -> Iterable[Seen]:
         yield Seen(
             name,
             f"systemd-networkd sets it up by {file}",
-            f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload"
-            if first else "networkctl reload",
+            hint.advice(
+                f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload",
+                because="the order of the operator's own files is theirs to choose",
+            )
+            if first else hint.command("networkctl reload"),
             not first,
         )  # fmt: skip
 
@@ -72,7 +79,9 @@ def _overridden(facts: Facts) -> Iterable[Seen]:
         yield Seen(
             source,
             f"has the last word on {_SETTING}: systemd-networkd drops the routes to peers when it is restarted",
-            f"take that line out of {source}",
+            hint.advice(
+                f"take that line out of {source}, then: networkctl reload", because="the file is the operator's"
+            ),
         )
 
 

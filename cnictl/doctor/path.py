@@ -1,18 +1,22 @@
 """The way to the other nodes: uplink, addresses, sizes, and what comes through."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 
 from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
 
-from cnictl.core.cidr import format_address
+from cnictl.core.cidr import format_address, parse_address, parse_interface
+from cnictl.core.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
-from cnictl.node import lookup, pod_ways
+from cnictl.node import hint, host, lookup, pod_ways
+from cnictl.node.addressing import MTU_MIN_IPV6
+from cnictl.node.hint import Hint
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
-from cnictl.node.spec import Peer, is_ipv6
+from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.probe import arp, owning
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
@@ -24,20 +28,56 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
     if facts.spec.uplink and facts.spec.uplink not in facts.links:
-        yield Seen(facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
-                   f"`ip link` lists them; cnictl init-node --uplink LINK --subnet {facts.spec.subnet}")  # fmt: skip
+        yield Seen(
+            facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
+            _another_uplink(facts.spec), False,
+        )  # fmt: skip
+    elif facts.spec.peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
+        yield _no_way_out(down, "nothing leaves this node")
     elif facts.spec.peers and not facts.others:
         yield Seen("uplink", "no link leads to the peers: there is no default route, and none of them is on a link",
-                   "ip -br link; ip link set LINK up; ip route", False)  # fmt: skip
+                   hint.advice("bring up the link to the peers and give it its address: ip -br link; ip route",
+                               because="which link leads to the peers is for the operator to say"),
+                   False)  # fmt: skip
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
-            state = "has no carrier" if link.up else "is down"
             peers = [peer.via for peer, other in facts.peer_links.items() if other == name]
             lost = "nothing leaves this node" if facts.others == [name] else f"nothing reaches {', '.join(peers[:3])}"
             if not peers and facts.others != [name]:
                 lost = "nothing reaches the outside"
-            yield Seen(name, f"{state}: {lost}", f"ip link set {name} up; cnictl apply")
+            yield _no_way_out(link, lost)
+
+
+def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
+    """The link that is down and has an address beside a peer's: routes go with a link, addresses stay."""
+    for interface, name in host.own_interfaces().items():
+        link = facts.links.get(name)
+        own = parse_interface(interface)
+        if link is not None and not link.up and any(own.holds(parse_address(peer.via)) for peer in spec.peers):
+            return link
+    return None
+
+
+def _another_uplink(spec: NodeSpec) -> Hint:
+    """What to do where node.toml names a link that is not there."""
+    if host.uplink(replace(spec, uplink="")):
+        return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
+    return hint.advice(
+        "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
+        because="no link leads to the peers, so nothing says which one is meant",
+    )
+
+
+def _no_way_out(link: Link, lost: str) -> Seen:
+    if link.up:
+        what = hint.advice(
+            f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
+            because="the carrier comes from the other end",
+        )
+        return Seen(link.name, f"has no carrier: {lost}", what, False)
+    more = "its default route went with it: the host's own network set-up gives it back"
+    return Seen(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -51,7 +91,8 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     for one, other in combinations(spec.peers, 2):
         if _overlap(one.pod_cidr, other.pod_cidr):
             yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
-                       f"cnictl route del-peer {other.pod_cidr}")  # fmt: skip
+                       hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
+                                   because="only the operator knows which node has these pods"))  # fmt: skip
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and link.up:
@@ -68,7 +109,8 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
         # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
         if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), link, source):
             yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
-                       "give one of the two another --subnet; cnictl init-node --subnet …")  # fmt: skip
+                       hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
+                                   because="the host that gets another one has to restart its pods"))  # fmt: skip
 
 
 def _own_address(facts: Facts, link: str) -> str:
@@ -97,7 +139,8 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
         for network in facts.spec.networks:
             if is_ipv6(server) == is_ipv6(network) and IPAddress(server) in IPNetwork(network):
                 yield Seen(server, f"this host's name server has an address of the pod network {network}",
-                           "choose a --network that it doesn't lie in")  # fmt: skip
+                           hint.advice("choose a --network that it doesn't lie in, or another name server",
+                                       because="the pod network is the same on all nodes"))  # fmt: skip
 
 
 def _too_large(facts: Facts) -> Iterable[Seen]:
@@ -109,11 +152,23 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
     lasting = bridge is not None and (facts.spec.mtu or not bridge.alias.startswith(OWNER_MARK))  # else it is drift
     if bridge is not None and lasting and bridge.mtu > limit.mtu:
         yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
-                   f"cnictl bridge up --mtu {limit.mtu}", False)  # fmt: skip
+                   _smaller_mtu(facts.spec, limit.mtu), False)  # fmt: skip
     for port in facts.ports:
         if port.mtu > limit.mtu and (bridge is None or bridge.mtu <= limit.mtu):
             yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
-                       "restart that pod", False)  # fmt: skip
+                       hint.advice("restart that pod", because="a pod's MTU is given to it when it starts"),
+                       False)  # fmt: skip
+
+
+def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
+    """What to do where packets of pods may have `mtu` bytes at most. The host's own links are left as they are."""
+    if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
+        return hint.advice(
+            f"raise the MTU on the way to {MTU_MIN_IPV6} bytes at least, which IPv6 needs",
+            because="bridge and pods can't have less, and the links on the way are not cnictl's",
+        )
+    after = "pods that run have to be restarted to get it"
+    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
 
 
 def _black_hole(facts: Facts) -> Iterable[Seen]:
@@ -131,7 +186,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
             yield Seen(
                 address,
                 f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
-                f"raise the path's MTU to {sizes[address]}; or cnictl bridge up --mtu {largest}, and restart the pods",
+                _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
 
 
@@ -158,8 +213,18 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
                 peer.via,
                 f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or what is "
                 f"between drops sources that it doesn't know{f' (a machine by {vendor})' if vendor else ''}",
-                f"there: cnictl route add-peer {spec.subnet} …; in a cloud: turn its source/destination check off",
+                _route_back(facts, spec, peer),
             )
+
+
+def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
+    """The peer's route to this node's pods, by the address that this node has on the link to it."""
+    own = lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
+    return hint.command(
+        f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
+        "in a cloud, also turn off the source/destination check of both machines",
+        on=peer.via,
+    )
 
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
@@ -173,7 +238,8 @@ def _peer_silent(facts: Facts) -> Iterable[Seen]:
     for peer, state in facts.served.items():
         if state == owning.UNKNOWN:
             yield Seen(peer.via, f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
-                       f"see that {peer.via} is up, on this link, and accepts ICMP echo")  # fmt: skip
+                       hint.advice(f"see that {peer.via} is up, on this link, and accepts ICMP echo",
+                                   because="nothing that is asked of it is answered"))  # fmt: skip
 
 
 def _bad_checksums(facts: Facts) -> Iterable[Seen]:
@@ -181,7 +247,7 @@ def _bad_checksums(facts: Facts) -> Iterable[Seen]:
     for link in facts.links.values() if wrong else ():
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
             yield Seen(link.name, f"{wrong} datagrams came with a wrong checksum, and this link leaves it to the card",
-                       f"ethtool -K {link.name} tx-checksum-ip-generic off")  # fmt: skip
+                       hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"))  # fmt: skip
 
 
 def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -209,7 +275,7 @@ CHECKS = (
     Check(
         "overlap", 35, "error", "RTM_GETROUTE of the main table, the host's addresses and gateways, against pod CIDRs",
         "Addresses that are both a pod's and another host's reach only one of the two.",
-        "ip route show\nip route del 10.244.0.128/25", preflight_check("subnet-overlap"),
+        "ip route show", preflight_check("subnet-overlap"),
     ),
     Check(
         "node-in-network",

@@ -4,14 +4,15 @@ from collections.abc import Iterable
 
 from cnictl.doctor.check import Check, Seen
 from cnictl.doctor.facts import Facts
-from cnictl.node import reset
+from cnictl.node import hint, reset
 
 
 def _remnants(facts: Facts) -> Iterable[Seen]:
     if facts.spec is not None:
         return
     for standing in reset.remains():
-        yield Seen("this host", f"is no node, but what cnictl made stands: {standing}", "cnictl reset-node", False)
+        yield Seen("this host", f"is no node, but what cnictl made stands: {standing}",
+                   hint.command("cnictl reset-node"), False)  # fmt: skip
 
 
 CHECKS = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts, text_of
-from cnictl.node import install, ipam, reclaim, runtimes
+from cnictl.node import hint, install, ipam, reclaim, runtimes
 from cnictl.node.resources.cni_conf import FILE_NAME, CniConf, is_foreign
 from cnictl.node.resources.plugin import Plugin
 
@@ -55,10 +56,14 @@ def _chain(facts: Facts) -> Iterable[Seen]:
             there = next((place for place in places if os.access(place, os.X_OK)), "")
             if not there:
                 yield Seen(name, f"{path} chains it, and it is in none of {', '.join(folders)}: no pod starts",
-                           "install it there (containernetworking-plugins); or: cnictl apply", False)  # fmt: skip
+                           hint.advice("install it there (Debian: containernetworking-plugins)",
+                                       because="programs are the distribution's to install"), False)  # fmt: skip
             elif version not in _versions(there):
                 yield Seen(
-                    there, f"does not speak CNI {version}, which {path} asks for", "install a newer release", False
+                    there,
+                    f"does not speak CNI {version}, which {path} asks for",
+                    hint.advice("install a newer release", because="programs are the distribution's to install"),
+                    False,
                 )
 
 
@@ -76,7 +81,8 @@ def _unreadable(facts: Facts) -> Iterable[Seen]:
     for path, document in confs():
         if document is None and os.path.basename(path) != FILE_NAME:
             yield Seen(path, "is no CNI configuration: a runtime that reads it says the node is not ready",
-                       f"mend it, or move it out of {os.path.dirname(path)}", False)  # fmt: skip
+                       hint.command(f"mv {shlex.quote(path)} {shlex.quote(path)}.off", "or make it valid JSON"),
+                       False)  # fmt: skip
 
 
 def _second_default(facts: Facts) -> Iterable[Seen]:
@@ -88,7 +94,9 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
             twice = any(isinstance(one, dict) and one.get("dst") in ("0.0.0.0/0", "::/0") for one in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
                 yield Seen(path, "isDefaultGateway and an ipam route to everywhere: the reference plugin fails with "
-                           "'file exists'", "take the route out, or set type to cnictl-bridge", False)  # fmt: skip
+                           "'file exists'",
+                           hint.advice("take the route out of it, or set its type to cnictl-bridge",
+                                       because="the conf is the operator's"), False)  # fmt: skip
 
 
 def _unread(facts: Facts) -> Iterable[Seen]:
@@ -99,7 +107,7 @@ def _unread(facts: Facts) -> Iterable[Seen]:
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
     for runtime, fault in runtimes.unread(known, launchers, confs):
-        yield Seen(runtime, f"{fault}: what cnictl put elsewhere is not seen there", "cnictl apply")
+        yield Seen(runtime, f"{fault}: what cnictl put elsewhere is not seen there", hint.command("cnictl apply"))
 
 
 def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -116,7 +124,7 @@ def _residue(facts: Facts) -> Iterable[Seen]:
         listing = ipam.observe(network)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
-                       "are still held", f"cnictl ipam gc --network {network}")  # fmt: skip
+                       "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001

@@ -13,6 +13,7 @@ from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, par
 from cnictl.core.conf import LOG_LEVELS, NAME_MAX
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import BACKENDS
+from cnictl.node import swapped
 from cnictl.node.meant import meant_network
 from cnictl.node.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local
 from cnictl.node.spec import NodeSpec, is_ipv6
@@ -45,6 +46,12 @@ def check(spec: NodeSpec) -> NodeSpec:
 
 
 def _check(spec: NodeSpec) -> NodeSpec:
+    for text in (*spec.networks, *spec.subnets):
+        if swapped.is_name(text):
+            what = "network" if text in spec.networks else "subnet"
+            raise UsageProblem(
+                f"{what} {text!r} is a name, not a CIDR such as 10.244.0.0/20; a network's name goes with --name"
+            )
     networks = _one_a_family([parse_cidr(text, "network") for text in spec.networks], "network")
     subnets = _one_a_family([parse_pod_cidr(text, "subnet") for text in spec.subnets], "subnet")
     for network in networks.values():
@@ -164,6 +171,8 @@ def changed_families(now: tuple[str, ...], given: tuple[str, ...]) -> tuple[str,
 
 def check_network_name(name: str) -> None:
     """Refuse what the CNI specification (1.1.0, section 1, `name`) or the plugin refuses: it names a folder."""
+    if swapped.is_cidr(name):
+        raise UsageProblem(f"name {name!r} is a CIDR, no network name", f"--network {name} names the pod network")
     if not _NAME.match(name):
         raise UsageProblem(
             f"name {name!r} is no network name: a letter or digit first, then letters, digits, '_', '.', '-'"

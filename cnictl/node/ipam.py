@@ -10,7 +10,7 @@ from typing import Any
 
 from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.attachments import Record
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.lease import Lease, folder_networks
@@ -19,6 +19,8 @@ from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.pool import RangeSet
 from cnictl.core.rtnetlink import Netlink
+from cnictl.node import named_pod
+from cnictl.node.named_pod import Names
 
 TORN = "torn"
 SHOWN_ID = 12
@@ -252,33 +254,31 @@ def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
 
 
 def find(rows: Sequence[Row], target: str) -> list[Row]:
-    """The rows of an address, or of a container by its id or a beginning of it. Raises Problem."""
-    try:
-        packed = parse_address(target)
-    except AddressError:
-        return _find_container(rows, target)
-    found = [row for row in rows if row.packed == packed]
-    if not found:
+    """The rows of an address, a pod (`namespace/name` or `name`), or a container by its id or a beginning of it.
+
+    Raises Problem where there is none, or where several containers are meant.
+    """
+    found = named_pod.named(target, rows, _names)
+    if not found and named_pod.address_in(target):
         raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
-    return found
+    if not found:
+        message = f"{target!r} is neither a leased address nor a container or pod that holds one"
+        raise Problem(message, "see `cnictl ipam list`")
+    containers = sorted({row.container for row in found})
+    if len(containers) == 1 or named_pod.address_in(target):
+        return found
+    pods = sorted({row.pod for row in found})
+    if target in pods or target in [pod.rpartition("/")[2] for pod in pods]:
+        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in found)
+        raise Problem(f"{target!r} is several pods: {listed}", "give the namespace with the name, or an address")
+    raise Problem(f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id")
+
+
+def _names(row: Row) -> Names:
+    return Names((row.address,) if row.address else (), row.pod, row.container)
 
 
 def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
     """The rows found, and those of the other addresses that their attachments hold: they go together."""
     records = {(row.container, row.ifname) for row in found if row.record is not None}
     return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]
-
-
-def _find_container(rows: Sequence[Row], target: str) -> list[Row]:
-    begun = [row for row in rows if target and row.container.startswith(target)]
-    found = [row for row in begun if row.container == target] or begun
-    containers = sorted({row.container for row in found})
-    if not found:
-        raise Problem(
-            f"{target!r} is neither a leased address nor a container that holds one", "see `cnictl ipam list`"
-        )
-    if len(containers) > 1:
-        raise Problem(
-            f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id"
-        )
-    return found

@@ -3,6 +3,7 @@
 The file belongs to the operator: writing it keeps comments, order and whatever they aligned by hand.
 """
 
+import codecs
 import difflib
 import os
 from dataclasses import fields
@@ -16,7 +17,7 @@ from cnictl.core import durable
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, files, folders, former, toml_text
+from cnictl.node import addressing, files, folders, former, swapped, toml_fault, toml_text
 from cnictl.node.run_lock import tell
 from cnictl.node.spec import FAMILIED, FOLDERS, NodeSpec, Peer, text_or_list, texts_of
 from cnictl.node.toml_text import Block
@@ -25,6 +26,7 @@ _KINDS: dict[str, type] = {
     "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
     "backend": str, "forward": bool, "external": str,
 }  # fmt: skip
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MADE = "node-file-made"
 """Under which `former` keeps where a link led to when cnictl made the node file there."""
 _REQUIRED = ("subnet", "network")
@@ -47,11 +49,13 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
     Raises UsageProblem for anything that is no node file or does not pass `cnictl.node.addressing.check`.
     """
     try:
-        text = _contents(path).decode()
+        contents = _contents(path)
+        text = contents.decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise UsageProblem(f"{path}: byte {error.start} is not UTF-8") from None
+        said = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise UsageProblem(f"{path}: {said}", "save it as UTF-8") from None
     try:
         return addressing.check(parse(text, path))
     except UsageProblem as problem:
@@ -63,7 +67,7 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
 def text_of_file(path: str = NODE_FILE) -> str:
     """The node file as it stands; empty if there is none."""
     try:
-        return _contents(path).decode("utf-8", "surrogateescape")
+        return _contents(path).decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:
         return ""
 
@@ -81,8 +85,8 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     try:
         document: dict[str, Any] = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:
-        said = str(error).replace("character: '\\x00'", "end of the file")  # tomlkit's name for it
-        raise UsageProblem(f"{path}: {said}") from None
+        words, what = toml_fault.explain(text, error)
+        raise UsageProblem(f"{path}: {words}", what) from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
     for key, value in list(document.items()):
         _check_key(path, key, (*_KINDS, "plugin", "peers"))
@@ -122,6 +126,10 @@ def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
     for key in ("pod_cidr", "via"):
         if key not in entry:
             raise UsageProblem(f"{path}: a [[peers]] table has no {key!r}")
+    meant = swapped.peer(entry["pod_cidr"], entry["via"])
+    if meant is not None:
+        words = f"pod_cidr = {entry['pod_cidr']!r} and via = {entry['via']!r} are the wrong way round"
+        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{meant.pod_cidr}", via = "{meant.via}"')
     return Peer(**{key: value for key, value in entry.items() if key in _PEER_KEYS})
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from cnictl.core.iptables_listing import misread
 from cnictl.core.masquerade import TABLE
-from cnictl.node import firewall
+from cnictl.node import firewall, hint
+from cnictl.node.hint import Hint
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.verdicts import iptables, nft
 from cnictl.node.verdicts.model import Chain, Event, Packets, Rule, Ruleset, drops, walk
@@ -35,7 +36,7 @@ class Dropped:
     protocols: tuple[str, ...]
     subnet: str
     """Of the pods."""
-    allow: str
+    allow: Hint
     """The command that lets them pass."""
     chosen: bool
     """Whether rules ahead of it let in some of what pods send, for being pods': somebody has chosen what."""
@@ -144,20 +145,24 @@ def _is_about_pods(rule: Rule, packets: Packets) -> bool:
     return False
 
 
-def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) -> str:
+def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) -> Hint:
     """The command that lets pods' packets pass, of the firewall whose chain it is."""
     inward = _HOOKS[base.hook] == TO_NODE
     led_to = {branch.to for rule in base.rules for branch in rule.branches}
     if any(name.startswith("ufw") for name in led_to):
         way = f"in on {node.bridge} from {node.subnet}" if inward else f"out on {node.bridge} to {node.subnet}"
-        return f"ufw allow {way}"
+        return hint.command(f"ufw allow {way}")
     if table == "inet firewalld" or any("_ZONES" in name for name in led_to):
         if inward:
-            return f"firewall-cmd --zone=trusted --add-source={node.subnet}   # and again with --permanent"
-        return "firewall-cmd --list-all-policies; firewall-cmd --direct --get-all-rules   # show what drops it"
+            return hint.command(f"firewall-cmd --zone=trusted --add-source={node.subnet}", "and again with --permanent")
+        return hint.advice(
+            "firewall-cmd --list-all-policies; firewall-cmd --direct --get-all-rules   # show what drops it",
+            because="what it is that drops there, a policy or a rule, is not known here",
+        )
     address = f"-s {node.subnet}" if inward else f"-d {node.subnet}"
     if " " not in table:
-        return f"{table} -I {base.name} {'-i' if inward else '-o'} {node.bridge} {address} -j ACCEPT"
+        link = f"{'-i' if inward else '-o'} {node.bridge}"
+        return hint.command(f"{table} -I {base.name} {link} {address} -j ACCEPT")
     address = f"{family} {'saddr' if inward else 'daddr'} {node.subnet}"
     link = "" if bridged else f'{"iifname" if inward else "oifname"} "{node.bridge}" '
-    return f"nft insert rule {base.name} '{link}{address} accept'"
+    return hint.command(f"nft insert rule {base.name} '{link}{address} accept'")

@@ -15,7 +15,9 @@ from cnictl.core.cidr import (
     parse_pod_cidr,
 )
 from cnictl.core.errors import UsageProblem
+from cnictl.node import swapped
 from cnictl.node.meant import meant_free, meant_network
+from cnictl.node.named_pod import address_in
 from cnictl.node.spec import Peer
 
 FAMILIES = {32: "IPv4", 128: "IPv6"}
@@ -25,11 +27,16 @@ LINK_NAME_MAX = 15
 """Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
 
 _CLASS_E = IPAddress("240.0.0.0")
+_SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
 def parse_peer(text: str) -> Peer:
     """`CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, as `--peer` takes it. Raises UsageProblem."""
     pod_cidr, equals, rest = text.partition("=")
+    meant = swapped.peer(pod_cidr, rest)
+    if meant is not None:
+        place = f"{meant.via}%{meant.dev}" if meant.dev else meant.via
+        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {meant.pod_cidr}={place}")
     via, _, dev = rest.partition("%")
     if not equals or not pod_cidr or not via:
         raise UsageProblem(
@@ -41,6 +48,10 @@ def parse_peer(text: str) -> Peer:
 
 def check_peer(peer: Peer) -> Peer:
     """One peer by itself, in canonical form. Raises UsageProblem."""
+    meant = swapped.peer(peer.pod_cidr, peer.via)
+    if meant is not None:
+        words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
+        raise UsageProblem(words, f"pod CIDR {meant.pod_cidr}, address {meant.via}")
     try:
         cidr = parse_pod_cidr(peer.pod_cidr, "peer")
         via = host_address(peer.via, f"address of peer {cidr}")
@@ -72,6 +83,21 @@ def parse_pods(text: str) -> str:
         return str(parse_pod_cidr(text, "peer"))
     except AddressError as error:
         raise UsageProblem(str(error)) from None
+
+
+def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
+    """The pod CIDR of the peer to drop. Raises UsageProblem, with the right command where it names a peer's address."""
+    packed = address_in(text)
+    if not packed:
+        return parse_pods(text)
+    meant = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
+    if meant:
+        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in meant)
+        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(meant)}", commands)
+    known = ", ".join(peer.pod_cidr for peer in peers) or "none"
+    raise UsageProblem(
+        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {known}"
+    )
 
 
 def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> tuple[Peer, ...]:

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 from cnictl.core import durable
 from cnictl.core.paths import PLUGIN_LOG
+from cnictl.node import named_pod
+from cnictl.node.named_pod import Names
 from cnictl.node.spec import NodeSpec
 
 _LINE = re.compile(
@@ -18,6 +20,8 @@ _LINE = re.compile(
 LARGEST = 64 << 20
 """Bytes of a log that are read at a time: the latest of a longer one."""
 _PIECE = 1 << 20
+_SHORTEST = 4
+"""Characters of an id's beginning: fewer begin many ids of a long log."""
 _LOOK = 0.2
 """Seconds between two looks at a log that is followed."""
 
@@ -40,8 +44,12 @@ class Call:
 
     def is_of(self, who: str) -> bool:
         """Whether it is about that pod (`namespace/name` or `name`), container (or its id's beginning) or address."""
-        names = (self.pod, self.pod.rpartition("/")[2], self.container, *self.address.split())
-        return who in names or (len(who) >= 4 and self.container.startswith(who))
+        return bool(named_pod.named(who, [self], _names, _SHORTEST))
+
+
+def _names(call: Call) -> Names:
+    plain = (text.partition("/")[0] for text in call.address.split())
+    return Names(tuple(text for text in plain if named_pod.address_in(text)), call.pod, call.container)
 
 
 def path_of(spec: NodeSpec | None) -> str:

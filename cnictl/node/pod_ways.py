@@ -12,7 +12,8 @@ from functools import cached_property
 from cnictl.core import durable, rtnetlink
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
 from cnictl.core.rtnetlink import Link, Netlink
-from cnictl.node import host, lookup, policy
+from cnictl.node import hint, host, lookup, policy
+from cnictl.node.hint import NONE, Hint
 from cnictl.node.lookup import LOCAL_TABLE, MAIN_TABLE, PROTOCOL, REFUSING, Packet, Way
 from cnictl.node.peers import is_link_local
 from cnictl.node.policy import Rule, table_name
@@ -53,7 +54,7 @@ class Stray:
     """The rule that sends them there; None where it is not known, or is the main table's own."""
     selector: str
     """Of a rule that has the main table asked first: `to 10.244.0.0/20`."""
-    hint: str = ""
+    hint: Hint = NONE
     """What to do where no such rule helps."""
 
     @property
@@ -118,11 +119,12 @@ _WHO = {
     TO_OUTSIDE: "packets from pods here to the outside ({})",
     FROM_OUTSIDE: "answers from the outside ({}) to pods here",
 }
+_APPLY = hint.command("cnictl apply")
 _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way back"}
 
 
-def hint_for(strays: Sequence[Stray]) -> str:
-    """Return what brings these packets back: commands, and in a shell's comment what makes them last.
+def hint_for(strays: Sequence[Stray]) -> Hint:
+    """Return what brings these packets back.
 
     A rule of ours ahead of the one that takes them away: what that rule is for goes on.
     """
@@ -138,8 +140,8 @@ def hint_for(strays: Sequence[Stray]) -> str:
         if rule is not None:
             commands[f"ip {family}rule add {selector} lookup main priority {max(rule.priority - 1, 0)}"] = None
     if commands:
-        return f"{'; '.join(commands)}  # also in this host's network set-up: a boot loses it"
-    return next((stray.hint for stray in strays if stray.hint), "cnictl apply")
+        return hint.command("; ".join(commands), "also in this host's network set-up: a boot loses it")
+    return next((stray.hint for stray in strays if stray.hint), _APPLY)
 
 
 def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
@@ -323,12 +325,11 @@ class _Look:
                 return int.from_bytes(vrf.settings.get(_IFLA_VRF_TABLE, b""), sys.byteorder)
         return 0
 
-    def _hint(self, one: Asked, way: Way, rule: Rule | None) -> str:
+    def _hint(self, one: Asked, way: Way, rule: Rule | None) -> Hint:
         """What to do where no rule is in the way."""
         if rule is not None:
-            return ""
+            return NONE
         peer = one.peer
-        family = "-6 " if is_ipv6(one.packet.target) else ""
         cidr = (
             peer.pod_cidr
             if peer is not None and one.what == TO_PODS
@@ -336,10 +337,17 @@ class _Look:
         )
         foreign = way.protocol != PROTOCOL and bool(way.destination) and (not way.errno or way.kind in REFUSING)
         if foreign and "/" in cidr and parse_cidr(cidr).covers(parse_cidr(way.destination)):
-            return f"if nothing needs it: {_deletion(way, family)}; else give that node another pod CIDR"
+            return hint.advice(
+                f"give the node of {cidr} another pod CIDR, or take the route {_in_words(way)} out of the set-up that "
+                "it comes from",
+                because="the route is another program's or the operator's, and what goes through it is not known here",
+            )
         if one.what in (TO_OUTSIDE, FROM_OUTSIDE):
-            return f"ip {family}route  # shows no way to {one.packet.target}"
-        return "cnictl apply"
+            return hint.advice(
+                f"give this host a route to {one.packet.target}: ip {'-6 ' if is_ipv6(one.packet.target) else ''}route",
+                because="the host's routes to the outside are its own network set-up's to give",
+            )
+        return _APPLY
 
     def _selector(self, one: Asked) -> str:
         """What to look up in the main table first: as little as keeps pods' packets."""
@@ -407,11 +415,12 @@ def switched_off(packet: Packet) -> str:
     return own if _read(f"/proc/sys/net/ipv4/conf/{packet.iif}/forwarding") == "0" else ""
 
 
-def switch_on(name: str) -> str:
+def switch_on(name: str) -> Hint:
     """Return the command that sets such a sysctl; with slashes where the link's name may hold dots."""
     head, _, rest = name.partition(".conf.")
     link = rest.removesuffix(".forwarding")
-    return f"sysctl -qw {head.replace('.', '/')}/conf/{link}/forwarding=1" if "." in link else f"sysctl -qw {name}=1"
+    setting = f"{head.replace('.', '/')}/conf/{link}/forwarding" if "." in link else name
+    return hint.command(f"sysctl -qw {setting}=1")
 
 
 def _read(path: str) -> str:
@@ -436,8 +445,9 @@ def _holding(cidrs: Sequence[str], address: str) -> str:
     return next((cidr for cidr in cidrs if parse_cidr(cidr).holds(packed)), address)
 
 
-def _deletion(way: Way, family: str) -> str:
-    words = ["ip", *family.split(), "route", "del", *([REFUSING[way.kind]] if way.kind in REFUSING else [])]
+def _in_words(way: Way) -> str:
+    """A route as `ip route` takes it."""
+    words = [REFUSING[way.kind]] if way.kind in REFUSING else []
     words += [way.destination, *(["via", way.gateway] if way.gateway else [])]
     words += ["dev", way.dev] if way.dev and way.kind not in REFUSING else []
     words += ["table", table_name(way.table)] if way.table not in (0, MAIN_TABLE) else []

@@ -33,6 +33,21 @@ def fault(path: str) -> str:
     return ""
 
 
+def culprits(path: str) -> list[str]:
+    """Return each file, link and folder on the way to `path` that others could change; none where it can't be told."""
+    try:
+        steps = _steps(os.path.abspath(path))
+    except OSError:
+        return []
+    owners = roots()
+    return [step for step in dict.fromkeys(steps) if _step_fault(step, owners)]
+
+
+def has_acl(path: str) -> bool:
+    """Return whether a file or folder has a POSIX ACL beside its mode."""
+    return not stat.S_ISLNK(os.lstat(path).st_mode) and bool(_acl(path))
+
+
 def roots() -> set[int]:
     """The user ids that stand for root, or for users whom nobody here can be.
 

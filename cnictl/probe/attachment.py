@@ -1,14 +1,15 @@
 """Everything about one attachment as it is now: both ends, what was tracked of it, and its way to somewhere."""
 
 import json
+import os
 import socket
 from typing import Any
 
 from cnictl.core import tracked
-from cnictl.core.cidr import format_address, parse_address
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.cidr import format_address
+from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.core.process import run
-from cnictl.node import ipam, namespaces
+from cnictl.node import ipam, named_pod, namespaces
 from cnictl.node.ipam import Listing, Row
 from cnictl.node.lease_details import details
 from cnictl.node.spec import is_ipv6
@@ -16,6 +17,10 @@ from cnictl.probe import icmp, service, trace
 
 _SHOWN = 20
 """Connections that are listed."""
+_PROTOCOLS = {
+    socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp", socket.IPPROTO_ICMPV6: "icmpv6",
+    socket.IPPROTO_SCTP: "sctp",
+}  # fmt: skip
 
 
 def choose(listing: Listing, who: str) -> list[Row]:
@@ -23,8 +28,7 @@ def choose(listing: Listing, who: str) -> list[Row]:
 
     Raises Problem if there is none, or several.
     """
-    named = [row for row in listing.rows if row.pod and who in (row.pod, row.pod.rpartition("/")[2])]
-    found = ipam.attachments_of(listing.rows, named or ipam.find(listing.rows, who))
+    found = ipam.attachments_of(listing.rows, ipam.find(listing.rows, who))
     owners = sorted({(row.container, row.ifname, row.pod) for row in found if row.container})
     if len(owners) > 1:
         listed = ", ".join(f"{pod or container[:13]} {ifname}" for container, ifname, pod in owners)
@@ -50,35 +54,62 @@ def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
     found["neighbours"] = [
         one for row in rows if row.address for one in _json(["ip", "-j", "neigh", "show", row.address])
     ]
-    found["connections"] = _connections({row.packed for row in rows if row.address})
-    source = next((row.address for row in rows if row.address and is_ipv6(row.address) == is_ipv6(to)), "")
-    if source and to:
+    talk = _connections({row.packed for row in rows if row.address})
+    found["connections"] = talk[:_SHOWN]
+    found["more_connections"] = len(talk) - len(found["connections"])
+    if to:
+        source = next((row.address for row in rows if row.address and is_ipv6(row.address) == is_ipv6(to)), "")
         bridge = record.bridge if record is not None else (found["port"] or {}).get("master", "")
-        found["way"] = _way(source, to, netns, bridge)
+        found["way"] = _way(source, to, netns, bridge, talk)
     return found
 
 
-def _way(source: str, to: str, netns: str, bridge: str) -> dict[str, Any]:
+def _way(source: str, to: str, netns: str, bridge: str, talk: list[dict[str, Any]]) -> dict[str, Any]:
     """The kernel's routes inside and on the host, and the rules that an echo request meets; it sends one.
 
-    `answered` is None where that is not known: a Service's address answers no echo request.
+    `answered` is None where that is not known: nothing could be sent, which `unasked` gives the reason of, or it is a
+    Service's address, which answers no echo request. `connections` are those of `talk` that lead there and work.
     """
-    inside = _first(["nsenter", f"--net={netns}", "ip", "-j", "route", "get", to])
-    here = _first(["ip", "-j", "route", "get", to, "from", source, "iif", bridge])
+    way: dict[str, Any] = {"to": to, "asked": "ICMP echo request", "answered": None, "inside": None,
+                           "on_the_host": None, "rules": [], "connections": working(talk, source, to)}  # fmt: skip
+    if not source:
+        return {**way, "unasked": f"this attachment has no {'IPv6' if is_ipv6(to) else 'IPv4'} address"}
+    if not os.path.exists(netns):
+        return {**way, "unasked": f"its network namespace {netns} is gone"}
+    way["inside"] = _first(["nsenter", f"--net={netns}", "ip", "-j", "route", "get", to])
+    way["on_the_host"] = _first(["ip", "-j", "route", "get", to, "from", source, "iif", bridge])
+    series: list[icmp.Series] = []
 
     def send() -> None:
         with icmp.echo_socket(netns, is_ipv6(to)) as sender:
-            series = icmp.Series(sender, to, count=1)
-            icmp.ping([series], 0.0, 0.5)
-            answered.append(series.answered)
+            series.append(icmp.Series(sender, to, count=1))
+            icmp.ping(series[-1:], 0.0, 0.5)
 
-    answered: list[bool] = []
     try:
-        rules = trace.rules_met(source, to, send)
-    except (OSError, CniError):
-        rules = []  # its namespace is gone
-    way = {"to": to, "inside": inside, "on_the_host": here, "rules": rules, "answered": any(answered)}
+        way["rules"] = trace.rules_met(source, to, send)
+        if not series:  # this kernel or its nft can't trace
+            send()
+    except (OSError, CniError) as fault:
+        return {**way, "unasked": str(fault)} if not series else way
+    if series[0].send_error:
+        return {**way, "unasked": f"the pod could not send: {series[0].send_error}"}
+    way["answered"] = series[0].answered
+    if series[0].refusals:
+        way["refused"] = f"{series[0].refusals[-1].by} answers: {series[0].refusals[-1].words}"
     return way if way["answered"] else _way_to_service(way, source, to, netns)
+
+
+def working(talk: list[dict[str, Any]], source: str, to: str) -> list[str]:
+    """The protocols and ports there of connections that an address opened to another one, and that work: `tcp/443`.
+
+    One that NAT sent on there counts with the port that it was sent on to.
+    """
+    found = []
+    for one in talk:
+        port = one["port"] if one["to"] == to else one["sent_on_to_port"] or one["port"]
+        if one["works"] and port and one["from"] == source and to in (one["to"], one["answered_by"]):
+            found.append(f"{one['protocol']}/{port}")
+    return list(dict.fromkeys(found))
 
 
 def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> dict[str, Any]:
@@ -103,24 +134,27 @@ def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> di
     return {**way, "rules": rules, "answered": answered, "service": as_service}
 
 
-def _connections(packed: set[bytes]) -> list[dict[str, str]]:
-    names = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
-    found: list[dict[str, str]] = []
+def _connections(packed: set[bytes]) -> list[dict[str, Any]]:
+    """What the kernel tracks from and to these addresses: each entry says what was sent earlier, and what came back."""
     try:
-        for one in tracked.connections():
-            if len(found) == _SHOWN:
-                break
-            if packed & {one.source, one.target, one.answering}:
-                found.append(
-                    {
-                        "protocol": names.get(one.protocol, str(one.protocol)),
-                        "from": format_address(one.source), "to": format_address(one.target),
-                        "answered_by": format_address(one.answering),
-                    }
-                )  # fmt: skip
+        listed = [one for one in tracked.connections() if packed & {one.source, one.target, one.answering}]
     except OSError:
         return []
-    return found
+    return list(map(_as_json, listed))
+
+
+def _as_json(one: tracked.Connection) -> dict[str, Any]:
+    """A connection for programs. `works`: of TCP both sides talk, of others something came back."""
+    return {
+        "protocol": _PROTOCOLS.get(one.protocol, str(one.protocol)),
+        "from": format_address(one.source),
+        "to": format_address(one.target),
+        "port": one.port or None,
+        "answered_by": format_address(one.answering) if one.answered else None,
+        "sent_on_to": format_address(one.answering) if one.answering not in (one.target, b"") else None,
+        "sent_on_to_port": one.answering_port if one.answering_port != one.port else None,
+        "works": one.assured if one.protocol == socket.IPPROTO_TCP else one.answered,
+    }
 
 
 def _json(argv: list[str]) -> list[dict[str, Any]]:
@@ -136,6 +170,19 @@ def _first(argv: list[str]) -> dict[str, Any] | None:
     return next(iter(_json(argv)), None)
 
 
-def address_of(text: str) -> str:
-    """An address as given, in its canonical form. Raises AddressError."""
-    return format_address(parse_address(text))
+def address_of(listing: Listing, text: str, like: str) -> str:
+    """The address that `text` is, or that a pod of this network has, of the family of `like` where it has one.
+
+    Raises UsageProblem.
+    """
+    packed = named_pod.address_in(text)
+    if packed:
+        return format_address(packed)
+    try:
+        addresses = [row.address for row in choose(listing, text) if row.address]
+    except Problem:
+        addresses = []
+    if not addresses:
+        message = f"--to {text}: is neither an address nor a pod or container of this node"
+        raise UsageProblem(message, "cnictl pod 10.244.0.12 --to 10.244.1.7")
+    return next((one for one in addresses if like and is_ipv6(one) == is_ipv6(like)), addresses[0])

@@ -1,5 +1,7 @@
 """Faults beyond this node: the request left as it should, and what other pings met tells where it ended."""
 
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 from cnictl.node.spec import Peer
 from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
 
@@ -12,12 +14,18 @@ def refused(failure: Failure) -> Cause | None:
     words = f"{refusal.by} answers: {refusal.words}"
     at = failure.at_peer
     if at is None or refusal.by != at.peer.via:
-        return Cause("refused", words, f"look at {refusal.by}'s routes and firewall")
+        what = hint.advice(f"look at {refusal.by}'s routes and firewall", because="that host is no node of cnictl's")
+        return Cause("refused", words, what)
     if refusal.unrouted:
         return _bridge_gone(at.peer, words)
     if refusal.no_host:
         return _no_such_pod(failure, words)
-    return Cause("peer-rejects", f"{words} (its FORWARD rejects it)", f"on {refusal.by}: cnictl apply")
+    return Cause("peer-rejects", f"{words} (its FORWARD rejects it)", _accept_there(refusal.by))
+
+
+def _accept_there(peer: str) -> Hint:
+    """Have the peer accept pods' packets. What its firewall drops on purpose stays so: that is seen there alone."""
+    return hint.command("cnictl apply", on=peer)
 
 
 def peer_silent(failure: Failure) -> Cause | None:
@@ -27,7 +35,11 @@ def peer_silent(failure: Failure) -> Cause | None:
         return None
     asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
     words = f"peer {at.peer.via} does not answer this node either, though it answers {asked}"
-    return Cause("peer-silent", words, f"on {at.peer.via}: see that its firewall accepts ICMP echo from this node")
+    what = hint.advice(
+        f"on {at.peer.via}: see that its firewall accepts ICMP echo from this node",
+        because="whether that host or its firewall is silent is not known here",
+    )
+    return Cause("peer-silent", words, what)
 
 
 def peer_without_bridge(failure: Failure) -> Cause | None:
@@ -36,7 +48,15 @@ def peer_without_bridge(failure: Failure) -> Cause | None:
     if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
         return None
     words = f"peer {at.peer.via} answers, the gateway {at.gateway.to} of its pods does not: no bridge with it there"
-    return Cause("peer-without-bridge", words, f"on {at.peer.via}: cnictl bridge up")
+    return Cause("peer-without-bridge", words, _bridge_up(at.peer))
+
+
+def _bridge_up(peer: Peer) -> Hint:
+    """From here a bridge that is down can't be told from one that has another pod CIDR now."""
+    other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), here: "
+    return hint.command(
+        "cnictl bridge up", f"{other}cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one", on=peer.via
+    )
 
 
 def told_to_the_node(failure: Failure) -> Cause | None:
@@ -56,12 +76,13 @@ def told_to_the_node(failure: Failure) -> Cause | None:
 
 def _no_such_pod(failure: Failure, words: str) -> Cause:
     by = failure.at_peer.peer.via if failure.at_peer else ""
-    return Cause("no-such-pod", f"{words} (no pod has {failure.target} there)", f"on {by}: cnictl ipam list")
+    what = hint.advice(f"on {by}: cnictl ipam list", because="the operator chose the address")
+    return Cause("no-such-pod", f"{words} (no pod has {failure.target} there)", what)
 
 
 def _bridge_gone(peer: Peer, words: str) -> Cause:
-    where = f"its route to {peer.pod_cidr} went with its bridge, which is down or has lost its address"
-    return Cause("peer-without-bridge", f"{words}: {where}", f"on {peer.via}: cnictl bridge up")
+    where = f"its bridge is down, or has no address in {peer.pod_cidr}"
+    return Cause("peer-without-bridge", f"{words}: {where}", _bridge_up(peer))
 
 
 def no_return_route(failure: Failure) -> Cause | None:
@@ -74,7 +95,7 @@ def no_return_route(failure: Failure) -> Cause | None:
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
         f"not pod {failure.pod.address}, whose request left by {failure.route.link}"
     )
-    return Cause("no-return-route", words, f"on {at.peer.via}: cnictl route add-peer {subnet} {own}")
+    return Cause("no-return-route", words, hint.command(f"cnictl route add-peer {subnet} {own}", on=at.peer.via))
 
 
 def peer_forwarding_off(failure: Failure) -> Cause | None:
@@ -86,7 +107,7 @@ def peer_forwarding_off(failure: Failure) -> Cause | None:
         f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
         "and a request that should expire there is not reported back"
     )
-    return Cause("peer-forwarding-off", words, f"on {at.peer.via}: cnictl apply")
+    return Cause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
 
 
 def peer_drops(failure: Failure) -> Cause | None:
@@ -98,7 +119,7 @@ def peer_drops(failure: Failure) -> Cause | None:
         f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and it forwards "
         f"({failure.host.forward_switch} is 1), yet {failure.target} gets or gives nothing"
     )
-    return Cause("peer-drops", words, f"on {at.peer.via}: cnictl apply")
+    return Cause("peer-drops", words, _accept_there(at.peer.via))
 
 
 def outside_silent(failure: Failure) -> Cause | None:
@@ -106,4 +127,8 @@ def outside_silent(failure: Failure) -> Cause | None:
     if failure.from_host is None or failure.from_host.answered:
         return None
     words = f"{failure.target} does not answer this node either, through {failure.route.link or 'any link'}"
-    return Cause("outside-silent", words, "--external ADDRESS names one that does; else look at the uplink's gateway")
+    what = hint.advice(
+        "--external ADDRESS names one that does; else look at the uplink's gateway",
+        because="nothing on this node keeps it from answering",
+    )
+    return Cause("outside-silent", words, what)

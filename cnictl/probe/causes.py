@@ -6,6 +6,7 @@ it. To add a cause, write a finder in `here` or `beyond` and put it where a pack
 
 from collections.abc import Callable
 
+from cnictl.node import hint
 from cnictl.probe import beyond, here
 from cnictl.probe.failure import STAYS, Cause, Failure
 
@@ -44,6 +45,9 @@ _BEYOND: tuple[Finder, ...] = (
 )
 
 
+_LOOK_FURTHER = hint.advice("cnictl doctor looks further", because="what is wrong is not known")
+
+
 def most_likely(failure: Failure) -> Cause:
     """The first fault that a look finds, in the order of the packet's way."""
     finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
@@ -68,4 +72,4 @@ def unexplained(failure: Failure) -> Cause:
         words = "the request reached this node from the pod and went no further"
     else:
         words = "the request never left the pod"
-    return Cause("unexplained", words, "cnictl status")
+    return Cause("unexplained", words, _LOOK_FURTHER)

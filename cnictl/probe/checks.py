@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnictl.node import hint
 from cnictl.node.spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe import service
 from cnictl.probe.asking import ask_on
@@ -35,16 +36,26 @@ _INTERVAL = 0.1
 _GATEWAY_ONLY = Cause(
     "gateway-only",
     "gateway only: it answers even where its node's FORWARD drops, so it proves nothing about pods there",
-    "on the other host: cnictl test-connectivity --serve; here: --pod with the address it prints",
+    hint.advice(
+        "on the other host: cnictl test-connectivity --serve; here: --pod with the address it prints",
+        because="it takes a person, or a script, on both hosts",
+    ),
 )
 
 _SERVICE = Cause(
     "service-address",
     "a Service address, which answers no ping",
-    "name a host outside the cluster with --external; cnictl pod POD --to ADDRESS tries the Service's ports",
+    hint.advice(
+        "name a host outside the cluster with --external; cnictl pod POD --to ADDRESS tries the Service's ports",
+        because="the operator chose the address",
+    ),
 )
 
 
+_RESTART = hint.advice(
+    "restart the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
+    because="addresses are given to a pod when it starts",
+)
 _NO_ADDRESS = Planned(OWN_HOST, None)
 
 
@@ -90,7 +101,8 @@ class Check:
             **{protocol: dict(self.protocols).get(protocol) for protocol in PROTOCOLS},
             "cause": self.cause.words if self.cause else None,
             "cause_name": self.cause.name if self.cause else None,
-            "mend": self.cause.mend if self.cause and self.cause.mend else None,
+            "mend": str(self.cause.mend) if self.cause and self.cause.mend else None,
+            "hint": hint.parts(self.cause.mend) if self.cause else {},
         }
 
 
@@ -182,10 +194,9 @@ def _companions(planned: Sequence[Planned]) -> list[Series]:
 def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
     if one is _NO_ADDRESS:
         words = f"pod {pod.name} has no {host.family} address, and its node has a {host.family} subnet"
-        mend = "recreate the pod; if the new one has none either, the CNI conf is at fault: cnictl apply"
-        return Check(one.check, "", "", FAILED, cause=Cause("no-address", words, mend), family=host.family.lower())
+        return Check(one.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower())
     if one.series is None:
-        return Check(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, ""))
+        return Check(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, hint.NONE))
     series = one.series
     done = Check(one.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
     done = replace(done, protocols=tuple((one.protocol, one.state) for one in one.attempts))
@@ -196,7 +207,7 @@ def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
     if series.whole:
         return replace(done, state=UNCERTAIN, cause=_GATEWAY_ONLY) if one.gateway_only else done
     if series.answered:
-        lost = Cause("loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", "")
+        lost = Cause("loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", hint.NONE)
         return replace(done, state=UNCERTAIN, cause=lost)
 
     if one.check == EXTERNAL and service.find(series.to) is not None:

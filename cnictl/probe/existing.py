@@ -3,25 +3,39 @@
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem
+from cnictl.node import named_pod
+from cnictl.node.named_pod import Names
 from cnictl.probe.pods import Pod
 
 
 def existing_pod(text: str) -> Pod:
-    """The live pod with an address or a container id (or an unambiguous start of one), of any network of ours.
+    """The live pod of that address, name or container id (or its beginning), of any network of ours.
 
     Raises Problem if there is none, several, or it is not live.
     """
-    records = [record for network in attachments.networks() for record in attachments.all_records(network)]
-    found = [one for one in records if text in one.addresses or one.container == text]
-    found = found or [one for one in records if len(text) >= 4 and one.container.startswith(text)]
+    found = known_as(text)
     if not found:
-        raise Problem(f"no attachment has the address or container id {text}", "cnictl ipam list shows them")
-    if len({one.container for one in found}) > 1:
-        raise Problem(f"{text}: {len(found)} containers start so", "give more of the container id")
-    verdict = liveness.judge(found[0])
-    if verdict.state != liveness.LIVE or not found[0].netns:
+        raise Problem(f"no attachment has the address or container id {text}, or is of a pod called so",
+                      "cnictl ipam list shows them")  # fmt: skip
+    verdicts = [(record, liveness.judge(record)) for record in found]
+    live = [record for record, verdict in verdicts if verdict.state == liveness.LIVE and record.netns]
+    if len({record.container for record in live}) > 1:
+        listed = ", ".join(f"{record.pod or record.container} at {' '.join(record.addresses)}" for record in live)
+        raise Problem(f"{text}: {len(live)} live pods are called so: {listed}", "give an address")
+    if not live:
+        verdict = verdicts[0][1]
         raise Problem(f"{text}: the attachment is {verdict.state}: {verdict.reason}", "cnictl ipam list")
-    return _as_pod(found[0])
+    return _as_pod(live[0])
+
+
+def known_as(text: str) -> list[Record]:
+    """The attachments of this node that `text` may mean."""
+    records = [record for network in attachments.networks() for record in attachments.all_records(network)]
+    return named_pod.named(text, records, _names)
+
+
+def _names(record: Record) -> Names:
+    return Names(tuple(record.addresses), record.pod, record.container)
 
 
 def neighbour_of(pod: Pod, network: str) -> Pod | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
+from cnictl.node.hint import Hint
 from cnictl.node.spec import Peer
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import Series
@@ -18,11 +19,11 @@ STAYS = (OWN_HOST, SAME_HOST_POD)
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault: a short name for programs, the evidence in words, and the command that mends it."""
+    """A fault: a short name for programs, the evidence in words, and the hint."""
 
     name: str
     words: str
-    mend: str
+    mend: Hint
 
 
 @dataclass

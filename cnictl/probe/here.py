@@ -2,9 +2,11 @@
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases import Store
-from cnictl.node import pod_ways
+from cnictl.node import hint, pod_ways
+from cnictl.node.hint import Hint
 from cnictl.node.lookup import Packet
 from cnictl.node.pod_ways import Asked
+from cnictl.node.spec import Peer
 from cnictl.probe import arp, ndp, trace
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -17,7 +19,7 @@ from cnictl.probe.failure import (
     Failure,
     gateway_of,
 )
-from cnictl.probe.host import pod_default_route
+from cnictl.probe.host import GONE, pod_default_route
 
 
 def bridge_unfit(failure: Failure) -> Cause | None:
@@ -34,7 +36,7 @@ def bridge_unfit(failure: Failure) -> Cause | None:
         fault = f"bridge {name} has {has} in place of the gateway's {wanted}"
     else:
         return None
-    return Cause("bridge-unfit", fault, "cnictl bridge up")
+    return Cause("bridge-unfit", fault, hint.command("cnictl bridge up"))
 
 
 def port_unfit(failure: Failure) -> Cause | None:
@@ -43,14 +45,18 @@ def port_unfit(failure: Failure) -> Cause | None:
     fault = failure.host.port_fault(veth) if veth else ""
     if not fault:
         return None
-    return Cause("port-unfit", f"the pod's host veth {veth} {fault}", "recreate the pod")
+    what = hint.command("cnictl apply")
+    if fault == GONE:
+        what = hint.advice("restart the pod", because="its host veth can't be made again from here")
+    return Cause("port-unfit", f"the pod's host veth {veth} {fault}", what)
 
 
 def no_such_pod(failure: Failure) -> Cause | None:
     """Nobody on this node leases the target."""
     if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
         return None
-    return Cause("no-such-pod", f"no pod of this node has {failure.target}: it is not leased", "cnictl ipam list")
+    words = f"no pod of this node has {failure.target}: it is not leased"
+    return Cause("no-such-pod", words, hint.advice("cnictl ipam list", because="the operator chose the address"))
 
 
 def pod_without_route(failure: Failure) -> Cause | None:
@@ -62,7 +68,10 @@ def pod_without_route(failure: Failure) -> Cause | None:
     return Cause(
         "pod-without-route",
         f"pod {failure.pod.address} has no {failure.host.family} default route",
-        "recreate the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
+        hint.advice(
+            "restart the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
+            because="routes in a pod are made when it starts, and what took them away is not known",
+        ),
     )
 
 
@@ -70,11 +79,11 @@ def forwarding_off(failure: Failure) -> Cause | None:
     """This node forwards nothing, or nothing that comes in by the bridge or the uplink."""
     host = failure.host
     if not host.forwarding:
-        return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", "cnictl apply")
+        return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
     for link in (host.spec.bridge, host.route(failure.target).link):
         if link and not host.forwards_from(link):
-            sysctl = f"net.ipv4.conf.{link}.forwarding"
-            return Cause("forwarding-off", f"{sysctl} is 0 on this node", f"sysctl -w {sysctl}=1")
+            sysctl = hint.sysctl_name("net", "ipv4", "conf", link, "forwarding")
+            return Cause("forwarding-off", f"{sysctl} is 0 on this node", hint.command(f"sysctl -w {sysctl}=1"))
     return None
 
 
@@ -118,7 +127,7 @@ def _is_missing(stray: pod_ways.Stray) -> bool:
 
 def no_route(failure: Failure) -> Cause | None:
     """This node's routing table sends the packet nowhere, or the peer's pods' packets elsewhere than to the peer."""
-    route, known = failure.route, failure.host.spec.peers
+    route = failure.route
     if route.spoofed:
         return None  # `reverse_path` looks at that
     if failure.check == OTHER_HOST_POD and failure.at_peer is not None:
@@ -126,14 +135,34 @@ def no_route(failure: Failure) -> Cause | None:
         if route.gateway == peer.via:
             return None
         where = f"they would go to {route.gateway or route.link}" if route.link else route.error
-        mend = "cnictl apply" if peer in known else f"cnictl route add-peer {peer.pod_cidr} {peer.via}"
-        return Cause("no-route", f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}", mend)
+        words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}"
+        return Cause("no-route", words, _route_to(failure, peer))
     if route.link:
         return None
-    mend = "ip route add default via GATEWAY (the uplink's own gateway)"
+    what = hint.advice(
+        "give this host its default route again: ip route add default via GATEWAY",
+        because="the gateway of the uplink is not known here",
+    )
     if failure.within_network:
-        mend = "cnictl route add-peer CIDR VIA, with the pod CIDR that holds it and its node's address"
-    return Cause("no-route", f"no route to {failure.target}: {route.error}", mend)
+        what = hint.advice(
+            "cnictl route add-peer CIDR ADDRESS, with the pod CIDR that holds it and its node's address",
+            because="which node has that pod is not known here",
+        )
+    return Cause("no-route", f"no route to {failure.target}: {route.error}", what)
+
+
+def _route_to(failure: Failure, peer: Peer) -> Hint:
+    """What to do about packets for a peer's pods that go elsewhere: a route to add or repair, or one in the way."""
+    if peer not in failure.host.spec.peers:
+        moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.peers)
+        return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
+    if failure.host.differs("route/"):
+        return hint.command("cnictl apply")
+    return hint.advice(
+        f"the peer's route is in place, and another one comes first: ip rule; ip route get {failure.target} from "
+        f"{failure.pod.address} iif {failure.host.spec.bridge}",
+        because="the other route or rule is not cnictl's, and what else it serves is not known here",
+    )
 
 
 def neighbour_unresolved(failure: Failure) -> Cause | None:
@@ -147,7 +176,10 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
     return Cause(
         "neighbour-unresolved",
         f"next hop {hop} does not answer {asked} on {link} (neighbour table: {state or 'nothing'})",
-        f"bring {hop} up, or check that it is on the link of {link}; cnictl route list shows the peers' addresses",
+        hint.advice(
+            f"bring {hop} up, or check that it is on the link of {link}; cnictl route list shows the peers' addresses",
+            because="it is another host's or its link's fault",
+        ),
     )
 
 
@@ -161,8 +193,17 @@ def dropped(failure: Failure) -> Cause | None:
     if drop is None:
         return None
     what = "the reply is" if failure.reply_came else "it is"
-    mend = "cnictl apply" if failure.check != OWN_HOST else f"allow {failure.pod.address} in that chain"
-    return Cause("dropped-here", f"{what} dropped on this node by {drop.words}", mend)
+    return Cause("dropped-here", f"{what} dropped on this node by {drop.words}", _let_through(failure))
+
+
+def _let_through(failure: Failure) -> Hint:
+    """What to do about a drop: where cnictl's accepts are not all in place, put them there; else it is meant so."""
+    if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
+        return hint.command("cnictl apply")
+    return hint.advice(
+        f"let {failure.pod.address} pass in that chain",
+        because="cnictl's accepts are in place, and none comes ahead of a drop of particular packets",
+    )
 
 
 def reverse_path(failure: Failure) -> Cause | None:
@@ -175,7 +216,7 @@ def reverse_path(failure: Failure) -> Cause | None:
         sysctl = host.strict_reverse_path(link)
         if sysctl and host.route(to, source, link).spoofed:
             words = f"the reverse path filter of {link} drops packets from {source}: the way back is by another link"
-            return Cause("reverse-path", words, f"sysctl -w {sysctl}=2")
+            return Cause("reverse-path", words, hint.command(f"sysctl -w {sysctl}=2"))
     return None
 
 
@@ -183,9 +224,14 @@ def not_masqueraded(failure: Failure) -> Cause | None:
     """The request left with the pod's own address to where nobody can answer it."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
-    why = "no masquerade rule" if not failure.host.masquerade_stands else "the masquerade rule missed it"
-    words = f"{why}: the request left with the pod's own address {failure.left_as}"
-    return Cause("no-masquerade", words, "cnictl nat enable")
+    left = f"the request left with the pod's own address {failure.left_as}"
+    if not failure.host.masquerade_stands:
+        return Cause("no-masquerade", f"no masquerade rule: {left}", hint.command("cnictl nat enable"))
+    what = hint.advice(
+        "see what comes ahead of it: nft list ruleset; iptables -t nat -S POSTROUTING",
+        because="cnictl's rules are in place, and which other one is in the way is not known here",
+    )
+    return Cause("no-masquerade", f"the masquerade rule missed it: {left}", what)
 
 
 def _answers(failure: Failure, hop: str, link: str) -> bool:

@@ -1,19 +1,26 @@
 """What this host looks like to a packet: each question asked of the kernel once, when a cause first needs it."""
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from cnictl.core import masquerade
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.errors import CniError
+from cnictl.core.errors import CniError, Problem
 from cnictl.core.masquerade import Masquerade
 from cnictl.core.process import Finished, run
-from cnictl.node import host, pod_ways
+from cnictl.node import converge, host, pod_ways
+from cnictl.node.hint import sysctl_name
 from cnictl.node.spec import NodeSpec, Peer, is_ipv6
+from cnictl.node.spine import Change
 from cnictl.probe.inside import inside
 
 Json = dict[str, Any]
+
+
+GONE = "is gone"
+"""What is wrong with a host veth that is not there."""
 
 
 class Route:
@@ -85,7 +92,7 @@ class Host:
         """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
         found = _json(run(["ip", "-j", "link", "show", "dev", host_veth], check=False))
         if not found:
-            return "is gone"
+            return GONE
         if "UP" not in found[0].get("flags", []):
             return "is down"
         if found[0].get("master") != self.spec.bridge:
@@ -135,6 +142,17 @@ class Host:
         except CniError:
             return False
 
+    def differs(self, *kinds: str) -> bool:
+        """Whether `cnictl apply` would change a resource whose id begins so: if not, it is no hint."""
+        try:
+            return any(change.resource.startswith(kinds) for change in self._drift)
+        except (Problem, CniError, OSError):
+            return True  # `apply` says what keeps it from being told
+
+    @cached_property
+    def _drift(self) -> Sequence[Change]:
+        return converge.plan(self.whole).whole.changes
+
     def strict_reverse_path(self, link: str) -> str:
         """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two).
 
@@ -145,7 +163,8 @@ class Host:
         values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
         if "2" in values.values():
             return ""
-        return next((f"net.ipv4.conf.{name}.rp_filter" for name in (link, "all") if values[name] == "1"), "")
+        strict = next((name for name in (link, "all") if values[name] == "1"), "")
+        return sysctl_name("net", "ipv4", "conf", strict, "rp_filter") if strict else ""
 
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 from cnictl.node.peers import is_link_local
 from cnictl.node.spec import Peer, is_ipv6
 from cnictl.probe.failure import gateway_of
@@ -17,8 +19,8 @@ from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 
 SERVED, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded", "unknown"
 
-_INTERVAL, _WAIT = 0.1, 0.5
-"""Seconds between two requests, and for each answer."""
+_INTERVAL, _AGAIN, _WAIT = 0.1, 1.1, 0.5
+"""Seconds between two requests, at first and when asked again, and for each answer."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     """
     if not peers:
         return {}
+    said = _ask(peers, _INTERVAL)
+    silent = [peer for peer, state in said.items() if state == NOT_FORWARDED]
+    # a kernel that just told this host of six expired packets tells it of one a second (icmp_ratelimit)
+    return said | (_ask(silent, _AGAIN) if silent else {})
+
+
+def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
     with ExitStack() as stack:
         families = {is_ipv6(peer.pod_cidr) for peer in peers}
         senders = {ipv6: stack.enter_context(echo_socket("", ipv6)) for ipv6 in families}
@@ -53,7 +62,7 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
                 Series(sender, gateway_of(peer.pod_cidr), 2, ttl=1),
                 Series(sender, last, 2, ttl=1),
             )
-        ping([series for one in asked.values() for series in (one.node, one.gateway, one.expiring)], _INTERVAL, _WAIT)
+        ping([series for one in asked.values() for series in (one.node, one.gateway, one.expiring)], interval, _WAIT)
         return {peer: judge(one) for peer, one in asked.items()}
 
 
@@ -65,17 +74,21 @@ def judge(asked: Asked) -> str:
     return ABSENT if asked.node.answered else UNKNOWN
 
 
-def in_words(peer: Peer, state: str) -> tuple[str, str]:
+def in_words(peer: Peer, state: str) -> tuple[str, Hint]:
     """Return what is wrong in one sentence that names peer and pod CIDR, and a hint; empty texts where nothing is."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"nobody there has its gateway {gateway_of(peer.pod_cidr)}",
-            f"on {peer.via}: cnictl status (reset, or another --subnet?); here: cnictl route del-peer {peer.pod_cidr}",
+            hint.advice(
+                f"on {peer.via}: cnictl status (reset, or another --subnet?); "
+                f"here: cnictl route del-peer {peer.pod_cidr}",
+                because="only the operator knows whether that node is to have these pods again",
+            ),
         )
     if state == NOT_FORWARDED:
         return (
             f"peer {peer.via} has the pod CIDR {peer.pod_cidr}, but does not forward to it",
-            f"on {peer.via}: cnictl apply",
+            hint.command("cnictl apply", on=peer.via),
         )
-    return "", ""
+    return "", hint.NONE

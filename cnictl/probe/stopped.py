@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cnictl.core.errors import Problem
-from cnictl.node import own_host
+from cnictl.node import hint, own_host
 from cnictl.probe import trace
 from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, Cause
 from cnictl.probe.host import Host
@@ -19,7 +19,11 @@ def stopped_by(check: str, pod: Pod, host: Host, stopped: Sequence[Attempt]) -> 
     names = " and ".join(attempt.protocol.upper() for attempt in stopped)
     words = f"{names} to {stopped[0].to} does not pass, though ping does ({stopped[0].words})"
     if check not in (OWN_HOST, SAME_HOST_POD):
-        return Cause("ports-dropped", words, f"look at the rules of the node that {stopped[0].to} is on: cnictl doctor")
+        there = hint.advice(
+            f"look at the rules of the node that {stopped[0].to} is on: cnictl doctor",
+            because="rules of another host can't be read from here",
+        )
+        return Cause("ports-dropped", words, there)
     drop = _traced(pod, stopped[0])
     rules = _of_rules(host) if check == OWN_HOST else []
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""
@@ -33,11 +37,10 @@ def stopped_by(check: str, pod: Pod, host: Host, stopped: Sequence[Attempt]) -> 
         return Cause(CHOSEN, f"{words}; other rules let pods in to some ports", known.allow)
     if known is not None:
         return Cause("dropped-here", words, known.allow)
-    return (
-        Cause("dropped-here", words, f"allow {pod.address} in that chain")
-        if drop
-        else Cause("ports-dropped", words, "cnictl doctor")
-    )
+    if drop is not None:
+        let_in = hint.advice(f"allow {pod.address} in that chain", because="the chain's owner decides what it lets in")
+        return Cause("dropped-here", words, let_in)
+    return Cause("ports-dropped", words, hint.advice("cnictl doctor", because="it looks, and removes nothing"))
 
 
 def _traced(pod: Pod, attempt: Attempt) -> trace.Drop | None:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .cluster import Cluster
+from .cluster import Cluster, shell
+from .hints import applies, matches
 from .operator import cnictl
 
 FAR = "10.244.1.0/24"
@@ -29,9 +31,13 @@ def pods(node: Node) -> list[tuple[str, str]]:
     return [(one["pods"], one["pod_cidr"]) for one in (shown[0], listed[0])]
 
 
+def said_by_doctor(node: Node, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)
+    return found
+
+
 def findings(node: Node, *words: str) -> dict[str, str]:
-    said = cnictl(node, "doctor", "-o", "json", *words, check=False).stdout
-    return {one["id"]: one["message"] for one in json.loads(said)}
+    return {one["id"]: one["message"] for one in said_by_doctor(node, *words)}
 
 
 def test_peer_that_serves_its_pod_cidr_answers_and_the_status_is_0(cluster: Cluster) -> None:
@@ -72,11 +78,20 @@ def test_peer_without_its_pod_cidr_is_named(
     assert pods(here) == [("answers", FAR)] * 2
 
 
-def test_peer_that_forwards_nothing_is_named(cluster: Cluster) -> None:
+THERE = "probe.owning.in_words: cnictl apply"
+
+
+@applies(THERE)
+def test_peer_that_forwards_nothing_is_named_and_does_by_the_hint(cluster: Cluster) -> None:
     cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
     try:
         assert pods(cluster.here) == [("not forwarded", FAR)] * 2
-        assert "does not forward to it" in findings(cluster.here)["peer-pods"]
+        (found,) = said_by_doctor(cluster.here)
+        assert (found["id"], "does not forward to it" in found["message"]) == ("peer-pods", True)
+        assert found["hint"]["on"] == cluster.there.address
+        assert matches(THERE, found["hint"]["command"])
+        shell(cluster.there, found["hint"]["command"])
+        assert pods(cluster.here) == [("answers", FAR)] * 2
     finally:
         cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
 
@@ -121,6 +136,23 @@ def test_host_that_is_no_node_has_no_health(cluster: Cluster) -> None:
     finally:
         outside.run(["mv", "/etc/cnictl-away/former.json", "/var/lib/cnictl/"])
         outside.run(["mv", "/etc/cnictl-away", "/etc/cnictl"])
+
+
+BACK = "doctor.kernel._no_node: cnictl init-node"
+
+
+@applies(BACK)
+def test_node_that_lost_its_file_has_it_back_by_the_hint(cluster: Cluster) -> None:
+    here = cluster.here
+    here.run(["mv", "/etc/cnictl/node.toml", "/tmp/node.toml"])
+    try:
+        (found,) = [one for one in said_by_doctor(here) if one["id"] == "no-node"]
+        assert matches(BACK, found["hint"]["command"])
+        shell(here, found["hint"]["command"])
+        assert cnictl(here, "doctor").stdout.startswith("healthy")
+        assert shell(here, "cat /etc/cnictl/node.toml") == shell(here, "cat /tmp/node.toml")
+    finally:
+        here.run(["mv", "/tmp/node.toml", "/etc/cnictl/node.toml"])
 
 
 def test_doctor_that_skips_every_check_says_so(cluster: Cluster) -> None:

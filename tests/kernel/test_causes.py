@@ -1,5 +1,6 @@
 """Faults put into one node or the other, one at a time: the check that fails names each, and what it says mends it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import pytest
 from cnictl.lab.lab import Lab
 
 from .cluster import GUARD, Cluster, Outcome, eventually, served, shell
+from .hints import applies, matches
 
 pytestmark = pytest.mark.once
 
@@ -44,14 +46,21 @@ class Fault:
     cause: str
     says: str
     mend: str
+    hint: str
+    """Its name in tests/kernel/hints.py."""
     undo: str = ""
     """Where the mend leaves the injected thing in place, harmless."""
 
 
 APPLY_THERE = "on 10.0.10.51: cnictl apply"
+BRIDGE_UP_THERE = (
+    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: "
+    "cnictl route del-peer 10.244.1.0/24, and add-peer with the new one"
+)
 FAULTS = {
     "bridge down": Fault(
-        False, "ip link set cni0 down", "own-host", "bridge-unfit", "bridge cni0 is down", "cnictl bridge up"
+        False, "ip link set cni0 down", "own-host", "bridge-unfit", "bridge cni0 is down", "cnictl bridge up",
+        "probe.here.bridge_unfit: cnictl bridge up",
     ),
     "bridge without its address": Fault(
         False,
@@ -60,6 +69,7 @@ FAULTS = {
         "bridge-unfit",
         "bridge cni0 has no IPv4 address in place of the gateway's 10.244.0.1/24",
         "cnictl bridge up",
+        "probe.here.bridge_unfit: cnictl bridge up",
     ),
     "forwarding off": Fault(
         False,
@@ -68,6 +78,7 @@ FAULTS = {
         "forwarding-off",
         "net.ipv4.ip_forward is 0 on this node",
         "cnictl apply",
+        "probe.here.forwarding_off: cnictl apply",
     ),
     "forwarding off on the uplink alone": Fault(
         False,
@@ -76,6 +87,7 @@ FAULTS = {
         "forwarding-off",
         "net.ipv4.conf.eth0.forwarding is 0",
         "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+        "probe.here.forwarding_off: sysctl -w {}=1",
     ),
     "peer route lost": Fault(
         False,
@@ -84,6 +96,7 @@ FAULTS = {
         "no-route",
         "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51",
         "cnictl apply",
+        "probe.here._route_to: cnictl apply",
     ),
     "masquerade flushed": Fault(
         False,
@@ -92,6 +105,7 @@ FAULTS = {
         "no-masquerade",
         "no masquerade rule: the request left with the pod's own address",
         "cnictl nat enable",
+        "probe.here.not_masqueraded: cnictl nat enable",
     ),
     "another table drops what is forwarded": Fault(
         False,
@@ -100,6 +114,7 @@ FAULTS = {
         "dropped-here",
         "dropped on this node by the policy drop of chain ip guard forward",
         "cnictl apply",
+        "probe.here._let_through: cnictl apply",
         "nft delete table ip guard",
     ),
     "a rule drops the requests": Fault(
@@ -109,6 +124,7 @@ FAULTS = {
         "dropped-here",
         'it is dropped on this node by rule "ip daddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
         "cnictl apply",
+        "probe.here._let_through: cnictl apply",
         "iptables -D FORWARD -d 10.244.1.0/24 -j DROP",
     ),
     "a rule drops the replies": Fault(
@@ -118,10 +134,12 @@ FAULTS = {
         "dropped-here",
         'the reply is dropped on this node by rule "ip saddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
         "cnictl apply",
+        "probe.here._let_through: cnictl apply",
         "iptables -D FORWARD -s 10.244.1.0/24 -j DROP",
     ),
     "peer's forward drops by policy": Fault(
         True, GUARD, "pod-other-host", "peer-drops", "FORWARD drop on peer 10.0.10.51", APPLY_THERE,
+        "probe.beyond._accept_there: cnictl apply",
         "nft delete table ip guard",
     ),
     "peer's forward drops by a rule": Fault(
@@ -131,6 +149,7 @@ FAULTS = {
         "peer-drops",
         "FORWARD drop on peer 10.0.10.51",
         APPLY_THERE,
+        "probe.beyond._accept_there: cnictl apply",
         "iptables -D FORWARD -s 10.244.0.0/24 -j DROP",
     ),
     "peer's forward rejects": Fault(
@@ -140,6 +159,7 @@ FAULTS = {
         "peer-rejects",
         "10.0.10.51 answers: port unreachable",
         APPLY_THERE,
+        "probe.beyond._accept_there: cnictl apply",
         "iptables -D FORWARD -s 10.244.0.0/24 -j REJECT",
     ),
     "peer's forwarding off": Fault(
@@ -149,6 +169,7 @@ FAULTS = {
         "peer-forwarding-off",
         "net.ipv4.ip_forward is 0 on peer 10.0.10.51",
         APPLY_THERE,
+        "probe.beyond.peer_forwarding_off: cnictl apply",
     ),
     "peer without the return route": Fault(
         True,
@@ -157,6 +178,7 @@ FAULTS = {
         "no-return-route",
         "peer 10.0.10.51 lacks the return route to 10.244.0.0/24",
         "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
+        "probe.beyond.no_return_route: cnictl route add-peer {} {}",
     ),
     "peer's bridge down": Fault(
         True,
@@ -164,7 +186,8 @@ FAULTS = {
         "pod-other-host",
         "peer-without-bridge",
         "10.0.10.51 sends on to 10.0.0.1 what is for",
-        "on 10.0.10.51: cnictl bridge up",
+        BRIDGE_UP_THERE,
+        "probe.beyond._bridge_up: cnictl bridge up",
     ),
 }  # fmt: skip
 
@@ -178,7 +201,9 @@ def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
     assert (outcome.status, outcome.overall, check["state"]) == (1, "failed", "failed")
     assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
     assert " ".join(fault.says.split()) in " ".join(check["cause"].split())
-    address, _, command = ("", "", fault.mend) if not fault.there else fault.mend[3:].partition(": ")
+    address, command = check["hint"].get("on", ""), check["hint"]["command"]
+    assert matches(fault.hint, command)
+    assert bool(address) == fault.there
     shell(pods.cluster.node_at(address) if address else broken, command)
     # a bridge that comes up gets its carrier by deferred work, and loses packets until then
     eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
@@ -196,7 +221,7 @@ def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(
         f"{ping}; for pod in $(ip netns list | cut -d' ' -f1); do ip netns exec $pod {ping}; done; true",
     )
     check = pods.test().of(fault.check)
-    address, _, command = fault.mend[3:].partition(": ")
+    address, command = check["hint"]["on"], check["hint"]["command"]
     shell(pods.cluster.node_at(address), f"{command}; {fault.undo or 'true'}; cnictl apply")
     eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
     assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
@@ -253,6 +278,7 @@ def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
     assert check["mend"] == "cnictl ipam list"
 
 
+@applies("probe.here.reverse_path: sysctl -w {}=2")
 def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
     """The peer's replies come by another link than the one that leads to it."""
     here, there = pods.cluster.here, pods.cluster.there
@@ -265,12 +291,70 @@ def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None
     shell(there, "ip route replace 10.244.0.0/24 via 10.9.0.1 dev second")
     shell(here, "sysctl -qw net.ipv4.conf.second.rp_filter=1")
     check = pods.test().of("pod-other-host")
-    shell(here, check["mend"] or "true")
+    shell(here, check["hint"]["command"])
     mended = pods.test().of("pod-other-host")
     for node in (here, there):
         shell(node, "ip link delete second; cnictl apply")
     assert (check["cause_name"], check["mend"]) == ("reverse-path", "sysctl -w net.ipv4.conf.second.rp_filter=2")
     assert mended["state"] == "ok"
+
+
+@applies("probe.here.port_unfit: cnictl apply")
+def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
+    index = shell(pods.cluster.here, f"cat /var/lib/cni/networks/mynet/{pods.here}").split()[0]
+    record = json.loads(shell(pods.cluster.here, f"cat /var/lib/cnictl/attachments/mynet/{index}@eth0"))
+    shell(pods.cluster.here, f"ip link set {record['host_veth']} nomaster")
+    check = pods.test().of("own-host")
+    assert check["cause_name"] == "port-unfit"
+    assert matches("probe.here.port_unfit: cnictl apply", check["hint"]["command"])
+    shell(pods.cluster.here, check["hint"]["command"])
+    eventually(lambda: pods.test().overall == "ok", "apply brings the port back")
+
+
+@applies("probe.here._route_to: cnictl route add-peer {} {}{}")
+def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
+    here = pods.cluster.here
+    shell(here, "cnictl route del-peer 10.244.1.0/24 --yes")
+    check = pods.test("--pod", pods.there, "--peer", "10.244.1.0/24=10.0.10.51").of("pod-other-host")
+    assert check["cause_name"] == "no-route"
+    assert matches("probe.here._route_to: cnictl route add-peer {} {}{}", check["hint"]["command"])
+    shell(here, check["hint"]["command"])
+    eventually(lambda: pods.test().overall == "ok", "the peer is added")
+
+
+def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
+    """A policy rule comes before the peer's route, and a rule drops one pod's echo requests alone."""
+    here = pods.cluster.here
+    faults = (
+        ("ip rule {} to 10.244.1.0/24 table 77; ip route {} default via 10.0.0.1 table 77", "no-route"),
+        (f"iptables -{{}} FORWARD -s {pods.here} -d {pods.there} -p icmp -j DROP", "dropped-here"),
+    )
+    for fault, cause in faults:
+        shell(here, fault.format(*(("I",) if "iptables" in fault else ("add", "add"))))
+        check = pods.test().of("pod-other-host")
+        before = shell(here, "cnictl apply")
+        again = pods.test().of("pod-other-host")
+        shell(here, fault.format(*(("D",) if "iptables" in fault else ("del", "del"))))
+        assert "changed" not in before.replace("0 changed", "")
+        assert (check["cause_name"], again["cause_name"]) == (cause, cause)
+        assert "command" not in check["hint"], check
+        assert "cnictl apply" not in check["mend"]
+    assert pods.test().overall == "ok"
+
+
+def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
+    """Its bridge is up, and has other pods: what the hint says beside its command is what helps."""
+    here, there = pods.cluster.here, pods.cluster.there
+    shell(there, "cnictl init-node --subnet 10.244.5.0/24 --force")
+    check = pods.test().of("pod-other-host")
+    words = check["hint"]["advice"]
+    assert check["cause_name"] == "peer-without-bridge"
+    assert "if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: " in words
+    shell(here, "cnictl route del-peer 10.244.1.0/24 --yes; cnictl route add-peer 10.244.5.0/24 10.0.10.51")
+    states = pods.test("--pod", "10.244.5.200").of("pod-other-host")["cause_name"]
+    shell(there, "cnictl init-node --subnet 10.244.1.0/24 --force")
+    shell(here, "cnictl route del-peer 10.244.5.0/24 --yes; cnictl route add-peer 10.244.1.0/24 10.0.10.51")
+    assert states == "no-such-pod"
 
 
 def test_an_outside_that_nobody_reaches_is_not_blamed_on_the_node(pods: Pods) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cnictl.lab.lab import Lab, Node
 
 from .cluster import shell
+from .hints import applies
 from .operator import Pod, cnictl, start_pod
 from .test_dual_stack import set_up
 
@@ -84,6 +85,7 @@ def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     return done.status, [one for one in json.loads(done.stdout)["checks"] if one["check"] == "own-host"]
 
 
+@applies("node.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.own_host._allow: nft insert rule {} '{}{} accept'")
 @pytest.mark.parametrize("name", FIREWALLS)
 def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(site: tuple[Node, Pod], name: str) -> None:
     node, _ = site

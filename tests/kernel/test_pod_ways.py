@@ -9,6 +9,7 @@ import pytest
 from cnictl.lab.lab import Lab
 
 from .cluster import Cluster, eventually, shell
+from .hints import applies, matches
 from .operator import Pod, cnictl, start_pod
 from .test_dual_stack import set_up
 
@@ -109,6 +110,7 @@ CASES = (
 )  # fmt: skip
 
 
+@applies("node.pod_ways.hint_for: {}")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: World, case: Case) -> None:
     six = "-6" if case.ipv6 else ""
@@ -153,6 +155,21 @@ def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) 
         world.sh(
             "ip rule del pref 5270; ip rule del pref 5269; ip rule del pref 5269; true" + _NO_VPN.replace("{six}", "")
         )
+
+
+APPLY = "node.pod_ways: cnictl apply"
+
+
+@applies(APPLY)
+def test_route_that_is_missing_comes_back_by_the_hint(world: World) -> None:
+    here, there = world.cluster.here, world.cluster.there
+    world.sh(f"ip route del {there.pod_cidr} proto 67")
+    strays = json.loads(cnictl(here, "status", "-o", "json", check=False).stdout)["strays"]
+    assert strays
+    for printed in {one["mend"] for one in strays}:
+        assert matches(APPLY, printed), strays
+        world.sh(printed)
+    assert json.loads(cnictl(here, "status", "-o", "json").stdout)["strays"] == []
 
 
 def test_route_that_is_there_and_goes_nowhere_is_not_ok(world: World) -> None:

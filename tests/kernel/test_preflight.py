@@ -209,7 +209,7 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
     )
     message, mend = node.run([sys.executable, "-c", program]).stdout.splitlines()
     assert message == "nft not found in PATH"
-    assert mend == "install nftables, or use --backend iptables"
+    assert mend == "add --backend iptables; or install nftables"
 
 
 def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from cnictl.lab.lab import Node
 
+from .hints import applies, matches
 from .operator import CONF, at_terminal, call, cnictl, drifted, init, snapshot, start_pod
 
 pytestmark = pytest.mark.once
@@ -20,6 +21,10 @@ def without_forwarding(node: Node) -> dict[str, object]:
     return {kind: value for kind, value in snapshot(node).items() if kind in KINDS}
 
 
+RESET = "doctor.remnants._remnants: cnictl reset-node"
+
+
+@applies(RESET)
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
 def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backend: str) -> None:
     node.run(["iptables", "-P", "FORWARD", "DROP"])
@@ -35,7 +40,11 @@ def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backen
         assert "cni0" in told.stderr + told.stdout and "cnictl reset-node" in told.stderr + told.stdout
     preview = json.loads(cnictl(node, "reset-node", "--dry-run", "-o", "json").stdout)
     assert {"bridge/cni0", "route/10.244.1.0/24"} <= {step["resource"] for step in preview["steps"]}
-    done = cnictl(node, "reset-node", "--yes")
+    (printed,) = {one["hint"]["command"] for one in json.loads(cnictl(node, "doctor", "-o", "json").stdout)}
+    assert matches(RESET, printed)
+    done = at_terminal(node, "y", *printed.split()[1:])
+    assert done.status == 0
+    assert json.loads(cnictl(node, "doctor", "-o", "json").stdout) == []
     assert "net.ipv4.ip_forward stays as it is" in done.stderr
     assert without_forwarding(node) == before
     assert node.run(["find", "/etc", "/opt", "/usr/local/lib/cnictl", "-type", "f"], check=False).stdout == files

@@ -10,7 +10,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 
-from .cluster import eventually
+from .cluster import eventually, shell
+from .hints import applies, matches
 from .operator import cnictl, doctor, init, snapshot
 
 pytestmark = pytest.mark.skipif(shutil.which("containerd") is None, reason="containerd is not installed")
@@ -79,6 +80,22 @@ def test_plugin_and_conf_go_where_a_running_containerd_looks(node: Node, options
         assert doctor(node) == []
         assert cnictl(node, "reset-node", "--yes").status == 0
         assert not there(node, LAUNCHER) and not there(node, CONF)
+
+
+APPLY = "doctor.runtime._unread: cnictl apply"
+
+
+@applies(APPLY)
+def test_runtime_started_later_is_served_by_the_hint(node: Node) -> None:
+    init(node)
+    with containerd(node, "--config", "/tmp/elsewhere/config.toml"):
+        said = cnictl(node, "doctor", "--only", "runtime-folders", "-o", "json", check=False)
+        for printed in {one["hint"]["command"] for one in json.loads(said.stdout)}:
+            assert matches(APPLY, printed)
+            shell(node, printed)
+        assert there(node, LAUNCHER) and there(node, CONF)
+        assert doctor(node) == []
+    cnictl(node, "reset-node", "--yes")
 
 
 def test_runtime_started_later_is_told_of_and_served(node: Node) -> None:

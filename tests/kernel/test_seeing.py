@@ -19,14 +19,26 @@ PROMTOOL = Path(__file__).parents[2] / ".venv" / "packages" / "prometheus" / "us
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    """A node with a peer that answers and one that doesn't, and a pod."""
+def nodes() -> Iterator[list[Node]]:
+    """A node with a peer that answers and one that doesn't, and a pod; and that peer, which is not set up."""
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
         init(here, "--peer", f"{there.pod_cidr}={there.address}", "--peer", "10.244.7.0/24=10.0.0.99")
         init(there, "--peer", f"{here.pod_cidr}={here.address}")
         start_pod(here, "web1")
-        yield here
+        yield [here, there]
+
+
+@pytest.fixture
+def node(nodes: list[Node]) -> Node:
+    """The node."""
+    return nodes[0]
+
+
+@pytest.fixture
+def there(nodes: list[Node]) -> Node:
+    """The host that answers."""
+    return nodes[1]
 
 
 def test_status_is_one_screen(node: Node) -> None:
@@ -137,13 +149,77 @@ def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     assert way["answered"] and way["on_the_host"]["dev"] == "eth0"
     assert any(rule.startswith("ip filter CNICTL-FORWARD: ") for rule in way["rules"])
     assert any("masquerade-mynet" in rule for rule in way["rules"])
-    assert {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51"} in found[
-        "connections"
-    ]
-    assert "way to 10.244.0.1  answered" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
+    earlier = {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51", "port": None}
+    assert any(earlier.items() <= one.items() for one in found["connections"])
+    assert "way to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
     unknown = cnictl(node, "pod", "nobody", check=False)
     assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)
     assert cnictl(node, "pod", "web1", "--to", "nowhere", check=False).status == 2
+
+
+_SERVE = """
+import socket
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("0.0.0.0", 7010))
+server.listen()
+print("ready", flush=True)
+kept = []
+while True:
+    kept.append(server.accept()[0])
+"""
+_CONNECT = """
+import socket, sys
+for port in (7010, 7011):
+    kept = socket.socket()
+    kept.settimeout(5)
+    try:
+        kept.connect(("10.0.10.51", port))
+    except OSError:
+        pass
+socket.create_connection(("10.96.0.9", 80), 5)
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("10.0.10.51", 7012))
+"""
+_FIREWALL = (
+    "iptables -{} FORWARD -d 10.0.10.51 -p icmp -j DROP; "
+    "iptables -t nat -{} PREROUTING -d 10.96.0.9 -p tcp --dport 80 -j DNAT --to-destination 10.0.10.51:7010"
+)
+
+
+def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> None:
+    """The peer answers no ping, and connections to it work; each entry that is tracked says its own outcome."""
+    pod = start_pod(node, "talker")
+    serving = there.popen(["/usr/bin/python3", "-c", _SERVE])
+    node.run(["sh", "-c", _FIREWALL.format("I", "A")])
+    there.run(["iptables", "-I", "INPUT", "-p", "udp", "--dport", "7012", "-j", "DROP"])
+    try:
+        assert Lines(serving.stdout).next() == "ready"
+        pod.run("/usr/bin/python3", "-c", _CONNECT)
+        shown = cnictl(node, "pod", "talker", "--to", "10.0.10.51").stdout
+        way = json.loads(cnictl(node, "pod", "talker", "--to", "10.0.10.51", "-o", "json").stdout)["way"]
+    finally:
+        node.run(["sh", "-c", _FIREWALL.format("D", "D")])
+        there.run(["iptables", "-D", "INPUT", "-p", "udp", "--dport", "7012", "-j", "DROP"])
+        serving.kill()
+        serving.communicate()
+    assert "way to 10.0.10.51  does not answer ping; connections to it work: tcp/7010\n" in shown
+    assert f"tcp {pod.address} to 10.0.10.51:7010: answered" in shown
+    assert "7011: answered" not in shown  # it was refused
+    assert f"udp {pod.address} to 10.0.10.51:7012: no answer has come" in shown
+    assert f"tcp {pod.address} to 10.96.0.9:80, sent on to 10.0.10.51:7010: answered" in shown
+    assert (way["asked"], way["answered"]) == ("ICMP echo request", False)
+    assert way["connections"] == ["tcp/7010"]
+    assert "way to fd00::1  not asked: this attachment has no IPv6 address" in (
+        cnictl(node, "pod", "talker", "--to", "fd00::1").stdout
+    )
+
+
+def test_pod_without_its_namespace_is_not_said_to_reach_nothing(node: Node) -> None:
+    start_pod(node, "ended")
+    node.run(["ip", "netns", "delete", "ended"])
+    shown = cnictl(node, "pod", "ended", "--to", "10.0.10.51").stdout
+    assert "not asked: its network namespace /run/netns/ended is gone" in shown
+    assert "answer ping" not in shown
 
 
 PLANTED = """

@@ -37,6 +37,8 @@ class FakeHost(Host):
     bridge: dict[str, Any] | None = {"flags": ["UP"]}
     bridge_addresses = ["10.244.0.1/24"]
     masquerade_stands = True
+    drifted: tuple[str, ...] = ("route/", "forward/")
+    """What `cnictl apply` would change."""
 
     def __init__(self, spec: NodeSpec = SPEC) -> None:
         self.spec = self.whole = spec
@@ -47,6 +49,9 @@ class FakeHost(Host):
         self.neighbours: dict[str, str] = {}
         self.routes: dict[tuple[str, str], Route] = {}
         """By target and the link that the packet came in by."""
+
+    def differs(self, *kinds: str) -> bool:
+        return kinds[0] in self.drifted
 
     def forwards_from(self, link: str) -> bool:
         return link not in self.silent_links
@@ -179,6 +184,35 @@ def test_peer_route_missing_is_mended_by_apply_if_the_peer_is_known_else_by_addi
     assert most_likely(one).words.endswith("Network is unreachable")
 
 
+def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.drifted = ()
+    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.0.1")
+    cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
+    assert (cause.name, cause.mend.command) == ("no-route", "")
+    assert "another one comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.mend
+    del host.routes["10.244.1.7", "cni0"]
+    monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
+    cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
+    assert (cause.name, cause.mend) == ("dropped-here", "let 10.244.0.5 pass in that chain")
+    monkeypatch.setattr(trace, "find_drop", lambda *_: None)
+    one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
+    assert most_likely(one).words.startswith("the masquerade rule missed it")
+    assert most_likely(one).mend.command == ""
+
+
+def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
+    host.spec = replace(SPEC, peers=(Peer("10.244.1.0/24", "10.0.10.50"),))
+    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.10.50")
+    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
+    assert named(one)[1] == "cnictl route add-peer 10.244.1.0/24 10.0.10.51 --replace"
+
+
+def test_setting_of_a_link_with_a_dot_is_named_with_slashes(host: FakeHost) -> None:
+    host.silent_links = {"eth0.5"}
+    host.routes["1.1.1.1", ""] = Route("eth0.5", "10.0.0.1")
+    assert most_likely(failure(EXTERNAL, "1.1.1.1", host)).mend == "sysctl -w net/ipv4/conf/eth0.5/forwarding=1"
+
+
 def test_no_route_to_the_outside(host: FakeHost) -> None:
     host.routes["1.1.1.1", "cni0"] = Route(error="Network is unreachable")
     assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == ("no route to 1.1.1.1: Network is unreachable")
@@ -243,11 +277,17 @@ def test_an_outside_that_is_silent_for_the_node_too(host: FakeHost) -> None:
     assert most_likely(one).name == "outside-silent"
 
 
+BRIDGE_UP = (
+    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: "
+    "cnictl route del-peer 10.244.1.0/24, and add-peer with the new one"
+)
+
+
 @pytest.mark.parametrize(
     ("evidence", "name", "mend"),
     [
         (at_peer(False), "peer-silent", "on 10.0.10.51: see that its firewall accepts ICMP echo from this node"),
-        (at_peer(True, False, False), "peer-without-bridge", "on 10.0.10.51: cnictl bridge up"),
+        (at_peer(True, False, False), "peer-without-bridge", BRIDGE_UP),
         (
             at_peer(True, True, False),
             "no-return-route",

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from netaddr import IPAddress, IPNetwork
 
 from cnictl.core import rtnetlink
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
-from cnictl.core.rtnetlink import Netlink
-from cnictl.node import host, lookup, pod_ways
+from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.node import hint, host, lookup, pod_ways
 from cnictl.node.addressing import MTU_MIN_IPV6
+from cnictl.node.hint import Hint
 from cnictl.node.meant import first_free
 from cnictl.node.peers import is_link_local
 from cnictl.node.preflight.finding import Finding, error, warning
@@ -19,6 +21,11 @@ from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
 
 _OUR_ALIAS = "cnictl:"
 _IPV6_CONF = "/proc/sys/net/ipv6/conf"
+_OTHERS_ROUTE = hint.advice(
+    "give that node another pod CIDR, or take the route out of the set-up that it comes from",
+    because="the route is another program's or the operator's, and what goes through it is not known here",
+)
+_OWN_ADDRESS = hint.advice("give that node another pod CIDR", because="only that node can be given another one")
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,9 @@ class HostRoute:
         return f"route {self._words}"
 
     @property
-    def way_out(self) -> str:
+    def way_out(self) -> Hint:
         """What to do where it lies in a peer's pod CIDR. An address of the host's is never the one to go."""
-        elsewhere = "give that node another pod CIDR"
-        return elsewhere if self.own else f"if nothing needs it: ip route del {self._words}; else {elsewhere}"
+        return _OWN_ADDRESS if self.own else _OTHERS_ROUTE
 
     @property
     def _words(self) -> str:
@@ -60,13 +66,13 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
         return []
     if link.kind != "bridge":
         kind = link.kind or "physical"
-        return [error("bridge", spec.bridge, f"is no bridge but a {kind} link", "choose another with --bridge")]
+        return [error("bridge", spec.bridge, f"is no bridge but a {kind} link", _another_bridge())]
     if previous is not None and previous.bridge == spec.bridge:
         return []
-    if link.alias.startswith(_OUR_ALIAS):
-        mend = f"it is left from a former set-up ({link.alias}): ip link del {spec.bridge}"
+    if link.alias.startswith(_OUR_ALIAS) and not _has_ports(link):
+        what = hint.command(f"ip link del {spec.bridge}", f"it is left from a former set-up ({link.alias})")
     else:
-        mend = f"choose another name with --bridge, or if nothing uses it: ip link del {spec.bridge}"
+        what = _another_bridge()
     found = []
     for gateway in gateways(spec):
         there = [Cidr(packed, prefix) for packed, prefix in present if len(packed) == len(gateway.packed)]
@@ -74,8 +80,19 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
         in_the_way = [one for one in there if gateway.bits == 32 or gateway.overlaps(one)]
         if in_the_way and gateway not in there:
             has = ", ".join(map(str, in_the_way))
-            found.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", mend))
+            found.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", what))
     return found
+
+
+def _has_ports(link: Link) -> bool:
+    with Netlink() as netlink:
+        return any(other.master == link.index for other in rtnetlink.all_links(netlink))
+
+
+def _another_bridge() -> Hint:
+    with Netlink() as netlink:
+        taken = {link.name for link in rtnetlink.all_links(netlink)}
+    return hint.option(f"--bridge {next(name for name in map('cni{}'.format, count()) if name not in taken)}")
 
 
 def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
@@ -107,8 +124,12 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
     for what, address in needed.items():
         for pod_cidr in (*spec.subnets, *(peer.pod_cidr for peer in spec.peers)):
             if parse_cidr(pod_cidr).holds(parse_address(address)):
-                mend = f"choose a pod CIDR that {address} is not in"
-                found.append(error("subnet-overlap", pod_cidr, f"{what} lies in it, and could not be reached", mend))
+                way_out = hint.advice(
+                    f"choose a pod CIDR that {address} is not in",
+                    because="which addresses this site leaves to pods is not known here",
+                )
+                message = f"{what} lies in it, and could not be reached"
+                found.append(error("subnet-overlap", pod_cidr, message, way_out))
     return found
 
 
@@ -131,7 +152,10 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
             address,
             f"this host's address on {dev} lies in the pod network {network}: pods' traffic to its neighbours "
             "leaves with the pods' own addresses",
-            "choose a --network that no node's address lies in",
+            hint.advice(
+                "choose a --network that no node's address lies in",
+                because="the pod network is the same on all nodes, and their addresses are not known here",
+            ),
         )
         for address, dev in host.own_addresses().items()
         for network in spec.networks
@@ -147,25 +171,34 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
         subject = f"{peer.pod_cidr} via {peer.via}"
         if peer.via in own:
             message = f"{peer.via} is this host's own address, on {own[peer.via]}"
-            found.append(error("peer-link", subject, message, "give the other node's address"))
+            what = hint.advice("give the other node's address", because="only the operator knows it")
+            found.append(error("peer-link", subject, message, what))
             continue
         reached = host.reach_peer(peer, links[peer])
         asked = peer.dev or spec.uplink
         if reached is None:
-            mend = f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}"
-            found.append(error("peer-link", subject, f"the host has no route to {peer.via}", mend))
+            what = hint.advice(
+                f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}",
+                because="the host's addresses are its own network set-up's to give",
+            )
+            found.append(error("peer-link", subject, f"the host has no route to {peer.via}", what))
         elif reached.gateway:
             message = (
                 f"not on the same link, reached through {reached.gateway}: plain routes can't carry pod traffic there"
             )
-            mend = (
+            what = hint.advice(
                 f"give an address of that node on a link both share (`ip route get {peer.via}` then names no gateway)"
-                f"{_or_link_local(spec, peer)}"
+                f"{_or_link_local(spec, peer)}",
+                because="only the operator knows the other node's addresses",
             )
-            found.append(error("peer-link", subject, message, mend))
+            found.append(error("peer-link", subject, message, what))
         elif asked and asked != reached.dev:
             message = f"{peer.via} is reached over {reached.dev}, not over {asked}"
-            found.append(error("peer-link", subject, message, f"name {reached.dev}, or none, as the link"))
+            what = hint.advice(
+                f"name {reached.dev}, or none, as the link to {peer.via}",
+                because="it takes the place of what the operator named",
+            )
+            found.append(error("peer-link", subject, message, what))
     return found
 
 
@@ -194,16 +227,20 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: A
         disabled = sysctl.read(f"{_IPV6_CONF}/all/disable_ipv6") != "0"
     except FileNotFoundError:
         message = "the kernel runs without IPv6"
-        mend = f"remove ipv6.disable=1 from the kernel's command line (a kernel with CONFIG_IPV6), {without}"
-        return [error("ipv6", subnet, message, mend)]
+        what = hint.advice(
+            f"remove ipv6.disable=1 from the kernel's command line (a kernel with CONFIG_IPV6), {without}",
+            because="it takes a reboot",
+        )
+        return [error("ipv6", subnet, message, what)]
     if disabled:
-        mend = f"sysctl -w net.ipv6.conf.all.disable_ipv6=0, also in /etc/sysctl.d, {without}"
-        return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", mend)]
+        what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"and in /etc/sysctl.d; {without}")
+        return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
     limit = host.narrowest(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
         message = f"its MTU is {limit.mtu}{whose}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
-        return [error("ipv6", limit.link, message, f"raise it, {without}")]
+        what = hint.advice(f"raise it, {without}", because="the link belongs to the host's own network set-up")
+        return [error("ipv6", limit.link, message, what)]
     return []
 
 
@@ -242,12 +279,15 @@ def _lies_in(destination: str, pod_cidr: str) -> bool:
     return parse_cidr(pod_cidr).covers(parse_cidr(destination))
 
 
-def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> str:
+def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> Hint:
     """A pod CIDR of the same size, inside the network, that nothing leads into."""
     network = of_family(spec.networks, subnet)
     within = [one.destination for one in foreign if _lies_in(one.destination, network)]
     taken = [*within, *(peer.pod_cidr for peer in spec.peers)]
     free = first_free(network, parse_cidr(subnet).prefix, taken)
     if free:
-        return f"free within {network} on this host: --subnet {free}"
-    return f"nothing of this size is free within {network}: choose another --network"
+        return hint.option(f"--subnet {free}", f"it is free within {network} on this host")
+    return hint.advice(
+        f"nothing of this size is free within {network}: choose another --network",
+        because="the pod network is the same on all nodes",
+    )

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from cnictl.node.hint import Hint, parts
 from cnictl.node.spec import NodeSpec
 
 
@@ -17,20 +18,24 @@ class Finding:
     subject: str
     """What it is about: a link, a peer, a file."""
     message: str
-    mend: str
+    mend: Hint
     ignored: bool = False
     """Whether the operator accepts it, by `--ignore`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding for programs: `mend` is the hint as people read it, then come its parts."""
+        return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
 
 
 Check = Callable[[NodeSpec, NodeSpec | None], list[Finding]]
 """Looks at the host for one kind of fault; the second spec is what the node is now, or None. Changes nothing."""
 
 
-def error(name: str, subject: str, message: str, mend: str) -> Finding:
+def error(name: str, subject: str, message: str, mend: Hint) -> Finding:
     """A finding that a node can't be set up with."""
     return Finding(name, "error", subject, message, mend)
 
 
-def warning(name: str, subject: str, message: str, mend: str) -> Finding:
+def warning(name: str, subject: str, message: str, mend: Hint) -> Finding:
     """A finding that a node can be set up with."""
     return Finding(name, "warning", subject, message, mend)

@@ -2,13 +2,14 @@
 
 import os
 
+from cnictl.node import hint
 from cnictl.node.preflight.finding import Finding, warning
 from cnictl.node.resources.forward import IPTABLES, IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import NftLook
 from cnictl.node.spec import NodeSpec
 from cnictl.node.verdicts.pods import families
 
-_HINT = "leave pods' packets to the firewall's own rules: --no-forward"
+_HINT = hint.option("--no-forward", "that leaves pods' packets to the firewall's own rules")
 
 
 def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001

@@ -12,7 +12,8 @@ from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.rtnetlink import Netlink
-from cnictl.node import scratch
+from cnictl.node import hint, scratch
+from cnictl.node.hint import Hint
 from cnictl.node.preflight.finding import Finding, error
 from cnictl.node.spec import NodeSpec, is_ipv6
 
@@ -29,13 +30,14 @@ _TOOLS = {
 """By backend and whether it is IPv6's."""
 _PACKAGES = {"nft": "nftables", "iptables": "iptables"}
 _OTHER = {"nft": "iptables", "iptables": "nft"}
+_AS_ROOT = hint.advice("run it with sudo", because="no command of this user's makes them root")
 
 
 def root(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
     """A node is set up by root."""
     if os.geteuid() == 0:
         return []
-    return [error("root", "this user", f"user {os.geteuid()} is not root", "run it with sudo")]
+    return [error("root", "this user", f"user {os.geteuid()} is not root", _AS_ROOT)]
 
 
 def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
@@ -48,8 +50,11 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
         return []
     other = _OTHER[spec.backend]
     usable = all(programs.find(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
-    mend = f"install {_PACKAGES[spec.backend]}" + (f", or use --backend {other}" if usable else "")
-    return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", mend)]
+    install = f"install {_PACKAGES[spec.backend]}"
+    what = hint.advice(install, because="packages are the distribution's to install")
+    if usable:
+        what = hint.option(f"--backend {other}", f"or {install}")
+    return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what)]
 
 
 def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
@@ -60,35 +65,44 @@ def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa:
     for path in dict.fromkeys(_FORWARD[is_ipv6(subnet)] for subnet in spec.subnets):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             key = path.removeprefix("/proc/sys/").replace("/", ".")
-            found.append(error("kernel", key, "can't be written here", "run it on the host, not in a container"))
+            what = hint.advice("run it on the host, not in a container", because="a container can't leave itself")
+            found.append(error("kernel", key, "can't be written here", what))
     backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
     tried = tuple(_TRIED[is_ipv6(subnet)] for subnet in spec.subnets)
-    for subject, message, mend in scratch.attempt(lambda: _try_features(backend, tried)):
-        found.append(error("kernel", subject, message, mend))
+    for subject, message in scratch.attempt(lambda: _try_features(backend, tried)):
+        found.append(error("kernel", subject, message, _of_the_kernel(subject, backend)))
     return found
 
 
+def _of_the_kernel(subject: str, backend: str) -> Hint:
+    """What to do where the kernel refuses to make something."""
+    if subject == "masquerade":
+        words = f"use a kernel with NAT for {backend}, or --backend {_OTHER[backend]}, or --no-nat"
+    else:
+        words = f"modprobe {subject}, or use a kernel with CONFIG_{subject.upper()}"
+    return hint.advice(words, because="whether the kernel came with that module is not known here")
+
+
 def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]:
-    """Subject, message and mend of each thing that the kernel refuses."""
+    """Subject and message of each thing that the kernel refuses."""
     refused = []
     gateway = parse_interface("198.18.0.1/24")
     with Netlink() as netlink:
         try:
             index = ensure_bridge(netlink, "cnictl-try0", gateway).index
         except (CniError, OSError) as fault:
-            return [["bridge", f"the kernel can't make one: {fault}", "modprobe bridge (CONFIG_BRIDGE)"]]
+            return [["bridge", f"the kernel can't make one: {fault}"]]
         try:
             _try_veth(netlink, index)
         except (CniError, OSError, Problem) as fault:
-            refused.append(["veth", f"the kernel can't make a pair: {fault}", "modprobe veth (CONFIG_VETH)"])
+            refused.append(["veth", f"the kernel can't make a pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
         rules = masquerade.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
             masquerade.load(rules, backend)
         except (CniError, OSError, Problem) as fault:
-            mend = f"a kernel with NAT for {backend}, or --backend {_OTHER[backend]}, or --no-nat"
-            refused.append(["masquerade", f"the rule set can't be loaded: {fault}", mend])
+            refused.append(["masquerade", f"the rule set can't be loaded: {fault}"])
     return refused
 
 

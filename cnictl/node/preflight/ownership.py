@@ -5,8 +5,11 @@ import os
 
 from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, PLUGIN_LOG, STATE_DIR, UNIT_DIR
 from cnictl.core.programs import find
-from cnictl.node import install, runtimes, trust
+from cnictl.node import hint, install, runtimes, trust
+from cnictl.node.hint import Hint
 from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.root_alone import to_root
+from cnictl.node.program import HOME
 from cnictl.node.spec import NodeSpec
 
 _PROGRAMS = (
@@ -16,6 +19,10 @@ _PROGRAMS = (
 )  # fmt: skip
 """What cnictl starts by name."""
 _EXEC = ("ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost", "ExecCondition")
+_PATH = hint.advice(
+    "put root's own folders first: PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    because="the PATH is that of the shell that starts cnictl",
+)
 _PREFIXES = "-@:+!|"
 """Of a command in a unit (systemd.service(5), Command lines)."""
 
@@ -27,8 +34,7 @@ def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
         path = find(name)
         reason = trust.fault(path) if path else ""
         if path and reason:
-            mend = "put root's own folders first: PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-            found.append(error("programs", path, f"root would run it, but {reason}", mend))
+            found.append(error("programs", path, f"root would run it, but {reason}", _PATH))
     return found
 
 
@@ -41,8 +47,8 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     for place in dict.fromkeys(places):
         reason = trust.fault(install.nearest(place))
         if reason:
-            mend = "give it to root alone: chown root:root, chmod go-w, setfacl -b"
-            found.append(warning("ownership", place, f"{reason}: whoever that is can have root change this host", mend))
+            what = to_root(install.nearest(place))
+            found.append(warning("ownership", place, f"{reason}: whoever that is can have root change this host", what))
     return found
 
 
@@ -54,11 +60,22 @@ def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
         for program in _started(path):
             reason = trust.fault(program) if os.path.lexists(program) else ""
             if reason:
-                mend = "cnictl watch --unit > /etc/systemd/system/cnictl-watch.service; systemctl daemon-reload"
-                if os.path.basename(path) != "cnictl-watch.service":
-                    mend = "cnictl apply writes cnictl.service anew; of a drop-in: systemctl revert"
-                found.append(warning("unit-code", path, f"starts {program} as root, but {reason}", mend))
+                found.append(
+                    warning("unit-code", path, f"starts {program} as root, but {reason}", _unit(path, program))
+                )
     return found
+
+
+def _unit(path: str, started: str) -> Hint:
+    """What to do about a unit of cnictl's name that starts what others can change."""
+    name = os.path.basename(path)
+    if name == "cnictl-watch.service":
+        return hint.command(f"cnictl watch --unit > {path}; systemctl daemon-reload")
+    if name == "cnictl.service":
+        if started.startswith(f"{HOME}/"):
+            return to_root(started)
+        return hint.command("cnictl apply", "it writes the unit anew")
+    return hint.advice("have it start what is root's alone", because="the file is the operator's")
 
 
 def _started(unit: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from cnictl.lab.lab import Lab
 
 from ..cluster import Cluster, eventually, shell
+from ..hints import matches
 from ..operator import Pod, call, start_pod
 from ..test_dual_stack import set_up
 
@@ -86,12 +87,27 @@ class World:
 
     def doctor(self, *words: str) -> list[tuple[str, str]]:
         """Check and subject of what `cnictl doctor` finds."""
+        return [(one["id"], one["subject"]) for one in self.findings(*words)]
+
+    def findings(self, *words: str) -> list[dict[str, Any]]:
+        """What `cnictl doctor` finds."""
         done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
         assert done.stdout, done.stderr
         assert "could not be made" not in done.stderr, done.stderr
-        found = json.loads(done.stdout)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
         assert done.status == any(one["severity"] == "error" for one in found)
-        return [(one["id"], one["subject"]) for one in found]
+        return found
+
+    def follow(self, check: str, name: str) -> None:
+        """Run the hint that doctor prints for a check, of that name in tests/kernel/hints.py; the finding is gone."""
+        (finding,) = (one for one in self.findings() if one["id"] == check)
+        command, on = finding["hint"]["command"], finding["hint"].get("on", "")
+        assert matches(name, command), command
+        assert command in finding["mend"]
+        shell(self.there if on else self.here, command)
+        assert on in ("", self.there.address)
+        left = self.doctor()
+        assert (check, finding["subject"]) not in left, f"{command} leaves {left}"
 
 
 @contextmanager
@@ -123,6 +139,10 @@ class Case:
     """Part of the finding's subject."""
     also: str = field(default="", kw_only=True)
     """What is made ready before the fault."""
+    hint: str = field(default="", kw_only=True)
+    """The name in tests/kernel/hints.py of the hint that is run as it is printed."""
+    then: str = field(default="", kw_only=True)
+    """What the hint leaves to people, typed after it."""
 
     def __str__(self) -> str:
         return f"{self.check}: {self.symptom}"
@@ -143,6 +163,16 @@ def run(world: World, case: Case) -> None:
         assert case.subject in found[0][1], found
         left = mend()
         eventually(lambda: not case.suffers(world), "it works again")
+        if case.hint:
+            if case.restore:
+                world.sh(f"{case.restore}; {case.also or 'true'}")
+            type_in(case.fault)
+            eventually(lambda: case.suffers(world), f"the fault hurts again: {case.symptom}")
+            world.follow(case.check, case.hint)
+            if case.then:
+                type_in(case.then)
+            eventually(lambda: not case.suffers(world), "it works again by the hint")
+            left = [] if case.by_hand or case.restore else world.doctor()
     except BaseException:
         mend()  # the next case's node is to be sound, whatever becomes of this one
         raise

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from ..hints import applies
 from ..operator import Lines, call, seen_source, start_pod
 from . import port_race
 from .harness import Case, World, note, run
@@ -39,11 +40,12 @@ CASES = (
         "iptables -t nat -N CNI-0123; iptables -t nat -A CNI-0123 ! -d 224.0.0.0/4 -j MASQUERADE; "
         "iptables -t nat -A POSTROUTING -s {pod} -m comment --comment 'name: \"mynet\" id: \"gone\"' -j CNI-0123",
         SOURCE_LOST, source_lost, also="cnictl nat disable", restore="cnictl nat enable",
+        hint="doctor.firewall._leaked_chains: {}",
     ),
     Case(
         "pods-masqueraded", "iptables -t nat -A POSTROUTING -s {cidr} ! -o cni0 -j MASQUERADE",
         SOURCE_LOST, source_lost, also="cnictl nat disable",
-        restore="iptables -t nat -F POSTROUTING; cnictl nat enable",
+        restore="iptables -t nat -F POSTROUTING; cnictl nat enable", hint="doctor.firewall._pods_masqueraded: {}",
     ),
 )  # fmt: skip
 
@@ -66,18 +68,22 @@ while True:
 _SERVICE = f"iptables -t nat -A PREROUTING -d {VIP} -p tcp --dport 80 -j DNAT --to-destination {{endpoint}}:7008"
 
 
+@applies("doctor.links._hairpin: bridge link set dev {} hairpin on")
 @pytest.mark.parametrize(
-    ("check", "endpoint", "fault", "symptom"),
+    ("check", "endpoint", "fault", "symptom", "hint"),
     [
         (
             "bridge-hooks", "other",
             "ip link set cni0 type bridge nf_call_iptables 0; sysctl -qw net.bridge.bridge-nf-call-iptables=0",
-            "a pod can't reach a Service whose endpoint is on its own node",
+            "a pod can't reach a Service whose endpoint is on its own node", "doctor.drift._find: cnictl apply",
         ),
-        ("hairpin-off", "pod", "bridge link set dev {veth} hairpin off", "a pod can't reach itself by a Service"),
+        (
+            "hairpin-off", "pod", "bridge link set dev {veth} hairpin off", "a pod can't reach itself by a Service",
+            "doctor.links._hairpin: bridge link set dev {} hairpin on",
+        ),
     ],
 )  # fmt: skip
-def test_services(world: World, check: str, endpoint: str, fault: str, symptom: str) -> None:
+def test_services(world: World, check: str, endpoint: str, fault: str, symptom: str, hint: str) -> None:
     pod = world.pod if endpoint == "pod" else world.other
     server = world.here.popen(pod.command("/usr/bin/python3", "-c", _SERVE))
     try:
@@ -87,7 +93,7 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
         if endpoint == "pod":
             # as kube-proxy's hairpin: the pod would drop an answer of its own making
             rule += f"; iptables -t nat -A POSTROUTING -s {pod.address} -d {pod.address} -j MASQUERADE"
-        run(world, Case(check, fault, symptom, no_service, also=rule, restore="iptables -t nat -F"))
+        run(world, Case(check, fault, symptom, no_service, also=rule, restore="iptables -t nat -F", hint=hint))
     finally:
         server.kill()
         server.communicate()
@@ -135,6 +141,10 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
     server.communicate()
 
 
+FORGET = "doctor.firewall._stale_connections: cnictl doctor --fix --only stale-connection"
+
+
+@applies(FORGET)
 def test_connection_to_a_pod_that_is_gone(world: World) -> None:
     """A client's flow to a host port goes on to the pod that had it, whatever the rule says by now."""
     old, new = start_pod(world.here, "old"), start_pod(world.here, "new")
@@ -163,7 +173,7 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
 
     assert lost(world)
     assert world.doctor() == [("stale-connection", old.address)]
-    assert world.doctor("--fix") == []
+    world.follow("stale-connection", FORGET)
     assert not lost(world)
     world.sh("iptables -t nat -F PREROUTING; sysctl -qw net.netfilter.nf_conntrack_udp_timeout=30")
     call(world.here, "DEL", "new")
@@ -175,15 +185,21 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
     )
 
 
-def test_port_whose_record_was_lost(world: World) -> None:
+DELETE_PORT = "doctor.links._orphans: ip link delete {}"
+
+
+@applies(DELETE_PORT)
+@pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
+def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
     """A repeated ADD of that pod fails, for its host veth is there."""
-    pod = start_pod(world.here, "lost")
+    name = "lost2" if by_hint else "lost"
+    pod = start_pod(world.here, name)
     pod.run("ip", "address", "flush", "dev", "eth0")
-    world.sh("rm /var/lib/cnictl/attachments/mynet/lost@eth0 /var/lib/cni/networks/mynet/" + pod.address)
+    world.sh(f"rm /var/lib/cnictl/attachments/mynet/{name}@eth0 /var/lib/cni/networks/mynet/" + pod.address)
 
     def fails(_: World) -> bool:
         try:
-            call(world.here, "ADD", "lost")
+            call(world.here, "ADD", name)
         except Exception as failure:
             assert "exists" in str(failure), failure
             return True
@@ -191,9 +207,12 @@ def test_port_whose_record_was_lost(world: World) -> None:
 
     assert fails(world)
     assert [check for check, _ in world.doctor()] == ["orphan-veth"]
-    assert world.doctor("--fix") == []
+    if by_hint:
+        world.follow("orphan-veth", DELETE_PORT)
+    else:
+        assert world.doctor("--fix") == []
     assert not fails(world)
-    call(world.here, "DEL", "lost")
+    call(world.here, "DEL", name)
     note("orphan-veth", "a pod's record and lease are lost", "that pod can't be started anew")
 
 

@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 
 from ..cluster import GUARD
+from ..hints import applies
 from . import full_table
 from .harness import Case, World, note, run
 
@@ -58,17 +59,20 @@ _DETOUR = (
     "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{dev}.rp_filter=1"
 )
 
+APPLY = "doctor.drift._find: cnictl apply"
+
 CASES = (
-    Case("forwarding", "sysctl -w net.ipv4.ip_forward=0", NO_WAY_OUT, no_way_out),
+    Case("forwarding", "sysctl -w net.ipv4.ip_forward=0", NO_WAY_OUT, no_way_out, hint=APPLY),
     Case(
         "forwarding-at-boot",
         "echo net.ipv4.ip_forward=0 > /etc/sysctl.d/99-zz.conf; sysctl -p /etc/sysctl.d/99-zz.conf",
         NO_WAY_OUT, no_way_out, "rm /etc/sysctl.d/99-zz.conf; cnictl apply", subject="/etc/sysctl.d/99-zz.conf",
+        restore="rm -f /etc/sysctl.d/99-zz.conf", hint="doctor.kernel._without_line: sed -i -E {} {}; cnictl apply",
     ),
     Case("masquerade", "nft delete table inet cnictl", NO_WAY_OUT, no_way_out),
     Case(
         "forward-drop", "iptables -P FORWARD DROP; iptables -F FORWARD", NO_WAY_OUT, no_way_out,
-        restore="iptables -P FORWARD ACCEPT",
+        restore="iptables -P FORWARD ACCEPT", hint=APPLY,
     ),
     Case(
         "forward-drop-nft",
@@ -79,11 +83,13 @@ CASES = (
         "forward-off",
         "sed -i '1i forward = false' /etc/cnictl/node.toml; cnictl apply; iptables -P FORWARD DROP",
         NO_WAY_OUT, no_way_out, "sed -i '/^forward/d' /etc/cnictl/node.toml; cnictl apply",
-        subject="iptables FORWARD", restore="iptables -P FORWARD ACCEPT",
+        subject="iptables FORWARD",
+        restore="sed -i '/^forward/d' /etc/cnictl/node.toml; iptables -P FORWARD ACCEPT; cnictl apply",
+        hint="doctor.firewall: cnictl init-node --forward",
     ),
     Case("bridge", "ip link set cni0 down", "a pod can't reach its own host", no_gateway),
     Case(
-        "bridge", "ip link del cni0", "a pod can't reach its own host", no_gateway,
+        "bridge", "ip link del cni0", "a pod can't reach its own host", no_gateway, hint=APPLY,
     ),
     Case(
         "bridge", "ip link set cni0 mtu 1280", "a peer's pod's large packets are refused", too_large_for_the_bridge,
@@ -120,6 +126,10 @@ def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
     run(world, case)
 
 
+LOOSEN = "doctor.kernel._strict_reverse_path: sysctl -w {}=2"
+
+
+@applies(LOOSEN)
 def test_strict_reverse_path(world: World) -> None:
     """Requests go out by a tunnel to the peer, which sends them on; answers come straight."""
     world.on_peer(
@@ -128,7 +138,7 @@ def test_strict_reverse_path(world: World) -> None:
         "net.ipv4.conf.vx0.rp_filter=0"
     )
     restore = "ip link del vx0; sysctl -qw net.ipv4.conf.{dev}.rp_filter=0"
-    run(world, Case("reverse-path", _DETOUR, NO_WAY_OUT, no_way_out, restore=restore))
+    run(world, Case("reverse-path", _DETOUR, NO_WAY_OUT, no_way_out, restore=restore, hint=LOOSEN))
     world.on_peer("ip link del vx0")
 
 

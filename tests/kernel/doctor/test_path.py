@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ..cluster import eventually
+from ..hints import applies
 from ..operator import call
 from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
@@ -23,12 +24,12 @@ def cut_at_1500(world: World) -> bool:
 
 def not_first(world: World) -> bool:
     """The conf that a runtime takes isn't ours."""
-    return world.sh(f"ls {CONFS} | head -1").strip() != "10-cnictl.conflist"
+    return world.sh(f"ls {CONFS} | grep -v '[.]off$' | head -1").strip() != "10-cnictl.conflist"
 
 
-def broken_first(world: World) -> bool:
+def conf_is_torn(world: World) -> bool:
     """Whether a file that a runtime reads is no JSON."""
-    for name in world.sh(f"ls {CONFS}").split():
+    for name in world.sh(f"ls {CONFS} | grep -v '[.]off$'").split():
         try:
             json.loads(world.sh(f"cat {CONFS}/{name}"))
         except ValueError:
@@ -91,7 +92,8 @@ CASES = (
         subject="rule 5270",
         restore="ip rule del priority 5269; ip rule del priority 5269; ip rule del priority 5270; ip link del vpn",
     ),
-    Case("link-forwarding", "sysctl -w net.ipv4.conf.cni0.forwarding=0", NO_WAY_OUT, no_way_out),
+    Case("link-forwarding", "sysctl -w net.ipv4.conf.cni0.forwarding=0", NO_WAY_OUT, no_way_out,
+         hint="node.pod_ways.switch_on: sysctl -qw {}=1"),
     Case(
         "resolver-in-network", "cp /etc/resolv.conf /tmp/r; echo nameserver 10.244.0.53 > /etc/resolv.conf",
         "the host's name server is looked for among the pods", unknown_name_server,
@@ -103,7 +105,8 @@ CASES = (
     ),
     Case(
         "mtu-path", "ip link set {dev} mtu 1400", "large packets to the peer vanish, small ones pass", cut_at_1500,
-        "ip link set {dev} mtu 1500", on_peer=True,
+        "ip link set {dev} mtu 1500", on_peer=True, restore="cnictl bridge up --mtu 0",
+        hint="doctor.path._smaller_mtu: cnictl bridge up --mtu {}", then="ip link set {dev} mtu 1500",
     ),
     Case(
         "pods-filtered",
@@ -114,11 +117,13 @@ CASES = (
     ),
     Case(
         "conf-order", f"echo '{{}}' > {CONFS}/00-other.conflist", "runtimes take another conf", not_first,
-        f"rm {CONFS}/00-other.conflist",
+        f"rm {CONFS}/00-other.conflist", restore=f"rm -f {CONFS}/00-other.conflist.off",
+        hint="node.preflight.places._move_away: mv {} {}.off",
     ),
     Case(
         "conf-broken", f"echo '{{' > {CONFS}/20-torn.conflist", "a runtime finds a conf that it can't read",
-        broken_first, f"rm {CONFS}/20-torn.conflist",
+        conf_is_torn, f"rm {CONFS}/20-torn.conflist", restore=f"rm -f {CONFS}/20-torn.conflist.off",
+        hint="doctor.runtime._unreadable: mv {} {}.off",
     ),
     Case(
         "node-in-network",
@@ -138,21 +143,26 @@ CASES = (
     ),
     Case(
         "loopback", "rm /opt/bin/loopback", "no pod can start under containerd", no_loopback,
-        "cp /usr/lib/cni/loopback /opt/bin/",
-        also="mkdir /opt/bin /etc/containerd; cp /usr/lib/cni/loopback /usr/lib/cni/portmap /opt/bin/; "
+        "cp /usr/lib/cni/loopback /opt/bin/", hint="node.preflight.places._get_loopback: mkdir -p {}; cp {} {}/",
+        also="mkdir -p /opt/bin /etc/containerd; cp /usr/lib/cni/loopback /usr/lib/cni/portmap /opt/bin/; "
         "printf 'version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/opt/bin\"\n' "
         "> /etc/containerd/config.toml; cnictl apply",
         restore="rm -r /etc/containerd; cnictl apply",
     ),
     Case(
         "uplink-down", "ip link set {dev} down", NO_WAY_OUT, no_way_out,
-        "ip link set {dev} up; ip route add default via 10.0.0.1; cnictl apply",
+        "ip link set {dev} up; ip route add default via 10.0.0.1; cnictl apply", subject="eth0",
+        hint="doctor.path._no_way_out: ip link set {} up; cnictl apply", then="ip route add default via 10.0.0.1",
     ),
     Case(
         "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is given out again",
         lambda world: world.starts(request=world.request(ip=world.pod.address)),
+        hint="doctor.ipam._unheld: printf '%s\\r\\n%s' {} {} > {}",
     ),
-    Case("torn-lease", f": > {LEASE}", USED_BY_NOBODY, counted_as_used),
+    Case(
+        "torn-lease", f": > {LEASE}", USED_BY_NOBODY, counted_as_used,
+        hint="doctor.ipam._counted: cnictl ipam gc --network {}",
+    ),
     Case(
         "pool-full",
         "for n in $(seq 2 254); do [ -e /var/lib/cni/networks/mynet/10.244.0.$n ] || "
@@ -176,6 +186,10 @@ def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
     run(world, case)
 
 
+OFFLOAD = "doctor.path._bad_checksums: ethtool -K {} tx-checksum-ip-generic off"
+
+
+@applies(OFFLOAD)
 def test_card_that_computes_wrongly(world: World) -> None:
     """The other node's card is played by a rule there: what comes wrapped up from it has a wrong checksum."""
     for shell, own, other, last in ((world.sh, "{here}", "{there}", 1), (world.on_peer, "{there}", "{here}", 2)):
@@ -194,6 +208,8 @@ def test_card_that_computes_wrongly(world: World) -> None:
     assert world.here.run([*reaches], check=False).status != 0
     assert world.doctor() == [("vxlan-checksum", "vx0")]
     assert world.doctor("--fix") == []
+    world.sh("ethtool -K vx0 tx-checksum-ip-generic on")
+    world.follow("vxlan-checksum", OFFLOAD)
     world.on_peer("nft delete table netdev card; ethtool -K {dev} tx on")
     assert world.here.run([*reaches]).status == 0
     world.sh("ip link del vx0")
@@ -216,14 +232,62 @@ def test_address_of_a_pod_that_died(world: World) -> None:
     run(world, Case("stale-lease", kill, USED_BY_NOBODY, is_dead_and_counted))
 
 
-def test_residue_of_a_former_life(world: World) -> None:
+COLLECT = "doctor.runtime._residue: cnictl ipam gc --network {}"
+
+
+@applies(COLLECT)
+@pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
+def test_residue_of_a_former_life(world: World, by_hint: bool) -> None:
     folder = "/var/lib/cni/networks/oldnet"
     world.sh(f"mkdir -p {folder}; printf 'gone\\r\\neth0' > {folder}/10.9.0.2; touch -d 2001-01-01 {folder}/10.9.0.2")
     assert world.doctor() == [("residue", "oldnet")]
+    if by_hint:
+        world.follow("residue", COLLECT)
     assert world.doctor("--fix") == []
     assert not world.sh(f"ls {folder} | grep 10.9 || true")
     world.sh(f"rm -r {folder}")
     note("residue", "leases of a network that no conf is of any more", "every tool counts pods that are gone")
+
+
+ANOTHER = "doctor.path._another_uplink: cnictl init-node --uplink ''"
+
+
+@applies(ANOTHER)
+def test_uplink_that_is_not_there(world: World) -> None:
+    world.sh("sed -i '1i uplink = \"gone0\"' /etc/cnictl/node.toml")
+    try:
+        assert ("uplink-down", "gone0") in world.doctor()
+        world.follow("uplink-down", ANOTHER)
+    finally:
+        world.sh("sed -i '/^uplink/d' /etc/cnictl/node.toml; cnictl apply")
+    assert world.doctor() == []
+
+
+def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> None:
+    """To set it up again changes nothing."""
+    world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
+    world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")
+    try:
+        (finding,) = (one for one in world.findings() if one["id"] == "uplink-down")
+    finally:
+        world.sh("sed -i '/^uplink/d' /etc/cnictl/node.toml; ip link del cable0; cnictl apply")
+    assert (finding["fixable"], "command" in finding["hint"]) == (False, False)
+    assert "look at the other end of cable0" in finding["mend"]
+    assert world.doctor() == []
+
+
+ADD_THERE = "doctor.path._route_back: cnictl route add-peer {} {}"
+
+
+@applies(ADD_THERE)
+def test_peer_that_has_no_way_back(world: World) -> None:
+    world.on_peer("cnictl route del-peer {cidr} --yes")
+    try:
+        assert world.doctor() == [("pods-filtered", world.there.address)]
+        world.follow("pods-filtered", ADD_THERE)
+    finally:
+        world.on_peer("cnictl route add-peer {cidr} {here}")
+    assert world.doctor() == []
 
 
 def test_second_default_route(world: World) -> None:

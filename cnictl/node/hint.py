@@ -1,0 +1,70 @@
+"""Hints: what to do about a finding, with the command that does it apart from what only a person can do.
+
+A hint is the text that people read. It is one of three kinds, each with a function here:
+
+- `command`: a shell line that removes the finding when it is run as printed. A test runs each one and looks again.
+- `option`: what to add to the command that the finding refused. A test adds each one and looks again.
+- `advice`: what no command can do, with the reason.
+
+`tests/kernel/hints.py` says how a new hint is added to those tests.
+"""
+
+from typing import Any
+
+
+class Hint(str):
+    """A hint as people read it, and its parts. As plain text it is shown and stored like any other string."""
+
+    command: str = ""
+    """Runs as it is; empty where no command removes the finding."""
+    option: str = ""
+    """Goes with the command that was refused."""
+    advice: str = ""
+    """In words."""
+    on: str = ""
+    """The address of the host where the command runs; empty for this one."""
+
+    def parts(self) -> dict[str, str]:
+        """Return the parts that are not empty, for programs."""
+        named = {"command": self.command, "option": self.option, "advice": self.advice, "on": self.on}
+        return {name: value for name, value in named.items() if value}
+
+
+def command(line: str, more: str = "", on: str = "") -> Hint:
+    """Return a hint whose `line` removes the finding, on the host at address `on` if one is named.
+
+    `more` is shown as a shell comment, so that the whole text can be pasted into a shell.
+    """
+    text = f"{line}  # {more}" if more else line
+    made = Hint(f"on {on}: {text}" if on else text)
+    made.command, made.advice, made.on = line, more, on
+    return made
+
+
+def option(text: str, more: str = "") -> Hint:
+    """Return a hint to add an option, such as `--subnet 10.244.1.0/24`, to the command that was refused."""
+    made = Hint(f"add {text}" + (f"; {more}" if more else ""))
+    made.option, made.advice = text, more
+    return made
+
+
+def advice(text: str, because: str) -> Hint:
+    """Return a hint in words. `because` says why no command can do it; it is for readers of the code."""
+    assert because
+    made = Hint(text)
+    made.advice = text
+    return made
+
+
+def parts(hint: str) -> dict[str, Any]:
+    """Return the parts of a hint for programs; of plain text, which another host's report holds, none."""
+    return dict(hint.parts()) if isinstance(hint, Hint) else {}
+
+
+NONE = Hint("")
+"""Where nothing is to be done."""
+
+
+def sysctl_name(*names: str) -> str:
+    """Return a kernel setting's name for `sysctl`: with slashes where a part, such as a VLAN link, has a dot."""
+    return ("/" if any("." in name for name in names) else ".").join(names)

@@ -1,0 +1,50 @@
+"""What an operator may call a pod, the same for every command. Pure.
+
+An address, `namespace/name`, `name`, a container's id or its beginning. Whichever of these matches first in that order
+counts: a pod called `web` is not mixed up with a container whose id begins with `web`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+from cnictl.core.cidr import AddressError, parse_address, parse_interface
+
+T = TypeVar("T")
+
+
+class Names(NamedTuple):
+    """What tells one attachment."""
+
+    addresses: tuple[str, ...]
+    pod: str
+    """`namespace/name` as the runtime gave it; empty without."""
+    container: str
+
+
+def address_in(who: str) -> bytes:
+    """Return the address that `who` is, as bytes; empty where it is none. `ip` shows one as `10.244.0.12/24`."""
+    try:
+        if "/" not in who:
+            return parse_address(who)
+        interface = parse_interface(who)
+    except AddressError:
+        return b""
+    return b"" if interface == interface.network else interface.packed
+
+
+def named(who: str, candidates: Iterable[T], names: Callable[[T], Names], shortest: int = 1) -> list[T]:
+    """Return the candidates that `who` means. The beginning of an id has at least `shortest` characters."""
+    listed = [(one, names(one)) for one in candidates]
+    packed = address_in(who)
+    if packed or not who:
+        return [one for one, known in listed if packed and packed in map(address_in, known.addresses)]
+    by: tuple[Callable[[Names], bool], ...] = (
+        lambda known: bool(known.pod) and who in (known.pod, known.pod.rpartition("/")[2]),
+        lambda known: who == known.container,
+        lambda known: len(who) >= shortest and known.container.startswith(who),
+    )
+    for matches in by:
+        found = [one for one, known in listed if matches(known)]
+        if found:
+            return found
+    return []

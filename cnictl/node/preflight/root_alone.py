@@ -1,0 +1,29 @@
+"""The hint for a file or folder that others than root can change."""
+
+import os
+import shlex
+import stat
+
+from cnictl.node import hint, trust
+from cnictl.node.hint import Hint
+
+
+def to_root(path: str, why: str = "") -> Hint:
+    """Return the command that leaves what `path` leads to for root alone to change.
+
+    A folder that is open to everyone by design, such as /tmp, stays so: what is below it has to be put elsewhere.
+    """
+    culprits = trust.culprits(path)
+    if not culprits or any(os.lstat(culprit).st_mode & stat.S_ISVTX for culprit in culprits):
+        return hint.advice(
+            "put it into a folder that root alone can change",
+            because="a folder such as /tmp has to stay open to everyone",
+        )
+    lines = []
+    for culprit in culprits:
+        lines.append(f"chown -h root:root {shlex.quote(culprit)}")
+        if not os.path.islink(culprit):
+            lines.append(f"chmod go-w {shlex.quote(culprit)}")
+        if trust.has_acl(culprit):
+            lines.append(f"setfacl -b {shlex.quote(culprit)}")
+    return hint.command("; ".join(lines), why)

@@ -1,0 +1,63 @@
+"""Hints name a command that runs as it is printed, and each is run by a test, or says why not."""
+
+import importlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnictl.node import hint
+from tests.kernel import hints
+
+_TESTS = Path(__file__).parents[1] / "kernel"
+_MODULES = [
+    "tests." + ".".join(path.relative_to(_TESTS.parent).with_suffix("").parts)
+    for path in sorted(_TESTS.rglob("test_*.py"))
+]
+
+
+def _declared() -> Iterator[tuple[str, str]]:
+    """The names of hints that tests say they run, and the test modules."""
+    for name in _MODULES:
+        module = importlib.import_module(name)
+        cases = [*getattr(module, "CASES", ()), *getattr(module, "FAULTS", {}).values()]
+        for case in cases:
+            if getattr(case, "hint", ""):
+                yield case.hint, name
+        for test in vars(module).values():
+            for applied in getattr(test, "hints", ()) if callable(test) else ():
+                yield applied, name
+
+
+def test_each_hint_is_run_by_a_test_or_says_why_not() -> None:
+    code = hints.collected()
+    declared = {name for name, _ in _declared()}
+    missing = {name: code[name] for name in code.keys() - declared - hints.ELSEWHERE.keys()}
+    assert not missing, "see tests/kernel/hints.py for how to add them"
+    assert not (declared | hints.ELSEWHERE.keys()) - code.keys(), "there is no such hint any more"
+    assert not declared & hints.ELSEWHERE.keys(), "a test runs it after all"
+
+
+def test_hint_is_the_text_and_its_parts() -> None:
+    both = hint.command("ip link set eth0 up", "and its route", on="10.0.10.51")
+    assert both == "on 10.0.10.51: ip link set eth0 up  # and its route"
+    assert hint.parts(both) == {"command": "ip link set eth0 up", "advice": "and its route", "on": "10.0.10.51"}
+    assert hint.parts(hint.option("--subnet 10.244.1.0/24")) == {"option": "--subnet 10.244.1.0/24"}
+    assert hint.parts(hint.advice("restart the pod", because="it is so")) == {"advice": "restart the pod"}
+    assert hint.parts(hint.NONE) == hint.parts("from another host") == {}
+
+
+@pytest.mark.parametrize("name", sorted(hints.collected()))
+def test_command_is_a_line_that_a_shell_reads(name: str) -> None:
+    line = name.partition(": ")[2].replace("{}", "x")
+    line = f"cnictl init-node {line}" if line.startswith("--") else line
+    assert subprocess.run(["sh", "-nc", line], check=False, timeout=30).returncode == 0
+    assert not {"…", "LINK", "CIDR", "ADDRESS", "GATEWAY"} & set(line.split())
+
+
+def test_no_hint_takes_away_what_the_operators_traffic_needs() -> None:
+    for name in hints.collected():
+        line = name.partition(": ")[2]
+        assert "ip route del" not in line and "default" not in line and "flush" not in line
+        assert not ("ip link set" in line and "mtu" in line)
