@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
-from cnictl.node import hint
+from cnictl.node import hint, lookup
 from cnictl.node.hint import Hint
 from cnictl.node.peers import is_link_local
 from cnictl.node.spec import Peer, is_ipv6
@@ -38,11 +38,14 @@ class Asked:
 def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     """Return for each peer whether its pod CIDR is served there; all are asked side by side. Raises OSError.
 
-    Only of peers on a link of this node: elsewhere a request expires on the way.
+    Only of peers on a link of this node: elsewhere a request expires on the way. Peers that this host's own packets
+    don't get to, for a policy rule takes them elsewhere, are left out.
     """
-    if not peers:
+    ways = lookup.ways([lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
+    reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
+    if not reached:
         return {}
-    said = _ask(peers, _INTERVAL)
+    said = _ask(reached, _INTERVAL)
     silent = [peer for peer, state in said.items() if state == NOT_FORWARDED]
     # a kernel that just told this host of six expired packets tells it of one a second (icmp_ratelimit)
     return said | (_ask(silent, _AGAIN) if silent else {})
