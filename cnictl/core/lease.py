@@ -1,7 +1,7 @@
 """One lease as its file says it, and what keeps an ADD from getting one."""
 
 from errno import ELOOP, ENOENT
-from posix import O_CLOEXEC, O_RDONLY, close, listdir
+from posix import O_CLOEXEC, O_RDONLY, close, geteuid, listdir
 from posix import open as open_descriptor
 
 from cnictl.core.cidr import AddressError, parse_address
@@ -79,6 +79,8 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if isinstance(error, PermissionError) and geteuid():
+            raise  # an ordinary user: the caller says who may look
         odd.pass_over_error(data_dir, error)
         return []
     found = []

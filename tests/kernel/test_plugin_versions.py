@@ -113,6 +113,6 @@ def test_chained_plugin_keeps_what_the_one_before_it_made(host: Host) -> None:
         {"address": "10.244.0.2/24", "gateway": "10.244.0.1", "interface": 2},
         {"address": "192.0.2.7/24", "interface": 4},
     ]
-    assert result["routes"] == [{"dst": "192.0.2.0/24"}, {"dst": "0.0.0.0/0", "gw": "10.244.0.1"}]
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.244.0.1"}, {"dst": "192.0.2.0/24"}]
     assert result["dns"] == {"nameservers": ["192.0.2.53"]}
-    host.plugin("CHECK", pod, versioned("1.0.0"), {**result, "routes": result["routes"][1:]}).result  # noqa: B018
+    host.plugin("CHECK", pod, versioned("1.0.0"), {**result, "routes": result["routes"][:1]}).result  # noqa: B018
