@@ -109,7 +109,7 @@ def test_folders_that_are_links_are_used_and_stay(node: Node) -> None:
         (f"rmdir /etc/cnictl; ln -s {REPOSITORY}/missing /etc/cnictl", "where there is no folder"),
         (
             f"mkdir {REPOSITORY}/ro; mount -t tmpfs -o ro none {REPOSITORY}/ro; ln -s {REPOSITORY}/ro/n {NODE_FILE}",
-            "Read-only file system",
+            "can't be written to",
         ),
     ],
     ids=["no folder", "circle", "device", "folder nowhere", "read-only"],

@@ -68,7 +68,7 @@ def state(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: 
 
 
 def _has_room(path: str) -> bool:
-    free = os.statvfs(install.nearest(path))
+    free = os.statvfs(install.nearest(os.path.realpath(path)))  # a link may lead to what is yet to be made
     return free.f_bavail > 0 and (free.f_files == 0 or free.f_favail > 0)
 
 
