@@ -217,6 +217,7 @@ def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> 
     assert host.traces() == before
 
 
+@pytest.mark.once  # in an ordinary user's namespace, records on a read-only disk count as the host's
 def test_a_failure_that_cannot_be_taken_back_is_told_with_its_cause(odd: Odd) -> None:
     pod, state = odd.host.pod(), "/var/lib/cnictl"
     odd.does(ADD=f"mount --bind {state} {state} && mount -o remount,bind,ro {state}; {FAILURE}")

@@ -201,6 +201,7 @@ print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))
 """
 
 
+@pytest.mark.once  # an ordinary user may not open /dev/fuse
 def test_a_store_on_a_file_system_that_may_be_another_nodes_too_is_told_without_asking_it(two: Two) -> None:
     """A network file system whose server is away must not hold a call up."""
     source = str(Path(package.__file__).parent.parent)
