@@ -22,7 +22,7 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.core.process import run
-from cnictl.node import folders, interpreters, library, trust
+from cnictl.node import folders, install, interpreters, library, trust
 from cnictl.node.interpreters import Interpreter
 
 HOME = f"{LIB_DIR}/cli"
@@ -185,7 +185,7 @@ def name_for(digest: str) -> str:
 
 def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
     """Put this cnictl on disk as version `name`, and prove that it starts. Raises Problem, and nothing is left then."""
-    reason = trust.fault(_nearest(HOME))
+    reason = trust.fault(install.nearest(HOME))
     if reason:
         raise Problem(
             f"{reason}: whoever can write there would run as root at the next boot",
@@ -326,9 +326,3 @@ def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
 def _normal(name: str) -> str:
     """A distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _nearest(folder: str) -> str:
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    return folder
