@@ -120,6 +120,9 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     known = _resources(run)
     found = traces(run)
     add_repairs(found, (one for one in journal.runs() if one.number > run.number))
+    cut_off = {resource for undo in _cut_off_undos(run) for resource in undo.half_made}
+    for trace in found:
+        trace.half_made = trace.half_made or trace.resource in cut_off
     kept = [trace for trace in found if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
@@ -157,7 +160,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
     Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
     that names what failed, and then the run counts as not taken back.
     """
-    stopped = [run for run in journal.unfinished() if run.undoes == undo.run.number]
+    stopped = _cut_off_undos(undo.run)
     record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole})
     try:
         if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
@@ -209,13 +212,20 @@ def resume() -> tuple[list[str], list[Run]]:
         elif undone.taken_back:
             journal.append(run.number, {"end": FINISHED})
         else:
-            carry_out(plan_undo(undone, run.whole), run.command, lambda *_: None)
+            undo = plan_undo(undone, run.whole)
+            carry_out(undo, run.command, lambda *_: None)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
+            told += [f"left: {one}" for one in undo.left]
     if others:
         leftovers.sweep_cut_off()
     return told, others
+
+
+def _cut_off_undos(run: Run) -> list[Run]:
+    """Undos of `run` that were stopped at work."""
+    return [one for one in journal.unfinished() if one.undoes == run.number]
 
 
 def _stands(run: Run) -> bool:
