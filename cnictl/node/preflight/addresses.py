@@ -103,16 +103,26 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
     foreign = list(_foreign_routes(spec, previous))
     inside = [*foreign, *_own_addresses(spec, previous)]
     found = []
-    for route in inside:
-        for subnet in spec.subnets:
-            if _lies_in(route.destination, subnet):
-                message = f"overlaps the host's {route}"
-                found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
-        for peer in spec.peers:
-            if _lies_in(route.destination, peer.pod_cidr):
-                message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
-                found.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
+    for subnet in spec.subnets:
+        for route in _within(inside, subnet):
+            message = f"overlaps the host's {route}"
+            found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
+    for peer in spec.peers:
+        for route in _within(inside, peer.pod_cidr):
+            message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
+            found.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
     return found + _hidden_hosts(spec, foreign)
+
+
+def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
+    """What lies in a pod CIDR; an address whose link has its route there as well is named by the route."""
+    there = [route for route in routes if _lies_in(route.destination, pod_cidr)]
+    by_route = {(route.dev, route.destination) for route in there if not route.own}
+    return [
+        route
+        for route in there
+        if not route.own or not any(dev == route.dev and _lies_in(route.destination, other) for dev, other in by_route)
+    ]
 
 
 def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
