@@ -95,9 +95,9 @@ def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table:
     bridged = table.startswith("bridge ")
     link = None if bridged else node.bridge
     packets = (
-        Packets(family, link, source=node.subnet)
+        Packets(family, link, source=node.subnet, source_type="unicast", target_type="local")
         if way == TO_NODE
-        else Packets(family, outgoing=link, target=node.subnet)
+        else Packets(family, outgoing=link, target=node.subnet, source_type="local", target_type="unicast")
     )
     packets = replace(packets, bridge=node.bridge if bridged else "")
     by: dict[str, str] = {}
@@ -140,7 +140,8 @@ def _is_about_pods(rule: Rule, packets: Packets) -> bool:
             mine = links.get(match.about)
             if not match.negated and mine and mine in match.values:
                 return True
-            if not match.negated and match.about in ("source", "target") and match.holds(packets):
+            theirs = {"source": packets.source, "target": packets.target}.get(match.about)
+            if not match.negated and theirs and match.holds(packets):
                 return any(not value.endswith("/0") for value in match.values)
     return False
 

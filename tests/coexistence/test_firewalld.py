@@ -12,6 +12,7 @@ from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import eventually
 from tests.kernel.doctor.harness import note
+from tests.kernel.hints import applies
 from tests.kernel.operator import Lines, cnictl, doctor, drifted, seen_source
 
 from .packaged import install, start_bus
@@ -93,12 +94,17 @@ def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_relo
     assert doctor(site.here) == []
 
 
+@applies("node.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
 def test_lost_files_are_found_and_mended(site: Firewalled) -> None:
     node = site.here
     node.run(["sh", "-ec", FAULT])
     assert set(site.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
     said = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
-    assert {one["id"] for one in said} == {"firewalld", "own-host"}
+    hints = {one["id"]: one["hint"] for one in said}
+    assert hints.keys() == {"firewalld", "own-host"}
+    node.run(["sh", "-c", hints["own-host"]["command"]])
+    assert doctor(node) == ["firewalld"]
+    firewall_cmd(node, "--zone=trusted", "--remove-source=10.244.0.0/24")
     assert doctor(node, "--fix") == []
     assert site.missing() == []
     firewall_cmd(node, "--reload")

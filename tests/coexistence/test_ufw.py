@@ -1,10 +1,12 @@
 """ufw as Debian ships it: its FORWARD drops, before cnictl comes and after, and over its own reload."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from tests.kernel.hints import applies
 from tests.kernel.operator import Pod, cnictl, drifted, init, start_pod
 
 from .packaged import connects, install, serve
@@ -60,7 +62,17 @@ def test_ufw_enabled_after_cnictl_and_reloaded(node: Node) -> None:
     ufw(node, "--force", "enable")
     assert reaches(pod)
     assert drifted(node) == []
-    assert cnictl(node, "doctor").status == 0
+    assert_its_own_command_lets_pods_in(node)
+
+
+@applies("node.own_host._allow: ufw allow {}")
+def assert_its_own_command_lets_pods_in(node: Node) -> None:
+    """ufw rejects what pods send to their node, for a firewall means it; doctor names it, and ufw's own command."""
+    [found] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
+    assert (found["id"], found["subject"]) == ("own-host", "iptables INPUT")
+    node.run(["sh", "-c", found["hint"]["command"]])
+    done = cnictl(node, "doctor", check=False)
+    assert done.stdout.startswith("healthy")
 
 
 def test_ufw_that_was_there_first_gets_its_rules_back(node: Node) -> None:
@@ -78,7 +90,7 @@ def test_ufw_that_was_there_first_gets_its_rules_back(node: Node) -> None:
     node.run(["iptables", "-D", "FORWARD", "-m", "comment", "--comment", "cnictl:mynet", "-j", "CNICTL-FORWARD"])
     assert not reaches(pod)
     assert "forward-drop" in cnictl(node, "doctor", check=False).stdout
-    cnictl(node, "doctor", "--fix")
+    assert "mended: forward-drop" in cnictl(node, "doctor", "--fix", check=False).stderr
     assert reaches(pod)
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "reset-node", "--yes", "--force")

@@ -26,9 +26,6 @@ ELSEWHERE = {
     "neighbours` runs it on a kernel of its own",
     "doctor.managers._taken: networkctl reload": "tests/coexistence runs it as doctor's fix, beside systemd-networkd",
     "node.preflight.places.boot_command: systemctl unmask {}": "the lab's nodes have no systemd",
-    "node.own_host._allow: ufw allow {}": "the lab's nodes have no ufw",
-    "node.own_host._allow: firewall-cmd --zone=trusted --add-source={}": "the lab's nodes run no firewalld, and "
-    "tests/coexistence does not make it drop what pods send to the node",
     "node.preflight.ownership._unit: cnictl watch --unit > {}; systemctl daemon-reload": "the lab's nodes have no "
     "systemd",
     "node.preflight.ownership._unit: cnictl apply": "the lab's nodes have no systemd, and apply writes no unit there",

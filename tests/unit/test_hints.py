@@ -10,10 +10,11 @@ import pytest
 from cnictl.node import hint
 from tests.kernel import hints
 
-_TESTS = Path(__file__).parents[1] / "kernel"
+_TESTS = Path(__file__).parents[1]
 _MODULES = [
-    "tests." + ".".join(path.relative_to(_TESTS.parent).with_suffix("").parts)
-    for path in sorted(_TESTS.rglob("test_*.py"))
+    ".".join(["tests", *path.relative_to(_TESTS).with_suffix("").parts])
+    for folder in ("kernel", "coexistence")
+    for path in sorted((_TESTS / folder).rglob("test_*.py"))
 ]
 
 

@@ -8,6 +8,8 @@ import pytest
 from cnictl.node import firewall, host
 from cnictl.node.resources.forward import CHAIN, IptablesLook, jump
 from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.verdicts import iptables
+from cnictl.node.verdicts.model import Packets, drops, walk
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 RECORDED = Path(__file__).parents[1] / "coexistence" / "recorded" / "kube-proxy-iptables.iptables-save"
@@ -227,3 +229,24 @@ def test_a_rule_drops_all_of_pods_packets_if_they_always_meet_its_matches(
 ) -> None:
     text = f"-P FORWARD ACCEPT\n-A FORWARD {rule}\n"
     assert any("FORWARD 1" in line for line in look(text).inserted()) is all_of_them
+
+
+def dropped_for_this_node(text: str) -> bool:
+    """Whether all that pods send to their node is dropped."""
+    packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
+    model = iptables.ruleset([shlex.split(line) for line in text.splitlines()])
+    return any(one.certain for one in drops(walk(model, "INPUT", packets, whole=True)))
+
+
+def test_what_is_dropped_for_not_being_the_hosts_is_not_what_pods_send_to_it() -> None:
+    """As ufw does it, ahead of what the operator lets in."""
+    not_local = (
+        "-P INPUT DROP\n-N not-local\n-A INPUT -j not-local\n-A INPUT -i cni0 -j ACCEPT\n"
+        "-A not-local -m addrtype --dst-type MULTICAST -j DROP\n"
+        "-A not-local -m addrtype --dst-type LOCAL -j RETURN\n-A not-local -j DROP\n"
+    )
+    assert not dropped_for_this_node(not_local)
+    assert dropped_for_this_node(not_local.replace("LOCAL", "BROADCAST"))
+    assert not dropped_for_this_node("-A INPUT -m addrtype ! --dst-type LOCAL -j DROP\n")
+    assert dropped_for_this_node("-A INPUT -m addrtype --src-type UNICAST --dst-type LOCAL -j DROP\n")
+    assert not dropped_for_this_node("-A INPUT -m addrtype --dst-type LOCAL --limit-iface-in -j DROP\n")

@@ -8,7 +8,7 @@ from cnictl.node import firewall
 from cnictl.node.resources.forward_nft import base_chains
 from cnictl.node.spec import NodeSpec, Peer
 from cnictl.node.verdicts import nft, places
-from cnictl.node.verdicts.model import Chain
+from cnictl.node.verdicts.model import Chain, Packets, drops, walk
 from cnictl.node.verdicts.pods import traffic
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
@@ -251,3 +251,24 @@ def test_an_accept_behind_the_drop_is_out_of_place() -> None:
         {2: 'behind iifname "eth0" drop in inet a fwd'},
         1,
     )
+
+
+def fib(*flags: str) -> Json:
+    return {"fib": {"result": "type", "flags": list(flags)}}
+
+
+@pytest.mark.parametrize(
+    ("what", "certain"),
+    [
+        (match(fib("daddr"), "local"), True),
+        (match(fib("daddr"), {"set": ["local", "broadcast"]}), True),
+        (match(fib("daddr"), "local", "!="), False),
+        (match(fib("saddr"), "local"), False),
+        (match(fib("daddr", "iif"), "local"), False),
+    ],
+)
+def test_what_pods_send_to_this_node_is_for_an_address_of_its_own(what: Json, certain: bool) -> None:
+    packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
+    model = nft.ruleset([chain("a", "in", hook="input"), rule("in", what, DROP)])
+    found = list(drops(walk(model, "inet a in", packets)))
+    assert [one.certain for one in found] == ([True] if certain else [False] * len(found))

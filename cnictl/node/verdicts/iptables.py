@@ -9,8 +9,9 @@ HOOKS = {"INPUT": "input", "FORWARD": "forward", "OUTPUT": "output"}
 """The built-in chains of table filter and their hooks."""
 
 _VERDICTS: dict[str, Verdict] = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop", "RETURN": "return"}
+_ADDRESS_TYPES = {"--src-type": "source_type", "--dst-type": "target_type"}
 _OPTIONS = {"-i": "incoming", "-o": "outgoing", "-s": "source", "-d": "target"}
-_SILENT_MODULES = ("comment", "conntrack", "state", "tcp", "udp", "icmp", "icmp6")
+_SILENT_MODULES = ("comment", "conntrack", "state", "addrtype", "tcp", "udp", "icmp", "icmp6")
 """Modules that match nothing without an option of theirs."""
 
 
@@ -72,6 +73,8 @@ def _parsed(words: list[str]) -> tuple[tuple[Match, ...], str, Verdict | None]:
             matches.append(Match(_OPTIONS[word], (_pattern(word, value),), negated))
         elif word in ("--ctstate", "--state"):
             matches.append(Match("state", tuple(next(rest).lower().split(",")), negated))
+        elif word in _ADDRESS_TYPES:
+            matches.append(Match(_ADDRESS_TYPES[word], tuple(next(rest).lower().split(",")), negated))
         elif word == "--ctstatus":
             wanted = next(rest).lower().split(",")
             matches.append(Match("translated", (), negated) if wanted == ["dnat"] else UNKNOWN)

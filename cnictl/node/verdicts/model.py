@@ -45,6 +45,10 @@ class Packets:
     """The bridge that forwards them, in nftables' bridge family."""
     protocol: str = ""
     """Their transport protocol: `tcp`, `udp`."""
+    source_type: str = ""
+    """What the kernel's routes call their source addresses: `local` for this host's own, `unicast` for others'."""
+    target_type: str = ""
+    """The same of their destination addresses."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ def _truth(match: Match, packets: Packets) -> Truth:
             return _known(packets.protocol in values) if packets.protocol else Truth.SOMETIMES
         case "family":
             return _known(packets.family in values)
+        case "source_type":
+            return _known(packets.source_type in values) if packets.source_type else Truth.SOMETIMES
+        case "target_type":
+            return _known(packets.target_type in values) if packets.target_type else Truth.SOMETIMES
     return Truth.SOMETIMES
 
 

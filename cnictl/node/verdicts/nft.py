@@ -10,6 +10,7 @@ SEES = {"inet": ("ip", "ip6"), "ip": ("ip",), "ip6": ("ip6",), "bridge": ("ip", 
 """The address families of the packets that a table's chains see, by the table's family."""
 
 _LINKS = {"iifname": "incoming", "iif": "incoming", "oifname": "outgoing", "oif": "outgoing", "ibrname": "bridge"}
+_ADDRESS_TYPES: dict[str, str] = {"saddr": "source_type", "daddr": "target_type"}
 _ADDRESSES = {"saddr": "source", "daddr": "target"}
 _FAMILIES = {"ipv4": "ip", "ipv6": "ip6", "ip": "ip", "ip6": "ip6"}
 _CONDITIONS = ("limit", "quota", "ct count", "connlimit", "meter", "xt", "queue", "socket", "osf", "exthdr")
@@ -130,6 +131,10 @@ def _about(left: Any) -> str:
         return _LINKS.get(key) or {"nfproto": "family", "protocol": "family", "l4proto": "protocol"}.get(key, "")
     if "ct" in left:
         return {"state": "state", "status": "translated"}.get(left["ct"].get("key"), "")
+    if "fib" in left and left["fib"].get("result") == "type":
+        flags = left["fib"].get("flags")
+        flags = [flags] if isinstance(flags, str) else flags
+        return _ADDRESS_TYPES.get(flags[0], "") if isinstance(flags, list) and len(flags) == 1 else ""
     if "payload" in left and left["payload"].get("protocol") in ("ip", "ip6"):
         field = left["payload"].get("field")
         return "protocol" if field in ("protocol", "nexthdr") else _ADDRESSES.get(field, "")
