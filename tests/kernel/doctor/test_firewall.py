@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from cnictl.core.errors import Problem
+
 from ..hints import applies
 from ..operator import Lines, call, seen_source, start_pod
 from . import port_race
@@ -14,10 +16,21 @@ pytestmark = pytest.mark.once
 
 SOURCE_LOST = "a peer's pod sees the node's address instead of the pod's"
 VIP = "10.96.0.1"
+OPEN_TO_SSH_ALONE = (
+    "iptables -A INPUT -p icmp -j ACCEPT; iptables -A INPUT -p tcp --dport 22 -j ACCEPT; iptables -A INPUT -j REJECT"
+)
 
 
 def source_lost(world: World) -> bool:
     return seen_source(world.pod, world.far) != world.pod.address
+
+
+def refused_by_its_node(world: World) -> bool:
+    try:
+        seen_source(world.pod, world.here, "tcp")
+    except Problem:
+        return True
+    return False
 
 
 def no_service(world: World) -> bool:
@@ -46,6 +59,10 @@ CASES = (
         "pods-masqueraded", "iptables -t nat -A POSTROUTING -s {cidr} ! -o cni0 -j MASQUERADE",
         SOURCE_LOST, source_lost, also="cnictl nat disable",
         restore="iptables -t nat -F POSTROUTING; cnictl nat enable", hint="doctor.firewall._pods_masqueraded: {}",
+    ),
+    Case(
+        "own-host", OPEN_TO_SSH_ALONE, "a pod's TCP and UDP to its own node are refused, its ping is answered",
+        refused_by_its_node, by_hand="iptables -I INPUT -i cni0 -s {cidr} -j ACCEPT", restore="iptables -F INPUT",
     ),
 )  # fmt: skip
 
