@@ -88,7 +88,7 @@ def test_what_a_node_needs_is_an_error_before_anything_is_touched(
 
 
 def test_plugin_goes_where_it_is_told_if_usr_local_is_read_only(node: Node) -> None:
-    with read_only(node, "/usr/local"):
+    with read_only(node, "/usr/local/lib"):
         done = init(node, check=False)
         assert (done.status, "plugin install --lib-dir /opt/cnictl" in done.stderr) == (1, True)
         cnictl(node, "plugin", "install", "--lib-dir", "/opt/cnictl")
