@@ -8,6 +8,8 @@ from cnictl.lab.lab import Lab, Node
 
 from .operator import call, cnictl, drifted, outcomes, snapshot, start_pod
 
+pytestmark = pytest.mark.once
+
 OPTIONS = (
     "--bridge",
     "br0",

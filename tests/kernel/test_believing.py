@@ -12,6 +12,8 @@ from .cluster import Cluster, shell
 from .hints import applies, matches
 from .operator import cnictl
 
+pytestmark = pytest.mark.once
+
 FAR = "10.244.1.0/24"
 
 
@@ -47,17 +49,17 @@ def test_peer_that_serves_its_pod_cidr_answers_and_the_status_is_0(cluster: Clus
 
 
 @pytest.mark.parametrize(
-    ("fault", "back"),
+    ("fault", "back", "forwards"),
     [
-        (["cnictl", "reset-node", "--yes"], ["init-node", "--subnet", FAR, "--network", "10.244.0.0/20"]),
+        (["cnictl", "reset-node", "--yes"], ["init-node", "--subnet", FAR, "--network", "10.244.0.0/20"], True),
         (
             ["cnictl", "init-node", "--subnet", "10.244.5.0/24", "--network", "10.244.0.0/20"],
             ["init-node", "--subnet", FAR],
+            False,
         ),
     ],
-    ids=["reset", "another pod CIDR"],
+    ids=["reset, and forwards all the same", "another pod CIDR"],
 )
-@pytest.mark.parametrize("forwards", [False, True], ids=["", "that forwards"])
 def test_peer_without_its_pod_cidr_is_named(
     cluster: Cluster, fault: list[str], back: list[str], forwards: bool
 ) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from cnictl.lab import demo
 
+pytestmark = pytest.mark.once
+
 ANSWERS = {"own-host": "ok", "pod-same-host": "ok", "other-host": "ok", "pod-other-host": "ok", "external": "ok"}
 EXPECTED = [
     {**ANSWERS, "other-host": "failed", "pod-other-host": "failed", "external": "failed"},

@@ -81,6 +81,7 @@ def test_shown_ip_commands_are_taken_by_ip(node: Node) -> None:
     assert {outcome for resource, outcome in typed.items() if not resource.startswith("route")} == {"already so"}, typed
 
 
+@pytest.mark.once
 def test_other_arguments_move_the_node(node: Node) -> None:
     init(node, *PEER)
     moved = cnictl(
@@ -105,6 +106,7 @@ def test_other_arguments_move_the_node(node: Node) -> None:
     assert start_pod(node, "pod").address.startswith("10.244.4.")
 
 
+@pytest.mark.once
 def test_moved_node_resets_to_what_was_before_the_first_run(node: Node) -> None:
     before = snapshot(node)
     init(node, *PEER)
@@ -115,6 +117,7 @@ def test_moved_node_resets_to_what_was_before_the_first_run(node: Node) -> None:
     assert after == before
 
 
+@pytest.mark.once
 def test_live_pods_refuse_a_move_and_force_detaches_them(node: Node) -> None:
     init(node)
     pod = start_pod(node, "pod")
@@ -139,6 +142,7 @@ def test_peers_and_nat_move_under_live_pods(node: Node) -> None:
     assert pod.pings("10.244.0.1")
 
 
+@pytest.mark.once
 def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     node.run(["sh", "-ec", "ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
     before = snapshot(node)
@@ -159,6 +163,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     assert (link["mtu"], "UP" in link["flags"]) == (was["mtu"], "UP" in was["flags"])
 
 
+@pytest.mark.once
 def test_hand_made_route_is_adopted_and_kept(node: Node) -> None:
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
     before = snapshot(node)
@@ -185,6 +190,7 @@ def test_drift_is_told_and_mended(node: Node) -> None:
     assert cnictl(node, "status").status == 0
 
 
+@pytest.mark.once
 def test_edited_node_file_is_applied_and_its_comments_stay(node: Node) -> None:
     init(node, *PEER)
     node.run(["sed", "-i", "s/^bridge = .*/bridge = 'br-pods'  # renamed/", "/etc/cnictl/node.toml"])
@@ -214,6 +220,7 @@ USAGE_ERRORS = [
 ]
 
 
+@pytest.mark.once
 def test_every_usage_error_is_one_line_and_changes_nothing(node: Node) -> None:
     before = snapshot(node)
     for words, named in USAGE_ERRORS:

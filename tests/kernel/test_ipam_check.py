@@ -10,6 +10,8 @@ from cnictl.lab.lab import Node
 
 from .operator import call, cnictl, wait_until
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 
 SUBNETS = ("--subnet", "10.244.0.0/24", "--subnet", "fd00:244::/64", "--network", "10.244.0.0/20", "--network",

@@ -14,7 +14,10 @@ from .cluster import eventually, shell
 from .hints import applies, matches
 from .operator import cnictl, doctor, init, snapshot
 
-pytestmark = pytest.mark.skipif(shutil.which("containerd") is None, reason="containerd is not installed")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(shutil.which("containerd") is None, reason="containerd is not installed"),
+]
 
 CONFIG = """\
 version = 2

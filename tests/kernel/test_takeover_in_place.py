@@ -9,6 +9,8 @@ import pytest
 from .plugin_client import LEASES, Host, Pod
 from .test_ipam import LONG_AGO, as_json, cnictl
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 
 V4, V6 = {"subnet": "10.244.0.0/24"}, {"subnet": "fd00:244::/64"}
