@@ -4,7 +4,7 @@ from cnictl.core import masquerade, reference_rules
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf import NetConf
 from cnictl.core.errors import CHECK_FAILED, CniError
-from cnictl.core.foreign import link_into
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.rtnetlink import Link, Netlink
 
 from .environment import Call
@@ -12,7 +12,7 @@ from .environment import Call
 
 def foreign_host_veth(host: Netlink, call: Call) -> Link | None:
     """The host veth that another plugin made for the pod's interface; None if that is none, or is ours."""
-    return link_into(host, call.netns, call.ifname)
+    return ForeignLinks(host).into(call.netns, call.ifname)
 
 
 def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> None:

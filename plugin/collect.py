@@ -110,7 +110,7 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
     """
     mark = f"cnictl:{conf.name}/"
     strays = [link for link in rtnetlink.all_links(host) if link.kind == "veth" and link.alias.startswith(mark)]
-    known = {record.host_veth for record in attachments.all_records(conf.name)} if strays else set()
+    known = attachments.host_veths(conf.name) if strays else set()
     strays = [link for link in strays if link.name not in known]
     for container, ifname in valid if strays else ():
         known.update(host_veth.all_names(conf.name, container, ifname))

@@ -25,6 +25,7 @@ VERSION = 1
 _COMPLETE_AT = len('{"complete": ')
 """Byte offset of the one digit that changes in place, when ADD has made everything."""
 
+_HOST_VETH = b'"host_veth": "'
 _FIELDS = (
     "network", "container", "ifname", "addresses", "bridge", "host_veth", "mac", "netns", "netns_dev", "netns_ino",
     "pod_namespace", "pod_name", "pod_uid", "boot_id", "created", "data_dir", "runtime", "ipam", "mac_check", "vlan",
@@ -198,18 +199,47 @@ def _is_address(value: object) -> bool:
 
 def all_records(network: str) -> list[Record]:
     """Every record of a network, in no order; one that can't be read is passed over."""
-    found = []
-    for container, ifname in owners(network):
+    found = (_parsed(Record(network, *owner), raw) for owner, raw in _contents(network))
+    return [record for record in found if record is not None]
+
+
+def host_veths(network: str = "") -> set[str]:
+    """The links that records name, of one network or of all: read without parsing what is written as this writes it."""
+    found = set()
+    for name in [network] if network else networks():
+        for owner, raw in _contents(name):
+            _, marked, rest = raw.partition(_HOST_VETH)
+            if marked:
+                found.add(rest.partition(b'"')[0].decode("utf-8", "replace"))
+            else:
+                record = _parsed(Record(name, *owner), raw)
+                found.add(record.host_veth if record is not None else "")
+    return found - {""}
+
+
+def of_namespace(device: int, inode: int) -> "Iterator[Record]":
+    """The records of attachments that were made in a network namespace, of all networks; no other file is parsed."""
+    for network in networks():
+        for owner, raw in _contents(network):
+            if str(inode).encode() in raw:
+                record = _parsed(Record(network, *owner), raw)
+                if record is not None and (record.netns_dev, record.netns_ino) == (device, inode):
+                    yield record
+
+
+def _contents(network: str) -> "Iterator[tuple[tuple[str, str], bytes]]":
+    """Each record's container and interface, and what is in its file; one that can't be read is passed over."""
+    for owner, path in _paths(network).items():
         try:
-            record = read(network, container, ifname)
+            yield owner, durable.contents(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except IsADirectoryError:
+            yield owner, b""
         except OSError as error:
             from cnictl.core import odd
 
-            odd.pass_over_error(record_path(network, container, ifname), error)
-            continue
-        if record is not None:
-            found.append(record)
-    return found
+            odd.pass_over_error(path, error)
 
 
 def every_record() -> "Iterator[Record]":
@@ -223,12 +253,17 @@ def owners(network: str) -> set[tuple[str, str]]:
 
     What has no record's name is passed over, and so is a folder that can't be read.
     """
-    found = set()
+    return set(_paths(network))
+
+
+def _paths(network: str) -> dict[tuple[str, str], str]:
+    """Where the record of each container and interface stands; in the first place, where it is in two."""
+    found: dict[tuple[str, str], str] = {}
     for folder in (f"{place}/{network}" for place in places()):
         for name in _names(folder):
             container, at, ifname = name.partition("@")
             if at and not name.startswith(".") and name.isprintable():
-                found.add((container, ifname))
+                found.setdefault((container, ifname), f"{folder}/{name}")
             elif not name.startswith(durable.TEMPORARY):
                 from cnictl.core import odd
 

@@ -23,6 +23,7 @@ class ForeignLinks:
 
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
+        self._links: list[Link] | None = None
         self._behind: list[tuple[Link, set[bytes]]] | None = None
 
     def having(self, addresses: "Iterable[str]", bridge: int = 0) -> list[Link]:
@@ -33,14 +34,29 @@ class ForeignLinks:
         links = [link for link, present in self._all() if wanted & present]
         return [link for link in links if bridge in (0, link.master)]
 
+    def into(self, netns: str, ifname: str, bridge: int = 0) -> Link | None:
+        """The link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
+
+        Only a port of the bridge, where its index is given.
+        """
+        if not netns:
+            return None
+        links = [link for link in self._candidates() if bridge in (0, link.master)]
+        return next((link for link in links if other_end.leads_into(self._netlink, link, netns, ifname)), None)
+
     def _all(self) -> list[tuple[Link, set[bytes]]]:
         if self._behind is None:
-            links = candidates(self._netlink)
+            links = self._candidates()
             self._behind = list(zip(links, other_end.addresses_behind(links), strict=True))
         return self._behind
 
+    def _candidates(self) -> list[Link]:
+        if self._links is None:
+            self._links = _candidates(self._netlink)
+        return self._links
 
-def candidates(netlink: Netlink) -> list[Link]:
+
+def _candidates(netlink: Netlink) -> list[Link]:
     """Veths that lead into another namespace, and that neither a record nor a mark says to be an attachment of ours.
 
     The links are looked at first: an ADD in flight writes its record before it makes its link.
@@ -50,20 +66,5 @@ def candidates(netlink: Netlink) -> list[Link]:
         for link in rtnetlink.all_links(netlink)
         if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(MARK)
     ]
-    recorded = (
-        {record.host_veth for network in attachments.networks() for record in attachments.all_records(network)}
-        if links
-        else set()
-    )
+    recorded = attachments.host_veths() if links else set()
     return [link for link in links if link.name not in recorded]
-
-
-def link_into(netlink: Netlink, netns: str, ifname: str, bridge: int = 0) -> Link | None:
-    """The link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
-
-    Only a port of the bridge, where its index is given.
-    """
-    if not netns:
-        return None
-    links = [link for link in candidates(netlink) if bridge in (0, link.master)]
-    return next((link for link in links if other_end.leads_into(netlink, link, netns, ifname)), None)

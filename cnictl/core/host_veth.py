@@ -110,6 +110,4 @@ def _leads_into(netlink: Netlink, link: Link, netns: str, ifname: str, identity:
 
 def _recorded(name: str) -> bool:
     """Whether any attachment's record names the link."""
-    return any(
-        record.host_veth == name for network in attachments.networks() for record in attachments.all_records(network)
-    )
+    return name in attachments.host_veths()

@@ -6,7 +6,7 @@ The name that a result or a lease gives is no proof, and neither is what the pod
 from cnictl.core import attachments, rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address
-from cnictl.core.foreign import ForeignLinks, link_into
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases import Store
 from cnictl.core.netns import identity
 from cnictl.core.other_end import addresses_behind
@@ -29,10 +29,11 @@ def link_of(netlink: Netlink, record: Record, netns: str = "", bridge: str = "")
     if bridge and master is None:
         return None
     port_of = master.index if master is not None else 0
-    link = link_into(netlink, netns, record.ifname, port_of)
+    foreign = ForeignLinks(netlink)
+    link = foreign.into(netns, record.ifname, port_of)
     if link is not None and not (_is_anothers_namespace(netns, record) or _has_anothers_address(link, record)):
         return link
-    found = ForeignLinks(netlink).having(record.addresses, port_of)
+    found = foreign.having(record.addresses, port_of)
     return found[0] if len(found) == 1 else None
 
 
@@ -51,11 +52,7 @@ def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str =
 def _is_anothers_namespace(netns: str, record: Record) -> bool:
     """Whether the namespace at a path is that of another container's attachment: the path names another pod by now."""
     here = identity(netns)
-    return any(
-        (other.netns_dev, other.netns_ino) == here and other.container != record.container
-        for network in attachments.networks()
-        for other in attachments.all_records(network)
-    )
+    return here is not None and any(other.container != record.container for other in attachments.of_namespace(*here))
 
 
 def _has_anothers_address(link: Link, record: Record) -> bool:

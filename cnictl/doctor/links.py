@@ -33,15 +33,10 @@ def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
     asking = OtherEnds()
     with Netlink() as netlink, asking:
         ports = veth_ports(netlink, bridge).values()
-        known = _recorded_ports()
+        known = attachments.host_veths()
         for port, namespace in ports:
             if port.name not in known:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
-
-
-def _recorded_ports() -> set[str]:
-    """As the records are now."""
-    return {record.host_veth for network in attachments.networks() for record in attachments.all_records(network)}
 
 
 def _orphans(facts: Facts) -> Iterable[Seen]:
@@ -52,7 +47,7 @@ def _orphans(facts: Facts) -> Iterable[Seen]:
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     def delete() -> None:
-        if finding.subject not in _recorded_ports():  # its pod may have been started anew since
+        if finding.subject not in attachments.host_veths():  # its pod may have been started anew since
             with Netlink() as netlink:
                 unlink(netlink, finding.subject)
 

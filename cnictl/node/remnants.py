@@ -74,4 +74,4 @@ def _covered(program: str, own: list[str]) -> frozenset[tuple[str, str]]:
 
 def ports_of_records() -> list[str]:
     """Return the host veths that records name."""
-    return [record.host_veth for name in attachments.networks() for record in attachments.all_records(name)]
+    return sorted(attachments.host_veths())
