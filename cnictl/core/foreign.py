@@ -32,7 +32,7 @@ class ForeignLinks:
         if not wanted:
             return []
         links = [link for link, present in self._all() if wanted & present]
-        return [link for link in links if bridge in (0, link.master)]
+        return _unrecorded(link for link in links if bridge in (0, link.master))
 
     def into(self, netns: str, ifname: str, bridge: int = 0) -> Link | None:
         """The link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
@@ -42,7 +42,8 @@ class ForeignLinks:
         if not netns:
             return None
         links = [link for link in self._candidates() if bridge in (0, link.master)]
-        return next((link for link in links if other_end.leads_into(self._netlink, link, netns, ifname)), None)
+        found = (link for link in links if other_end.leads_into(self._netlink, link, netns, ifname))
+        return next(iter(_unrecorded(found)), None)
 
     def _all(self) -> list[tuple[Link, set[bytes]]]:
         if self._behind is None:
@@ -57,14 +58,19 @@ class ForeignLinks:
 
 
 def _candidates(netlink: Netlink) -> list[Link]:
-    """Veths that lead into another namespace, and that neither a record nor a mark says to be an attachment of ours.
-
-    The links are looked at first: an ADD in flight writes its record before it makes its link.
-    """
-    links = [
+    """Veths that lead into another namespace, and that have no mark of ours."""
+    return [
         link
         for link in rtnetlink.all_links(netlink)
         if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(MARK)
     ]
-    recorded = attachments.host_veths() if links else set()
-    return [link for link in links if link.name not in recorded]
+
+
+def _unrecorded(links: "Iterable[Link]") -> list[Link]:
+    """Those of them that no record names: our mark on a link may be lost.
+
+    The links were looked at first: an ADD in flight writes its record before it makes its link.
+    """
+    listed = list(links)
+    recorded = attachments.host_veths() if listed else set()
+    return [link for link in listed if link.name not in recorded]
