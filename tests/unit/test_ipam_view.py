@@ -242,6 +242,6 @@ def test_where_nothing_can_be_told_nothing_is(document: dict[str, Any]) -> None:
 
 
 def test_store_of_a_network_whose_ranges_the_runtime_gives_is_the_conf_s() -> None:
-    ipam = {"type": "host-local", "dataDir": "/var/lib/cni/elsewhere"}
-    found = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": ipam})
+    elsewhere = {"type": "host-local", "dataDir": "/var/lib/cni/elsewhere"}
+    found = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": elsewhere})
     assert found is not None and (found.sets, found.data_dir) == ((), "/var/lib/cni/elsewhere")
