@@ -12,7 +12,7 @@ import typer
 from cnictl.cli.output import say
 
 if TYPE_CHECKING:
-    from cnictl.node.live_pods import Pod
+    from cnictl.node.runs.live_pods import Pod
     from cnictl.node.spine import Plan
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

@@ -27,8 +27,8 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
-    from cnictl.node.live_pods import Pod
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.runs.live_pods import Pod
+    from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Plan
 
 app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
@@ -65,9 +65,11 @@ def up(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, converge, inventory
+    from cnictl.node.resources import inventory
     from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.runs import converge
+    from cnictl.node.spec import addressing
+    from cnictl.node.spec.node_spec import NodeSpec
 
     known = converge.known_spec()
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
@@ -114,9 +116,11 @@ def down(
     \b
     cnictl bridge down
     """
-    from cnictl.node import converge, inventory, live_pods, spine
-    from cnictl.node.journal import Journal
-    from cnictl.node.spec import as_data
+    from cnictl.node import spine
+    from cnictl.node.resources import inventory
+    from cnictl.node.runs import converge, live_pods
+    from cnictl.node.spec.node_spec import as_data
+    from cnictl.node.state.journal import Journal
 
     require_root("bridge down", "removes the bridge")
     spec = converge.current_spec()
@@ -169,8 +173,8 @@ def show(output: OutputOption = Format.TABLE) -> None:
     import os
 
     from cnictl.core.errors import Problem
-    from cnictl.node import converge
-    from cnictl.node import show as views
+    from cnictl.node.runs import converge
+    from cnictl.views import network_views as views
 
     spec = converge.current_spec()
     found = views.bridge(spec, with_pods=os.geteuid() == 0)

@@ -30,7 +30,7 @@ def support_bundle(
     import socket
 
     from cnictl.cli.steps import require_root
-    from cnictl.node import output_file
+    from cnictl.node.plugin import output_file
     from cnictl.report import bundle
 
     parts = bundle.parts()

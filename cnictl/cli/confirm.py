@@ -29,8 +29,8 @@ def confirm(
     cnictl confirm
     cnictl confirm --status
     """
-    from cnictl.node import confirm as pending
-    from cnictl.node import guard
+    from cnictl.node.runs import confirm as pending
+    from cnictl.node.runs import confirm_guard
 
     require_root("confirm", "ends the waiting for an undo")
     if status:
@@ -38,7 +38,7 @@ def confirm(
         return
     with alone(How(no_wait=no_wait), resume=False):
         kept = pending.confirm()
-    guard.stop_timer()
+    confirm_guard.stop_timer()
     if output is Format.JSON:
         print_json({"confirmed": kept.run, "command": kept.command})
     else:
@@ -46,7 +46,7 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    from cnictl.node import confirm as pending
+    from cnictl.node.runs import confirm as pending
 
     waiting = pending.pending()
     if output is Format.JSON:

@@ -9,7 +9,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.node.spec import NodeSpec, Peer
+    from cnictl.node.spec.node_spec import NodeSpec, Peer
     from cnictl.probe.chain import Chain
     from cnictl.probe.checks import Report
     from cnictl.probe.targets import Wanted
@@ -66,7 +66,7 @@ def test_connectivity(
       this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
     """
     from cnictl.cli.steps import require_root
-    from cnictl.node.addressing import parse_list
+    from cnictl.node.spec.addressing import parse_list
     from cnictl.probe import pods, trace
     from cnictl.probe.targets import Wanted
 
@@ -120,7 +120,7 @@ def _serve(chain: "Chain", seconds: float, output: Format) -> None:
     import json
     from contextlib import ExitStack
 
-    from cnictl.node.spec import is_ipv6
+    from cnictl.node.spec.node_spec import is_ipv6
     from cnictl.probe.icmp import echo_socket
     from cnictl.probe.pods import answer, probe_pods
     from cnictl.probe.ports import SERVED_PORT, Listener
@@ -143,7 +143,7 @@ def _serve(chain: "Chain", seconds: float, output: Format) -> None:
 
 
 def _chain(conf: str, bin_dirs: list[str]) -> "Chain":
-    from cnictl.node import runtimes
+    from cnictl.node.host import runtimes
     from cnictl.probe.chain import BIN_DIRS, CONF_FILE, load_chain
 
     if not bin_dirs:
@@ -157,9 +157,9 @@ def _spec(peers: list[str], externals: tuple[str, ...]) -> "tuple[NodeSpec, tupl
     from dataclasses import replace
 
     from cnictl.core.errors import Problem
-    from cnictl.node import node_file
-    from cnictl.node.addressing import check
-    from cnictl.node.peers import parse_peer
+    from cnictl.node.spec import node_file
+    from cnictl.node.spec.addressing import check
+    from cnictl.node.spec.peers import parse_peer
 
     spec = node_file.load()
     if spec is None:
@@ -174,10 +174,10 @@ def _addresses_of(text: str) -> list[str]:
     from cnictl.cli.steps import require_root
     from cnictl.core.cidr import AddressError, format_address, parse_address
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import named_pod
+    from cnictl.node.spec import pod_names
     from cnictl.probe.existing import existing_pod, known_as
 
-    packed = named_pod.address_in(text)
+    packed = pod_names.address_in(text)
     if packed:
         return [format_address(packed)]
     if text.strip("0123456789./") and ":" not in text:

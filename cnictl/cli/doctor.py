@@ -50,7 +50,7 @@ def doctor(
     from cnictl.core.errors import UsageProblem
     from cnictl.doctor import catalogue
     from cnictl.doctor.facts import Facts
-    from cnictl.node import boot_note, inventory
+    from cnictl.node.resources import boot_note, inventory
 
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")

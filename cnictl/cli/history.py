@@ -10,8 +10,8 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import DryRunOption, ExitCodeOption, How, NoWaitOption, Steps, alone, require_root, show_run
 
 if TYPE_CHECKING:
-    from cnictl.node.history import Undo
-    from cnictl.node.journal import Run
+    from cnictl.node.runs.history import Undo
+    from cnictl.node.state.journal import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def history(
     cnictl history 7
     cnictl history -o json | jq '.runs[] | select(.outcome != "done")'
     """
-    from cnictl.node import history as past
+    from cnictl.node.runs import history as past
 
     require_root("history", "reads /var/lib/cnictl/journal")
     if run is None:
@@ -63,7 +63,7 @@ def _row(run: "Run") -> dict[str, Any]:
     import shlex
     import time
 
-    from cnictl.node import way_back
+    from cnictl.node.runs import revert
 
     return {
         "run": run.number,
@@ -72,7 +72,7 @@ def _row(run: "Run") -> dict[str, Any]:
         "kind": "repair" if run.is_repair else "undo" if run.undoes else "change",
         "repair": run.is_repair,
         "outcome": _outcome(run),
-        "changes": len(way_back.traces(run)),
+        "changes": len(revert.traces(run)),
         "words": shlex.join(["cnictl", *run.argv]),
         "user": run.user,
         "undoes": run.undoes or None,
@@ -83,7 +83,8 @@ def _row(run: "Run") -> dict[str, Any]:
 
 
 def _outcome(run: "Run") -> str:
-    from cnictl.node import confirm, history, run_lock
+    from cnictl.node.runs import confirm, history
+    from cnictl.node.state import run_lock
 
     waiting = confirm.pending()
     if waiting is not None and waiting.run == run.number and run.end:
@@ -142,8 +143,8 @@ def undo(
     cnictl undo 7
     """
     from cnictl.core.errors import Problem
-    from cnictl.node import confirm, guard
-    from cnictl.node import history as past
+    from cnictl.node.runs import confirm, confirm_guard
+    from cnictl.node.runs import history as past
 
     how = How(dry_run, exit_code, False, no_wait).check()
     require_root("undo", "changes the host's network")
@@ -182,7 +183,7 @@ def undo(
             raise
         if waiting is not None:
             confirm.disarm()
-            guard.stop_timer()
+            confirm_guard.stop_timer()
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
@@ -197,7 +198,7 @@ def undo(
 
 def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
     """Say which run an undo is about, and what of it is not."""
-    from cnictl.node import history as past
+    from cnictl.node.runs import history as past
 
     row = _row(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
@@ -223,7 +224,7 @@ def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
 
 
 def _tell(todo: "Undo") -> None:
-    from cnictl.node.inventory import CONF_KIND, kind
+    from cnictl.node.resources.inventory import CONF_KIND, kind
 
     for note in todo.left:
         say(f"left: {note}")

@@ -11,9 +11,9 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 
 if TYPE_CHECKING:
-    from cnictl.node.ipam import Listing, Row
-    from cnictl.node.journal import Journal
-    from cnictl.node.reclaim import Outcome
+    from cnictl.node.addresses.lease_list import Listing, Row
+    from cnictl.node.addresses.reclaim import Outcome
+    from cnictl.node.state.journal import Journal
 
 app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
 
@@ -68,16 +68,17 @@ def show(
     """
     from cnictl.core.cidr import AddressError, parse_address
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import ipam, named_pod
-    from cnictl.node.lease_details import details
+    from cnictl.node.addresses import lease_list
+    from cnictl.node.spec import pod_names
+    from cnictl.views.lease_details import details
 
-    if not who.strip("0123456789./") and not named_pod.address_in(who):
+    if not who.strip("0123456789./") and not pod_names.address_in(who):
         try:
             parse_address(who, "IP")
         except AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     listing = observe(network, data_dir, "ipam show")
-    found = [details(listing, row) for row in ipam.find(listing.rows, who)]
+    found = [details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
         return
@@ -106,15 +107,15 @@ def release(
       cnictl ipam release 6f3c1e0b --dry-run
     """
     from cnictl.core.errors import Problem
-    from cnictl.node import ipam, reclaim
+    from cnictl.node.addresses import lease_list, reclaim
 
     if not dry_run:
         _require_root("ipam release")
     listing = observe(network, data_dir, "ipam release")
-    rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
+    rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
     if _guarded("ipam release", lambda: reclaim.await_others(rows)):
         listing = observe(network, data_dir, "ipam release")
-        rows = ipam.attachments_of(listing.rows, ipam.find(listing.rows, target))
+        rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
     refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
     if refused:
         in_flight = any(row.state == "in flight" for row in rows)
@@ -155,13 +156,13 @@ def gc(
     """
     from cnictl.core.errors import UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node import ipam, reclaim
+    from cnictl.node.addresses import lease_list, reclaim
 
     if every and network:
         raise UsageProblem("--all and --network exclude each other")
     if not dry_run:
         _require_root("ipam gc")
-    wanted = _guarded("ipam gc", lambda: ipam.networks(data_dir or NETWORKS_DIR)) if every else [network]
+    wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
     shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
     with nullcontext() if dry_run else _noted("ipam gc") as journal:
@@ -180,7 +181,7 @@ def gc(
 
 def _show_stale(listings: "list[Listing]") -> "list[Listing]":
     """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
-    from cnictl.node import reclaim
+    from cnictl.node.addresses import reclaim
 
     stale = [(listing, row) for listing in listings for row in listing.rows if not reclaim.keep_reason(row)]
     asking.show(
@@ -204,8 +205,8 @@ def _require_root(command: str) -> None:
 @contextmanager
 def _noted(command: str) -> "Iterator[Journal]":
     """The journal of a run that frees addresses, alone on this node; other commands are waited for."""
-    from cnictl.node import run_lock
-    from cnictl.node.journal import DONE, FAILED, Journal
+    from cnictl.node.state import run_lock
+    from cnictl.node.state.journal import DONE, FAILED, Journal
 
     with run_lock.exclusive():
         journal = Journal(command)
@@ -235,10 +236,11 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
     from cnictl.core.conf import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node import ipam, node_file, ranges, swapped
+    from cnictl.node.addresses import lease_list, ranges
+    from cnictl.node.spec import node_file, swapped
 
     if swapped.is_cidr(network):
-        known = _guarded(command, lambda: ipam.networks(data_dir or NETWORKS_DIR))
+        known = _guarded(command, lambda: lease_list.networks(data_dir or NETWORKS_DIR))
         there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
         raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
     try:
@@ -253,9 +255,9 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
         name = network or own
         told = ranges.of_network(name, node) if name else None
         folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
-        name = ipam.choose_network(network, own, ipam.networks(folder))
+        name = lease_list.choose_network(network, own, lease_list.networks(folder))
         told = told or ranges.of_network(name, node)
-        return ipam.observe(name, folder, told.sets)
+        return lease_list.observe(name, folder, told.sets)
 
     listing: Listing = _guarded(command, look)
     return listing
@@ -279,7 +281,7 @@ def _utilisation(listing: "Listing") -> list[str]:
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
-    from cnictl.node.ipam import SHOWN_ID
+    from cnictl.node.addresses.lease_list import SHOWN_ID
 
     owner = (row.container[:SHOWN_ID], row.ifname, row.pod)
     return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
@@ -315,7 +317,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
-    from cnictl.node import reclaim
+    from cnictl.node.addresses import reclaim
 
     if output is Format.JSON:
         print_json(reclaim.as_json(listing, outcomes))
@@ -326,7 +328,7 @@ def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> No
 
 
 def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
-    from cnictl.node.reclaim import commands
+    from cnictl.node.addresses.reclaim import commands
 
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")

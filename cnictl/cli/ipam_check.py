@@ -29,7 +29,7 @@ def check(
       cnictl ipam check
       cnictl ipam check -o json | jq '.[] | select(.problem)'
     """
-    from cnictl.node import node_file
+    from cnictl.node.spec import node_file
     from cnictl.probe import wire
 
     listing = observe(network, data_dir, "ipam check")

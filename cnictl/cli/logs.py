@@ -7,7 +7,7 @@ import typer
 from cnictl.cli.output import Format, OutputOption, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from cnictl.node.plugin_log import Call
+    from cnictl.node.host.plugin_log import Call
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,8 @@ def logs(
     cnictl logs --verb ADD -n 100 -o json | jq '.[].milliseconds'
     """
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import node_file, plugin_log
+    from cnictl.node.host import plugin_log
+    from cnictl.node.spec import node_file
 
     verbs = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
     if verb and verb.upper() not in verbs:

@@ -85,7 +85,7 @@ def _undo_unconfirmed() -> None:
     """Take back what was to be confirmed and was not, if its guards could not: every call of root's looks."""
     if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
         return
-    from cnictl.node import confirm
+    from cnictl.node.runs import confirm
 
     try:
         undone = confirm.undo_if_due()

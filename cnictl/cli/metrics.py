@@ -35,7 +35,7 @@ def metrics(
 
     found = families.text(with_doctor=not no_doctor)
     if textfile:
-        from cnictl.node import output_file
+        from cnictl.node.plugin import output_file
 
         output_file.write(textfile, found.encode(), 0o644, keep_mode=True)
     else:

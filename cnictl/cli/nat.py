@@ -9,7 +9,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.spec.node_spec import NodeSpec
 
 app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside leaves with the node's address.")
 
@@ -75,8 +75,9 @@ def disable(
 
 def _kinds() -> tuple[str, ...]:
     """The rules, and the conf where there is one: it says whether each ADD looks after them."""
-    from cnictl.node import converge, inventory
+    from cnictl.node.resources import inventory
     from cnictl.node.resources.cni_conf import CniConf
+    from cnictl.node.runs import converge
 
     conf = CniConf(converge.current_spec()).observe()
     return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
@@ -91,9 +92,9 @@ def show(output: OutputOption = Format.TABLE) -> None:
     cnictl nat show
     cnictl nat show -o json | jq '.rules[].packets'
     """
-    from cnictl.node import converge
-    from cnictl.node import show as views
     from cnictl.node.resources.masquerade import Masquerade
+    from cnictl.node.runs import converge
+    from cnictl.views import network_views as views
 
     require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()

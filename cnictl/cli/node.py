@@ -28,10 +28,10 @@ from cnictl.cli.steps import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cnictl.node.named_peers import NamedPeers
     from cnictl.node.preflight import Finding
-    from cnictl.node.reset import Reset
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.runs.reset import Reset
+    from cnictl.node.spec.named_peers import NamedPeers
+    from cnictl.node.spec.node_spec import NodeSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -132,8 +132,11 @@ def init_node(
     from dataclasses import replace as replaced
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import addressing, converge, firewall, host, named_peers, peers, preflight, runtimes
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node import preflight
+    from cnictl.node.host import firewall, host_links, runtimes
+    from cnictl.node.runs import converge
+    from cnictl.node.spec import addressing, named_peers, peers
+    from cnictl.node.spec.node_spec import NodeSpec
 
     ignored = preflight.parse_ignored(ignore or [])
     named = tuple(peers.parse_peer(text) for text in peer or [])
@@ -166,8 +169,8 @@ def init_node(
 
     spec, _ = wanted()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
-    peers.check_not_ours(spec.peers, host.own_interfaces())
-    host.check_links(spec)
+    peers.check_not_ours(spec.peers, host_links.own_interfaces())
+    host_links.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     how = How(dry_run, exit_code, force, no_wait, confirm_within).check()
     with contextlib.nullcontext() if dry_run else alone(how):
@@ -177,8 +180,9 @@ def init_node(
 def _init(
     spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format, ignored: "Collection[str]"
 ) -> None:
-    from cnictl.node import boot_note, converge
-    from cnictl.node.spec import as_data
+    from cnictl.node.resources import boot_note
+    from cnictl.node.runs import converge
+    from cnictl.node.spec.node_spec import as_data
 
     specs = converge.specs_in_place()
     if specs and converge.lost_its_file():
@@ -249,7 +253,7 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    from cnictl.node import confirm
+    from cnictl.node.runs import confirm
 
     require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
@@ -303,7 +307,7 @@ def reset_node(
     import sys
 
     from cnictl.core.errors import Problem
-    from cnictl.node import reset
+    from cnictl.node.runs import reset
 
     how = How(dry_run, exit_code, force, no_wait).check()
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
@@ -353,7 +357,7 @@ def reset_node(
 
 def _warn_of_waiting_pods() -> None:
     """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
-    from cnictl.node import runtimes
+    from cnictl.node.host import runtimes
 
     for runtime in runtimes.find():
         if runtime.settled and runtime.needs_loopback:

@@ -11,7 +11,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import NoWaitOption, patience
 
 if TYPE_CHECKING:
-    from cnictl.node.versions import Outcome
+    from cnictl.node.plugin.versions import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="Install the CNI plugin for the runtimes, switch versions, list them.")
 
@@ -44,7 +44,7 @@ def install(
     cnictl plugin install
     cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
     """
-    from cnictl.node import versions
+    from cnictl.node.plugin import versions
     from cnictl.node.resources.plugin import Plugin
 
     _require_root("install", dry_run)
@@ -71,7 +71,7 @@ def use(
     \b
     cnictl plugin use 0.1.0
     """
-    from cnictl.node import versions
+    from cnictl.node.plugin import versions
     from cnictl.node.resources.plugin import Plugin
 
     _require_root("use", dry_run)
@@ -99,7 +99,7 @@ def uninstall(
     cnictl plugin uninstall 0.1.0
     cnictl plugin uninstall --dry-run
     """
-    from cnictl.node import versions
+    from cnictl.node.plugin import versions
     from cnictl.node.resources.plugin import Plugin
 
     _require_root("uninstall", dry_run)
@@ -126,7 +126,7 @@ def list_versions(
     cnictl plugin list
     cnictl plugin list -o json
     """
-    from cnictl.node import versions
+    from cnictl.node.plugin import versions
 
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
     broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]

@@ -34,8 +34,8 @@ def pod(
     cnictl pod 6f3c1e0b -o json | jq .way.rules
     """
     from cnictl.cli.steps import require_root
-    from cnictl.node import node_file
-    from cnictl.node.spec import of_family
+    from cnictl.node.spec import node_file
+    from cnictl.node.spec.node_spec import of_family
     from cnictl.probe import attachment
     from cnictl.probe.targets import DEFAULT_EXTERNALS
 

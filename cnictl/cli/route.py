@@ -9,7 +9,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 
 if TYPE_CHECKING:
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.spec.node_spec import NodeSpec
 
 app = typer.Typer(no_args_is_help=True, help="Routes to the pods of other nodes.")
 
@@ -42,8 +42,10 @@ def add_peer(
     from dataclasses import replace as replaced
 
     from cnictl.core.errors import Problem, UsageProblem
-    from cnictl.node import addressing, converge, host, named_peers, peers, swapped
-    from cnictl.node.spec import Peer
+    from cnictl.node.host import host_links
+    from cnictl.node.runs import converge
+    from cnictl.node.spec import addressing, named_peers, peers, swapped
+    from cnictl.node.spec.node_spec import Peer
 
     meant = swapped.peer(cidr, via)
     if meant is not None:
@@ -54,7 +56,7 @@ def add_peer(
             f"{right} --dev {link}" if link else right,
         )
     new = peers.check_peer(Peer(cidr, via, dev))
-    peers.check_not_ours((new,), host.own_interfaces())
+    peers.check_not_ours((new,), host_links.own_interfaces())
     require_root("route add-peer", "changes the host's routes")
 
     def edited(spec: "NodeSpec") -> "NodeSpec":
@@ -62,7 +64,7 @@ def add_peer(
 
     now = converge.current_spec()
     addressing.check(edited(now))
-    reached = host.reach_peer(new, host.peer_links(edited(now)).get(new, ""))
+    reached = host_links.reach_peer(new, host_links.peer_links(edited(now)).get(new, ""))
     if reached is not None and reached.gateway and not dev:
         raise Problem(
             f"{new.via} is not on the same link, it is reached through {reached.gateway}: "
@@ -78,10 +80,12 @@ def add_peer(
 def _lowers_mtu(spec: "NodeSpec") -> bool:
     """Whether a new peer needs smaller packets of pods than the bridge has now. Raises Problem if IPv6 needs larger."""
     from cnictl.core.errors import Problem
-    from cnictl.node import addressing, host, show
-    from cnictl.node.spec import is_ipv6
+    from cnictl.node.host import host_links
+    from cnictl.node.spec import addressing
+    from cnictl.node.spec.node_spec import is_ipv6
+    from cnictl.views import network_views
 
-    limit = host.narrowest(spec)
+    limit = host_links.narrowest(spec)
     if spec.mtu or limit.peer is None:
         return False
     least = addressing.MTU_MIN_IPV6
@@ -91,7 +95,7 @@ def _lowers_mtu(spec: "NodeSpec") -> bool:
             f"{least} bytes at least",
             f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
         )
-    bridge = show.bridge(spec, with_pods=False)
+    bridge = network_views.bridge(spec, with_pods=False)
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
@@ -113,7 +117,7 @@ def del_peer(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.node import node_file, peers
+    from cnictl.node.spec import node_file, peers
 
     known = node_file.load()
     gone = peers.to_drop(cidr, known.peers if known is not None else ())
@@ -142,11 +146,12 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     \b
     cnictl route list
     """
-    from cnictl.node import converge, show
+    from cnictl.node.runs import converge
     from cnictl.report.status import served
+    from cnictl.views import network_views
 
     spec = converge.current_spec()
-    found = served(spec, show.routes(spec))
+    found = served(spec, network_views.routes(spec))
     if output is Format.JSON:
         print_json({"routes": found})
     else:

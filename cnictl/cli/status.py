@@ -31,7 +31,8 @@ def status(
     import select
 
     from cnictl.cli.steps import require_root
-    from cnictl.node import converge, node_file, reset
+    from cnictl.node.runs import converge, reset
+    from cnictl.node.spec import node_file
     from cnictl.report.status import look
 
     require_root("status", "reads the firewall's rules")

@@ -12,10 +12,10 @@ from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table, say, working
 
 if TYPE_CHECKING:
-    from cnictl.node.journal import Journal
-    from cnictl.node.live_pods import Pod
-    from cnictl.node.spec import NodeSpec
+    from cnictl.node.runs.live_pods import Pod
+    from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Change, OnStep, Plan
+    from cnictl.node.state.journal import Journal
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing: show each difference and the command for it by hand.")
@@ -158,7 +158,7 @@ class How:
 
 def patience(no_wait: bool) -> float:
     """Seconds to wait for another command to end."""
-    from cnictl.node.run_lock import RUN_LOCK_WAIT
+    from cnictl.node.state.run_lock import RUN_LOCK_WAIT
 
     return 0.0 if no_wait else RUN_LOCK_WAIT
 
@@ -171,7 +171,8 @@ def alone(how: How, resume: bool = True) -> "Iterator[bool]":
     whatever is within has to make the whole node so then. Raises Problem if another command holds it for too long, or
     at all with --no-wait.
     """
-    from cnictl.node import history, journal, run_lock
+    from cnictl.node.runs import history
+    from cnictl.node.state import journal, run_lock
 
     with run_lock.exclusive(patience(how.no_wait), say):
         if not resume:
@@ -200,7 +201,9 @@ def edit_node(
     `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
     `question` is asked at a terminal once it is shown what is about to change.
     """
-    from cnictl.node import addressing, converge, host, peers
+    from cnictl.node.host import host_links
+    from cnictl.node.runs import converge
+    from cnictl.node.spec import addressing, peers
 
     how.check()
     shown = None
@@ -210,8 +213,8 @@ def edit_node(
             asking.confirm(question)
     with contextlib.nullcontext(False) if how.dry_run else alone(how) as was_cut_off:
         spec = addressing.check(edit(start or converge.current_spec()))
-        peers.check_not_ours(spec.peers, host.own_interfaces())
-        host.check_links(spec)
+        peers.check_not_ours(spec.peers, host_links.own_interfaces())
+        host_links.check_links(spec)
         pods = pods_in_the_way(command, spec, how.force)
         if how.dry_run:
             cut = [str(pod) for pod in pods]
@@ -225,7 +228,8 @@ def edit_node(
 
 def _shown_first(spec: "NodeSpec", only: Collection[str]) -> "Plan":
     """Show what a run would change, and return it."""
-    from cnictl.node import converge, journal
+    from cnictl.node.runs import converge
+    from cnictl.node.state import journal
 
     goes_on = any(not run.undoes for run in journal.unfinished())
     todo = converge.plan(spec, () if goes_on else only).whole
@@ -235,7 +239,7 @@ def _shown_first(spec: "NodeSpec", only: Collection[str]) -> "Plan":
 
 def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[Pod]":
     """Pods that would lose their network if this host became `spec`. Raises Problem unless `force`."""
-    from cnictl.node import converge, live_pods
+    from cnictl.node.runs import converge, live_pods
 
     pods = live_pods.cut_off(converge.specs_in_place(), spec)
     if not force:
@@ -245,7 +249,7 @@ def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list
 
 def detach(pods: "Iterable[Pod]", journal: "Journal") -> None:
     """Delete these pods' attachments, and say so."""
-    from cnictl.node import live_pods
+    from cnictl.node.runs import live_pods
 
     for pod in live_pods.detach_all(pods, journal):
         say(f"deleted the attachment of {pod}: its runtime has to start it anew")
@@ -267,7 +271,8 @@ def run(
     `ignored`: preflight checks whose findings were accepted.
     """
     from cnictl.core.errors import Problem
-    from cnictl.node import converge, spine
+    from cnictl.node import spine
+    from cnictl.node.runs import converge
 
     steps, move = Steps(), converge.plan(spec, only, command)
     if not move.whole.changes:
@@ -293,13 +298,13 @@ def run(
 
 def tell_larger_pods(spec: "NodeSpec", done: "Plan") -> None:
     """Name the pods that a run which lowered the bridge's MTU leaves with a larger one."""
-    from cnictl.node import show
+    from cnictl.views import network_views
 
     for change in done.changes:
         if change.resource != f"bridge/{spec.bridge}" or not change.before or not change.after:
             continue
         if change.before["mtu"] > change.after["mtu"]:
-            pods = show.larger_pods(spec)
+            pods = network_views.larger_pods(spec)
             if pods:
                 say(
                     f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
@@ -313,10 +318,11 @@ def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:
     To mend what drifted from the spec in effect is no new thing.
     """
     from cnictl.core.errors import Problem
-    from cnictl.node import confirm, former
+    from cnictl.node.runs import confirm
+    from cnictl.node.state import original_state
 
     waiting = confirm.pending()
-    if waiting is None or (command == "apply" and former.specs()[-1:] == [spec]):
+    if waiting is None or (command == "apply" and original_state.specs()[-1:] == [spec]):
         return
     raise Problem(
         f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
@@ -330,12 +336,12 @@ def guarded(journal: "Journal", confirm_within: int | None) -> "Iterator[None]":
     if not confirm_within:
         yield
         return
-    from cnictl.node import confirm, guard
-    from cnictl.node.journal import UNDONE
+    from cnictl.node.runs import confirm, confirm_guard
+    from cnictl.node.state.journal import UNDONE
 
     confirm.arm(journal.command, confirm_within)
     try:
-        guard.start()
+        confirm_guard.start()
         yield
     except BaseException:
         if journal.outcome == UNDONE or not journal.number:
@@ -347,8 +353,8 @@ def guarded(journal: "Journal", confirm_within: int | None) -> "Iterator[None]":
 
 
 def _start_clock(seconds: int) -> None:
-    from cnictl.node import confirm, guard
+    from cnictl.node.runs import confirm, confirm_guard
 
     waiting = confirm.start_clock()
-    guard.start_timer(seconds)
+    confirm_guard.start_timer(seconds)
     say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")

@@ -29,7 +29,7 @@ def watch(
     from cnictl.cli.steps import require_root
 
     if unit:
-        from cnictl.node import program
+        from cnictl.node.plugin import program
         from cnictl.node.resources import boot_unit
 
         print(boot_unit.unit_text("cnictl-watch.service"), end="")
@@ -37,7 +37,7 @@ def watch(
             say(f"{program.COMMAND} is not there yet: cnictl init-node, apply or plugin install makes it under systemd")
         return
     require_root("watch", "changes the host's network")
-    from cnictl.node import converge
+    from cnictl.node.runs import converge
     from cnictl.watch.keeper import Keeper, to_stderr
 
     converge.current_spec()

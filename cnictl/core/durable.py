@@ -128,8 +128,8 @@ def clear_temporary(folder: str) -> None:
 def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] | None" = None) -> None:
     """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes.
 
-    For files of cnictl's own: what stands at `path`, a link too, is replaced. `cnictl.node.files` writes the others;
-    its `prepare` is called with the new file's descriptor before that gets its name.
+    For files of cnictl's own: what stands at `path`, a link too, is replaced. `cnictl.node.plugin.files` writes the
+    others; its `prepare` is called with the new file's descriptor before that gets its name.
     """
     head, slash, _ = path.rpartition("/")
     folder = head or slash or "."

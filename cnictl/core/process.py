@@ -35,7 +35,7 @@ meets nobody still at work.
 
 
 answered: "dict[tuple[str, ...], Finished] | None" = None
-"""What programs that only list said since a look began; None: each is asked anew (`cnictl.node.reading`)."""
+"""What programs that only list said since a look began; None: each is asked anew (`cnictl.node.host.reading`)."""
 
 
 def run(

@@ -8,7 +8,7 @@ from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
-from cnictl.node import reading
+from cnictl.node.host import reading
 
 CHECKS: tuple[Check, ...] = (
     *kernel.CHECKS,

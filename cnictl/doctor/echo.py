@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.node import firewall
-from cnictl.node.spec import is_ipv6
+from cnictl.node.host import firewall
+from cnictl.node.spec.node_spec import is_ipv6
 
 HEADERS = {False: 28, True: 48}
 """Bytes of IP and ICMP before an echo's payload, by whether it is IPv6's."""

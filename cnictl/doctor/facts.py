@@ -13,14 +13,18 @@ from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
-from cnictl.node import converge, firewall, host, ipam, node_file, pod_ways, ranges, runtimes, show
-from cnictl.node.host import Narrowest
-from cnictl.node.ipam import Listing
-from cnictl.node.pod_ways import Looked
+from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses.lease_list import Listing
+from cnictl.node.host import firewall, host_links, pod_routes, runtimes
+from cnictl.node.host.host_links import Narrowest
+from cnictl.node.host.pod_routes import Looked
 from cnictl.node.resources.cni_conf import FILE_NAME
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.runs import converge
+from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
 from cnictl.probe import owning
+from cnictl.views import network_views
 
 
 class Facts:
@@ -52,13 +56,13 @@ class Facts:
     @cached_property
     def uplink(self) -> str:
         """The link to the peers, or empty."""
-        return host.uplink(self.spec) if self.spec is not None else ""
+        return host_links.uplink(self.spec) if self.spec is not None else ""
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
         """The link to each peer, also one that is down; empty where none is known."""
-        found = host.peer_links(self.spec) if self.spec is not None else {}
-        return {peer: link or host.link_of_subnet(peer.via) for peer, link in found.items()}
+        found = host_links.peer_links(self.spec) if self.spec is not None else {}
+        return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in found.items()}
 
     @cached_property
     def others(self) -> list[str]:
@@ -69,13 +73,13 @@ class Facts:
     @cached_property
     def narrowest(self) -> Narrowest | None:
         """What limits the size of pods' packets; None where no link to others is known."""
-        found = host.narrowest(self.spec) if self.spec is not None else None
+        found = host_links.narrowest(self.spec) if self.spec is not None else None
         return found if found is not None and found.link else None
 
     @cached_property
     def looked(self) -> Looked:
         """Where the kernel sends packets of pods."""
-        return pod_ways.look(self.spec) if self.spec is not None else Looked()
+        return pod_routes.look(self.spec) if self.spec is not None else Looked()
 
     @cached_property
     def links(self) -> dict[str, Link]:
@@ -94,8 +98,10 @@ class Facts:
         """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
         if self.spec is None:
             return {}
-        routes = zip(self.spec.peers, show.routes(self.spec), strict=False)
-        on_link = [peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == show.ON_LINK]
+        routes = zip(self.spec.peers, network_views.routes(self.spec), strict=False)
+        on_link = [
+            peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
+        ]
         return owning.ask(on_link)
 
     @cached_property
@@ -112,9 +118,9 @@ class Facts:
     @cached_property
     def listings(self) -> list[Listing]:
         """The addresses of each network that a conf or the node file is of."""
-        names = ipam.networks() if self.spec is None else sorted({self.spec.name, *ipam.networks()})
+        names = lease_list.networks() if self.spec is None else sorted({self.spec.name, *lease_list.networks()})
         found = [(name, ranges.of_network(name, self.spec)) for name in names]
-        return [ipam.observe(name, known.data_dir, known.sets) for name, known in found if known.sets]
+        return [lease_list.observe(name, known.data_dir, known.sets) for name, known in found if known.sets]
 
     @cached_property
     def ruleset(self) -> list[dict[str, Any]]:
@@ -151,7 +157,7 @@ class Facts:
     @cached_property
     def processes(self) -> set[str]:
         """Names of the processes that run."""
-        return host.processes()
+        return host_links.processes()
 
 
 def sysctl(name: str) -> str:

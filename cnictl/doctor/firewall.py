@@ -7,15 +7,17 @@ from collections.abc import Iterable
 
 from netaddr import IPNetwork
 
-from cnictl.core import attachments, conntrack, tracked
+from cnictl.core import attachments, conntrack
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.lease import folder_networks
 from cnictl.core.leases import Store
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, per_cpu
-from cnictl.node import forward_off, hint, own_host
-from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.node import hint
+from cnictl.node.host import connections, own_host
+from cnictl.node.resources import forward_off
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
@@ -210,7 +212,7 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    udp = [one for one in tracked.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
+    udp = [one for one in connections.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
     answering = {one.answering for one in udp if one.answering and one.answering != one.target}
     named = {format_address(packed) for packed in answering}
     return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held

@@ -7,8 +7,9 @@ from cnictl.core.leases import Store
 from cnictl.core.liveness import LIVE, STALE
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts
-from cnictl.node import hint, reclaim
-from cnictl.node.ipam import TORN, Listing, Row
+from cnictl.node import hint
+from cnictl.node.addresses import reclaim
+from cnictl.node.addresses.lease_list import TORN, Listing, Row
 
 _LOW = 0.1
 """Of a subnet's addresses."""

@@ -10,10 +10,11 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.doctor.before import of_a_node
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
-from cnictl.node import converge, hint
+from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.preflight import host
-from cnictl.node.spec import is_ipv6
+from cnictl.node.runs import converge
+from cnictl.node.spec.node_spec import is_ipv6
 
 _SYSCTL_DIRS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
 """The earlier hides a file of the same name in the later (sysctl.d(5))."""

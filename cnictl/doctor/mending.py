@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from cnictl.doctor.catalogue import by_id
 from cnictl.doctor.check import Action, Finding, Remedy
 from cnictl.doctor.facts import Facts
-from cnictl.node import converge, former, spine
-from cnictl.node.journal import FAILED, Journal
+from cnictl.node import spine
+from cnictl.node.runs import converge
 from cnictl.node.spine import OnStep, Plan
+from cnictl.node.state import original_state
+from cnictl.node.state.journal import FAILED, Journal
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:
@@ -40,8 +42,8 @@ def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
         except BaseException:
             journal.end(FAILED)
             raise
-    if facts.spec is not None and not former.specs():
-        former.add_spec(facts.spec)
+    if facts.spec is not None and not original_state.specs():
+        original_state.add_spec(facts.spec)
     spine.remember(plan)
     spine.mend(plan, on_step, journal)
     facts.forget()

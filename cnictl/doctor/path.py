@@ -12,15 +12,16 @@ from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
-from cnictl.node import hint, host, lookup, pod_ways
-from cnictl.node.addressing import MTU_MIN_IPV6
+from cnictl.node import hint
 from cnictl.node.hint import Hint
+from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
-from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.addressing import MTU_MIN_IPV6
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.probe import arp, owning
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
-_ANYWHERE = pod_ways.OUTSIDE[0]
+_ANYWHERE = pod_routes.OUTSIDE[0]
 _VENDOR = "/sys/class/dmi/id/sys_vendor"
 
 
@@ -51,7 +52,7 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
     """The link that is down and has an address beside a peer's: routes go with a link, addresses stay."""
-    for interface, name in host.own_interfaces().items():
+    for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
         if link is not None and not link.up and any(own.holds(parse_address(peer.via)) for peer in spec.peers):
@@ -61,7 +62,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 
 def _another_uplink(spec: NodeSpec) -> Hint:
     """What to do where node.toml names a link that is not there."""
-    if host.uplink(replace(spec, uplink="")):
+    if host_links.uplink(replace(spec, uplink="")):
         return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
     return hint.advice(
         "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
@@ -116,9 +117,9 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
 def _own_address(facts: Facts, link: str) -> str:
     """The IPv4 address that the kernel sends from on a link: to a peer on it, or to its gateway; empty without."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
-    gateway = lookup.way(lookup.Packet(_ANYWHERE, oif=link), entries=False)
+    gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
-        source = lookup.source_to(target, link)
+        source = route_lookup.source_to(target, link)
         if source:
             return source
     return ""
@@ -219,7 +220,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     """The peer's route to this node's pods, by the address that this node has on the link to it."""
-    own = lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
+    own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     return hint.command(
         f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
         "in a cloud, also turn off the source/destination check of both machines",

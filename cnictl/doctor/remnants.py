@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from cnictl.doctor.check import Check, Seen
 from cnictl.doctor.facts import Facts
-from cnictl.node import hint, reset
+from cnictl.node import hint
+from cnictl.node.runs import reset
 
 
 def _remnants(facts: Facts) -> Iterable[Seen]:

@@ -6,12 +6,12 @@ from cnictl.core.cidr import format_address
 from cnictl.doctor import echo
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts
-from cnictl.node import lookup, pod_ways
-from cnictl.node.lookup import Packet
-from cnictl.node.pod_ways import Stray
-from cnictl.node.policy import TO_TABLE, table_name
+from cnictl.node.host import pod_routes, route_lookup
+from cnictl.node.host.pod_routes import Stray
+from cnictl.node.host.policy_rules import TO_TABLE, table_name
+from cnictl.node.host.route_lookup import Packet
 from cnictl.node.resources.bridge import gateways
-from cnictl.node.spec import is_ipv6
+from cnictl.node.spec.node_spec import is_ipv6
 
 _NAMED = 3
 
@@ -20,12 +20,12 @@ def _diverted(facts: Facts) -> Iterable[Seen]:
     """What goes outside by another table than the main one is a finding only if no answer comes from there."""
     if facts.spec is None:
         return
-    for strays in pod_ways.causes(facts.looked.strays):
+    for strays in pod_routes.causes(facts.looked.strays):
         lost = [stray for stray in strays if stray.certain or not _is_answered(facts, stray)]
         if lost:
             rule = lost[0].rule
             subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
-            yield Seen(subject, _message(lost), pod_ways.hint_for(lost), False)
+            yield Seen(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
 def _message(strays: Sequence[Stray]) -> str:
@@ -48,7 +48,7 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
     sources = [format_address(one.packed) for one in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
-            same = lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
+            same = route_lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
             if same and not stray.asked.packet.mark:
                 return echo.answers(target, source)
     return not stray.way.gateway and echo.answers(target, stray.way.dev)
@@ -56,11 +56,11 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
 
 def _unforwarded(facts: Facts) -> Iterable[Seen]:
     for name in facts.looked.unforwarded:
-        yield Seen(name, "is 0: no packet of pods is forwarded that comes in there", pod_ways.switch_on(name))
+        yield Seen(name, "is 0: no packet of pods is forwarded that comes in there", pod_routes.switch_on(name))
 
 
 def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed(*pod_ways.switch_on(finding.subject).split()),))
+    return Remedy(actions=(typed(*pod_routes.switch_on(finding.subject).split()),))
 
 
 CHECKS = (

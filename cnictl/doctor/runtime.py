@@ -12,7 +12,10 @@ from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts, text_of
-from cnictl.node import hint, install, ipam, reclaim, runtimes
+from cnictl.node import hint
+from cnictl.node.addresses import lease_list, reclaim
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import install
 from cnictl.node.resources.cni_conf import FILE_NAME, CniConf, is_foreign
 from cnictl.node.resources.plugin import Plugin
 
@@ -121,7 +124,7 @@ def _residue(facts: Facts) -> Iterable[Seen]:
     for network in folder_networks():
         if network in known:
             continue
-        listing = ipam.observe(network)
+        listing = lease_list.observe(network)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
                        "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
@@ -129,7 +132,7 @@ def _residue(facts: Facts) -> Iterable[Seen]:
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     def collect() -> None:
-        reclaim.collect(ipam.observe(finding.subject), dry_run=False)
+        reclaim.collect(lease_list.observe(finding.subject), dry_run=False)
 
     return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
 

@@ -19,7 +19,7 @@ from cnictl.core.liveness import STALE
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
 from cnictl.metrics import tally
-from cnictl.node import plugin_log, reading
+from cnictl.node.host import plugin_log, reading
 from cnictl.watch import repairs
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from cnictl.core import durable
 from cnictl.core.digest import short_digest
 from cnictl.core.paths import METRICS_FILE, STATE_DIR
-from cnictl.node.plugin_log import LARGEST, open_part, parse
+from cnictl.node.host.plugin_log import LARGEST, open_part, parse
 
 _LONGEST_LINE = 1 << 20
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.node.journal import DONE, FAILED, UNDONE, Journal
-from cnictl.node.run_lock import exclusive as exclusive
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.state.journal import DONE, FAILED, UNDONE, Journal
+from cnictl.node.state.run_lock import exclusive as exclusive
 
 State = dict[str, Any]
 """What a resource is or should be: JSON values only, so that it is shown, compared and journalled as it is."""

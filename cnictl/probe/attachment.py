@@ -5,15 +5,16 @@ import os
 import socket
 from typing import Any
 
-from cnictl.core import tracked
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.core.process import run
-from cnictl.node import ipam, named_pod, namespaces
-from cnictl.node.ipam import Listing, Row
-from cnictl.node.lease_details import details
-from cnictl.node.spec import is_ipv6
+from cnictl.node.addresses import lease_list
+from cnictl.node.addresses.lease_list import Listing, Row
+from cnictl.node.host import connections, namespaces
+from cnictl.node.spec import pod_names
+from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import icmp, service, trace
+from cnictl.views.lease_details import details
 
 _SHOWN = 20
 """Connections that are listed."""
@@ -28,7 +29,7 @@ def choose(listing: Listing, who: str) -> list[Row]:
 
     Raises Problem if there is none, or several.
     """
-    found = ipam.attachments_of(listing.rows, ipam.find(listing.rows, who))
+    found = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, who))
     owners = sorted({(row.container, row.ifname, row.pod) for row in found if row.container})
     if len(owners) > 1:
         listed = ", ".join(f"{pod or container[:13]} {ifname}" for container, ifname, pod in owners)
@@ -137,13 +138,13 @@ def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> di
 def _connections(packed: set[bytes]) -> list[dict[str, Any]]:
     """What the kernel tracks from and to these addresses: each entry says what was sent earlier, and what came back."""
     try:
-        listed = [one for one in tracked.connections() if packed & {one.source, one.target, one.answering}]
+        listed = [one for one in connections.connections() if packed & {one.source, one.target, one.answering}]
     except OSError:
         return []
     return list(map(_as_json, listed))
 
 
-def _as_json(one: tracked.Connection) -> dict[str, Any]:
+def _as_json(one: connections.Connection) -> dict[str, Any]:
     """A connection for programs. `works`: of TCP both sides talk, of others something came back."""
     return {
         "protocol": _PROTOCOLS.get(one.protocol, str(one.protocol)),
@@ -175,7 +176,7 @@ def address_of(listing: Listing, text: str, like: str) -> str:
 
     Raises UsageProblem.
     """
-    packed = named_pod.address_in(text)
+    packed = pod_names.address_in(text)
     if packed:
         return format_address(packed)
     try:

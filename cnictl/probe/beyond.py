@@ -2,7 +2,7 @@
 
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.spec import Peer
+from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
 
 

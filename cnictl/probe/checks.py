@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.node import hint
-from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe import service
 from cnictl.probe.asking import ask_on
 from cnictl.probe.causes import most_likely

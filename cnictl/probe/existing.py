@@ -3,8 +3,8 @@
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem
-from cnictl.node import named_pod
-from cnictl.node.named_pod import Names
+from cnictl.node.spec import pod_names
+from cnictl.node.spec.pod_names import Names
 from cnictl.probe.pods import Pod
 
 
@@ -31,7 +31,7 @@ def existing_pod(text: str) -> Pod:
 def known_as(text: str) -> list[Record]:
     """The attachments of this node that `text` may mean."""
     records = [record for network in attachments.networks() for record in attachments.all_records(network)]
-    return named_pod.named(text, records, _names)
+    return pod_names.named(text, records, _names)
 
 
 def _names(record: Record) -> Names:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
-from cnictl.node.spec import Peer
+from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod

@@ -2,11 +2,12 @@
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases import Store
-from cnictl.node import hint, pod_ways
+from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.lookup import Packet
-from cnictl.node.pod_ways import Asked
-from cnictl.node.spec import Peer
+from cnictl.node.host import pod_routes
+from cnictl.node.host.pod_routes import Asked
+from cnictl.node.host.route_lookup import Packet
+from cnictl.node.spec.node_spec import Peer
 from cnictl.probe import arp, ndp, trace
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -95,32 +96,32 @@ def diverted(failure: Failure) -> Cause | None:
     link = host.peer_links.get(peer, "") if peer is not None else ""
     asked: list[Asked] = []
     if failure.check == OWN_HOST:
-        asked = [Asked(pod_ways.OWN, Packet(pod, target), bridge)]
+        asked = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
     elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.peers and link:
         asked = [
-            Asked(pod_ways.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
-            Asked(pod_ways.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
+            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == OTHER_HOST and peer is not None and link:
         asked = [
-            Asked(pod_ways.TO_NODE, Packet(target, pod, bridge), link, "", peer),
-            Asked(pod_ways.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            Asked(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
+            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == EXTERNAL:
-        asked = [Asked(pod_ways.TO_OUTSIDE, Packet(target, pod, bridge))]
-        asked += [Asked(pod_ways.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
-    strays = [stray for stray in pod_ways.judge(spec, asked) if stray.rule is not None or not _is_missing(stray)]
+        asked = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
+        asked += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+    strays = [stray for stray in pod_routes.judge(spec, asked) if stray.rule is not None or not _is_missing(stray)]
     if not strays:
         return None
     same = [other for other in host.strays if other.by == strays[0].by]
-    return Cause("diverted", strays[0].words, pod_ways.hint_for([*strays, *same]))
+    return Cause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
 
 
-def _is_missing(stray: pod_ways.Stray) -> bool:
+def _is_missing(stray: pod_routes.Stray) -> bool:
     """Whether no route is there, or the one that a missing route leaves: `no_route` says that."""
     asked, way = stray.asked, stray.way
-    if asked.peer is None or asked.what != pod_ways.TO_PODS:
-        return asked.what == pod_ways.TO_OUTSIDE or bool(way.errno)
+    if asked.peer is None or asked.what != pod_routes.TO_PODS:
+        return asked.what == pod_routes.TO_OUTSIDE or bool(way.errno)
     inside = way.destination and parse_cidr(asked.peer.pod_cidr).covers(parse_cidr(way.destination))
     return not inside
 

@@ -10,9 +10,10 @@ from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.masquerade import Masquerade
 from cnictl.core.process import Finished, run
-from cnictl.node import converge, host, pod_ways
 from cnictl.node.hint import sysctl_name
-from cnictl.node.spec import NodeSpec, Peer, is_ipv6
+from cnictl.node.host import host_links, pod_routes
+from cnictl.node.runs import converge
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spine import Change
 from cnictl.probe.inside import inside
 
@@ -120,12 +121,12 @@ class Host:
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
         """The link to each of the node's peers."""
-        return host.peer_links(self.whole)
+        return host_links.peer_links(self.whole)
 
     @cached_property
-    def strays(self) -> list[pod_ways.Stray]:
+    def strays(self) -> list[pod_routes.Stray]:
         """What the kernel sends elsewhere of this node's pods' packets."""
-        return pod_ways.look(self.whole).strays
+        return pod_routes.look(self.whole).strays
 
     def neighbour(self, address: str) -> str:
         """State of an address in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it isn't there."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cnictl.node.spec import is_ipv6
+from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import icmp6
 from cnictl.probe.inside import inside
 

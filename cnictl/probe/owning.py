@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
-from cnictl.node import hint, lookup
+from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.peers import is_link_local
-from cnictl.node.spec import Peer, is_ipv6
+from cnictl.node.host import route_lookup
+from cnictl.node.spec.node_spec import Peer, is_ipv6
+from cnictl.node.spec.peers import is_link_local
 from cnictl.probe.failure import gateway_of
 from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 
@@ -41,7 +42,7 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     Only of peers on a link of this node: elsewhere a request expires on the way. Peers that this host's own packets
     don't get to, for a policy rule takes them elsewhere, are left out.
     """
-    ways = lookup.ways([lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
+    ways = route_lookup.ways([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
     reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
     if not reached:
         return {}

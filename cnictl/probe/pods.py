@@ -22,7 +22,7 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink, get_link
-from cnictl.node.spec import of_family
+from cnictl.node.spec.node_spec import of_family
 from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of
 from cnictl.probe.ports import Listener

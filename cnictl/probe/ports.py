@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cnictl.node.spec import is_ipv6
+from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.icmp import UNREACHABLE_WORDS
 from cnictl.probe.inside import inside
 

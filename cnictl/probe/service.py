@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from cnictl.core import tracked
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.node.spec import is_ipv6
+from cnictl.node.host import connections
+from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.inside import inside
 
 Json = dict[str, Any]
@@ -237,7 +237,7 @@ def _answering(address: str) -> tuple[str, ...]:
         return tuple(
             dict.fromkeys(
                 format_address(connection.answering)
-                for connection in tracked.connections(sent_on=True)
+                for connection in connections.connections(sent_on=True)
                 if connection.target == packed and connection.answering not in (packed, b"")
             )
         )

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from cnictl.core.errors import Problem
-from cnictl.node import hint, own_host
+from cnictl.node import hint
+from cnictl.node.host import own_host
 from cnictl.probe import trace
 from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, Cause
 from cnictl.probe.host import Host

@@ -4,9 +4,9 @@ import socket
 from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
-from cnictl.node import pod_ways
-from cnictl.node.peers import is_link_local
-from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.host import pod_routes
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.peers import is_link_local
 from cnictl.probe.failure import (
     EXTERNAL,
     OTHER_HOST,
@@ -21,7 +21,7 @@ from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod
 from cnictl.probe.ports import Attempt
 
-DEFAULT_EXTERNALS = pod_ways.OUTSIDE
+DEFAULT_EXTERNALS = pod_routes.OUTSIDE
 
 
 @dataclass(frozen=True)

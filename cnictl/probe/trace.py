@@ -16,7 +16,7 @@ from typing import Any
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import attributes
-from cnictl.node.spec import is_ipv6
+from cnictl.node.spec.node_spec import is_ipv6
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
 _TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT = 1, 2, 3, 4, 5

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cnictl.core.rtnetlink import format_mac
-from cnictl.node.ipam import TORN, Listing, Row
-from cnictl.node.spec import is_ipv6
+from cnictl.node.addresses.lease_list import TORN, Listing, Row
+from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import arp, ndp
 
 LIVE, STALE_BOOT, GONE = "live", "stale boot", "namespace gone"

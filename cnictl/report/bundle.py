@@ -19,8 +19,12 @@ from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node import firewall, history, install, ipam, node_file, output_file, plugin_log, ranges, runtimes
-from cnictl.node.ranges import CONF_ENDINGS
+from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses.ranges import CONF_ENDINGS
+from cnictl.node.host import firewall, plugin_log, runtimes
+from cnictl.node.plugin import install, output_file
+from cnictl.node.runs import history
+from cnictl.node.spec import node_file
 from cnictl.report import harmless_text, status
 from cnictl.report.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
@@ -83,9 +87,9 @@ def names_here() -> set[str]:
         spec = node_file.load()
         if spec is not None:
             found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.peers)}
-        for name in ipam.networks():
+        for name in lease_list.networks():
             found.add(name)
-            for row in ipam.observe(name, ranges.of_network(name, spec).data_dir).rows:
+            for row in lease_list.observe(name, ranges.of_network(name, spec).data_dir).rows:
                 if row.record is not None:  # what another program wrote into a lease may be anything
                     found |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
     except (Problem, CniError, OSError):
@@ -192,8 +196,8 @@ def _log(facts: Facts) -> str:
 
 
 def _leases(facts: Facts) -> list[dict[str, Any]]:
-    names = ipam.networks()
-    return [ipam.observe(name, ranges.of_network(name, facts.spec).data_dir).as_json() for name in names]
+    names = lease_list.networks()
+    return [lease_list.observe(name, ranges.of_network(name, facts.spec).data_dir).as_json() for name in names]
 
 
 def _confs(words: Words) -> dict[str, Any]:

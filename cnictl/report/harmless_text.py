@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from cnictl.node import plugin_log
+from cnictl.node.host import plugin_log
 from cnictl.report.harmless import HIDDEN, Words, is_mark, listed
 
 _CONF_NAMES = listed("name type bridge master ifName vlanMode mode backend ipMasqBackend logLevel")

@@ -7,25 +7,17 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
-from cnictl.node import (
-    boot_note,
-    converge,
-    install,
-    inventory,
-    ipam,
-    lookup,
-    pod_ways,
-    ranges,
-    reading,
-    runtimes,
-    show,
-    versions,
-)
-from cnictl.node.ranges import CONF_ENDINGS
+from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses.ranges import CONF_ENDINGS
+from cnictl.node.host import pod_routes, reading, route_lookup, runtimes
+from cnictl.node.plugin import install, versions
+from cnictl.node.resources import boot_note, inventory
 from cnictl.node.resources.cni_conf import FILE_NAME
-from cnictl.node.spec import NodeSpec, Peer, is_ipv6
+from cnictl.node.runs import converge
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spine import Step
 from cnictl.probe import arp, ndp, owning
+from cnictl.views import network_views
 from cnictl.watch import repairs
 
 
@@ -34,16 +26,16 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     """The whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     known = ranges.of_network(spec.name, spec)
-    listing = ipam.observe(spec.name, known.data_dir, known.sets).as_json()
-    looked = pod_ways.look(spec)
+    listing = lease_list.observe(spec.name, known.data_dir, known.sets).as_json()
+    looked = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
         "unknown": sum(row["state"] == "not known" for row in rows),
         "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
-        "bridge": show.bridge(spec, with_pods=True),
+        "bridge": network_views.bridge(spec, with_pods=True),
         "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
-        "rules": show.nat(spec) if spec.nat else [],
+        "rules": network_views.nat(spec) if spec.nat else [],
         "peers": _peers(spec, looked),
         "strays": looked.told(),
         "plugin": {
@@ -73,9 +65,9 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, looked: pod_ways.Looked) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
     """Each peer's route, whether its address answers on the link right now, and whether it serves its pod CIDR."""
-    found = served(spec, show.routes(spec, looked))
+    found = served(spec, network_views.routes(spec, looked))
     if not found:
         return []
     with ThreadPoolExecutor(min(16, len(found))) as pool:
@@ -91,7 +83,7 @@ def served(spec: NodeSpec, routes: list[dict[str, Any]]) -> list[dict[str, Any]]
     asked = [
         peer
         for peer, route in zip(spec.peers, routes, strict=False)
-        if route["state"].startswith("ok") and route["link"] == show.ON_LINK
+        if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
     ]
     said: dict[Peer, str] = {}
     if os.geteuid() == 0:
@@ -107,7 +99,7 @@ def _answers(route: dict[str, Any]) -> bool | None:
     via, dev = route["via"], route["dev"]
     if not via or not dev:
         return None
-    own = lookup.source_to(via, dev)
+    own = route_lookup.source_to(via, dev)
     if not own:
         return None
     try:

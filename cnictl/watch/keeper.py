@@ -12,12 +12,16 @@ from contextlib import contextmanager
 
 from cnictl.core import durable, outside
 from cnictl.core.errors import CniError, Problem, UsageProblem
-from cnictl.node import confirm, converge, former, history, host, journal, node_file, spine
-from cnictl.node.journal import Journal
+from cnictl.node import spine
+from cnictl.node.host import host_links
 from cnictl.node.resources.textfile import NodeFile
-from cnictl.node.run_lock import Held, exclusive
-from cnictl.node.spec import NodeSpec
+from cnictl.node.runs import confirm, converge, history
+from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Plan
+from cnictl.node.state import journal, original_state
+from cnictl.node.state.journal import Journal
+from cnictl.node.state.run_lock import Held, exclusive
 from cnictl.watch.events import Event, Events
 from cnictl.watch.repairs import Repairs
 
@@ -110,7 +114,7 @@ class Keeper:
     def _mend(self) -> bool:
         spec = _spec()
         changed = False
-        if spec is None or not former.specs() or former.specs()[-1] != spec:
+        if spec is None or not original_state.specs() or original_state.specs()[-1] != spec:
             return False  # no node, or an edited file: a person applies that
         wrong = converge.plan(spec).whole
         now = time.monotonic()
@@ -170,7 +174,7 @@ def _spec() -> NodeSpec | None:
 def _links(spec: NodeSpec | None) -> set[str]:
     if spec is None:
         return set()
-    return {spec.bridge, *host.links_to_others(spec)}
+    return {spec.bridge, *host_links.links_to_others(spec)}
 
 
 def _culprit(event: Event) -> str:

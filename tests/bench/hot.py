@@ -13,7 +13,7 @@ from pathlib import Path
 import cnictl_plugin
 from cnictl_plugin import bundle
 
-from cnictl.node import interpreters, library
+from cnictl.node.plugin import interpreters, releases
 from tests.bench import place
 from tests.bench.cases import VERBS
 from tests.bench.sides import OUTSIDE, Side, timed
@@ -65,7 +65,7 @@ def main() -> None:
     try:
         os.makedirs(f"{scratch}/lib")
         interpreter = interpreters.inspect(interpreters.SYSTEM)
-        made = library.build(f"{scratch}/lib", "hot", library.sources(), interpreter)
+        made = releases.build(f"{scratch}/lib", "hot", releases.sources(), interpreter)
         found = _profile(made.launcher, interpreter.path)
     finally:
         shutil.rmtree(scratch)

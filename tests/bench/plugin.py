@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from cnictl.node import interpreters, library
+from cnictl.node.plugin import interpreters, releases
 from tests.bench import place, report, spent, startup
 from tests.bench.cases import Case, Row, measure
 from tests.bench.sides import OUTSIDE, REFERENCE_DIR, Side, Unequal, filled_id
@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
 def _install(lib_dir: str) -> str:
     """The plugin as `cnictl plugin install` lays it down; returns its launcher."""
     os.makedirs(lib_dir)
-    made = library.build(lib_dir, "bench", library.sources(), interpreters.inspect(interpreters.SYSTEM))
+    made = releases.build(lib_dir, "bench", releases.sources(), interpreters.inspect(interpreters.SYSTEM))
     return made.launcher
 
 

@@ -94,7 +94,7 @@ def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_relo
     assert doctor(site.here) == []
 
 
-@applies("node.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
+@applies("node.host.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
 def test_lost_files_are_found_and_mended(site: Firewalled) -> None:
     node = site.here
     node.run(["sh", "-ec", FAULT])

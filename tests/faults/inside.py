@@ -37,8 +37,10 @@ forks.serve(main.main)
 _RUNS = """
 import importlib, os, sys
 sys.path[:0] = [{checkout!r}]
-for module in ("pyroute2", "cnictl.cli.main", "cnictl.node.history", "cnictl.node.reset", "cnictl.node.guard"):
-    importlib.import_module(module)
+importlib.import_module("pyroute2")
+importlib.import_module("cnictl.cli.main")
+for name in ("history", "reset", "confirm_guard"):
+    importlib.import_module("cnictl.node.runs." + name)
 from tests.faults import forks, runs
 from tests.warm import compiled
 compiled.once()

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnictl.node import library
-from cnictl.node.interpreters import Interpreter
+from cnictl.node.plugin import releases
+from cnictl.node.plugin.interpreters import Interpreter
 
 Json = dict[str, Any]
 Answered = TypeVar("Answered")
@@ -55,7 +55,7 @@ def plugin_executable(patience: float = 0.0) -> str:
 
     `patience` is another number of seconds than its own to wait for a lock.
     """
-    code = library.sources()
+    code = releases.sources()
     if patience:
         for name, constant in (("cnictl/core/locks.py", b"LOCK_WAIT"), ("cnictl/core/detach.py", b"SEIZE_WAIT")):
             before, found, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
@@ -65,7 +65,7 @@ def plugin_executable(patience: float = 0.0) -> str:
     _kept.append(folder)
     os.chmod(folder.name, 0o755)
     interpreter = Interpreter(os.path.realpath(sys.executable), str(sys.implementation.cache_tag))
-    built = library.build(folder.name, "under-test", code, interpreter)
+    built = releases.build(folder.name, "under-test", code, interpreter)
     if built.fault:
         raise Unexpected(built.fault)
     return built.launcher

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Node
-from cnictl.node.program import COMMAND
+from cnictl.node.plugin.program import COMMAND
 from cnictl.node.resources.cni_conf import conflist
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 pytestmark = pytest.mark.once
 

@@ -85,7 +85,9 @@ def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     return done.status, [one for one in json.loads(done.stdout)["checks"] if one["check"] == "own-host"]
 
 
-@applies("node.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.own_host._allow: nft insert rule {} '{}{} accept'")
+@applies(
+    "node.host.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.host.own_host._allow: nft insert rule {} '{}{} accept'"
+)
 @pytest.mark.parametrize("name", FIREWALLS)
 def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(site: tuple[Node, Pod], name: str) -> None:
     node, _ = site

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cnictl.node import plugin_log
+from cnictl.node.host import plugin_log
 
 from .plugin_client import PLUGIN_LOG, WALK_THROUGH, Host, Pod, finish
 

@@ -110,7 +110,7 @@ CASES = (
 )  # fmt: skip
 
 
-@applies("node.pod_ways.hint_for: {}")
+@applies("node.host.pod_routes.hint_for: {}")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: World, case: Case) -> None:
     six = "-6" if case.ipv6 else ""
@@ -157,7 +157,7 @@ def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) 
         )
 
 
-APPLY = "node.pod_ways: cnictl apply"
+APPLY = "node.host.pod_routes: cnictl apply"
 
 
 @applies(APPLY)

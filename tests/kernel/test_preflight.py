@@ -10,7 +10,7 @@ import pytest
 from cnictl.lab.lab import Lab, Node
 from cnictl.node import preflight
 from cnictl.node.preflight import Finding
-from cnictl.node.spec import NodeSpec, Peer, as_data
+from cnictl.node.spec.node_spec import NodeSpec, Peer, as_data
 
 pytestmark = pytest.mark.once
 
@@ -200,7 +200,7 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
     program = (
         "import os; os.environ['PATH'] = '/nowhere'\n"
         "from cnictl.node.preflight import host\n"
-        "from cnictl.node.spec import NodeSpec\n"
+        "from cnictl.node.spec.node_spec import NodeSpec\n"
         "spec = NodeSpec(subnets=('10.244.0.0/24',), networks=('10.244.0.0/20',))\n"
         "print(host.firewall_tool(spec, None)[0].message)\n"
         "os.mkdir('/tmp/bin'); os.symlink('/usr/sbin/iptables', '/tmp/bin/iptables')\n"

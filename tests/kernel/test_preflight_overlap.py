@@ -7,7 +7,7 @@ import pytest
 from cnictl.core.errors import Problem
 from cnictl.lab.lab import Lab, Node
 from cnictl.node.preflight import CHECKS
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 from .cluster import shell
 from .operator import INIT_OPTIONS, cnictl, drifted, start_pod

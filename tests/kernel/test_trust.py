@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cnictl.node import trust
+from cnictl.node.plugin import ownership
 
 ACL = "system.posix_acl_access"
 
@@ -38,25 +38,25 @@ ROOT_WRITES = acl((0x02, 7, 0), (0x08, 7, 0), (0x10, 7, 0xFFFFFFFF))
     ],
 )
 def test_acl_names_who_can_write(value: bytes, writers: list[str]) -> None:
-    assert trust.acl_writers(value, owning_group=0) == writers
+    assert ownership.acl_writers(value, owning_group=0) == writers
 
 
 def test_owning_group_counts_unless_it_is_roots() -> None:
     value = struct.pack("<I", 2) + struct.pack("<HHI", 0x04, 7, 0) + struct.pack("<HHI", 0x10, 7, 0)
-    assert trust.acl_writers(value, owning_group=50) == ["group 50"]
-    assert trust.acl_writers(value, owning_group=0) == []
+    assert ownership.acl_writers(value, owning_group=50) == ["group 50"]
+    assert ownership.acl_writers(value, owning_group=0) == []
 
 
 PROGRAM = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from cnictl.node import trust
+from cnictl.node.plugin import ownership
 os.makedirs("/mnt/a/bin", 0o755)
 open("/mnt/a/bin/program", "w").close()
 os.symlink("/mnt/a", "/mnt/link")
-assert trust.fault("/mnt/link/bin/program") == "", trust.fault("/mnt/link/bin/program")
+assert ownership.fault("/mnt/link/bin/program") == "", ownership.fault("/mnt/link/bin/program")
 os.setxattr(sys.argv[2], "system.posix_acl_access", bytes.fromhex(sys.argv[3]))
-print(trust.fault("/mnt/link/bin/program"))
+print(ownership.fault("/mnt/link/bin/program"))
 """
 
 
@@ -66,7 +66,7 @@ print(trust.fault("/mnt/link/bin/program"))
     ("value", "who"), [(USER_WRITES, "user 1000"), (GROUP_WRITES, "group 4"), (USER_READS, ""), (USER_MASKED, "")]
 )
 def test_file_or_folder_that_an_acl_opens_to_others_is_not_roots(place: str, value: bytes, who: str) -> None:
-    source = os.path.dirname(os.path.dirname(os.path.dirname(trust.__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.dirname(ownership.__file__)))
     done = subprocess.run(
         ["unshare", "-m", "sh", "-ec", 'mount -t tmpfs -o mode=755 none /mnt; exec "$0" "$@"',
          sys.executable, "-c", PROGRAM, source, place, value.hex()],

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from cnictl.node import program
+from cnictl.node.plugin import program
 
 from .operator import Lines, cnictl, drifted, init, start_pod, wait_until
 

@@ -12,7 +12,7 @@ import pytest
 from cnictl.core import attachments, durable, leases, locks, netns, odd, pool_map, process, resolv
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.pool_map import PoolMap
-from cnictl.node import plugin_log
+from cnictl.node.host import plugin_log
 
 
 @contextmanager

@@ -7,16 +7,18 @@ import pytest
 from cnictl.core import liveness
 from cnictl.core.errors import Problem
 from cnictl.core.process import Finished
-from cnictl.node import chains, firewall, former
+from cnictl.node.host import firewall
+from cnictl.node.resources import chains
 from cnictl.node.resources.forward import CHAIN, IptablesForward
 from cnictl.node.spine import Change
+from cnictl.node.state import original_state
 
 
 @pytest.fixture(autouse=True)
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """iptables-legacy made our chain in FORWARD; then iptables was taken off the host."""
-    monkeypatch.setattr(former, "RECORD", str(tmp_path / "former.json"))
-    monkeypatch.setattr(former, "STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(original_state, "RECORD", str(tmp_path / "former.json"))
+    monkeypatch.setattr(original_state, "STATE_DIR", str(tmp_path))
     monkeypatch.setattr(chains, "run", lambda _: Finished(0, "iptables v1.8.9 (legacy)\n", ""))
     chains.note("filter", CHAIN)
     monkeypatch.setattr(firewall, "has_command", lambda name: name == "nft")

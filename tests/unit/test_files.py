@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import Problem
-from cnictl.node import files
+from cnictl.node.plugin import files
 
 
 def write(path: Path, text: str = "new") -> None:

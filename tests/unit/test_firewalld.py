@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cnictl.node.resources import firewalld
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 DUAL = NodeSpec(
     ("10.244.0.0/24", "fd00:244::/64"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import Problem
-from cnictl.node import folders
+from cnictl.node.state import folders
 
 
 @pytest.fixture(autouse=True)

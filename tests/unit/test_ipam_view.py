@@ -12,9 +12,9 @@ from cnictl.core.errors import Problem
 from cnictl.core.lease import Lease
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
 from cnictl.core.pool import Range, RangeSet
-from cnictl.node import ipam, ranges, reclaim
-from cnictl.node.ipam import TORN, Listing, Row
-from cnictl.node.spec import NodeSpec
+from cnictl.node.addresses import lease_list, ranges, reclaim
+from cnictl.node.addresses.lease_list import TORN, Listing, Row
+from cnictl.node.spec.node_spec import NodeSpec
 
 
 def record(container: str, *addresses: str, ifname: str = "eth0", veth: str = "veth1") -> Record:
@@ -25,7 +25,7 @@ def record(container: str, *addresses: str, ifname: str = "eth0", veth: str = "v
 
 def assemble(leases: list[Lease], records: list[Record], state: str = LIVE) -> list[Row]:
     verdicts = {(one.container, one.ifname): Verdict(state, "judged") for one in records}
-    return ipam.assemble(leases, records, verdicts, lambda lease: Verdict(UNKNOWN, f"lone {lease.address}"))
+    return lease_list.assemble(leases, records, verdicts, lambda lease: Verdict(UNKNOWN, f"lone {lease.address}"))
 
 
 def row(state: str, reason: str = "why", **fields: Any) -> Row:
@@ -87,9 +87,9 @@ def test_the_addresses_of_an_attachment_are_found_together() -> None:
     leases = [Lease(one, "c1", "eth0", 1.0) for one in both.addresses] + [Lease("10.244.0.3", "c2", "eth0", 1.0)]
     rows = assemble(leases, [both, other])
     assert [one.address for one in rows] == ["10.244.0.2", "10.244.0.3", "fd00::2"]
-    assert [one.address for one in ipam.attachments_of(rows, rows[2:])] == ["10.244.0.2", "fd00::2"]
+    assert [one.address for one in lease_list.attachments_of(rows, rows[2:])] == ["10.244.0.2", "fd00::2"]
     lone = assemble([Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.4", "c1", "eth0", 1.0)], [])
-    assert ipam.attachments_of(lone, lone[:1]) == lone[:1]
+    assert lease_list.attachments_of(lone, lone[:1]) == lone[:1]
 
 
 def test_an_address_that_two_claim_is_shown_twice() -> None:
@@ -124,34 +124,34 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
 
 
 def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
-    assert ipam.choose_network("podman", "mynet", ["mynet", "podman"]) == "podman"
-    assert ipam.choose_network("", "mynet", ["podman"]) == "mynet"
-    assert ipam.choose_network("mynet", "mynet", []) == "mynet"
-    assert ipam.choose_network("", "", ["podman"]) == "podman"
+    assert lease_list.choose_network("podman", "mynet", ["mynet", "podman"]) == "podman"
+    assert lease_list.choose_network("", "mynet", ["podman"]) == "mynet"
+    assert lease_list.choose_network("mynet", "mynet", []) == "mynet"
+    assert lease_list.choose_network("", "", ["podman"]) == "podman"
     with pytest.raises(Problem, match="several networks") as several:
-        ipam.choose_network("", "", ["a", "b"])
+        lease_list.choose_network("", "", ["a", "b"])
     assert several.value.mend == "networks here: a, b"
     with pytest.raises(Problem, match="no leases of a network 'c' here"):
-        ipam.choose_network("c", "", ["a", "b"])
+        lease_list.choose_network("c", "", ["a", "b"])
     with pytest.raises(Problem, match="no network has leases"):
-        ipam.choose_network("", "", [])
+        lease_list.choose_network("", "", [])
 
 
 def test_a_row_is_found_by_address_container_or_the_beginning_of_its_id() -> None:
     rows = [row(LIVE, address="10.244.0.2", container="aa11"), row(LIVE, address="10.244.0.3", container="aa22")]
     rows.append(row(LIVE, address="10.244.0.4", container="aa22", ifname="net1"))
     rows.append(row(LIVE, address="10.244.0.5", container="aa"))
-    assert ipam.find(rows, "10.244.0.3") == [rows[1]]
-    assert ipam.find(rows, "aa2") == rows[1:3]
-    assert ipam.find(rows, "aa") == [rows[3]]
+    assert lease_list.find(rows, "10.244.0.3") == [rows[1]]
+    assert lease_list.find(rows, "aa2") == rows[1:3]
+    assert lease_list.find(rows, "aa") == [rows[3]]
     with pytest.raises(Problem, match="begins the ids of several containers: aa, aa11, aa22"):
-        ipam.find(rows, "a")
+        lease_list.find(rows, "a")
     with pytest.raises(Problem, match="neither a leased address nor a container"):
-        ipam.find(rows, "10.244.0")
+        lease_list.find(rows, "10.244.0")
     with pytest.raises(Problem, match="neither"):
-        ipam.find(rows, "")
+        lease_list.find(rows, "")
     with pytest.raises(Problem, match=r"10\.244\.0\.9 is not leased"):
-        ipam.find(rows, "10.244.0.9")
+        lease_list.find(rows, "10.244.0.9")
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cnictl.node import former, journal
-from cnictl.node.journal import Journal
+from cnictl.node.state import journal, original_state
+from cnictl.node.state.journal import Journal
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(journal, "FOLDER", str(tmp_path / "journal"))
-    monkeypatch.setattr(former, "RECORD", str(tmp_path / "former.json"))
+    monkeypatch.setattr(original_state, "RECORD", str(tmp_path / "former.json"))
     return tmp_path / "journal"
 
 

@@ -1,7 +1,7 @@
 """What the masquerade resource says of a change, where nothing of it has to be looked up."""
 
 from cnictl.node.resources.masquerade import Masquerade
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 WHOLE = {"nft": {"subnets": ["10.244.0.0/24"], "networks": ["10.244.0.0/20"]}}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.metrics import tally
-from cnictl.node import plugin_log
+from cnictl.node.host import plugin_log
 
 _NUMBERS = itertools.count()
 

@@ -3,8 +3,8 @@
 import pytest
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node.named_peers import combine
-from cnictl.node.spec import Peer
+from cnictl.node.spec.named_peers import combine
+from cnictl.node.spec.node_spec import Peer
 
 ONE, TWO = Peer("10.244.1.0/24", "10.0.10.51", "eth1"), Peer("fd00:244:0:2::/64", "fd00:10::52")
 NEW = Peer("10.244.3.0/24", "10.0.10.53")

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from cnictl.cli import main
-from cnictl.node import former, node_file
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.state import original_state
 
 INIT = ("init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
 
@@ -53,7 +54,7 @@ def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), bridge="no-such-link")
     monkeypatch.setattr(node_file, "load", lambda: spec)
-    monkeypatch.setattr(former, "specs", list)
+    monkeypatch.setattr(original_state, "specs", list)
     assert run(monkeypatch, "route", "list") == 0
     assert "no peers" in capsys.readouterr().err
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from cnictl.node.addressing import check
-from cnictl.node.node_file import merged, parse
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec.addressing import check
+from cnictl.node.spec.node_file import merged, parse
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 COMMENTED = """\
 # rack 7

@@ -11,8 +11,8 @@ import pytest
 from rich import console
 
 from cnictl.cli import main, output, status, steps
-from cnictl.node import node_file
 from cnictl.node.resources.sysctl import Forwarding
+from cnictl.node.spec import node_file
 from cnictl.node.spine import Change, Plan, Step
 
 MAIN = [sys.executable, "-m", "cnictl"]

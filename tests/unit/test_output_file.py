@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import Problem
-from cnictl.node import output_file
+from cnictl.node.plugin import output_file
 
 USER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes and files of other users")
@@ -94,7 +94,8 @@ def test_users_link_is_refused(tmp_path: Path, mode: int) -> None:
 @pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "out"])
 def test_stdout_gets_it_whatever_it_is_called(tmp_path: Path, path: str) -> None:
     program = (
-        f"from cnictl.node import output_file as o; o.write({path!r}, b'data', 0o600); print(o.is_stdout({path!r}))"
+        f"from cnictl.node.plugin import output_file as o; "
+        f"o.write({path!r}, b'data', 0o600); print(o.is_stdout({path!r}))"
     )
     out = tmp_path / "out"
     with out.open("wb") as file:

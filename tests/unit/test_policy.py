@@ -3,8 +3,8 @@
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.node.lookup import MAIN_TABLE, THROW, Packet, Way
-from cnictl.node.policy import GOTO, NOP, TO_TABLE, Rule, Tables, decide, matches
+from cnictl.node.host.policy_rules import GOTO, NOP, TO_TABLE, Rule, Tables, decide, matches
+from cnictl.node.host.route_lookup import MAIN_TABLE, THROW, Packet, Way
 
 PROHIBIT = 8
 FROM_POD = Packet("10.244.1.2", "10.244.0.2", "cni0")

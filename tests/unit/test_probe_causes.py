@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cnictl.node import pod_ways
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.host import pod_routes
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.probe import arp, here, ndp, trace
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
@@ -105,7 +105,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
-    monkeypatch.setattr(pod_ways, "judge", lambda *_: [])
+    monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
     monkeypatch.setattr(arp, "answers", lambda *_: True)
     monkeypatch.setattr(here, "pod_default_route", lambda *_: "10.244.0.1")
 

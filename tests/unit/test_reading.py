@@ -8,7 +8,7 @@ import pytest
 
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
-from cnictl.node import reading
+from cnictl.node.host import reading
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.node import runtime_processes, runtimes
-from cnictl.node.runtime_processes import Process
-from cnictl.node.runtimes import Runtime
+from cnictl.node.host import runtime_processes, runtimes
+from cnictl.node.host.runtime_processes import Process
+from cnictl.node.host.runtimes import Runtime
 
 DEBIAN = """
 version = 2

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node import addressing, node_file, peers
-from cnictl.node.spec import FAMILIED, NodeSpec, Peer, as_data, from_data
+from cnictl.node.spec import addressing, node_file, peers
+from cnictl.node.spec.node_spec import FAMILIED, NodeSpec, Peer, as_data, from_data
 
 WALK_THROUGH = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import CniError, Problem
-from cnictl.node import journal, run_lock, spine
-from cnictl.node.journal import Journal
-from cnictl.node.spec import NodeSpec
+from cnictl.node import spine
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
+from cnictl.node.state import journal, run_lock
+from cnictl.node.state.journal import Journal
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 

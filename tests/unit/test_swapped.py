@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node import addressing, node_file, peers, swapped
-from cnictl.node.named_pod import Names, address_in, named
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.spec import addressing, node_file, peers, swapped
+from cnictl.node.spec.node_spec import NodeSpec, Peer
+from cnictl.node.spec.pod_names import Names, address_in, named
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import tomlkit
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node import node_file
+from cnictl.node.spec import node_file
 
 _GOOD = 'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n'
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.node import firewall, host
+from cnictl.node.host import firewall, host_links
+from cnictl.node.host.verdicts import iptables
+from cnictl.node.host.verdicts.model import Packets, drops, walk
 from cnictl.node.resources.forward import CHAIN, IptablesLook, jump
-from cnictl.node.spec import NodeSpec, Peer
-from cnictl.node.verdicts import iptables
-from cnictl.node.verdicts.model import Packets, drops, walk
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 RECORDED = Path(__file__).parents[1] / "coexistence" / "recorded" / "kube-proxy-iptables.iptables-save"
@@ -84,7 +84,7 @@ FIREWALLD = """\
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> "type[Look]":
-    monkeypatch.setattr(host, "links_to_others", lambda _: ["eth0"])
+    monkeypatch.setattr(host_links, "links_to_others", lambda _: ["eth0"])
     Look.patch = monkeypatch
     return Look
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from cnictl.node import firewall
+from cnictl.node.host import firewall
+from cnictl.node.host.verdicts import nft, places
+from cnictl.node.host.verdicts.model import Chain, Packets, drops, walk
+from cnictl.node.host.verdicts.pods import traffic
 from cnictl.node.resources.forward_nft import base_chains
-from cnictl.node.spec import NodeSpec, Peer
-from cnictl.node.verdicts import nft, places
-from cnictl.node.verdicts.model import Chain, Packets, drops, walk
-from cnictl.node.verdicts.pods import traffic
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
 Json = dict[str, Any]

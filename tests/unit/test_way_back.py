@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node.addressing import check
-from cnictl.node.journal import Entry, Run, State
-from cnictl.node.node_file import merged
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.textfile import NodeFile
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.runs.revert import add_repairs, traces, way_back
+from cnictl.node.spec.addressing import check
+from cnictl.node.spec.node_file import merged
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change
-from cnictl.node.way_back import add_repairs, traces, way_back
+from cnictl.node.state.journal import Entry, Run, State
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 

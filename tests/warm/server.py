@@ -17,8 +17,8 @@ from . import compiled
 
 _LOADED = (
     "pyroute2", "rich.table", "rich.console", "netaddr", "tomlkit", "cnictl.cli.main", "cnictl.doctor.catalogue",
-    "cnictl.doctor.mending", "cnictl.node.history", "cnictl.node.reset", "cnictl.node.confirm", "cnictl.node.guard",
-    "cnictl.node.preflight", "cnictl.report.status", "cnictl.watch.keeper",
+    "cnictl.doctor.mending", "cnictl.node.runs.history", "cnictl.node.runs.reset", "cnictl.node.runs.confirm",
+    "cnictl.node.runs.confirm_guard", "cnictl.node.preflight", "cnictl.report.status", "cnictl.watch.keeper",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
 from cnictl.node.preflight.finding import Check, Finding
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 __all__ = ["CHECKS", "IGNORABLE", "Finding", "parse_ignored", "run", "without_ignored"]
 

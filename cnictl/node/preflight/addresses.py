@@ -9,15 +9,16 @@ from netaddr import IPAddress, IPNetwork
 from cnictl.core import rtnetlink
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.rtnetlink import Link, Netlink
-from cnictl.node import hint, host, lookup, pod_ways
-from cnictl.node.addressing import MTU_MIN_IPV6
+from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.meant import first_free
-from cnictl.node.peers import is_link_local
+from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.resources import sysctl
 from cnictl.node.resources.bridge import gateways
-from cnictl.node.spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.addressing import MTU_MIN_IPV6
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.peers import is_link_local
+from cnictl.node.spec.suggestions import first_free
 
 _OUR_ALIAS = "cnictl:"
 _IPV6_CONF = "/proc/sys/net/ipv6/conf"
@@ -146,10 +147,10 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
 def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
     """No policy rule (`ip rule`) takes pods' packets away before the main table is asked."""
     found = []
-    for strays in pod_ways.causes(pod_ways.predicted(spec)):
+    for strays in pod_routes.causes(pod_routes.predicted(spec)):
         rule = strays[0].rule
         subject = f"rule {rule.priority}" if rule is not None else "rules"
-        found.append(warning("policy-rules", subject, strays[0].words, pod_ways.hint_for(strays)))
+        found.append(warning("policy-rules", subject, strays[0].words, pod_routes.hint_for(strays)))
     return found
 
 
@@ -167,7 +168,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
                 because="the pod network is the same on all nodes, and their addresses are not known here",
             ),
         )
-        for address, dev in host.own_addresses().items()
+        for address, dev in host_links.own_addresses().items()
         for network in spec.networks
         if dev not in bridges and IPAddress(address) in IPNetwork(network)
     ]
@@ -175,7 +176,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
     """Each peer is on the link: a plain route to its pods needs it as the next hop."""
-    own, links = host.own_addresses(), host.peer_links(spec)
+    own, links = host_links.own_addresses(), host_links.peer_links(spec)
     found = []
     for peer in spec.peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
@@ -184,7 +185,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
             what = hint.advice("give the other node's address", because="only the operator knows it")
             found.append(error("peer-link", subject, message, what))
             continue
-        reached = host.reach_peer(peer, links[peer])
+        reached = host_links.reach_peer(peer, links[peer])
         asked = peer.dev or spec.uplink
         if reached is None:
             what = hint.advice(
@@ -216,10 +217,10 @@ def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
     """The other way where the uplink has no IPv6 address but its link-local one: over that."""
     if not is_ipv6(peer.via):
         return ""
-    link = peer.dev or host.uplink(spec)
+    link = peer.dev or host_links.uplink(spec)
     if not link:
         return f", or name its link-local one, with the link to it: {peer.pod_cidr}=fe80::…%LINK"
-    own = [parse_address(address) for address, dev in host.own_addresses().items() if dev == link]
+    own = [parse_address(address) for address, dev in host_links.own_addresses().items() if dev == link]
     if any(len(address) == 16 and not is_link_local(address) for address in own):
         return ""
     return (
@@ -245,7 +246,7 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: A
     if disabled:
         what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"and in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
-    limit = host.narrowest(spec)
+    limit = host_links.narrowest(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
         message = f"its MTU is {limit.mtu}{whose}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
@@ -263,24 +264,29 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
     former = {peer.pod_cidr for peer in previous.peers} if previous else set()
-    for destination, route in lookup.routes():
-        known = route.kind == lookup.UNICAST or route.kind in lookup.REFUSING
-        if not destination.prefix or route.table != lookup.MAIN_TABLE or not known or route.protocol == lookup.PROTOCOL:
+    for destination, route in route_lookup.routes():
+        known = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
+        if (
+            not destination.prefix
+            or route.table != route_lookup.MAIN_TABLE
+            or not known
+            or route.protocol == route_lookup.PROTOCOL
+        ):
             continue
         if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
             continue
-        yield HostRoute(route.destination, route.gateway, route.dev, lookup.REFUSING.get(route.kind, ""))
+        yield HostRoute(route.destination, route.gateway, route.dev, route_lookup.REFUSING.get(route.kind, ""))
 
 
 def _default_gateways() -> set[str]:
-    known = lookup.routes()
-    return {gateway for cidr, route in known if not cidr.prefix and route.table == lookup.MAIN_TABLE
+    known = route_lookup.routes()
+    return {gateway for cidr, route in known if not cidr.prefix and route.table == route_lookup.MAIN_TABLE
             for _, gateway in route.hops if gateway}  # fmt: skip
 
 
 def _own_addresses(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
-    for address, dev in host.own_addresses().items():
+    for address, dev in host_links.own_addresses().items():
         if dev not in bridges:
             yield HostRoute(f"{address}/{len(parse_address(address)) * 8}", address, dev, own=True)
 

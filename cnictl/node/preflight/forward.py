@@ -3,11 +3,11 @@
 import os
 
 from cnictl.node import hint
+from cnictl.node.host.verdicts.pods import families
 from cnictl.node.preflight.finding import Finding, warning
 from cnictl.node.resources.forward import IPTABLES, IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import NftLook
-from cnictl.node.spec import NodeSpec
-from cnictl.node.verdicts.pods import families
+from cnictl.node.spec.node_spec import NodeSpec
 
 _HINT = hint.option("--no-forward", "that leaves pods' packets to the firewall's own rules")
 

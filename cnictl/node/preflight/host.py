@@ -12,10 +12,11 @@ from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.rtnetlink import Netlink
-from cnictl.node import hint, scratch
+from cnictl.node import hint
 from cnictl.node.hint import Hint
+from cnictl.node.host import scratch
 from cnictl.node.preflight.finding import Finding, error
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 
 _FORWARD = {False: "/proc/sys/net/ipv4/ip_forward", True: "/proc/sys/net/ipv6/conf/all/forwarding"}
 _TRIED = {False: ("198.18.0.0/24", "198.18.0.0/16"), True: ("2001:2:0:1::/64", "2001:2::/48")}

@@ -5,12 +5,14 @@ import os
 
 from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, PLUGIN_LOG, STATE_DIR, UNIT_DIR
 from cnictl.core.programs import find
-from cnictl.node import hint, install, runtimes, trust
+from cnictl.node import hint
 from cnictl.node.hint import Hint
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import install, ownership
+from cnictl.node.plugin.program import HOME
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.preflight.root_alone import to_root
-from cnictl.node.program import HOME
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 _PROGRAMS = (
     "ip", "nft", "iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore",
@@ -32,7 +34,7 @@ def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     found = []
     for name in _PROGRAMS:
         path = find(name)
-        reason = trust.fault(path) if path else ""
+        reason = ownership.fault(path) if path else ""
         if path and reason:
             found.append(error("programs", path, f"root would run it, but {reason}", _PATH))
     return found
@@ -45,7 +47,7 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     places = [node_file, STATE_DIR, NETWORKS_DIR, os.path.dirname(log), *runtimes.conf_dirs(runtimes.find())]
     found = []
     for place in dict.fromkeys(places):
-        reason = trust.fault(install.nearest(place))
+        reason = ownership.fault(install.nearest(place))
         if reason:
             what = to_root(install.nearest(place))
             found.append(warning("ownership", place, f"{reason}: whoever that is can have root change this host", what))
@@ -58,7 +60,7 @@ def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
     names = ("cnictl*.service", "cnictl*.service.d/*.conf")
     for path in sorted(path for name in names for path in glob.glob(f"{UNIT_DIR}/{name}")):
         for program in _started(path):
-            reason = trust.fault(program) if os.path.lexists(program) else ""
+            reason = ownership.fault(program) if os.path.lexists(program) else ""
             if reason:
                 found.append(
                     warning("unit-code", path, f"starts {program} as root, but {reason}", _unit(path, program))

@@ -4,14 +4,16 @@ import os
 import shlex
 
 from cnictl.core.paths import NETWORKS_DIR, NODE_FILE, RUN_DIR, STATE_DIR
-from cnictl.node import files, hint, install, inventory, program, runtimes, trust
+from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.library import PLUGIN
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import files, install, ownership, program
+from cnictl.node.plugin.releases import PLUGIN
 from cnictl.node.preflight.finding import Finding, error, warning
 from cnictl.node.preflight.root_alone import to_root
-from cnictl.node.resources import boot_unit
+from cnictl.node.resources import boot_unit, inventory
 from cnictl.node.resources.cni_conf import FILE_NAME, is_foreign
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 
 _CONF_ENDINGS = (".conf", ".conflist", ".json")
 """What libcni reads (ConfFiles)."""
@@ -124,7 +126,7 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
                 because="mounts and the runtime's conf are the operator's",
             )
             found.append(error("bin-dir", folder, "is mounted noexec: no runtime can start a plugin there", what))
-        reason = trust.fault(install.nearest(folder))
+        reason = ownership.fault(install.nearest(folder))
         if reason:
             what = to_root(install.nearest(folder), "what is there runs as root at every pod's start")
             found.append(error("bin-dir", folder, reason, what))
@@ -152,7 +154,7 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     if not found.current and _no_exec(folder):
         message = "is mounted noexec: the plugin's launcher can't be tried there"
         return [error("lib-dir", folder, message, _elsewhere())]
-    reason = trust.fault(install.nearest(folder))
+    reason = ownership.fault(install.nearest(folder))
     if not reason:
         return []
     what = to_root(install.nearest(folder), "its code runs as root at every pod's start")
@@ -189,7 +191,7 @@ def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  #
         message = "is masked: no boot will bring the node back"
         what = hint.command(f"systemctl unmask {boot_unit.UNIT}")
         return [warning("boot-command", boot_unit.UNIT_FILE, message, what)]
-    reason = trust.fault(install.nearest(program.HOME))
+    reason = ownership.fault(install.nearest(program.HOME))
     if not reason:
         return []
     what = to_root(install.nearest(program.HOME), "what is there runs as root at boot")

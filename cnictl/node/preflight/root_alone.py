@@ -4,8 +4,9 @@ import os
 import shlex
 import stat
 
-from cnictl.node import hint, trust
+from cnictl.node import hint
 from cnictl.node.hint import Hint
+from cnictl.node.plugin import ownership
 
 
 def to_root(path: str, why: str = "") -> Hint:
@@ -13,7 +14,7 @@ def to_root(path: str, why: str = "") -> Hint:
 
     A folder that is open to everyone by design, such as /tmp, stays so: what is below it has to be put elsewhere.
     """
-    culprits = trust.culprits(path)
+    culprits = ownership.culprits(path)
     if not culprits or any(os.lstat(culprit).st_mode & stat.S_ISVTX for culprit in culprits):
         return hint.advice(
             "put it into a folder that root alone can change",
@@ -24,6 +25,6 @@ def to_root(path: str, why: str = "") -> Hint:
         lines.append(f"chown -h root:root {shlex.quote(culprit)}")
         if not os.path.islink(culprit):
             lines.append(f"chmod go-w {shlex.quote(culprit)}")
-        if trust.has_acl(culprit):
+        if ownership.has_acl(culprit):
             lines.append(f"setfacl -b {shlex.quote(culprit)}")
     return hint.command("; ".join(lines), why)

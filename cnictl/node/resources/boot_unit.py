@@ -7,9 +7,10 @@ import os
 from cnictl.core import durable, programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
-from cnictl.node import files, folders, program
-from cnictl.node.spec import NodeSpec
+from cnictl.node.plugin import files, program
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
+from cnictl.node.state import folders
 
 UNIT = "cnictl.service"
 UNIT_FILE = f"{UNIT_DIR}/{UNIT}"

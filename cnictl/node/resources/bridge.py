@@ -9,11 +9,12 @@ from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
-from cnictl.node import former, host
-from cnictl.node.peers import is_link_local
+from cnictl.node.host import host_links
 from cnictl.node.resources import sysctl
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
+from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spine import Change, State
+from cnictl.node.state import original_state
 
 _SYSFS = "/sys/class/net"
 _NET_ADDR_SET = "3"
@@ -35,8 +36,13 @@ def _mtu_key(name: str) -> str:
 
 def note_mtu(spec: NodeSpec, state: State | None) -> None:
     """Keep the MTU that our bridge has been given: it is lowered for a peer, and grows again with `apply` alone."""
-    if state is not None and _is_ours(state) and not spec.mtu and former.recall(_mtu_key(spec.bridge)) != state["mtu"]:
-        former.amend(_mtu_key(spec.bridge), state["mtu"])
+    if (
+        state is not None
+        and _is_ours(state)
+        and not spec.mtu
+        and original_state.recall(_mtu_key(spec.bridge)) != state["mtu"]
+    ):
+        original_state.amend(_mtu_key(spec.bridge), state["mtu"])
 
 
 class Bridge:
@@ -71,20 +77,20 @@ class Bridge:
 
     def _mtu(self, spec: NodeSpec) -> int:
         """The spec's MTU, else the smallest over the links to others, which grows again with `apply` alone."""
-        smallest = host.mtu(spec)
-        accepted = None if self._raises or spec.mtu else former.recall(_mtu_key(spec.bridge))
+        smallest = host_links.mtu(spec)
+        accepted = None if self._raises or spec.mtu else original_state.recall(_mtu_key(spec.bridge))
         return min(smallest, accepted) if accepted else smallest
 
     def remember(self) -> None:
         """Keep what an adopted bridge was like."""
-        former.remember(self.id, {"state": self.observe()})
+        original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
         """None for a bridge of ours; an adopted one as it was found, but for its MAC: what is set can't be unset."""
         found = self.observe()
         if found is None or _is_ours(found):
             return None
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         state: State = remembered["state"] if remembered and remembered["state"] else found
         return state | ({"mac_stays": found["mac_stays"]} if "mac_stays" in found else {})
 
@@ -223,11 +229,11 @@ class Address:
 
     def remember(self) -> None:
         """Keep the addresses that were there."""
-        former.remember(self.id, {"state": _addresses(self._all())})
+        original_state.remember(self.id, {"state": _addresses(self._all())})
 
     def former(self) -> State | None:
         """Those without ours, unless ours was there before us."""
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}).get("addresses", []) if remembered else _listed(self.observe())
         now = _listed(self.observe())
         return _addresses(address for address in now if address not in self._ours or address in before)

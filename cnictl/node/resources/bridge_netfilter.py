@@ -3,10 +3,10 @@
 from cnictl.core import rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.rtnetlink import Netlink, attr, attributes, ifinfo, text_attr
-from cnictl.node import former
 from cnictl.node.resources.bridge import OWNER_MARK
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
+from cnictl.node.state import original_state
 
 _SWITCHES = {
     "nf_call_iptables": rtnetlink.IFLA_BR_NF_CALL_IPTABLES,
@@ -47,7 +47,7 @@ class BridgeNetfilter:
 
     def remember(self) -> None:
         """Keep an adopted bridge's own setting."""
-        former.remember(self.id, {"state": self._read(_SWITCHES)})
+        original_state.remember(self.id, {"state": self._read(_SWITCHES)})
 
     def former(self) -> State | None:
         """That setting; None on a bridge of ours, with which it goes."""
@@ -56,7 +56,7 @@ class BridgeNetfilter:
             link = rtnetlink.get_link(netlink, self._name)
         if found is None or link is None or link.alias.startswith(OWNER_MARK):
             return None
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}) if remembered else {}
         return {name: before.get(name, value) for name, value in found.items()}
 

@@ -9,10 +9,12 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
-from cnictl.node import files, folders, former, runtimes
-from cnictl.node.runtimes import Runtime
-from cnictl.node.spec import NodeSpec, text_or_list
+from cnictl.node.host import runtimes
+from cnictl.node.host.runtimes import Runtime
+from cnictl.node.plugin import files
+from cnictl.node.spec.node_spec import NodeSpec, text_or_list
 from cnictl.node.spine import Change, State
+from cnictl.node.state import folders, original_state
 
 FILE_NAME = "10-cnictl.conflist"
 PLUGIN_TYPE = "cnictl-bridge"
@@ -179,14 +181,14 @@ def _tell_of(path: str) -> None:
 
 def _noted() -> set[str]:
     """Every path that cnictl wrote its conf to."""
-    return set(former.recall(CniConf.id) or ())
+    return set(original_state.recall(CniConf.id) or ())
 
 
 def _note(paths: set[str]) -> None:
     if paths:
-        former.amend(CniConf.id, sorted(paths))
+        original_state.amend(CniConf.id, sorted(paths))
     else:
-        former.forget(CniConf.id)
+        original_state.forget(CniConf.id)
 
 
 def _text(path: str) -> str:

@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 
 from cnictl.core import durable
 from cnictl.core.process import run
-from cnictl.node import files, firewall, folders, former, host
-from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.node.host import firewall, host_links
+from cnictl.node.host.verdicts.pods import peers_addresses
+from cnictl.node.plugin import files
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
-from cnictl.node.verdicts.pods import peers_addresses
+from cnictl.node.state import folders, original_state
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
@@ -76,11 +78,11 @@ class Firewalld:
     def remember(self) -> None:
         """Keep what somebody else had in our files' place, and the zones that they put our names into at run time."""
         texts = {path: text for path, text in _files().items() if _OURS not in text}
-        former.remember(self.id, {"files": texts, "zones": self._zones()})
+        original_state.remember(self.id, {"files": texts, "zones": self._zones()})
 
     def former(self) -> State | None:
         """The files before ours; each name in the zone it was in before, or in which somebody has put it since."""
-        before = former.recall(self.id) or {
+        before = original_state.recall(self.id) or {
             "files": {path: text for path, text in _files().items() if _OURS not in text}, "zones": {}
         }  # fmt: skip
         zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
@@ -141,7 +143,7 @@ def _files() -> dict[str, str]:
 
 def runs() -> bool:
     """Whether firewalld runs."""
-    return os.path.isdir(CONF_DIR) and "firewalld" in host.processes()
+    return os.path.isdir(CONF_DIR) and "firewalld" in host_links.processes()
 
 
 def _is_installed() -> bool:

@@ -1,7 +1,7 @@
 """Accepts for pods' packets in iptables' FORWARD: a chain of ours, and jumps to it from where packets are dropped.
 
 Docker and others set FORWARD to DROP later in the boot, so a jump is there even where nothing drops yet. It stands as
-late as it can (`cnictl.node.verdicts.places`), so that rules that drop particular packets come first.
+late as it can (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
 """
 
 import shlex
@@ -12,15 +12,16 @@ from cnictl.core import nftables
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.process import run
-from cnictl.node import chains, firewall, host
-from cnictl.node.firewall import PROGRAMS
+from cnictl.node.host import firewall, host_links
+from cnictl.node.host.firewall import PROGRAMS
+from cnictl.node.host.verdicts import iptables, nft, places
+from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
+from cnictl.node.host.verdicts.places import Need, Survey
+from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
+from cnictl.node.resources import chains
 from cnictl.node.resources.forward_nft import MARK, WHY
-from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
-from cnictl.node.verdicts import iptables, nft, places
-from cnictl.node.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
-from cnictl.node.verdicts.places import Need, Survey
-from cnictl.node.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
 
 CHAIN = "CNICTL-FORWARD"
 DOCKER_CHAIN = "DOCKER-USER"
@@ -156,7 +157,7 @@ class IptablesLook:
         self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
-        self._flows = [traffic(spec, family, host.links_to_others(spec))] if spec is not None and node else []
+        self._flows = [traffic(spec, family, host_links.links_to_others(spec))] if spec is not None and node else []
         self._labels = _labels(node) if node is not None else {}
         self._kinds = {
             rule.ours: self._labels.get(_label(rule.ours), ()) if _jumps(rule.ours) else _guessed(rule.ours)

@@ -1,8 +1,8 @@
 """Accepts for pods' packets in nftables' base chains that others hooked at forward, and that drop those packets.
 
 An accept in a table of our own would end that table's say alone: the others are asked all the same. So accepts stand
-in the chain that drops, right in front of what drops (`cnictl.node.verdicts.places`), with the comment that says they
-are cnictl's.
+in the chain that drops, right in front of what drops (`cnictl.node.host.verdicts.places`), with the comment that says
+they are cnictl's.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,15 +10,15 @@ from typing import Any
 
 from cnictl.core.masquerade import TABLE
 from cnictl.core.process import run
-from cnictl.node import firewall, host
+from cnictl.node.host import firewall, host_links
+from cnictl.node.host.verdicts import nft, places
+from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
+from cnictl.node.host.verdicts.nft import chain_name, entries
+from cnictl.node.host.verdicts.places import Drop, Flows, Need, Survey
+from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
-from cnictl.node.spec import NodeSpec, by_family, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
-from cnictl.node.verdicts import nft, places
-from cnictl.node.verdicts.model import Chain, Place, Ruleset
-from cnictl.node.verdicts.nft import chain_name, entries
-from cnictl.node.verdicts.places import Drop, Flows, Need, Survey
-from cnictl.node.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
 
 MARK = "cnictl:"
 WHY = "   # "
@@ -111,7 +111,7 @@ class NftLook:
         self.model: Ruleset = nft.ruleset(found, _our_text)
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(found, owned, bound_soon)]
-        self._links = host.links_to_others(spec)
+        self._links = host_links.links_to_others(spec)
         texts = {
             text: kind
             for family in nft.SEES

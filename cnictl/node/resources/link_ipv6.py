@@ -6,10 +6,10 @@ from cnictl.core import advertisements, rtnetlink
 from cnictl.core import sysctl as switches
 from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
 from cnictl.core.netlink import Netlink
-from cnictl.node import former
 from cnictl.node.resources.sysctl import SYSCTLS, read, write
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
+from cnictl.node.state import original_state
 
 _CONF = f"{SYSCTLS}/net/ipv6/conf"
 
@@ -48,7 +48,7 @@ class RouterAdvertisements:
         """Keep the values of links that are new to it."""
         new = {link: value for link, value in (self.observe() or {}).items() if link not in _remembered()}
         if new:
-            former.amend(self.id, {**_remembered(), **new})
+            original_state.amend(self.id, {**_remembered(), **new})
 
     def former(self) -> State | None:
         """The values before cnictl, where nobody has changed ours since."""
@@ -77,7 +77,7 @@ def accepting() -> dict[str, bool]:
 
 
 def _remembered() -> dict[str, str]:
-    return dict(former.recall(RouterAdvertisements.id) or {})
+    return dict(original_state.recall(RouterAdvertisements.id) or {})
 
 
 def _advertised() -> list[str]:
@@ -119,17 +119,17 @@ class BridgeIpv6:
             if bridge is None or bridge.alias.startswith(OWNER_MARK):
                 return NEVER
             keeps = advertisements.is_uplink(bridge, links, advertisements.learned(netlink))
-        remembered = (former.recall(self.id) or {}).get("state") or {}
+        remembered = (original_state.recall(self.id) or {}).get("state") or {}
         original = remembered.get("accept_ra") or _value(self._name, "accept_ra")
         return advertisements.wanted(original, keeps, forwards=True)
 
     def remember(self) -> None:
         """Keep an adopted bridge's own values."""
-        former.remember(self.id, {"state": self.observe()})
+        original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
         """Those values; on a bridge of ours, which goes with them, what they are."""
-        remembered, found = former.recall(self.id), self.observe()
+        remembered, found = original_state.recall(self.id), self.observe()
         return remembered["state"] if found and remembered and remembered["state"] else found
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:

@@ -7,9 +7,10 @@ from cnictl.core import masquerade, masquerade_iptables
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.masquerade import BACKENDS
-from cnictl.node import chains, firewall
-from cnictl.node.firewall import PROGRAMS
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.host import firewall
+from cnictl.node.host.firewall import PROGRAMS
+from cnictl.node.resources import chains
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
 _BITS = {"ip": 32, "ip6": 128}

@@ -8,9 +8,9 @@ import os
 
 from cnictl.core import programs
 from cnictl.core.process import run
-from cnictl.node import host
+from cnictl.node.host import host_links
 from cnictl.node.resources.textfile import TextFile
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
@@ -49,5 +49,5 @@ class UnmanagedDevices(TextFile):
     def carry_out(self, change: Change) -> None:
         """Write or remove it; a NetworkManager that runs is told."""
         super().carry_out(change)
-        if PROCESS in host.processes() and programs.find(_RELOAD[0]):
+        if PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
             run(_RELOAD, check=False)  # doctor asks it whether it has heard

@@ -13,10 +13,10 @@ import os
 
 from cnictl.core import durable, programs
 from cnictl.core.process import run
-from cnictl.node import host
+from cnictl.node.host import host_links
 from cnictl.node.resources.network_manager import HOST_VETHS
 from cnictl.node.resources.textfile import TextFile
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 DAEMON_CONF = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
@@ -92,7 +92,7 @@ class UnmanagedLinks(TextFile):
         links away whose files have changed since it started.
         """
         super().carry_out(change)
-        if change.after is not None and PROCESS in host.processes() and programs.find(_RELOAD[0]):
+        if change.after is not None and PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
             run(_RELOAD, check=False)  # doctor looks whether it has heard
 
 
@@ -111,7 +111,7 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
     """
     paths = set(glob.glob(KEPT_FILES))
     if spec.peers and is_used():
-        for link in host.links_to_others(spec):
+        for link in host_links.links_to_others(spec):
             file = file_of(link)
             if file and not _says_what_to_keep(file):
                 paths.add(KEPT_FILES.replace("*.network", os.path.basename(file)))

@@ -6,9 +6,10 @@ from typing import Any
 
 import cnictl
 from cnictl.core.errors import Problem
-from cnictl.node import install, interpreters, library, runtimes
-from cnictl.node.library import PLUGIN
-from cnictl.node.spec import NodeSpec
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import install, interpreters, releases
+from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _STARTED = ("version", "digest", "interpreter", "lib_dir", "bin_dirs")
@@ -34,7 +35,7 @@ class Plugin:
         found = install.installed(self._bin_dirs, self._lib_dir)
         if not found.current and not found.versions:
             return None
-        current = library.examine(f"{found.lib_dir}/{found.current}") if found.current else None
+        current = releases.examine(f"{found.lib_dir}/{found.current}") if found.current else None
         return {
             "version": found.current,
             "digest": current.digest if current else "",
@@ -54,7 +55,7 @@ class Plugin:
         name = spec.plugin_version or found.current or next(reversed(found.versions), "")
         if not name:
             return self.newest()
-        chosen, digest = library.examine(f"{found.lib_dir}/{name}"), library.digest_noted(f"{found.lib_dir}/{name}")
+        chosen, digest = releases.examine(f"{found.lib_dir}/{name}"), releases.digest_noted(f"{found.lib_dir}/{name}")
         if chosen.fault and _is_own(name, digest):
             return self._as_current(found.lib_dir, name, _own_digest(), interpreters.choose().path)
         return self._as_current(found.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
@@ -63,8 +64,8 @@ class Plugin:
         """This cnictl's own version as the current one, besides those that are there."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
-        name = library.name_for(lib_dir, digest)
-        there = library.examine(f"{lib_dir}/{name}")
+        name = releases.name_for(lib_dir, digest)
+        there = releases.examine(f"{lib_dir}/{name}")
         keep = there.digest == digest and there.interpreter
         # one that serves stays, so that a status from a second installation of cnictl is no drift
         return self._as_current(lib_dir, name, digest, there.interpreter if keep else interpreters.choose().path)
@@ -75,7 +76,7 @@ class Plugin:
         if name not in found.versions:
             there = ", ".join(found.versions) or "none"
             raise Problem(f"version {name} of the plugin is not in {found.lib_dir}", f"versions there: {there}")
-        chosen = library.examine(f"{found.lib_dir}/{name}")
+        chosen = releases.examine(f"{found.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
         return self._as_current(found.lib_dir, name, chosen.digest, chosen.interpreter)
@@ -137,14 +138,14 @@ class Plugin:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
             for name in before["versions"]:
                 if name not in after["versions"]:
-                    library.remove(before["lib_dir"], name)
+                    releases.remove(before["lib_dir"], name)
 
 
 def _require_sound(lib_dir: str, name: str) -> None:
     """Raise Problem if the version in use is missing or damaged: this cnictl has no code to repair it with."""
-    chosen = library.examine(f"{lib_dir}/{name}")
+    chosen = releases.examine(f"{lib_dir}/{name}")
     if chosen.fault:
-        others = [other for other in library.versions(lib_dir) if other != name]
+        others = [other for other in releases.versions(lib_dir) if other != name]
         use = f", cnictl plugin use VERSION takes another that is there ({', '.join(others)})" if others else ""
         raise Problem(
             f"version {name} of the plugin, the one chosen, can't be used: {chosen.fault}",
@@ -161,7 +162,7 @@ def _is_own(name: str, digest: str) -> bool:
 
 
 def _own_digest() -> str:
-    return library.digest_of(library.sources())
+    return releases.digest_of(releases.sources())
 
 
 def _origin(package: str) -> str:

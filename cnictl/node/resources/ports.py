@@ -4,7 +4,7 @@ from cnictl.core import attachments, liveness, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.rtnetlink import Link, Netlink, ifinfo, text_attr, u32_attr
 from cnictl.node.resources.bridge import announce
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _DOWN = "down"

@@ -2,8 +2,8 @@
 
 import cnictl
 from cnictl.core.errors import Problem
-from cnictl.node import files, interpreters, program
-from cnictl.node.spec import NodeSpec
+from cnictl.node.plugin import files, interpreters, program
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _UNKNOWN = "unknown"

@@ -18,11 +18,12 @@ from cnictl.core.iptables_listing import listing
 from cnictl.core.process import run
 from cnictl.core.rtnetlink import Netlink
 from cnictl.core.unlinking import unlink
-from cnictl.node import chains, firewall
-from cnictl.node.firewall import PROGRAMS
+from cnictl.node.host import firewall
+from cnictl.node.host.firewall import PROGRAMS
+from cnictl.node.resources import chains
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.route import PROTOCOL
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _CHAINS = "CNICTL-"

@@ -9,9 +9,9 @@ from cnictl.core import rtnetlink
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
 from cnictl.core.rtnetlink import Netlink, attributes
-from cnictl.node import host
-from cnictl.node.lookup import PROTOCOL as PROTOCOL
-from cnictl.node.spec import NodeSpec, Peer
+from cnictl.node.host import host_links
+from cnictl.node.host.route_lookup import PROTOCOL as PROTOCOL
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
 OURS = "cnictl"
@@ -104,7 +104,7 @@ class RouteTable:
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
         """The link that a peer's route goes through; empty where the kernel knows none, and will say so."""
         if self._links is None or self._links[0] != spec:
-            self._links = (spec, host.peer_links(spec))
+            self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
     def orphans(self, spec: NodeSpec | None) -> list[str]:

@@ -4,9 +4,9 @@ import os
 
 from cnictl.core import rtnetlink
 from cnictl.core.netlink import Netlink
-from cnictl.node import former
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
+from cnictl.node.state import original_state
 
 SYSCTLS = "/proc/sys"
 _OWNER_MARK = "cnictl:"
@@ -33,13 +33,13 @@ class Forwarding:
 
     def remember(self) -> None:
         """Keep the value and every value that turning it on rewrites."""
-        if former.recall(self.id) is None:
+        if original_state.recall(self.id) is None:
             values = {"value": read(self._path), "conf": self._side_effects()}
-            former.remember(self.id, {**values, "bridges": self._bridges()})
+            original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
         """The value before cnictl; what it is now, if cnictl never had to do with it or others live by it since."""
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
@@ -47,10 +47,10 @@ class Forwarding:
 
         Docker and libvirt see to it when they start, and never look again.
         """
-        remembered = former.recall(self.id) or {"value": "1"}
+        remembered = original_state.recall(self.id) or {"value": "1"}
         if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
             return ""
-        known = {*remembered["bridges"], *(spec.bridge for spec in former.specs())}
+        known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
         return f"{', '.join(others)} to forward for, made since" if others else ""
 
@@ -66,11 +66,11 @@ class Forwarding:
         Where it was on before cnictl there is no way back: on is what every apply asks for.
         """
         value = change.after["value"] if change.after else "0"
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         if remembered is None or value != remembered["value"] or value == "1":
             write(self._path, value)
             if remembered is not None and "left" not in remembered:
-                former.amend(self.id, {**remembered, "left": self._side_effects()})
+                original_state.amend(self.id, {**remembered, "left": self._side_effects()})
             return
         now, left = self._side_effects(), remembered.get("left", {})
         write(self._path, value)

@@ -8,11 +8,13 @@ from typing import Any
 from cnictl.core import durable
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import addressing, files, folders, former
-from cnictl.node.node_file import is_operators, merged, parse, text_of_file, write_text
+from cnictl.node.plugin import files
 from cnictl.node.resources.link_ipv6 import accepting
-from cnictl.node.spec import NodeSpec, is_ipv6
+from cnictl.node.spec import addressing
+from cnictl.node.spec.node_file import is_operators, merged, parse, text_of_file, write_text
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
+from cnictl.node.state import folders, original_state
 
 _OURS = "Written by cnictl"
 """What each file of ours says at its head."""
@@ -101,11 +103,11 @@ class TextFile:
 
     def remember(self) -> None:
         """Keep the text of a file that stood under this name before cnictl."""
-        former.remember(self.id, {"state": self.observe()})
+        original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
         """That file, if there was one; with our notes lost, any that does not say that it is ours."""
-        remembered = former.recall(self.id)
+        remembered = original_state.recall(self.id)
         if remembered:
             return remembered["state"]  # type: ignore[no-any-return]
         found = self.observe()

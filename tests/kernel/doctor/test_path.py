@@ -93,7 +93,7 @@ CASES = (
         restore="ip rule del priority 5269; ip rule del priority 5269; ip rule del priority 5270; ip link del vpn",
     ),
     Case("link-forwarding", "sysctl -w net.ipv4.conf.cni0.forwarding=0", NO_WAY_OUT, no_way_out,
-         hint="node.pod_ways.switch_on: sysctl -qw {}=1"),
+         hint="node.host.pod_routes.switch_on: sysctl -qw {}=1"),
     Case(
         "resolver-in-network", "cp /etc/resolv.conf /tmp/r; echo nameserver 10.244.0.53 > /etc/resolv.conf",
         "the host's name server is looked for among the pods", unknown_name_server,

@@ -1,0 +1,284 @@
+"""A network's leases beside their attachment records, each with its proof: what `cnictl ipam` shows.
+
+Everything here only reads: a lease that has no record gets none by being looked at. Joining and judging are pure
+functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import parse_address
+from cnictl.core.errors import Problem
+from cnictl.core.foreign import ForeignLinks
+from cnictl.core.lease import Lease, folder_networks
+from cnictl.core.leases import Store
+from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.pool import RangeSet
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node.spec import pod_names
+from cnictl.node.spec.pod_names import Names
+
+TORN = "torn"
+SHOWN_ID = 12
+"""Characters of a container id that runtimes show, and that are enough to tell it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One address and who holds it, or an attachment without any."""
+
+    address: str
+    """Empty for an attachment without address: of a network of layer 2, or one that an ADD had not come to."""
+    container: str
+    ifname: str
+    pod: str
+    since: float
+    """Seconds since the epoch; 0 if nothing says."""
+    state: str
+    """live, stale, in flight, unknown or torn."""
+    reason: str
+    leased: bool
+    """Whether the store has this lease: a record may be of an ADD that has not come so far."""
+    record: Record | None = None
+    elsewhere: bool = False
+    """Whether it is torn, and may be another node's."""
+    foreign_veth: str = ""
+    """The host veth that another plugin made for it, where that is known."""
+
+    @property
+    def host_veth(self) -> str:
+        """The host end of its veth pair; empty if nothing tells."""
+        return (self.record.host_veth if self.record is not None else "") or self.foreign_veth
+
+    @property
+    def packed(self) -> bytes:
+        """The address as bytes."""
+        return parse_address(self.address) if self.address else b""
+
+    @property
+    def holder(self) -> str:
+        """The pod as the runtime named it, else the container and its interface."""
+        return f"pod {self.pod}" if self.pod else f"{self.container[:SHOWN_ID]} {self.ifname}".strip()
+
+    @property
+    def words(self) -> str:
+        """The state, and its reason where the state alone doesn't say all."""
+        plain = (self.leased or not self.address) and self.state in (LIVE, IN_FLIGHT)
+        return self.state if plain else f"{self.state}: {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "address": self.address or None,
+            "container": self.container,
+            "interface": self.ifname,
+            "pod": self.pod,
+            "since": self.since or None,
+            "state": self.state,
+            "reason": self.reason,
+            "leased": self.leased,
+            "recorded": self.record is not None,
+        }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that this host knows of a network's addresses."""
+
+    network: str
+    data_dir: str
+    rows: tuple[Row, ...]
+    sets: tuple[RangeSet, ...] = ()
+    """What the network hands out; empty where nothing on this host says."""
+    strays: tuple[str, ...] = ()
+    """Host veths with this network's mark that no record names."""
+
+    @property
+    def used(self) -> int:
+        """Addresses that are leased, in the ranges or outside."""
+        return sum(row.leased for row in self.rows)
+
+    @property
+    def total(self) -> int | None:
+        """Addresses that pods can have."""
+        return sum(one.size for one in self.sets) if self.sets else None
+
+    @property
+    def free(self) -> int | None:
+        """Addresses that the next pods can have."""
+        return None if self.total is None else self.total - (self.used - self.outside)
+
+    @property
+    def ranges(self) -> list[str]:
+        """What the range sets are of: subnets, or first and last address of a part of one."""
+        return [str(one) for one in self.sets]
+
+    @property
+    def outside(self) -> int:
+        """Leases outside the ranges: of a former subnet."""
+        return self.used - sum(self.used_of(one) for one in self.sets) if self.sets else 0
+
+    def used_of(self, one: RangeSet) -> int:
+        """Addresses of a range set that are leased."""
+        return sum(row.leased and one.holds(row.packed) for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "network": self.network,
+            "data_dir": self.data_dir,
+            "ranges": self.ranges,
+            "range_sets": [
+                {"ranges": [str(span) for span in one.ranges], "used": self.used_of(one), "total": one.size}
+                for one in self.sets
+            ],
+            "used": self.used,
+            "free": self.free,
+            "total": self.total,
+            "outside": self.outside,
+            "leases": [row.as_json() for row in self.rows],
+            "stray_veths": list(self.strays),
+        }
+
+
+def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
+    """The network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
+    known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
+    if wanted and wanted != configured and wanted not in stores:
+        raise Problem(f"no leases of a network {wanted!r} here", known)
+    if wanted or configured:
+        return wanted or configured
+    if not stores:
+        raise Problem("no network has leases on this host", "`cnictl init-node` sets one up")
+    if len(stores) > 1:
+        raise Problem("several networks have leases here, say which one with --network", known)
+    return stores[0]
+
+
+def assemble(
+    leases: Iterable[Lease],
+    records: Iterable[Record],
+    verdicts: Mapping[tuple[str, str], Verdict],
+    judge_lone: Callable[[Lease], Verdict],
+    shared: bool = False,
+) -> list[Row]:
+    """Leases and records joined by owner, in the order of the addresses.
+
+    `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record. `shared`: other nodes
+    use the store too.
+    """
+    by_owner = {(record.container, record.ifname): record for record in records}
+    intended = {address: record for record in by_owner.values() for address in record.addresses}
+    rows, holders = [], {}
+    for lease in leases:
+        owner = (lease.container, lease.ifname)
+        holders[lease.address] = owner
+        if lease.container:
+            verdict = verdicts[owner] if owner in by_owner else judge_lone(lease)
+            rows.append(_row(lease.address, owner, verdict, by_owner.get(owner), lease.modified))
+        else:
+            rows.append(_torn_row(lease, intended.get(lease.address), shared))
+    leasing = set(holders.values())
+    for owner, record in by_owner.items():
+        if not record.addresses and owner not in leasing:
+            rows.append(_row("", owner, verdicts[owner], record))
+        for address in record.addresses:
+            holder = holders.get(address, ())
+            if holder not in (owner, ("", "")):
+                missing = f"{record.ipam} gave its address" if record.ipam else "it has no lease"
+                reason = f"{' '.join(holder)} holds its lease" if holder else missing
+                verdict = Verdict(verdicts[owner].state, f"{verdicts[owner].reason}; {reason}")
+                rows.append(_row(address, owner, verdict, record))
+    return sorted(rows, key=lambda row: (len(row.packed), row.packed, row.container))
+
+
+def _row(
+    address: str, owner: tuple[str, str], verdict: Verdict, record: Record | None, modified: float | None = None
+) -> Row:
+    since = (record.created if record else 0.0) or modified or 0.0
+    pod = record.pod if record else ""
+    leased = modified is not None
+    return Row(address, *owner, pod, since, verdict.state, verdict.reason, leased, record, foreign_veth=verdict.link)
+
+
+def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
+    reason = "its lease names no owner"
+    if record is not None:
+        reason += f", the record of {record.container} {record.ifname} has the address"
+    elif shared:
+        reason += "; another node that uses the store may be about to write it"
+    return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
+
+
+def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
+    """Read and judge all of a network, in the host's network namespace. Raises OSError."""
+    store = Store(network, data_dir)
+    leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
+    records = [one for one in attachments.all_records(network) if (one.data_dir or NETWORKS_DIR) == data_dir]
+    owners = {(record.container, record.ifname) for record in records}
+    leases = [lease for lease in leases if (lease.container, lease.ifname) in owners or _still_held(store, lease)]
+    listed = {lease.address for lease in leases}
+    for record in records:
+        since_then = (store.read(address) for address in record.addresses if address not in listed)
+        leases += [lease for lease in since_then if lease is not None]
+    with Netlink() as host:
+        foreign = ForeignLinks(host)
+        verdicts = {(record.container, record.ifname): liveness.judge(record, host, foreign) for record in records}
+        strays = _strays(host, network, {record.host_veth for record in records})
+
+        def judge_lone(lease: Lease) -> Verdict:
+            return liveness.judge_unmarked([lease.address], lease.modified, data_dir, foreign=foreign)
+
+        rows = assemble(leases, records, verdicts, judge_lone, store.shared)
+    return Listing(network, data_dir, tuple(rows), tuple(sets), strays)
+
+
+def _still_held(store: Store, lease: Lease) -> bool:
+    now = store.read(lease.address)
+    return now is not None and (now.container, now.ifname) == (lease.container, lease.ifname)
+
+
+def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
+    marked = [link for link in rtnetlink.all_links(netlink) if link.alias.startswith(f"cnictl:{network}/")]
+    return tuple(sorted(link.name for link in marked if link.kind == "veth" and link.name not in known))
+
+
+def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
+    """Networks that have leases in `data_dir`, or records."""
+    recorded = attachments.networks() if data_dir == NETWORKS_DIR else []
+    return sorted({*folder_networks(data_dir), *recorded})
+
+
+def find(rows: Sequence[Row], target: str) -> list[Row]:
+    """The rows of an address, a pod (`namespace/name` or `name`), or a container by its id or a beginning of it.
+
+    Raises Problem where there is none, or where several containers are meant.
+    """
+    found = pod_names.named(target, rows, _names)
+    if not found and pod_names.address_in(target):
+        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
+    if not found:
+        message = f"{target!r} is neither a leased address nor a container or pod that holds one"
+        raise Problem(message, "see `cnictl ipam list`")
+    containers = sorted({row.container for row in found})
+    if len(containers) == 1 or pod_names.address_in(target):
+        return found
+    pods = sorted({row.pod for row in found})
+    if target in pods or target in [pod.rpartition("/")[2] for pod in pods]:
+        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in found)
+        raise Problem(f"{target!r} is several pods: {listed}", "give the namespace with the name, or an address")
+    raise Problem(f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id")
+
+
+def _names(row: Row) -> Names:
+    return Names((row.address,) if row.address else (), row.pod, row.container)
+
+
+def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+    """The rows found, and those of the other addresses that their attachments hold: they go together."""
+    records = {(row.container, row.ifname) for row in found if row.record is not None}
+    return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]

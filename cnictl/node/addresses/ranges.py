@@ -1,0 +1,88 @@
+"""Which addresses a network hands out and where its leases stand, as this host's own files say."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import attachments, durable, odd
+from cnictl.core.cidr import AddressError, parse_pod_cidr
+from cnictl.core.conf import parse_conf
+from cnictl.core.errors import CniError
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.pool import Range, RangeSet
+from cnictl.core.pool_map import mapped
+from cnictl.node.host import runtimes
+from cnictl.node.spec.node_spec import NodeSpec
+
+CONF_ENDINGS = (".conflist", ".conf", ".json")
+"""What libcni takes for a network configuration."""
+
+_ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "dataDir")
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A network's range sets (none where nothing says) and the lease store's parent folder.
+
+    Where the runtime gives the ranges to each pod, they are those of the last pod.
+    """
+
+    sets: tuple[RangeSet, ...]
+    data_dir: str = NETWORKS_DIR
+
+
+def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | None = None) -> Ranges:
+    """By node.toml, else by the network's CNI conf, else by the map that the plugin keeps."""
+    if spec is not None and spec.name == network:
+        try:
+            return Ranges(tuple(RangeSet([Range(parse_pod_cidr(subnet))]) for subnet in spec.subnets))
+        except AddressError:
+            pass  # checked when it is loaded; what it can't say, the conf may
+    folders = runtimes.conf_dirs(runtimes.find()) if conf_dirs is None else conf_dirs
+    for document in _configurations(folders):
+        if document.get("name") == network:
+            found = of_configuration(document)
+            if found is not None:
+                return found
+    return Ranges(mapped(attachments.index_path(network)))
+
+
+def of_configuration(document: dict[str, Any]) -> Ranges | None:
+    """What a conf or conflist says, of our plugin or of any that uses host-local; None if nothing can be told."""
+    name = document.get("name")
+    plugins = document.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else [document]:
+        if not isinstance(plugin, dict):
+            continue
+        found = plugin.get("ipam")
+        ipam: dict[str, Any] = found if isinstance(found, dict) else {}
+        if plugin.get("type") != "cnictl-bridge" and ipam.get("type") != "host-local":
+            continue
+        told = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
+        wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
+        try:
+            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
+        except CniError:
+            return None  # a form that host-local itself refuses
+        if conf.served:
+            return Ranges(conf.sets or mapped(attachments.index_path(str(name))), conf.data_dir)
+    return None
+
+
+def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """The network configurations of these folders, in the order in which runtimes read them."""
+    for folder in folders:
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
+        except OSError as error:
+            odd.pass_over_error(folder, error)
+            continue
+        for name in names:
+            try:
+                document = json.loads(durable.contents(f"{folder}/{name}"))
+            except (OSError, ValueError):
+                continue  # a broken conf is the runtime's to complain about
+            if isinstance(document, dict):
+                yield document

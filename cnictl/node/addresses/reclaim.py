@@ -1,0 +1,170 @@
+"""Freeing addresses on an operator's word or on proof: what `cnictl ipam release` and `gc` do.
+
+The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
+and record go together), by owner through `core.leases` where there is none.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core import attachments, liveness
+from cnictl.core.attachments import Record
+from cnictl.core.detach import detach
+from cnictl.core.errors import CniError
+from cnictl.core.leases import Store
+from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_LOCK
+from cnictl.core.rtnetlink import Netlink
+from cnictl.core.taken_over import remove_pair
+from cnictl.node.addresses.lease_list import TORN, Listing, Row
+from cnictl.node.state.journal import Journal
+
+_IN_FLIGHT_WAIT = 5.0
+"""Seconds that a release waits for a call at work on what it is to free: a DEL takes milliseconds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row."""
+
+    row: Row
+    action: str
+    """freed, would free, left or failed."""
+    reason: str
+
+
+def refusal(row: Row, force: bool) -> str:
+    """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
+    if row.state == IN_FLIGHT:
+        return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
+    if force or row.state == STALE or (row.state == TORN and not row.elsewhere):
+        return ""
+    shown = "live" if row.state == LIVE else "not proven stale"
+    return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
+
+
+def await_others(rows: list[Row]) -> bool:
+    """Wait for calls that are at work on these attachments, for some seconds; False if there was none, or one stays."""
+    busy = [row for row in rows if row.state == IN_FLIGHT and row.record is not None]
+    deadline = time.monotonic() + _IN_FLIGHT_WAIT
+    for row in busy:
+        if row.record is not None:
+            try:
+                wait = max(0.0, deadline - time.monotonic())
+                free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
+            except CniError:
+                return False
+            if free >= 0:
+                os.close(free)
+    return bool(busy)
+
+
+def keep_reason(row: Row) -> str:
+    """Why `gc` leaves this alone, or empty: only what is provably stale goes."""
+    stale = row.state == STALE or (row.state == TORN and row.record is None and not row.elsewhere)
+    return "" if stale else row.reason
+
+
+def commands(listing: Listing, row: Row) -> list[str]:
+    """The release, as typed by hand."""
+    if row.state == TORN:
+        return [f"rm {listing.data_dir}/{listing.network}/{row.address}"]
+    lines = [f"ip link delete {row.host_veth}"] if row.host_veth else []
+    if row.leased:
+        lines.append(f"rm {listing.data_dir}/{listing.network}/{row.address}")
+    return [*lines, f"rm {row.record.path}"] if row.record else lines
+
+
+def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
+    """For programs: what became of each, and the release as typed by hand of those that were not left."""
+    rows = []
+    for one in outcomes:
+        typed = [] if one.action == "left" else commands(listing, one.row)
+        rows.append({**one.row.as_json(), "action": one.action, "reason": one.reason, "commands": typed})
+    return {
+        "network": listing.network,
+        "data_dir": listing.data_dir,
+        "outcomes": rows,
+        "stray_veths": list(listing.strays),
+    }
+
+
+def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[Outcome]:
+    """Free these rows, each noted in `journal` before. Without `force` each is judged once more under its lock.
+
+    Raises CniError 11 (node locked).
+    """
+    return _work(listing, [(row, "") for row in rows], not force, journal)
+
+
+def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[Outcome]:
+    """Free what is provably stale, each noted in `journal` before; the outcome of every row.
+
+    Raises CniError 11 (node locked).
+    """
+    judged = [(row, keep_reason(row)) for row in listing.rows]
+    if dry_run:
+        return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
+    Store(listing.network, listing.data_dir).clear_unfinished()
+    return _work(listing, judged, True, journal)
+
+
+def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None) -> list[Outcome]:
+    outcomes = []
+    gone: set[tuple[str, str]] = set()
+    with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
+        for row, kept in judged:
+            if kept:
+                outcomes.append(Outcome(row, "left", kept))
+                continue
+            if journal is not None:
+                what = row.address or f"{row.container}@{row.ifname}"
+                was = {"container": row.container, "interface": row.ifname, "pod": row.pod, "found": row.words}
+                by_hand = "\n".join(commands(listing, row))
+                journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
+            try:
+                freed = _free(host, listing, row, check, gone)
+            except (CniError, OSError) as error:
+                outcomes.append(Outcome(row, "failed", str(error)))
+                continue
+            reason = row.reason if freed else "another call changed it meanwhile"
+            if freed and row.record is not None and row.record.ipam:
+                reason += f"; the address is {row.record.ipam}'s to free"
+            outcomes.append(Outcome(row, "freed" if freed else "left", reason))
+    return outcomes
+
+
+def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[tuple[str, str]]) -> bool:
+    """Free one row; False if it is not there or not stale any more. `gone` has the owners undone in this run."""
+    store = Store(listing.network, listing.data_dir)
+    if row.state == TORN:
+        return store.release_torn(row.address)
+    owner = (row.container, row.ifname)
+    if row.record is None:
+        lone = Record(listing.network, *owner)
+        lone.addresses, lone.created, lone.data_dir = [row.address], row.since, listing.data_dir
+        if not check:
+            remove_pair(netlink, lone)
+        elif not _still_stale(lone):
+            return False
+        return store.release(row.address, *owner)
+    if owner not in gone:
+        still = _still_stale if check else None
+
+        def remove_foreign(record: Record) -> None:
+            if not check:  # what is stale has no link
+                remove_pair(netlink, record)
+
+        if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=remove_foreign) is None:
+            return False
+        gone.add(owner)
+    if row.leased:
+        store.release(row.address, *owner)  # one that the record doesn't name
+    return True
+
+
+def _still_stale(record: Record) -> bool:
+    return liveness.judge_settled(record).state == STALE

@@ -1,0 +1,197 @@
+"""What the host looks like to the node's resources: uplink, addresses, how a peer is reached. Only reads."""
+
+import glob
+from dataclasses import dataclass
+
+from cnictl.core import durable, rtnetlink
+from cnictl.core.bridge import DEFAULT_MTU
+from cnictl.core.cidr import Cidr, parse_address, parse_interface
+from cnictl.core.errors import Problem
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node.host import route_lookup
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How the kernel would send to an address."""
+
+    dev: str
+    gateway: str
+    """Empty exactly when the address is on the link."""
+
+
+def uplink(spec: NodeSpec) -> str:
+    """Return the link to the outside: the one named, else that of the default route, else of the first peer; or empty.
+
+    Peers may be on other links: `links_to_others` returns all of them.
+    """
+    return spec.uplink or default_link(spec) or next(filter(None, peer_links(spec).values()), "")
+
+
+def default_link(spec: NodeSpec) -> str:
+    """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
+
+    The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
+    """
+    known = route_lookup.routes()
+    for subnet in spec.subnets:
+        for destination, route in known:
+            is_default = destination.prefix == 0 and (destination.bits == 128) == is_ipv6(subnet)
+            if (
+                is_default
+                and route.table == route_lookup.MAIN_TABLE
+                and route.kind == route_lookup.UNICAST
+                and not route.dead
+            ):
+                return route.dev
+    return ""
+
+
+def peer_links(spec: NodeSpec) -> dict[Peer, str]:
+    """Return the link to each peer: the one named, else the one that the peer is on; else the uplink named, or empty.
+
+    Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
+    a VPN's default route does, the main table is right: the peer is where its subnet is.
+    """
+    asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
+    ways = dict(zip(asked, route_lookup.ways([route_lookup.Packet(via) for via in asked]), strict=True))
+    connected = _connected() if asked else []
+    found = {}
+    for peer in spec.peers:
+        found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
+    return found
+
+
+def _on_link(address: str, way: route_lookup.Way, connected: list[tuple[Cidr, str]]) -> str:
+    packed = parse_address(address)
+    subnet, dev = max(
+        ((subnet, dev) for subnet, dev in connected if subnet.holds(packed)),
+        key=lambda entry: entry[0].prefix,
+        default=(None, ""),
+    )
+    if way.kind == route_lookup.UNICAST and way.dev and not way.gateway:
+        prefix = int(way.destination.partition("/")[2])
+        return way.dev if subnet is None or prefix >= subnet.prefix else dev
+    if way.gateway and way.table in (0, route_lookup.MAIN_TABLE):
+        return ""  # the main table itself has a route to it through a gateway
+    return dev
+
+
+def _connected() -> list[tuple[Cidr, str]]:
+    """Return the main table's routes without a gateway, and the link of each; not default routes."""
+    return [
+        (destination, route.dev)
+        for destination, route in route_lookup.routes()
+        if route.table == route_lookup.MAIN_TABLE
+        and route.kind == route_lookup.UNICAST
+        and route.dev
+        and not route.gateway
+        and destination.prefix
+        and not route.dead
+    ]
+
+
+def link_of_subnet(address: str) -> str:
+    """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
+    packed = parse_address(address)
+    found = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
+    held = [(cidr.prefix, dev) for cidr, dev in found if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
+    return max(held, default=(0, ""))[1]
+
+
+def links_to_others(spec: NodeSpec) -> list[str]:
+    """Return the links that packets of pods pass on their way to other hosts: the uplink, and those to the peers."""
+    named = [uplink(spec), *peer_links(spec).values()]
+    return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
+
+
+def check_links(spec: NodeSpec) -> None:
+    """Raise Problem if a link that the spec names is not there."""
+    with Netlink() as netlink:
+        names = [link.name for link in rtnetlink.all_links(netlink)]
+    named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.peers}
+    for name, what in named.items():
+        if name and name not in names:
+            raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Narrowest:
+    """What limits the size of pods' packets."""
+
+    mtu: int
+    """In bytes."""
+    link: str
+    """Empty where no link to others is known."""
+    peer: Peer | None = None
+    """The peer that is reached over it; None: it is the uplink."""
+
+
+def narrowest(spec: NodeSpec) -> Narrowest:
+    """Return the smallest MTU over the links to the peers and the default route's; 1500 where none is known.
+
+    The MTU of a route (`ip route … mtu 1400`) counts as its link's. What the kernel learned of a path for some minutes
+    does not.
+    """
+    with Netlink() as netlink:
+        sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
+    found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
+    links = peer_links(spec)
+    routes = route_lookup.ways([route_lookup.Packet(peer.via, oif=links[peer]) for peer in spec.peers])
+    for peer, route in zip(spec.peers, routes, strict=True):
+        link = links[peer]
+        if link in sizes and link != spec.bridge:
+            own = route.mtu if route.dev == link else 0
+            found.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
+    return min(found, key=lambda one: one.mtu, default=Narrowest(DEFAULT_MTU, ""))
+
+
+def mtu(spec: NodeSpec) -> int:
+    """Return the MTU of bridge and pods in bytes: the spec's, else the smallest over the links to other hosts."""
+    return spec.mtu or narrowest(spec).mtu
+
+
+def own_addresses() -> dict[str, str]:
+    """Every address of this host, and the link that has it."""
+    return {interface.partition("/")[0]: link for interface, link in own_interfaces().items()}
+
+
+def own_interfaces() -> dict[str, str]:
+    """Every address of this host as ADDRESS/PREFIX, and the link that has it; IPv6's link-local ones too."""
+    found = {}
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
+        for index, packed, prefix in rtnetlink.all_addresses(netlink):
+            found[str(Cidr(packed, prefix))] = names.get(index, "")
+    return found
+
+
+def reach(address: str, dev: str = "") -> Reached | None:
+    """Return the kernel's route to an address (`ip route get`), over `dev` if one is named; None if it has none."""
+    found = route_lookup.way(route_lookup.Packet(address, oif=dev), entries=False)
+    return Reached(found.dev, found.gateway) if found.dev and not found.errno else None
+
+
+def reach_peer(peer: Peer, link: str) -> Reached | None:
+    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`.
+
+    Where a policy rule takes even the host's own packets to the peer away, the peer is on its link all the same.
+    """
+    found = reach(peer.via, peer.dev if parse_address(peer.via).startswith(b"\xfe\x80") else "")
+    packed = parse_address(peer.via)
+    elsewhere = found is not None and not peer.dev and link not in ("", found.dev)
+    if elsewhere and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
+        return Reached(link, "")
+    return found
+
+
+def processes() -> set[str]:
+    """Names of the processes that run, as /proc/PID/comm has them: at most 15 characters."""
+    found = set()
+    for path in glob.glob("/proc/[0-9]*/comm"):
+        try:
+            found.add(durable.contents(path).decode("utf-8", "replace").strip())
+        except OSError:
+            continue  # it has just ended
+    return found

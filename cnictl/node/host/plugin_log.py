@@ -1,0 +1,126 @@
+"""The plugin's log, read back: one call a line, through its rotation."""
+
+import os
+import re
+import select
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from cnictl.core import durable
+from cnictl.core.paths import PLUGIN_LOG
+from cnictl.node.spec import pod_names
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec.pod_names import Names
+
+_LINE = re.compile(
+    r"(?P<time>\S+) (?P<level>\S+) (?P<verb>\S+) (?P<ms>[\d.]+)ms container=(?P<container>\S+) ifname=(?P<ifname>\S+) "
+    r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
+)
+LARGEST = 64 << 20
+"""Bytes of a log that are read at a time: the latest of a longer one."""
+_PIECE = 1 << 20
+_SHORTEST = 4
+"""Characters of an id's beginning: fewer begin many ids of a long log."""
+_LOOK = 0.2
+"""Seconds between two looks at a log that is followed."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the plugin."""
+
+    time: str
+    """UTC, as RFC 3339 has it."""
+    failed: bool
+    verb: str
+    milliseconds: float
+    container: str
+    ifname: str
+    pod: str
+    address: str
+    outcome: str
+    """`ok`, or the error."""
+
+    def is_of(self, who: str) -> bool:
+        """Whether it is about that pod (`namespace/name` or `name`), container (or its id's beginning) or address."""
+        return bool(pod_names.named(who, [self], _names, _SHORTEST))
+
+
+def _names(call: Call) -> Names:
+    plain = (text.partition("/")[0] for text in call.address.split())
+    return Names(tuple(text for text in plain if pod_names.address_in(text)), call.pod, call.container)
+
+
+def path_of(spec: NodeSpec | None) -> str:
+    """Where the node's plugin writes it."""
+    return spec.log_file if spec is not None and spec.log_file else PLUGIN_LOG
+
+
+def parse(line: str) -> Call | None:
+    """A line as a call; None for what is no whole line of ours."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    known = {key: "" if value == "-" else value for key, value in found.groupdict().items()}
+    return Call(
+        known["time"], known["level"] == "error", known["verb"], float(known["ms"]), known["container"],
+        known["ifname"], known["pod"], known["address"], known["outcome"],
+    )  # fmt: skip
+
+
+def calls(path: str) -> Iterator[Call]:
+    """Every call in the log, oldest first, with the part that was rotated away last; none where there is no log."""
+    for part in (f"{path}.1", path):
+        yield from filter(None, map(parse, latest(part).splitlines()))
+
+
+def latest(path: str, most: int = 0) -> str:
+    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty where there is none."""
+    file = open_part(path)
+    if file is None:
+        return ""
+    most = most or LARGEST
+    with file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most).decode("utf-8", "replace")
+
+
+def follow(path: str) -> Iterator[Call]:
+    """Each further call as it is written; for ever, also where the file is rotated, or not there yet."""
+    file = open_part(path)
+    if file is not None:
+        file.seek(0, os.SEEK_END)
+    rest = b""
+    while True:
+        text = file.read(_PIECE) if file is not None else b""
+        *lines, rest = (rest[-_PIECE:] + text).split(b"\n")
+        yield from filter(None, (parse(line.decode("utf-8", "replace")) for line in lines))
+        if not text:
+            select.select([], [], [], _LOOK)
+            if file is None or not _is_in_place(file.fileno(), path):
+                fresh = open_part(path)
+                if fresh is not None and file is not None:
+                    file.close()
+                file = fresh or file
+
+
+def open_part(path: str) -> BinaryIO | None:
+    """Open a log to read it; None if there is none, or a pipe or device in its place, which nothing comes back from."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | durable.AT_ONCE)
+    except FileNotFoundError:
+        return None
+    try:
+        durable.ensure_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
+
+
+def _is_in_place(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return True  # rotated away, and nobody has written since: the end of the old one is still to be read

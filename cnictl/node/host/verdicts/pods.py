@@ -1,0 +1,93 @@
+"""The packets that a node's pods send and receive, as far as they are known, by what an accept for them is called."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cnictl.node.host.verdicts.model import Packets
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
+
+SENT, AMONG, RECEIVED = "sent", "among", "received"
+"""What pods send; of that, what goes to pods; what is for pods and is theirs to have."""
+KINDS = (SENT, AMONG, RECEIVED)
+COVERS = {SENT: (SENT, AMONG), AMONG: (AMONG,), RECEIVED: (RECEIVED,)}
+"""The kinds that an accept of a kind is enough for."""
+
+_NEW, _OLD = frozenset({"new"}), frozenset({"established", "related"})
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Packets of one kind."""
+
+    flows: tuple[Packets, ...]
+    """Those that a node promises its pods: if one of these is dropped as a whole, pods suffer."""
+    every: Packets
+    """All that may be of this kind, new or not."""
+
+
+def traffic(spec: NodeSpec, family: str, links: Sequence[str], bridged: bool = False) -> dict[str, Traffic]:
+    """The packets of an address family (`ip`, `ip6`) by kind; nothing where the node has no pods of that family.
+
+    `links`: those that lead to other hosts, the uplink and the links to peers; empty where none is known. `bridged`:
+    as nftables' bridge family sees them, between two ports of the pods' bridge.
+    """
+    found: dict[str, Traffic] = {}
+    for node in by_family(spec):
+        if is_ipv6(node.subnet) == (family == "ip6"):
+            flows = _bridged(node, family) if bridged else _routed(node, family, list(links) or [None])
+            for kind, every in _every(node, family, bridged).items():
+                found[kind] = Traffic(tuple(flow for its_kind, flow in flows if its_kind == kind), every)
+    return found
+
+
+def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tuple[str, Packets]]:
+    """Routed packets; those between two pods of the node too, which the bridge hands to iptables."""
+    bridge, subnet = node.bridge, node.subnet
+    flows = [(AMONG, Packets(family, bridge, bridge, subnet, subnet))]
+    for link in links:
+        flows += [
+            (SENT, Packets(family, bridge, link, subnet)),
+            (RECEIVED, Packets(family, link, bridge, target=subnet, states=_OLD)),
+            (RECEIVED, Packets(family, link, bridge, target=subnet, translated=True)),
+        ]
+        peers = [peer for peer in node.peers if link is None or peer.dev in ("", link)]
+        if peers:  # a peer's own address: dropped where everything new that comes in is
+            flows.append((RECEIVED, Packets(family, link, bridge, target=subnet)))
+        for peer in peers:
+            flows += [
+                (AMONG, Packets(family, bridge, link, subnet, peer.pod_cidr)),
+                (RECEIVED, Packets(family, link, bridge, peer.pod_cidr, subnet)),
+            ]
+    return flows
+
+
+def _bridged(node: NodeSpec, family: str) -> list[tuple[str, Packets]]:
+    return [
+        (SENT, Packets(family, source=node.subnet, bridge=node.bridge)),
+        (RECEIVED, Packets(family, source=node.network, target=node.subnet, bridge=node.bridge)),
+    ]
+
+
+def _every(node: NodeSpec, family: str, bridged: bool) -> dict[str, Packets]:
+    states = _NEW | _OLD
+    if bridged:
+        return {
+            SENT: Packets(family, source=node.subnet, states=states, bridge=node.bridge),
+            RECEIVED: Packets(family, target=node.subnet, states=states, bridge=node.bridge),
+        }
+    return {
+        SENT: Packets(family, node.bridge, source=node.subnet, states=states),
+        AMONG: Packets(family, node.bridge, source=node.subnet, target=node.network, states=states),
+        RECEIVED: Packets(family, outgoing=node.bridge, target=node.subnet, states=states),
+    }
+
+
+def peers_addresses(spec: NodeSpec, subnet: str) -> tuple[str, ...]:
+    """Peers' own addresses of the family of `subnet`, as packets may have them: none of IPv6's link-local ones."""
+    addresses = {peer.via for peer in spec.peers if is_ipv6(peer.via) == is_ipv6(subnet)}
+    return tuple(sorted(address for address in addresses if not address.startswith("fe80:")))
+
+
+def families(spec: NodeSpec) -> Iterator[str]:
+    """nftables' names of the address families that the node's pods have."""
+    return ("ip6" if is_ipv6(subnet) else "ip" for subnet in spec.subnets)

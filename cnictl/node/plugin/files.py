@@ -1,0 +1,196 @@
+"""Files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
+
+A file of ours that an operator moved into a repository and linked to is written where the link leads. The link itself
+is never replaced and never removed. Each step of the way has to be root's own link: another user's could lead root
+anywhere.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.node.plugin import ownership
+
+_MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (path_resolution(7))
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+
+
+def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
+    """Give a file new content in one step; a new one gets `mode`, one that is there keeps what it has (with `keep`).
+
+    A file with several names (hard links), or one that is a mount of its own, is rewritten where it is, for a new file
+    in its place would part it from these. Raises Problem with the file as it was.
+    """
+    target = resolve(path)
+    with _folder_of(path, target) as folder:
+        place = f"{folder}/{os.path.basename(target)}"
+        there = _status(place)
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(there.st_mode), "no file")
+            raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it out of the way: {target}")
+        try:
+            if there is not None and there.st_nlink > 1:
+                _rewrite(place, data)
+                return
+            like = there if keep else None
+            try:  # the new file is nobody else's to read until it has the old one's owner, mode and ACL
+                first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
+                durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                _rewrite(place, data)  # a bind mount
+        except OSError as error:
+            raise _refusal(error, path, target) from None
+
+
+def remove(path: str) -> None:
+    """Remove a file of ours. Of a link the file that it leads to goes, and the link stays. Raises Problem."""
+    target = resolve(path)
+    if not os.path.lexists(target):
+        return
+    with _folder_of(path, target) as folder:
+        place = f"{folder}/{os.path.basename(target)}"
+        there = _status(place)
+        if there is not None and stat.S_ISREG(there.st_mode):
+            try:
+                os.unlink(place)
+            except OSError as error:
+                raise _refusal(error, path, target) from None
+
+
+def can_write(path: str) -> bool:
+    """Return whether a file can be written or replaced there: read-only mounts, denials and immutable files say no.
+
+    The folders on the way may be missing: then the nearest one that is there counts.
+    """
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.access(target, os.W_OK):
+        return False
+    folder = os.path.dirname(target)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def is_masked(path: str) -> bool:
+    """Whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
+    return os.path.islink(path) and os.path.realpath(path) == os.devnull
+
+
+def resolve(path: str) -> str:
+    """Where a path leads, which may not be there yet.
+
+    Raises Problem if a link on the way is not root's (or the present user's), or if the links lead nowhere.
+    """
+    owners = ownership.roots() | {os.geteuid()}
+    waiting, here, links = [part for part in path.split("/") if part], "/", 0
+    while waiting:
+        part = waiting.pop(0)
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        step = os.path.join(here, part)
+        found = _status(step)
+        if found is None or not stat.S_ISLNK(found.st_mode):
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}")
+        if found.st_uid not in owners:
+            raise Problem(
+                f"{step} is a link of user {found.st_uid}, not of root: where it leads is that user's to say",
+                f"make it root's: chown -h root {step}",
+            )
+        target = os.readlink(step)
+        here = "/" if target.startswith("/") else here
+        waiting = [part for part in target.split("/") if part not in ("", ".")] + waiting
+    return here
+
+
+@contextlib.contextmanager
+def _folder_of(path: str, target: str) -> Iterator[str]:
+    """A name for the folder of `target` that leads to the same one whatever another user does to the way there."""
+    here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in os.path.dirname(target).split("/"):
+            if part:
+                inner = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                os.close(here)
+                here = inner
+        yield f"/proc/self/fd/{here}"
+    except FileNotFoundError:
+        folder = os.path.dirname(target)
+        raise Problem(
+            f"{_named(path, target)} can't be written: there is no folder {folder}",
+            f"mkdir -p {folder}" + (f", or remove the link: rm {path}" if os.path.islink(path) else ""),
+        ) from None
+    except OSError as error:
+        raise _refusal(error, path, target) from None
+    finally:
+        os.close(here)
+
+
+def _liken(new: int, place: str) -> None:
+    """Give a new file the owner, mode, ACL and other attributes of the one at `place`."""
+    like = os.lstat(place)
+    made = os.fstat(new)
+    if (made.st_uid, made.st_gid) != (like.st_uid, like.st_gid):
+        os.fchown(new, like.st_uid, like.st_gid)
+    os.fchmod(new, stat.S_IMODE(like.st_mode))
+    for name in _attributes(place):
+        try:
+            os.setxattr(new, name, os.getxattr(place, name))
+        except OSError as error:
+            if not name.startswith("security.") or error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise  # a label of the security module's is its own to set
+
+
+def _attributes(place: str) -> list[str]:
+    try:
+        return os.listxattr(place)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def _rewrite(place: str, data: bytes) -> None:
+    """New content for the same file, longest first: it is at no moment empty, and the journal has both texts."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(descriptor, data[written:], written)
+        os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _refusal(error: OSError, path: str, target: str) -> Problem:
+    hints = {
+        errno.EROFS: "its file system is mounted read-only",
+        errno.EPERM: f"lsattr -d {target} {os.path.dirname(target)} shows whether it is immutable; chattr -i ends that",
+    }
+    said = error.strerror or str(error)
+    return Problem(f"{_named(path, target)} can't be written: {said}", hints.get(error.errno or 0, ""))
+
+
+def _named(path: str, target: str) -> str:
+    return path if path == target else f"{path}, which leads to {target},"

@@ -1,0 +1,214 @@
+"""The plugin on a node: versions side by side in a library folder, and a launcher in each runtime's bin folder."""
+
+import json
+import os
+import shlex
+from dataclasses import dataclass
+
+from cnictl.core import attachments, durable, liveness
+from cnictl.core.errors import Problem
+from cnictl.core.paths import LIB_DIR
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import files, interpreters, ownership, releases, selftest
+from cnictl.node.plugin.releases import PLUGIN, Library
+from cnictl.node.state import folders
+
+RECORD = "installed.json"
+
+_MARK = "# cnictl-bridge: starts the CNI plugin."
+_LIBRARY_LINE = "library="
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What of the plugin is on this host."""
+
+    lib_dir: str
+    """The library folder, `/usr/local/lib/cnictl` unless the operator chose another."""
+    current: str
+    """Name of the version that the launchers start; empty if there is no launcher."""
+    versions: tuple[str, ...]
+    """Names of all versions there, oldest first."""
+    bin_dirs: tuple[str, ...]
+    """Folders with a whole launcher of the current version."""
+    other_bin_dirs: tuple[str, ...]
+    """Folders that had a launcher once, or have one of another version."""
+
+
+def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
+    """Look for the plugin in `bin_dirs` and in those an earlier installation noted."""
+    lib_dir = lib_dir or _lib_dir_of(bin_dirs) or LIB_DIR
+    noted = _noted_bin_dirs(lib_dir)
+    places = tuple(dict.fromkeys([*noted, *bin_dirs]))
+    started = {folder: started_library(f"{folder}/{PLUGIN}") for folder in places}
+    current = next((found for found in started.values() if found), "")
+    own_copy = _read(f"{current}/{PLUGIN}") if current else None
+    whole = tuple(folder for folder in places if own_copy is not None and _read(f"{folder}/{PLUGIN}") == own_copy)
+    others = tuple(folder for folder in places if folder not in whole and (folder in noted or started[folder]))
+    return Installed(
+        os.path.dirname(current) or lib_dir,
+        os.path.basename(current),
+        tuple(releases.versions(os.path.dirname(current) or lib_dir)),
+        whole,
+        others,
+    )
+
+
+def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str = "") -> Library:
+    """Bring this cnictl's plugin into `lib_dir` as version `name`, prove that it works, and let runtimes start it.
+
+    The version that was current before stays beside it. `interpreter`: a path; empty: the best choice.
+    Raises Problem, with the launchers as they were, if anyone but root could change what will run, if another's
+    file stands in a launcher's place, or if the self-test fails.
+    """
+    chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
+    for folder in (lib_dir, *bin_dirs):
+        if not runtimes.writable(folder):
+            raise Problem(f"{folder}: can't be written to", "name another folder with --lib-dir or --bin-dir")
+        _require_trusted(folder)
+    for folder in bin_dirs:
+        _refuse_foreign(f"{folder}/{PLUGIN}")
+    code = releases.sources()
+    found = releases.examine(f"{lib_dir}/{name}")
+    fresh = not os.path.lexists(found.folder)
+    try:
+        if found.digest != releases.digest_of(code) or found.interpreter != chosen.path:
+            folders.make(lib_dir)
+            found = releases.build(lib_dir, name, code, chosen)
+            if found.fault:
+                raise Problem(found.fault)
+        selftest.check(found.launcher)
+    except BaseException:  # an interruption as well
+        if fresh:
+            releases.remove(lib_dir, name)
+            folders.unmake(lib_dir)
+        raise
+    _place(found, bin_dirs)
+    return found
+
+
+def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
+    """Let the launchers in `bin_dirs` start a version that is already there. Raises Problem if it isn't sound."""
+    found = releases.examine(f"{lib_dir}/{name}")
+    if found.fault:
+        raise Problem(found.fault, "run: cnictl plugin install")
+    for folder in (found.folder, *bin_dirs):
+        _require_trusted(folder)
+    if os.path.lexists(found.interpreter):  # without it the launcher takes the system's
+        interpreters.inspect(found.interpreter)
+    selftest.check(found.launcher)
+    _place(found, bin_dirs)
+    return found
+
+
+def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
+    """Take our launchers out of `bin_dirs`; another's file of that name stays."""
+    for folder in bin_dirs:
+        path = f"{folder}/{PLUGIN}"
+        if started_library(path):
+            files.remove(path)
+        folders.unmake(folder)
+
+
+def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ...]) -> None:
+    """Take the plugin off the host: its versions, and its launchers in both kinds of folders.
+
+    Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
+    """
+    remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
+    for name in releases.versions(lib_dir):
+        releases.remove(lib_dir, name)
+    if os.path.lexists(f"{lib_dir}/{RECORD}"):
+        os.unlink(f"{lib_dir}/{RECORD}")
+    folders.unmake(lib_dir)
+    remove_launchers(bin_dirs)
+
+
+def live_attachments() -> list[str]:
+    """Pods that would lose their plugin: `NETWORK CONTAINER (POD)` of each attachment not provably gone."""
+    found = []
+    for network in attachments.networks():
+        for record in attachments.all_records(network):
+            if liveness.judge(record).state != liveness.STALE:
+                pod = f" ({record.pod})" if record.pod else ""
+                found.append(f"{network} {record.container[:12]}{pod}")
+    return found
+
+
+def nearest(folder: str) -> str:
+    """`folder`, or the first one above it that is there."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def started_library(launcher: str) -> str:
+    """The version folder that a launcher starts; empty if there is none or it isn't ours."""
+    content = _read(launcher)
+    if content is None or _MARK.encode() not in content:
+        return ""
+    for line in content.decode("utf-8", "surrogateescape").splitlines():
+        if line.startswith(_LIBRARY_LINE):
+            return "".join(shlex.split(line.removeprefix(_LIBRARY_LINE)))
+    return ""
+
+
+def is_foreign(launcher: str) -> bool:
+    """Whether something that cnictl didn't write stands in a launcher's place."""
+    return os.path.lexists(launcher) and not started_library(launcher)
+
+
+def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
+    """The launcher into every bin folder, each by one rename, once it is noted that it will be there."""
+    text = durable.contents(found.launcher)
+    lib_dir = os.path.dirname(found.folder)
+    noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
+    if _read(f"{lib_dir}/{RECORD}") != noted:
+        durable.replace(f"{lib_dir}/{RECORD}", noted, 0o644)
+    for folder in bin_dirs:
+        folders.make(folder)
+        path = f"{folder}/{PLUGIN}"
+        if _read(path) != text:
+            if os.path.islink(path):
+                _require_trusted(os.path.dirname(files.resolve(path)))
+            files.write(path, text, 0o755, keep=False)
+
+
+def _require_trusted(folder: str) -> None:
+    """Raises Problem if another than root could put something else into `folder`, which may not exist yet."""
+    reason = ownership.fault(nearest(folder))
+    if reason:
+        raise Problem(
+            f"{reason}: whoever can write there would run as root at the next pod's start",
+            "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
+        )
+
+
+def _refuse_foreign(path: str) -> None:
+    if is_foreign(path):
+        raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
+
+
+def _lib_dir_of(bin_dirs: tuple[str, ...]) -> str:
+    for folder in bin_dirs:
+        started = started_library(f"{folder}/{PLUGIN}")
+        if started:
+            return os.path.dirname(started)
+    return ""
+
+
+def _noted_bin_dirs(lib_dir: str) -> tuple[str, ...]:
+    content = _read(f"{lib_dir}/{RECORD}")
+    if content is None:
+        return ()
+    try:
+        return tuple(str(folder) for folder in json.loads(content)["bin_dirs"])
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return durable.contents(path)
+    except OSError:
+        return None

@@ -1,0 +1,71 @@
+"""Which Python runs the plugin: one that stays when the environment cnictl was installed in goes away."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from cnictl.core.errors import Problem
+from cnictl.core.process import run
+from cnictl.node.plugin import ownership
+
+SYSTEM = "/usr/bin/python3"
+"""What the launcher tries when the recorded interpreter is gone."""
+
+OLDEST = (3, 11)
+
+_SELF_PORTRAIT = (
+    "import sys, posix; print(sys.implementation.cache_tag); print(*sys.version_info[:2]);"
+    " print(sys.modules['os'].__file__ if 'os' in sys.modules else __import__('os').__file__)"
+)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that may run the plugin as root."""
+
+    path: str
+    cache_tag: str
+    """`cpython-311`: whose bytecode it reads."""
+
+
+def choose() -> Interpreter:
+    """The base interpreter of the one that runs now (never an environment's), else the system's.
+
+    Raises Problem, naming each candidate's fault, if none is root's alone and new enough.
+    """
+    running = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    faults = []
+    for candidate in dict.fromkeys([running, SYSTEM]):
+        try:
+            return inspect(candidate)
+        except Problem as problem:
+            faults.append(problem.message)
+    raise Problem(
+        f"no interpreter can run the plugin as root: {'; '.join(faults)}",
+        f"install the distribution's python3, {OLDEST[0]}.{OLDEST[1]} or newer",
+    )
+
+
+def inspect(path: str) -> Interpreter:
+    """Look at a Python. Raises Problem if it or its library can be changed by others, is too old, or doesn't run."""
+    reason = ownership.fault(path)
+    if reason:
+        raise Problem(f"interpreter {path}: {reason}")
+    said = run([path, "-IS", "-c", _SELF_PORTRAIT], timeout=20).stdout.splitlines()
+    if len(said) != 3:
+        raise Problem(f"interpreter {path}: gave no account of itself")
+    version = tuple(int(number) for number in said[1].split())
+    if version < OLDEST:
+        raise Problem(f"interpreter {path}: is Python {version[0]}.{version[1]}, too old")
+    reason = ownership.fault(os.path.dirname(said[2]))
+    if reason:
+        raise Problem(f"interpreter {path}: its standard library: {reason}")
+    return Interpreter(path, said[0])
+
+
+def fallback() -> Interpreter | None:
+    """The system's interpreter where it may serve as second choice, else None."""
+    try:
+        return inspect(SYSTEM)
+    except Problem:
+        return None

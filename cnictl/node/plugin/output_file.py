@@ -1,0 +1,55 @@
+"""Write a file that the operator named on the command line, whatever stands under that name already.
+
+A regular file is replaced in one step. A device or a pipe is written to and stays what it is, mode and owner
+included; a symbolic link is followed, unless somebody else than root could have put it there.
+"""
+
+import os
+import stat
+import sys
+
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.node.plugin import files
+
+
+def is_stdout(path: str) -> bool:
+    """Return whether a path leads to this process's own stdout: then nothing else may be printed there."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(1))
+    except OSError:
+        return False
+
+
+def write(path: str, data: bytes, mode: int, keep_mode: bool = False) -> None:
+    """Write `data` to `path`; a new file gets `mode`, and so does one that is replaced unless `keep_mode`.
+
+    Raises Problem if the path leads through a link that is not root's or the operator's, or can't be written.
+    """
+    if is_stdout(path):
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    target = files.resolve(os.path.abspath(path))
+    try:
+        kind = stat.S_IFMT(os.lstat(target).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        kind = 0
+    if kind in (0, stat.S_IFREG):
+        files.write(os.path.abspath(path), data, mode, keep=keep_mode)
+        return
+    try:
+        _write_into(target, data)
+    except OSError as error:
+        raise Problem(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _write_into(path: str, data: bytes) -> None:
+    """Write into a device or pipe. One that nobody reads is an error rather than a wait for a reader."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | durable.AT_ONCE)
+    try:
+        os.set_blocking(descriptor, True)
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,329 @@
+"""Root's copy of cnictl with all that it imports: what the units on this host start.
+
+The cnictl that an operator types may be in a virtual environment of an ordinary user's; a unit that started that one
+would make this user root at the next boot. The copy is in the plugin's library folder, belongs to root, and runs
+without `site`, so that no other folder's packages or `.pth` files are read. A version's folder never changes once it
+has its name; the link `current` says which one the units start.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import cnictl
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.core.paths import LIB_DIR
+from cnictl.core.process import run
+from cnictl.node.plugin import install, interpreters, ownership, releases
+from cnictl.node.plugin.interpreters import Interpreter
+from cnictl.node.state import folders
+
+HOME = f"{LIB_DIR}/cli"
+CURRENT = f"{HOME}/current"
+COMMAND = f"{CURRENT}/cnictl"
+"""What units name in ExecStart."""
+
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+_NEW = ".cnictl-building-"
+_OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
+_NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
+"""Distributions that cnictl depends on (pyproject.toml)."""
+
+_IMPORTED_AS = {"markdown-it-py": "markdown_it"}
+"""Names of packages that don't follow from their distributions' names."""
+
+_LAUNCHER = """\
+#!/bin/sh
+# cnictl as this host's units start it: root's own copy. Written by cnictl, which replaces it whole.
+for python in @PYTHONS@; do
+    [ -x "$python" ] && exec "$python" -I -S -B -X utf8 @RUN@ "$@"
+done
+echo "cnictl: no interpreter to run it with: @PYTHONS@ missing; run: cnictl plugin install" >&2
+exit 1
+"""
+_RUN = """\
+import sys
+sys.path.insert(0, @SITE@)
+sys.argv[0] = "cnictl"
+from cnictl.cli.entry import main
+main()
+"""
+_ROOTS = (0, ownership.OVERFLOW_ID)
+_SELF_TEST = """
+import os, sys
+os.umask(0o022)  # the bytecode that this leaves is root's alone to change
+sys.path.insert(0, sys.argv[1])
+import netaddr, prometheus_client, pyroute2, rich.console, rich.table, tomlkit, typer
+import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard
+import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, cnictl.node.addresses.reclaim
+import cnictl.report.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
+from cnictl.node.plugin import releases
+releases.sources()
+"""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One version of the copy."""
+
+    name: str
+    release: str
+    digest: str
+    """Of its files; empty if one of them is missing or has another size, or if another than root can change it."""
+    interpreter: str
+    fault: str
+    """What is wrong with it; empty if nothing."""
+
+
+def examine(name: str) -> Copy:
+    """Look at a version: are its files there, and is it root's alone. Contents are not read: this is done often."""
+    folder = f"{HOME}/{name}"
+    manifest = _manifest(name)
+    release, interpreter = str(manifest.get("release", "")), str(manifest.get("interpreter", ""))
+    if not manifest:
+        return Copy(name, release, "", interpreter, f"{folder}/{_MANIFEST} is missing or unreadable")
+    fault = ownership.fault(f"{folder}/cnictl") or ownership.fault(f"{folder}/site/cnictl")
+    fault = fault or _damage(folder, manifest["files"])
+    return Copy(name, release, "" if fault else str(manifest["digest"]), interpreter, fault)
+
+
+def _damage(folder: str, files: dict[str, int]) -> str:
+    """The first of these files, or of the folders they are in, that is not as it was installed; empty if all are."""
+    inner = {os.path.dirname(path) for path in files} - {""}
+    for path in (*inner, *files):
+        try:
+            found = os.lstat(f"{folder}/{path}")
+        except OSError as error:
+            return f"{folder}/{path}: {error.strerror}"
+        # with an ACL the mode's group bits are its mask: whoever it lets write shows there
+        if found.st_size != files.get(path, found.st_size) or found.st_mode & 0o022 or found.st_uid not in _ROOTS:
+            return f"{folder}/{path} is not as it was installed"
+    return ""
+
+
+def current() -> str:
+    """Name of the version that the units start; empty if there is none."""
+    try:
+        return os.readlink(CURRENT)
+    except OSError:
+        return ""
+
+
+def names() -> list[str]:
+    """Every version that is there."""
+    try:
+        found = os.listdir(HOME)
+    except OSError:
+        return []
+    return sorted(name for name in found if not name.startswith(".") and name != "current" and _manifest(name))
+
+
+def is_sound() -> bool:
+    """Whether the units have a copy to start that is whole and root's alone."""
+    name = current()
+    return bool(name) and not examine(name).fault
+
+
+def sources() -> dict[str, str]:
+    """The files of cnictl that runs now and of what it imports: path in the copy to path here. Raises Problem."""
+    found: dict[str, str] = {}
+    site = os.path.dirname(os.path.dirname(os.path.abspath(cnictl.__file__)))
+    if os.path.dirname(os.path.dirname(site)) == HOME:  # this is a copy that runs: it knows what belongs to it
+        found = {path: f"{site}/{path}" for path in _below(site)}
+        name = os.path.basename(os.path.dirname(site))
+        if digest_of(found) != _manifest(name).get("digest"):
+            raise Problem(f"{HOME}/{name} is damaged, and can't be made anew by itself", "run `cnictl apply` by hand")
+        return found
+    for package in _OWN:
+        found |= _package(package)
+    waiting, seen = list(_NEEDED), set[str]()
+    while waiting:
+        name = _normal(waiting.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in _NEEDED:
+                found |= _package(name.replace("-", "_"))
+            continue  # for another platform or another Python
+        found |= _files_of(distribution)
+        waiting += [
+            re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+            for line in distribution.requires or []
+            if not re.search(r"\bextra\s*==", line)
+        ]
+    return found
+
+
+def digest_of(files: dict[str, str]) -> str:
+    """One digest over names and contents."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        content = durable.contents(files[name])
+        whole.update(f"{name}\0{len(content)}\0".encode())
+        whole.update(content)
+    return whole.hexdigest()
+
+
+def name_for(digest: str) -> str:
+    """The folder name for a digest: this cnictl's release, or with the digest's start where another has that name."""
+    taken = _manifest(cnictl.__version__)
+    if os.path.lexists(f"{HOME}/{cnictl.__version__}") and taken.get("digest") != digest:
+        return f"{cnictl.__version__}+{digest[:8]}"
+    return cnictl.__version__
+
+
+def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
+    """Put this cnictl on disk as version `name`, and prove that it starts. Raises Problem, and nothing is left then."""
+    reason = ownership.fault(install.nearest(HOME))
+    if reason:
+        raise Problem(
+            f"{reason}: whoever can write there would run as root at the next boot",
+            "give it to root alone: chown root:root, chmod go-w, setfacl -b",
+        )
+    folders.make(HOME)
+    new, folder = f"{HOME}/{_NEW}{os.getpid()}", f"{HOME}/{name}"
+    clear_half_built()
+    try:
+        _fill(new, folder, files, interpreter)
+        run([interpreter.path, "-I", "-S", "-c", _SELF_TEST, f"{new}/site"], timeout=120)
+        if os.path.lexists(folder):  # a damaged one, which may be running
+            releases.exchange(new, folder)
+        else:
+            os.rename(new, folder)
+        os.sync()
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def use(name: str) -> None:
+    """Have the units start the version `name`, in one step."""
+    temporary = f"{HOME}/{_NEW}{os.getpid()}-link"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(name, temporary)
+    os.rename(temporary, CURRENT)
+
+
+def remove(name: str) -> None:
+    """Delete a version: first its name, so that no half of it is ever found."""
+    aside = f"{HOME}/{_NEW}{os.getpid()}-old"
+    try:
+        os.rename(f"{HOME}/{name}", aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside)
+
+
+def remove_all() -> None:
+    """Delete the copy in all its versions."""
+    if os.path.lexists(CURRENT):
+        os.unlink(CURRENT)
+    for name in names():
+        remove(name)
+    clear_half_built()
+    folders.unmake(HOME)
+
+
+def clear_half_built() -> None:
+    """Delete what a `build` or `remove` that was killed was at. The caller holds the node's lock."""
+    try:
+        found = os.listdir(HOME)
+    except OSError:
+        return
+    for name in found:
+        if name.startswith(_NEW):
+            path = f"{HOME}/{name}"
+            if os.path.islink(path):
+                os.unlink(path)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _fill(new: str, final: str, files: dict[str, str], interpreter: Interpreter) -> None:
+    for path, source in files.items():
+        _write(f"{new}/site/{path}", durable.contents(source), 0o644)
+    pythons = " ".join(shlex.quote(path) for path in dict.fromkeys([interpreter.path, interpreters.SYSTEM]))
+    launcher = _LAUNCHER.replace("@PYTHONS@", pythons).replace("@RUN@", shlex.quote(f"{final}/run.py"))
+    _write(f"{new}/cnictl", launcher.encode(), 0o755)
+    _write(f"{new}/run.py", _RUN.replace("@SITE@", repr(f"{final}/site")).encode(), 0o644)
+    sizes = {
+        os.path.relpath(f"{place}/{file}", new): os.lstat(f"{place}/{file}").st_size
+        for place, _, entries in os.walk(new)
+        for file in entries
+    }
+    manifest = {
+        "format": _FORMAT,
+        "release": cnictl.__version__,
+        "digest": digest_of(files),
+        "interpreter": interpreter.path,
+        "files": dict(sorted(sizes.items())),
+    }
+    _write(f"{new}/{_MANIFEST}", json.dumps(manifest).encode() + b"\n", 0o644)
+    for place, _, _ in os.walk(new):
+        os.chmod(place, 0o755)  # whatever the operator's umask
+
+
+def _write(path: str, content: bytes, mode: int) -> None:
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    with open(path, "xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(durable.contents(f"{HOME}/{name}/{_MANIFEST}"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("format") == _FORMAT else {}
+
+
+def _package(name: str) -> dict[str, str]:
+    """A package's files by their path in the copy."""
+    spec = find_spec(name)
+    if spec is None:
+        raise Problem(f"package {name}, which cnictl needs, is not installed beside it")
+    if not spec.submodule_search_locations:
+        return {f"{name}.py": spec.origin or ""}
+    return {f"{name}/{path}": f"{top}/{path}" for top in spec.submodule_search_locations for path in _below(top)}
+
+
+def _below(top: str) -> list[str]:
+    """Every file below a folder but bytecode, by its path there."""
+    found = []
+    for place, inner, files in os.walk(top):
+        inner[:] = [one for one in inner if one != "__pycache__"]
+        found += [os.path.relpath(f"{place}/{file}", top) for file in files]
+    return found
+
+
+def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
+    """A distribution's modules and metadata; not its scripts, which are outside."""
+    if distribution.files is None:  # Debian's packages come without the list
+        name = _normal(distribution.metadata["Name"])
+        tops = (distribution.read_text("top_level.txt") or _IMPORTED_AS.get(name, name.replace("-", "_"))).split()
+        return {path: place for top in tops if find_spec(top) for path, place in _package(top).items()}
+    found = {}
+    for file in distribution.files:
+        if ".." not in file.parts and "__pycache__" not in file.parts and file.suffix != ".pth":
+            place = str(distribution.locate_file(file))
+            if os.path.isfile(place):
+                found[str(file)] = place
+    return found
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,218 @@
+"""`cnictl plugin`: put a version of the plugin in place, switch, take away, list.
+
+Which version is in use is part of the node's desired state: where the host is a node, node.toml names it from then on.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cnictl
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_FILE, NODE_LOCK
+from cnictl.node import spine
+from cnictl.node.host import runtimes
+from cnictl.node.plugin import install, releases
+from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.resources.boot_unit import systemd_runs
+from cnictl.node.resources.cni_conf import FILE_NAME
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.program import ProgramCopy
+from cnictl.node.resources.textfile import NodeFile
+from cnictl.node.spec import node_file
+from cnictl.node.spine import Change, Plan, Resource, State, Step
+from cnictl.node.state import original_state
+from cnictl.node.state.journal import DONE, Journal
+from cnictl.node.state.run_lock import RUN_LOCK_WAIT, exclusive
+
+_LOCK_WAIT = 20.0
+"""Seconds to wait for calls under way to end; a call takes far less unless something hangs."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did or would do: its changes; none where everything was already so."""
+
+    changes: tuple[Change, ...]
+    state: str
+    """`already so`, `changed` or `would change`."""
+
+
+def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+    """Install this cnictl's own version. Raises Problem with the launchers as they were."""
+    with _alone(dry_run, wait):
+        after = plugin.newest()
+        return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
+
+
+def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+    """Make a version that is there current, between two calls of the plugin. Raises Problem."""
+    with _alone(dry_run, wait), _no_call_under_way(dry_run):
+        return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
+
+
+def take_away(
+    plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
+) -> Outcome:
+    """Delete the version `name`, or with an empty name the plugin as a whole.
+
+    Raises Problem if `name` is current, if without `force` pods or a conf still need the plugin, or if the plugin is
+    not as it was when the change was `shown`.
+    """
+    with _alone(dry_run, wait), _no_call_under_way(dry_run):
+        before = plugin.observe()
+        if shown is not None and before != shown.before:
+            raise Problem("the plugin changed while cnictl waited for the answer; nothing was changed", "run it again")
+        if not name:
+            if before is not None and not force:
+                _refuse_while_needed()
+            return _carry_out(plugin, None, "", "plugin uninstall", dry_run)
+        if before is None or name not in before["versions"]:
+            there = ", ".join(before["versions"]) if before else "none"
+            raise Problem(f"there is no version {name} of the plugin", f"versions there: {there}")
+        if name == before["version"]:
+            raise Problem(f"version {name} is the one in use", "cnictl plugin use VERSION switches to another first")
+        chosen = chosen_version()
+        if name == chosen:
+            raise Problem(
+                f"{NODE_FILE} names version {name} as the one to use",
+                "cnictl apply puts it into use; cnictl plugin use VERSION chooses another",
+            )
+        rest = [other for other in before["versions"] if other != name]
+        return _carry_out(plugin, {**before, "versions": rest}, chosen, "plugin uninstall", dry_run)
+
+
+def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
+    """Versions, launchers, and what is wrong with them; JSON values."""
+    found = install.installed(bin_dirs or runtimes.bin_dirs(runtimes.find()), lib_dir)
+    versions = []
+    for name in found.versions:
+        one = releases.examine(f"{found.lib_dir}/{name}")
+        versions.append(
+            {
+                "version": name,
+                "current": name == found.current,
+                "installed": releases.installed_at(one.folder),
+                "interpreter": one.interpreter,
+                "library": one.folder,
+                "state": "broken" if one.fault else "ok",
+                "fault": one.fault,
+            }
+        )
+    launchers = [{"path": f"{folder}/{PLUGIN}", "state": "ok", "fault": ""} for folder in found.bin_dirs]
+    for folder in found.other_bin_dirs:
+        fault = "is not the current version's" if os.path.lexists(f"{folder}/{PLUGIN}") else "is missing"
+        launchers.append({"path": f"{folder}/{PLUGIN}", "state": "broken", "fault": fault})
+    return {
+        "lib_dir": found.lib_dir,
+        "current": found.current,
+        "chosen": _chosen_if_readable(),
+        "cnictl": cnictl.__version__,
+        "cnictl_is_newer": newer_than_in_use(found.lib_dir, found.current),
+        "versions": versions,
+        "launchers": launchers,
+    }
+
+
+def _chosen_if_readable() -> str:
+    try:
+        return chosen_version()
+    except (Problem, OSError):
+        return ""
+
+
+def chosen_version() -> str:
+    """The version that node.toml names; empty if it names none, or this host is not set up as a node."""
+    spec = node_file.load()
+    return spec.plugin_version if spec is not None else ""
+
+
+def newer_than_in_use(lib_dir: str, current: str) -> bool:
+    """Whether this cnictl is of a newer release than the plugin in use."""
+    release = releases.release_of(f"{lib_dir}/{current}") if current else ""
+    return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
+
+
+def _ordered(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0]))
+
+
+def _carry_out(
+    plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
+) -> Outcome:
+    """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
+
+    `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
+    """
+    spec = node_file.load()
+    steps = [_step(plugin, after)]
+    if with_program and spec is not None and systemd_runs():
+        copied = ProgramCopy(needed=True)
+        steps.insert(0, _step(copied, copied.newest()))
+    if spec is not None and spec.plugin_version != chosen:
+        spec = replace(spec, plugin_version=chosen)
+        steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
+    todo = Plan(tuple(steps))
+    if not todo.changes:
+        return Outcome((), "already so")
+    if dry_run:
+        return Outcome(todo.changes, "would change")
+    journal, in_effect = Journal(command), original_state.specs()[-1:]
+    spine.apply(todo, lambda *_: None, journal)
+    if spec is not None and in_effect == [replace(spec, plugin_version=one.plugin_version) for one in in_effect]:
+        original_state.add_spec(spec)  # else the file was edited: that is for `apply`
+    journal.end(DONE)
+    return Outcome(todo.changes, "changed")
+
+
+def _step(resource: Resource, after: State | None) -> Step:
+    before = resource.observe()
+    summary, command = resource.describe(before, after)
+    change = Change(resource.id, before, after, summary, command) if before != after else None
+    return Step(resource, before, summary, change)
+
+
+def _refuse_while_needed() -> None:
+    live = install.live_attachments()
+    if live:
+        shown = ", ".join(live[:5]) + (f" and {len(live) - 5} more" if len(live) > 5 else "")
+        raise Problem(
+            f"{len(live)} live pod{'s need' if len(live) != 1 else ' needs'} the plugin to end: {shown}",
+            "cnictl reset-node --yes --force ends their attachments first; --force here removes the plugin alone",
+        )
+    for folder in runtimes.conf_dirs(runtimes.find()):
+        if os.path.lexists(f"{folder}/{FILE_NAME}"):
+            raise Problem(
+                f"{folder}/{FILE_NAME} still makes runtimes call the plugin",
+                "cnictl reset-node --yes removes both; --force here removes the plugin alone",
+            )
+
+
+@contextmanager
+def _alone(dry_run: bool, wait: float) -> Iterator[None]:
+    """Keep other commands away; a dry run leaves not even a lock file."""
+    if dry_run:
+        yield
+        return
+    with exclusive(wait):
+        yield
+
+
+@contextmanager
+def _no_call_under_way(dry_run: bool) -> Iterator[None]:
+    if dry_run:
+        yield
+        return
+    lock = Locked(NODE_LOCK, wait=_LOCK_WAIT)
+    try:
+        lock.__enter__()
+    except CniError as error:
+        raise Problem(error.msg, error.details) from None
+    try:
+        yield
+    finally:
+        lock.__exit__()

@@ -1,0 +1,1 @@
+"""Runs: plan, apply, verify, undo, confirm in time, reset, sweep."""

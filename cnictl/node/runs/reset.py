@@ -1,0 +1,163 @@
+"""The way back: all that cnictl made goes, what was there before it returns, and no pod is left hanging.
+
+The conf goes first, so that no runtime starts another pod; the plugin goes last, so that those at work can end.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cnictl.core import attachments, liveness
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.locks import Locked
+from cnictl.core.paths import NODE_FILE, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
+from cnictl.node import spine
+from cnictl.node.resources import inventory
+from cnictl.node.resources.bridge import Bridge
+from cnictl.node.resources.cni_conf import PLUGIN_TYPE
+from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.sysctl import Forwarding
+from cnictl.node.runs import converge, live_pods, remnants, sweep
+from cnictl.node.runs.live_pods import Pod
+from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spine import OnStep, Plan, Resource
+from cnictl.node.state.journal import Journal
+
+PLUGIN_CALLS_WAIT = 30.0
+"""Seconds to wait for plugin calls at work to end: a call's own waits are bounded below that."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """What a reset would do: the conf, then pods' attachments, then the rest."""
+
+    names: tuple[str, ...]
+    conf: Plan
+    pods: tuple[Pod, ...]
+    rest: Plan
+    left: tuple[str, ...]
+    """What stays though it looks like ours, for another tool made it or lives by it; in words."""
+
+    @property
+    def whole(self) -> Plan:
+        """Both plans as one, to be shown."""
+        return spine.joined(self.conf, self.rest)
+
+
+def plan() -> Reset:
+    """What a reset would do; nothing is touched."""
+    known = converge.specs_in_place()
+    specs = known or remnants.guessed_specs()
+    # pods of other networks hang on the plugin too
+    recorded = [*attachments.networks(), *remnants.networks_of_links()]
+    names = tuple(dict.fromkeys([*(spec.name for spec in specs), *recorded]))
+    conf, rest = _resources(specs, names)
+    left = [
+        f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
+        for one in conf
+        for path in (spine.former_state(one) or {"files": {}})["files"]
+    ]
+    left += [
+        f"{one.key} stays on: it has {standing}"
+        for one in rest
+        if isinstance(one, Forwarding) and (standing := one.carries())
+    ]
+    removal = spine.plan_removal(rest)
+    if rest and node_file.is_operators():
+        target = os.path.realpath(NODE_FILE)
+        left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
+    if not known and removal.changes:
+        left += [f"{one.key} stays as it is: what it was before cnictl is not known any more" for one in _switches()]
+    return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), removal, tuple(left))
+
+
+def _switches() -> list[Forwarding]:
+    """The forwarding switches that are on."""
+    return [one for one in (Forwarding(), Forwarding(ipv6=True)) if (one.observe() or {}).get("value") == "1"]
+
+
+def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
+    """The conf, and all the rest in the order it goes: what only its mark tells of, then what is known as it came,
+    backwards, but the node file and the plugin last.
+    """
+    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also where no node was set up with it
+    file, *made = inventory.resources(specs[-1], specs)
+    conf = [one for one in made if inventory.kind(one) == CONF_KIND]
+    middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]
+    left = [*inventory.strays(specs, names), *inventory.left_over(specs[-1], specs)]
+    marked = remnants.resources(names, [*remnants.ports_of_records(), *live_pods.unrecorded_ports(names)])
+    return conf, [*marked, *left, *middle, file, plugin]
+
+
+def refuse(todo: Reset, force: bool) -> None:
+    """Raise Problem where the reset can't be done: live pods without `force`, or others' ports on our bridge."""
+    if not force:
+        _refuse_live(todo.pods)
+    ours = {*remnants.ports_of_records(), *live_pods.unrecorded_ports(todo.names)}
+    for step in todo.rest.steps:
+        if isinstance(step.resource, Bridge) and step.change is not None and step.change.after is None:
+            step.resource.refuse_others(ours)
+
+
+def in_words(todo: Reset) -> list[str]:
+    """Return a line for each thing that goes, in its order."""
+    lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
+    lines = [*(change.summary for change in todo.conf.changes), *lines, *(one.summary for one in todo.rest.changes)]
+    state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
+    return [*lines, *([f"remove what cnictl keeps in {', '.join(state)}"] if lines and state else [])]
+
+
+def carry_out(
+    force: bool, on_step: OnStep, on_pod: Callable[[Pod], None], check: Callable[[Reset], None] = lambda _: None
+) -> Reset:
+    """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
+
+    `check` sees what is about to be done, and may raise Problem.
+
+    Raises Problem: live pods and no `force`, or after undoing this run's changes (deleted attachments stay deleted).
+    """
+    todo, recorded = plan(), attachments.networks()
+    refuse(todo, force)
+    check(todo)
+    journal = Journal("reset-node")
+    done = spine.apply(todo.conf, on_step, journal)
+    try:
+        with Locked(NODE_LOCK, wait=PLUGIN_CALLS_WAIT):  # whoever read the conf before it went has ended
+            pods = live_pods.attached(todo.names)
+            if not force:
+                _refuse_live(pods)
+            for pod in live_pods.detach_all(pods, journal):
+                on_pod(pod)
+    except (Problem, CniError) as failure:
+        spine.undo(done, on_step, journal)
+        raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
+    spine.apply(todo.rest, on_step, journal, done)
+    journal.end("done")
+    others = {pod.network for pod in pods if not pod.ours}
+    sweep.sweep(list(todo.names), [name for name in recorded if name not in others])
+    return todo
+
+
+def remains() -> list[str]:
+    """Return in words what of cnictl stands on a host that has no node file; the plugin's own files don't count."""
+    todo = plan()
+    changes = [*todo.conf.changes, *todo.rest.changes]
+    standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
+
+
+def no_node() -> Problem:
+    """Return the error of a command that needs a node on a host that is none, with what stands there all the same."""
+    standing = remains()
+    if not standing:
+        return Problem(*converge.NO_NODE)
+    return Problem(
+        f"{converge.NO_NODE[0]}, but what cnictl made stands: {'; '.join(standing)}",
+        "cnictl reset-node removes it (--dry-run shows how); cnictl init-node sets this host up again",
+    )
+
+
+def _refuse_live(pods: Iterable[Pod]) -> None:
+    live_pods.refuse([pod for pod in pods if pod.state != liveness.STALE], "reset-node")

@@ -1,0 +1,168 @@
+"""What a node gathers by running, rather than by being set up: leases, records, log, locks. A reset sweeps it up.
+
+Folders that were there before cnictl stay, and so does whatever holds something that is not cnictl's.
+"""
+
+import glob
+import os
+
+from cnictl.core import adopted, attachments, durable, isolation, macspoof
+from cnictl.core.leases import Store
+from cnictl.core.netlink import Netlink
+from cnictl.core.paths import (
+    ATTACHMENTS_DIR,
+    INDEX_DIR,
+    LIB_DIR,
+    METRICS_FILE,
+    NETWORKS_DIR,
+    NODE_FILE,
+    NODE_LOCK,
+    PLUGIN_LOG,
+    RUN_DIR,
+    SPARE_ATTACHMENTS_DIR,
+    SPARE_DIR,
+    SPARE_INDEX_DIR,
+    STATE_DIR,
+    WATCH_FILE,
+)
+from cnictl.core.shared_store import may_be_shared
+from cnictl.node.host import firewall, runtimes
+from cnictl.node.plugin import install, program, releases
+from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.resources.textfile import SYSCTL_FILE
+from cnictl.node.runs import confirm
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.state import folders, journal, original_state
+from cnictl.node.state.run_lock import RUN_LOCK
+
+_FORMER = "folders"
+_LOG_DIR = os.path.dirname(PLUGIN_LOG)
+
+
+def remember(spec: NodeSpec) -> None:
+    """Keep which of the folders that pods' coming and going fills were there before cnictl."""
+    known = original_state.recall(_FORMER) or {}
+    filled = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
+    found = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
+    if found:
+        original_state.amend(_FORMER, {**known, **found})
+
+
+def sweep(names: list[str], ours: list[str]) -> None:
+    """Remove what is left of these networks once their attachments are gone, and all that cnictl remembers.
+
+    `ours`: networks that no other plugin had an attachment of. Of a network that a spec names it was seen whether its
+    folder was there before; of one made by hand this alone tells.
+    """
+    were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
+    for name in names:
+        _empty_index(name)
+    for folder in (SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR, SPARE_DIR):
+        _rmdir(folder)
+    for name in names:
+        store = Store(name)
+        if not were_there.get(store.folder, True) and not store.count() and not store.shared:
+            _remove_files(store.folder, ("lock", "last_reserved_ip."))
+    macspoof.remove_others(())  # of pods whose records are lost
+    isolation.remove_others((), everything=True)
+    with Netlink() as netlink:
+        adopted.settle(netlink)
+    sweep_chains()
+    _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
+    for folder in sorted(were_there, reverse=True):
+        if not were_there[folder]:
+            _rmdir(folder)
+    sweep_cut_off()
+    confirm.disarm()
+    journal.remove_all()
+    for key in original_state.snapshot():
+        original_state.forget(key)
+    for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
+        if os.path.lexists(file):
+            os.unlink(file)
+    for folder in (
+        ATTACHMENTS_DIR,
+        INDEX_DIR,
+        STATE_DIR,
+        SPARE_ATTACHMENTS_DIR,
+        SPARE_INDEX_DIR,
+        SPARE_DIR,
+        f"{RUN_DIR}/probe",
+        RUN_DIR,
+        LIB_DIR,
+    ):
+        _rmdir(folder)
+
+
+def sweep_cut_off() -> None:
+    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
+    found = runtimes.find()
+    lib_dirs, bin_dirs = plugin_folders()
+    for lib_dir in lib_dirs:
+        releases.clear_half_built(lib_dir)
+    program.clear_half_built()
+    files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
+    written_to = {
+        *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),
+        *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
+        *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(found)),
+    }
+    for folder in written_to:
+        durable.clear_temporary(folder)
+    watched = {runtime.conf_dir for runtime in found if runtime.settled}
+    for folder in folders.remembered():
+        if folder not in watched:
+            folders.unmake(folder)
+
+
+def sweep_chains() -> None:
+    """Chains of iptables' own, with their tables, that were not there before us and that nothing is in any more."""
+    for family in firewall.PROGRAMS:
+        for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
+            firewall.drop_left_over(table, chain, family)
+
+
+def plugin_folders() -> tuple[set[str], set[str]]:
+    """Library and bin folders that the plugin is in, or that a run was to put it into."""
+    bin_dirs = runtimes.bin_dirs(runtimes.find())
+    plugin = install.installed(bin_dirs)
+    entries = [entry for run in journal.runs() for entry in run.entries if entry.resource == Plugin.id]
+    states = [state for entry in entries for state in (entry.before, entry.after) if state]
+    return (
+        {LIB_DIR, plugin.lib_dir, *(state["lib_dir"] for state in states)},
+        {*bin_dirs, *plugin.bin_dirs, *plugin.other_bin_dirs, *(one for state in states for one in state["bin_dirs"])},
+    )
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _empty_index(name: str) -> None:
+    for folder in (INDEX_DIR, SPARE_INDEX_DIR):
+        if os.path.lexists(f"{folder}/{name}"):
+            os.unlink(f"{folder}/{name}")
+    for record in attachments.all_records(name):
+        if not record.host_veth and may_be_shared(record.data_dir):
+            attachments.remove(name, record.container, record.ifname)  # of a lease that is another node's
+    for folder in (ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR):
+        _rmdir(f"{folder}/{name}")
+
+
+def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:
+    """Files whose names begin so; no others."""
+    for name in _names(folder):
+        if name.startswith(beginnings):
+            os.unlink(f"{folder}/{name}")
+
+
+def _rmdir(folder: str) -> None:
+    """Remove the folder if it is empty."""
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return  # missing, or something else lives there

@@ -1,0 +1,91 @@
+"""What a command line that names peers makes of those that node.toml has. Pure.
+
+A peer that is not named stays, and one that is named with another address does not move, unless the operator says so:
+a command line that leaves something out is no instruction to remove it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cnictl.core.cidr import parse_cidr
+from cnictl.core.errors import UsageProblem
+from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec.peers import check_peer
+
+
+@dataclass(frozen=True)
+class NamedPeers:
+    """The peers that result, and what becomes of those that were there."""
+
+    peers: tuple[Peer, ...]
+    kept: tuple[Peer, ...] = ()
+    """Not named, and still there."""
+    dropped: tuple[Peer, ...] = ()
+    moved: tuple[tuple[Peer, Peer], ...] = ()
+    """Before and after."""
+
+    def as_json(self) -> dict[str, list[dict[str, str]]]:
+        """Return what becomes of each, for programs."""
+        return {
+            "kept": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.kept],
+            "dropped": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.dropped],
+            "moved": [{"pod_cidr": new.pod_cidr, "from": place(old), "to": place(new)} for old, new in self.moved],
+        }
+
+    def in_words(self) -> list[str]:
+        """Return a line for each peer that goes or moves."""
+        return [
+            *(f"drops peer {peer.pod_cidr}, which is reached through {place(peer)}" for peer in self.dropped),
+            *(f"moves peer {new.pod_cidr} from {place(old)} to {place(new)}" for old, new in self.moved),
+        ]
+
+
+def place(peer: Peer) -> str:
+    """Return where a peer is reached, as `--peer` takes it: ADDRESS or ADDRESS%LINK."""
+    return f"{peer.via}%{peer.dev}" if peer.dev else peer.via
+
+
+def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, replace: bool) -> NamedPeers:
+    """Return the peers of a node that has `known` ones once `named` ones are given. Raises UsageProblem.
+
+    A peer that is named without a link keeps the one it has. Without `replace`, a known peer that is named with another
+    address is refused; without `prune`, known peers that are not named stay.
+    """
+    wanted: dict[str, Peer] = {}
+    for peer in map(check_peer, named):
+        other = wanted.setdefault(peer.pod_cidr, peer)
+        if other != peer:
+            raise UsageProblem(f"peer {peer.pod_cidr} is given twice, through {place(other)} and {place(peer)}")
+    moved: list[tuple[Peer, Peer]] = []
+    result: list[Peer] = []
+    for old in known:
+        new = wanted.get(old.pod_cidr, old)
+        if new.via == old.via and not new.dev:
+            new = old
+        if new != old:
+            moved.append((old, new))
+        if not prune or old.pod_cidr in wanted:
+            result.append(new)
+        wanted.pop(old.pod_cidr, None)
+    if moved and not replace:
+        old, new = moved[0]
+        raise UsageProblem(
+            f"peer {old.pod_cidr} is reached through {place(old)} already; to move it to {place(new)}, add --replace"
+        )
+    _refuse_overlap(result, wanted.values())
+    named_cidrs = {check_peer(peer).pod_cidr for peer in named}
+    unnamed = tuple(old for old in known if old.pod_cidr not in named_cidrs)
+    return NamedPeers(
+        (*result, *wanted.values()), () if prune else unnamed, unnamed if prune else (), tuple(moved)
+    )  # fmt: skip
+
+
+def _refuse_overlap(kept: list[Peer], new: Iterable[Peer]) -> None:
+    for peer in new:
+        cidr = parse_cidr(peer.pod_cidr)
+        for other in kept:
+            if cidr.overlaps(parse_cidr(other.pod_cidr)):
+                raise UsageProblem(
+                    f"peer {cidr} overlaps peer {other.pod_cidr}, which this node reaches through {place(other)}; if "
+                    f"{cidr} takes its place, first: cnictl route del-peer {other.pod_cidr}"
+                )

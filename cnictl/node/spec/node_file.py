@@ -1,0 +1,309 @@
+"""/etc/cnictl/node.toml, read strictly and written with care.
+
+The file belongs to the operator: writing it keeps comments, order and whatever they aligned by hand.
+"""
+
+import codecs
+import difflib
+import os
+from dataclasses import fields
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+import cnictl
+from cnictl.core import durable
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.paths import NODE_FILE
+from cnictl.node.plugin import files
+from cnictl.node.spec import addressing, swapped, toml_fault, toml_text
+from cnictl.node.spec.node_spec import FAMILIED, FOLDERS, NodeSpec, Peer, text_or_list, texts_of
+from cnictl.node.spec.toml_text import Block
+from cnictl.node.state import folders, original_state
+from cnictl.node.state.run_lock import tell
+
+_KINDS: dict[str, type] = {
+    "subnet": str, "network": str, "name": str, "bridge": str, "uplink": str, "mtu": int, "nat": bool,
+    "backend": str, "forward": bool, "external": str,
+}  # fmt: skip
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MADE = "node-file-made"
+"""Under which `former` keeps where a link led to when cnictl made the node file there."""
+_REQUIRED = ("subnet", "network")
+_ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
+_PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
+                "conf_dir": "conf_dirs"}  # fmt: skip
+"""The [plugin] table's, and the spec's fields for them."""
+_PEER_KEYS = tuple(field.name for field in fields(Peer))
+
+_HEADER = """\
+# What this node should be. `cnictl apply` makes it so; `cnictl status` says where the host differs.
+# Written by cnictl, which keeps your comments; every key is explained in docs/node-file.md.
+
+"""
+
+
+def load(path: str = NODE_FILE) -> NodeSpec | None:
+    """The spec in `path`; None if there is no such file.
+
+    Raises UsageProblem for anything that is no node file or does not pass `cnictl.node.spec.addressing.check`.
+    """
+    try:
+        contents = _contents(path)
+        text = contents.decode("utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        said = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise UsageProblem(f"{path}: {said}", "save it as UTF-8") from None
+    try:
+        return addressing.check(parse(text, path))
+    except UsageProblem as problem:
+        if problem.message.startswith(path):
+            raise
+        raise UsageProblem(f"{path}: {problem.message}", problem.mend) from None
+
+
+def text_of_file(path: str = NODE_FILE) -> str:
+    """The node file as it stands; empty if there is none."""
+    try:
+        return _contents(path).decode("utf-8-sig", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def _contents(path: str) -> bytes:
+    if os.path.isdir(path):
+        raise UsageProblem(f"{path} is a folder, not a file", f"move it away: mv {path} {path}.old")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageProblem(f"{path} is a device, a pipe or a socket, not a file", f"remove it: rm {path}")
+    return durable.contents(path)
+
+
+def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
+    """The spec that a node file's text says, its form checked but not its addresses. Raises UsageProblem."""
+    try:
+        document: dict[str, Any] = tomlkit.parse(text).unwrap()
+    except TOMLKitError as error:
+        words, what = toml_fault.explain(text, error)
+        raise UsageProblem(f"{path}: {words}", what) from None
+    entries, plugin = document.pop("peers", []), document.pop("plugin", {})
+    for key, value in list(document.items()):
+        _check_key(path, key, (*_KINDS, "plugin", "peers"))
+        if key in _KINDS:
+            _check_kind(path, key, value, _KINDS[key])
+        else:
+            del document[key]
+    for key in _REQUIRED:
+        if key not in document:
+            raise UsageProblem(f"{path}: {key!r} is missing")
+    for key, field in FAMILIED.items():
+        if key in document:
+            document[field] = _texts(document.pop(key), key in _REQUIRED)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageProblem(f"{path}: 'peers' has to be written as [[peers]] tables")
+    if not isinstance(plugin, dict):
+        raise UsageProblem(f"{path}: 'plugin' has to be written as a [plugin] table")
+    for key, value in plugin.items():
+        _check_key(f"{path}: plugin", key, tuple(_PLUGIN_KEYS))
+        if key in _PLUGIN_KEYS:
+            several = _PLUGIN_KEYS[key] in FOLDERS and isinstance(value, list)
+            for one in value if several else [value]:
+                _check_kind(f"{path}: plugin", key, one, str)
+    told: dict[str, Any] = {
+        field: texts_of(plugin[key]) if field in FOLDERS else plugin[key]
+        for key, field in _PLUGIN_KEYS.items()
+        if key in plugin
+    }
+    return NodeSpec(**document, **told, peers=tuple(_parse_peer(path, entry) for entry in entries))
+
+
+def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
+    for key, value in entry.items():
+        _check_key(f"{path}: peers", key, _PEER_KEYS)
+        if key in _PEER_KEYS:
+            _check_kind(f"{path}: peers", key, value, str)
+    for key in ("pod_cidr", "via"):
+        if key not in entry:
+            raise UsageProblem(f"{path}: a [[peers]] table has no {key!r}")
+    meant = swapped.peer(entry["pod_cidr"], entry["via"])
+    if meant is not None:
+        words = f"pod_cidr = {entry['pod_cidr']!r} and via = {entry['via']!r} are the wrong way round"
+        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{meant.pod_cidr}", via = "{meant.via}"')
+    return Peer(**{key: value for key, value in entry.items() if key in _PEER_KEYS})
+
+
+def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
+    if key not in known and not _is_newer(where, key):
+        near = difflib.get_close_matches(key, known, 1)
+        meant = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+        raise UsageProblem(f"{where}: unknown key {key!r}{meant}")
+
+
+def _is_newer(where: str, key: str) -> bool:
+    """Whether a newer cnictl put this key into the node file, as its note in `former` shows; says so once."""
+    try:
+        if not {key, f"plugin_{key}"} & original_state.newer_keys():
+            return False
+    except (OSError, Problem):
+        return False
+    if (where, key) not in _told:
+        _told.add((where, key))
+        tell(f"cnictl: {where}: key {key!r} is a newer cnictl's: cnictl {cnictl.__version__} keeps it and ignores it")
+    return True
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
+    return ("",) if required and not value else texts_of(value)  # an empty one is named as such when it is checked
+
+
+def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
+    if key in FAMILIED and isinstance(value, list):
+        for one in value:
+            _check_kind(where, f"an entry of {key}", one, str)
+        return
+    if type(value) is not kind:
+        words = {str: "text in quotes", int: "a whole number", bool: "true or false"}
+        raise UsageProblem(f"{where}: {key} = {value!r} has to be {words[kind]}")
+
+
+def merged(text: str, spec: NodeSpec) -> str:
+    """A node file's text changed as little as makes it say `spec`: comments, order and spelling stay."""
+    if not text:
+        return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
+    if _says(text, spec):
+        return text
+    try:
+        edited = _edited(text, spec)
+        if _says(edited, spec):
+            return edited
+    except (UsageProblem, TOMLKitError, LookupError):
+        pass  # written in a form that can't be edited by lines
+    return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
+
+
+def _says(text: str, spec: NodeSpec) -> bool:
+    """Whether a text says `spec`, in whatever spelling."""
+    said = parse(text)
+    if said == spec:
+        return True
+    try:
+        return addressing.check(said) == addressing.check(spec)
+    except UsageProblem:
+        return False
+
+
+def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
+    """The text with what differs from `spec` put right."""
+    said = parse(text) if text != _HEADER else NodeSpec((), ())
+    defaults = NodeSpec(spec.subnets, spec.networks)
+    blocks = toml_text.split(text)
+    head = blocks[0]
+    for key in _KINDS:
+        value, is_there = _value(spec, key), key in head.values()
+        missing = key in always or key in _REQUIRED or value != _value(defaults, key)
+        if (not _same(key, _value(said, key), value)) if is_there else missing:
+            head.put(key, value)
+    _edit_plugin(blocks, spec)
+    _edit_peers(blocks, spec.peers)
+    return toml_text.joined(blocks)
+
+
+def _value(spec: NodeSpec, key: str) -> Any:
+    """What the file says under a key."""
+    return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
+
+
+def _same(key: str, said: Any, value: Any) -> bool:
+    """Whether two values of a key mean the same: a CIDR or an address may be spelled in several ways."""
+    if key not in FAMILIED:
+        return bool(said == value)
+    return [_canonical(one) for one in texts_of(said)] == [_canonical(one) for one in texts_of(value)]
+
+
+def _canonical(text: str) -> str:
+    try:
+        return str(parse_cidr(text)) if "/" in text else format_address(parse_address(text))
+    except AddressError:
+        return text
+
+
+def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
+    block = next((one for one in blocks if one.name == "plugin"), None)
+    said = block.values() if block is not None else blocks[0].values().get("plugin", {})
+    wanted = {
+        key: text_or_list(getattr(spec, field)) if field in FOLDERS else getattr(spec, field)
+        for key, field in _PLUGIN_KEYS.items()
+    }
+    changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
+    if not changed:
+        return
+    if block is not None:
+        for key, value in changed.items():
+            block.put(key, value)
+    elif said:
+        for key, value in changed.items():
+            blocks[0].put(key, value, within="plugin")
+    else:
+        blocks.append(toml_text.new_table(toml_text.joined(blocks), "[plugin]", changed))
+
+
+def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
+    """Change, drop, add and order the [[peers]] tables, or the entries of one array."""
+    order = [_canonical(peer.pod_cidr) for peer in peers]
+    wanted = dict(zip(order, peers, strict=True))
+    if "peers" in blocks[0].values():
+        blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
+        return
+    kept: dict[str, Block] = {}
+    for block in [one for one in blocks if one.name == "peers"]:
+        said = block.values()
+        peer = wanted.get(_cidr_of(said))
+        if peer is None:
+            place = blocks.index(block)
+            blocks[place - 1].text += block.remains()
+            del blocks[place]
+            continue
+        kept[_cidr_of(said)] = block
+        if _canonical(said["via"]) != _canonical(peer.via):
+            block.put("via", peer.via)
+        if said.get("dev", "") != peer.dev:
+            block.put("dev", peer.dev)
+    for cidr in order:
+        if cidr not in kept:
+            kept[cidr] = toml_text.new_table(toml_text.joined(blocks), "[[peers]]", _as_table(wanted[cidr]))
+            blocks.append(kept[cidr])
+    toml_text.reorder(blocks, [kept[cidr] for cidr in order])
+
+
+def _cidr_of(entry: dict[str, Any]) -> str:
+    return _canonical(entry["pod_cidr"])
+
+
+def _as_table(peer: Peer) -> dict[str, str]:
+    table = {"pod_cidr": peer.pod_cidr, "via": peer.via}
+    return {**table, "dev": peer.dev} if peer.dev else table
+
+
+def write_text(text: str, path: str = NODE_FILE) -> None:
+    """Give the node file this text, in one step; an empty text removes it. Raises OSError."""
+    if not text:
+        files.remove(path)
+        folders.unmake(os.path.dirname(path))
+        return
+    folders.make(os.path.dirname(path))
+    target = files.resolve(path)
+    if target != path and not os.path.lexists(target):
+        original_state.amend(_MADE, target)  # first: whoever is killed between the two leaves nothing unknown
+    files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+
+
+def is_operators(path: str = NODE_FILE) -> bool:
+    """Whether the node file is one that a link leads to, and that cnictl did not make there."""
+    target = os.path.realpath(path)
+    return target != path and os.path.exists(target) and original_state.recall(_MADE) != target

@@ -1,0 +1,187 @@
+"""The other nodes: their pod CIDRs and addresses, checked one by one and beside this node's own.
+
+Wrong ones are usage errors that name the value and what was probably meant.
+"""
+
+from netaddr import IPAddress
+
+from cnictl.core.cidr import (
+    AddressError,
+    Cidr,
+    format_address,
+    parse_address,
+    parse_cidr,
+    parse_interface,
+    parse_pod_cidr,
+)
+from cnictl.core.errors import UsageProblem
+from cnictl.node.spec import swapped
+from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec.pod_names import address_in
+from cnictl.node.spec.suggestions import meant_free, meant_network
+
+FAMILIES = {32: "IPv4", 128: "IPv6"}
+"""By the bits of an address."""
+
+LINK_NAME_MAX = 15
+"""Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
+
+_CLASS_E = IPAddress("240.0.0.0")
+_SWAPPED = "the pod CIDR and the node's address are the wrong way round"
+
+
+def parse_peer(text: str) -> Peer:
+    """`CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, as `--peer` takes it. Raises UsageProblem."""
+    pod_cidr, equals, rest = text.partition("=")
+    meant = swapped.peer(pod_cidr, rest)
+    if meant is not None:
+        place = f"{meant.via}%{meant.dev}" if meant.dev else meant.via
+        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {meant.pod_cidr}={place}")
+    via, _, dev = rest.partition("%")
+    if not equals or not pod_cidr or not via:
+        raise UsageProblem(
+            f"peer {text!r} is not CIDR=ADDRESS, such as 10.244.1.0/24=10.0.10.51 "
+            "(the other node's pod CIDR and its own address)"
+        )
+    return Peer(pod_cidr, via, dev)
+
+
+def check_peer(peer: Peer) -> Peer:
+    """One peer by itself, in canonical form. Raises UsageProblem."""
+    meant = swapped.peer(peer.pod_cidr, peer.via)
+    if meant is not None:
+        words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
+        raise UsageProblem(words, f"pod CIDR {meant.pod_cidr}, address {meant.via}")
+    try:
+        cidr = parse_pod_cidr(peer.pod_cidr, "peer")
+        via = host_address(peer.via, f"address of peer {cidr}")
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
+    if len(via) * 8 != cidr.bits:
+        raise UsageProblem(
+            f"peer {cidr}: its address {peer.via} is {FAMILIES[len(via) * 8]}; "
+            f"give the node's {FAMILIES[cidr.bits]} address"
+        )
+    if peer.dev:
+        check_link_name(peer.dev, f"device of peer {cidr}")
+    elif is_link_local(via):
+        raise UsageProblem(
+            f"peer {cidr}: {peer.via} is link-local, which says nothing without its link: "
+            f"{cidr}={peer.via}%LINK, such as {peer.via}%eth0"
+        )
+    return Peer(str(cidr), format_address(via), peer.dev)
+
+
+def is_link_local(packed: bytes) -> bool:
+    """Whether an address is one of IPv6's that hold on one link alone (RFC 4291, section 2.5.6)."""
+    return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+
+
+def parse_pods(text: str) -> str:
+    """A peer's pod CIDR in canonical form. Raises UsageProblem."""
+    try:
+        return str(parse_pod_cidr(text, "peer"))
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
+
+
+def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
+    """The pod CIDR of the peer to drop. Raises UsageProblem, with the right command where it names a peer's address."""
+    packed = address_in(text)
+    if not packed:
+        return parse_pods(text)
+    meant = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
+    if meant:
+        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in meant)
+        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(meant)}", commands)
+    known = ", ".join(peer.pod_cidr for peer in peers) or "none"
+    raise UsageProblem(
+        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {known}"
+    )
+
+
+def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> tuple[Peer, ...]:
+    """A node's peers in canonical form, beside its own subnets and networks by bits. Raises UsageProblem."""
+    checked: list[Peer] = []
+    for peer in map(check_peer, peers):
+        cidr = parse_cidr(peer.pod_cidr)
+        if cidr.bits not in subnets:
+            family = FAMILIES[cidr.bits]
+            raise UsageProblem(
+                f"peer {cidr} is {family}, and this node has no {family} subnet: add one with --subnet, or drop it"
+            )
+        subnet, network = subnets[cidr.bits], networks[cidr.bits]
+        if cidr == subnet:
+            raise UsageProblem(f"peer {cidr} is this node's own subnet; each node needs a pod CIDR of its own")
+        if cidr.overlaps(subnet):
+            raise UsageProblem(f"peer {cidr} overlaps this node's subnet {subnet}{meant_free(cidr, subnet, network)}")
+        if not network.covers(cidr):
+            raise UsageProblem(f"peer {cidr} lies outside the network {network}{meant_network(cidr, network)}")
+        for other in checked:
+            if other.pod_cidr == str(cidr):
+                raise UsageProblem(f"peer {cidr} is given twice, through {other.via} and {peer.via}")
+            if cidr.overlaps(parse_cidr(other.pod_cidr)):
+                raise UsageProblem(
+                    f"peer {cidr} overlaps peer {other.pod_cidr}, which is through {other.via}: "
+                    "each node needs a pod CIDR of its own, so name one of them"
+                )
+        for pods, whose in ((subnet, "this node's pod CIDR"), (network, "the pod network")):
+            if pods.holds(parse_address(peer.via)):
+                raise UsageProblem(
+                    f"peer {cidr}: its address {peer.via} lies in {whose} {pods}; give the node's own address"
+                )
+        checked.append(peer)
+    return tuple(checked)
+
+
+def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
+    """Refuse a peer at an address that this host has, or that no host on its links can have. Raises UsageProblem.
+
+    `own` maps this host's ADDRESS/PREFIX to links.
+    """
+    for peer in peers:
+        via = parse_address(peer.via)
+        for interface, link in own.items():
+            fault = _no_neighbour(via, parse_interface(interface))
+            if fault:
+                raise UsageProblem(
+                    f"peer {peer.pod_cidr}: {peer.via} is {fault} (on {link}); give the address of the other node"
+                )
+
+
+def _no_neighbour(address: bytes, interface: Cidr) -> str:
+    """What an address is, seen from an interface of this host, if it can't be another host's; else empty."""
+    if address == interface.packed:
+        return "this host's own address"
+    if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has two hosts and nothing else
+        return ""
+    if address == interface.nth(0):
+        return f"the network address of {interface.network}"
+    if interface.holds(address) and int.from_bytes(address, "big") == interface.last:
+        return f"the broadcast address of {interface.network}"
+    return ""
+
+
+def host_address(text: str, what: str) -> bytes:
+    """An address that a host can have. Raises UsageProblem, AddressError."""
+    if "/" in text:
+        raise UsageProblem(f"{what} {text!r}: has a prefix length, probably meant {text.partition('/')[0]}")
+    packed = parse_address(text, what)
+    address = IPAddress(text)
+    odd = address.is_multicast() or address.is_loopback() or int(address) == 0
+    if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
+        raise UsageProblem(f"{what} {text!r}: is no address that a host can have")
+    return packed
+
+
+def check_link_name(name: str, what: str) -> None:
+    """Refuse what the kernel would refuse as a link's name (net/core/dev.c, dev_valid_name)."""
+    if not name or name in (".", "..") or any(letter in "/:" or letter.isspace() for letter in name):
+        raise UsageProblem(f"{what} {name!r} is no link name: not empty, no '/', ':' or space")
+    if len(name.encode()) > LINK_NAME_MAX:
+        raise UsageProblem(
+            f"{what} {name!r} has {len(name.encode())} characters, a link's name has at most {LINK_NAME_MAX}: "
+            f"{name[:LINK_NAME_MAX]!r}?"
+        )
+    if not name.isascii() or '"' in name or "\\" in name or "%" in name:
+        raise UsageProblem(f"{what} {name!r} is no name that firewall rules can match: use letters, digits, '-', '_'")

@@ -1,0 +1,118 @@
+"""What stood on the host before cnictl changed it, kept so that a reset puts it back exactly.
+
+/var/lib/cnictl/former.json. A value is written before the change it belongs to, and only the first time: what a
+second run finds is cnictl's own doing. Only a run that holds the node's lock may write.
+"""
+
+import json
+import os
+from dataclasses import fields
+from typing import Any
+
+from cnictl.core import durable
+from cnictl.core.errors import Problem
+from cnictl.core.paths import STATE_DIR
+from cnictl.node.spec.node_spec import FAMILIED, NodeSpec, Peer, as_data, from_data
+
+RECORD = f"{STATE_DIR}/former.json"
+_SPECS = "specs"
+
+
+def recall(key: str) -> Any:
+    """The value under `key`; None if none was remembered."""
+    return _read().get(key)
+
+
+def remember(key: str, value: Any) -> None:
+    """Keep `value` (JSON, not None) unless the key holds one already."""
+    found = _read()
+    if key not in found:
+        _write({**found, key: value})
+
+
+def amend(key: str, value: Any) -> None:
+    """Keep `value` under `key`, whatever was there."""
+    _write({**_read(), key: value})
+
+
+def forget(key: str) -> None:
+    """Drop what was remembered: it is back in its place."""
+    found = _read()
+    if found.pop(key, None) is not None:
+        _write(found)
+
+
+def specs() -> list[NodeSpec]:
+    """Every spec that may have left something on this host, the latest last."""
+    return [from_data(data) for data in _read().get(_SPECS, [])]
+
+
+def newer_keys() -> set[str]:
+    """Keys of the specs kept here that this release does not know: a newer cnictl wrote them."""
+    found, known = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
+    keys = {key for data in found for part in (data, *data["peers"]) for key in part}
+    return keys - known - {"peers", *FAMILIED}
+
+
+def _as_kept(spec: NodeSpec, found: dict[str, Any]) -> dict[str, Any]:
+    """The spec's data, with what a newer cnictl had noted in the latest."""
+    latest: dict[str, Any] = next(iter(found.get(_SPECS, [])[-1:]), {})
+    newer = newer_keys()
+    return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
+
+
+def add_spec(spec: NodeSpec) -> None:
+    """Note, before anything is made, that `spec` may leave something on this host."""
+    found = _read()
+    data = _as_kept(spec, found)
+    known = [other for other in found.get(_SPECS, []) if _footprint(other) != _footprint(data)]
+    if found.get(_SPECS) != [*known, data]:
+        _write({**found, _SPECS: [*known, data]})
+
+
+def _footprint(data: dict[str, Any]) -> list[Any]:
+    """What the names and places of things on the host follow from; peers' routes are found by their mark."""
+    return [data[key] for key in ("name", "bridge", "subnet", "network")]
+
+
+def only_spec(spec: NodeSpec | None) -> None:
+    """Note that nothing of any other spec is left."""
+    found = _read()
+    wanted = [_as_kept(spec, found)] if spec is not None else []
+    if found.get(_SPECS, []) != wanted:
+        found[_SPECS] = wanted
+        if not wanted:
+            del found[_SPECS]
+        _write(found)
+
+
+def snapshot() -> dict[str, Any]:
+    """All that is remembered."""
+    return _read()
+
+
+def restore(found: dict[str, Any]) -> None:
+    """Go back to a `snapshot`: what came since was undone."""
+    if _read() != found:
+        _write(found)
+
+
+def _read() -> dict[str, Any]:
+    try:
+        found = json.loads(durable.contents(RECORD))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise Problem(
+            f"{RECORD} is damaged: {error}", "it says what a reset puts back; mend it, or move it away to go without"
+        ) from None
+    return dict(found)
+
+
+def _write(found: dict[str, Any]) -> None:
+    if not found:
+        if os.path.exists(RECORD):
+            os.unlink(RECORD)
+        return
+    durable.make_folder(STATE_DIR)
+    durable.replace(RECORD, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n", 0o600)

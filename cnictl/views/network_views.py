@@ -1,0 +1,218 @@
+"""What `bridge show`, `nat show` and `route list` tell: the kernel's state put beside what the spec means by it."""
+
+import re
+from typing import Any
+
+from cnictl.core import masquerade, rtnetlink
+from cnictl.core.bridge import has_bridge_netfilter
+from cnictl.core.cidr import Cidr
+from cnictl.core.errors import CniError, Problem
+from cnictl.core.process import run
+from cnictl.core.rtnetlink import Netlink
+from cnictl.node.addresses import lease_list
+from cnictl.node.addresses.lease_list import Row
+from cnictl.node.host import firewall, host_links, pod_routes
+from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
+from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
+from cnictl.node.resources.route import OURS, RouteTable
+from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6
+from cnictl.node.spec.peers import is_link_local
+
+ON_LINK = "on the link"
+"""Of a peer that a route of this node leads to directly."""
+
+_COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
+
+
+def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
+    """The bridge and its ports; None if there is no such link. `with_pods` reads the records, which root alone can."""
+    with Netlink() as netlink:
+        link = rtnetlink.get_link(netlink, spec.bridge)
+        if link is None:
+            return None
+        ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
+        found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
+        addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
+    rows = lease_list.observe(spec.name).rows if with_pods else ()
+    by_veth: dict[str, list[Row]] = {}
+    for row in rows:
+        by_veth.setdefault(row.host_veth, []).append(row)
+    netfilter = BridgeNetfilter(spec).observe()
+    return {
+        "name": link.name,
+        "kind": link.kind,
+        "up": link.up,
+        "mac": link.mac,
+        "mtu": link.mtu,
+        "addresses": addresses,
+        "made_by": "cnictl" if link.alias.startswith(OWNER_MARK) else "another (adopted, kept at a reset)",
+        "iptables_sees_bridged": bool(netfilter and netfilter["nf_call_iptables"]) if has_bridge_netfilter() else None,
+        "ports": [_port(port, by_veth.get(port.name, [])) for port in ports],
+    }
+
+
+def larger_pods(spec: NodeSpec) -> list[str]:
+    """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
+    found = bridge(spec, with_pods=True)
+    ports = found["ports"] if found is not None else []
+    return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+
+
+def bridge_faults(spec: NodeSpec) -> list[str]:
+    """Return in words where the bridge is not as the spec wants it, or that this could not be read."""
+    found = []
+    for resource in (Bridge(spec), Address(spec)):
+        try:
+            now, wanted = resource.observe(), resource.desired(spec)
+        except (Problem, CniError, OSError) as problem:
+            found.append(f"{resource.id} could not be checked: {problem}")
+            continue
+        if now is not None and now.get("kind", "bridge") != "bridge":
+            kind = now["kind"] or "plain device"
+            found.append(f"{spec.bridge} is no bridge but a {kind}: remove or rename that link, then: cnictl apply")
+            return found
+        if now != wanted:
+            found.append(
+                f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply mends it"
+            )
+    return found
+
+
+def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
+    """A port, and whose it is: by the rows of the addresses behind it.
+
+    A pod without a name is shown by the beginning of its container's id.
+    """
+    return {
+        "name": link.name,
+        "up": link.operstate == 6,  # IF_OPER_UP, RFC 2863
+        "mtu": link.mtu,
+        "pod": (rows[0].pod or rows[0].container[:13]) if rows else "",
+        "addresses": [row.address for row in rows if row.address],
+    }
+
+
+def nat(spec: NodeSpec) -> list[dict[str, Any]]:
+    """Each rule of the masquerade rule set, in the order they are asked, with what it counted."""
+    found = []
+    if firewall.has_command("nft"):
+        found += _nft_rules(spec)
+    if firewall.has_command("iptables"):
+        found += _iptables_rules(spec)
+    return found
+
+
+def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
+    owner, found = f"cnictl:{spec.name} ", []
+    for entry in firewall.ruleset():
+        rule = entry.get("rule", {})
+        if (rule.get("family"), rule.get("table")) != ("inet", masquerade.TABLE):
+            continue
+        if not str(rule.get("comment", "")).startswith(owner):
+            continue
+        counter: dict[str, int] = next((one["counter"] for one in rule["expr"] if "counter" in one), {})
+        keeps = rule["chain"].startswith("identity")
+        six = _is_ipv6_rule(rule)
+        one = next((part for part in by_family(spec) if is_ipv6(part.subnet) == six), spec)
+        found.append(
+            {
+                "backend": "nft",
+                "where": f"inet {masquerade.TABLE} {rule['chain']}",
+                "source": one.subnet,
+                "destination": f"{one.network} without {one.subnet}" if keeps else f"all but {one.network}",
+                "effect": "pods of other nodes see the pod's own address" if keeps else "others see the node's address",
+                "packets": counter.get("packets", 0),
+                "bytes": counter.get("bytes", 0),
+            }
+        )
+    return found
+
+
+def _is_ipv6_rule(rule: dict[str, Any]) -> bool:
+    """Whether a rule of the `inet` table looks at IPv6 addresses."""
+    matches = [one["match"]["left"] for one in rule["expr"] if "match" in one]
+    return any(
+        left["payload"].get("protocol") == "ip6" for left in matches if isinstance(left, dict) and "payload" in left
+    )
+
+
+_IPTABLES_EFFECTS = {
+    "MASQUERADE": "others see the node's address",
+    "NETMAP": "pods of other nodes see the pod's own address",
+    "RETURN": "left alone",
+}
+
+
+def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
+    found = []
+    for one in by_family(spec):
+        program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
+        if firewall.has_command(program):
+            found += _iptables_rules_of(one, program)
+    return found
+
+
+def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
+    found, chain = [], masquerade.chain(spec.name)
+    for line in run([program, "-w", "-t", "nat", "-v", "-S", chain], check=False).stdout.splitlines():
+        counted = _COUNTED.search(line)  # not the whole table: one native rule of nft's in it hides all of it
+        if counted is None:
+            continue
+        words = line.split()
+        target = words[words.index("-j") + 1]
+        destination = words[words.index("-d") + 1] if "-d" in words else "all else"
+        if "--dst-type" in words:
+            destination = "the node itself"
+        if "--mark" in words:
+            destination += " marked for masquerade by kube-proxy or portmap"
+        found.append(
+            {
+                "backend": "iptables",
+                "where": f"nat {chain}",
+                "source": spec.subnet,
+                "destination": destination,
+                "effect": _IPTABLES_EFFECTS.get(target, target),
+                "packets": int(counted[1]),
+                "bytes": int(counted[2]),
+            }
+        )
+    return found
+
+
+def routes(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[dict[str, Any]]:
+    """Each peer's route, whether it stands and packets of pods take it; then routes of ours that no peer claims."""
+    table, looked = RouteTable(), looked or pod_routes.look(spec)
+    found = [_peer_route(peer, spec, table, looked) for peer in spec.peers]
+    for pod_cidr in table.orphans(spec):
+        route = table.to(pod_cidr)[0]
+        gone = {"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""}
+        found.append({**gone, "strays": []})
+    return found
+
+
+def _peer_route(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked) -> dict[str, Any]:
+    dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
+    same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
+    strays = looked.of(peer)
+    off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
+    if same and strays:
+        state = strays[0].short
+    elif same and off:
+        state = f"not forwarded: {off[0]} is 0"
+    elif same:
+        state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
+    elif not there:
+        state = "missing"
+    elif there[0]["owner"] == OURS:
+        state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
+    else:
+        state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
+    told = [{"cause": one.words, "mend": pod_routes.hint_for(strays)} for one in strays]
+    reached = host_links.reach_peer(peer, dev)
+    if reached is None:
+        link = "no route to it"
+    elif reached.gateway:
+        link = f"not on the same link, reached through {reached.gateway}"
+    else:
+        link = ON_LINK
+    return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link, "strays": told}
