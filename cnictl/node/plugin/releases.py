@@ -13,6 +13,7 @@ import shlex
 import shutil
 import time
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import cnictl
@@ -94,12 +95,22 @@ class Library:
 
 
 def sources() -> dict[str, bytes]:
-    """The plugin's code by path in the library: `cnictl/__init__.py`, `cnictl/core`, `cnictl_plugin`."""
+    """The plugin's code by path in the library: `cnictl/__init__.py`, `cnictl/core` and below, `cnictl_plugin`."""
+    found = {"cnictl/__init__.py": (importlib.resources.files("cnictl") / "__init__.py").read_bytes()}
+    for package in ("cnictl.core", "cnictl_plugin"):
+        found |= _modules(importlib.resources.files(package), package.replace(".", "/"))
+    return found
+
+
+def _modules(folder: Traversable, place: str) -> dict[str, bytes]:
+    """The Python files of a package and of those in it, by path."""
     found = {}
-    for package in ("cnictl", "cnictl.core", "cnictl_plugin"):
-        for entry in importlib.resources.files(package).iterdir():
-            if entry.name.endswith(".py") and (package != "cnictl" or entry.name == "__init__.py"):
-                found[f"{package.replace('.', '/')}/{entry.name}"] = entry.read_bytes()
+    for entry in folder.iterdir():
+        path = f"{place}/{entry.name}"
+        if entry.name.endswith(".py"):
+            found[path] = entry.read_bytes()
+        elif entry.is_dir() and entry.name != "__pycache__":
+            found |= _modules(entry, path)
     return found
 
 
