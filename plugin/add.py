@@ -2,18 +2,19 @@
 
 from posix import close
 
+from cnictl_plugin.existing import refuse_second
+
 from cnictl.core import attachments, jsontext
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
+from cnictl.core.leases.pool import distribute
 from cnictl.core.locks import Locked
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import Netns
-from cnictl.core.pool import distribute
-from cnictl.core.rtnetlink import Netlink
 
 from .answer import previous
 from .attempt import Attempt, Met, wanted_addresses
 from .environment import Call
-from .standing import refuse_second
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

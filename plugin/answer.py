@@ -2,11 +2,11 @@
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.routes import Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.netlink.rtnetlink import Link, format_mac
 from cnictl.core.result import objects, shape
-from cnictl.core.routes import Route
-from cnictl.core.rtnetlink import Link, format_mac
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,16 +3,17 @@
 import errno
 import time
 
-from cnictl.core import rtnetlink, sysctl
+from cnictl.core import sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade
 from cnictl.core.cidr import Cidr, format_address
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.routes import Route
 from cnictl.core.errors import INTERFACE_EXISTS, KERNEL_REFUSED, CniError
 from cnictl.core.host_veth import alias
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import AF_INET, AF_INET6, Link, Netlink, NetlinkError
 from cnictl.core.netns import Netns
-from cnictl.core.routes import Route
-from cnictl.core.rtnetlink import AF_INET, AF_INET6, Link, Netlink, NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,26 +3,29 @@
 import time
 from posix import F_OK, access, stat
 
-from cnictl.core import attachments, host_veth, liveness, masquerade, rtnetlink, sysctl
+from cnictl_plugin.existing import refuse_second
+
+from cnictl.core import attachments, host_veth, liveness, sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
 from cnictl.core.cidr import Cidr
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.routes import complete
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError
-from cnictl.core.lease import Duplicate, Exhausted, Taken
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease import Duplicate, Exhausted, Taken
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import Locked
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink, format_mac, random_mac
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.outside import LONGEST_NAME, cut
 from cnictl.core.paths import NODE_FILE
-from cnictl.core.routes import complete
-from cnictl.core.rtnetlink import Link, Netlink, format_mac, random_mac
 
 from .answer import Given, answer
 from .attach import NameTaken, activate, configure, make_pair
 from .environment import Call, calling_process, kept_args
-from .standing import refuse_second
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class Attempt:
             given = Given()
             self._write_record()
         if conf.mac or self._call.mac:
-            from cnictl.core import macs
+            from cnictl_plugin import macs
 
             macs.refuse_taken(host, bridge.name, record, conf.mac_key or "CNI_ARGS MAC")
         host_mac = self._make_pair(bridge)
@@ -128,7 +131,7 @@ class Attempt:
         if bridge.made:
             remove_if_empty(self._host, conf.bridge)
         if self._rules_new and not attachments.owners(conf.name):
-            masquerade.remove(conf.name, conf.backend)
+            rule_set.remove(conf.name, conf.backend)
 
     def _counted_on(self) -> bool:
         """Whether an attachment was completed since this ADD began: it may have found what this one changed."""
@@ -155,7 +158,7 @@ class Attempt:
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
                 bridge.former.append(back)
         if conf.vlan or conf.vlan_trunk:
-            from cnictl.core import vlan
+            from cnictl_plugin import vlan
 
             vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
 
@@ -182,7 +185,7 @@ class Attempt:
         if not conf.vlan:
             give_addresses(self._host, bridge, bridge, gateways, conf.force_address)
             return None
-        from cnictl.core import vlan
+        from cnictl_plugin import vlan
 
         link = vlan.ensure_gateway(self._host, bridge, conf, f"cnictl:{conf.name}")
         give_addresses(self._host, bridge, link, gateways, conf.force_address)
@@ -192,8 +195,8 @@ class Attempt:
         """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it."""
         conf = self._conf
         if conf.masquerade and not conf.subnets_vary:
-            rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
-            self._rules_new = masquerade.ensure(rules, conf.backend)
+            rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
+            self._rules_new = rule_set.ensure(rules, conf.backend)
 
     def _write_record(self) -> None:
         try:
@@ -242,18 +245,18 @@ class Attempt:
         given = given_by(found, conf)
         record.addresses = [address.address for address in given.addresses]
         if conf.masquerade:
-            from cnictl.core import masquerade_scoped
+            from cnictl.core.masquerade import scoped
 
-            record.masqueraded = masquerade_scoped.named(given.addresses, conf.backend)
+            record.masqueraded = scoped.named(given.addresses, conf.backend)
         record.amend(self.held)
         return given
 
     def _ensure_scoped_masquerade(self) -> None:
         """The rule sets of subnets that came with this pod: the record names them by now."""
         if self.record.masqueraded:
-            from cnictl.core import masquerade_scoped
+            from cnictl.core.masquerade import scoped
 
-            masquerade_scoped.ensure(self.record, self._conf.networks)
+            scoped.ensure(self.record, self._conf.networks)
 
     def _make_pair(self, bridge: BridgeMade) -> bytes:
         """Make the veth pair, under the next name if another link has its own by now; returns the host end's MAC."""
@@ -272,13 +275,15 @@ class Attempt:
 
             macspoof.ensure(record.host_veth, record.mac)
         if conf.vlan or conf.vlan_trunk:
-            from cnictl.core import vlan
+            from cnictl_plugin import vlan
 
             vlan.set_port(self._host, record.host_veth, conf)
 
     def _isolate(self, given: Given) -> None:
         """Keep other isolated pods from reaching this one by way of the node."""
-        from cnictl.core import isolation, vlan
+        from cnictl_plugin import vlan
+
+        from cnictl.core import isolation
 
         conf, record = self._conf, self.record
         interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
@@ -294,7 +299,7 @@ class Attempt:
 
     def _forget_connections(self, given: Given) -> None:
         if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
-            from cnictl.core import conntrack
+            from cnictl.core.netlink import conntrack
 
             conntrack.forget(address.packed for address in given.addresses)
 
@@ -302,7 +307,7 @@ class Attempt:
         """Have the node forward for the families that the pod has, as the reference's isGateway does."""
         for family in {len(address.packed) for address in given.addresses}:
             if sysctl.read(sysctl.FORWARDING[family]) == "0":
-                from cnictl.core import forwarding
+                from cnictl_plugin import forwarding
 
                 forwarding.open_forwarding(self._host, family, self._switched)
 
@@ -330,7 +335,7 @@ def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
     record.isolated = conf.isolated and bool(conf.ipam_type)
     record.vlan = conf.vlan
     if conf.masquerade and conf.subnets_vary:
-        from cnictl.core import masquerade_scoped
+        from cnictl.core.masquerade import scoped
 
-        record.masqueraded = masquerade_scoped.named(conf.subnets, conf.backend)
+        record.masqueraded = scoped.named(conf.subnets, conf.backend)
     return record

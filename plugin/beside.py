@@ -7,10 +7,10 @@ route for each destination and metric), net/ipv6/ip6_fib.c (fib6_add_rt2node).
 
 import errno
 
+from cnictl.core.conf.routes import MAIN_TABLE, Route
 from cnictl.core.errors import KERNEL_REFUSED, CniError
-from cnictl.core.routes import MAIN_TABLE, Route
-from cnictl.core.routing import KernelRoute, listed
-from cnictl.core.rtnetlink import AF_INET, AF_INET6, Netlink
+from cnictl.core.netlink.kernel_routes import KernelRoute, listed
+from cnictl.core.netlink.rtnetlink import AF_INET, AF_INET6, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,18 +6,20 @@ its own, addresses and interfaces that it added.
 
 from posix import close
 
-from cnictl.core import attachments, masquerade, rtnetlink
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.routes import Route
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.kernel_routes import KernelRoute, listed
+from cnictl.core.netlink.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.result import objects
-from cnictl.core.routes import Route
-from cnictl.core.routing import KernelRoute, listed
-from cnictl.core.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
 
 from .environment import Call
 
@@ -148,7 +150,7 @@ def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -
 def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[Cidr]) -> None:
     link, what = bridge, f"bridge {conf.bridge}"
     if conf.vlan:
-        from cnictl.core import vlan
+        from cnictl_plugin import vlan
 
         name = vlan.gateway_name(conf.bridge, conf.vlan)
         inside = rtnetlink.get_link(host, name)
@@ -175,7 +177,7 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
     if conf.isolated and veth.port.get(rtnetlink.IFLA_BRPORT_ISOLATED) != b"\1":
         raise _failed(f"portIsolation: {veth.name} isn't isolated", f"bridge link set dev {veth.name} isolated on")
     if conf.vlan or conf.vlan_trunk:
-        from cnictl.core import vlan
+        from cnictl_plugin import vlan
 
         present = vlan.port_vlans(host, veth.index)
         for vid, flags in vlan.wanted_port(conf).items():
@@ -187,14 +189,14 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
     """The firewall's part: what a flush takes away."""
     with_pod = conf.subnets_vary or (record is not None and record.masqueraded)
     if conf.masquerade and conf.served and not with_pod:
-        wanted = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
-        if not masquerade.stands(wanted, conf.backend):
+        wanted = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
+        if not rule_set.stands(wanted, conf.backend):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
     elif conf.masquerade:
-        from cnictl.core import masquerade_scoped
+        from cnictl.core.masquerade import scoped
 
-        networks = masquerade_scoped.networks_of(record, conf) if record is not None else ()
-        missing = masquerade_scoped.missing(record, networks) if record is not None else []
+        networks = scoped.networks_of(record, conf) if record is not None else ()
+        missing = scoped.missing(record, networks) if record is not None else []
         if missing:
             raise _failed(
                 f"the masquerade rules of {', '.join(missing)} are missing", "the next ADD of that subnet loads them"
@@ -210,7 +212,9 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
 
 def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: list[str]) -> None:
     """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
-    from cnictl.core import isolation, vlan
+    from cnictl_plugin import vlan
+
+    from cnictl.core import isolation
 
     interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
     pod = (host_veth, [address for address in record.addresses if address in addresses])

@@ -1,13 +1,14 @@
 """GC: every attachment of this network that the runtime no longer knows is undone. Spec 1.1.0, section 2."""
 
-from cnictl.core import attachments, host_veth, isolation, liveness, macspoof, rtnetlink
+from cnictl.core import attachments, host_veth, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
 from cnictl.core.detach import detach, torn_leases
 from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
-from cnictl.core.leases import Store
-from cnictl.core.rtnetlink import Netlink, NetlinkError
-from cnictl.core.shared_store import may_be_shared
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.shared_store import may_be_shared
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.core.unlinking import unlink
 
 from .environment import Call, calling_process

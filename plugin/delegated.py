@@ -2,12 +2,12 @@
 
 import time
 
-from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
-from cnictl.core.conf import NetConf
-from cnictl.core.routes import Route, complete
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.routes import Route, complete
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 
 from .answer import Given
 from .attach import ACTIVATION_WAIT, await_up, quiet

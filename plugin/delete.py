@@ -1,10 +1,10 @@
 """DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
 
 from cnictl.core.attachments import Record
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink.rtnetlink import Netlink
 
 from .environment import Call
 
@@ -19,14 +19,14 @@ def delete(call: Call, conf: NetConf) -> str:
     with Netlink() as host:
 
         def remove_foreign(record: Record) -> None:
-            from .foreign import remove_foreign_pair  # not what a DEL normally pays for
+            from cnictl_plugin.adopted import remove_foreign_pair  # not what a DEL normally pays for
 
             remove_foreign_pair(host, call, conf, record)
 
         which = (conf.name, call.container, call.ifname, conf.data_dir)
         record = detach(host, *which, before=remove_foreign, pod=call.pod, netns=call.netns)
         if record is None:
-            from .foreign import delete_unrecorded
+            from cnictl_plugin.adopted import delete_unrecorded
 
             record = delete_unrecorded(host, call, conf)
     if failure is not None:

@@ -6,14 +6,15 @@ What this file and those below it import is a pod's start-up time: C modules of 
 import time
 from posix import _exit, write
 
-from cnictl.core import durable, fields, jsontext, standard
-from cnictl.core.conf import KEYS, NetConf, parse_conf
+from cnictl.core import durable, jsontext, standard
+from cnictl.core.conf import fields
+from cnictl.core.conf.network import KEYS, NetConf, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
+from cnictl.core.netlink.rtnetlink import NetlinkError
 from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
 from cnictl.core.result import SUPPORTED_VERSIONS, check_version
-from cnictl.core.rtnetlink import NetlinkError
 
 from .environment import Call, read_environment
 from .log import log_call

@@ -9,15 +9,17 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from posix import O_RDWR, W_OK, X_OK, access, close, lstat, stat, statvfs
 from posix import open as open_descriptor
 
-from cnictl.core import attachments, durable, liveness, masquerade, rtnetlink, sysctl
+from cnictl.core import attachments, durable, liveness, sysctl
 from cnictl.core.cidr import Cidr, parse_address
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.foreign import ForeignLinks
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import NO_LOCKS
-from cnictl.core.rtnetlink import Link, Netlink, NetlinkError
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
 def _gateway_link(host: Netlink, conf: NetConf) -> Link | None:
     if not conf.vlan:
         return rtnetlink.get_link(host, conf.bridge)
-    from cnictl.core import vlan
+    from cnictl_plugin import vlan
 
     return rtnetlink.get_link(host, vlan.gateway_name(conf.bridge, conf.vlan))
 
@@ -155,7 +157,7 @@ def _can_be_set(switch: str) -> bool:
 def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
     """The kernel's bridge can keep VLANs apart."""
     if conf.vlan or conf.vlan_trunk:
-        from cnictl.core import vlan
+        from cnictl_plugin import vlan
 
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
@@ -291,12 +293,12 @@ def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
 def _check_masquerade(conf: NetConf) -> None:
     """Rules that stand need no program. Of subnets that come with a pod nothing is known beforehand but the program."""
     if conf.subnets_vary or (conf.ipam_type and not conf.served):
-        if conf.backend == "nft" and not masquerade.present(conf.name, "nft"):
-            masquerade.check(masquerade.Masquerade(conf.name, (Cidr(b"\xc0\0\2\0", 24),), ()), "nft")
+        if conf.backend == "nft" and not rule_set.present(conf.name, "nft"):
+            rule_set.check(rule_set.Masquerade(conf.name, (Cidr(b"\xc0\0\2\0", 24),), ()), "nft")
         return
-    rules = masquerade.Masquerade(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not masquerade.stands(rules, conf.backend):
-        masquerade.check(rules, conf.backend)
+    rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
+    if conf.subnets and not rule_set.stands(rules, conf.backend):
+        rule_set.check(rules, conf.backend)
 
 
 def _lacking(msg: str, details: str = "") -> CniError:

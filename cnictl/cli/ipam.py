@@ -233,7 +233,7 @@ def _guarded(command: str, work: Any) -> Any:
 
 
 def observe(network: str, data_dir: str, command: str) -> "Listing":
-    from cnictl.core.conf import network_name
+    from cnictl.core.conf.network import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
     from cnictl.node.addresses import lease_list, ranges

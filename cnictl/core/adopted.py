@@ -8,11 +8,12 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from posix import O_APPEND, O_CLOEXEC, O_CREAT, O_RDWR, close, fstat, ftruncate, listdir, lseek, rmdir, unlink, write
 from posix import open as open_descriptor
 
-from cnictl.core import advertisements, durable, rtnetlink, sysctl
+from cnictl.core import advertisements, durable, sysctl
 from cnictl.core.locks import hold
-from cnictl.core.netlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import Link, ifinfo
 from cnictl.core.paths import BRIDGES_DIR
-from cnictl.core.rtnetlink import Link, ifinfo
 
 _LINK_LOCAL = b"\xfe\x80"
 

@@ -4,10 +4,10 @@ A host that forwards IPv6 accepts advertisements only where accept_ra is 2; at 1
 Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers), net/ipv6/ndisc.c.
 """
 
-from cnictl.core import rtnetlink
-from cnictl.core.netlink import AF_INET6, Netlink
-from cnictl.core.routing import KernelRoute
-from cnictl.core.rtnetlink import Link
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.kernel_routes import KernelRoute
+from cnictl.core.netlink.messages import AF_INET6, Netlink
+from cnictl.core.netlink.rtnetlink import Link
 
 try:
     from _struct import Struct

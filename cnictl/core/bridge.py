@@ -3,10 +3,11 @@
 import errno
 from posix import access
 
-from cnictl.core import rtnetlink, sysctl
+from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.errors import BRIDGE_CONFLICT, KERNEL_REFUSED, CniError
-from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,11 +196,11 @@ def _conflicts(other: Cidr, gateway: Cidr) -> bool:
 
 def _take(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, other: Cidr) -> None:
     """Take an address away; with a family's last one the kernel removes the link's routes too."""
-    from cnictl.core import routing  # forceAddress alone comes here
+    from cnictl.core.netlink import kernel_routes  # forceAddress alone comes here
 
     family = rtnetlink.AF_INET if other.bits == 32 else rtnetlink.AF_INET6
     back = [
-        *routing.restoring(netlink, family, link.index),
+        *kernel_routes.restoring(netlink, family, link.index),
         rtnetlink.add_address(link.index, other.packed, other.prefix),
     ]
     for message in back:

@@ -3,9 +3,10 @@
 Its network was taken over in place: such a pod has a lease of host-local's, and no record that names its link.
 """
 
-from cnictl.core import attachments, other_end, rtnetlink
+from cnictl.core import attachments
 from cnictl.core.cidr import parse_address
-from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.netlink import rtnetlink, veth_peer
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ class ForeignLinks:
         if not netns:
             return None
         links = [link for link in self._candidates() if bridge in (0, link.master)]
-        found = (link for link in links if other_end.leads_into(self._netlink, link, netns, ifname))
+        found = (link for link in links if veth_peer.leads_into(self._netlink, link, netns, ifname))
         return next(iter(_unrecorded(found)), None)
 
     def _all(self) -> list[tuple[Link, set[bytes]]]:
         if self._behind is None:
             links = self._candidates()
-            self._behind = list(zip(links, other_end.addresses_behind(links), strict=True))
+            self._behind = list(zip(links, veth_peer.addresses_behind(links), strict=True))
         return self._behind
 
     def _candidates(self) -> list[Link]:

@@ -3,12 +3,13 @@
 A name is no proof: a link that has it is another's until its alias, or the namespace behind it, says otherwise.
 """
 
-from cnictl.core import attachments, rtnetlink
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.digest import former_host_veth_name, host_veth_name
 from cnictl.core.errors import INTERFACE_EXISTS, CniError
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.core.outside import word
-from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.core.unlinking import unlink
 
 TURNS = 8
@@ -103,9 +104,9 @@ def _marks(record: Record) -> set[str]:
 
 
 def _leads_into(netlink: Netlink, link: Link, netns: str, ifname: str, identity: tuple[int, int] | None = None) -> bool:
-    from cnictl.core import other_end  # not what a plain call pays for
+    from cnictl.core.netlink import veth_peer  # not what a plain call pays for
 
-    return bool(netns) and other_end.leads_into(netlink, link, netns, ifname, identity)
+    return bool(netns) and veth_peer.leads_into(netlink, link, netns, ifname, identity)
 
 
 def _recorded(name: str) -> bool:

@@ -4,8 +4,8 @@ iptables-nft refuses to list a whole table for one rule that it can't express, t
 Of a rule that asks a set or a map it lists the rest alone: `ip saddr @blocked drop` shows as `-j DROP` (1.8.9).
 """
 
-from cnictl.core import nftables
 from cnictl.core.errors import Problem
+from cnictl.core.netlink import nftables
 from cnictl.core.process import run
 
 FAMILIES = {"iptables": 2, "ip6tables": 10}

@@ -5,10 +5,11 @@ Sources: Documentation/networking/ip-sysctl.rst, net/ipv6/addrconf.c, RFC 4862 s
 
 import time
 
-from cnictl.core import rtnetlink, sysctl
+from cnictl.core import sysctl
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import ADDRESS_CONFLICT, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
-from cnictl.core.netlink import AF_INET6, Netlink, NetlinkError, attr, attributes
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import AF_INET6, Netlink, NetlinkError, attr, attributes
 
 try:
     from _struct import Struct

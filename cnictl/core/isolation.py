@@ -9,11 +9,11 @@ With nftables that is a table of the bridge family for each bridge, whose sets h
 iptables (`isolation_iptables`) it is a chain in mangle's FORWARD, where the port that a packet came in by is not known.
 """
 
-from cnictl.core import nftables
 from cnictl.core.cidr import parse_address
 from cnictl.core.digest import short_digest
 from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
-from cnictl.core.nftables import FAMILY_BRIDGE
+from cnictl.core.netlink import nftables
+from cnictl.core.netlink.nftables import FAMILY_BRIDGE
 from cnictl.core.process import run
 
 TYPE_CHECKING = False

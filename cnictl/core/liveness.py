@@ -2,11 +2,12 @@
 
 from posix import stat
 
-from cnictl.core import attachments, durable, rtnetlink
+from cnictl.core import attachments, durable
 from cnictl.core.attachments import Record
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.rtnetlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def judge_unmarked(
     of it, it is live. Where other nodes may lease from the same store, nothing else proves anything.
     """
     from cnictl.core.foreign import ForeignLinks
-    from cnictl.core.shared_store import may_be_shared
+    from cnictl.core.leases.shared_store import may_be_shared
 
     if foreign is not None:
         links = foreign.having(addresses)

@@ -8,9 +8,9 @@ takes the first tag off before the chain (net/core/dev.c, __netif_receive_skb_co
 looks itself, and a frame with a third is dropped.
 """
 
-from cnictl.core import nftables
 from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
-from cnictl.core.nftables import FAMILY_BRIDGE
+from cnictl.core.netlink import nftables
+from cnictl.core.netlink.nftables import FAMILY_BRIDGE
 from cnictl.core.process import run
 
 TYPE_CHECKING = False

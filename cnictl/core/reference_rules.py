@@ -7,7 +7,8 @@ pkg/ip/ipmasq_nftables_linux.go (a rule an address, from 1.6.0 on), pkg/utils/ut
 
 from hashlib import sha512
 
-from cnictl.core import masquerade_iptables, nftables
+from cnictl.core.masquerade import iptables
+from cnictl.core.netlink import nftables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def remove_reference_rules(network: str, container: str, ifname: str) -> None:
     """
     mark = _nft_mark(network, container, ifname)
     nftables.remove_rules(nftables.FAMILY_INET, _TABLE, _CHAIN, lambda userdata: mark in userdata)
-    for bits in masquerade_iptables.PROGRAMS:
-        masquerade_iptables.remove_chain(bits, _iptables_chain(network, container))
+    for bits in iptables.PROGRAMS:
+        iptables.remove_chain(bits, _iptables_chain(network, container))
     _remove_spoof_check(f"{container}-{ifname}")
 
 
@@ -39,7 +40,7 @@ def masquerades(network: str, container: str, ifname: str, addresses: "Sequence[
     if addresses and sum(mark in userdata for _, userdata in rules) >= len(addresses):
         return True
     chain = _iptables_chain(network, container)
-    return all(masquerade_iptables.source_masquerades(one.bits, one.address, chain) for one in addresses)
+    return all(iptables.source_masquerades(one.bits, one.address, chain) for one in addresses)
 
 
 def guards(container: str, ifname: str) -> bool:

@@ -3,16 +3,17 @@
 The name that a result or a lease gives is no proof, and neither is what the pod says of its own interface.
 """
 
-from cnictl.core import attachments, rtnetlink
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address
 from cnictl.core.foreign import ForeignLinks
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.veth_peer import addresses_behind
 from cnictl.core.netns import identity
-from cnictl.core.other_end import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.reference_rules import remove_reference_rules
-from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.core.unlinking import unlink
 
 _LINK_LOCAL = b"\xfe\x80"

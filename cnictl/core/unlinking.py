@@ -9,9 +9,9 @@ somebody is known to collect it then.
 import time
 from posix import WNOHANG, _exit, closerange, fork, waitpid
 
-from cnictl.core import rtnetlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.reaper import collects
-from cnictl.core.rtnetlink import Netlink
 
 _POLL = 0.0002
 """Seconds between questions: one asked while the deletion is at work is answered when the link is gone."""

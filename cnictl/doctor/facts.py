@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from cnictl.core import attachments, durable, programs, rtnetlink
+from cnictl.core import attachments, durable, programs
 from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import Link, Netlink
 from cnictl.doctor import echo
 from cnictl.node.addresses import lease_list, ranges
 from cnictl.node.addresses.lease_list import Listing

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 from netaddr import IPNetwork
 
-from cnictl.core import attachments, conntrack
+from cnictl.core import attachments
 from cnictl.core.cidr import format_address, parse_address
-from cnictl.core.lease import folder_networks
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease import folder_networks
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.netlink import conntrack
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, per_cpu

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from cnictl.core import durable
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import LIVE, STALE
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_cidr
-from cnictl.core.leases import Store
-from cnictl.core.netlink import Netlink
-from cnictl.core.other_end import OtherEnds, veth_ports
-from cnictl.core.rtnetlink import Link
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import Link
+from cnictl.core.netlink.veth_peer import OtherEnds, veth_ports
 from cnictl.core.unlinking import unlink
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
 from cnictl.doctor.facts import Facts, text_of

@@ -7,7 +7,7 @@ from itertools import combinations
 from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
 
 from cnictl.core.cidr import format_address, parse_address, parse_interface
-from cnictl.core.rtnetlink import Link
+from cnictl.core.netlink.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnictl.core import odd
-from cnictl.core.lease import folder_networks
+from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
 from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen

@@ -20,10 +20,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from cnictl.core import rtnetlink
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
 from cnictl.core.errors import CniError
+from cnictl.core.netlink import rtnetlink
 from cnictl.lab import root
 from cnictl.lab.plan import GATEWAY, GATEWAY6, OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6, UPLINK, Machine
 from cnictl.lab.privilege import Forbidden, enter_user_namespace, explained, give_up_root

@@ -1,7 +1,7 @@
 """Faults of this node that keep a pod's packet or its reply from passing, each found by looking."""
 
 from cnictl.core.cidr import parse_address, parse_cidr
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import pod_routes

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from cnictl.core import masquerade
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import Masquerade
+from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.rule_set import Masquerade
 from cnictl.core.process import Finished, run
 from cnictl.node.hint import sysctl_name
 from cnictl.node.host import host_links, pod_routes
@@ -139,7 +139,7 @@ class Host:
         spec = self.whole
         wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
-            return masquerade.stands(wanted, spec.backend)
+            return rule_set.stands(wanted, spec.backend)
         except CniError:
             return False
 

@@ -5,8 +5,8 @@ import os
 import socket
 import struct
 
-from cnictl.core import rtnetlink
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.probe.hearing import heard
 
 _SOLICITATION, _ADVERTISEMENT = 135, 136

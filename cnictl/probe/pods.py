@@ -20,8 +20,8 @@ from types import FrameType
 
 from cnictl.core import durable
 from cnictl.core.errors import Problem
+from cnictl.core.netlink.rtnetlink import Netlink, get_link
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import Netlink, get_link
 from cnictl.node.spec.node_spec import of_family
 from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of

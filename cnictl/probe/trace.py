@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core.errors import Problem
+from cnictl.core.netlink.rtnetlink import attributes
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import attributes
 from cnictl.node.spec.node_spec import is_ipv6
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cnictl.core.rtnetlink import format_mac
+from cnictl.core.netlink.rtnetlink import format_mac
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import arp, ndp

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from cnictl.core import rtnetlink
 from cnictl.core.attachments import Record
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
-from cnictl.core.rtnetlink import Netlink
 from cnictl.node.addresses.lease_list import Listing, Row
 
 

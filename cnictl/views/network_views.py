@@ -3,12 +3,13 @@
 import re
 from typing import Any
 
-from cnictl.core import masquerade, rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
 from cnictl.core.errors import CniError, Problem
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import Netlink
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Row
 from cnictl.node.host import firewall, host_links, pod_routes
@@ -106,7 +107,7 @@ def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
     owner, found = f"cnictl:{spec.name} ", []
     for entry in firewall.ruleset():
         rule = entry.get("rule", {})
-        if (rule.get("family"), rule.get("table")) != ("inet", masquerade.TABLE):
+        if (rule.get("family"), rule.get("table")) != ("inet", rule_set.TABLE):
             continue
         if not str(rule.get("comment", "")).startswith(owner):
             continue
@@ -117,7 +118,7 @@ def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
         found.append(
             {
                 "backend": "nft",
-                "where": f"inet {masquerade.TABLE} {rule['chain']}",
+                "where": f"inet {rule_set.TABLE} {rule['chain']}",
                 "source": one.subnet,
                 "destination": f"{one.network} without {one.subnet}" if keeps else f"all but {one.network}",
                 "effect": "pods of other nodes see the pod's own address" if keeps else "others see the node's address",
@@ -153,7 +154,7 @@ def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
 
 
 def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
-    found, chain = [], masquerade.chain(spec.name)
+    found, chain = [], rule_set.chain(spec.name)
     for line in run([program, "-w", "-t", "nat", "-v", "-S", chain], check=False).stdout.splitlines():
         counted = _COUNTED.search(line)  # not the whole table: one native rule of nft's in it hides all of it
         if counted is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-from cnictl.core.netlink import attributes
+from cnictl.core.netlink.messages import attributes
 from cnictl.node.resources.route import PROTOCOL
 
 _HEADER = Struct("=IHHII")

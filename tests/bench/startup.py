@@ -49,7 +49,7 @@ def _steps(folder: str, program: str) -> list[tuple[str, list[str]]]:
     read = "m = sys.modules['cnictl_plugin.main']; document = m.jsontext.loads(m.durable.contents_of(0)); "
     conf = verb + read + "m.parse_conf(document); "
     lock = conf + "m.Locked('/run/cnictl/node.lock', shared=True).__enter__(); "
-    netlink = lock + "from cnictl.core import rtnetlink as r; n = r.Netlink(); r.get_link(n, 'lo'); "
+    netlink = lock + "from cnictl.core.netlink import rtnetlink as r; n = r.Netlink(); r.get_link(n, 'lo'); "
     end = "from posix import _exit; _exit(0)"
 
     if not os.path.exists(link):

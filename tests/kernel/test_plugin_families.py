@@ -169,7 +169,7 @@ def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> N
 
 CONNECTIONS = """
 from cnictl.core import conntrack
-from cnictl.core.netlink import NETLINK_NETFILTER, Netlink, attributes
+from cnictl.core.netlink.messages import NETLINK_NETFILTER, Netlink, attributes
 for family, source in ((2, 1), (10, 3)):
     with Netlink(NETLINK_NETFILTER) as netlink:
         for entry in netlink.dump(1 << 8 | 1, bytes((family, 0, 0, 0))):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 _UNLINK = """
 import os
 from cnictl.core import rtnetlink, unlinking
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink.rtnetlink import Netlink
 
 def no_more(): raise BlockingIOError(11, "Resource temporarily unavailable")
 def killed(name): os.kill(os.getpid(), 9)

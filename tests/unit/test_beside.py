@@ -4,9 +4,9 @@ import pytest
 from cnictl_plugin.beside import by_destination, destination_of, next_metric
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.routes import Route
-from cnictl.core.routing import KernelRoute
-from cnictl.core.rtnetlink import add_route
+from cnictl.core.conf.routes import Route
+from cnictl.core.netlink.kernel_routes import KernelRoute
+from cnictl.core.netlink.rtnetlink import add_route
 
 DEFAULT, NET = parse_cidr("0.0.0.0/0"), parse_cidr("192.0.2.0/24")
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.core import attachments, durable, leases, locks, netns, odd, pool_map, process, resolv
+from cnictl.core import attachments, durable, locks, netns, odd, process
+from cnictl.core.conf import resolv
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.pool_map import PoolMap
+from cnictl.core.leases import lease_store, pool_map
+from cnictl.core.leases.pool_map import PoolMap
 from cnictl.node.host import plugin_log
 
 
@@ -74,7 +76,7 @@ def test_descriptor_without_an_end_is_read_up_to_the_bound() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["10.1.0.2", "last_reserved_ip.0", "lock"])
 def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, kind: Kind, name: str) -> None:
-    store = leases.Store("net", str(tmp_path))
+    store = lease_store.Store("net", str(tmp_path))
     (tmp_path / "net").mkdir()
     kind(tmp_path / "net" / name)
     with bounded():

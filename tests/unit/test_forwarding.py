@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from cnictl_plugin import forwarding
 
-from cnictl.core import forwarding, sysctl
+from cnictl.core import sysctl
 from cnictl.core.errors import CniError
 
 

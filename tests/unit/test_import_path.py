@@ -84,10 +84,15 @@ def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> N
 )
 def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addresses: dict[str, object]) -> None:
     conf = {"cniVersion": "1.0.0", "name": "mynet", "ipMasq": True, "hairpinMode": True, **addresses}
-    parse = f"from cnictl.core.conf import parse_conf; parse_conf({conf!r})"
+    parse = f"from cnictl.core.conf.network import parse_conf; parse_conf({conf!r})"
     found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
-    assert "cnictl.core.conf" in found
-    assert not found & {"cnictl.core.conf_link", "cnictl.core.resolv", "cnictl.core.rtnetlink", "cnictl.core.leases"}
+    assert "cnictl.core.conf.network" in found
+    assert not found & {
+        "cnictl.core.conf.link",
+        "cnictl.core.conf.resolv",
+        "cnictl.core.netlink.rtnetlink",
+        "cnictl.core.leases.lease_store",
+    }
 
 
 def test_the_interpreter_brings_nothing_costly_itself() -> None:

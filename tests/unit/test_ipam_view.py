@@ -9,9 +9,9 @@ import pytest
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
-from cnictl.core.lease import Lease
+from cnictl.core.leases.lease import Lease
+from cnictl.core.leases.pool import Range, RangeSet
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE, UNKNOWN, Verdict
-from cnictl.core.pool import Range, RangeSet
 from cnictl.node.addresses import lease_list, ranges, reclaim
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 from cnictl.node.spec.node_spec import NodeSpec

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnictl.core import attachments, durable, leases, locks, pool_map, shared_store
+from cnictl.core import attachments, durable, locks
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, TRY_AGAIN, CniError
-from cnictl.core.lease import Duplicate, Exhausted
-from cnictl.core.leases import Store
-from cnictl.core.pool import Range, RangeSet
+from cnictl.core.leases import lease_store, pool_map, shared_store
+from cnictl.core.leases.lease import Duplicate, Exhausted
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.pool import Range, RangeSet
 
 
 def ranges(*subnets: str) -> RangeSet:
@@ -35,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     monkeypatch.setattr(attachments, "INDEX_DIR", f"{tmp_path}/index")
-    for module in (leases, shared_store):
+    for module in (lease_store, shared_store):
         monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")  # the default store, of this node alone
     return Store("mynet", f"{tmp_path}/networks")
 
@@ -360,7 +361,7 @@ def test_a_link_that_fails_takes_the_leases_before_it_back(store: Store, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(leases, "link", full)
+        patch.setattr(lease_store, "link", full)
         with pytest.raises(OSError, match="No space left"):
             add_all(store, "c1", BOTH)
     assert files(store) <= {"lock"}
@@ -488,7 +489,7 @@ class SystemCalls:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.counts: dict[str, int] = {}
-        for module in (leases, durable, pool_map, locks, attachments):
+        for module in (lease_store, durable, pool_map, locks, attachments):
             for name in self.NAMES:
                 if hasattr(module, name):
                     patch.setattr(module, name, self._counting(name, getattr(module, name)))

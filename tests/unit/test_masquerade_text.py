@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.masquerade import Masquerade, chain, nft_text, steps
+from cnictl.core.masquerade.rule_set import Masquerade, chain, nft_text, steps
 
 
 def of(name: str, subnets: str, networks: str = "", scope: str = "") -> Masquerade:

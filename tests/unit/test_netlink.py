@@ -4,8 +4,10 @@ import errno
 
 import pytest
 
-from cnictl.core import conntrack, masquerade, nftables, sysctl
-from cnictl.core.netlink import Netlink, NetlinkError
+from cnictl.core import sysctl
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import conntrack, nftables
+from cnictl.core.netlink.messages import Netlink, NetlinkError
 
 MISSING = 31
 """The last number there is room for (MAX_LINKS, linux/netlink.h), that no protocol has."""
@@ -18,10 +20,10 @@ def test_a_protocol_that_the_kernel_lacks_is_its_refusal() -> None:
 
 
 def test_without_nfnetlink_there_is_nothing_to_list_or_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("netlink", "nftables", "conntrack"):
-        monkeypatch.setattr(f"cnictl.core.{module}.NETLINK_NETFILTER", MISSING)
+    for module in ("messages", "nftables", "conntrack"):
+        monkeypatch.setattr(f"cnictl.core.netlink.{module}.NETLINK_NETFILTER", MISSING)
     monkeypatch.setattr(sysctl, "read", lambda _: "7")
     assert nftables.chains(nftables.FAMILY_BRIDGE, "cnictl") == []
     assert nftables.rules(nftables.FAMILY_BRIDGE, "cnictl", "prerouting") == []
-    assert not masquerade.present("mynet", "nft")
+    assert not rule_set.present("mynet", "nft")
     conntrack.forget([b"\x0a\0\0\7"])

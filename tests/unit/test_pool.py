@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
-from cnictl.core.conf import parse_conf
+from cnictl.core.conf.network import parse_conf
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.pool import Range, RangeSet, distribute, first_overlap
+from cnictl.core.leases.pool import Range, RangeSet, distribute, first_overlap
 
 
 def range_of(text: str, start: str = "", end: str = "", gateway: str = "") -> Range:

@@ -4,7 +4,7 @@ import pytest
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.pool import Range, RangeSet, distribute
+from cnictl.core.leases.pool import Range, RangeSet, distribute
 
 
 def whole(subnet: str) -> RangeSet:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
-from cnictl.core.pool import Range, RangeSet
-from cnictl.core.pool_map import PoolMap, mapped
+from cnictl.core.leases.pool import Range, RangeSet
+from cnictl.core.leases.pool_map import PoolMap, mapped
 
 
 def ranges(*subnets: str) -> RangeSet:

@@ -1,7 +1,7 @@
 """What ADD makes of the routes that a configuration lists."""
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
-from cnictl.core.routes import SCOPE_LINK, Route, complete
+from cnictl.core.conf.routes import SCOPE_LINK, Route, complete
 
 FOUR, SIX = parse_address("10.9.0.1"), parse_address("fd00::1")
 

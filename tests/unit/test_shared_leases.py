@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.core import attachments, durable, leases, locks, shared_store
+from cnictl.core import attachments, durable, locks
 from cnictl.core.cidr import format_address, parse_cidr
 from cnictl.core.errors import IO_FAILURE, TRY_AGAIN, CniError
-from cnictl.core.leases import Store
-from cnictl.core.pool import Range, RangeSet
+from cnictl.core.leases import lease_store, shared_store
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.pool import Range, RangeSet
 
 SMALL = RangeSet([Range(parse_cidr("10.244.0.0/29"))])
 """Pods get .2 to .6."""
@@ -22,7 +23,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     monkeypatch.setattr(attachments, "INDEX_DIR", f"{tmp_path}/index")
-    for module in (leases, shared_store):
+    for module in (lease_store, shared_store):
         monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")
     return Store("mynet", f"{tmp_path}/networks")
 

@@ -5,14 +5,14 @@ import struct
 from typing import Any
 
 import pytest
+from cnictl_plugin import vlan
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from cnictl.core import vlan
 from cnictl.core.bridge import BridgeMade
-from cnictl.core.conf import NetConf
+from cnictl.core.conf.network import NetConf
 from cnictl.core.errors import CniError
-from cnictl.core.netlink import Netlink, NetlinkError
-from cnictl.core.rtnetlink import Link
+from cnictl.core.netlink.messages import Netlink, NetlinkError
+from cnictl.core.netlink.rtnetlink import Link
 
 Message = tuple[int, int, bytes]
 

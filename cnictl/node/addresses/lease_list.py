@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.foreign import ForeignLinks
-from cnictl.core.lease import Lease, folder_networks
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease import Lease, folder_networks
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.pool import RangeSet
 from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.pool import RangeSet
-from cnictl.core.rtnetlink import Netlink
 from cnictl.node.spec import pod_names
 from cnictl.node.spec.pod_names import Names
 

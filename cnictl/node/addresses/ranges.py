@@ -8,11 +8,11 @@ from typing import Any
 
 from cnictl.core import attachments, durable, odd
 from cnictl.core.cidr import AddressError, parse_pod_cidr
-from cnictl.core.conf import parse_conf
+from cnictl.core.conf.network import parse_conf
 from cnictl.core.errors import CniError
+from cnictl.core.leases.pool import Range, RangeSet
+from cnictl.core.leases.pool_map import mapped
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.pool import Range, RangeSet
-from cnictl.core.pool_map import mapped
 from cnictl.node.host import runtimes
 from cnictl.node.spec.node_spec import NodeSpec
 

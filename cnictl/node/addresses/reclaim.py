@@ -13,11 +13,11 @@ from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
-from cnictl.core.leases import Store
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NODE_LOCK
-from cnictl.core.rtnetlink import Netlink
 from cnictl.core.taken_over import remove_pair
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 from cnictl.node.state.journal import Journal

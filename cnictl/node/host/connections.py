@@ -5,8 +5,8 @@ Sources: linux/netfilter/nfnetlink_conntrack.h.
 
 from collections.abc import Iterator
 
-from cnictl.core.conntrack import GET, HEAD, TUPLE_IP, TUPLE_ORIG, TUPLE_REPLY, V4_SOURCE, V6_SOURCE
-from cnictl.core.netlink import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attr, attributes
+from cnictl.core.netlink.conntrack import GET, HEAD, TUPLE_IP, TUPLE_ORIG, TUPLE_REPLY, V4_SOURCE, V6_SOURCE
+from cnictl.core.netlink.messages import AF_INET, AF_INET6, NETLINK_NETFILTER, Netlink, attr, attributes
 
 _DESTINATION = 1  # CTA_IP_V4_DST and CTA_IP_V6_DST come one after the source's
 _TUPLE_PROTO, _PROTO_NUM, _SOURCE_PORT, _PORT = 2, 1, 2, 3  # CTA_TUPLE_PROTO, CTA_PROTO_NUM, _SRC_PORT, _DST_PORT

@@ -3,11 +3,12 @@
 import glob
 from dataclasses import dataclass
 
-from cnictl.core import durable, rtnetlink
+from cnictl.core import durable
 from cnictl.core.bridge import DEFAULT_MTU
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import route_lookup
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 

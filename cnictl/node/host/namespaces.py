@@ -4,9 +4,9 @@ import glob
 import os
 from itertools import chain
 
-from cnictl.core import other_end, rtnetlink
+from cnictl.core.netlink import rtnetlink, veth_peer
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
-from cnictl.core.rtnetlink import Netlink
 
 _PLACES = ("/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net")
 """Where runtimes keep them by name, then every process's own."""
@@ -29,7 +29,7 @@ def path_behind(link_name: str) -> str:
             except OSError:
                 continue
             try:
-                if other_end.namespace_id(netlink, descriptor) == link.peer_namespace:
+                if veth_peer.namespace_id(netlink, descriptor) == link.peer_namespace:
                     return path
             finally:
                 os.close(descriptor)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cnictl.core.iptables_listing import misread
-from cnictl.core.masquerade import TABLE
+from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import firewall

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cnictl.core import durable, rtnetlink
+from cnictl.core import durable
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
-from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node import hint
 from cnictl.node.hint import NONE, Hint
 from cnictl.node.host import host_links, policy_rules, route_lookup

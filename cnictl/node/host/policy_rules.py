@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from struct import Struct
 
 from cnictl.core.cidr import Cidr, parse_address
-from cnictl.core.netlink import AF_INET, AF_INET6, attributes
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink.messages import AF_INET, AF_INET6, attributes
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host.route_lookup import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, REFUSING, THROW, Packet, Way
 
 RTM_GETRULE = 34

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
-from cnictl.core import rtnetlink
 from cnictl.core.cidr import Cidr, format_address, parse_address
-from cnictl.core.netlink import AF_INET, AF_INET6, NLMSG_ERROR, attr, attributes, u32_attr
-from cnictl.core.rtnetlink import (
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import AF_INET, AF_INET6, NLMSG_ERROR, attr, attributes, u32_attr
+from cnictl.core.netlink.rtnetlink import (
     RTA_DST,
     RTA_GATEWAY,
     RTA_METRICS,

@@ -6,9 +6,9 @@ from itertools import count
 
 from netaddr import IPAddress, IPNetwork
 
-from cnictl.core import rtnetlink
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
-from cnictl.core.rtnetlink import Link, Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import host_links, pod_routes, route_lookup

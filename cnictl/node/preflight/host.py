@@ -7,11 +7,13 @@ monolithic kernel.
 import os
 from typing import Any
 
-from cnictl.core import masquerade, programs, rtnetlink
+from cnictl.core import programs
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import scratch
@@ -99,9 +101,9 @@ def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]
             refused.append(["veth", f"the kernel can't make a pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
-        rules = masquerade.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
+        rules = rule_set.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
-            masquerade.load(rules, backend)
+            rule_set.load(rules, backend)
         except (CniError, OSError, Problem) as fault:
             refused.append(["masquerade", f"the rule set can't be loaded: {fault}"])
     return refused

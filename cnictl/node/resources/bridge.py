@@ -3,12 +3,12 @@
 import errno
 from collections.abc import Collection, Iterable
 
-from cnictl.core import rtnetlink
 from cnictl.core import sysctl as switches
 from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
 from cnictl.node.host import host_links
 from cnictl.node.resources import sysctl
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6

@@ -1,8 +1,8 @@
 """The bridge's netfilter hook: whether iptables sees what passes between its ports."""
 
-from cnictl.core import rtnetlink
 from cnictl.core.bridge import has_bridge_netfilter
-from cnictl.core.rtnetlink import Netlink, attr, attributes, ifinfo, text_attr
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink, attr, attributes, ifinfo, text_attr
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State

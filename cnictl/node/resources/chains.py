@@ -6,9 +6,10 @@ worth nothing after a reboot, which takes every rule away.
 
 from typing import Any
 
-from cnictl.core import liveness, nftables
+from cnictl.core import liveness
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import FAMILIES
+from cnictl.core.netlink import nftables
 from cnictl.core.process import run
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS

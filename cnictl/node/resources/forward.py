@@ -8,9 +8,9 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from cnictl.core import nftables
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import FAMILIES
+from cnictl.core.netlink import nftables
 from cnictl.core.process import run
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.firewall import PROGRAMS

@@ -8,7 +8,7 @@ they are cnictl's.
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from cnictl.core.masquerade import TABLE
+from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.core.process import run
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts import nft, places

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cnictl.core import rtnetlink
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.resources.boot_unit import BootUnit, systemd_runs
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter

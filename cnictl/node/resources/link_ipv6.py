@@ -2,10 +2,11 @@
 
 import os
 
-from cnictl.core import advertisements, rtnetlink
+from cnictl.core import advertisements
 from cnictl.core import sysctl as switches
 from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
-from cnictl.core.netlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink
 from cnictl.node.resources.sysctl import SYSCTLS, read, write
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State

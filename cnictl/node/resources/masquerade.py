@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from cnictl.core import masquerade, masquerade_iptables
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
-from cnictl.core.masquerade import BACKENDS
+from cnictl.core.masquerade import iptables, rule_set
+from cnictl.core.masquerade.rule_set import BACKENDS
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.resources import chains
@@ -27,18 +27,18 @@ class Masquerade:
     def observe(self) -> State | None:
         """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
-        unread = [family for family in PROGRAMS if chains.left("nat", masquerade.chain(self._name), family)]
+        unread = [family for family in PROGRAMS if chains.left("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
             if backend == "iptables" and unread:
                 found[backend] = {"damaged": f"rules stand, but {chains.gone('nat', unread[0])}"}
-            elif masquerade.present(self._name, backend):
+            elif rule_set.present(self._name, backend):
                 found[backend] = self._recognised(backend)
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """One rule set in the spec's backend; none without NAT. Raises Problem where what stands can't be read."""
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
-            if chains.left("nat", masquerade.chain(spec.name), family):
+            if chains.left("nat", rule_set.chain(spec.name), family):
                 why = chains.gone("nat", family)
                 raise Problem(f"the masquerade rules stand, but {why}", _readable_again(family))
         return {spec.backend: _rules(spec)} if spec.nat else None
@@ -73,38 +73,38 @@ class Masquerade:
             if old.get(backend) != rules and "subnets" in rules:
                 if backend == "iptables":
                     for family in _families(rules["subnets"]):
-                        chains.note("nat", masquerade.chain(self._name), family)
+                        chains.note("nat", rule_set.chain(self._name), family)
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
                     self._remove_other_families(wanted)
-                masquerade.load(wanted, backend)
+                rule_set.load(wanted, backend)
         for backend in old:
             if backend not in new:
                 self._remove(backend)
 
     def _remove(self, backend: str) -> None:
-        chain = masquerade.chain(self._name)
+        chain = rule_set.chain(self._name)
         if backend == "iptables":
             for family in PROGRAMS:
                 if chains.left("nat", chain, family):
                     chains.remove("nat", chain, family)
-        masquerade.remove(self._name, backend)
+        rule_set.remove(self._name, backend)
         if backend == "iptables":
             for family in PROGRAMS:
                 chains.forget("nat", chain, family)
                 firewall.drop_left_over("nat", "POSTROUTING", family)
 
-    def _remove_other_families(self, wanted: masquerade.Masquerade) -> None:
+    def _remove_other_families(self, wanted: rule_set.Masquerade) -> None:
         """Loading leaves alone the chain of a family that has no subnet (any more)."""
         for bits in {32, 128} - set(wanted.families):
-            masquerade_iptables.remove_chain(bits, masquerade.chain(self._name))
+            iptables.remove_chain(bits, rule_set.chain(self._name))
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:
             rules = _rules(spec)
             wanted = _of(self._name, rules)
             others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
-            if masquerade.stands(wanted, backend) and not (others and masquerade.present(self._name, backend, others)):
+            if rule_set.stands(wanted, backend) and not (others and rule_set.present(self._name, backend, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
 
@@ -125,28 +125,28 @@ def _rules(spec: NodeSpec) -> dict[str, Any]:
     return {"subnets": list(spec.subnets), "networks": list(spec.networks)}
 
 
-def _of(name: str, rules: dict[str, Any]) -> masquerade.Masquerade:
-    return masquerade.Masquerade(
+def _of(name: str, rules: dict[str, Any]) -> rule_set.Masquerade:
+    return rule_set.Masquerade(
         name, map(parse_cidr, rules["subnets"]), (parse_cidr(one, "network") for one in rules["networks"])
     )
 
 
 def _load_commands(name: str, rules: dict[str, Any], backend: str) -> list[str]:
-    steps = masquerade.steps(_of(name, rules), backend)
+    steps = rule_set.steps(_of(name, rules), backend)
     return [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
 
 
 def _removal_commands(name: str, backend: str) -> list[str]:
     if backend == "nft":
-        suffix = masquerade.owner(name).removeprefix("cnictl:")
-        commands = [f"nft delete chain inet {masquerade.TABLE} {kind}-{suffix}" for kind, _ in masquerade.CHAIN_KINDS]
-        return [*commands, f"nft delete table inet {masquerade.TABLE}   # only if nothing else is in it"]
-    chain = masquerade.chain(name)
+        suffix = rule_set.owner(name).removeprefix("cnictl:")
+        commands = [f"nft delete chain inet {rule_set.TABLE} {kind}-{suffix}" for kind, _ in rule_set.CHAIN_KINDS]
+        return [*commands, f"nft delete table inet {rule_set.TABLE}   # only if nothing else is in it"]
+    chain = rule_set.chain(name)
     commands = []
     for family, program in PROGRAMS.items():
         if chains.left("nat", chain, family):
             commands += chains.removal_commands("nat", chain, family)
-        elif masquerade.present(name, backend, [_BITS[family]]):
+        elif rule_set.present(name, backend, [_BITS[family]]):
             commands += [
                 f"{program} -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: {program} -w -t nat -D …",
                 f"{program} -w -t nat -F {chain}",

@@ -1,8 +1,9 @@
 """The bridge's ports: each pod that lives is plugged in, also on a bridge that was made anew under it."""
 
-from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core import attachments, liveness
 from cnictl.core.bridge import has_bridge_netfilter
-from cnictl.core.rtnetlink import Link, Netlink, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink, ifinfo, text_attr, u32_attr
 from cnictl.node.resources.bridge import announce
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State

@@ -12,11 +12,13 @@ from itertools import pairwise
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from cnictl.core import isolation, macspoof, masquerade, nftables, rtnetlink
+from cnictl.core import isolation, macspoof
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import listing
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import nftables, rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.process import run
-from cnictl.core.rtnetlink import Netlink
 from cnictl.core.unlinking import unlink
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
@@ -232,7 +234,7 @@ class OwnTables(_Remnant):
     id = "remnants/nft"
 
     def __init__(self, names: frozenset[str] = frozenset(), ports: frozenset[str] = frozenset()) -> None:
-        self._known = tuple(chain for name in names for chain in masquerade.chains_of(name))
+        self._known = tuple(chain for name in names for chain in rule_set.chains_of(name))
         self._ports = ports
 
     def observe(self) -> State | None:
@@ -242,7 +244,7 @@ class OwnTables(_Remnant):
         return {family: names for family, names in found.items() if names} or None
 
     def _masquerade(self) -> list[str]:
-        every = nftables.chains(masquerade.FAMILY_INET, masquerade.TABLE)
+        every = nftables.chains(rule_set.FAMILY_INET, rule_set.TABLE)
         return [one for one in every if one not in self._known and one.partition("/")[0] not in self._known]
 
     def _guards(self) -> list[str]:
@@ -252,7 +254,7 @@ class OwnTables(_Remnant):
         """Return the summary and the nft commands."""
         seen = before or {}
         families = {family: names for family, names in seen.items() if family != "isolated"}
-        places = [f"{family} {masquerade.TABLE} {name}" for family, names in families.items() for name in names]
+        places = [f"{family} {rule_set.TABLE} {name}" for family, names in families.items() for name in names]
         commands = [f"nft delete chain {place}" for place in places]
         words = [f"nftables' chains {', '.join(places)}"] if places else []
         if ports := seen.get("isolated", []):
@@ -265,8 +267,8 @@ class OwnTables(_Remnant):
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])
-        nftables.remove_chains(masquerade.FAMILY_INET, masquerade.TABLE, gone.__contains__)
-        nftables.remove_table_if_empty(masquerade.FAMILY_INET, masquerade.TABLE)
+        nftables.remove_chains(rule_set.FAMILY_INET, rule_set.TABLE, gone.__contains__)
+        nftables.remove_table_if_empty(rule_set.FAMILY_INET, rule_set.TABLE)
         for port in (change.before or {}).get("bridge", []):
             macspoof.remove((port,))
         for port in (change.before or {}).get("isolated", []):

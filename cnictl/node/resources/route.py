@@ -5,10 +5,10 @@ from struct import Struct
 from sys import byteorder
 from typing import Any
 
-from cnictl.core import rtnetlink
 from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
-from cnictl.core.rtnetlink import Netlink, attributes
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink, attributes
 from cnictl.node.host import host_links
 from cnictl.node.host.route_lookup import PROTOCOL as PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec, Peer

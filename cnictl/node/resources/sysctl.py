@@ -2,8 +2,8 @@
 
 import os
 
-from cnictl.core import rtnetlink
-from cnictl.core.netlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state

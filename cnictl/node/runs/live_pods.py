@@ -3,18 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cnictl.core import attachments, isolation, liveness, macspoof, rtnetlink
+from cnictl.core import attachments, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.foreign import MARK, ForeignLinks
-from cnictl.core.lease import Lease
-from cnictl.core.leases import Store
-from cnictl.core.other_end import addresses_behind
+from cnictl.core.leases.lease import Lease
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.shared_store import may_be_shared
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.veth_peer import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.rtnetlink import Link, Netlink
-from cnictl.core.shared_store import may_be_shared
 from cnictl.core.taken_over import remove_pair
 from cnictl.core.unlinking import unlink
 from cnictl.node.spec.node_spec import NodeSpec

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from cnictl.core import attachments, masquerade, rtnetlink
-from cnictl.core.rtnetlink import Netlink
+from cnictl.core import attachments
+from cnictl.core.masquerade import rule_set
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import firewall
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.forward import CHAIN
@@ -48,7 +50,7 @@ def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
     These are the rules of the networks `names`, the accepts for pods in iptables' FORWARD, and the guards of the
     host veths `ports`.
     """
-    own = [masquerade.chain(name) for name in names]
+    own = [rule_set.chain(name) for name in names]
     found: list[Resource] = [TaggedLinks(), TaggedRoutes(), OwnTables(frozenset(names), frozenset(ports))]
     programs = iptables_programs()
     for program in programs:

@@ -7,8 +7,9 @@ import glob
 import os
 
 from cnictl.core import adopted, attachments, durable, isolation, macspoof
-from cnictl.core.leases import Store
-from cnictl.core.netlink import Netlink
+from cnictl.core.leases.lease_store import Store
+from cnictl.core.leases.shared_store import may_be_shared
+from cnictl.core.netlink.messages import Netlink
 from cnictl.core.paths import (
     ATTACHMENTS_DIR,
     INDEX_DIR,
@@ -25,7 +26,6 @@ from cnictl.core.paths import (
     STATE_DIR,
     WATCH_FILE,
 )
-from cnictl.core.shared_store import may_be_shared
 from cnictl.node.host import firewall, runtimes
 from cnictl.node.plugin import install, program, releases
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd

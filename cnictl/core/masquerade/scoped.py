@@ -8,17 +8,18 @@ locked meanwhile: of an ADD and a DEL at once, either the DEL sees the ADD's rec
 from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY, close
 from posix import open as open_descriptor
 
-from cnictl.core import attachments, masquerade
+from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_cidr
 from cnictl.core.locks import LOCK_WAIT, hold
-from cnictl.core.masquerade import BACKENDS, Masquerade
+from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.rule_set import BACKENDS, Masquerade
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cnictl.core.conf import NetConf
+    from cnictl.core.conf.network import NetConf
 
 
 def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
@@ -57,7 +58,7 @@ def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
     """The subnets whose rule sets a record names and that don't stand. Raises CniError 106."""
-    return [one.scope for one, backend in rule_sets(record, networks) if not masquerade.stands(one, backend)]
+    return [one.scope for one, backend in rule_sets(record, networks) if not rule_set.stands(one, backend)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
@@ -65,7 +66,7 @@ def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
     descriptor = _lock(record)
     try:
         for one, backend in rule_sets(record, networks):
-            masquerade.ensure(one, backend)
+            rule_set.ensure(one, backend)
     finally:
         close(descriptor)
 
@@ -78,7 +79,7 @@ def remove_with_record(record: Record) -> None:
         needed = {one for other in others if other.path != record.path for one in other.masqueraded}
         for one, backend in rule_sets(record, ()):
             if f"{backend} {one.scope}" not in needed:
-                masquerade.remove(record.network, backend, one.scope)
+                rule_set.remove(record.network, backend, one.scope)
         attachments.remove(record.network, record.container, record.ifname)
     finally:
         close(descriptor)

@@ -25,17 +25,17 @@ from posix import open as open_descriptor
 from cnictl.core import attachments, durable
 from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
-from cnictl.core.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
+from cnictl.core.leases.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
+from cnictl.core.leases.pool import distribute
+from cnictl.core.leases.pool_map import PoolMap
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.pool import distribute
-from cnictl.core.pool_map import PoolMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cnictl.core.pool import Range, RangeSet
+    from cnictl.core.leases.pool import Range, RangeSet
 
 
 class Store:
@@ -52,7 +52,7 @@ class Store:
     def shared(self) -> bool:
         """Whether other nodes may lease from this store: then a lease without a record may be theirs."""
         if self._shared is None:
-            from cnictl.core import shared_store
+            from cnictl.core.leases import shared_store
 
             self._shared = shared_store.may_be_shared(self.data_dir)
         return self._shared

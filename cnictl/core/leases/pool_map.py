@@ -9,7 +9,7 @@ from posix import open as open_descriptor
 
 from cnictl.core.cidr import Cidr
 from cnictl.core.durable import AT_ONCE, ensure_regular, make_folder
-from cnictl.core.pool import Range, RangeSet
+from cnictl.core.leases.pool import Range, RangeSet
 
 try:
     from _struct import Struct

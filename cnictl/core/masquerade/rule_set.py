@@ -119,18 +119,18 @@ def stands(masquerade: Masquerade, backend: str) -> bool:
     """
     if backend == "nft":
         return _nft_marks(f"{masquerade.comment}\0".encode()) == 2 * len(masquerade.families)
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    return masquerade_iptables.stands(masquerade)
+    return iptables.stands(masquerade)
 
 
 def present(name: str, backend: str, families: "Iterable[int]" = (32, 128)) -> bool:
     """Whether any of a network's rules are there, in this form or a former one; iptables is asked by family."""
     if backend == "nft":
         return _nft_marks(f"{owner(name)} ".encode()) > 0
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    return any(masquerade_iptables.chains(bits, name) for bits in families)
+    return any(iptables.chains(bits, name) for bits in families)
 
 
 def load(masquerade: Masquerade, backend: str) -> None:
@@ -138,9 +138,9 @@ def load(masquerade: Masquerade, backend: str) -> None:
     if backend == "nft":
         run(["nft", "-f", "-"], nft_text(masquerade))
         return
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    masquerade_iptables.load(masquerade)
+    iptables.load(masquerade)
 
 
 def check(masquerade: Masquerade, backend: str) -> None:
@@ -148,9 +148,9 @@ def check(masquerade: Masquerade, backend: str) -> None:
     if backend == "nft":
         run(["nft", "-c", "-f", "-"], nft_text(masquerade))
         return
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    masquerade_iptables.check(masquerade)
+    iptables.check(masquerade)
 
 
 def remove(name: str, backend: str, scope: str = "") -> None:
@@ -161,18 +161,18 @@ def remove(name: str, backend: str, scope: str = "") -> None:
     if backend == "nft":
         _nft_remove(name, scope)
         return
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    masquerade_iptables.remove(name, scope)
+    iptables.remove(name, scope)
 
 
 def steps(masquerade: Masquerade, backend: str) -> list[tuple[list[str], str]]:
     """What `load` runs, as typed by hand: each program with its input."""
     if backend == "nft":
         return [(["nft", "-f", "-"], nft_text(masquerade))]
-    from cnictl.core import masquerade_iptables
+    from cnictl.core.masquerade import iptables
 
-    return masquerade_iptables.steps(masquerade)
+    return iptables.steps(masquerade)
 
 
 def nft_text(m: Masquerade) -> str:
@@ -217,7 +217,7 @@ def _any_of(listed: list[Cidr]) -> str:
 
 def _nft_marks(mark: bytes) -> int:
     """How many rules of our table carry `mark` in their comment (linux/netfilter/nf_tables.h, NFT_MSG_GETRULE 7)."""
-    from cnictl.core.netlink import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
+    from cnictl.core.netlink.messages import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
 
     request = bytes((FAMILY_INET, 0, 0, 0)) + text_attr(1, TABLE)  # nfgenmsg; NFTA_RULE_TABLE
     try:
@@ -229,7 +229,7 @@ def _nft_marks(mark: bytes) -> int:
 
 
 def _nft_remove(name: str, scope: str) -> None:
-    from cnictl.core import nftables
+    from cnictl.core.netlink import nftables
 
     suffix = _chain_suffix(name, scope)
     whole = [f"{kind}-{suffix}" for kind, _ in CHAIN_KINDS]

@@ -5,7 +5,7 @@ A host without ip6tables is served as long as no subnet is an IPv6 one.
 
 from cnictl.core import programs
 from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
-from cnictl.core.masquerade import MASQUERADE_MARKS, Masquerade, chain, never, owner, run
+from cnictl.core.masquerade.rule_set import MASQUERADE_MARKS, Masquerade, chain, never, owner, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ are the reference bridge's (containernetworking/plugins, plugins/main/bridge).
 
 import errno
 
-from cnictl.core import advertisements, rtnetlink, sysctl
+from cnictl.core import advertisements, sysctl
 from cnictl.core.bridge import BridgeMade
 from cnictl.core.digest import former_host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
-from cnictl.core.netlink import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
-from cnictl.core.rtnetlink import Link
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
+from cnictl.core.netlink.rtnetlink import Link
 
 try:
     from _struct import Struct
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.conf import NetConf
+    from cnictl.core.conf.network import NetConf
 
 RTM_SETLINK = 19
 AF_BRIDGE = 7

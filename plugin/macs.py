@@ -4,12 +4,13 @@ The bridge would take the pod's frames for its own, or send one pod's to the oth
 Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local entries).
 """
 
-from cnictl.core import attachments, liveness, rtnetlink
+from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
-from cnictl.core.netlink import Netlink
-from cnictl.core.other_end import end_of, veth_ports
-from cnictl.core.rtnetlink import Link
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import Link
+from cnictl.core.netlink.veth_peer import end_of, veth_ports
 
 
 def refuse_taken(host: Netlink, bridge: str, record: Record, asked_by: str) -> None:

@@ -4,17 +4,17 @@ Names, meanings and defaults are the reference bridge's (cni.dev, plugins/curren
 (containernetworking/cni, CONVENTIONS.md).
 """
 
-from cnictl.core import fields
 from cnictl.core.cidr import parse_interface, unmapped
+from cnictl.core.conf import fields
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.pool import unavailable
-from cnictl.core.rtnetlink import parse_mac
+from cnictl.core.leases.pool import unavailable
+from cnictl.core.netlink.rtnetlink import parse_mac
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cnictl.core.conf import NetConf
+    from cnictl.core.conf.network import NetConf
 
 LAST_VLAN = 4094
 """IEEE 802.1Q: 4095 is reserved."""

@@ -3,9 +3,10 @@
 Sources: Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers).
 """
 
-from cnictl.core import advertisements, rtnetlink, sysctl
+from cnictl.core import advertisements, sysctl
 from cnictl.core.errors import KERNEL_REFUSED, CniError
-from cnictl.core.netlink import Netlink
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink
 
 
 def open_forwarding(host: Netlink, family: int, switched: list[tuple[str, str]]) -> None:

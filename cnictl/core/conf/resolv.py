@@ -3,7 +3,8 @@
 from posix import stat
 from stat import S_ISREG
 
-from cnictl.core import durable, fields
+from cnictl.core import durable
+from cnictl.core.conf import fields
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ except ImportError:
     from struct import Struct
 
 from cnictl.core.errors import FIREWALL_FAILED, CniError
-from cnictl.core.netlink import (
+from cnictl.core.netlink.messages import (
     NESTED,
     NETLINK_NETFILTER,
     NLM_F_ACK,

@@ -4,7 +4,7 @@ Sources: linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netli
 """
 
 from cnictl.core import sysctl
-from cnictl.core.netlink import (
+from cnictl.core.netlink.messages import (
     AF_INET,
     AF_INET6,
     NESTED,

@@ -3,18 +3,18 @@
 Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/current/ipam/host-local).
 """
 
-from cnictl.core import fields
 from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr, unmapped
+from cnictl.core.conf import fields
+from cnictl.core.conf.routes import MAIN_TABLE, Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.pool import Range, RangeSet, first_overlap
-from cnictl.core.routes import MAIN_TABLE, Route
+from cnictl.core.leases.pool import Range, RangeSet, first_overlap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from cnictl.core.conf import NetConf
+    from cnictl.core.conf.network import NetConf
 
 HOST_LOCAL = "host-local"
 

@@ -1,7 +1,7 @@
 """Routes as the kernel lists them, of every table and with their metrics. Source: linux/rtnetlink.h."""
 
-from cnictl.core import rtnetlink
-from cnictl.core.rtnetlink import Netlink, attributes
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink, attributes
 
 try:
     from _struct import Struct

@@ -6,21 +6,21 @@ Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, net/core/rtnetlink
 import errno
 from posix import urandom
 
-from cnictl.core.netlink import AF_INET as AF_INET
-from cnictl.core.netlink import AF_INET6 as AF_INET6
-from cnictl.core.netlink import AF_NETLINK as AF_NETLINK
-from cnictl.core.netlink import AF_UNSPEC as AF_UNSPEC
-from cnictl.core.netlink import NESTED as NESTED
-from cnictl.core.netlink import NETLINK_NETFILTER as NETLINK_NETFILTER
-from cnictl.core.netlink import NLM_F_CREATE as NLM_F_CREATE
-from cnictl.core.netlink import NLM_F_DUMP as NLM_F_DUMP
-from cnictl.core.netlink import NLM_F_EXCL as NLM_F_EXCL
-from cnictl.core.netlink import Netlink as Netlink
-from cnictl.core.netlink import NetlinkError as NetlinkError
-from cnictl.core.netlink import attr as attr
-from cnictl.core.netlink import attributes as attributes
-from cnictl.core.netlink import text_attr as text_attr
-from cnictl.core.netlink import u32_attr as u32_attr
+from cnictl.core.netlink.messages import AF_INET as AF_INET
+from cnictl.core.netlink.messages import AF_INET6 as AF_INET6
+from cnictl.core.netlink.messages import AF_NETLINK as AF_NETLINK
+from cnictl.core.netlink.messages import AF_UNSPEC as AF_UNSPEC
+from cnictl.core.netlink.messages import NESTED as NESTED
+from cnictl.core.netlink.messages import NETLINK_NETFILTER as NETLINK_NETFILTER
+from cnictl.core.netlink.messages import NLM_F_CREATE as NLM_F_CREATE
+from cnictl.core.netlink.messages import NLM_F_DUMP as NLM_F_DUMP
+from cnictl.core.netlink.messages import NLM_F_EXCL as NLM_F_EXCL
+from cnictl.core.netlink.messages import Netlink as Netlink
+from cnictl.core.netlink.messages import NetlinkError as NetlinkError
+from cnictl.core.netlink.messages import attr as attr
+from cnictl.core.netlink.messages import attributes as attributes
+from cnictl.core.netlink.messages import text_attr as text_attr
+from cnictl.core.netlink.messages import u32_attr as u32_attr
 
 try:
     from _struct import Struct

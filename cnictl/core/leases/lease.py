@@ -11,7 +11,7 @@ from cnictl.core.paths import NETWORKS_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnictl.core.pool import RangeSet
+    from cnictl.core.leases.pool import RangeSet
 
 _OWNER_MAX = 250
 """Bytes: a record's file is named after both, and a name has at most 255."""

@@ -5,11 +5,11 @@ A pod chooses what it says of itself, an interface's index included; what is ask
 
 from posix import close
 
-from cnictl.core import rtnetlink
 from cnictl.core.errors import CniError
-from cnictl.core.netlink import Netlink, NetlinkError, attr, attributes
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.messages import Netlink, NetlinkError, attr, attributes
+from cnictl.core.netlink.rtnetlink import Link
 from cnictl.core.netns import Netns
-from cnictl.core.rtnetlink import Link
 
 try:
     from _struct import Struct

@@ -4,9 +4,9 @@ Names and meanings are those of the reference `bridge` plugin and of the CNI spe
 `network` and `subnet` beside them are the walk-through's.
 """
 
-from cnictl.core import fields
 from cnictl.core.cidr import Cidr
-from cnictl.core.conf_addresses import HOST_LOCAL, read_addresses
+from cnictl.core.conf import fields
+from cnictl.core.conf.addresses import HOST_LOCAL, read_addresses
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
 
@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cnictl.core.pool import RangeSet
-    from cnictl.core.routes import Route
+    from cnictl.core.conf.routes import Route
+    from cnictl.core.leases.pool import RangeSet
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 NAME_CHARACTERS = frozenset(_LETTERS + "_.-")
@@ -142,7 +142,7 @@ class NetConf:
         if any(self.dns.values()):
             return self.dns
         if self.resolv_conf:
-            from cnictl.core.resolv import read_resolv_conf
+            from cnictl.core.conf.resolv import read_resolv_conf
 
             return read_resolv_conf(self.resolv_conf)
         found = (self.prev_result or {}).get("dns")
@@ -175,7 +175,7 @@ def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True
     conf.is_gateway = conf.is_gateway or conf.default_route
     _read_link(conf, document)
     if not _UNUSUAL.isdisjoint(document):
-        from cnictl.core.conf_link import read_unusual, refuse_contradictions
+        from cnictl.core.conf.link import read_unusual, refuse_contradictions
 
         read_unusual(conf, document)
         if not to_undo:
@@ -262,7 +262,7 @@ def _read_logging(conf: NetConf, document: "dict[str, Any]") -> None:
 
 def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
     if document.get("dns") is not None:
-        from cnictl.core.resolv import read_dns
+        from cnictl.core.conf.resolv import read_dns
 
         conf.dns = read_dns(fields.member(document, "dns"))
     previous = document.get("prevResult")

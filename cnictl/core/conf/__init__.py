@@ -1,0 +1,1 @@
+"""The network configuration of the plugin, read and checked."""

@@ -1,0 +1,1 @@
+"""The lease store: addresses, ranges, and the files that hold them."""

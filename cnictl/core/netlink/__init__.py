@@ -1,0 +1,1 @@
+"""Netlink without a library: sockets, messages, and what the kernel lists."""
