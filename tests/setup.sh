@@ -45,6 +45,8 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     .venv/bin/pip install -q --disable-pip-version-check -e ".$extra"
     : >"$stamp"
 fi
+# mypy checks plugin/ under the name that it is imported by
+mkdir -p .venv/typed && ln -sfn ../../plugin .venv/typed/cnictl_plugin
 [ "${1:-}" = --tests ] && [ "$(id -u)" = 0 ] && sh tests/packages.sh
 # the lab shows its nodes this checkout read-only: without bytecode in it every command there would compile it anew
 .venv/bin/python -m compileall -q cnictl plugin conf
