@@ -31,9 +31,10 @@ def support_bundle(
 
     from cnictl.cli.steps import require_root
     from cnictl.node.plugin import output_file
-    from cnictl.report import bundle
+    from cnictl.report.bundle import parts as collect
+    from cnictl.report.bundle import write
 
-    parts = bundle.parts()
+    parts = collect()
     if dry_run:
         rows = [{"name": part.name, "holds": part.holds} for part in parts]
         if output is Format.JSON:
@@ -44,7 +45,7 @@ def support_bundle(
     require_root("support-bundle", "reads rules and records")
     path = file or f"cnictl-support-{socket.gethostname()}.tar.gz"
     with working("gathering"):
-        found = bundle.write(path, parts)
+        found = write(path, parts)
     if output_file.is_stdout(path):
         return
     if output is Format.JSON:
