@@ -31,8 +31,8 @@ def support_bundle(
 
     from cnictl.cli.steps import require_root
     from cnictl.node.plugin import output_file
-    from cnictl.report.bundle import parts as collect
-    from cnictl.report.bundle import write
+    from cnictl.views.support_bundle import parts as collect
+    from cnictl.views.support_bundle import write
 
     parts = collect()
     if dry_run:

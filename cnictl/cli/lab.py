@@ -180,23 +180,23 @@ def demo(
     """
     import time
 
-    from cnictl.cli import story
+    from cnictl.cli import lab_view
     from cnictl.lab.demo import play
 
     start = time.monotonic()
     acts = []
-    with story.Progress() as progress:
+    with lab_view.Progress() as progress:
         for played in play(progress.say, dual_stack):
             acts.append(played)
             progress.rest()
             if output is Format.TABLE:
-                story.show(len(acts), played)
+                lab_view.show(len(acts), played)
     surprises = [surprise for played in acts for surprise in played.surprises]
     seconds = time.monotonic() - start
     if svg:
-        story.save_svg(acts[-1], svg)
+        lab_view.save_svg(acts[-1], svg)
     if output is Format.JSON:
-        told = [story.as_json(played) for played in acts]
+        told = [lab_view.as_json(played) for played in acts]
         print_json({"as_expected": not surprises, "seconds": round(seconds, 2), "acts": told})
     for surprise in surprises:
         say(f"not as expected: {surprise}")

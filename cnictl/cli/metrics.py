@@ -31,9 +31,9 @@ def metrics(
     if textfile and not textfile.endswith(".prom"):
         raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
     require_root("metrics", "reads the firewall's rules and the attachment records")
-    from cnictl.metrics import families
+    from cnictl.views import metric_families
 
-    found = families.text(with_doctor=not no_doctor)
+    found = metric_families.text(with_doctor=not no_doctor)
     if textfile:
         from cnictl.node.plugin import output_file
 

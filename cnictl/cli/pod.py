@@ -36,8 +36,8 @@ def pod(
     from cnictl.cli.steps import require_root
     from cnictl.node.spec import node_file
     from cnictl.node.spec.node_spec import of_family
-    from cnictl.probe import attachment
     from cnictl.probe.targets import DEFAULT_EXTERNALS
+    from cnictl.views import attachment
 
     require_root("pod", "looks into its namespace")
     spec = node_file.load()

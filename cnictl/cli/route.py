@@ -147,8 +147,8 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     cnictl route list
     """
     from cnictl.node.runs import converge
-    from cnictl.report.status import served
     from cnictl.views import network_views
+    from cnictl.views.status import served
 
     spec = converge.current_spec()
     found = served(spec, network_views.routes(spec))

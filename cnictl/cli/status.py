@@ -33,7 +33,7 @@ def status(
     from cnictl.cli.steps import require_root
     from cnictl.node.runs import converge, reset
     from cnictl.node.spec import node_file
-    from cnictl.report.status import look
+    from cnictl.views.status import look
 
     require_root("status", "reads the firewall's rules")
     spec = node_file.load()

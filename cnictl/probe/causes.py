@@ -7,41 +7,41 @@ it. To add a cause, write a finder in `here` or `beyond` and put it where a pack
 from collections.abc import Callable
 
 from cnictl.node import hint
-from cnictl.probe import beyond, here
+from cnictl.probe import causes_local, causes_remote
 from cnictl.probe.failure import STAYS, Cause, Failure
 
 Finder = Callable[[Failure], Cause | None]
 
 _WITHIN_NODE: tuple[Finder, ...] = (
-    here.bridge_unfit,
-    here.port_unfit,
-    here.no_such_pod,
-    here.diverted,
-    here.pod_without_route,
-    here.reverse_path,
-    here.dropped,
+    causes_local.bridge_unfit,
+    causes_local.port_unfit,
+    causes_local.no_such_pod,
+    causes_local.diverted,
+    causes_local.pod_without_route,
+    causes_local.reverse_path,
+    causes_local.dropped,
 )
 _OUTWARD: tuple[Finder, ...] = (
-    here.bridge_unfit,
-    here.port_unfit,
-    here.pod_without_route,
-    here.forwarding_off,
-    here.diverted,
-    here.no_route,
-    here.neighbour_unresolved,
-    here.reverse_path,
-    here.dropped,
-    here.not_masqueraded,
+    causes_local.bridge_unfit,
+    causes_local.port_unfit,
+    causes_local.pod_without_route,
+    causes_local.forwarding_off,
+    causes_local.diverted,
+    causes_local.no_route,
+    causes_local.neighbour_unresolved,
+    causes_local.reverse_path,
+    causes_local.dropped,
+    causes_local.not_masqueraded,
 )
 _BEYOND: tuple[Finder, ...] = (
-    beyond.peer_silent,
-    beyond.peer_without_bridge,
-    beyond.refused,
-    beyond.told_to_the_node,
-    beyond.no_return_route,
-    beyond.peer_forwarding_off,
-    beyond.peer_drops,
-    beyond.outside_silent,
+    causes_remote.peer_silent,
+    causes_remote.peer_without_bridge,
+    causes_remote.refused,
+    causes_remote.told_to_the_node,
+    causes_remote.no_return_route,
+    causes_remote.peer_forwarding_off,
+    causes_remote.peer_drops,
+    causes_remote.outside_silent,
 )
 
 

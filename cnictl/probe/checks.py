@@ -9,7 +9,7 @@ from typing import Any
 from cnictl.node import hint
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe import service
-from cnictl.probe.asking import ask_on
+from cnictl.probe.capture import Watch
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -20,13 +20,13 @@ from cnictl.probe.failure import (
     Cause,
     Failure,
 )
+from cnictl.probe.follow_up import ask_on
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
 from cnictl.probe.pods import Pod
 from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, Listener, Trying, listen
 from cnictl.probe.stopped import CHOSEN, stopped_by
 from cnictl.probe.targets import Planned, Targets, Wanted
-from cnictl.probe.watch import Watch
 
 CHECKS = (OWN_HOST, SAME_HOST_POD, OTHER_HOST, OTHER_HOST_POD, EXTERNAL)
 OK, FAILED, UNCERTAIN, SKIPPED = "ok", "failed", "uncertain", "skipped"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
 from cnictl.node.spec.node_spec import Peer
+from cnictl.probe.capture import Sighting
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import Series
 from cnictl.probe.pods import Pod
-from cnictl.probe.watch import Sighting
 
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"

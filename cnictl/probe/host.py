@@ -15,7 +15,7 @@ from cnictl.node.host import host_links, pod_routes
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spine import Change
-from cnictl.probe.inside import inside
+from cnictl.probe.netns_thread import inside
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import icmp6
-from cnictl.probe.inside import inside
+from cnictl.probe.netns_thread import inside
 
 ECHO_REPLY, UNREACHABLE, REDIRECT, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 5, 8, 11
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h: when each packet arrived, however late we read it

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.icmp import UNREACHABLE_WORDS
-from cnictl.probe.inside import inside
+from cnictl.probe.netns_thread import inside
 
 TCP, UDP = "tcp", "udp"
 PROTOCOLS = (TCP, UDP)

@@ -19,7 +19,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node.host import connections
 from cnictl.node.spec.node_spec import is_ipv6
-from cnictl.probe.inside import inside
+from cnictl.probe.netns_thread import inside
 
 Json = dict[str, Any]
 _DROPS = frozenset(("REJECT", "DROP", "reject", "drop"))

@@ -60,7 +60,7 @@ BRIDGE_UP_THERE = (
 FAULTS = {
     "bridge down": Fault(
         False, "ip link set cni0 down", "own-host", "bridge-unfit", "bridge cni0 is down", "cnictl bridge up",
-        "probe.here.bridge_unfit: cnictl bridge up",
+        "probe.causes_local.bridge_unfit: cnictl bridge up",
     ),
     "bridge without its address": Fault(
         False,
@@ -69,7 +69,7 @@ FAULTS = {
         "bridge-unfit",
         "bridge cni0 has no IPv4 address in place of the gateway's 10.244.0.1/24",
         "cnictl bridge up",
-        "probe.here.bridge_unfit: cnictl bridge up",
+        "probe.causes_local.bridge_unfit: cnictl bridge up",
     ),
     "forwarding off": Fault(
         False,
@@ -78,7 +78,7 @@ FAULTS = {
         "forwarding-off",
         "net.ipv4.ip_forward is 0 on this node",
         "cnictl apply",
-        "probe.here.forwarding_off: cnictl apply",
+        "probe.causes_local.forwarding_off: cnictl apply",
     ),
     "forwarding off on the uplink alone": Fault(
         False,
@@ -87,7 +87,7 @@ FAULTS = {
         "forwarding-off",
         "net.ipv4.conf.eth0.forwarding is 0",
         "sysctl -w net.ipv4.conf.eth0.forwarding=1",
-        "probe.here.forwarding_off: sysctl -w {}=1",
+        "probe.causes_local.forwarding_off: sysctl -w {}=1",
     ),
     "peer route lost": Fault(
         False,
@@ -96,7 +96,7 @@ FAULTS = {
         "no-route",
         "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51",
         "cnictl apply",
-        "probe.here._route_to: cnictl apply",
+        "probe.causes_local._route_to: cnictl apply",
     ),
     "masquerade flushed": Fault(
         False,
@@ -105,7 +105,7 @@ FAULTS = {
         "no-masquerade",
         "no masquerade rule: the request left with the pod's own address",
         "cnictl nat enable",
-        "probe.here.not_masqueraded: cnictl nat enable",
+        "probe.causes_local.not_masqueraded: cnictl nat enable",
     ),
     "another table drops what is forwarded": Fault(
         False,
@@ -114,7 +114,7 @@ FAULTS = {
         "dropped-here",
         "dropped on this node by the policy drop of chain ip guard forward",
         "cnictl apply",
-        "probe.here._let_through: cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
         "nft delete table ip guard",
     ),
     "a rule drops the requests": Fault(
@@ -124,7 +124,7 @@ FAULTS = {
         "dropped-here",
         'it is dropped on this node by rule "ip daddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
         "cnictl apply",
-        "probe.here._let_through: cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
         "iptables -D FORWARD -d 10.244.1.0/24 -j DROP",
     ),
     "a rule drops the replies": Fault(
@@ -134,12 +134,12 @@ FAULTS = {
         "dropped-here",
         'the reply is dropped on this node by rule "ip saddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
         "cnictl apply",
-        "probe.here._let_through: cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
         "iptables -D FORWARD -s 10.244.1.0/24 -j DROP",
     ),
     "peer's forward drops by policy": Fault(
         True, GUARD, "pod-other-host", "peer-drops", "FORWARD drop on peer 10.0.10.51", APPLY_THERE,
-        "probe.beyond._accept_there: cnictl apply",
+        "probe.causes_remote._accept_there: cnictl apply",
         "nft delete table ip guard",
     ),
     "peer's forward drops by a rule": Fault(
@@ -149,7 +149,7 @@ FAULTS = {
         "peer-drops",
         "FORWARD drop on peer 10.0.10.51",
         APPLY_THERE,
-        "probe.beyond._accept_there: cnictl apply",
+        "probe.causes_remote._accept_there: cnictl apply",
         "iptables -D FORWARD -s 10.244.0.0/24 -j DROP",
     ),
     "peer's forward rejects": Fault(
@@ -159,7 +159,7 @@ FAULTS = {
         "peer-rejects",
         "10.0.10.51 answers: port unreachable",
         APPLY_THERE,
-        "probe.beyond._accept_there: cnictl apply",
+        "probe.causes_remote._accept_there: cnictl apply",
         "iptables -D FORWARD -s 10.244.0.0/24 -j REJECT",
     ),
     "peer's forwarding off": Fault(
@@ -169,7 +169,7 @@ FAULTS = {
         "peer-forwarding-off",
         "net.ipv4.ip_forward is 0 on peer 10.0.10.51",
         APPLY_THERE,
-        "probe.beyond.peer_forwarding_off: cnictl apply",
+        "probe.causes_remote.peer_forwarding_off: cnictl apply",
     ),
     "peer without the return route": Fault(
         True,
@@ -178,7 +178,7 @@ FAULTS = {
         "no-return-route",
         "peer 10.0.10.51 lacks the return route to 10.244.0.0/24",
         "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
-        "probe.beyond.no_return_route: cnictl route add-peer {} {}",
+        "probe.causes_remote.no_return_route: cnictl route add-peer {} {}",
     ),
     "peer's bridge down": Fault(
         True,
@@ -187,7 +187,7 @@ FAULTS = {
         "peer-without-bridge",
         "10.0.10.51 sends on to 10.0.0.1 what is for",
         BRIDGE_UP_THERE,
-        "probe.beyond._bridge_up: cnictl bridge up",
+        "probe.causes_remote._bridge_up: cnictl bridge up",
     ),
 }  # fmt: skip
 
@@ -278,7 +278,7 @@ def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
     assert check["mend"] == "cnictl ipam list"
 
 
-@applies("probe.here.reverse_path: sysctl -w {}=2")
+@applies("probe.causes_local.reverse_path: sysctl -w {}=2")
 def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
     """The peer's replies come by another link than the one that leads to it."""
     here, there = pods.cluster.here, pods.cluster.there
@@ -299,25 +299,25 @@ def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None
     assert mended["state"] == "ok"
 
 
-@applies("probe.here.port_unfit: cnictl apply")
+@applies("probe.causes_local.port_unfit: cnictl apply")
 def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
     index = shell(pods.cluster.here, f"cat /var/lib/cni/networks/mynet/{pods.here}").split()[0]
     record = json.loads(shell(pods.cluster.here, f"cat /var/lib/cnictl/attachments/mynet/{index}@eth0"))
     shell(pods.cluster.here, f"ip link set {record['host_veth']} nomaster")
     check = pods.test().of("own-host")
     assert check["cause_name"] == "port-unfit"
-    assert matches("probe.here.port_unfit: cnictl apply", check["hint"]["command"])
+    assert matches("probe.causes_local.port_unfit: cnictl apply", check["hint"]["command"])
     shell(pods.cluster.here, check["hint"]["command"])
     eventually(lambda: pods.test().overall == "ok", "apply brings the port back")
 
 
-@applies("probe.here._route_to: cnictl route add-peer {} {}{}")
+@applies("probe.causes_local._route_to: cnictl route add-peer {} {}{}")
 def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
     here = pods.cluster.here
     shell(here, "cnictl route del-peer 10.244.1.0/24 --yes")
     check = pods.test("--pod", pods.there, "--peer", "10.244.1.0/24=10.0.10.51").of("pod-other-host")
     assert check["cause_name"] == "no-route"
-    assert matches("probe.here._route_to: cnictl route add-peer {} {}{}", check["hint"]["command"])
+    assert matches("probe.causes_local._route_to: cnictl route add-peer {} {}{}", check["hint"]["command"])
     shell(here, check["hint"]["command"])
     eventually(lambda: pods.test().overall == "ok", "the peer is added")
 

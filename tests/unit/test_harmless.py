@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cnictl.report import harmless_text
-from cnictl.report.harmless import HIDDEN, Words, of_cnictl, of_kernel
+from cnictl.views import harmless_text
+from cnictl.views.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
 WORDS = Words(["web1", "node1", "mynet", "default/web1"], links=["corp0", "vethc0ffee01"])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.metrics import tally
 from cnictl.node.host import plugin_log
+from cnictl.views import tally
 
 _NUMBERS = itertools.count()
 

@@ -8,7 +8,8 @@ import pytest
 
 from cnictl.node.host import pod_routes
 from cnictl.node.spec.node_spec import NodeSpec, Peer
-from cnictl.probe import arp, here, ndp, trace
+from cnictl.probe import arp, causes_local, ndp, trace
+from cnictl.probe.capture import Sighting
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -22,7 +23,6 @@ from cnictl.probe.failure import (
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
 from cnictl.probe.pods import Pod
-from cnictl.probe.watch import Sighting
 
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
@@ -107,7 +107,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
     monkeypatch.setattr(arp, "answers", lambda *_: True)
-    monkeypatch.setattr(here, "pod_default_route", lambda *_: "10.244.0.1")
+    monkeypatch.setattr(causes_local, "pod_default_route", lambda *_: "10.244.0.1")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_same_host_pods_need_no_gateway(host: FakeHost) -> None:
 
 
 def test_pod_without_default_route(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "pod_default_route", lambda *_: "")
+    monkeypatch.setattr(causes_local, "pod_default_route", lambda *_: "")
     assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).name == "pod-without-route"
     assert most_likely(failure(OWN_HOST, "10.244.0.1", host)).name == "unexplained"
 

@@ -6,8 +6,8 @@ import struct
 import pytest
 
 from cnictl.probe import arp, icmp, icmp6, ndp
+from cnictl.probe.capture import read_sighting
 from cnictl.probe.icmp import Refusal, Series, checksum, identifier, token
-from cnictl.probe.watch import read_sighting
 
 
 def new_series(to: str = "10.244.1.7", count: int = 3) -> Series:

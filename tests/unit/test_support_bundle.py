@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.report import bundle, harmless
-from cnictl.report.bundle import Part
+from cnictl.views import harmless, support_bundle
+from cnictl.views.support_bundle import Part
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_part_that_breaks_is_named_and_costs_no_other(tmp_path: Path) -> None:
         raise KeyError("x")
 
     wanted = [Part("one.txt", "", broken), Part("two.txt", "", lambda _: "text")]
-    listed = bundle.write(str(tmp_path / "b.tar.gz"), wanted)
+    listed = support_bundle.write(str(tmp_path / "b.tar.gz"), wanted)
     assert [(one["name"], one["failed"]) for one in listed] == [("one.txt", "KeyError: 'x'"), ("two.txt", "")]
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         assert archive.getnames() == ["cnictl-support/two.txt", "cnictl-support/MANIFEST.json"]

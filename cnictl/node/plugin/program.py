@@ -65,7 +65,7 @@ sys.path.insert(0, sys.argv[1])
 import netaddr, prometheus_client, pyroute2, rich.console, rich.table, tomlkit, typer
 import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard
 import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, cnictl.node.addresses.reclaim
-import cnictl.report.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
+import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
 from cnictl.node.plugin import releases
 releases.sources()
 """

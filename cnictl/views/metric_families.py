@@ -18,8 +18,8 @@ from cnictl import __version__
 from cnictl.core.liveness import STALE
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.metrics import tally
 from cnictl.node.host import plugin_log, reading
+from cnictl.views import tally
 from cnictl.watch import repairs
 
 

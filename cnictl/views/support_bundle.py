@@ -25,8 +25,8 @@ from cnictl.node.host import firewall, plugin_log, runtimes
 from cnictl.node.plugin import install, output_file
 from cnictl.node.runs import history
 from cnictl.node.spec import node_file
-from cnictl.report import harmless_text, status
-from cnictl.report.harmless import HIDDEN, Words, of_cnictl, of_kernel
+from cnictl.views import harmless_text, status
+from cnictl.views.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
 MOST = 1 << 20
 """Bytes of a part; of a longer one the end is kept."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnictl.node.host import plugin_log
-from cnictl.report.harmless import HIDDEN, Words, is_mark, listed
+from cnictl.views.harmless import HIDDEN, Words, is_mark, listed
 
 _CONF_NAMES = listed("name type bridge master ifName vlanMode mode backend ipMasqBackend logLevel")
 _CONF_VALUES = listed(

@@ -1,1 +1,0 @@
-"""The node in numbers, in Prometheus' text format."""
