@@ -26,7 +26,7 @@ parity:
 # all that is too long for `make test`: hours; kills at every point, 500 pods, twenty times the drawn examples
 soak:
 	sh tests/setup.sh --tests
-	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/test_run_kill.py tests/kernel/test_plugin_kill.py tests/kernel/test_plugin_storm.py
+	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py
 	$(MAKE) fuzz storm faults
 
 # kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guards"
@@ -35,7 +35,7 @@ faults:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.faults.sweep $(SWEEP)
 	.venv/bin/python -m tests.faults.runs $(RUNS)
-	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/test_plugin_faults.py tests/kernel/test_plugin_upgrade.py
+	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/plugin/test_faults.py tests/kernel/plugin/test_upgrade.py
 
 # 500 pods over 8 workers, ours and the reference; STORM="--pods 200 --masquerade" chooses
 storm:
@@ -45,7 +45,7 @@ storm:
 # twenty times the usual examples (the suite takes half of them), others in each run; FUZZ=100 chooses
 fuzz:
 	sh tests/setup.sh --tests
-	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/test_plugin_fuzz.py
+	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/plugin/test_fuzz.py
 
 # each fault that doctor knows, made and mended on a lab node; renews the table in docs/doctor.md
 doctor:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.operator import init, start_pod
+from tests.kernel.commands import init, start_pod
 
 from .packaged import refused, serve
 

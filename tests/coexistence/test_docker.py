@@ -14,7 +14,7 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import eventually, shell
-from tests.kernel.operator import cnictl
+from tests.kernel.commands import cnictl
 
 from .packaged import connects, install
 from .site import EXTERNAL, Site, on

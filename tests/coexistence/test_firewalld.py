@@ -11,9 +11,9 @@ import pytest
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import eventually
+from tests.kernel.commands import Lines, cnictl, doctor, drifted, seen_source
 from tests.kernel.doctor.harness import note
 from tests.kernel.hints import applies
-from tests.kernel.operator import Lines, cnictl, doctor, drifted, seen_source
 
 from .packaged import install, start_bus
 from .site import EXTERNAL, Site

@@ -11,7 +11,7 @@ import pytest
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab
 from tests.kernel.cluster import shell
-from tests.kernel.operator import cnictl, start_pod
+from tests.kernel.commands import cnictl, start_pod
 
 from . import kube_proxy
 from .kube_proxy import PORT, Service

@@ -7,8 +7,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import shell
-from tests.kernel.operator import cnictl, drifted, start_pod
-from tests.kernel.test_dual_stack import set_up
+from tests.kernel.commands import cnictl, drifted, start_pod
+from tests.kernel.node.test_dual_stack import set_up
 
 from . import kube_proxy_recorded as recorded
 from .kube_proxy_recorded import KubeProxy

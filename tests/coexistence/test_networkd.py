@@ -11,8 +11,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import eventually, shell
+from tests.kernel.commands import Pod, cnictl, doctor, drifted, init
 from tests.kernel.doctor.harness import note
-from tests.kernel.operator import Pod, cnictl, doctor, drifted, init
 
 from .packaged import install, start_bus
 from .site import Site

@@ -7,8 +7,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import eventually, shell
+from tests.kernel.commands import cnictl, drifted, init, start_pod
 from tests.kernel.doctor.harness import note
-from tests.kernel.operator import cnictl, drifted, init, start_pod
 
 from .booted import Booted, booted
 

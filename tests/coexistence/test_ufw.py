@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import Pod, cnictl, drifted, init, start_pod
 from tests.kernel.hints import applies
-from tests.kernel.operator import Pod, cnictl, drifted, init, start_pod
 
 from .packaged import connects, install, serve
 

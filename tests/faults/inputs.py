@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.kernel.plugin_client import VALID, WALK_THROUGH
+from tests.kernel.plugin.client import VALID, WALK_THROUGH
 
 Json = dict[str, Any]
 Drawn = st.SearchStrategy[Any]

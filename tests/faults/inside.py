@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.plugin_client import Answer, Host, plugin_executable
+from tests.kernel.plugin.client import Answer, Host, plugin_executable
 
 _CHECKOUT = str(Path(__file__).resolve().parents[2])
 

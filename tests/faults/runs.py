@@ -22,7 +22,7 @@ from typing import Any
 
 from cnictl.lab.lab import Lab, Node
 from tests.faults.inside import Inside, runs_inside
-from tests.kernel.operator import INIT_OPTIONS, cnictl, drifted, init, snapshot, wait_until
+from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, init, snapshot, wait_until
 from tests.warm import commands
 
 AT = "CNICTL_TESTS_KILL_AT"

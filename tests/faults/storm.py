@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.faults.inside import Inside, processes_inside
-from tests.kernel.plugin_client import Answer, Host, Json, Pod, new_host, plugin_executable
+from tests.kernel.plugin.client import Answer, Host, Json, Pod, new_host, plugin_executable
 
 REFERENCE = "/usr/lib/cni/bridge"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cnictl.core.digest import host_veth_name
 from tests.faults.inside import Inside, cnictl_inside, plugin_inside
-from tests.kernel.plugin_client import LEASES, RECORDS, VALID, WALK_THROUGH, Host, Pod, new_host
+from tests.kernel.plugin.client import LEASES, RECORDS, VALID, WALK_THROUGH, Host, Pod, new_host
 
 Json = dict[str, Any]
 

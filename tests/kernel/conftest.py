@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-
-from .plugin_client import Host, new_host
+from tests.kernel.plugin.client import Host, new_host
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ A hint that names a command (`hint.command`) or an option (`hint.option`) is col
 as `doctor.links._orphans: ip link delete {}`: module, function, and the text with `{}` for what is filled in. The name
 has to stand in one of these places, or tests/unit/test_hints.py fails and prints it:
 
-- the field `hint` of a `Case` (tests/kernel/doctor) or a `Fault` (tests/kernel/test_causes.py): the fault is made, what
-  the finding prints is run as it is printed, and the finding has to be gone;
+- the field `hint` of a `Case` (tests/kernel/doctor) or a `Fault` (tests/kernel/connectivity/test_causes.py): the fault
+  is made, what the finding prints is run as it is printed, and the finding has to be gone;
 - `@applies(NAME)` on a test that does the same in its own way, with `matches` for what was printed;
 - `ELSEWHERE` below, with the reason why no test of this suite can run it.
 """

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from .plugin_client import Host, Pod
+from tests.kernel.plugin.client import Host, Pod
 
 backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.kernel.plugin_client import Answer
+from tests.kernel.plugin.client import Answer
 from tests.parity import observe
 from tests.parity.observe import Snapshot
 from tests.parity.places import Json

@@ -6,7 +6,7 @@ Pod b is attached first and stays for the network's company; pod a is the one th
 import ipaddress
 from typing import Any
 
-from tests.kernel.plugin_client import Answer
+from tests.kernel.plugin.client import Answer
 from tests.parity import answers, observe, packets
 from tests.parity.answers import REFUSED, Facts
 from tests.parity.families import Net

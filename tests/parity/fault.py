@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tests.kernel.plugin_client import Answer, wait_for
+from tests.kernel.plugin.client import Answer, wait_for
 from tests.parity import answers, observe, packets
 from tests.parity.answers import Facts
 from tests.parity.families import FAMILIES, Family

@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 
-from tests.kernel.plugin_client import Answer, plugin_executable
+from tests.kernel.plugin.client import Answer, plugin_executable
 from tests.parity import answers
 from tests.parity.answers import OK, REFUSED, Facts
 from tests.parity.families import Family

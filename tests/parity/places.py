@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tests.kernel.plugin_client import VALID, Answer, Host, Pod, new_host
+from tests.kernel.plugin.client import VALID, Answer, Host, Pod, new_host
 
 Json = dict[str, Any]
 

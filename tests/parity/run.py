@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.kernel.plugin_client import plugin_executable
+from tests.kernel.plugin.client import plugin_executable
 from tests.parity import cycle
 from tests.parity.answers import Facts
 from tests.parity.faults import FAULTS

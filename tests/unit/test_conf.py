@@ -489,7 +489,7 @@ def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
 
 
 def test_of_two_spellings_the_last_counts_unless_it_is_null() -> None:
-    """As with the reference's JSON reader (tests/kernel/test_plugin_values.py compares)."""
+    """As with the reference's JSON reader (tests/kernel/plugin/test_values.py compares)."""
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": 1400}).mtu == 1400
     assert parse_conf({**WALK_THROUGH, "MTU": 1400, "mtu": 1300}).mtu == 1300
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": None}).mtu == 1300

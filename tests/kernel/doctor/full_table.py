@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cnictl.lab.lab import Node
-
-from ..operator import Lines
+from tests.kernel.commands import Lines
 
 FILL = """
 import itertools, select, socket, struct, sys

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from cnictl.lab.lab import Lab
+from tests.kernel.commands import Pod, call, start_pod
+from tests.kernel.node.test_dual_stack import set_up
 
 from ..cluster import Cluster, eventually, shell
 from ..hints import matches
-from ..operator import Pod, call, start_pod
-from ..test_dual_stack import set_up
 
 TABLE = "CNICTL_DOCTOR_TABLE"
 """Names a file that each case adds a line to: what docs/doctor.md shows."""

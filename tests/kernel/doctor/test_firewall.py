@@ -5,9 +5,9 @@ import subprocess
 import pytest
 
 from cnictl.core.errors import Problem
+from tests.kernel.commands import Lines, call, seen_source, start_pod
 
 from ..hints import applies
-from ..operator import Lines, call, seen_source, start_pod
 from . import port_race
 from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_way_out

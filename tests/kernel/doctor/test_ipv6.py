@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab
+from tests.kernel.commands import cnictl, start_pod
+from tests.kernel.node.test_dual_stack import set_up
 
 from ..cluster import eventually
-from ..operator import cnictl, start_pod
-from ..test_dual_stack import set_up
 from .harness import Case, World, new_world, run
 
 pytestmark = pytest.mark.once

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from tests.kernel.commands import call
+
 from ..cluster import eventually
 from ..hints import applies
-from ..operator import call
 from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
 

@@ -1,0 +1,1 @@
+"""Leases as an operator sees them."""

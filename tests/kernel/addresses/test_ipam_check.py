@@ -1,0 +1,86 @@
+"""`cnictl ipam check` asks on the bridge in both families, and says so where it can't."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from cnictl.lab.lab import Node
+from tests.kernel.commands import call, cnictl, wait_until
+
+pytestmark = pytest.mark.once
+
+Json = dict[str, Any]
+
+SUBNETS = ("--subnet", "10.244.0.0/24", "--subnet", "fd00:244::/64", "--network", "10.244.0.0/20", "--network",
+           "fd00:244::/56")  # fmt: skip
+
+
+def dual(node: Node, *names: str) -> dict[str, list[str]]:
+    """A dual-stack node with these pods; their addresses."""
+    cnictl(node, "init-node", *SUBNETS)
+    found = {}
+    for name in names:
+        node.run(["ip", "netns", "add", name])
+        found[name] = [one["address"].partition("/")[0] for one in call(node, "ADD", name)["ips"]]
+    return found
+
+
+def checked(node: Node, status: int, *words: str) -> dict[str, Json]:
+    """The rows by address."""
+    done = cnictl(node, "ipam", "check", "-o", "json", *words, check=False)
+    assert done.status == status, (done.stdout, done.stderr)
+    return {row["address"]: row for row in json.loads(done.stdout)}
+
+
+def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:
+    pods = dual(node, "sound", "twice", "thief")
+    four, six = pods["sound"]
+    assert all("answers for it" in row["evidence"] for row in checked(node, 0).values())
+    twice = pods["twice"]
+    prefixes = [f"{twice[0]}/24", f"{twice[1]}/64"]
+    for prefix in prefixes:
+        node.run(["ip", "-n", "thief", "address", "add", prefix, "dev", "eth0", *(["nodad"] if ":" in prefix else [])])
+    found = checked(node, 1)
+    assert {address: found[address]["found"] for address in twice} == dict.fromkeys(twice, "seen twice on the wire")
+    assert {found[four]["found"], found[six]["found"]} == {"live"}
+    assert all("answers" not in row["evidence"] for row in checked(node, 0, "--no-wire").values())
+
+
+def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None:
+    pods = dual(node, "gone", "thief")
+    node.run(["ip", "netns", "delete", "gone"])
+    wait_until(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its links are gone")
+    assert {row["found"] for row in checked(node, 1).values()} == {"namespace gone", "live"}
+    for address, more in zip(pods["gone"], ([], ["nodad"]), strict=True):
+        node.run(["ip", "-n", "thief", "address", "add", f"{address}/{24 + 40 * bool(more)}", "dev", "eth0", *more])
+    found = checked(node, 1)
+    assert {found[address]["found"] for address in pods["gone"]} == {"seen twice on the wire"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [("ip link delete cni0", "cni0: No such device"), ("ip link set cni0 down", "cni0: Network is down")],
+)
+def test_without_a_bridge_rows_are_shown_and_the_answer_is_not_known(node: Node, spoil: str, said: str) -> None:
+    dual(node, "pod")
+    node.run(spoil.split())
+    found = checked(node, 1)
+    assert [row["found"] for row in found.values()] == ["live", "live"]
+    assert all("nobody was asked" in row["evidence"] for row in found.values())
+    done = cnictl(node, "ipam", "check", check=False)
+    assert said in done.stderr and "cnictl apply" in done.stderr
+    cnictl(node, "apply")
+    assert all("answers for it" in row["evidence"] for row in checked(node, 0).values())
+
+
+def test_after_a_reboot_and_before_apply_the_stale_rows_are_shown(node: Node) -> None:
+    dual(node, "pod")
+    node.run(["sh", "-c", "ip netns delete pod; ip link delete cni0; nft flush ruleset; rm -rf /run/cnictl; "
+              f"echo {uuid.uuid4()} > /tmp/boot_id; "
+              "mount --bind /tmp/boot_id /proc/sys/kernel/random/boot_id"])  # fmt: skip
+    found = checked(node, 1)
+    assert {row["found"] for row in found.values()} == {"stale boot"} and len(found) == 2
+    assert cnictl(node, "ipam", "gc").status == 0
+    assert checked(node, 0) == {}  # nothing is held, so nobody has to be asked

@@ -1,0 +1,1 @@
+"""What is said of reachability: test-connectivity, causes, peers, and that nothing is called ok unseen."""

@@ -1,0 +1,368 @@
+"""Faults put into one node or the other, one at a time: the check that fails names each, and what it says mends it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from cnictl.lab.lab import Lab
+from tests.kernel.cluster import GUARD, Cluster, Outcome, eventually, served, shell
+from tests.kernel.hints import applies, matches
+
+pytestmark = pytest.mark.once
+
+
+@dataclass
+class Pods:
+    """Pods that outlive the faults: two here, one there."""
+
+    cluster: Cluster
+    here: str
+    there: str
+
+    def test(self, *more: str) -> Outcome:
+        """The checks from the standing pod, so that no ADD heals what was broken."""
+        return self.cluster.test("--from", self.here, *(more or ("--pod", self.there)))
+
+
+@pytest.fixture(scope="module")
+def pods() -> Iterator[Pods]:
+    with Lab(nodes=2) as lab:
+        cluster = Cluster(lab)
+        cluster.init()
+        with served(cluster.here) as here, served(cluster.here), served(cluster.there) as there:
+            yield Pods(cluster, here, there)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is broken on which node, and what has to be said of it."""
+
+    there: bool
+    inject: str
+    check: str
+    cause: str
+    says: str
+    mend: str
+    hint: str
+    """Its name in tests/kernel/hints.py."""
+    undo: str = ""
+    """Where the mend leaves the injected thing in place, harmless."""
+
+
+APPLY_THERE = "on 10.0.10.51: cnictl apply"
+BRIDGE_UP_THERE = (
+    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: "
+    "cnictl route del-peer 10.244.1.0/24, and add-peer with the new one"
+)
+FAULTS = {
+    "bridge down": Fault(
+        False, "ip link set cni0 down", "own-host", "bridge-unfit", "bridge cni0 is down", "cnictl bridge up",
+        "probe.causes_local.bridge_unfit: cnictl bridge up",
+    ),
+    "bridge without its address": Fault(
+        False,
+        "ip address delete 10.244.0.1/24 dev cni0",
+        "external",
+        "bridge-unfit",
+        "bridge cni0 has no IPv4 address in place of the gateway's 10.244.0.1/24",
+        "cnictl bridge up",
+        "probe.causes_local.bridge_unfit: cnictl bridge up",
+    ),
+    "forwarding off": Fault(
+        False,
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "other-host",
+        "forwarding-off",
+        "net.ipv4.ip_forward is 0 on this node",
+        "cnictl apply",
+        "probe.causes_local.forwarding_off: cnictl apply",
+    ),
+    "forwarding off on the uplink alone": Fault(
+        False,
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=0",
+        "external",
+        "forwarding-off",
+        "net.ipv4.conf.eth0.forwarding is 0",
+        "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+        "probe.causes_local.forwarding_off: sysctl -w {}=1",
+    ),
+    "peer route lost": Fault(
+        False,
+        "ip route delete 10.244.1.0/24",
+        "pod-other-host",
+        "no-route",
+        "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51",
+        "cnictl apply",
+        "probe.causes_local._route_to: cnictl apply",
+    ),
+    "masquerade flushed": Fault(
+        False,
+        "nft delete table inet cnictl",
+        "external",
+        "no-masquerade",
+        "no masquerade rule: the request left with the pod's own address",
+        "cnictl nat enable",
+        "probe.causes_local.not_masqueraded: cnictl nat enable",
+    ),
+    "another table drops what is forwarded": Fault(
+        False,
+        GUARD,
+        "pod-same-host",
+        "dropped-here",
+        "dropped on this node by the policy drop of chain ip guard forward",
+        "cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
+        "nft delete table ip guard",
+    ),
+    "a rule drops the requests": Fault(
+        False,
+        "iptables -I FORWARD -d 10.244.1.0/24 -j DROP",
+        "pod-other-host",
+        "dropped-here",
+        'it is dropped on this node by rule "ip daddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
+        "cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
+        "iptables -D FORWARD -d 10.244.1.0/24 -j DROP",
+    ),
+    "a rule drops the replies": Fault(
+        False,
+        "iptables -I FORWARD -s 10.244.1.0/24 -j DROP",
+        "pod-other-host",
+        "dropped-here",
+        'the reply is dropped on this node by rule "ip saddr 10.244.1.0/24 counter drop" of chain ip filter FORWARD',
+        "cnictl apply",
+        "probe.causes_local._let_through: cnictl apply",
+        "iptables -D FORWARD -s 10.244.1.0/24 -j DROP",
+    ),
+    "peer's forward drops by policy": Fault(
+        True, GUARD, "pod-other-host", "peer-drops", "FORWARD drop on peer 10.0.10.51", APPLY_THERE,
+        "probe.causes_remote._accept_there: cnictl apply",
+        "nft delete table ip guard",
+    ),
+    "peer's forward drops by a rule": Fault(
+        True,
+        "iptables -I FORWARD -s 10.244.0.0/24 -j DROP",
+        "pod-other-host",
+        "peer-drops",
+        "FORWARD drop on peer 10.0.10.51",
+        APPLY_THERE,
+        "probe.causes_remote._accept_there: cnictl apply",
+        "iptables -D FORWARD -s 10.244.0.0/24 -j DROP",
+    ),
+    "peer's forward rejects": Fault(
+        True,
+        "iptables -I FORWARD -s 10.244.0.0/24 -j REJECT",
+        "pod-other-host",
+        "peer-rejects",
+        "10.0.10.51 answers: port unreachable",
+        APPLY_THERE,
+        "probe.causes_remote._accept_there: cnictl apply",
+        "iptables -D FORWARD -s 10.244.0.0/24 -j REJECT",
+    ),
+    "peer's forwarding off": Fault(
+        True,
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "pod-other-host",
+        "peer-forwarding-off",
+        "net.ipv4.ip_forward is 0 on peer 10.0.10.51",
+        APPLY_THERE,
+        "probe.causes_remote.peer_forwarding_off: cnictl apply",
+    ),
+    "peer without the return route": Fault(
+        True,
+        "ip route delete 10.244.0.0/24",
+        "pod-other-host",
+        "no-return-route",
+        "peer 10.0.10.51 lacks the return route to 10.244.0.0/24",
+        "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
+        "probe.causes_remote.no_return_route: cnictl route add-peer {} {}",
+    ),
+    "peer's bridge down": Fault(
+        True,
+        "ip link set cni0 down",
+        "pod-other-host",
+        "peer-without-bridge",
+        "10.0.10.51 sends on to 10.0.0.1 what is for",
+        BRIDGE_UP_THERE,
+        "probe.causes_remote._bridge_up: cnictl bridge up",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
+    broken = pods.cluster.there if fault.there else pods.cluster.here
+    shell(broken, fault.inject)
+    outcome = pods.test()
+    check = outcome.of(fault.check)
+    assert (outcome.status, outcome.overall, check["state"]) == (1, "failed", "failed")
+    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+    assert " ".join(fault.says.split()) in " ".join(check["cause"].split())
+    address, command = check["hint"].get("on", ""), check["hint"]["command"]
+    assert matches(fault.hint, command)
+    assert bool(address) == fault.there
+    shell(pods.cluster.node_at(address) if address else broken, command)
+    # a bridge that comes up gets its carrier by deferred work, and loses packets until then
+    eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
+    if fault.undo:
+        shell(broken, f"{fault.undo}; cnictl apply")
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.there])
+def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(pods: Pods, name: str) -> None:
+    fault = FAULTS[name]
+    shell(pods.cluster.there, fault.inject)
+    ping = f"ping -q -c 10 -i 0.01 -W 0.1 -t 2 {pods.there}"  # more than six at once, each to expire on the peer
+    shell(
+        pods.cluster.here,
+        f"{ping}; for pod in $(ip netns list | cut -d' ' -f1); do ip netns exec $pod {ping}; done; true",
+    )
+    check = pods.test().of(fault.check)
+    address, command = check["hint"]["on"], check["hint"]["command"]
+    shell(pods.cluster.node_at(address), f"{command}; {fault.undo or 'true'}; cnictl apply")
+    eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
+    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+
+
+def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
+    shell(pods.cluster.there, GUARD)
+    states = pods.test().states
+    shell(pods.cluster.there, "nft delete table ip guard; cnictl apply")
+    assert states == {
+        "own-host": "ok",
+        "pod-same-host": "ok",
+        "other-host": "ok",
+        "pod-other-host": "failed",
+        "external": "ok",
+    }
+
+
+def test_a_peer_that_is_gone_does_not_answer_arp_whatever_the_neighbour_table_says(pods: Pods) -> None:
+    assert pods.test().overall == "ok"
+    shell(pods.cluster.there, "ip link set eth0 down")
+    outcome = pods.test()
+    shell(pods.cluster.there, "ip link set eth0 up && ip route add default via 10.0.0.1 && cnictl apply")
+    for check in ("other-host", "pod-other-host"):
+        assert outcome.of(check)["cause_name"] == "neighbour-unresolved"
+        assert "next hop 10.0.10.51 does not answer ARP on eth0" in outcome.of(check)["cause"]
+    assert pods.test().overall == "ok"
+
+
+def test_a_peer_whose_input_drops_is_silent_though_it_answers_arp(pods: Pods) -> None:
+    shell(pods.cluster.there, "iptables -I INPUT -p icmp -j DROP")
+    check = pods.test().of("other-host")
+    shell(pods.cluster.there, "iptables -D INPUT -p icmp -j DROP")
+    assert check["cause_name"] == "peer-silent"
+
+
+def test_own_input_rule_is_named(pods: Pods) -> None:
+    shell(pods.cluster.here, "iptables -I INPUT -i cni0 -p icmp -j DROP")
+    check = pods.test().of("own-host")
+    shell(pods.cluster.here, "iptables -D INPUT -i cni0 -p icmp -j DROP")
+    assert check["cause_name"] == "dropped-here"
+    assert "of chain ip filter INPUT" in check["cause"]
+
+
+def test_an_address_that_no_pod_has_is_told_from_a_drop(pods: Pods) -> None:
+    check = pods.test("--pod", "10.244.1.200").of("pod-other-host")
+    assert check["cause_name"] == "no-such-pod"
+    assert check["mend"] == "on 10.0.10.51: cnictl ipam list"
+
+
+def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
+    check = pods.test("--pod", "10.244.0.200").of("pod-same-host")
+    assert check["cause_name"] == "no-such-pod"
+    assert check["mend"] == "cnictl ipam list"
+
+
+@applies("probe.causes_local.reverse_path: sysctl -w {}=2")
+def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
+    """The peer's replies come by another link than the one that leads to it."""
+    here, there = pods.cluster.here, pods.cluster.there
+    for node, number, other in ((here, 1, there), (there, 2, here)):
+        shell(
+            node,
+            f"ip link add second type vxlan id 9 dstport 4789 local {node.address} remote {other.address} dev eth0"
+            f" && ip address add 10.9.0.{number}/24 dev second && ip link set second up",
+        )
+    shell(there, "ip route replace 10.244.0.0/24 via 10.9.0.1 dev second")
+    shell(here, "sysctl -qw net.ipv4.conf.second.rp_filter=1")
+    check = pods.test().of("pod-other-host")
+    shell(here, check["hint"]["command"])
+    mended = pods.test().of("pod-other-host")
+    for node in (here, there):
+        shell(node, "ip link delete second; cnictl apply")
+    assert (check["cause_name"], check["mend"]) == ("reverse-path", "sysctl -w net.ipv4.conf.second.rp_filter=2")
+    assert mended["state"] == "ok"
+
+
+@applies("probe.causes_local.port_unfit: cnictl apply")
+def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
+    index = shell(pods.cluster.here, f"cat /var/lib/cni/networks/mynet/{pods.here}").split()[0]
+    record = json.loads(shell(pods.cluster.here, f"cat /var/lib/cnictl/attachments/mynet/{index}@eth0"))
+    shell(pods.cluster.here, f"ip link set {record['host_veth']} nomaster")
+    check = pods.test().of("own-host")
+    assert check["cause_name"] == "port-unfit"
+    assert matches("probe.causes_local.port_unfit: cnictl apply", check["hint"]["command"])
+    shell(pods.cluster.here, check["hint"]["command"])
+    eventually(lambda: pods.test().overall == "ok", "apply brings the port back")
+
+
+@applies("probe.causes_local._route_to: cnictl route add-peer {} {}{}")
+def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
+    here = pods.cluster.here
+    shell(here, "cnictl route del-peer 10.244.1.0/24 --yes")
+    check = pods.test("--pod", pods.there, "--peer", "10.244.1.0/24=10.0.10.51").of("pod-other-host")
+    assert check["cause_name"] == "no-route"
+    assert matches("probe.causes_local._route_to: cnictl route add-peer {} {}{}", check["hint"]["command"])
+    shell(here, check["hint"]["command"])
+    eventually(lambda: pods.test().overall == "ok", "the peer is added")
+
+
+def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
+    """A policy rule comes before the peer's route, and a rule drops one pod's echo requests alone."""
+    here = pods.cluster.here
+    faults = (
+        ("ip rule {} to 10.244.1.0/24 table 77; ip route {} default via 10.0.0.1 table 77", "diverted"),
+        (f"iptables -{{}} FORWARD -s {pods.here} -d {pods.there} -p icmp -j DROP", "dropped-here"),
+    )
+    for fault, cause in faults:
+        shell(here, fault.format(*(("I",) if "iptables" in fault else ("add", "add"))))
+        check = pods.test().of("pod-other-host")
+        before = shell(here, "cnictl apply")
+        again = pods.test().of("pod-other-host")
+        shell(here, fault.format(*(("D",) if "iptables" in fault else ("del", "del"))))
+        assert "changed" not in before.replace("0 changed", "")
+        assert (check["cause_name"], again["cause_name"]) == (cause, cause)
+        assert ("command" in check["hint"]) == (cause == "diverted"), check
+        assert "cnictl apply" not in check["mend"]
+    assert pods.test().overall == "ok"
+
+
+def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
+    """Its bridge is up, and has other pods: what the hint says beside its command is what helps."""
+    here, there = pods.cluster.here, pods.cluster.there
+    shell(there, "cnictl init-node --subnet 10.244.5.0/24 --force")
+    check = pods.test().of("pod-other-host")
+    words = check["hint"]["advice"]
+    assert check["cause_name"] == "peer-without-bridge"
+    assert "if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: " in words
+    shell(here, "cnictl route del-peer 10.244.1.0/24 --yes; cnictl route add-peer 10.244.5.0/24 10.0.10.51")
+    states = pods.test("--pod", "10.244.5.200").of("pod-other-host")["cause_name"]
+    shell(there, "cnictl init-node --subnet 10.244.1.0/24 --force")
+    shell(here, "cnictl route del-peer 10.244.5.0/24 --yes; cnictl route add-peer 10.244.1.0/24 10.0.10.51")
+    assert states == "no-such-pod"
+
+
+def test_an_outside_that_nobody_reaches_is_not_blamed_on_the_node(pods: Pods) -> None:
+    check = pods.test("--pod", pods.there, "--external", "203.0.113.9").of("external")
+    assert check["cause_name"] in ("outside-silent", "refused")
+
+
+def test_nothing_of_the_looking_is_left(pods: Pods) -> None:
+    shell(pods.cluster.here, GUARD)
+    pods.test()
+    shell(pods.cluster.here, "nft delete table ip guard; cnictl apply")
+    assert "cnictl-probe" not in shell(pods.cluster.here, "nft list tables")

@@ -1,0 +1,64 @@
+"""A reboot: all that is volatile is gone, and what the unit runs brings the node back."""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import cnictl, drifted, init, snapshot, start_pod, wait_until
+
+pytestmark = pytest.mark.once
+
+UNIT = "/etc/systemd/system/cnictl.service"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node that takes systemd for its manager: the unit is there."""
+    with Lab(nodes=1) as lab:
+        one = lab.nodes[0]
+        one.run(["mkdir", "-p", "/run/systemd/system"])
+        init(one, "--peer", "10.244.1.0/24=10.0.10.51")
+        yield one
+
+
+def reboot(node: Node) -> None:
+    """Take all that no reboot leaves, and have the kernel name another boot; then run what the unit runs."""
+    node.run(
+        [
+            "sh", "-c",
+            "ip -all netns delete; ip link delete cni0; ip route flush proto 67; nft flush ruleset; "
+            "sysctl -qw net.ipv4.ip_forward=0; rm -rf /run/cnictl; "
+            f"echo {uuid.uuid4()} > /tmp/boot_id; mount --bind /tmp/boot_id /proc/sys/kernel/random/boot_id; "
+            "for file in /etc/sysctl.d/*.conf; do sysctl -qp $file; done",
+        ]
+    )  # fmt: skip
+    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pods are gone")
+    for line in re.findall(r"^ExecStart(?:Post)?=-?(.*)$", node.run(["cat", UNIT]).stdout, re.MULTILINE):
+        node.run(line.split(), timeout=60)
+
+
+def settled(found: dict[str, object]) -> dict[str, object]:
+    """Without the bridge's own MAC and what follows from it, which are others after a boot."""
+    return {key: found[key] for key in ("nft", "iptables", "contents", "sysctl")}
+
+
+def test_node_is_back_and_only_pods_that_are_gone_lose_their_addresses(node: Node) -> None:
+    before = settled(snapshot(node))
+    gone = [start_pod(node, f"pod{number}").address for number in range(3)]
+    reboot(node)
+    assert drifted(node) == []
+    assert settled(snapshot(node)) == before
+    assert json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["leases"] == []
+    freed = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]
+    assert (freed["command"], freed["changes"]) == ("ipam gc", 3)
+    pod = start_pod(node, "pod0")
+    assert pod.address not in gone
+    assert pod.pings("10.244.0.1")
+    reboot_less = cnictl(node, "apply")
+    assert "nothing to" in reboot_less.stderr
+    assert cnictl(node, "ipam", "gc").status == 0
+    assert pod.pings("10.244.0.1")

@@ -1,0 +1,109 @@
+"""A native rule of nft's in one of iptables' chains: iptables can't list that table, and everything else goes on."""
+
+import json
+
+import pytest
+
+from cnictl.lab.lab import Node
+from tests.kernel.cluster import shell
+from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, start_pod
+
+pytestmark = pytest.mark.once
+
+NATIVE = {"refused": "ct state vmap { invalid : drop }", "misread": "ip daddr { 192.0.2.7, 192.0.2.9 } drop"}
+"""iptables-nft refuses to list a chain with the one, and lists the other as a drop of everything."""
+CHAINS = {
+    "ip filter INPUT": "iptables -A INPUT -p tcp --dport 22 -j ACCEPT",
+    "ip filter FORWARD": "iptables -A FORWARD -p tcp --dport 22 -j ACCEPT",
+    "ip nat PREROUTING": "iptables -t nat -A PREROUTING -p tcp --dport 9 -j RETURN",
+    "ip nat POSTROUTING": "iptables -t nat -A POSTROUTING -p tcp --dport 9 -j RETURN",
+    "ip mangle FORWARD": "iptables -t mangle -A FORWARD -p tcp --dport 9 -j RETURN",
+}
+
+
+def add(node: Node, chain: str, kind: str) -> None:
+    shell(node, f"{CHAINS[chain]}; nft 'add rule {chain} {NATIVE[kind]}'")
+
+
+def stands(node: Node, chain: str, kind: str) -> bool:
+    return NATIVE[kind].split("{")[1] in shell(node, f"nft list chain {chain}")
+
+
+def remove(node: Node, chain: str) -> None:
+    shell(node, f"nft delete table {chain.rpartition(' ')[0]}")
+
+
+def ours(node: Node) -> list[str]:
+    """What carries our marks in nftables."""
+    lines = node.run(["nft", "list", "ruleset"]).stdout.splitlines()
+    return [line.strip() for line in lines if "CNICTL-" in line or "cnictl" in line]
+
+
+def unable(node: Node, *words: str) -> str:
+    """What doctor could not look at, in its words."""
+    said = cnictl(node, "doctor", *words, check=False).stderr
+    return "\n".join(line for line in said.splitlines() if "could not be made" in line)
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_node_is_set_up_seen_and_reset_beside_a_native_rule(shared_node: Node, chain: str, kind: str) -> None:
+    node = shared_node
+    add(node, chain, kind)
+    try:
+        cnictl(node, "init-node", *INIT_OPTIONS)
+        assert drifted(node) == []
+        assert cnictl(node, "apply", "-o", "json").status == 0
+        assert unable(node).count("could not be made") == (chain == "ip nat POSTROUTING")
+        cnictl(node, "reset-node", "--yes")
+        assert ours(node) == []
+        assert stands(node, chain, kind)
+    finally:
+        cnictl(node, "reset-node", "--yes", "--force", check=False)
+        remove(node, chain)
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_native_rule_that_comes_later_hides_nothing_from_a_reset(shared_node: Node, chain: str, kind: str) -> None:
+    node = shared_node
+    cnictl(node, "init-node", *INIT_OPTIONS, "--backend", "iptables")
+    try:
+        shell(node, "iptables -t mangle -I FORWARD -m comment --comment cnictl:cni0 -j RETURN")
+        add(node, chain, kind)
+        found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+        states = {row["resource"]: row["state"] for row in found["resources"] if row["state"] != "ok"}
+        if chain == "ip nat POSTROUTING":
+            assert states == {"masquerade/mynet": "not known"}
+            done = cnictl(node, "apply", check=False)
+            assert (done.status, "can't be looked at" in done.stderr) == (1, True)
+        elif chain == "ip filter FORWARD":
+            assert set(states) == {"forward/iptables", "forward/nft"} or set(states) == {"forward/iptables"}
+            cnictl(node, "apply")
+            assert drifted(node) == []
+        else:
+            assert states == {}
+        cnictl(node, "reset-node", "--yes")
+        assert ours(node) == []
+        assert stands(node, chain, kind)
+    finally:
+        cnictl(node, "reset-node", "--yes", "--force", check=False)
+        shell(node, "nft flush ruleset")
+
+
+def test_a_drop_in_a_chain_that_only_nft_reads_is_seen(shared_node: Node) -> None:
+    node = shared_node
+    cnictl(node, "init-node", *INIT_OPTIONS)
+    try:
+        shell(node, "iptables -N theirs; iptables -I FORWARD -j theirs")
+        shell(node, f"nft 'add rule ip filter theirs {NATIVE['refused']}'; nft add rule ip filter theirs drop")
+        assert "forward/iptables" in drifted(node)
+        cnictl(node, "apply")
+        assert drifted(node) == []
+        here, there = start_pod(node, "here"), start_pod(node, "there")
+        assert here.pings(there.address)
+        listed = shell(node, "iptables -S FORWARD").splitlines()
+        assert [line.rpartition(" ")[2] for line in listed if "-j" in line][:2] == ["CNICTL-FORWARD", "theirs"]
+    finally:
+        cnictl(node, "reset-node", "--yes", "--force", check=False)
+        shell(node, "nft flush ruleset; ip netns delete here; ip netns delete there")

@@ -1,0 +1,68 @@
+"""Commands that mean a pod take what people call it, and swapped arguments are answered with the right command."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import CONF, PLUGIN, cnictl, init
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node with a peer and a pod that Kubernetes named."""
+    with Lab(nodes=1) as lab:
+        one = lab.nodes[0]
+        init(one, "--peer", "10.244.1.0/24=10.0.10.51")
+        one.run(["ip", "netns", "add", "c0ffee12"])
+        conf = json.loads(one.run(["cat", CONF]).stdout)
+        request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
+        environment = {
+            "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c0ffee12", "CNI_NETNS": "/run/netns/c0ffee12",
+            "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
+            "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web",
+        }  # fmt: skip
+        one.run([PLUGIN], stdin=json.dumps(request), env=environment)
+        yield one
+
+
+@pytest.mark.parametrize("who", ["10.244.0.2", "10.244.0.2/24", "web", "default/web", "c0ffee12", "c0ff"])
+def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str) -> None:
+    assert json.loads(cnictl(node, "ipam", "show", who, "-o", "json").stdout)["address"] == "10.244.0.2"
+    freed = json.loads(cnictl(node, "ipam", "release", who, "--force", "--dry-run", "-o", "json").stdout)
+    assert "10.244.0.2" in json.dumps(freed)
+    assert json.loads(cnictl(node, "pod", who, "--to", who, "-o", "json").stdout)["way"]["to"] == "10.244.0.2"
+    assert [call["verb"] for call in json.loads(cnictl(node, "logs", who, "-o", "json").stdout)] == ["ADD"]
+    report = cnictl(node, "test-connectivity", "--from", who, "--pod", who, "-o", "json", check=False).stdout
+    checks = json.loads(report)["checks"]
+    assert {one["from"] for one in checks} == {"10.244.0.2"}
+    assert "10.244.0.2" in [one["to"] for one in checks if one["check"] == "pod-same-host"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("route", "add-peer", "10.0.10.52", "10.244.2.0/24"), "wrong way round",
+         "cnictl route add-peer 10.244.2.0/24 10.0.10.52"),
+        (("route", "del-peer", "10.0.10.51"), "is the address of the peer", "cnictl route del-peer 10.244.1.0/24"),
+        (("init-node", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round", "--peer 10.244.2.0/24=10.0.10.52"),
+        (("init-node", "--subnet", "10.244.0.0/20", "--network", "10.244.0.0/24"),
+         "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20", ""),
+        (("init-node", "--network", "mynet"), "a network's name goes with --name", ""),
+        (("ipam", "list", "--network", "10.244.0.0/20"), "is a CIDR", "the networks here: mynet"),
+        (("test-connectivity", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round",
+         "--peer 10.244.2.0/24=10.0.10.52"),
+        (("test-connectivity", "--pod", "nobody"), "no pod of this node is called so", ""),
+        (("pod", "web", "--to", "nobody"), "neither an address nor a pod", ""),
+    ],
+)  # fmt: skip
+def test_swapped_arguments_are_usage_errors_with_the_right_command(
+    node: Node, words: tuple[str, ...], message: str, hint: str
+) -> None:
+    done = cnictl(node, *words, check=False)
+    assert (done.status, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert hint in done.stderr

@@ -1,0 +1,160 @@
+"""`macspoofchk`, judged by the frames that arrive: a pod speaks under its own MAC or not at all."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.kernel.plugin.client import Host, Pod, wait_for
+
+OWN, OTHER = "02:00:00:00:00:11", "02:00:00:00:00:22"
+
+_RECEIVER = """
+import socket
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+frames.bind(("eth0", 0))
+frames.settimeout(10)
+print("ready", flush=True)
+said = b""
+while b"last" not in said:
+    frame = frames.recv(2000)
+    if b"SAID:" in frame:
+        said = frame.partition(b"SAID:")[2].rstrip(b"\\0.")
+        print(said.decode(), flush=True)
+"""
+_SENDER = """
+import socket, sys
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+frames.bind(("eth0", 0))
+everyone = b"\\xff" * 6
+for line in sys.argv[1:]:
+    said, source, sender = line.split()
+    source, sender = bytes.fromhex(source.replace(":", "")), bytes.fromhex(sender.replace(":", ""))
+    arp = bytes.fromhex("0806" "0001080006040001") + sender + bytes(4) + bytes(6) + bytes(4)
+    kind = arp if said.startswith("arp") else bytes.fromhex("88b5")
+    frames.send(everyone + source + kind + b"SAID:" + said.encode() + bytes(40))
+"""
+
+
+@pytest.fixture
+def pair(host: Host) -> tuple[Pod, Pod]:
+    """Two guarded pods; the first has OWN for its MAC."""
+    host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
+    one, other = host.pods(2)
+    host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+    host.add(other)
+    return one, other
+
+
+def arrived(host: Host, sender: Pod, receiver: Pod, *frames: str) -> list[str]:
+    """Which of these frames (name, source MAC, sender's MAC within ARP) arrive; the one named `last` ends it."""
+    listener = subprocess.Popen(
+        [*host.enter, "nsenter", f"--net={receiver.netns}", "python3", "-IS", "-c", _RECEIVER],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == "ready\n"
+    host.inside(sender, "python3", "-IS", "-c", _SENDER, *frames, f"last {OWN} {OWN}")
+    return listener.communicate(timeout=20)[0].split()
+
+
+def guards(host: Host) -> str:
+    """The rules in the bridge family, or empty."""
+    return host.run("nft", "list", "table", "bridge", "cnictl", check=False)
+
+
+FRAMES = (f"wrong {OTHER} {OTHER}", f"arp-wrong {OTHER} {OTHER}", f"arp-lies {OWN} {OTHER}", f"arp-right {OWN} {OWN}")
+
+
+def test_frames_arrive_under_the_pods_own_mac_alone(host: Host, pair: tuple[Pod, Pod]) -> None:
+    one, other = pair
+    assert host.pings(one, "10.244.0.3") and host.pings(other, "10.244.0.2")
+    assert arrived(host, one, other, *FRAMES) == ["arp-right", "last"]
+    host.inside(one, "ip", "link", "set", "eth0", "address", OTHER)
+    assert not host.pings(one, "10.244.0.1")
+    host.inside(one, "ip", "link", "set", "eth0", "address", OWN)
+    assert host.pings(one, "10.244.0.1")
+
+
+def test_without_the_key_every_frame_arrives(host: Host) -> None:
+    """The counter-proof: what the test above says is dropped gets through otherwise."""
+    one, other = host.pods(2)
+    host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+    host.add(other)
+    assert arrived(host, one, other, *FRAMES) == ["wrong", "arp-wrong", "arp-lies", "arp-right", "last"]
+    assert guards(host) == ""
+
+
+def test_guards_go_with_their_pods_one_by_one(host: Host, pair: tuple[Pod, Pod]) -> None:
+    one, other = pair
+    assert guards(host).count(" drop comment") == 4
+    host.delete(one)
+    assert guards(host).count(" drop comment") == 2
+    assert host.pings(other, "10.244.0.1")
+    assert host.collect([]).result == {}
+    assert guards(host) == ""
+    host.delete(other)
+
+
+@pytest.mark.parametrize("gone", ["rules", "link", "map", "record"])
+def test_guards_are_deleted_whatever_is_gone_already(host: Host, pair: tuple[Pod, Pod], gone: str) -> None:
+    one, other = pair
+    if gone == "rules":
+        host.run("nft", "flush", "ruleset")
+    elif gone == "link":
+        host.kill(one)
+        wait_for(lambda: len(host.ports()) == 1, "the pair to go with its namespace")
+    elif gone == "map":
+        host.run(*["nft", "flush", "map", "bridge", "cnictl", "macspoofchk"])
+    else:
+        host.path("/var/lib/cnictl/attachments/mynet/pod0@eth0").unlink()
+    host.delete(one)
+    host.delete(other)
+    assert guards(host) == ""
+
+
+@pytest.mark.parametrize(
+    "flush",
+    ["delete table bridge cnictl", "flush map bridge cnictl macspoofchk", "flush chain bridge cnictl prerouting"],
+)
+def test_check_sees_what_a_flush_took(host: Host, flush: str) -> None:
+    host.conf |= {"macspoofchk": True}
+    pod = host.pod()
+    result = host.add(pod)
+    assert host.plugin("CHECK", pod, prev=result).result == {}
+    host.run("nft", flush)
+    assert "macspoofchk" in host.plugin("CHECK", pod, prev=result).error["msg"]
+
+
+def test_failed_add_leaves_no_guard(host: Host) -> None:
+    host.conf |= {"macspoofchk": True, "ipam": {"routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]}}
+    pod = host.pod()
+    before = host.traces()
+    assert host.plugin("ADD", pod).error["msg"].startswith("eth0: route to 192.0.2.0/24")
+    assert host.traces() == before
+
+
+def test_host_without_nft_is_told_so_by_the_key(host: Host) -> None:
+    host.conf |= {"macspoofchk": True}
+    pod = host.pod()
+    before = host.traces()
+    failed = host.plugin("ADD", pod, PATH="/nonexistent")
+    assert failed.code == 2
+    assert failed.error["msg"].startswith("macspoofchk: nft")
+    assert host.traces() == before
+
+
+def test_guard_of_the_reference_plugin_goes_with_its_pod(host: Host) -> None:
+    pod = host.pod("pod0")
+    conf = {
+        **host.conf,
+        "type": "bridge",
+        "macspoofchk": True,
+        "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
+    }
+    environment = host.environment("ADD", pod, TMPDIR="/run")
+    result = host.call(environment, json.dumps(conf).encode(), "/usr/lib/cni/bridge").result
+    assert "macspoofchk-pod0-eth0" in host.traces()["rules"]
+    host.delete(pod, prev=result)
+    assert "pod0-eth0" not in host.traces()["rules"]

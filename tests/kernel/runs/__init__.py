@@ -1,0 +1,1 @@
+"""Runs and what takes them back: confirm, undo, reset, watch, and runs that are killed."""

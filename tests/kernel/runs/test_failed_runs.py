@@ -1,0 +1,157 @@
+"""A run that fails, is stopped or is killed half way leaves no half of a node behind."""
+
+import json
+
+import pytest
+
+from cnictl.lab.lab import Node
+from tests.kernel.commands import CONF, INIT_OPTIONS, NETWORK, cnictl, drifted, init, outcomes, snapshot, wait_until
+
+pytestmark = pytest.mark.once
+
+PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
+
+
+def test_unwritable_conf_folder_undoes_everything(node: Node) -> None:
+    node.run(["sh", "-ec", "rm -rf /etc/cni/net.d; mkdir -p /etc/cni/net.d; mount -t tmpfs -o ro none /etc/cni/net.d"])
+    before = snapshot(node)
+    failed = init(node, *PEER, "-o", "json", check=False)
+    assert failed.status == 1
+    said = json.loads(failed.stdout)
+    assert failed.stderr.strip()
+    if said["steps"]:  # found by carrying it out, not by the checks before
+        assert {step["outcome"] for step in said["steps"]} <= {"undone", "failed", "not reached"}
+    assert _without_journal(snapshot(node)) == _without_journal(before)
+
+
+def test_failing_route_undoes_everything(node: Node) -> None:
+    node.run(["ip", "link", "add", "dead", "type", "dummy"], check=False)
+    node.run(["ip", "link", "add", "dead", "type", "veth", "peer", "name", "dead0"], check=False)
+    before = snapshot(node)
+    # the link is named and there, so that only the kernel can refuse: no address of it reaches the peer
+    failed = init(node, "--peer", "10.244.1.0/24=10.0.10.51%dead", "-o", "json", check=False)
+    assert failed.status == 1
+    assert _without_journal(snapshot(node)) == _without_journal(before)
+
+
+FULL = "mkdir -p /etc/cni/net.d && mount -t tmpfs -o nr_inodes=1,mode=755 none /etc/cni/net.d"
+"""A conf folder that anybody would call writable, and that has no room for a file."""
+
+
+def test_failure_at_the_last_step_takes_back_all_the_others(node: Node) -> None:
+    node.run(["sh", "-ec", FULL])
+    before = snapshot(node)
+    failed = init(node, *PEER, "-o", "json", check=False)
+    assert failed.status == 1
+    assert "No space left" in failed.stderr
+    done = outcomes(failed)
+    assert done.pop("cni-conf/10-cnictl.conflist") == "failed"
+    assert set(done.values()) <= {"undone", "not reached"}
+    assert done["bridge/cni0"] == done["plugin/cnictl-bridge"] == done["route/10.244.1.0/24"] == "undone"
+    assert _without_journal(snapshot(node)) == _without_journal(before)
+
+    node.run(["umount", "/etc/cni/net.d"])
+    assert set(outcomes(init(node, *PEER, "-o", "json")).values()) == {"changed"}
+
+
+def _without_journal(found: dict[str, object]) -> dict[str, object]:
+    """A run that failed leaves its journal, which says what happened."""
+    tree = found["tree"]
+    assert isinstance(tree, list)
+    return {**found, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
+
+
+def test_failed_move_leaves_the_node_that_was(node: Node) -> None:
+    init(node, *PEER)
+    made = snapshot(node)
+    node.run(["sh", "-ec", "umask 022; cp -a /etc/cni/net.d /tmp/conf && " + FULL.replace("=1", "=2")])
+    node.run(["sh", "-ec", f"cp /tmp/conf/* {CONF}"])
+    failed = cnictl(
+        node, "init-node", "--subnet", "10.244.4.0/24", "--network", NETWORK, "--bridge", "br-pods", "-o", "json",
+        check=False,
+    )  # fmt: skip
+    assert failed.status == 1
+    assert outcomes(failed)["bridge/br-pods"] == "undone", failed.stderr
+    node.run(["umount", "/etc/cni/net.d"])
+    now = snapshot(node)
+    for kind in ("sysctl", "routes", "nft", "iptables", "contents"):
+        assert _settled(now[kind]) == _settled(made[kind]), kind
+    assert drifted(node) == []
+
+
+def _settled(value: object) -> object:
+    """In one order: the bridge that was put back is a new link, its link-local routes another MAC's."""
+    if not isinstance(value, list):
+        return value
+    return sorted(json.dumps(one, sort_keys=True) for one in value if "fe80" not in json.dumps(one))
+
+
+def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
+    before = snapshot(node)
+    init(node, *PEER)
+    last = node.run(["sh", "-c", "ls /var/lib/cnictl/journal/*"]).stdout.split()[-1]
+    node.run(["sed", "-i", '/"end"/d', last])  # as a power cut leaves it
+    node.run(["ip", "link", "delete", "cni0"])
+    node.run(["rm", CONF])
+    again = init(node, *PEER)
+    assert "was cut off at" in again.stderr
+    assert drifted(node) == []
+    cnictl(node, "reset-node", "--yes")
+    after = snapshot(node)
+    assert set(after["tree"]) ^ set(before["tree"]) == set()
+    assert after == before
+
+
+def test_apply_mends_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
+    """As at boot, when a link is late: the node must not lose its bridge over that."""
+    node.run(["ip", "link", "add", "late", "type", "veth", "peer", "name", "late0"])
+    node.run(["sh", "-ec", "ip address add 10.77.0.1/24 dev late; ip link set late up; ip link set late0 up"])
+    init(node, *PEER, "--peer", "10.244.2.0/24=10.77.0.2%late")
+    node.run(["ip", "address", "flush", "dev", "late"])
+    node.run(["ip", "link", "delete", "cni0"])
+    node.run(["nft", "flush", "ruleset"])
+    failed = cnictl(node, "apply", "-o", "json", check=False)
+    assert failed.status == 1
+    assert {resource for resource, outcome in outcomes(failed).items() if outcome == "failed"} == {
+        "route/10.244.2.0/24"
+    }
+    assert drifted(node) == ["route/10.244.2.0/24"]
+
+
+def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
+    """The plugin's self-test takes long enough to be met; whatever is met, nothing is left."""
+    before = snapshot(node)
+    command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
+    running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
+    wait_until(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
+    node.run(["sh", "-c", "kill -TERM $(cat /tmp/pid)"])
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert _without_journal(snapshot(node)) == _without_journal(before)
+
+
+def test_two_runs_at_once_wait_for_each_other(node: Node) -> None:
+    running = [node.popen(["cnictl", "init-node", *INIT_OPTIONS, *PEER, "-o", "json"]) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    changed = sorted(json.loads(stdout)["changed"] for stdout, _ in said)
+    assert changed[0] == 0 < changed[1]
+    assert drifted(node) == []
+
+
+@pytest.mark.parametrize("step", ["sysctl", "bridge", "masquerade", "forward", "plugin"])
+def test_killed_run_is_swept_up_by_a_reset(node: Node, step: str) -> None:
+    before = snapshot(node)
+    command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
+    running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
+    wait_until(
+        lambda: f'"resource": "{step}/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
+        f"the {step} is begun",
+        30,
+    )
+    node.run(["sh", "-c", "kill -KILL $(cat /tmp/pid)"])
+    running.communicate(timeout=60)
+    cnictl(node, "reset-node", "--yes")
+    after = snapshot(node)
+    assert set(after["tree"]) ^ set(before["tree"]) == set()
+    assert after == before

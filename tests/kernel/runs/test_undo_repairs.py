@@ -1,0 +1,112 @@
+"""`undo` means the operator's last run: a repair is told apart from it, and stays."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cnictl.lab.lab import Node
+from tests.kernel.commands import at_terminal, cnictl, drifted, init, wait_until
+from tests.kernel.node.test_routes import routes
+from tests.kernel.runs.test_confirm import as_before, in_one_order
+from tests.kernel.runs.test_watch import Watching, watching
+
+pytestmark = pytest.mark.once
+
+PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
+MORE = ("route", "add-peer", "10.244.2.0/24", "10.0.10.52")
+
+
+def runs(node: Node) -> list[dict[str, Any]]:
+    return list(json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"])
+
+
+def lose_routes(node: Node) -> None:
+    node.run(["sh", "-ec", "ip route flush proto 67; sysctl -qw net.ipv4.ip_forward=0"])
+
+
+@pytest.mark.parametrize("by", ["watch", "apply", "doctor"])
+def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: str) -> None:
+    init(node, *PEER)
+    before = in_one_order(as_before(node))
+    cnictl(node, *MORE)
+    if by == "watch":
+        with watching(node) as one:
+            lose_routes(node)
+            one.until("repaired: ")
+            wait_until(lambda: drifted(node) == [], "all is as it should be")
+    else:
+        lose_routes(node)
+        cnictl(node, *(("apply",) if by == "apply" else ("doctor", "--fix", "--only", "peer-route", "--only",
+                                                         "forwarding")), check=False)  # fmt: skip
+    assert drifted(node) == []
+    assert [(run["kind"], run["repair"]) for run in runs(node)][-2:] == [("change", False), ("change", False)]
+    assert {run["kind"] for run in runs(node)[:-2]} == {"repair"}
+    done = cnictl(node, "undo")
+    assert "run 2: cnictl route add-peer 10.244.2.0/24 10.0.10.52 (20" in done.stderr
+    assert "takes back: remove the route to 10.244.2.0/24" in done.stderr
+    assert "repairs since then stay" in done.stderr
+    assert in_one_order(as_before(node)) == before
+    assert drifted(node) == []
+    cnictl(node, "undo")
+    assert routes(node) == {}
+    refused = cnictl(node, "undo", check=False)
+    assert (refused.status, "only repaired this node" in refused.stderr) == (1, True)
+
+
+def test_repair_is_taken_back_by_its_number_alone_and_says_what_that_means(node: Node) -> None:
+    init(node, *PEER)
+    lose_routes(node)
+    cnictl(node, "apply")
+    preview = cnictl(node, "undo", "2", "--dry-run")
+    assert "run 2 only repaired this node: the fault is back without it" in preview.stderr
+    assert drifted(node) == []
+    cnictl(node, "undo", "2")
+    assert routes(node) == {}
+    cnictl(node, "apply")
+    assert drifted(node) == []
+
+
+def test_what_a_run_repaired_besides_stays(node: Node) -> None:
+    init(node, *PEER)
+    lose_routes(node)
+    cnictl(node, *MORE)
+    changes = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["changes"]
+    assert {one["resource"]: one["repair"] for one in changes}["route/10.244.1.0/24"] is True
+    done = cnictl(node, "undo")
+    assert "stays: route/10.244.1.0/24: run 2 only repaired it" in done.stderr
+    assert set(routes(node)) == {"10.244.1.0/24"}
+
+
+def test_apply_that_makes_a_node_for_the_first_time_is_no_repair(node: Node) -> None:
+    cnictl(node, "bridge", "up", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
+    before = in_one_order(as_before(node))
+    cnictl(node, "apply")
+    assert [run["kind"] for run in runs(node)] == ["change", "change"]
+    cnictl(node, "undo")
+    assert in_one_order(as_before(node)) == before
+
+
+def test_undo_of_an_edit_that_was_applied_is_not_repaired_by_watch(node: Node) -> None:
+    init(node, *PEER)
+    node.run(
+        ["sh", "-c", "cat >> /etc/cnictl/node.toml"], '\n[[peers]]\npod_cidr = "10.244.2.0/24"\nvia = "10.0.10.52"\n'
+    )
+    cnictl(node, "apply")
+    assert set(routes(node)) == {"10.244.1.0/24", "10.244.2.0/24"}
+    assert "node.toml still asks for what this run made" in cnictl(node, "undo").stderr
+    watch = Watching(node)  # it looks once before it says that it watches
+    watch.process.kill()
+    watch.process.communicate()
+    assert set(routes(node)) == {"10.244.1.0/24"}
+
+
+def test_undo_asks_at_a_terminal_after_it_has_shown_what_goes(node: Node) -> None:
+    init(node, *PEER)
+    refused = at_terminal(node, "n", "undo")
+    assert refused.status == 1
+    assert "run 1: cnictl init-node" in refused.stderr and "takes back: remove the bridge cni0" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert drifted(node) == []
+    assert at_terminal(node, "y", "undo").status == 0
+    assert "cni0" not in node.run(["ip", "-br", "link"]).stdout

@@ -1,0 +1,129 @@
+"""`cnictl watch`: what others take away is there again, and a fight is told of, not fought for ever."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from cnictl.node.plugin import program
+from tests.kernel.commands import Lines, cnictl, drifted, init, start_pod, wait_until
+
+pytestmark = pytest.mark.once
+
+PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
+
+
+class Watching:
+    """A `cnictl watch` at work."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.process: subprocess.Popen[str] = node.popen(["cnictl", "watch"])
+        self.lines = Lines(self.process.stderr)
+        self.until("watching: ")
+
+    def until(self, words: str, bound: float = 30.0) -> str:
+        """The next line that it says with these words in it."""
+        while True:
+            line = self.lines.next(bound)
+            assert line is not None, f"it never said {words!r}"
+            if words in line:
+                return line
+
+
+def signal(node: Node, name: str) -> None:
+    """Send a signal to the `cnictl watch` that runs."""
+    pid = json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)["pid"]
+    node.run(["kill", f"-{name}", str(pid)], check=False)
+
+
+@contextmanager
+def watching(node: Node) -> Iterator[Watching]:
+    one = Watching(node)
+    try:
+        yield one
+    finally:
+        signal(node, "TERM")
+        one.process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with Lab(nodes=1) as lab:
+        init(lab.nodes[0], *PEER)
+        yield lab.nodes[0]
+
+
+@pytest.mark.parametrize(
+    ("taken", "told", "by"),
+    [
+        ("nft flush ruleset", "masquerade 10.244.0.0/24", "nft"),
+        ("ip address flush dev cni0", "give cni0 the address 10.244.0.1/24", ""),
+        ("ip route del 10.244.1.0/24", "route 10.244.1.0/24 through", ""),
+        ("ip link delete cni0", "make the bridge cni0", ""),
+        ("sysctl -qw net.ipv4.ip_forward=0", "let the host forward IPv4", ""),
+    ],
+    ids=["rules", "address", "route", "bridge", "forwarding"],
+)
+def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: str) -> None:
+    with watching(node) as one:
+        node.run(taken.split())
+        line = one.until(told)
+        assert line.startswith("repaired: ")
+        assert not by or f"removed by {by} (process" in line
+        wait_until(lambda: drifted(node) == [], "all is as it should be")
+    run = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]
+    assert (run["command"], run["outcome"]) == ("watch", "done")
+
+
+def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> None:
+    with watching(node) as one:
+        pod = start_pod(node, "calm")
+        assert pod.pings("10.244.0.1")
+        node.run(["ip", "netns", "delete", "calm"])
+        node.run(["sed", "-i", "s/nat = true/nat = false/", "/etc/cnictl/node.toml"])
+        node.run(["ip", "route", "add", "198.51.100.0/24", "via", "10.0.0.1"])
+        node.run(["ip", "route", "del", "198.51.100.0/24"])
+        node.run(["sed", "-i", "s/nat = false/nat = true/", "/etc/cnictl/node.toml"])
+        node.run(["ip", "route", "del", "10.244.1.0/24"])
+        assert "route 10.244.1.0/24" in one.until("repaired: ")
+    cnictl(node, "ipam", "gc")
+
+
+def test_fight_is_told_of_once_and_left(node: Node) -> None:
+    with watching(node) as one:
+        enemy = node.popen(["sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; done"])
+        try:
+            told = one.until("again and again", 60)
+            assert "route/10.244.1.0/24" in told
+        finally:
+            enemy.kill()
+            enemy.communicate()
+        state = json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)
+        assert state["repairs"]["route/10.244.1.0/24"] == 5
+        assert list(state["given_up"]) == ["route/10.244.1.0/24"]
+        assert drifted(node) == ["route/10.244.1.0/24"]
+        signal(node, "HUP")
+        one.until("repaired: route 10.244.1.0/24")
+    assert drifted(node) == []
+
+
+def test_ends_on_a_signal_and_says_nothing_more(node: Node) -> None:
+    with watching(node) as one:
+        signal(node, "TERM")
+        _, said = one.process.communicate(timeout=20)
+        assert (one.process.returncode, said) == (0, "")
+
+
+def test_unit_is_sound(node: Node) -> None:
+    node.run(["sh", "-c", "cnictl watch --unit > /tmp/cnictl-watch.service"])
+    folder = os.path.dirname(program.COMMAND)  # systemd asks for a program there, which a node without systemd lacks
+    node.run(["sh", "-c", f"mkdir -p {folder}; cp /usr/bin/true {program.COMMAND}"])
+    checked = node.run(["systemd-analyze", "verify", "/tmp/cnictl-watch.service"], check=False)
+    said = [line for line in checked.stderr.splitlines() if "Command 'man" not in line]  # there are no manuals here
+    node.run(["rm", "-r", program.HOME])
+    assert said == []
