@@ -318,10 +318,9 @@ def refuse_while_unconfirmed(command: str, spec: "NodeSpec | None") -> None:
     To mend what drifted from the spec in effect is no new thing.
     """
     from cnictl.core.errors import Problem
-    from cnictl.node.runs import confirm
-    from cnictl.node.state import original_state
+    from cnictl.node.state import original_state, pending
 
-    waiting = confirm.pending()
+    waiting = pending.read()
     if waiting is None or (command == "apply" and original_state.specs()[-1:] == [spec]):
         return
     raise Problem(
@@ -336,16 +335,17 @@ def guarded(journal: "Journal", confirm_within: int | None) -> "Iterator[None]":
     if not confirm_within:
         yield
         return
-    from cnictl.node.runs import confirm, confirm_guard
+    from cnictl.node.runs import confirm_guard
+    from cnictl.node.state import pending
     from cnictl.node.state.journal import UNDONE
 
-    confirm.arm(journal.command, confirm_within)
+    pending.arm(journal.command, confirm_within)
     try:
         confirm_guard.start()
         yield
     except BaseException:
         if journal.outcome == UNDONE or not journal.number:
-            confirm.disarm()
+            pending.disarm()
         else:  # some of it stands
             _start_clock(confirm_within)
         raise
@@ -353,8 +353,9 @@ def guarded(journal: "Journal", confirm_within: int | None) -> "Iterator[None]":
 
 
 def _start_clock(seconds: int) -> None:
-    from cnictl.node.runs import confirm, confirm_guard
+    from cnictl.node.runs import confirm_guard
+    from cnictl.node.state import pending
 
-    waiting = confirm.start_clock()
+    waiting = pending.start_clock()
     confirm_guard.start_timer(seconds)
     say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")

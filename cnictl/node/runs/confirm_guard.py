@@ -12,11 +12,14 @@ import sys
 import syslog
 from typing import NoReturn
 
+import pyroute2  # noqa: F401 - before the fork: all that the undo needs is in memory then
+
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.process import run, shared
 from cnictl.node.plugin import program
 from cnictl.node.resources import boot_unit
 from cnictl.node.runs import confirm
+from cnictl.node.state import pending
 from cnictl.node.state.run_lock import Held, exclusive
 
 NAME = "cnictl-guard"
@@ -34,12 +37,8 @@ _TIMER = "cnictl-confirm"
 def start() -> None:
     """Start both. Returns when they stand; raises Problem if they don't.
 
-    To be called from a process with one thread that holds `spine.exclusive`; `confirm.arm` comes first.
+    To be called from a process with one thread that holds `spine.exclusive`; `pending.arm` comes first.
     """
-    import pyroute2  # noqa: F401 - before the fork: all that the undo needs is in memory then
-
-    from cnictl.node.runs import history  # noqa: F401
-
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -83,7 +82,7 @@ def _become_first(ready: int) -> NoReturn:
         if os.fork():
             os._exit(0)
         _detach(ready)
-        waiting = confirm.pending()
+        waiting = pending.read()
         sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # as whom the history and others' waiting name it
         partner = _start_partner()
         os.write(ready, b"1")
@@ -156,9 +155,10 @@ def _close(descriptor: int, pid: int) -> None:
 def _is_over() -> bool:
     """Whether nothing waits any more; undoes what is due."""
     try:
-        if confirm.pending() is None:
+        waiting = pending.read()
+        if waiting is None:
             return True
-        if not confirm.is_due(at_work=False):
+        if not waiting.is_due(at_work=False):
             return False
         with exclusive(wait=0):
             undone = confirm.settle()
@@ -170,4 +170,4 @@ def _is_over() -> bool:
     if undone is not None:
         for line in (str(undone), *undone.left):
             syslog.syslog(syslog.LOG_WARNING, f"cnictl: {line}")
-    return confirm.pending() is None
+    return pending.read() is None
