@@ -60,7 +60,7 @@ def _hint_of_late() -> str:
 def took_back_the_node() -> bool:
     """Return whether this host is no node any more because its set-up was not confirmed."""
     run = journal.last()
-    return run is not None and run.command.endswith(", not confirmed") and not os.path.lexists(NODE_FILE)
+    return run is not None and run.undoes_unconfirmed and not os.path.lexists(NODE_FILE)
 
 
 def undo_if_due(wait: float = 30.0) -> Undone | None:
@@ -91,7 +91,7 @@ def settle() -> Undone | None:
         else:
             undo = history.plan_undo(run, whole=True)
             command = f"undo {run.number}, not confirmed"
-            done = history.carry_out(undo, command, lambda *_: None)
+            done = history.carry_out(undo, command, lambda *_: None, unconfirmed=True)
             by, left = done.number if done else 0, undo.left
     except (Problem, CniError, OSError):
         if waiting.tries + 1 < _TRIES:

@@ -158,14 +158,15 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec))
 
 
-def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
+def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
     """Take a run back as planned. The caller holds `spine.exclusive` since before it was planned.
 
-    Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
-    that names what failed, and then the run counts as not taken back.
+    `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None where there was nothing to do any
+    more. All that can be is done; raises Problem that names what failed, and then the run counts as not taken back.
     """
     stopped = _cut_off_undos(undo.run)
-    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole})
+    about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
+    record = Journal(command, about)
     try:
         if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
             with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
@@ -217,7 +218,7 @@ def resume() -> tuple[list[str], list[Run]]:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
-            carry_out(undo, run.command, lambda *_: None)
+            carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
