@@ -23,7 +23,7 @@ from cnictl.node.runs.live_pods import Pod
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
-from cnictl.node.state.journal import Journal
+from cnictl.node.state.journal import DONE, Journal
 
 PLUGIN_CALLS_WAIT = 30.0
 """Seconds to wait for plugin calls at work to end: a call's own waits are bounded below that."""
@@ -134,7 +134,7 @@ def carry_out(
         spine.undo(done, on_step, journal)
         raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
     spine.apply(todo.rest, on_step, journal, done)
-    journal.end("done")
+    journal.end(DONE)
     others = {pod.network for pod in pods if not pod.ours}
     sweep.sweep(list(todo.names), [name for name in recorded if name not in others])
     return todo
