@@ -1,6 +1,6 @@
 """Keep a run that waits to be confirmed, or take it back once its time is up (`--confirm-within`).
 
-Several look whether the time is up, and the first that finds it so undoes: the two guards
+Several look whether the time is up, and the first that finds it so undoes: the guard process
 (`cnictl.node.runs.confirm_guard`), a systemd timer where systemd runs, the next `cnictl` that root runs,
 `cnictl watch`, and at boot the unit's `cnictl apply`.
 """
