@@ -4,13 +4,12 @@ Nothing is put back as a whole image. A thing is taken back where it is as the r
 since, or what pods stand on by now, is left and said.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
@@ -23,7 +22,7 @@ from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
-from cnictl.node.state import journal, original_state
+from cnictl.node.state import journal, original_state, plugin_calls
 from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
@@ -37,9 +36,6 @@ _FOR_GOOD = {
     "lease": "an address that was freed: another pod may have it by now",
 }
 """Changes that no undo takes back, by kind."""
-
-_PLUGIN_CALLS_WAIT = 30.0
-"""Seconds to wait for plugin calls at work to end before their code is switched or removed."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +164,10 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
     about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
     record = Journal(command, about)
     try:
-        if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
-            with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
+        if undo.plan.steps:
+            switches = any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps)
+            with plugin_calls.kept_out() if switches else nullcontext():
                 spine.mend(undo.plan, on_step, record)
-        elif undo.plan.steps:
-            spine.mend(undo.plan, on_step, record)
         if undo.run.half_made or stopped:
             sweep.sweep_cut_off()
             sweep.sweep_chains()
