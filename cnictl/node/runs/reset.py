@@ -142,6 +142,7 @@ def remains() -> list[str]:
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
     return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
 
 
