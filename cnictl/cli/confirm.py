@@ -29,7 +29,7 @@ def confirm(
     cnictl confirm
     cnictl confirm --status
     """
-    from cnictl.node.runs import confirm as pending
+    from cnictl.node.runs import confirm as runs_confirm
     from cnictl.node.runs import confirm_guard
 
     require_root("confirm", "ends the waiting for an undo")
@@ -37,7 +37,7 @@ def confirm(
         _show(output)
         return
     with alone(How(no_wait=no_wait), resume=False):
-        kept = pending.confirm()
+        kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:
         print_json({"confirmed": kept.run, "command": kept.command})
@@ -46,9 +46,9 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    from cnictl.node.runs import confirm as pending
+    from cnictl.node.state import pending
 
-    waiting = pending.pending()
+    waiting = pending.read()
     if output is Format.JSON:
         print_json(
             {"waiting": waiting.run, "command": waiting.command, "seconds_left": round(waiting.left(), 1)}

@@ -83,10 +83,10 @@ def _row(run: "Run") -> dict[str, Any]:
 
 
 def _outcome(run: "Run") -> str:
-    from cnictl.node.runs import confirm, history
-    from cnictl.node.state import run_lock
+    from cnictl.node.runs import history
+    from cnictl.node.state import pending, run_lock
 
-    waiting = confirm.pending()
+    waiting = pending.read()
     if waiting is not None and waiting.run == run.number and run.end:
         return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
     return history.outcome(run, at_work=run_lock.is_held())
@@ -143,8 +143,9 @@ def undo(
     cnictl undo 7
     """
     from cnictl.core.errors import Problem
-    from cnictl.node.runs import confirm, confirm_guard
+    from cnictl.node.runs import confirm_guard
     from cnictl.node.runs import history as past
+    from cnictl.node.state import pending
 
     how = How(dry_run, exit_code, False, no_wait).check()
     require_root("undo", "changes the host's network")
@@ -164,7 +165,7 @@ def undo(
             raise Problem(
                 f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
             )
-        waiting = confirm.pending()
+        waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
             raise Problem(
                 f"run {waiting.run} ({waiting.command}) waits to be confirmed",
@@ -182,7 +183,7 @@ def undo(
             show_run(todo.plan, steps, output, error=problem.message, left=list(todo.left))
             raise
         if waiting is not None:
-            confirm.disarm()
+            pending.disarm()
             confirm_guard.stop_timer()
     if todo.in_effect is not None:
         say(
