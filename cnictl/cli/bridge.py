@@ -27,7 +27,7 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
-    from cnictl.node.runs.live_pods import Pod
+    from cnictl.node.runs.live_pods import AttachedPod
     from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Plan
 
@@ -131,7 +131,7 @@ def down(
     ]
     how = How(dry_run, exit_code, force, no_wait).check()
 
-    def look() -> "tuple[list[Pod], Plan]":
+    def look() -> "tuple[list[AttachedPod], Plan]":
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")

@@ -9,7 +9,7 @@ from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
@@ -50,7 +50,7 @@ class Failure:
     """A check that got no answer, with all that was seen meanwhile."""
 
     check: str
-    pod: Pod
+    pod: CheckedPod
     series: Series
     host: Host
     sightings: list[Sighting]

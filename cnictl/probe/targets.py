@@ -18,7 +18,7 @@ from cnictl.probe.failure import (
 )
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 DEFAULT_EXTERNALS = pod_routes.OUTSIDE
@@ -61,7 +61,7 @@ class Targets:
         self,
         spec: NodeSpec,
         host: Host,
-        other: Pod | None,
+        other: CheckedPod | None,
         wanted: Wanted,
         inside: socket.socket,
         outside: socket.socket,

@@ -45,7 +45,7 @@ _VERSIONS = (
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a bundle."""
+    """One file of a support bundle."""
 
     name: str
     holds: str
@@ -55,7 +55,7 @@ class Part:
 
 
 def parts() -> list[Part]:
-    """All that a bundle of this host holds; nothing is looked at yet."""
+    """All that a support bundle of this host holds; nothing is looked at yet."""
     facts = Facts()
     found = [
         Part("cnictl.txt", "this cnictl's release and the time", lambda _: _release()),

@@ -22,11 +22,11 @@ from cnictl.probe.failure import (
 )
 from cnictl.probe.host import Host, Route
 from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
-POD = Pod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
+POD = CheckedPod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
 DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 
 
@@ -118,7 +118,7 @@ def host() -> FakeHost:
 
 PEER6 = Peer("fd00:244:0:1::/64", "fd00:10::51")
 SPEC6 = NodeSpec(("fd00:244::/64",), ("fd00:244::/48",), peers=(PEER6,))
-POD6 = Pod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
+POD6 = CheckedPod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
 def named(one: Failure) -> tuple[str, str]:

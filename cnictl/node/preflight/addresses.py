@@ -12,7 +12,7 @@ from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import host_links, pod_routes, route_lookup
-from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.resources import sysctl
 from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
@@ -58,7 +58,7 @@ class HostRoute:
         return f"{kind}{self.destination}{via}{f' dev {self.dev}' if self.dev and not self.kind else ''}"
 
 
-def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """The bridge's name is free, ours, or a hand-made bridge with the right address, which is adopted."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
@@ -96,7 +96,7 @@ def _another_bridge() -> Hint:
     return hint.option(f"--bridge {next(name for name in map('cni{}'.format, count()) if name not in taken)}")
 
 
-def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """No route, address or gateway of the host's but our own lies in this node's pod CIDR or a peer's.
 
     A route that covers a pod CIDR is no obstacle: the kernel takes the longest prefix.
@@ -126,7 +126,7 @@ def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
     ]
 
 
-def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
+def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[PreflightFinding]:
     """Gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
@@ -144,7 +144,7 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
     return found
 
 
-def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """No policy rule (`ip rule`) takes pods' packets away before the main table is asked."""
     found = []
     for strays in pod_routes.causes(pod_routes.predicted(spec)):
@@ -154,7 +154,7 @@ def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  #
     return found
 
 
-def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """The host's own addresses lie outside the pod network, within which nothing is masqueraded."""
     bridges = {spec.bridge, previous.bridge if previous else spec.bridge}
     return [
@@ -174,7 +174,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
     ]
 
 
-def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Each peer is on the link: a plain route to its pods needs it as the next hop."""
     own, links = host_links.own_addresses(), host_links.peer_links(spec)
     found = []
@@ -228,7 +228,7 @@ def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
     )
 
 
-def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Where the node has an IPv6 subnet: the host speaks IPv6, and its links carry it."""
     if not any(map(is_ipv6, spec.subnets)):
         return []
