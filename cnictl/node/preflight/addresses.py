@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from netaddr import IPAddress, IPNetwork
-
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
@@ -170,7 +168,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Preflight
         )
         for address, dev in host_links.own_addresses().items()
         for network in spec.networks
-        if dev not in bridges and IPAddress(address) in IPNetwork(network)
+        if dev not in bridges and parse_cidr(network).holds(parse_address(address))
     ]
 
 
