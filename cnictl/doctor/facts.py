@@ -161,11 +161,6 @@ class Facts:
         return host_links.processes()
 
 
-def sysctl(name: str) -> str:
-    """The value of `net.ipv4.ip_forward`, or of `net/ipv4/conf/eth0.5/…` where a part holds a dot; empty without."""
-    return text_of("/proc/sys/" + (name if "/" in name else name.replace(".", "/")))
-
-
 def counters(path: str, group: str) -> dict[str, int]:
     """A group of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
     found: dict[str, int] = {}
@@ -214,12 +209,3 @@ def in_order(folders: Sequence[str]) -> list[str]:
         for path in glob.glob(f"{folder}/*.conf"):
             files.setdefault(os.path.basename(path), path)
     return [files[name] for name in sorted(files)]
-
-
-def _words(path: str) -> list[str]:
-    return text_of(path).split()
-
-
-def exists(path: str) -> bool:
-    """Whether there is such a file."""
-    return os.path.exists(path)

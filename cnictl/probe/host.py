@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from cnictl.core import sysctl
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.masquerade import rule_set
@@ -63,18 +64,18 @@ class Host:
 
     @property
     def forward_switch(self) -> str:
-        """The sysctl without which a node forwards nothing of the family."""
+        """The kernel setting without which a node forwards nothing of the family."""
         return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
         """Whether it is on."""
-        return _read(f"/proc/sys/{self.forward_switch.replace('.', '/')}") != "0"
+        return sysctl.read(self.forward_switch.replace(".", "/")) != "0"
 
     def forwards_from(self, link: str) -> bool:
         """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there. IPv6 knows only the one switch
         for all links (net/ipv6/ip6_output.c, ip6_forward)."""
-        return self.ipv6 or _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
+        return self.ipv6 or sysctl.read(f"net/ipv4/conf/{link}/forwarding") != "0"
 
     @cached_property
     def bridge(self) -> Json | None:
@@ -161,7 +162,7 @@ class Host:
         """
         if self.ipv6:
             return ""
-        values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
+        values = {name: sysctl.read(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
         if "2" in values.values():
             return ""
         strict = next((name for name in (link, "all") if values[name] == "1"), "")
@@ -182,11 +183,3 @@ def _json(done: Finished) -> list[Json]:
     except ValueError:
         return []
     return [one for one in found if one]
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""

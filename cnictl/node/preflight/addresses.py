@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
@@ -11,7 +12,6 @@ from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.preflight.finding import PreflightFinding, error, warning
-from cnictl.node.resources import sysctl
 from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
@@ -19,7 +19,6 @@ from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spec.suggestions import first_free
 
 _OUR_ALIAS = "cnictl:"
-_IPV6_CONF = "/proc/sys/net/ipv6/conf"
 _OTHERS_ROUTE = hint.advice(
     "give that node another pod CIDR, or take the route out of the set-up that it comes from",
     because="the route is another program's or the operator's, and what goes through it is not known here",
@@ -232,16 +231,15 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
         return []
     subnet = next(filter(is_ipv6, spec.subnets))
     without = f"or leave out --subnet {subnet}"
-    try:
-        disabled = sysctl.read(f"{_IPV6_CONF}/all/disable_ipv6") != "0"
-    except FileNotFoundError:
+    disabled = sysctl.read("net/ipv6/conf/all/disable_ipv6")
+    if not disabled:
         message = "the kernel runs without IPv6"
         what = hint.advice(
             f"remove ipv6.disable=1 from the kernel's command line (a kernel with CONFIG_IPV6), {without}",
             because="it takes a reboot",
         )
         return [error("ipv6", subnet, message, what)]
-    if disabled:
+    if disabled != "0":
         what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"and in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
     limit = host_links.narrowest(spec)
