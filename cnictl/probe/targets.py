@@ -133,7 +133,7 @@ class Targets:
 
     def _external(self) -> Planned:
         address = self._external_address()
-        if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).link:
+        if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).dev:
             why = f"this host has no IPv6 route to {address}: --external names an address that should answer"
             return Planned(EXTERNAL, None, why)
         return Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))
