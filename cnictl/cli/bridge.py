@@ -173,11 +173,13 @@ def show(output: OutputOption = Format.TABLE) -> None:
     import os
 
     from cnictl.core.errors import Problem
+    from cnictl.node.addresses import lease_list
     from cnictl.node.runs import converge
     from cnictl.views import network_views as views
 
     spec = converge.current_spec()
-    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
     wrong = views.bridge_faults(spec)

@@ -253,11 +253,8 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
 
     def look() -> "Listing":
         name = network or own
-        told = ranges.of_network(name, node) if name else None
-        folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
-        name = lease_list.choose_network(network, own, lease_list.networks(folder))
-        told = told or ranges.of_network(name, node)
-        return lease_list.observe(name, folder, told.sets)
+        folder = data_dir or (ranges.of_network(name, node).data_dir if name else NETWORKS_DIR)
+        return lease_list.listing_of(lease_list.choose_network(network, own, lease_list.networks(folder)), node, folder)
 
     listing: Listing = _guarded(command, look)
     return listing

@@ -95,7 +95,7 @@ def _lowers_mtu(spec: "NodeSpec") -> bool:
             f"{least} bytes at least",
             f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
         )
-    bridge = network_views.bridge(spec, with_pods=False)
+    bridge = network_views.bridge(spec)
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 

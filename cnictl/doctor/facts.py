@@ -14,7 +14,7 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.core.process import run
 from cnictl.doctor import echo
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing
 from cnictl.node.host import firewall, host_links, pod_routes, runtimes
 from cnictl.node.host.host_links import Narrowest
@@ -118,10 +118,8 @@ class Facts:
 
     @cached_property
     def listings(self) -> list[Listing]:
-        """The addresses of each network that a conf or the node file is of."""
-        names = lease_list.networks() if self.spec is None else sorted({self.spec.name, *lease_list.networks()})
-        found = [(name, ranges.of_network(name, self.spec)) for name in names]
-        return [lease_list.observe(name, known.data_dir, known.sets) for name, known in found if known.sets]
+        """The addresses of each network whose ranges are known."""
+        return [listing for listing in lease_list.listings(self.spec) if listing.sets]
 
     @cached_property
     def ruleset(self) -> list[dict[str, Any]]:

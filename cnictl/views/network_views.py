@@ -1,6 +1,7 @@
 """What `bridge show`, `nat show` and `route list` tell: the kernel's state put beside what the spec means by it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from cnictl.core.bridge import has_bridge_netfilter
@@ -25,8 +26,8 @@ ON_LINK = "on the link"
 _COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
 
-def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
-    """The bridge and its ports; None if there is no such link. `with_pods` reads the records, which root alone can."""
+def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
+    """Return the bridge and its ports; None if there is no such link. `rows` say which pod a port is of."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
         if link is None:
@@ -34,7 +35,6 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
         found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
         addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
-    rows = lease_list.observe(spec.name).rows if with_pods else ()
     by_veth: dict[str, list[Row]] = {}
     for row in rows:
         by_veth.setdefault(row.host_veth, []).append(row)
@@ -54,7 +54,7 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
 
 def larger_pods(spec: NodeSpec) -> list[str]:
     """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
-    found = bridge(spec, with_pods=True)
+    found = bridge(spec, lease_list.listing_of(spec.name, spec).rows)
     ports = found["ports"] if found is not None else []
     return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
 from cnictl.node.host import pod_routes, reading, route_lookup, runtimes
 from cnictl.node.plugin import install, versions
@@ -25,16 +25,16 @@ from cnictl.watch import repairs
 def look(spec: NodeSpec) -> dict[str, Any]:
     """The whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
-    known = ranges.of_network(spec.name, spec)
-    listing = lease_list.observe(spec.name, known.data_dir, known.sets).as_json()
+    listing = lease_list.listing_of(spec.name, spec)
+    addresses = listing.as_json()
     looked = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
         "unknown": sum(row["state"] == "not known" for row in rows),
         "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
-        "bridge": network_views.bridge(spec, with_pods=True),
-        "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
+        "bridge": network_views.bridge(spec, listing.rows),
+        "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "peers": _peers(spec, looked),
         "strays": looked.told(),
