@@ -19,13 +19,13 @@ from cnictl.node.addresses.lease_list import Listing
 from cnictl.node.host import firewall, host_links, pod_routes, runtimes
 from cnictl.node.host.host_links import Narrowest
 from cnictl.node.host.pod_routes import Looked
+from cnictl.node.resources import peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.runs import converge
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
 from cnictl.probe import owning
-from cnictl.views import network_views
 
 
 class Facts:
@@ -97,13 +97,7 @@ class Facts:
     @cached_property
     def served(self) -> dict[Peer, str]:
         """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
-        if self.spec is None:
-            return {}
-        routes = zip(self.spec.peers, network_views.routes(self.spec), strict=False)
-        on_link = [
-            peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
-        ]
-        return owning.ask(on_link)
+        return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
 
     @cached_property
     def ports(self) -> list[Link]:
