@@ -27,7 +27,7 @@ from cnictl.cli.steps import (
 )
 
 if TYPE_CHECKING:
-    from cnictl.node.runs.live_pods import Pod
+    from cnictl.node.runs.live_pods import AttachedPod
     from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Plan
 
@@ -131,7 +131,7 @@ def down(
     ]
     how = How(dry_run, exit_code, force, no_wait).check()
 
-    def look() -> "tuple[list[Pod], Plan]":
+    def look() -> "tuple[list[AttachedPod], Plan]":
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")
@@ -173,11 +173,13 @@ def show(output: OutputOption = Format.TABLE) -> None:
     import os
 
     from cnictl.core.errors import Problem
+    from cnictl.node.addresses import lease_list
     from cnictl.node.runs import converge
     from cnictl.views import network_views as views
 
     spec = converge.current_spec()
-    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
     wrong = views.bridge_faults(spec)

@@ -7,7 +7,6 @@ def register(app: typer.Typer) -> None:
     """Hang every command group on the program."""
     from cnictl.cli import (
         bridge,
-        bundle,
         confirm,
         connectivity,
         doctor,
@@ -23,10 +22,11 @@ def register(app: typer.Typer) -> None:
         pod,
         route,
         status,
+        support_bundle,
         watch,
     )
 
-    for one in (node, status, doctor, connectivity, history, confirm, watch, logs, metrics, pod, bundle):
+    for one in (node, status, doctor, connectivity, history, confirm, watch, logs, metrics, pod, support_bundle):
         one.register(app)
     app.add_typer(bridge.app, name="bridge")
     app.add_typer(nat.app, name="nat")

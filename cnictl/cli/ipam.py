@@ -12,7 +12,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 if TYPE_CHECKING:
     from cnictl.node.addresses.lease_list import Listing, Row
-    from cnictl.node.addresses.reclaim import Outcome
+    from cnictl.node.addresses.reclaim import ReleaseOutcome
     from cnictl.node.state.journal import Journal
 
 app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
@@ -124,7 +124,7 @@ def release(
             "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
         )
     if dry_run:
-        outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
+        outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
@@ -253,11 +253,8 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
 
     def look() -> "Listing":
         name = network or own
-        told = ranges.of_network(name, node) if name else None
-        folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
-        name = lease_list.choose_network(network, own, lease_list.networks(folder))
-        told = told or ranges.of_network(name, node)
-        return lease_list.observe(name, folder, told.sets)
+        folder = data_dir or (ranges.of_network(name, node).data_dir if name else NETWORKS_DIR)
+        return lease_list.listing_of(lease_list.choose_network(network, own, lease_list.networks(folder)), node, folder)
 
     listing: Listing = _guarded(command, look)
     return listing
@@ -315,7 +312,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> None:
+def _report(listing: "Listing", outcomes: "list[ReleaseOutcome]", output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
     from cnictl.node.addresses import reclaim
 
@@ -327,7 +324,7 @@ def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> No
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
+def _print_outcomes(listing: "Listing", outcomes: "list[ReleaseOutcome]") -> None:
     from cnictl.node.addresses.reclaim import commands
 
     if outcomes:

@@ -28,7 +28,7 @@ from cnictl.cli.steps import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cnictl.node.preflight import Finding
+    from cnictl.node.preflight import PreflightFinding
     from cnictl.node.runs.reset import Reset
     from cnictl.node.spec.named_peers import NamedPeers
     from cnictl.node.spec.node_spec import NodeSpec
@@ -229,7 +229,7 @@ def _preflight(
     return found
 
 
-def _in_words(finding: "Finding") -> str:
+def _in_words(finding: "PreflightFinding") -> str:
     mend = f"\n  mend: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"

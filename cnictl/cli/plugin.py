@@ -11,7 +11,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import NoWaitOption, patience
 
 if TYPE_CHECKING:
-    from cnictl.node.plugin.versions import Outcome
+    from cnictl.node.plugin.versions import VersionOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Install the CNI plugin for the runtimes, switch versions, list them.")
 
@@ -153,7 +153,7 @@ def list_versions(
         raise typer.Exit(1)
 
 
-def _show(outcome: "Outcome", output: Format) -> None:
+def _show(outcome: "VersionOutcome", output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
         document: dict[str, Any] = {"state": outcome.state}

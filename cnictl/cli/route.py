@@ -95,7 +95,7 @@ def _lowers_mtu(spec: "NodeSpec") -> bool:
             f"{least} bytes at least",
             f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
         )
-    bridge = network_views.bridge(spec, with_pods=False)
+    bridge = network_views.bridge(spec)
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
@@ -146,12 +146,12 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     \b
     cnictl route list
     """
+    from cnictl.node.resources import peer_routes
     from cnictl.node.runs import converge
-    from cnictl.views import network_views
-    from cnictl.views.status import served
+    from cnictl.views import status
 
-    spec = converge.current_spec()
-    found = served(spec, network_views.routes(spec))
+    states = peer_routes.states(converge.current_spec())
+    found = status.routes(states)
     if output is Format.JSON:
         print_json({"routes": found})
     else:
@@ -164,5 +164,5 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
         say_strays([stray for row in found for stray in row["strays"]])
-    if any(row["fault"] or not row["state"].startswith("ok") for row in found):
+    if any(row["fault"] for row in found) or not all(state.works for state in states):
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table, say, working
 
 if TYPE_CHECKING:
-    from cnictl.node.runs.live_pods import Pod
+    from cnictl.node.runs.live_pods import AttachedPod
     from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Change, OnStep, Plan
     from cnictl.node.state.journal import Journal
@@ -238,7 +238,7 @@ def _shown_first(spec: "NodeSpec", only: Collection[str]) -> "Plan":
     return todo
 
 
-def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[Pod]":
+def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list[AttachedPod]":
     """Pods that would lose their network if this host became `spec`. Raises Problem unless `force`."""
     from cnictl.node.runs import converge, live_pods
 
@@ -248,7 +248,7 @@ def pods_in_the_way(command: str, spec: "NodeSpec | None", force: bool) -> "list
     return pods
 
 
-def detach(pods: "Iterable[Pod]", journal: "Journal") -> None:
+def detach(pods: "Iterable[AttachedPod]", journal: "Journal") -> None:
     """Delete these pods' attachments, and say so."""
     from cnictl.node.runs import live_pods
 
@@ -261,7 +261,7 @@ def run(
     spec: "NodeSpec",
     only: Collection[str],
     output: Format,
-    pods: "Iterable[Pod]" = (),
+    pods: "Iterable[AttachedPod]" = (),
     confirm_within: int | None = None,
     ignored: "Collection[str]" = (),
     reapplies: bool = False,
