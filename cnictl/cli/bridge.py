@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from cnictl.node.spec.node_spec import NodeSpec
     from cnictl.node.spine import Plan
 
-app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
 
 _KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
-@app.command()
 def up(
     subnet: Annotated[
         list[str] | None, typer.Option(help="This node's pod CIDR, once a family. Default: the node's.")
@@ -99,7 +97,6 @@ def up(
     edit_node("bridge up", edited, kinds, how, output, start)
 
 
-@app.command()
 def down(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -161,7 +158,6 @@ def down(
     show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
 
 
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the bridge, its address and its ports, with the pod behind each (as root).
 

@@ -7,11 +7,6 @@ import typer
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("support-bundle")(support_bundle)
-
-
 def support_bundle(
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Default: cnictl-support-HOST.tar.gz here.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what it would hold.")] = False,

@@ -8,11 +8,6 @@ from cnictl.cli.output import Format, OutputOption, print_json, say
 from cnictl.cli.steps import How, NoWaitOption, alone, require_root
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("confirm")(confirm)
-
-
 def confirm(
     status: Annotated[bool, typer.Option("--status", help="Only say what waits, and how long yet.")] = False,
     no_wait: NoWaitOption = False,

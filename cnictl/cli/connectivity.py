@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _SERVED = "10m"
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("test-connectivity")(test_connectivity)
-
-
 def test_connectivity(
     pod: Annotated[
         list[str] | None,

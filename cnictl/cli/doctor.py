@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from cnictl.doctor.facts import Facts
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command(name="doctor")(doctor)
-
-
 def doctor(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="ID", help="This check alone; repeatable.")

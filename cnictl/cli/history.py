@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from cnictl.node.state.journal import Run
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("history")(history)
-    app.command("undo")(undo)
-
-
 def history(
     run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="A run's number: show its changes.")] = None,
     limit: Annotated[int, typer.Option(help="How many runs to list, latest first.")] = 20,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cnictl.node.addresses.reclaim import Outcome
     from cnictl.node.state.journal import Journal
 
-app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
 
 NetworkOption = Annotated[
     str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
@@ -26,7 +25,6 @@ DataDirOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, and free nothing.")]
 
 
-@app.command("list")
 def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", output: OutputOption = Format.TABLE) -> None:
     """List every address of a network that is held: container, interface, pod, age and state.
 
@@ -53,7 +51,6 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     _mention_strays(listing)
 
 
-@app.command("show")
 def show(
     who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
@@ -86,7 +83,6 @@ def show(
         print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
 
 
-@app.command("release")
 def release(
     target: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
@@ -134,7 +130,6 @@ def release(
     _report(listing, outcomes, output)
 
 
-@app.command("gc")
 def gc(
     network: NetworkOption = "",
     data_dir: DataDirOption = "",

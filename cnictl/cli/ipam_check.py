@@ -8,11 +8,6 @@ from cnictl.cli.ipam import DataDirOption, NetworkOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on `cnictl ipam`."""
-    app.command("check")(check)
-
-
 def check(
     network: NetworkOption = "",
     data_dir: DataDirOption = "",

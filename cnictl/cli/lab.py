@@ -8,15 +8,9 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="A cluster on one machine: nodes as namespaces, with or without root, nothing of the host touched.",
-)
-
 NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
 
 
-@app.command()
 def up(
     nodes: Annotated[int, typer.Option("--nodes", help="How many nodes, 1 to 16.")] = 2,
     name: NameOption = "lab",
@@ -52,7 +46,6 @@ def up(
         say(f"lab {name!r} is up already")
 
 
-@app.command()
 def down(name: NameOption = "lab", yes: YesOption = False) -> None:
     """End a lab and everything in it; without one, nothing is to be done. At a terminal it asks first.
 
@@ -81,7 +74,6 @@ def down(name: NameOption = "lab", yes: YesOption = False) -> None:
         say(f"lab {name!r} is down" if running is not None else f"lab {name!r} was not up")
 
 
-@app.command()
 def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> None:
     """Show a lab's machines and their addresses; exit status 1 if it is not up.
 
@@ -133,7 +125,6 @@ def _both(row: dict[str, Any], key: str) -> str:
     return ", ".join(row[one] for one in (key, f"{key}6") if row.get(one)) or "-"
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(
     machine: Annotated[str, typer.Argument(metavar="NODE", help="node1, node2, … or outside.")],
     command: Annotated[list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Default: a shell.")] = None,
@@ -162,7 +153,6 @@ def execute(
     os.execve(argv[0], argv, environment())
 
 
-@app.command()
 def demo(
     svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as a picture.")] = "",
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Play it in both address families.")] = False,

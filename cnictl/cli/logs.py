@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from cnictl.node.host.plugin_log import Call
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("logs")(logs)
-
-
 def logs(
     who: Annotated[str, typer.Argument(metavar="[WHO]", help="A pod, container or address; default: all.")] = "",
     verb: Annotated[str, typer.Option(metavar="VERB", help="ADD, DEL, CHECK, GC or STATUS alone.")] = "",

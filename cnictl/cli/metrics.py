@@ -5,11 +5,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("metrics")(metrics)
-
-
 def metrics(
     textfile: Annotated[
         str, typer.Option(metavar="PATH", help="Write them there, for node_exporter's textfile collector.")

@@ -11,10 +11,7 @@ from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, N
 if TYPE_CHECKING:
     from cnictl.node.spec.node_spec import NodeSpec
 
-app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside leaves with the node's address.")
 
-
-@app.command()
 def enable(
     backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
     dry_run: DryRunOption = False,
@@ -46,7 +43,6 @@ def enable(
     edit_node("nat enable", edited, _kinds(), How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
-@app.command()
 def disable(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -83,7 +79,6 @@ def _kinds() -> tuple[str, ...]:
     return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
 
 
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the masquerade rules that stand, what each is for and what it counted; exit status 1 if they should stand
     and don't.

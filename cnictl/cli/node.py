@@ -34,14 +34,6 @@ if TYPE_CHECKING:
     from cnictl.node.spec.node_spec import NodeSpec
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("init-node")(init_node)
-    app.command("apply")(apply)
-    app.command("plan")(plan)
-    app.command("reset-node")(reset_node)
-
-
 def init_node(
     subnet: Annotated[
         list[str] | None,

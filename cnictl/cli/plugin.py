@@ -13,7 +13,6 @@ from cnictl.cli.steps import NoWaitOption, patience
 if TYPE_CHECKING:
     from cnictl.node.plugin.versions import Outcome
 
-app = typer.Typer(no_args_is_help=True, help="Install the CNI plugin for the runtimes, switch versions, list them.")
 
 LibDir = Annotated[
     str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
@@ -25,7 +24,6 @@ BinDir = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and the commands it stands for.")]
 
 
-@app.command()
 def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
@@ -54,7 +52,6 @@ def install(
     )
 
 
-@app.command()
 def use(
     version: Annotated[str, typer.Argument(help="A version that `cnictl plugin list` shows.")],
     lib_dir: LibDir = "",
@@ -79,7 +76,6 @@ def use(
     _show(versions.switch(plugin, version, dry_run, patience(no_wait)), output)
 
 
-@app.command()
 def uninstall(
     version: Annotated[str, typer.Argument(help="The version to delete; without one, the plugin as a whole.")] = "",
     lib_dir: LibDir = "",
@@ -112,7 +108,6 @@ def uninstall(
     _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait), shown), output)
 
 
-@app.command(name="list")
 def list_versions(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006

@@ -8,11 +8,6 @@ from cnictl.cli.ipam import NetworkOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("pod")(pod)
-
-
 def pod(
     who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     to: Annotated[

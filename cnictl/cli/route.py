@@ -11,13 +11,11 @@ from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, N
 if TYPE_CHECKING:
     from cnictl.node.spec.node_spec import NodeSpec
 
-app = typer.Typer(no_args_is_help=True, help="Routes to the pods of other nodes.")
 
 _KINDS = ("route", "forward", "firewalld")
 """What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
 
 
-@app.command("add-peer")
 def add_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR, such as 10.244.1.0/24.")],
     via: Annotated[str, typer.Argument(help="The other node's own address, on the same link as this one.")],
@@ -99,7 +97,6 @@ def _lowers_mtu(spec: "NodeSpec") -> bool:
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
-@app.command("del-peer")
 def del_peer(
     cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
     yes: YesOption = False,
@@ -134,7 +131,6 @@ def del_peer(
     edit_node("route del-peer", edited, _KINDS, how, output, question=f"Drop peer {gone}?")
 
 
-@app.command("list")
 def list_peers(output: OutputOption = Format.TABLE) -> None:
     """List the peers, whether each one's route stands and is taken, whether its node is on the same link, and (as root)
     whether it has its pod CIDR.

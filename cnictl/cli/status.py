@@ -8,11 +8,6 @@ from cnictl.cli.differences import compact
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("status")(status)
-
-
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds, until Ctrl-C.")] = False,
     output: OutputOption = Format.TABLE,

@@ -7,11 +7,6 @@ import typer
 from cnictl.cli.output import say
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("watch")(watch)
-
-
 def watch(
     unit: Annotated[bool, typer.Option("--unit", help="Only print the systemd unit that runs this.")] = False,
 ) -> None:
