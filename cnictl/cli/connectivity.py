@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, spinner
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,19 +94,18 @@ def _from_pod(spec: "NodeSpec", text: str, wanted: "Wanted") -> "Report":
     from cnictl.probe.existing import existing_pod, neighbour_of
 
     pod = existing_pod(text)
-    with _Progress() as progress:
-        return run_checks(spec, pod, neighbour_of(pod, spec.name), wanted, progress.say)
+    with working() as tell:
+        return run_checks(spec, pod, neighbour_of(pod, spec.name), wanted, tell)
 
 
 def _from_probe(spec: "NodeSpec", chain: "Chain", wanted: "Wanted") -> "Report":
     from cnictl.probe.checks import run_checks
     from cnictl.probe.pods import probe_pods
 
-    with _Progress() as progress:
-        progress.say(f"making two pods through {' → '.join(chain.types)}")
+    with working(f"making two pods through {' → '.join(chain.types)}") as tell:
         with probe_pods(chain, 2) as (first, second):
-            report = run_checks(spec, first, second, wanted, progress.say)
-            progress.say("taking the pods away")
+            report = run_checks(spec, first, second, wanted, tell)
+            tell("taking the pods away")
         return report
 
 
@@ -254,29 +253,3 @@ def _show(report: "Report") -> None:
     from rich.console import Console
 
     Console().print(matrix.matrix([(socket.gethostname(), report)]))
-
-
-class _Progress:
-    """What is being done, on stderr at a terminal; silent elsewhere."""
-
-    def __init__(self) -> None:
-        import sys
-
-        self._status = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("", spinner=spinner())
-
-    def __enter__(self) -> "_Progress":
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def say(self, step: str) -> None:
-        if self._status:
-            self._status.update(step)

@@ -1,11 +1,10 @@
 """Desired against actual as a diff with the manual commands: coloured at a terminal, the same words plain in a pipe."""
 
 import difflib
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cnictl.cli.output import plain
+from cnictl.cli import output
 
 if TYPE_CHECKING:
     from cnictl.node.spine import State, Step
@@ -27,16 +26,7 @@ def show(steps: "Iterable[Step]") -> None:
 
 def write(lines: Iterable[Line]) -> None:
     """Lines on stdout, coloured at a terminal."""
-    if not sys.stdout.isatty():
-        for _, text in lines:
-            print(plain(text))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)  # what is copied from here has to be whole
-    for kind, text in lines:
-        console.print(Text(plain(text), style=_STYLES[kind]))
+    output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
 def of_step(step: "Step") -> Iterator[Line]:

@@ -258,7 +258,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             ),
             Command(
                 "demo",
-                "lab:demo",
+                "lab_demo:demo",
                 "Play the walk-through's story on two nodes of a lab of its own, in less than 20 seconds.",
             ),
         ),
@@ -271,3 +271,10 @@ def load_all() -> None:
         for each in command.commands.values() if isinstance(command, TyperGroup) else [command]:
             assert isinstance(each, Command)
             _function(each.place)
+
+
+def terminal() -> Any:
+    """Return `cnictl.cli.terminal`, which draws with rich: loading that takes as long as many a command, and a pipe
+    needs none of it.
+    """
+    return importlib.import_module("cnictl.cli.terminal")
