@@ -6,6 +6,8 @@ import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, say
 from cnictl.cli.steps import How, NoWaitOption, alone, require_root
+from cnictl.node.runs import confirm as pending
+from cnictl.node.runs import confirm_guard
 
 
 def confirm(
@@ -24,9 +26,6 @@ def confirm(
     cnictl confirm
     cnictl confirm --status
     """
-    from cnictl.node.runs import confirm as pending
-    from cnictl.node.runs import confirm_guard
-
     require_root("confirm", "ends the waiting for an undo")
     if status:
         _show(output)
@@ -41,8 +40,6 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    from cnictl.node.runs import confirm as pending
-
     waiting = pending.pending()
     if output is Format.JSON:
         print_json(

@@ -2,12 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cnictl.cli import output
-
-if TYPE_CHECKING:
-    from cnictl.node.spine import State, Step
+from cnictl.node.spine import State, Step
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
@@ -19,7 +17,7 @@ Line = tuple[str, str]
 """What kind of line, a key of the styles, and its text."""
 
 
-def show(steps: "Iterable[Step]") -> None:
+def show(steps: Iterable[Step]) -> None:
     """Every step of a plan on stdout: already so, or what is there, what should be, and the command."""
     write(line for step in steps for line in of_step(step))
 
@@ -29,7 +27,7 @@ def write(lines: Iterable[Line]) -> None:
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
-def of_step(step: "Step") -> Iterator[Line]:
+def of_step(step: Step) -> Iterator[Line]:
     """The lines of one step."""
     if step.unknown:
         yield "~", f"not known: {step.resource.id}: {step.unknown}"
@@ -41,7 +39,7 @@ def of_step(step: "Step") -> Iterator[Line]:
     yield from of_change(step.change.before, step.change.after, step.change.command)
 
 
-def of_change(before: "State | None", after: "State | None", command: str) -> Iterator[Line]:
+def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
     """What differs, and the command that makes it so."""
     for kind, text in difference(before or {}, after or {}):
         yield kind, _INDENT + text
@@ -49,7 +47,7 @@ def of_change(before: "State | None", after: "State | None", command: str) -> It
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: "State", after: "State", within: str = "") -> Iterator[Line]:
+def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
     """`- key: before` and `+ key: after` for what differs; texts that changed line by line."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)

@@ -1,5 +1,6 @@
 """`cnictl lab`: a cluster on one machine, without root."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,9 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.core.errors import Problem
+from cnictl.lab import plan, state
+from cnictl.lab.lab import Lab, environment
 
 NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
 
@@ -27,10 +31,6 @@ def up(
       cnictl lab down
       cnictl lab up --dual-stack     # the nodes' addresses and pod CIDRs of both families: cnictl lab status
     """
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-    from cnictl.lab.lab import Lab
-
     wanted = Lab(nodes, dual_stack)
     with state.locked(name) as path:
         running = state.read(path)
@@ -52,9 +52,6 @@ def down(name: NameOption = "lab", yes: YesOption = False) -> None:
     \b
       cnictl lab down
     """
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-
     shown = None
     if asking.asks(yes):
         with state.locked(name) as path:
@@ -80,8 +77,6 @@ def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> Non
     \b
       cnictl lab status -o json
     """
-    from cnictl.lab import plan, state
-
     with state.locked(name) as path:
         running = state.read(path)
     machines = running.machines if running is not None else ()
@@ -136,12 +131,6 @@ def execute(
       cnictl lab exec node1 -- ip route
       cnictl lab exec node2
     """
-    import os
-
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-    from cnictl.lab.lab import Lab, environment
-
     with state.locked(name) as path:
         running = state.read(path)
     if running is None:

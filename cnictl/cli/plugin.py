@@ -1,7 +1,7 @@
 """`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -9,10 +9,10 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.cli.steps import NoWaitOption, patience
-
-if TYPE_CHECKING:
-    from cnictl.node.plugin.versions import Outcome
-
+from cnictl.core.errors import Problem
+from cnictl.node.plugin import versions
+from cnictl.node.plugin.versions import Outcome
+from cnictl.node.resources.plugin import Plugin
 
 LibDir = Annotated[
     str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
@@ -42,9 +42,6 @@ def install(
     cnictl plugin install
     cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("install", dry_run)
     _show(
         versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run, patience(no_wait)),
@@ -68,9 +65,6 @@ def use(
     \b
     cnictl plugin use 0.1.0
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("use", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     _show(versions.switch(plugin, version, dry_run, patience(no_wait)), output)
@@ -95,9 +89,6 @@ def uninstall(
     cnictl plugin uninstall 0.1.0
     cnictl plugin uninstall --dry-run
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
@@ -121,8 +112,6 @@ def list_versions(
     cnictl plugin list
     cnictl plugin list -o json
     """
-    from cnictl.node.plugin import versions
-
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
     broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
     if output is Format.JSON:
@@ -148,7 +137,7 @@ def list_versions(
         raise typer.Exit(1)
 
 
-def _show(outcome: "Outcome", output: Format) -> None:
+def _show(outcome: Outcome, output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
         document: dict[str, Any] = {"state": outcome.state}
@@ -171,8 +160,6 @@ def _show(outcome: "Outcome", output: Format) -> None:
 
 
 def _require_root(command: str, dry_run: bool) -> None:
-    from cnictl.core.errors import Problem
-
     if os.geteuid() != 0 and not dry_run:
         raise Problem(f"cnictl plugin {command} needs root", f"sudo cnictl plugin {command}")
 
