@@ -140,7 +140,7 @@ def down(
             show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
             return
         todo.refuse_unknown()
-        refuse_while_unconfirmed("bridge down", spec)
+        refuse_while_unconfirmed(spec)
         journal, steps = Journal("bridge down", {"spec": as_data(spec)}), Steps()
         detach(pods, journal)
         todo = spine.plan_removal(made)

@@ -6,8 +6,9 @@ import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, say
 from cnictl.cli.steps import How, NoWaitOption, alone, require_root
-from cnictl.node.runs import confirm as pending
+from cnictl.node.runs import confirm as runs_confirm
 from cnictl.node.runs import confirm_guard
+from cnictl.node.state import pending
 
 
 def confirm(
@@ -31,7 +32,7 @@ def confirm(
         _show(output)
         return
     with alone(How(no_wait=no_wait), resume=False):
-        kept = pending.confirm()
+        kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:
         print_json({"confirmed": kept.run, "command": kept.command})
@@ -40,7 +41,7 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    waiting = pending.pending()
+    waiting = pending.read()
     if output is Format.JSON:
         print_json(
             {"waiting": waiting.run, "command": waiting.command, "seconds_left": round(waiting.left(), 1)}

@@ -22,10 +22,10 @@ from cnictl.cli.steps import (
 )
 from cnictl.core.errors import Problem
 from cnictl.node.resources.inventory import CONF_KIND, kind
-from cnictl.node.runs import confirm, confirm_guard, revert
+from cnictl.node.runs import confirm_guard, history, revert
 from cnictl.node.runs import history as past
 from cnictl.node.runs.history import Undo
-from cnictl.node.state import run_lock
+from cnictl.node.state import pending, run_lock
 from cnictl.node.state.journal import Run
 
 
@@ -85,7 +85,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _outcome(run: Run) -> str:
-    waiting = confirm.pending()
+    waiting = pending.read()
     if waiting is not None and waiting.run == run.number and run.end:
         return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
     return past.outcome(run, at_work=run_lock.is_held())
@@ -157,7 +157,7 @@ def undo(
             raise Problem(
                 f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
             )
-        waiting = confirm.pending()
+        waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
             raise Problem(
                 f"run {waiting.run} ({waiting.command}) waits to be confirmed",
@@ -175,7 +175,7 @@ def undo(
             show_run(todo.plan, steps, output, error=problem.message, left=list(todo.left))
             raise
         if waiting is not None:
-            confirm.disarm()
+            pending.disarm()
             confirm_guard.stop_timer()
     if todo.in_effect is not None:
         say(

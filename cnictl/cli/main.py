@@ -87,7 +87,7 @@ def _run() -> int:
 
 
 def _undo_unconfirmed() -> None:
-    """Take back what was to be confirmed and was not, if its guards could not: every call of root's looks."""
+    """Take back what was to be confirmed and was not, if its guard could not: every call of root's looks."""
     if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
         return
     from cnictl.node.runs import confirm

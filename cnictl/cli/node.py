@@ -180,7 +180,7 @@ def _init(
     pods = pods_in_the_way("init-node", spec, how.force)
     findings = _preflight(spec, specs[-1] if specs else None, output, ignored)
     about = sorted({finding["name"] for finding in findings if finding["ignored"]})
-    shown = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
+    shown: dict[str, Any] = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
     if how.dry_run:
         cut = [str(pod) for pod in pods]
         show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
@@ -239,7 +239,7 @@ def apply(
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         return
     how = How(dry_run, exit_code, force, no_wait, confirm_within)
-    edit_node("apply", lambda spec: spec, (), how, output)
+    edit_node("apply", lambda spec: spec, (), how, output, reapplies=True)
 
 
 def plan(
@@ -260,7 +260,8 @@ def plan(
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
     require_root("plan", "reads the firewall's rules")
-    edit_node("plan", lambda spec: spec, (), How(dry_run=True, exit_code=exit_code, force=True), output)
+    how = How(dry_run=True, exit_code=exit_code, force=True)
+    edit_node("plan", lambda spec: spec, (), how, output, reapplies=True)
 
 
 def reset_node(

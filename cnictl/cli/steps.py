@@ -14,12 +14,12 @@ from cnictl.cli.output import Format, print_json, print_table, say, working
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.host import host_links
-from cnictl.node.runs import confirm, confirm_guard, converge, history, live_pods
+from cnictl.node.runs import confirm_guard, converge, history, live_pods
 from cnictl.node.runs.live_pods import Pod
 from cnictl.node.spec import addressing, peers
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, OnStep, Plan
-from cnictl.node.state import journal, original_state, run_lock
+from cnictl.node.state import journal, original_state, pending, run_lock
 from cnictl.node.state.journal import UNDONE, Journal
 from cnictl.node.state.run_lock import RUN_LOCK_WAIT
 from cnictl.views import network_views
@@ -191,11 +191,12 @@ def edit_node(
     output: Format,
     start: NodeSpec | None = None,
     question: str = "",
+    reapplies: bool = False,
 ) -> None:
     """Change this node's spec, and make just those kinds of resources so.
 
     `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
-    `question` is asked at a terminal once it is shown what is about to change.
+    `question` is asked at a terminal once it is shown what is about to change. `reapplies`: nothing is edited.
     """
     how.check()
     shown = None
@@ -210,12 +211,12 @@ def edit_node(
         pods = pods_in_the_way(command, spec, how.force)
         if how.dry_run:
             cut = [str(pod) for pod in pods]
-            show_plan(converge.plan(spec, only, command).whole, output, how.exit_code, pods_cut_off=cut)
+            show_plan(converge.plan(spec, only, reapplies).whole, output, how.exit_code, pods_cut_off=cut)
             return
         only = () if was_cut_off else only
         if shown is not None:
-            asking.refuse_unshown(shown, converge.plan(spec, only, command).whole)
-        run(command, spec, only, output, pods, how.confirm_within)
+            asking.refuse_unshown(shown, converge.plan(spec, only, reapplies).whole)
+        run(command, spec, only, output, pods, how.confirm_within, reapplies=reapplies)
 
 
 def _shown_first(spec: NodeSpec, only: Collection[str]) -> Plan:
@@ -248,25 +249,26 @@ def run(
     pods: Iterable[Pod] = (),
     confirm_within: int | None = None,
     ignored: Collection[str] = (),
+    reapplies: bool = False,
     **more: Any,
 ) -> None:
     """Make the host as `spec` says and show how it went; raises Problem after showing. The caller holds the node.
 
     `pods` are detached first. With `confirm_within` all of it is undone after so many seconds, unless confirmed.
-    `ignored`: preflight checks whose findings were accepted.
+    `ignored`: preflight checks whose findings were accepted. `reapplies`: the node file is applied as it stands.
     """
-    steps, move = Steps(), converge.plan(spec, only, command)
+    steps, move = Steps(), converge.plan(spec, only, reapplies)
     if not move.whole.changes:
         show_run(move.whole, steps, output, **more)
         move.whole.refuse_unknown()
         return
-    refuse_while_unconfirmed(command, spec)
+    refuse_while_unconfirmed(spec, reapplies)
     journal = converge.journal_of(move, command, ignored)
     try:
         with guarded(journal, confirm_within):
             detach(pods, journal)
             with working("looking at this host") as tell:
-                further = converge.establish(move, command, steps.following(move.whole, tell), journal)
+                further = converge.establish(move, steps.following(move.whole, tell), journal)
     except (Problem, KeyboardInterrupt) as failure:
         error = failure.message if isinstance(failure, Problem) else "interrupted"
         show_run(move.whole, steps, output, error=error, **more)
@@ -291,13 +293,13 @@ def tell_larger_pods(spec: NodeSpec, done: Plan) -> None:
                 )
 
 
-def refuse_while_unconfirmed(command: str, spec: NodeSpec | None) -> None:
+def refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool = False) -> None:
     """Raise Problem while a run waits to be confirmed: taking it back would meet what was made on top of it.
 
     To mend what drifted from the spec in effect is no new thing.
     """
-    waiting = confirm.pending()
-    if waiting is None or (command == "apply" and original_state.specs()[-1:] == [spec]):
+    waiting = pending.read()
+    if waiting is None or (reapplies and original_state.specs()[-1:] == [spec]):
         return
     raise Problem(
         f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
@@ -312,13 +314,13 @@ def guarded(journal: Journal, confirm_within: int | None) -> Iterator[None]:
         yield
         return
 
-    confirm.arm(journal.command, confirm_within)
+    pending.arm(journal.command, confirm_within)
     try:
         confirm_guard.start()
         yield
     except BaseException:
         if journal.outcome == UNDONE or not journal.number:
-            confirm.disarm()
+            pending.disarm()
         else:  # some of it stands
             _start_clock(confirm_within)
         raise
@@ -326,6 +328,6 @@ def guarded(journal: Journal, confirm_within: int | None) -> Iterator[None]:
 
 
 def _start_clock(seconds: int) -> None:
-    waiting = confirm.start_clock()
+    waiting = pending.start_clock()
     confirm_guard.start_timer(seconds)
     say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")

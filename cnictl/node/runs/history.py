@@ -4,13 +4,12 @@ Nothing is put back as a whole image. A thing is taken back where it is as the r
 since, or what pods stand on by now, is left and said.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
@@ -23,7 +22,7 @@ from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
-from cnictl.node.state import journal, original_state
+from cnictl.node.state import journal, original_state, plugin_calls
 from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
@@ -37,9 +36,6 @@ _FOR_GOOD = {
     "lease": "an address that was freed: another pod may have it by now",
 }
 """Changes that no undo takes back, by kind."""
-
-_PLUGIN_CALLS_WAIT = 30.0
-"""Seconds to wait for plugin calls at work to end before their code is switched or removed."""
 
 
 @dataclass(frozen=True)
@@ -158,20 +154,20 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec))
 
 
-def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
+def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
     """Take a run back as planned. The caller holds `spine.exclusive` since before it was planned.
 
-    Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
-    that names what failed, and then the run counts as not taken back.
+    `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None where there was nothing to do any
+    more. All that can be is done; raises Problem that names what failed, and then the run counts as not taken back.
     """
     stopped = _cut_off_undos(undo.run)
-    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole})
+    about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
+    record = Journal(command, about)
     try:
-        if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
-            with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
+        if undo.plan.steps:
+            switches = any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps)
+            with plugin_calls.kept_out() if switches else nullcontext():
                 spine.mend(undo.plan, on_step, record)
-        elif undo.plan.steps:
-            spine.mend(undo.plan, on_step, record)
         if undo.run.half_made or stopped:
             sweep.sweep_cut_off()
             sweep.sweep_chains()
@@ -217,7 +213,7 @@ def resume() -> tuple[list[str], list[Run]]:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
-            carry_out(undo, run.command, lambda *_: None)
+            carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_FILE, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
+from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
@@ -23,10 +22,8 @@ from cnictl.node.runs.live_pods import Pod
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
-from cnictl.node.state.journal import Journal
-
-PLUGIN_CALLS_WAIT = 30.0
-"""Seconds to wait for plugin calls at work to end: a call's own waits are bounded below that."""
+from cnictl.node.state import plugin_calls
+from cnictl.node.state.journal import DONE, Journal
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def carry_out(
     journal = Journal("reset-node")
     done = spine.apply(todo.conf, on_step, journal)
     try:
-        with Locked(NODE_LOCK, wait=PLUGIN_CALLS_WAIT):  # whoever read the conf before it went has ended
+        with plugin_calls.kept_out():  # whoever read the conf before it went has ended
             pods = live_pods.attached(todo.names)
             if not force:
                 _refuse_live(pods)
@@ -134,7 +131,7 @@ def carry_out(
         spine.undo(done, on_step, journal)
         raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
     spine.apply(todo.rest, on_step, journal, done)
-    journal.end("done")
+    journal.end(DONE)
     others = {pod.network for pod in pods if not pod.ours}
     sweep.sweep(list(todo.names), [name for name in recorded if name not in others])
     return todo
