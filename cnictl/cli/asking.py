@@ -11,7 +11,7 @@ import typer
 
 from cnictl.cli.output import say
 from cnictl.core.errors import Problem
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spine import Plan
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -35,7 +35,7 @@ def confirm(question: str) -> None:
         raise typer.Exit(1)
 
 
-def pod(shown: Pod) -> str:
+def pod(shown: AttachedPod) -> str:
     """Return what tells a pod from others, whatever has become of it since."""
     return f"{shown.network} {shown.container or shown.lost_port} {shown.ifname} {shown.name}".strip()
 

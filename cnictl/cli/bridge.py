@@ -29,10 +29,11 @@ from cnictl.cli.steps import (
 )
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
+from cnictl.node.addresses import lease_list
 from cnictl.node.resources import inventory
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.runs import converge, live_pods
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import addressing
 from cnictl.node.spec.node_spec import NodeSpec, as_data
 from cnictl.node.spine import Plan
@@ -120,7 +121,7 @@ def down(
     ]
     how = How(dry_run, exit_code, force, no_wait).check()
 
-    def look() -> tuple[list[Pod], Plan]:
+    def look() -> tuple[list[AttachedPod], Plan]:
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")
@@ -159,7 +160,8 @@ def show(output: OutputOption = Format.TABLE) -> None:
     cnictl bridge show
     """
     spec = converge.current_spec()
-    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
     wrong = views.bridge_faults(spec)

@@ -131,7 +131,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         ),
         Command(
             "support-bundle",
-            "bundle:support_bundle",
+            "support_bundle:support_bundle",
             "Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, "
             "leases, logs, versions.",
         ),

@@ -22,7 +22,7 @@ from cnictl.cli.steps import (
 )
 from cnictl.core.errors import Problem
 from cnictl.node.resources.inventory import CONF_KIND, kind
-from cnictl.node.runs import confirm_guard, history, revert
+from cnictl.node.runs import confirm_guard, revert
 from cnictl.node.runs import history as past
 from cnictl.node.runs.history import Undo
 from cnictl.node.state import pending, run_lock

@@ -17,7 +17,7 @@ from cnictl.core.errors import CniError, Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, ranges, reclaim
 from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
-from cnictl.node.addresses.reclaim import Outcome, commands
+from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
 from cnictl.node.spec import node_file, pod_names, swapped
 from cnictl.node.state import run_lock
 from cnictl.node.state.journal import DONE, FAILED, Journal
@@ -118,7 +118,7 @@ def release(
             "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
         )
     if dry_run:
-        outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
+        outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
@@ -225,11 +225,8 @@ def observe(network: str, data_dir: str, command: str) -> Listing:
 
     def look() -> Listing:
         name = network or own
-        told = ranges.of_network(name, node) if name else None
-        folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
-        name = lease_list.choose_network(network, own, lease_list.networks(folder))
-        told = told or ranges.of_network(name, node)
-        return lease_list.observe(name, folder, told.sets)
+        folder = data_dir or (ranges.of_network(name, node).data_dir if name else NETWORKS_DIR)
+        return lease_list.listing_of(lease_list.choose_network(network, own, lease_list.networks(folder)), node, folder)
 
     listing: Listing = _guarded(command, look)
     return listing
@@ -283,7 +280,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: Listing, outcomes: list[Outcome], output: Format) -> None:
+def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
     if output is Format.JSON:
         print_json(reclaim.as_json(listing, outcomes))
@@ -293,7 +290,7 @@ def _report(listing: Listing, outcomes: list[Outcome], output: Format) -> None:
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: Listing, outcomes: list[Outcome]) -> None:
+def _print_outcomes(listing: Listing, outcomes: list[ReleaseOutcome]) -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]

@@ -30,7 +30,7 @@ from cnictl.cli.steps import (
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import preflight
 from cnictl.node.host import firewall, host_links, runtimes
-from cnictl.node.preflight import Finding
+from cnictl.node.preflight import PreflightFinding
 from cnictl.node.resources import boot_note
 from cnictl.node.runs import confirm, converge, reset
 from cnictl.node.runs.reset import Reset
@@ -210,7 +210,7 @@ def _preflight(
     return found
 
 
-def _in_words(finding: Finding) -> str:
+def _in_words(finding: PreflightFinding) -> str:
     mend = f"\n  mend: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"

@@ -11,7 +11,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import NoWaitOption, patience
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
-from cnictl.node.plugin.versions import Outcome
+from cnictl.node.plugin.versions import VersionOutcome
 from cnictl.node.resources.plugin import Plugin
 
 LibDir = Annotated[
@@ -137,7 +137,7 @@ def list_versions(
         raise typer.Exit(1)
 
 
-def _show(outcome: Outcome, output: Format) -> None:
+def _show(outcome: VersionOutcome, output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
         document: dict[str, Any] = {"state": outcome.state}

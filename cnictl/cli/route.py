@@ -10,11 +10,11 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import host_links
+from cnictl.node.resources import peer_routes
 from cnictl.node.runs import converge
 from cnictl.node.spec import addressing, named_peers, node_file, peers, swapped
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
-from cnictl.views import network_views
-from cnictl.views.status import served
+from cnictl.views import network_views, status
 
 _KINDS = ("route", "forward", "firewalld")
 """What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
@@ -83,7 +83,7 @@ def _lowers_mtu(spec: NodeSpec) -> bool:
             f"{least} bytes at least",
             f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
         )
-    bridge = network_views.bridge(spec, with_pods=False)
+    bridge = network_views.bridge(spec)
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
 
 
@@ -127,8 +127,8 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     \b
     cnictl route list
     """
-    spec = converge.current_spec()
-    found = served(spec, network_views.routes(spec))
+    states = peer_routes.states(converge.current_spec())
+    found = status.routes(states)
     if output is Format.JSON:
         print_json({"routes": found})
     else:
@@ -141,5 +141,5 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
         say_strays([stray for row in found for stray in row["strays"]])
-    if any(row["fault"] or not row["state"].startswith("ok") for row in found):
+    if any(row["fault"] for row in found) or not all(state.works for state in states):
         raise typer.Exit(1)

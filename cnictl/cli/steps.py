@@ -15,7 +15,7 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.host import host_links
 from cnictl.node.runs import confirm_guard, converge, history, live_pods
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import addressing, peers
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, OnStep, Plan
@@ -227,7 +227,7 @@ def _shown_first(spec: NodeSpec, only: Collection[str]) -> Plan:
     return todo
 
 
-def pods_in_the_way(command: str, spec: NodeSpec | None, force: bool) -> list[Pod]:
+def pods_in_the_way(command: str, spec: NodeSpec | None, force: bool) -> list[AttachedPod]:
     """Pods that would lose their network if this host became `spec`. Raises Problem unless `force`."""
     pods = live_pods.cut_off(converge.specs_in_place(), spec)
     if not force:
@@ -235,7 +235,7 @@ def pods_in_the_way(command: str, spec: NodeSpec | None, force: bool) -> list[Po
     return pods
 
 
-def detach(pods: Iterable[Pod], journal: Journal) -> None:
+def detach(pods: Iterable[AttachedPod], journal: Journal) -> None:
     """Delete these pods' attachments, and say so."""
     for pod in live_pods.detach_all(pods, journal):
         say(f"deleted the attachment of {pod}: its runtime has to start it anew")
@@ -246,7 +246,7 @@ def run(
     spec: NodeSpec,
     only: Collection[str],
     output: Format,
-    pods: Iterable[Pod] = (),
+    pods: Iterable[AttachedPod] = (),
     confirm_within: int | None = None,
     ignored: Collection[str] = (),
     reapplies: bool = False,
