@@ -6,11 +6,9 @@ import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, say
 from cnictl.cli.steps import How, NoWaitOption, alone, require_root
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("confirm")(confirm)
+from cnictl.node.runs import confirm as runs_confirm
+from cnictl.node.runs import confirm_guard
+from cnictl.node.state import pending
 
 
 def confirm(
@@ -29,9 +27,6 @@ def confirm(
     cnictl confirm
     cnictl confirm --status
     """
-    from cnictl.node.runs import confirm as runs_confirm
-    from cnictl.node.runs import confirm_guard
-
     require_root("confirm", "ends the waiting for an undo")
     if status:
         _show(output)
@@ -46,8 +41,6 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    from cnictl.node.state import pending
-
     waiting = pending.read()
     if output is Format.JSON:
         print_json(

@@ -30,7 +30,7 @@ from cnictl.node.state.run_lock import RUN_LOCK_WAIT, exclusive
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VersionOutcome:
     """What a command did or would do: its changes; none where everything was already so."""
 
     changes: tuple[Change, ...]
@@ -38,14 +38,14 @@ class Outcome:
     """`already so`, `changed` or `would change`."""
 
 
-def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
     with _alone(dry_run, wait):
         after = plugin.newest()
         return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
 
 
-def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
     """Make a version that is there current, between two calls of the plugin. Raises Problem."""
     with _alone(dry_run, wait, calls=False):
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
@@ -53,7 +53,7 @@ def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT
 
 def take_away(
     plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
-) -> Outcome:
+) -> VersionOutcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
 
     Raises Problem if `name` is current, if without `force` pods or a conf still need the plugin, or if the plugin is
@@ -139,7 +139,7 @@ def _ordered(release: str) -> tuple[int, ...]:
 
 def _carry_out(
     plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
-) -> Outcome:
+) -> VersionOutcome:
     """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
 
     `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
@@ -154,15 +154,15 @@ def _carry_out(
         steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
     todo = Plan(tuple(steps))
     if not todo.changes:
-        return Outcome((), "already so")
+        return VersionOutcome((), "already so")
     if dry_run:
-        return Outcome(todo.changes, "would change")
+        return VersionOutcome(todo.changes, "would change")
     journal, in_effect = Journal(command), original_state.specs()[-1:]
     spine.apply(todo, lambda *_: None, journal)
     if spec is not None and in_effect == [replace(spec, plugin_version=one.plugin_version) for one in in_effect]:
         original_state.add_spec(spec)  # else the file was edited: that is for `apply`
     journal.end(DONE)
-    return Outcome(todo.changes, "changed")
+    return VersionOutcome(todo.changes, "changed")
 
 
 def _step(resource: Resource, after: State | None) -> Step:

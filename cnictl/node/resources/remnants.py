@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterable
 from itertools import pairwise
 from socket import AF_INET, AF_INET6
-from typing import Any
 
 from cnictl.core import isolation, macspoof
 from cnictl.core.errors import Problem
@@ -20,11 +19,11 @@ from cnictl.core.netlink import nftables, rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.process import run
 from cnictl.core.unlinking import unlink
-from cnictl.node.host import firewall
+from cnictl.node.host import firewall, route_lookup
 from cnictl.node.host.firewall import PROGRAMS
+from cnictl.node.host.route_lookup import MAIN_TABLE, PROTOCOL, Way
 from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.bridge import OWNER_MARK
-from cnictl.node.resources.route import PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -35,8 +34,6 @@ _INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
 _MARK = "cnictl:"
 LEARNED_PROTOCOL = 68
 """rtm_protocol of routes that a store of routes named."""
-_MAIN_TABLE = 254
-_UNSPECIFIED = {AF_INET: "0.0.0.0", AF_INET6: "::"}
 
 Line = tuple[str, str]
 """A table's name and a line: `-A CHAIN …` as `iptables-save` quotes it, or `-N CHAIN`."""
@@ -285,36 +282,27 @@ class TaggedRoutes(_Remnant):
             for route in _tagged_routes():
                 if _in_words(route) not in wanted:
                     continue
-                told = {"dst": route["dst"], "proto": route["proto"], "table": route["table"], "type": route["type"]}
+                family = AF_INET6 if ":" in route.destination else AF_INET
+                told = {"dst": route.destination, "proto": route.protocol, "table": route.table, "type": route.kind}
                 try:
-                    iproute.route("del", family=route["family"], priority=route["metric"], **told)
+                    iproute.route("del", family=family, priority=route.priority, **told)
                 except NetlinkError as error:
                     raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
 
 
-def _tagged_routes() -> list[dict[str, Any]]:
-    from pyroute2 import IPRoute
-
-    found = []
-    with IPRoute() as iproute:
-        for family in (AF_INET, AF_INET6):
-            for route in iproute.get_routes(family=family):
-                table = route.get_attr("RTA_TABLE")
-                learned = route["proto"] == LEARNED_PROTOCOL
-                if learned or (route["proto"] == PROTOCOL and table != _MAIN_TABLE):
-                    dst = f"{route.get_attr('RTA_DST') or _UNSPECIFIED[family]}/{route['dst_len']}"
-                    found.append({
-                        "family": family, "dst": dst, "proto": route["proto"], "table": table, "type": route["type"],
-                        "metric": route.get_attr("RTA_PRIORITY") or 0, "via": route.get_attr("RTA_GATEWAY") or "",
-                    })  # fmt: skip
-    return found
+def _tagged_routes() -> list[Way]:
+    return [
+        route
+        for _, route in route_lookup.routes()
+        if route.protocol == LEARNED_PROTOCOL or (route.protocol == PROTOCOL and route.table != MAIN_TABLE)
+    ]
 
 
-def _in_words(route: dict[str, Any]) -> str:
-    via = f" via {route['via']}" if route["via"] else ""
-    table = "" if route["table"] == _MAIN_TABLE else f" table {route['table']}"
-    metric = f" metric {route['metric']}" if route["metric"] else ""
-    return f"{route['dst']}{via}{table}{metric} proto {route['proto']}"
+def _in_words(route: Way) -> str:
+    via = f" via {route.gateway}" if route.gateway else ""
+    table = "" if route.table == MAIN_TABLE else f" table {route.table}"
+    metric = f" metric {route.priority}" if route.priority else ""
+    return f"{route.destination}{via}{table}{metric} proto {route.protocol}"
 
 
 class TaggedLinks(_Remnant):

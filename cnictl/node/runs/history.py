@@ -17,7 +17,7 @@ from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.route import PeerRoute
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.runs import converge, live_pods, sweep
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, from_data
@@ -126,7 +126,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     kept = [trace for trace in found if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
-    pods: tuple[Pod, ...] | None = None
+    pods: tuple[AttachedPod, ...] | None = None
     spec = _spec_after(run)
     names = {one.name for one in converge.specs_in_place()}
     for trace in _in_order([one for one in found if one not in kept]):
@@ -305,7 +305,7 @@ def _takes_away(target: dict[str, Any] | None, trace: Trace) -> bool:
     return not (trace.after is None and target is not None)
 
 
-def _standing(run: Run, spec: NodeSpec | None) -> tuple[Pod, ...]:
+def _standing(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
     """Pods, not proven dead, that lose their network if the run is taken back."""
     if any(entry.resource == NodeFile.id for entry in run.entries):
         return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()
@@ -314,7 +314,7 @@ def _standing(run: Run, spec: NodeSpec | None) -> tuple[Pod, ...]:
     return ()
 
 
-def _alive() -> tuple[Pod, ...]:
+def _alive() -> tuple[AttachedPod, ...]:
     names = dict.fromkeys([*(spec.name for spec in converge.specs_in_place()), *attachments.networks()])
     return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
 

@@ -18,7 +18,7 @@ from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs import converge, live_pods, remnants, sweep
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
@@ -32,7 +32,7 @@ class Reset:
 
     names: tuple[str, ...]
     conf: Plan
-    pods: tuple[Pod, ...]
+    pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
     """What stays though it looks like ours, for another tool made it or lives by it; in words."""
@@ -107,7 +107,7 @@ def in_words(todo: Reset) -> list[str]:
 
 
 def carry_out(
-    force: bool, on_step: OnStep, on_pod: Callable[[Pod], None], check: Callable[[Reset], None] = lambda _: None
+    force: bool, on_step: OnStep, on_pod: Callable[[AttachedPod], None], check: Callable[[Reset], None] = lambda _: None
 ) -> Reset:
     """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
 
@@ -157,5 +157,5 @@ def no_node() -> Problem:
     )
 
 
-def _refuse_live(pods: Iterable[Pod]) -> None:
+def _refuse_live(pods: Iterable[AttachedPod]) -> None:
     live_pods.refuse([pod for pod in pods if pod.state != liveness.STALE], "reset-node")
