@@ -17,7 +17,8 @@ from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD,
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import NO_LOCKS
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError
 
@@ -292,13 +293,13 @@ def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
 
 def _check_masquerade(conf: NetConf) -> None:
     """Rules that stand need no program. Of subnets that come with a pod nothing is known beforehand but the program."""
+    chosen = backend(conf.backend)
     if conf.subnets_vary or (conf.ipam_type and not conf.served):
-        if conf.backend == "nft" and not rule_set.present(conf.name, "nft"):
-            rule_set.check(rule_set.Masquerade(conf.name, (Cidr(b"\xc0\0\2\0", 24),), ()), "nft")
+        chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
         return
-    rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not rule_set.stands(rules, conf.backend):
-        rule_set.check(rules, conf.backend)
+    rules = RuleSet(conf.name, conf.subnets, conf.networks)
+    if conf.subnets and not chosen.stands(rules):
+        chosen.check(rules)
 
 
 def _lacking(msg: str, details: str = "") -> CniError:

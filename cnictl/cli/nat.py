@@ -34,7 +34,7 @@ def enable(
     from dataclasses import replace
 
     from cnictl.core.errors import UsageProblem
-    from cnictl.core.masquerade.rule_set import BACKENDS
+    from cnictl.core.masquerade.backends import BACKENDS
 
     if backend and backend not in BACKENDS:
         raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import rule_set
-from cnictl.core.masquerade.rule_set import Masquerade
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.process import Finished, run
 from cnictl.node.hint import sysctl_name
 from cnictl.node.host import host_links, pod_routes
@@ -137,9 +137,9 @@ class Host:
     def masquerade_stands(self) -> bool:
         """Whether the node's masquerade rule set is in the kernel as it should be."""
         spec = self.whole
-        wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
+        wanted = RuleSet(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
-            return rule_set.stands(wanted, spec.backend)
+            return backend(spec.backend).stands(wanted)
         except CniError:
             return False
 

@@ -11,7 +11,8 @@ from cnictl.core import programs
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade import backends
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
@@ -101,9 +102,9 @@ def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]
             refused.append(["veth", f"the kernel can't make a pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
-        rules = rule_set.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
+        rules = RuleSet("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
-            rule_set.load(rules, backend)
+            backends.backend(backend).load(rules)
         except (CniError, OSError, Problem) as fault:
             refused.append(["masquerade", f"the rule set can't be loaded: {fault}"])
     return refused
