@@ -5,7 +5,7 @@ from posix import close
 from cnictl_plugin.existing import refuse_second
 
 from cnictl.core import attachments, jsontext
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.leases.pool import distribute
 from cnictl.core.locks import Locked

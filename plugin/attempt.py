@@ -9,7 +9,7 @@ from cnictl.core import attachments, host_veth, liveness, sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
 from cnictl.core.cidr import Cidr
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import complete
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError

@@ -30,7 +30,7 @@ from stat import S_ISREG
 
 from cnictl.core import jsontext
 from cnictl.core.attachments import Record
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import DELEGATE_FAILED, INVALID_CONFIG, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netns import identity
 

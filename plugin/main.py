@@ -8,7 +8,8 @@ from posix import _exit, write
 
 from cnictl.core import durable, jsontext, standard
 from cnictl.core.conf import fields
-from cnictl.core.conf.network import KEYS, NetConf, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import KEYS, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import NetlinkError

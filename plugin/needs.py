@@ -11,7 +11,7 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable, liveness, sysctl
 from cnictl.core.cidr import Cidr, parse_address
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.foreign import ForeignLinks

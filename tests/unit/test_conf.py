@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.cidr import format_address
-from cnictl.core.conf.network import NetConf, interface_name_fault, network_name, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import interface_name_fault, network_name, parse_conf
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.cidr import format_address
-from cnictl.core.conf.network import NetConf, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import parse_conf
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 DUAL_STACK: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]]}

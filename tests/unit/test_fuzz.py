@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cnictl.core import attachments, jsontext
 from cnictl.core.cidr import parse_address, parse_interface
-from cnictl.core.conf.network import NetConf, interface_name_fault, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import interface_name_fault, parse_conf
 from cnictl.core.errors import CniError
 from cnictl.core.leases.lease import parse_owner
 from cnictl.core.leases.pool_map import PoolMap

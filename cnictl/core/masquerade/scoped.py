@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cnictl.core.conf.network import NetConf
+    from cnictl.core.conf.netconf import NetConf
 
 
 def named(addresses: "Iterable[Cidr]", kind: str) -> list[str]:
