@@ -328,5 +328,5 @@ def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:
                 raise _failed(f"{link.name} has the MAC {link.mac}, ADD gave it {promised}")
 
 
-def _failed(msg: str, mend: str = "") -> CniError:
-    return CniError(CHECK_FAILED, msg, mend)
+def _failed(message: str, hint: str = "") -> CniError:
+    return CniError(CHECK_FAILED, message, hint)

@@ -44,7 +44,8 @@ def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
         except NetlinkError:
             continue  # the kernel gave no answer: a doubt
         except CniError as error:
-            return CniError(NOT_AVAILABLE, error.msg, error.details)
+            error.code = NOT_AVAILABLE
+            return error
     return None
 
 
@@ -60,10 +61,10 @@ def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseExcep
     if unmet is None:
         return failure
     if not isinstance(failure, CniError):
-        return CniError(KERNEL_REFUSED, unmet.msg, unmet.details)
-    if failure.msg == unmet.msg:
+        return CniError(KERNEL_REFUSED, unmet.message, unmet.hint)
+    if failure.message == unmet.message:
         return failure
-    return CniError(failure.code, unmet.msg, "; ".join(filter(None, (unmet.details, failure.msg))))
+    return CniError(failure.code, unmet.message, "; ".join(filter(None, (unmet.hint, failure.message))))
 
 
 def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
@@ -302,8 +303,8 @@ def _check_masquerade(conf: NetConf) -> None:
         chosen.check(rules)
 
 
-def _lacking(msg: str, details: str = "") -> CniError:
-    return CniError(NOT_AVAILABLE, msg, details)
+def _lacking(message: str, hint: str = "") -> CniError:
+    return CniError(NOT_AVAILABLE, message, hint)
 
 
 NEEDS = (

@@ -219,13 +219,11 @@ def _noted(command: str) -> "Iterator[Journal]":
 
 
 def _guarded(command: str, work: Any) -> Any:
-    """Run `work`; what the core and the kernel raise becomes a Problem."""
-    from cnictl.core.errors import CniError, Problem
+    """Run `work`; what the kernel refuses becomes a Problem."""
+    from cnictl.core.errors import Problem
 
     try:
         return work()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
     except PermissionError as error:
         raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
     except OSError as error:
@@ -233,8 +231,8 @@ def _guarded(command: str, work: Any) -> Any:
 
 
 def observe(network: str, data_dir: str, command: str) -> "Listing":
-    from cnictl.core.conf.network import network_name
-    from cnictl.core.errors import CniError, UsageProblem
+    from cnictl.core.conf.network import network_name_fault
+    from cnictl.core.errors import UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
     from cnictl.node.addresses import lease_list, ranges
     from cnictl.node.spec import node_file, swapped
@@ -243,10 +241,9 @@ def observe(network: str, data_dir: str, command: str) -> "Listing":
         known = _guarded(command, lambda: lease_list.networks(data_dir or NETWORKS_DIR))
         there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
         raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
-    try:
-        network_name(network)
-    except CniError as error:
-        raise UsageProblem(f"--network: {error.msg.removeprefix('name: ')}") from None
+    fault = network_name_fault(network)
+    if fault:
+        raise UsageProblem(f"--network: {fault}")
     node = _guarded(command, node_file.load)
     data_dir = data_dir.rstrip("/")
     own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name

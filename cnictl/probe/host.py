@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.process import Finished, run
@@ -140,14 +140,14 @@ class Host:
         wanted = RuleSet(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
             return backend(spec.backend).stands(wanted)
-        except CniError:
+        except Problem:
             return False
 
     def differs(self, *kinds: str) -> bool:
         """Whether `cnictl apply` would change a resource whose id begins so: if not, it is no hint."""
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)
-        except (Problem, CniError, OSError):
+        except (Problem, OSError):
             return True  # `apply` says what keeps it from being told
 
     @cached_property

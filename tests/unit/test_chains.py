@@ -31,7 +31,7 @@ def test_it_is_seen_and_its_removal_fails_by_name() -> None:
     assert state == {"unreadable": "CNICTL-FORWARD stands, but the iptables command is gone"}
     with pytest.raises(Problem, match="our chain CNICTL-FORWARD in its filter table") as failed:
         forward.carry_out(Change(forward.id, state, None, *forward.describe(state, None)))
-    assert "install iptables again" in failed.value.mend
+    assert "install iptables again" in failed.value.hint
 
 
 def test_a_reboot_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:

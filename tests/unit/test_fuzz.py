@@ -27,8 +27,8 @@ REFUSED = {1, 2, 4, 6, 7, 101}
 def sane(error: CniError) -> None:
     """An error as its reader wants it: a code of the specification's, one line, of a length that can be read."""
     assert error.code in REFUSED, error.code
-    assert error.msg and len(error.msg) < 1000
-    jsontext.dumps({"msg": error.msg, "details": error.details})
+    assert error.message and len(error.message) < 1000
+    jsontext.dumps({"msg": error.message, "details": error.hint})
 
 
 def fit(conf: NetConf) -> None:

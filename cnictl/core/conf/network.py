@@ -66,7 +66,10 @@ def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True
             "the runtime passes each plugin its own part of a .conflist",
         )
     document = fields.spelled(document, KEYS)
-    name = network_name(fields.text(document, "name"))
+    name = fields.text(document, "name")
+    fault = network_name_fault(name)
+    if fault:
+        raise CniError(INVALID_CONFIG, f"name: {fault}")
     if not name:
         raise CniError(INVALID_CONFIG, "name: missing; a network needs one, such as mynet")
     conf = NetConf(name, fields.text(document, "cniVersion") or "0.1.0")
@@ -100,18 +103,13 @@ def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
         )
 
 
-def network_name(name: str) -> str:
-    """`name` if it may name a network (spec section 1: a file name too), or empty. Raises CniError 7 otherwise."""
+def network_name_fault(name: str) -> str:
+    """Return why a text can't name a network (spec section 1: a file name too); empty if it can, or is empty."""
     if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name)):
-        raise CniError(
-            INVALID_CONFIG,
-            f"name: {fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit",
-        )
+        return f"{fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
     if len(name) > NAME_MAX:
-        raise CniError(
-            INVALID_CONFIG, f"name: {fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
-        )
-    return name
+        return f"{fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
+    return ""
 
 
 def interface_name_fault(name: str) -> str:

@@ -4,8 +4,9 @@ A host without ip6tables is served as long as no subnet is an IPv6 one.
 """
 
 from cnictl.core import programs
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
-from cnictl.core.masquerade.rule_set import MASQUERADE_MARKS, RuleSet, chain, never, owner, run
+from cnictl.core.errors import FIREWALL_FAILED, CniError, MissingProgram, Problem
+from cnictl.core.masquerade.rule_set import MASQUERADE_MARKS, PURPOSE, RuleSet, chain, never, owner
+from cnictl.core.process import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Iptables:
     def check(self, rules: RuleSet) -> None:
         """`--test` reads the rules and commits nothing."""
         for bits in rules.families:
-            run([f"{PROGRAMS[bits]}-restore", "--test", "--noflush", "-w"], text(rules, bits, _jumps(rules, bits)))
+            _restore(bits, text(rules, bits, _jumps(rules, bits)), "--test")
 
     def check_any(self, name: str, subnet: "Cidr") -> None:
         """Which program it takes is known with a subnet's family: nothing is said beforehand."""
@@ -101,7 +102,7 @@ def _load(rules: RuleSet, bits: int) -> None:
     """Another ADD may replace a former release's jumps between the listing of them and their removal."""
     for left in range(_TRIES - 1, -1, -1):
         try:
-            run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(rules, bits, _jumps(rules, bits)))
+            _restore(bits, text(rules, bits, _jumps(rules, bits)))
             return
         except CniError:
             if not left:
@@ -113,7 +114,8 @@ def _jumps(rules: RuleSet, bits: int) -> list[str]:
     try:
         return [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(rules)}")]
     except CniError as error:
-        raise CniError(error.code, f"{error.msg} (for {' '.join(map(str, rules.of(bits)))})", error.details) from None
+        error.message += f" (for {' '.join(map(str, rules.of(bits)))})"
+        raise
 
 
 def remove_chain(bits: int, one: str) -> None:
@@ -121,13 +123,11 @@ def remove_chain(bits: int, one: str) -> None:
     try:
         if _nat(bits, "-S", one, check=False).status:
             return
-    except CniError as error:
-        if error.code == UNSUPPORTED_FIELD:
-            return
-        raise
+    except MissingProgram:
+        return
     jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {one}")]
     lines = ["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]
-    run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], "\n".join(lines))
+    _restore(bits, "\n".join(lines))
 
 
 def source_masquerades(bits: int, source: str, one: str) -> bool:
@@ -135,10 +135,8 @@ def source_masquerades(bits: int, source: str, one: str) -> bool:
     try:
         listed = _nat(bits, "-S", one, check=False).stdout.splitlines()
         jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {one}") and f"-s {source}/" in line]
-    except CniError as error:
-        if error.code == UNSUPPORTED_FIELD:
-            return False
-        raise
+    except MissingProgram:
+        return False
     return bool(jumps) and any("-j MASQUERADE" in line for line in listed)
 
 
@@ -199,4 +197,8 @@ def _postrouting(bits: int) -> list[str]:
 
 
 def _nat(bits: int, *words: str, check: bool = True) -> "Finished":
-    return run([PROGRAMS[bits], "-w", "-t", "nat", *words], check=check)
+    return run([PROGRAMS[bits], "-w", "-t", "nat", *words], check=check, purpose=PURPOSE)
+
+
+def _restore(bits: int, stdin: str, *words: str) -> None:
+    run([f"{PROGRAMS[bits]}-restore", *words, "--noflush", "-w"], stdin, purpose=PURPOSE)

@@ -3,12 +3,12 @@
 from cnictl.core.masquerade.rule_set import (
     CHAIN_KINDS,
     MASQUERADE_MARKS,
+    PURPOSE,
     TABLE,
     RuleSet,
     chains_of,
     never,
     owner,
-    run,
 )
 from cnictl.core.netlink.messages import NETLINK_NETFILTER, Netlink, NetlinkError, attributes, text_attr
 
@@ -37,11 +37,11 @@ class Nft:
 
     def load(self, rules: RuleSet) -> None:
         """One transaction."""
-        run(["nft", "-f", "-"], text(rules))
+        _nft("-f", "-", stdin=text(rules))
 
     def check(self, rules: RuleSet) -> None:
         """The kernel is handed the rules, but not told to keep them."""
-        run(["nft", "-c", "-f", "-"], text(rules))
+        _nft("-c", "-f", "-", stdin=text(rules))
 
     def check_any(self, name: str, subnet: "Cidr") -> None:
         """One program and one part of the kernel serve all subnets."""
@@ -86,6 +86,12 @@ def text(rules: RuleSet) -> str:
             f"fib daddr type != local counter masquerade fully-random {mark}",
         )
     return "\n".join(lines) + "\n"
+
+
+def _nft(*words: str, stdin: str) -> None:
+    from cnictl.core.process import run  # rules that stand start no program
+
+    run(["nft", *words], stdin, purpose=PURPOSE)
 
 
 def _any_of(listed: "list[Cidr]") -> str:

@@ -10,15 +10,14 @@ subnets and packets that kube-proxy (0x4000) or portmap (0x2000) marked for masq
 
 from cnictl.core.cidr import Cidr
 from cnictl.core.digest import short_digest
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cnictl.core.process import Finished
-
 TABLE = "cnictl"
+PURPOSE = "masquerade"
+"""What the programs are started for, as an error says it."""
 MASQUERADE_MARKS = "0x6000"
 
 IDENTITY_PRIORITY = 90  # srcnat is 100: ours come before any other tool's masquerade
@@ -100,15 +99,3 @@ def chains_of(name: str, scope: str = "") -> list[str]:
     """Return the nftables chains of a network; those of its scopes have `/` and more behind it, which no name holds."""
     suffix = f"{_short(name)}/{short_digest(scope)}" if scope else _short(name)
     return [f"{kind}-{suffix}" for kind, _ in CHAIN_KINDS]
-
-
-def run(argv: "list[str]", stdin: str = "", check: bool = True) -> "Finished":
-    """Run a firewall tool. Raises CniError 106 with its own words, 2 where it is missing."""
-    from cnictl.core.process import run as run_program
-
-    try:
-        return run_program(argv, stdin, check=check)
-    except Problem as problem:
-        missing = problem.message.startswith(f"{argv[0]}: ")  # it could not be started at all
-        code = UNSUPPORTED_FIELD if missing else FIREWALL_FAILED
-        raise CniError(code, f"masquerade: {problem.message}", problem.mend) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cnictl
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_FILE, NODE_LOCK
 from cnictl.node import spine
@@ -207,12 +207,5 @@ def _no_call_under_way(dry_run: bool) -> Iterator[None]:
     if dry_run:
         yield
         return
-    lock = Locked(NODE_LOCK, wait=_LOCK_WAIT)
-    try:
-        lock.__enter__()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
-    try:
+    with Locked(NODE_LOCK, wait=_LOCK_WAIT):
         yield
-    finally:
-        lock.__exit__()

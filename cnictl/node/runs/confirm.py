@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cnictl.core import durable, liveness
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, STATE_DIR
 from cnictl.node.state import journal
 from cnictl.node.state.run_lock import exclusive, is_held
@@ -166,7 +166,7 @@ def settle() -> Undone | None:
             undo = history.plan_undo(run, whole=True)
             done = history.carry_out(undo, f"undo {run.number}{_NOT_CONFIRMED}", lambda *_: None)
             by, left = done.number if done else 0, undo.left
-    except (Problem, CniError, OSError):
+    except (Problem, OSError):
         if waiting.tries + 1 < _TRIES:
             _write(replace(waiting, tries=waiting.tries + 1))
         else:
