@@ -15,7 +15,7 @@ def test_command_reference_is_what_the_program_says() -> None:
     assert done.returncode == 0, "docs/commands.md is out of date: make docs"
 
 
-@pytest.mark.parametrize("document", ["docs/boundaries.md", "docs/faults.md"])
+@pytest.mark.parametrize("document", ["docs/boundaries.md", "docs/dev/faults.md"])
 def test_every_boundary_and_fault_names_a_test_that_exists(document: str) -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text()))
     there = set()

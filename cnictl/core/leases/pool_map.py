@@ -1,7 +1,8 @@
 """The map of one lease store: it finds a free address at the same cost however many are leased.
 
 A cache, one bit an address, kept outside the store (host-local would trip over it there). It says which modification
-time of the store it knows; a store that someone else changed has another, and is read anew. Format: docs/formats.md.
+time of the store it knows; a store that someone else changed has another, and is read anew.
+Format: docs/dev/formats.md.
 """
 
 from posix import O_CREAT, O_RDWR, close, fstat, ftruncate, pread, pwrite
