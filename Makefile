@@ -13,12 +13,12 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/speed.md)
+# against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/dev/speed.md)
 bench:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.bench.plugin $(BENCH)
 
-# beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/drop-in.md
+# beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/dev/drop-in.md
 parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)

@@ -2,7 +2,7 @@
 
 A record is written before the lease and removed last, so that a crash at any point leaves something that names what
 to undo. The process at work holds its file under flock: whoever finds one free and incomplete finds a dead ADD.
-Format: docs/formats.md. A record without `host_veth` is of a lease that host-local wrote.
+Format: docs/dev/formats.md. A record without `host_veth` is of a lease that host-local wrote.
 """
 
 import time

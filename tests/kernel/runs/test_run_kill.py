@@ -1,8 +1,8 @@
 """`kill -9` of an operator's commands ahead of what they do to the host: what comes next puts all of it right.
 
 Here ahead of one thing in each of a few scenarios; `make soak` kills each scenario's at several, and then ahead of each
-(`make faults`, docs/faults.md). What the sweeps brought to light has tests of its own in test_failed_runs, test_undo,
-test_confirm and test_watch.
+(`make faults`, docs/dev/faults.md). What the sweeps brought to light has tests of its own in test_failed_runs,
+test_undo, test_confirm and test_watch.
 """
 
 import pytest
