@@ -13,7 +13,7 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, reclaim
 from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
@@ -175,11 +175,9 @@ def _require_root(command: str) -> None:
 
 
 def _guarded(command: str, work: Callable[[], _Result]) -> _Result:
-    """Run `work`; what the core and the kernel raise becomes a Problem."""
+    """Run `work`; what the kernel refuses becomes a Problem."""
     try:
         return work()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
     except PermissionError as error:
         raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
     except OSError as error:

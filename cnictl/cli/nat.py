@@ -17,7 +17,7 @@ from cnictl.cli.steps import (
     require_root,
 )
 from cnictl.core.errors import UsageProblem
-from cnictl.core.masquerade.rule_set import BACKENDS
+from cnictl.core.masquerade.backends import BACKENDS
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec.node_spec import NodeSpec

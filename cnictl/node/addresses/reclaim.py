@@ -1,4 +1,4 @@
-"""Freeing addresses on an operator's word or on proof: what `cnictl ipam release` and `gc` do.
+"""Free addresses: those that an operator names (`ipam release`), or those that are provably stale (`ipam gc`).
 
 The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
 and record go together), by owner through `core.leases` where there is none.
@@ -14,7 +14,7 @@ from typing import Any
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
@@ -32,7 +32,7 @@ _IN_FLIGHT_WAIT = 5.0
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What became of one row."""
+    """What was done with one row."""
 
     row: Row
     action: str
@@ -100,7 +100,7 @@ def await_others(rows: list[Row]) -> bool:
             try:
                 wait = max(0.0, deadline - time.monotonic())
                 free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
-            except CniError:
+            except Problem:
                 return False
             if free >= 0:
                 os.close(free)
@@ -174,7 +174,7 @@ def _work(
                 journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
-            except (CniError, OSError) as error:
+            except (Problem, OSError) as error:
                 outcomes.append(ReleaseOutcome(row, "failed", str(error)))
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"

@@ -135,7 +135,11 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         if resource is None:
             left.append(f"{trace.resource}: {_FOR_GOOD.get(kind, 'nothing that cnictl can take back by itself')}")
             continue
-        now = resource.observe()
+        try:
+            now = resource.observe()
+        except (Problem, OSError) as error:
+            left.append(f"{trace.resource}: not known, and left as it is: {error}")
+            continue
         target, notes = way_back(resource, trace, now)
         if target != now and kind in POD_KINDS and _takes_away(target, trace):
             if pods is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.resources import inventory
@@ -127,9 +127,9 @@ def carry_out(
                 _refuse_live(pods)
             for pod in live_pods.detach_all(pods, journal):
                 on_pod(pod)
-    except (Problem, CniError) as failure:
+    except Problem:
         spine.undo(done, on_step, journal)
-        raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
+        raise
     spine.apply(todo.rest, on_step, journal, done)
     journal.end(DONE)
     others = {pod.network for pod in pods if not pod.ours}
@@ -142,6 +142,7 @@ def remains() -> list[str]:
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
     return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
 
 
