@@ -5,6 +5,7 @@ read the other module.
 """
 
 import ast
+import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_imports_between_rooms_go_down_only() -> None:
         if not may_import(room_of(module), room_of(target))
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_every_package_is_installed() -> None:
+    there = {
+        ".".join([package, *file.relative_to(REPOSITORY / folder).parent.parts])
+        for folder, package in (("cnictl", "cnictl"), ("plugin", "cnictl_plugin"), ("conf", "cnictl_conf"))
+        for file in (REPOSITORY / folder).rglob("__init__.py")
+    }
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    assert set(project["tool"]["setuptools"]["packages"]) == there
 
 
 def test_circles_and_upward_imports_are_found() -> None:
