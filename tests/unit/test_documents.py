@@ -28,7 +28,7 @@ def test_every_boundary_and_fault_names_a_test_that_exists(document: str) -> Non
 def test_every_link_between_documents_leads_somewhere() -> None:
     broken = [
         f"{file.relative_to(ROOT)} → {target}"
-        for file in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text())
         if not (file.parent / target).exists()
     ]
