@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl
+from tests.waiting import wait_for
 
 from .packaged import connects, install
 from .site import EXTERNAL, Site, on
@@ -55,7 +56,7 @@ class Dockerd:
         """Until it answers: its rules are made by then."""
         unshare = ["unshare", "--cgroup", "--mount", "sh", "-ec", _DAEMON, "dockerd"]
         self._daemon = self.node.popen([*unshare, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: self.node.run([_DOCKER, "version"], check=False).status == 0, "dockerd answers")
+        wait_for(lambda: self.node.run([_DOCKER, "version"], check=False).status == 0, "dockerd answers")
 
     def stop(self) -> None:
         self._daemon.terminate()
@@ -128,7 +129,7 @@ def test_docker_started_after_cnictl(site: Site, dockerd: Dockerd) -> None:
     assert_all_works(site, dockerd)
     assert cnictl(site.here, "doctor").stdout.startswith("healthy")
     with dockerd.published(8080):
-        eventually(lambda: connects(on(site.lab.outside), site.here.address, 8080), "outside reaches a container")
+        wait_for(lambda: connects(on(site.lab.outside), site.here.address, 8080), "outside reaches a container")
         assert connects(site.far.run, site.here.address, 8080)
     # what docker made and lives by it has still once cnictl is gone
     rules = dockerd.rules()

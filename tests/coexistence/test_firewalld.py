@@ -10,10 +10,10 @@ import pytest
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually
 from tests.kernel.commands import Lines, cnictl, doctor, drifted, seen_source
 from tests.kernel.doctor.harness import note
 from tests.kernel.hints import applies
+from tests.waiting import wait_for
 
 from .packaged import install, start_bus
 from .site import EXTERNAL, Site
@@ -31,7 +31,7 @@ def start_firewalld(node: Node) -> None:
     """Until it answers."""
     node.run(["firewalld"])
     state = ["busctl", "get-property", *BUS, BUS[0], "state"]
-    eventually(lambda: "RUNNING" in node.run(state, check=False).stdout, "firewalld runs")
+    wait_for(lambda: "RUNNING" in node.run(state, check=False).stdout, "firewalld runs")
 
 
 def firewall_cmd(node: Node, *words: str) -> Finished:
@@ -116,14 +116,14 @@ def test_lost_files_are_found_and_mended(site: Firewalled) -> None:
 def test_watch_puts_back_what_a_reload_brought_to_light(site: Firewalled) -> None:
     watching = site.there.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
-    eventually(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
+    wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
     site.there.run(["sh", "-ec", FAULT])
-    eventually(lambda: drifted(site.there) == [], "watch has mended it")
+    wait_for(lambda: drifted(site.there) == [], "watch has mended it")
     # firewalld's rules are others once it trusts pods: what they still drop is a second repair
-    eventually(lambda: site.missing() == [], "watch has looked at firewalld's new rules")
+    wait_for(lambda: site.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(site.there, "--reload")
     assert site.missing() == []
-    eventually(lambda: drifted(site.there) == [], "watch has put the accepts back")
+    wait_for(lambda: drifted(site.there) == [], "watch has put the accepts back")
     watching.terminate()
 
 

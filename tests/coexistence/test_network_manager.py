@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl, doctor, drifted, start_pod
 from tests.kernel.doctor.harness import note
+from tests.waiting import wait_for
 
 from .packaged import install, serve, start_bus
 from .site import Site
@@ -37,7 +38,7 @@ class NetworkManager:
         """Until it has looked at every link."""
         started = ["unshare", "--mount", "sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
+        wait_for(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
 
     def restart(self) -> None:
         self._daemon.terminate()
@@ -47,7 +48,7 @@ class NetworkManager:
     def suspend(self) -> None:
         """What it does around a suspend, too."""
         shell(self.node, "nmcli networking off; nmcli networking on")
-        eventually(lambda: "connected" in self.states().get("lo", ""), "it is back")
+        wait_for(lambda: "connected" in self.states().get("lo", ""), "it is back")
 
     def states(self) -> dict[str, str]:
         """Link to state, but of what carries the node itself."""
@@ -82,7 +83,7 @@ def test_network_manager_that_was_there_first(site: Site) -> None:
     shell(node, f"rm {_CONF}")
     assert doctor(node) == ["network-manager"]
     shell(node, "nmcli general reload")
-    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
     assert doctor(node, "--fix") == []
     assert site.missing() == []
     for again in (manager.suspend, manager.restart):
@@ -92,7 +93,7 @@ def test_network_manager_that_was_there_first(site: Site) -> None:
 
     fault = f"cp {_HOST_CONF} {_LATER}; nmcli general reload"
     shell(node, fault)
-    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
     assert doctor(node)[-1] == "network-manager-takes"
     by_hand = f"rm {_LATER}; nmcli general reload"
     shell(node, by_hand)

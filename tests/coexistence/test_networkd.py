@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import Pod, cnictl, doctor, drifted, init
 from tests.kernel.doctor.harness import note
+from tests.waiting import wait_for
 
 from .packaged import install, start_bus
 from .site import Site
@@ -63,7 +64,7 @@ class Networkd:
         started = ["sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         state = "cat /run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex) || true"
-        eventually(lambda: "STATE=configured" in shell(self.node, state), "networkd has set eth0 up")
+        wait_for(lambda: "STATE=configured" in shell(self.node, state), "networkd has set eth0 up")
 
     def restart(self) -> None:
         self._daemon.terminate()
@@ -100,7 +101,7 @@ def test_networkd_that_was_there_first(site: Site) -> None:
         shell(node, fault)
         found = doctor(node)
         networkd.restart()
-        eventually(lambda: not reaches(site.pod, address), f"the pod can't reach {address}")
+        wait_for(lambda: not reaches(site.pod, address), f"the pod can't reach {address}")
         return found
 
     def works_again(by_hand: str = "") -> bool:
@@ -109,7 +110,7 @@ def test_networkd_that_was_there_first(site: Site) -> None:
         left = doctor(node, "--fix")
         networkd.restart()
         everyone = (GATEWAY, site.far.address)
-        eventually(lambda: all(reaches(site.pod, one) for one in everyone), "the pod reaches its host and its peer")
+        wait_for(lambda: all(reaches(site.pod, one) for one in everyone), "the pod reaches its host and its peer")
         return left == []
 
     fault = f"rm {_ROUTES} {_ADDRESSES}"

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import Lines, Pod, cnictl, drifted, outcomes, start_pod
 from tests.kernel.node.test_dual_stack import options, set_up
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -258,9 +259,9 @@ def test_watch_moves_accepts_that_a_new_rule_came_behind(place: Place) -> None:
     watching = here.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
     try:
-        eventually(lambda: (said.next() or "").startswith("watching"), "watch hears of changes", 30)
+        wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes", 30)
         place.run(firewall.append)
-        eventually(
+        wait_for(
             lambda: not pings(here, place.pod.command(), place.there.address, place.there.address6),
             "the accept is behind the new rule", 30,
         )  # fmt: skip
