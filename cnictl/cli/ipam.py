@@ -233,6 +233,7 @@ def _guarded(command: str, work: Any) -> Any:
 
 
 def observe(network: str, data_dir: str, command: str) -> "Listing":
+    """Return a network's leases. Raises Problem if `command` can't read them, UsageProblem for a wrong name."""
     from cnictl.core.conf.network import network_name
     from cnictl.core.errors import CniError, UsageProblem
     from cnictl.core.paths import NETWORKS_DIR
