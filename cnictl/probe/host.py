@@ -72,8 +72,10 @@ class Host:
         return _read(f"/proc/sys/{self.forward_switch.replace('.', '/')}") != "0"
 
     def forwards_from(self, link: str) -> bool:
-        """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there. IPv6 knows only the one switch
-        for all links (net/ipv6/ip6_output.c, ip6_forward)."""
+        """Return net.ipv4.conf.LINK.forwarding, which decides for a packet that comes in there.
+
+        IPv6 knows only the one switch for all links (net/ipv6/ip6_output.c, ip6_forward).
+        """
         return self.ipv6 or _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
 
     @cached_property

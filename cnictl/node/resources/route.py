@@ -85,8 +85,9 @@ class PeerRoute:
 
 
 class RouteTable:
-    """The main table's routes of both families, read once for all who ask until `forget`: a dump costs milliseconds a
-    hundred routes, and a node has a peer's resource for each of its peers.
+    """The main table's routes of both families, read once for all who ask until `forget`.
+
+    A dump costs milliseconds for a hundred routes, and a node has a resource for each of its peers.
     """
 
     def __init__(self) -> None:
