@@ -27,6 +27,8 @@ def nft(table: str, hook: str, *rules: str, policy: str = "accept", priority: st
 
 @dataclass(frozen=True)
 class Firewall:
+    """A rule set that drops what goes to the host itself: how it is loaded and removed, and the chain that drops."""
+
     load: str
     chain: str
     unload: str
