@@ -35,7 +35,7 @@ soak:
 	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py
 	$(MAKE) fuzz storm faults
 
-# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guards"
+# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guard"
 # chooses. Then versions under a hundred pods
 faults:
 	sh tests/setup.sh --tests

@@ -1,7 +1,9 @@
 """`cnictl bridge`: the pods' bridge by itself."""
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -25,18 +27,22 @@ from cnictl.cli.steps import (
     show_plan,
     show_run,
 )
-
-if TYPE_CHECKING:
-    from cnictl.node.runs.live_pods import Pod
-    from cnictl.node.spec.node_spec import NodeSpec
-    from cnictl.node.spine import Plan
-
-app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node import spine
+from cnictl.node.addresses import lease_list
+from cnictl.node.resources import inventory
+from cnictl.node.resources.cni_conf import CniConf
+from cnictl.node.runs import converge, live_pods
+from cnictl.node.runs.live_pods import AttachedPod
+from cnictl.node.spec import addressing
+from cnictl.node.spec.node_spec import NodeSpec, as_data
+from cnictl.node.spine import Plan
+from cnictl.node.state.journal import Journal
+from cnictl.views import network_views as views
 
 _KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
-@app.command()
 def up(
     subnet: Annotated[
         list[str] | None, typer.Option(help="This node's pod CIDR, once a family. Default: the node's.")
@@ -62,21 +68,12 @@ def up(
     cnictl bridge up
     cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     """
-    from dataclasses import replace
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node.resources import inventory
-    from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.runs import converge
-    from cnictl.node.spec import addressing
-    from cnictl.node.spec.node_spec import NodeSpec
-
     known = converge.known_spec()
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
     if known is None and not (subnets and networks):
         raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
 
-    def edited(spec: "NodeSpec") -> "NodeSpec":
+    def edited(spec: NodeSpec) -> NodeSpec:
         return addressing.check(
             replace(
                 spec,
@@ -99,7 +96,6 @@ def up(
     edit_node("bridge up", edited, kinds, how, output, start)
 
 
-@app.command()
 def down(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -116,12 +112,6 @@ def down(
     \b
     cnictl bridge down
     """
-    from cnictl.node import spine
-    from cnictl.node.resources import inventory
-    from cnictl.node.runs import converge, live_pods
-    from cnictl.node.spec.node_spec import as_data
-    from cnictl.node.state.journal import Journal
-
     require_root("bridge down", "removes the bridge")
     spec = converge.current_spec()
     made = [
@@ -131,7 +121,7 @@ def down(
     ]
     how = How(dry_run, exit_code, force, no_wait).check()
 
-    def look() -> "tuple[list[Pod], Plan]":
+    def look() -> tuple[list[AttachedPod], Plan]:
         pods = live_pods.cut_off([spec], None)
         if not force:
             live_pods.refuse(pods, "cnictl bridge down")
@@ -151,7 +141,7 @@ def down(
             show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
             return
         todo.refuse_unknown()
-        refuse_while_unconfirmed("bridge down", spec)
+        refuse_while_unconfirmed(spec)
         journal, steps = Journal("bridge down", {"spec": as_data(spec)}), Steps()
         detach(pods, journal)
         todo = spine.plan_removal(made)
@@ -161,7 +151,6 @@ def down(
     show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
 
 
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the bridge, its address and its ports, with the pod behind each (as root).
 
@@ -170,14 +159,9 @@ def show(output: OutputOption = Format.TABLE) -> None:
     \b
     cnictl bridge show
     """
-    import os
-
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import converge
-    from cnictl.views import network_views as views
-
     spec = converge.current_spec()
-    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
     wrong = views.bridge_faults(spec)
@@ -191,7 +175,7 @@ def show(output: OutputOption = Format.TABLE) -> None:
         raise typer.Exit(1)
 
 
-def _show(found: "dict[str, Any]") -> None:
+def _show(found: dict[str, Any]) -> None:
     print_table(("", ""), [(key, compact(value)) for key, value in found.items() if key != "ports"])
     rows = [
         (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))

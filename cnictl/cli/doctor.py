@@ -1,20 +1,21 @@
 """`cnictl doctor`: what keeps this node from working, in a line each, and its mend."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working, write
-
-if TYPE_CHECKING:
-    from cnictl.doctor.catalogue import Examined
-    from cnictl.doctor.check import Finding
-    from cnictl.doctor.facts import Facts
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command(name="doctor")(doctor)
+from cnictl.cli.steps import require_root
+from cnictl.core import odd
+from cnictl.core.errors import UsageProblem
+from cnictl.doctor import catalogue, mending
+from cnictl.doctor.catalogue import CHECKS, Examined, by_id
+from cnictl.doctor.check import Finding
+from cnictl.doctor.facts import Facts
+from cnictl.node import spine
+from cnictl.node.resources import boot_note, inventory
 
 
 def doctor(
@@ -43,15 +44,6 @@ def doctor(
     cnictl doctor --explain reverse-path
     cnictl doctor --skip mtu-path -o json
     """
-    from dataclasses import replace
-
-    from cnictl.cli.steps import require_root
-    from cnictl.core import odd
-    from cnictl.core.errors import UsageProblem
-    from cnictl.doctor import catalogue
-    from cnictl.doctor.facts import Facts
-    from cnictl.node.resources import boot_note, inventory
-
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
     for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
@@ -93,11 +85,6 @@ def doctor(
 
 
 def _require_known(name: str) -> None:
-    from difflib import get_close_matches
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.doctor.catalogue import CHECKS, by_id
-
     if by_id(name) is None:
         near = get_close_matches(name, [check.id for check in CHECKS], 1)
         raise UsageProblem(
@@ -105,15 +92,12 @@ def _require_known(name: str) -> None:
         )
 
 
-def _mend(facts: "Facts", findings: "list[Finding]") -> None:
-    from cnictl.doctor import mending
-    from cnictl.node import spine
-
+def _mend(facts: Facts, findings: list[Finding]) -> None:
     with spine.exclusive():
         mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
 
 
-def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> None:
+def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
     healthy = not examined.findings and not examined.unable and is_node
     if note and (output is Format.JSON or not healthy):
@@ -130,13 +114,11 @@ def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> Non
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
 
 
-def _mend_words(finding: "Finding") -> str:
+def _mend_words(finding: Finding) -> str:
     return f"--fix, or: {finding.mend}" if finding.fixable else finding.mend
 
 
-def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None:
-    from cnictl.doctor import mending
-
+def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
     plan, actions = mending.plan_of(facts, [one for one in examined.findings if one.fixable])
     rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
@@ -155,8 +137,6 @@ def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None
 
 
 def _explain(name: str, output: Format) -> None:
-    from cnictl.doctor.catalogue import by_id
-
     check = by_id(name)
     assert check is not None
     if output is Format.JSON:
@@ -177,8 +157,6 @@ def _explain(name: str, output: Format) -> None:
 
 
 def _list(output: Format) -> None:
-    from cnictl.doctor.catalogue import CHECKS
-
     if output is Format.JSON:
         print_json([{"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS])
         return

@@ -1,23 +1,32 @@
 """`cnictl history` and `cnictl undo`: what runs changed on this host, and taking one back."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+import time
+from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
-from cnictl.cli.steps import DryRunOption, ExitCodeOption, How, NoWaitOption, Steps, alone, require_root, show_run
-
-if TYPE_CHECKING:
-    from cnictl.node.runs.history import Undo
-    from cnictl.node.state.journal import Run
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("history")(history)
-    app.command("undo")(undo)
+from cnictl.cli.steps import (
+    DryRunOption,
+    ExitCodeOption,
+    How,
+    NoWaitOption,
+    Steps,
+    alone,
+    require_root,
+    show_plan,
+    show_run,
+)
+from cnictl.core.errors import Problem
+from cnictl.node.resources.inventory import CONF_KIND, kind
+from cnictl.node.runs import confirm_guard, revert
+from cnictl.node.runs import history as past
+from cnictl.node.runs.history import Undo
+from cnictl.node.state import pending, run_lock
+from cnictl.node.state.journal import Run
 
 
 def history(
@@ -38,8 +47,6 @@ def history(
     cnictl history 7
     cnictl history -o json | jq '.runs[] | select(.outcome != "done")'
     """
-    from cnictl.node.runs import history as past
-
     require_root("history", "reads /var/lib/cnictl/journal")
     if run is None:
         _list(past.runs()[:limit], output)
@@ -47,7 +54,7 @@ def history(
         _show(past.find(run), output)
 
 
-def _list(runs: "list[Run]", output: Format) -> None:
+def _list(runs: list[Run], output: Format) -> None:
     rows = [_row(run) for run in runs]
     if output is Format.JSON:
         print_json({"runs": rows})
@@ -59,12 +66,7 @@ def _list(runs: "list[Run]", output: Format) -> None:
     print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
 
 
-def _row(run: "Run") -> dict[str, Any]:
-    import shlex
-    import time
-
-    from cnictl.node.runs import revert
-
+def _row(run: Run) -> dict[str, Any]:
     return {
         "run": run.number,
         "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
@@ -82,19 +84,14 @@ def _row(run: "Run") -> dict[str, Any]:
     }
 
 
-def _outcome(run: "Run") -> str:
-    from cnictl.node.runs import confirm, history
-    from cnictl.node.state import run_lock
-
-    waiting = confirm.pending()
+def _outcome(run: Run) -> str:
+    waiting = pending.read()
     if waiting is not None and waiting.run == run.number and run.end:
         return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
-    return history.outcome(run, at_work=run_lock.is_held())
+    return past.outcome(run, at_work=run_lock.is_held())
 
 
-def _show(run: "Run", output: Format) -> None:
-    from cnictl.cli import differences
-
+def _show(run: Run, output: Format) -> None:
     row = _row(run)
     if output is Format.JSON:
         changes = [
@@ -142,10 +139,6 @@ def undo(
     cnictl undo
     cnictl undo 7
     """
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import confirm, confirm_guard
-    from cnictl.node.runs import history as past
-
     how = How(dry_run, exit_code, False, no_wait).check()
     require_root("undo", "changes the host's network")
     shown = past.plan_undo(past.find(run) if run is not None else past.latest_to_undo())
@@ -164,7 +157,7 @@ def undo(
             raise Problem(
                 f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
             )
-        waiting = confirm.pending()
+        waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
             raise Problem(
                 f"run {waiting.run} ({waiting.command}) waits to be confirmed",
@@ -182,7 +175,7 @@ def undo(
             show_run(todo.plan, steps, output, error=problem.message, left=list(todo.left))
             raise
         if waiting is not None:
-            confirm.disarm()
+            pending.disarm()
             confirm_guard.stop_timer()
     if todo.in_effect is not None:
         say(
@@ -196,10 +189,8 @@ def undo(
         raise typer.Exit(1)
 
 
-def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
+def _announce(todo: Undo, chosen_by_itself: bool) -> None:
     """Say which run an undo is about, and what of it is not."""
-    from cnictl.node.runs import history as past
-
     row = _row(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if chosen_by_itself and (repairs := past.passed_over(todo.run)):
@@ -215,17 +206,13 @@ def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
         say(f"stays: {note}")
 
 
-def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
-    from cnictl.cli.steps import show_plan
-
+def _preview(todo: Undo, exit_code: bool, output: Format) -> None:
     _tell(todo)
     more = {"undone_run": todo.run.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
     show_plan(todo.plan, output, exit_code, **more)
 
 
-def _tell(todo: "Undo") -> None:
-    from cnictl.node.resources.inventory import CONF_KIND, kind
-
+def _tell(todo: Undo) -> None:
     for note in todo.left:
         say(f"left: {note}")
     conf_goes = any(

@@ -1,20 +1,23 @@
 """`cnictl nat`: the masquerade of what pods send outside the pod network."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
+from cnictl.core.errors import UsageProblem
+from cnictl.core.masquerade.rule_set import BACKENDS
+from cnictl.node.resources import inventory
+from cnictl.node.resources.cni_conf import CniConf
+from cnictl.node.resources.masquerade import Masquerade
+from cnictl.node.runs import converge
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.views import network_views as views
 
-if TYPE_CHECKING:
-    from cnictl.node.spec.node_spec import NodeSpec
 
-app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside leaves with the node's address.")
-
-
-@app.command()
 def enable(
     backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
     dry_run: DryRunOption = False,
@@ -31,22 +34,16 @@ def enable(
     cnictl nat enable
     cnictl nat enable --backend iptables --dry-run
     """
-    from dataclasses import replace
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.core.masquerade.rule_set import BACKENDS
-
     if backend and backend not in BACKENDS:
         raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")
     require_root("nat enable", "loads the masquerade rules")
 
-    def edited(spec: "NodeSpec") -> "NodeSpec":
+    def edited(spec: NodeSpec) -> NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
 
     edit_node("nat enable", edited, _kinds(), How(dry_run, exit_code, False, no_wait, confirm_within), output)
 
 
-@app.command()
 def disable(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -60,8 +57,6 @@ def disable(
     \b
     cnictl nat disable
     """
-    from dataclasses import replace
-
     require_root("nat disable", "removes the masquerade rules")
     edit_node(
         "nat disable",
@@ -75,15 +70,10 @@ def disable(
 
 def _kinds() -> tuple[str, ...]:
     """The rules, and the conf where there is one: it says whether each ADD looks after them."""
-    from cnictl.node.resources import inventory
-    from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.runs import converge
-
     conf = CniConf(converge.current_spec()).observe()
     return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
 
 
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the masquerade rules that are loaded, what each is for and what it counted.
 
@@ -93,10 +83,6 @@ def show(output: OutputOption = Format.TABLE) -> None:
     cnictl nat show
     cnictl nat show -o json | jq '.rules[].packets'
     """
-    from cnictl.node.resources.masquerade import Masquerade
-    from cnictl.node.runs import converge
-    from cnictl.views import network_views as views
-
     require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)

@@ -1,7 +1,10 @@
 """`cnictl init-node`, `apply`, `plan`, `reset-node`: the node as a whole."""
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+import dataclasses
+import sys
+from collections.abc import Collection
+from typing import Annotated, Any
 
 import typer
 
@@ -24,22 +27,16 @@ from cnictl.cli.steps import (
     show_plan,
     show_run,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from cnictl.node.preflight import Finding
-    from cnictl.node.runs.reset import Reset
-    from cnictl.node.spec.named_peers import NamedPeers
-    from cnictl.node.spec.node_spec import NodeSpec
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("init-node")(init_node)
-    app.command("apply")(apply)
-    app.command("plan")(plan)
-    app.command("reset-node")(reset_node)
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node import preflight
+from cnictl.node.host import firewall, host_links, runtimes
+from cnictl.node.preflight import PreflightFinding
+from cnictl.node.resources import boot_note
+from cnictl.node.runs import confirm, converge, reset
+from cnictl.node.runs.reset import Reset
+from cnictl.node.spec import addressing, named_peers, peers
+from cnictl.node.spec.named_peers import NamedPeers
+from cnictl.node.spec.node_spec import NodeSpec, as_data
 
 
 def init_node(
@@ -129,15 +126,6 @@ def init_node(
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
       --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
-    from dataclasses import replace as replaced
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node import preflight
-    from cnictl.node.host import firewall, host_links, runtimes
-    from cnictl.node.runs import converge
-    from cnictl.node.spec import addressing, named_peers, peers
-    from cnictl.node.spec.node_spec import NodeSpec
-
     ignored = preflight.parse_ignored(ignore or [])
     named = tuple(peers.parse_peer(text) for text in peer or [])
     subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
@@ -156,7 +144,7 @@ def init_node(
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
 
-    def wanted() -> "tuple[NodeSpec, NamedPeers]":
+    def wanted() -> tuple[NodeSpec, NamedPeers]:
         known = converge.known_spec()
         if known is None:
             if not (subnets and networks):
@@ -165,7 +153,7 @@ def init_node(
             known = NodeSpec(subnets, networks, backend=kind)
         chosen = named_peers.combine(known.peers, named, prune, replace)
         values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return addressing.check(replaced(known, **values, peers=chosen.peers)), chosen
+        return addressing.check(dataclasses.replace(known, **values, peers=chosen.peers)), chosen
 
     spec, _ = wanted()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
@@ -178,12 +166,8 @@ def init_node(
 
 
 def _init(
-    spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format, ignored: "Collection[str]"
+    spec: NodeSpec, chosen: NamedPeers, peers_named: bool, how: How, output: Format, ignored: Collection[str]
 ) -> None:
-    from cnictl.node.resources import boot_note
-    from cnictl.node.runs import converge
-    from cnictl.node.spec.node_spec import as_data
-
     specs = converge.specs_in_place()
     if specs and converge.lost_its_file():
         say("/etc/cnictl/node.toml is missing: what no option says stays as cnictl last set it up here")
@@ -196,7 +180,7 @@ def _init(
     pods = pods_in_the_way("init-node", spec, how.force)
     findings = _preflight(spec, specs[-1] if specs else None, output, ignored)
     about = sorted({finding["name"] for finding in findings if finding["ignored"]})
-    shown = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
+    shown: dict[str, Any] = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
     if how.dry_run:
         cut = [str(pod) for pod in pods]
         show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
@@ -207,12 +191,9 @@ def _init(
 
 
 def _preflight(
-    spec: "NodeSpec", previous: "NodeSpec | None", output: Format, ignored: "Collection[str]"
+    spec: NodeSpec, previous: NodeSpec | None, output: Format, ignored: Collection[str]
 ) -> list[dict[str, Any]]:
     """All checks' findings, said on stderr. Raises Problem if one is an error and not ignored."""
-    from cnictl.core.errors import Problem
-    from cnictl.node import preflight
-
     with working("checking this host"):
         findings = preflight.without_ignored(preflight.run(spec, previous), ignored)
     for finding in findings:
@@ -229,7 +210,7 @@ def _preflight(
     return found
 
 
-def _in_words(finding: "Finding") -> str:
+def _in_words(finding: PreflightFinding) -> str:
     mend = f"\n  mend: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
@@ -253,14 +234,12 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    from cnictl.node.runs import confirm
-
     require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         return
     how = How(dry_run, exit_code, force, no_wait, confirm_within)
-    edit_node("apply", lambda spec: spec, (), how, output)
+    edit_node("apply", lambda spec: spec, (), how, output, reapplies=True)
 
 
 def plan(
@@ -281,7 +260,8 @@ def plan(
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
     require_root("plan", "reads the firewall's rules")
-    edit_node("plan", lambda spec: spec, (), How(dry_run=True, exit_code=exit_code, force=True), output)
+    how = How(dry_run=True, exit_code=exit_code, force=True)
+    edit_node("plan", lambda spec: spec, (), how, output, reapplies=True)
 
 
 def reset_node(
@@ -304,11 +284,6 @@ def reset_node(
     cnictl reset-node --dry-run
     cnictl reset-node --yes
     """
-    import sys
-
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import reset
-
     how = How(dry_run, exit_code, force, no_wait).check()
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
     shown = reset.plan()
@@ -329,7 +304,7 @@ def reset_node(
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
         asking.confirm("Remove all of this?")
 
-    def check(now: "Reset") -> None:
+    def check(now: Reset) -> None:
         if not yes:
             asking.refuse_unshown(shown.whole, now.whole, map(asking.pod, shown.pods), map(asking.pod, now.pods))
 
@@ -357,8 +332,6 @@ def reset_node(
 
 def _warn_of_waiting_pods() -> None:
     """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
-    from cnictl.node.host import runtimes
-
     for runtime in runtimes.find():
         if runtime.settled and runtime.needs_loopback:
             say(
@@ -367,7 +340,7 @@ def _warn_of_waiting_pods() -> None:
             )
 
 
-def _preview_reset(todo: "Reset", how: How, output: Format) -> None:
+def _preview_reset(todo: Reset, how: How, output: Format) -> None:
     for pod in todo.pods:
         say(f"would delete the attachment of {pod}")
     for note in todo.left:

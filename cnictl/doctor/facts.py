@@ -14,18 +14,18 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.core.process import run
 from cnictl.doctor import echo
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing
 from cnictl.node.host import firewall, host_links, pod_routes, runtimes
 from cnictl.node.host.host_links import Narrowest
 from cnictl.node.host.pod_routes import Looked
+from cnictl.node.resources import peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.runs import converge
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
 from cnictl.probe import owning
-from cnictl.views import network_views
 
 
 class Facts:
@@ -97,13 +97,7 @@ class Facts:
     @cached_property
     def served(self) -> dict[Peer, str]:
         """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
-        if self.spec is None:
-            return {}
-        routes = zip(self.spec.peers, network_views.routes(self.spec), strict=False)
-        on_link = [
-            peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
-        ]
-        return owning.ask(on_link)
+        return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
 
     @cached_property
     def ports(self) -> list[Link]:
@@ -118,10 +112,8 @@ class Facts:
 
     @cached_property
     def listings(self) -> list[Listing]:
-        """The addresses of each network that a conf or the node file is of."""
-        names = lease_list.networks() if self.spec is None else sorted({self.spec.name, *lease_list.networks()})
-        found = [(name, ranges.of_network(name, self.spec)) for name in names]
-        return [lease_list.observe(name, known.data_dir, known.sets) for name, known in found if known.sets]
+        """The addresses of each network whose ranges are known."""
+        return [listing for listing in lease_list.listings(self.spec) if listing.sets]
 
     @cached_property
     def ruleset(self) -> list[dict[str, Any]]:
@@ -159,11 +151,6 @@ class Facts:
     def processes(self) -> set[str]:
         """Names of the processes that run."""
         return host_links.processes()
-
-
-def sysctl(name: str) -> str:
-    """The value of `net.ipv4.ip_forward`, or of `net/ipv4/conf/eth0.5/…` where a part holds a dot; empty without."""
-    return text_of("/proc/sys/" + (name if "/" in name else name.replace(".", "/")))
 
 
 def counters(path: str, group: str) -> dict[str, int]:
@@ -214,12 +201,3 @@ def in_order(folders: Sequence[str]) -> list[str]:
         for path in glob.glob(f"{folder}/*.conf"):
             files.setdefault(os.path.basename(path), path)
     return [files[name] for name in sorted(files)]
-
-
-def _words(path: str) -> list[str]:
-    return text_of(path).split()
-
-
-def exists(path: str) -> bool:
-    """Whether there is such a file."""
-    return os.path.exists(path)

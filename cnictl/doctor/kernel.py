@@ -4,12 +4,12 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 
-from cnictl.core import durable
+from cnictl.core import durable, sysctl
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.doctor.before import of_a_node
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
-from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
+from cnictl.doctor.facts import Facts, counters, in_order, per_cpu
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.preflight import host
@@ -79,9 +79,9 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
     dropped = counters("/proc/net/netstat", "TcpExt").get("IPReversePathFilter", 0)
     if facts.spec is None or not dropped:
         return
-    everywhere = sysctl("net.ipv4.conf.all.rp_filter")
+    everywhere = sysctl.read("net/ipv4/conf/all/rp_filter")
     for name in dict.fromkeys((*facts.others, facts.spec.bridge)):
-        own = sysctl(f"net/ipv4/conf/{name}/rp_filter")
+        own = sysctl.read(f"net/ipv4/conf/{name}/rp_filter")
         if name and max(everywhere, own) == "1":
             yield Seen(
                 name,
@@ -97,7 +97,7 @@ def _loosen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
-    count, most = sysctl("net.netfilter.nf_conntrack_count"), sysctl("net.netfilter.nf_conntrack_max")
+    count, most = sysctl.read("net/netfilter/nf_conntrack_count"), sysctl.read("net/netfilter/nf_conntrack_max")
     if not count or not most or most == "0" or int(count) < _FULL * int(most):
         return
     stat = per_cpu("/proc/net/stat/nf_conntrack")
@@ -111,13 +111,15 @@ def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 
 
 def _widen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * int(sysctl(finding.subject))}"),))
+    most = int(sysctl.read(finding.subject.replace(".", "/")))
+    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * most}"),))
 
 
 def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
     for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
         path, key = f"/proc/net/stat/{name}_cache", f"net.{family}.neigh.default.gc_thresh3"
-        table, most = per_cpu(path), sysctl(key)  # the limit can be read in the host's own namespace alone
+        table = per_cpu(path)
+        most = sysctl.read(key.replace(".", "/"))  # the limit can be read in the host's own namespace alone
         entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each line says all of them
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield Seen(

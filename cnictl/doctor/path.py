@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 
-from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
-
-from cnictl.core.cidr import format_address, parse_address, parse_interface
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr, parse_interface
 from cnictl.core.netlink.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
@@ -19,6 +17,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.probe import arp, owning
+from cnictl.probe.failure import gateway_of
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
 _ANYWHERE = pod_routes.OUTSIDE[0]
@@ -90,7 +89,7 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     if spec is None:
         return
     for one, other in combinations(spec.peers, 2):
-        if _overlap(one.pod_cidr, other.pod_cidr):
+        if parse_cidr(one.pod_cidr).overlaps(parse_cidr(other.pod_cidr)):
             yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
                        hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
                                    because="only the operator knows which node has these pods"))  # fmt: skip
@@ -108,7 +107,7 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
         if not source or is_ipv6(address) or not arp.answers(address, link, source):
             continue
         # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
-        if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), link, source):
+        if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
                        hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
                                    because="the host that gets another one has to restart its pods"))  # fmt: skip
@@ -125,20 +124,20 @@ def _own_address(facts: Facts, link: str) -> str:
     return ""
 
 
-def _overlap(one: str, other: str) -> bool:
-    return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
-
-
 def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
     for line in text_of("/etc/resolv.conf").splitlines():
         words = line.split()
-        server = words[1].partition("%")[0] if words[:1] == ["nameserver"] and words[1:] else ""
-        if not (valid_ipv4(server, INET_PTON) or valid_ipv6(server)):
+        if words[:1] != ["nameserver"] or not words[1:]:
+            continue
+        server = words[1].partition("%")[0]
+        try:
+            packed = parse_address(server)
+        except AddressError:
             continue
         for network in facts.spec.networks:
-            if is_ipv6(server) == is_ipv6(network) and IPAddress(server) in IPNetwork(network):
+            if parse_cidr(network).holds(packed):
                 yield Seen(server, f"this host's name server has an address of the pod network {network}",
                            hint.advice("choose a --network that it doesn't lie in, or another name server",
                                        because="the pod network is the same on all nodes"))  # fmt: skip
@@ -199,7 +198,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
 
     def filtered(peer: Peer) -> bool:
-        family, target = is_ipv6(peer.pod_cidr), str(IPNetwork(peer.pod_cidr)[1])
+        family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
         return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
 
     asked = [

@@ -124,15 +124,15 @@ def _residue(facts: Facts) -> Iterable[Seen]:
     for network in folder_networks():
         if network in known:
             continue
-        listing = lease_list.observe(network)
+        listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
                        "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
 
 
-def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+def _collect(facts: Facts, finding: Finding) -> Remedy:
     def collect() -> None:
-        reclaim.collect(lease_list.observe(finding.subject), dry_run=False)
+        reclaim.collect(lease_list.listing_of(finding.subject, facts.spec), dry_run=False)
 
     return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
 

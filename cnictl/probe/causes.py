@@ -65,7 +65,7 @@ def unexplained(failure: Failure) -> Cause:
     if failure.reply_came:
         words = "the reply came back to this node and did not reach the pod"
     elif failure.left_as:
-        words = f"the request left by {failure.route.link} as {failure.left_as}, and nothing came back"
+        words = f"the request left by {failure.route.dev} as {failure.left_as}, and nothing came back"
     elif failure.series.send_error:
         words = f"the pod could not send: {failure.series.send_error}"
     elif failure.sightings:

@@ -1,15 +1,16 @@
 """A failed check and all that was seen of it: what the causes are found in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
+from cnictl.node.host.route_lookup import Way
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
-from cnictl.probe.host import Host, Route
+from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
@@ -50,7 +51,7 @@ class Failure:
     """A check that got no answer, with all that was seen meanwhile."""
 
     check: str
-    pod: Pod
+    pod: CheckedPod
     series: Series
     host: Host
     sightings: list[Sighting]
@@ -59,7 +60,6 @@ class Failure:
     from_host: Series | None = None
     """The same target pinged from this node itself."""
     at_peer: PeerEvidence | None = None
-    _route: list[Route] = field(default_factory=list)
 
     @property
     def target(self) -> str:
@@ -67,11 +67,9 @@ class Failure:
         return self.series.to
 
     @property
-    def route(self) -> Route:
+    def route(self) -> Way:
         """Where this node would send the pod's packet."""
-        if not self._route:
-            self._route.append(self.host.route(self.target, self.pod.address, self.host.spec.bridge))
-        return self._route[0]
+        return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
     @property
     def left_as(self) -> str:

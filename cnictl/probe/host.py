@@ -1,44 +1,26 @@
-"""What this host looks like to a packet: each question asked of the kernel once, when a cause first needs it."""
+"""Facts about this host that the causes of a failed check need; each is read once, when it is first needed."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from cnictl.core.cidr import parse_cidr
+from cnictl.core import sysctl
+from cnictl.core.cidr import Cidr, parse_cidr
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.masquerade import rule_set
 from cnictl.core.masquerade.rule_set import Masquerade
-from cnictl.core.process import Finished, run
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node.hint import sysctl_name
-from cnictl.node.host import host_links, pod_routes
+from cnictl.node.host import host_links, pod_routes, route_lookup
+from cnictl.node.host.route_lookup import Packet, Way
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
+from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spine import Change
 from cnictl.probe.netns_thread import inside
 
-Json = dict[str, Any]
-
-
 GONE = "is gone"
 """What is wrong with a host veth that is not there."""
-
-
-class Route:
-    """The kernel's answer to "where would this packet go": link and next hop, or its refusal in words."""
-
-    __slots__ = ("error", "gateway", "link", "source")
-
-    def __init__(self, link: str = "", gateway: str = "", source: str = "", error: str = "") -> None:
-        self.link = link
-        self.gateway = gateway
-        self.source = source
-        self.error = error
-
-    @property
-    def spoofed(self) -> bool:
-        """Whether the source address was refused: EXDEV, on newer kernels EINVAL (net/ipv4/fib_frontend.c)."""
-        return "cross-device" in self.error or "Invalid argument" in self.error
 
 
 class Host:
@@ -49,7 +31,7 @@ class Host:
         """The node's, cut down to the family asked about."""
         self.whole = whole or spec
         """The node's, of both families."""
-        self._routes: dict[tuple[str, str, str], Route] = {}
+        self._ways: dict[Packet, Way] = {}
 
     @property
     def ipv6(self) -> bool:
@@ -63,62 +45,55 @@ class Host:
 
     @property
     def forward_switch(self) -> str:
-        """The sysctl without which a node forwards nothing of the family."""
+        """The kernel setting without which a node forwards nothing of the family."""
         return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
         """Whether it is on."""
-        return _read(f"/proc/sys/{self.forward_switch.replace('.', '/')}") != "0"
+        return sysctl.read(self.forward_switch.replace(".", "/")) != "0"
 
     def forwards_from(self, link: str) -> bool:
         """Return net.ipv4.conf.LINK.forwarding, which decides for a packet that comes in there.
 
         IPv6 knows only the one switch for all links (net/ipv6/ip6_output.c, ip6_forward).
         """
-        return self.ipv6 or _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
+        return self.ipv6 or sysctl.read(f"net/ipv4/conf/{link}/forwarding") != "0"
 
     @cached_property
-    def bridge(self) -> Json | None:
-        """`ip -j address show dev BRIDGE`; None if there is no such link."""
-        found = _json(run(["ip", "-j", "address", "show", "dev", self.spec.bridge], check=False))
-        return found[0] if found else None
+    def bridge(self) -> Link | None:
+        """The bridge; None if there is no such link."""
+        with Netlink() as netlink:
+            return rtnetlink.get_link(netlink, self.spec.bridge)
 
     @cached_property
     def bridge_addresses(self) -> list[str]:
         """The bridge's addresses of the family, with prefix length; not its link-local one."""
-        family = "inet6" if self.ipv6 else "inet"
-        infos = [one for one in (self.bridge or {}).get("addr_info", []) if one.get("family") == family]
-        return [f"{one['local']}/{one['prefixlen']}" for one in infos if one.get("scope") != "link"]
+        if self.bridge is None:
+            return []
+        family = rtnetlink.AF_INET6 if self.ipv6 else rtnetlink.AF_INET
+        with Netlink() as netlink:
+            addresses = rtnetlink.addresses(netlink, self.bridge.index, family)
+        return [str(Cidr(packed, prefix)) for packed, prefix in addresses if not is_link_local(packed)]
 
     def port_fault(self, host_veth: str) -> str:
         """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
-        found = _json(run(["ip", "-j", "link", "show", "dev", host_veth], check=False))
-        if not found:
+        with Netlink() as netlink:
+            port = rtnetlink.get_link(netlink, host_veth)
+        if port is None:
             return GONE
-        if "UP" not in found[0].get("flags", []):
+        if not port.up:
             return "is down"
-        if found[0].get("master") != self.spec.bridge:
+        if self.bridge is None or port.master != self.bridge.index:
             return f"is not on {self.spec.bridge}"
         return ""
 
-    def route(self, to: str, source: str = "", through: str = "") -> Route:
+    def route(self, to: str, source: str = "", through: str = "") -> Way:
         """Where a packet to `to` goes; with `source` and `through`, one from there that came in by that link."""
-        asked = (to, source, through)
-        if asked not in self._routes:
-            self._routes[asked] = self._find_route(*asked)
-        return self._routes[asked]
-
-    def _find_route(self, to: str, source: str, through: str) -> Route:
-        asked = ["ip", "-j", "route", "get", to]
-        if source:
-            asked += ["from", source, "iif", through]
-        done = run(asked, check=False)
-        found = _json(done)
-        if not found:
-            return Route(error=done.stderr.strip().rpartition("answers: ")[2] or "no route")
-        one = found[0]
-        return Route(one.get("dev", ""), one.get("gateway", ""), one.get("prefsrc", ""))
+        packet = Packet(to, source, through)
+        if packet not in self._ways:
+            self._ways[packet] = route_lookup.way(packet, entries=False)
+        return self._ways[packet]
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
@@ -129,11 +104,6 @@ class Host:
     def strays(self) -> list[pod_routes.Stray]:
         """What the kernel sends elsewhere of this node's pods' packets."""
         return pod_routes.look(self.whole).strays
-
-    def neighbour(self, address: str) -> str:
-        """State of an address in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it isn't there."""
-        found = _json(run(["ip", "-j", "neighbour", "show", "to", address], check=False))
-        return " ".join(found[0].get("state", [])) if found else ""
 
     @cached_property
     def masquerade_stands(self) -> bool:
@@ -163,7 +133,7 @@ class Host:
         """
         if self.ipv6:
             return ""
-        values = {name: _read(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
+        values = {name: sysctl.read(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
         if "2" in values.values():
             return ""
         strict = next((name for name in (link, "all") if values[name] == "1"), "")
@@ -172,23 +142,7 @@ class Host:
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:
     """The gateway of a pod's default route; empty if it has none."""
-    asked = ["ip", "-6" if ipv6 else "-4", "-j", "route", "show", "default"]
-    found = _json(inside(netns, lambda: run(asked, check=False)))
-    return str(found[0].get("gateway", "")) if found else ""
-
-
-def _json(done: Finished) -> list[Json]:
-    """What `ip -j` printed; nothing where it failed or found nothing."""
-    try:
-        found = json.loads(done.stdout or "[]")
-    except ValueError:
-        return []
-    return [one for one in found if one]
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
+    for destination, route in inside(netns, route_lookup.routes):
+        if not destination.prefix and (destination.bits == 128) == ipv6 and route.table == route_lookup.MAIN_TABLE:
+            return route.gateway
+    return ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from cnictl.core.netlink.messages import attributes
-from cnictl.node.resources.route import PROTOCOL
+from cnictl.node.host.route_lookup import PROTOCOL
 
 _HEADER = Struct("=IHHII")
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF = 1, 5, 7, 9, 11, 24, 25

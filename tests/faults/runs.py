@@ -1,7 +1,7 @@
 """`kill -9` of an operator's command ahead of each thing that it does to the host; after each, what puts it right.
 
     python -m tests.faults.runs                 # every one of every scenario (`make faults`)
-    python -m tests.faults.runs --points 8 guards
+    python -m tests.faults.runs --points 8 guard
 
 What it does to the host is seen by the interpreter's audit hooks (PEP 578): files made, renamed and removed, programs
 started, netlink messages sent. Afterwards the host has to be as before the command: links, addresses, routes, rules,
@@ -96,8 +96,8 @@ class Scenario:
     """Whether the bridge may be another one afterwards, with another MAC."""
 
 
-def _guards(node: Node) -> None:
-    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start them
+def _guard(node: Node) -> None:
+    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start it
         cnictl(node, "status", check=False)
     wait_for(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
 
@@ -130,7 +130,7 @@ def _init(node: Node) -> None:
 _SET_UP = ("init-node", *INIT_OPTIONS, *_PEER)
 _IPTABLES = ("--backend", "iptables")
 SCENARIOS = {
-    "guards": Scenario((*_SET_UP, "--confirm-within", "600"), _guards),
+    "guard": Scenario((*_SET_UP, "--confirm-within", "600"), _guard),
     "undo": Scenario(_SET_UP, _undo),
     "again": Scenario(_SET_UP, _again, whole=True),
     "reset": Scenario(_SET_UP, _reset, whole=True),

@@ -20,7 +20,9 @@ from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NETWORKS_DIR
+from cnictl.node.addresses import ranges
 from cnictl.node.spec import pod_names
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
@@ -213,6 +215,22 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     elif shared:
         reason += "; another node that uses the store may be about to write it"
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
+
+
+def listings(spec: NodeSpec | None) -> list[Listing]:
+    """Return the listing of each network that has leases or records here, and of the node's own. Raises OSError."""
+    own = [spec.name] if spec is not None else []
+    return [listing_of(name, spec) for name in sorted({*own, *networks()})]
+
+
+def listing_of(network: str, spec: NodeSpec | None, data_dir: str = "") -> Listing:
+    """Return all that this host knows of a network's addresses. Raises OSError.
+
+    The ranges are those of the node file, a CNI conf or the plugin's own note; so is the store, unless `data_dir` names
+    another one.
+    """
+    known = ranges.of_network(network, spec)
+    return observe(network, data_dir or known.data_dir, known.sets)
 
 
 def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:

@@ -27,7 +27,7 @@ _IN_FLIGHT_WAIT = 5.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReleaseOutcome:
     """What became of one row."""
 
     row: Row
@@ -78,7 +78,7 @@ def commands(listing: Listing, row: Row) -> list[str]:
     return [*lines, f"rm {row.record.path}"] if row.record else lines
 
 
-def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
+def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
     """For programs: what became of each, and the release as typed by hand of those that were not left."""
     rows = []
     for one in outcomes:
@@ -92,7 +92,7 @@ def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[Outcome]:
+def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
     """Free these rows, each noted in `journal` before. Without `force` each is judged once more under its lock.
 
     Raises CniError 11 (node locked).
@@ -100,25 +100,27 @@ def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) ->
     return _work(listing, [(row, "") for row in rows], not force, journal)
 
 
-def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[Outcome]:
+def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[ReleaseOutcome]:
     """Free what is provably stale, each noted in `journal` before; the outcome of every row.
 
     Raises CniError 11 (node locked).
     """
     judged = [(row, keep_reason(row)) for row in listing.rows]
     if dry_run:
-        return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
+        return [ReleaseOutcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
     Store(listing.network, listing.data_dir).clear_unfinished()
     return _work(listing, judged, True, journal)
 
 
-def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None) -> list[Outcome]:
+def _work(
+    listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None
+) -> list[ReleaseOutcome]:
     outcomes = []
     gone: set[tuple[str, str]] = set()
     with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
         for row, kept in judged:
             if kept:
-                outcomes.append(Outcome(row, "left", kept))
+                outcomes.append(ReleaseOutcome(row, "left", kept))
                 continue
             if journal is not None:
                 what = row.address or f"{row.container}@{row.ifname}"
@@ -128,12 +130,12 @@ def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal:
             try:
                 freed = _free(host, listing, row, check, gone)
             except (CniError, OSError) as error:
-                outcomes.append(Outcome(row, "failed", str(error)))
+                outcomes.append(ReleaseOutcome(row, "failed", str(error)))
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"
             if freed and row.record is not None and row.record.ipam:
                 reason += f"; the address is {row.record.ipam}'s to free"
-            outcomes.append(Outcome(row, "freed" if freed else "left", reason))
+            outcomes.append(ReleaseOutcome(row, "freed" if freed else "left", reason))
     return outcomes
 
 

@@ -173,7 +173,8 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
 
 def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
     asked = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
-    asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
+    if asked:
+        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
     answered: dict[int, Way] = {}
     while len(answered) < len(asked):
         data = asking.recv(1 << 16)

@@ -66,6 +66,8 @@ import netaddr, prometheus_client, pyroute2, rich.console, rich.table, tomlkit, 
 import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard
 import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, cnictl.node.addresses.reclaim
 import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
+from cnictl.cli import groups
+groups.load_all()
 from cnictl.node.plugin import releases
 releases.sources()
 """

@@ -17,7 +17,7 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import scratch
-from cnictl.node.preflight.finding import Finding, error
+from cnictl.node.preflight.finding import PreflightFinding, error
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 
 _FORWARD = {False: "/proc/sys/net/ipv4/ip_forward", True: "/proc/sys/net/ipv6/conf/all/forwarding"}
@@ -36,14 +36,14 @@ _OTHER = {"nft": "iptables", "iptables": "nft"}
 _AS_ROOT = hint.advice("run it with sudo", because="no command of this user's makes them root")
 
 
-def root(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def root(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """A node is set up by root."""
     if os.geteuid() == 0:
         return []
     return [error("root", "this user", f"user {os.geteuid()} is not root", _AS_ROOT)]
 
 
-def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """The programs of the backend that masquerades."""
     if not spec.nat:
         return []
@@ -60,7 +60,7 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what)]
 
 
-def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Bridge, veth pair and masquerade work; forwarding can be switched on."""
     if os.geteuid() != 0:
         return []  # `root` says it

@@ -9,7 +9,7 @@ from cnictl.core.masquerade import iptables, rule_set
 from cnictl.core.masquerade.rule_set import BACKENDS
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.resources import chains
+from cnictl.node.resources import hidden_chains
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -27,10 +27,10 @@ class Masquerade:
     def observe(self) -> State | None:
         """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
-        unread = [family for family in PROGRAMS if chains.left("nat", rule_set.chain(self._name), family)]
+        hidden = [family for family in PROGRAMS if hidden_chains.hides("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
-            if backend == "iptables" and unread:
-                found[backend] = {"damaged": f"rules stand, but {chains.gone('nat', unread[0])}"}
+            if backend == "iptables" and hidden:
+                found[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
             elif rule_set.present(self._name, backend):
                 found[backend] = self._recognised(backend)
         return found or None
@@ -38,9 +38,9 @@ class Masquerade:
     def desired(self, spec: NodeSpec) -> State | None:
         """One rule set in the spec's backend; none without NAT. Raises Problem where what stands can't be read."""
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
-            if chains.left("nat", rule_set.chain(spec.name), family):
-                why = chains.gone("nat", family)
-                raise Problem(f"the masquerade rules stand, but {why}", _readable_again(family))
+            if hidden_chains.hides("nat", rule_set.chain(spec.name), family):
+                why = hidden_chains.reason("nat", family)
+                raise Problem(f"the masquerade rules stand, but {why}", hidden_chains.hint("nat", family))
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
@@ -71,9 +71,6 @@ class Masquerade:
         old, new = change.before or {}, change.after or {}
         for backend, rules in new.items():
             if old.get(backend) != rules and "subnets" in rules:
-                if backend == "iptables":
-                    for family in _families(rules["subnets"]):
-                        chains.note("nat", rule_set.chain(self._name), family)
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
                     self._remove_other_families(wanted)
@@ -86,12 +83,11 @@ class Masquerade:
         chain = rule_set.chain(self._name)
         if backend == "iptables":
             for family in PROGRAMS:
-                if chains.left("nat", chain, family):
-                    chains.remove("nat", chain, family)
+                if hidden_chains.hides("nat", chain, family):
+                    hidden_chains.remove("nat", chain, family)
         rule_set.remove(self._name, backend)
         if backend == "iptables":
             for family in PROGRAMS:
-                chains.forget("nat", chain, family)
                 firewall.drop_left_over("nat", "POSTROUTING", family)
 
     def _remove_other_families(self, wanted: rule_set.Masquerade) -> None:
@@ -107,13 +103,6 @@ class Masquerade:
             if rule_set.stands(wanted, backend) and not (others and rule_set.present(self._name, backend, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
-
-
-def _readable_again(family: str) -> str:
-    program = PROGRAMS[family]
-    if not firewall.has_command(program):
-        return f"install {program} again; or: cnictl nat enable --backend nft"
-    return f"nft -a list chain {family} nat POSTROUTING shows that rule: put it into a table of its own"
 
 
 def _families(subnets: Iterable[str]) -> list[str]:
@@ -144,8 +133,8 @@ def _removal_commands(name: str, backend: str) -> list[str]:
     chain = rule_set.chain(name)
     commands = []
     for family, program in PROGRAMS.items():
-        if chains.left("nat", chain, family):
-            commands += chains.removal_commands("nat", chain, family)
+        if hidden_chains.hides("nat", chain, family):
+            commands += hidden_chains.removal_commands("nat", chain, family)
         elif rule_set.present(name, backend, [_BITS[family]]):
             commands += [
                 f"{program} -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: {program} -w -t nat -D …",

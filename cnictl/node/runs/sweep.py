@@ -31,9 +31,8 @@ from cnictl.node.plugin import install, program, releases
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
-from cnictl.node.runs import confirm
 from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.node.state import folders, journal, original_state
+from cnictl.node.state import folders, journal, original_state, pending
 from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
@@ -74,7 +73,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there[folder]:
             _rmdir(folder)
     sweep_cut_off()
-    confirm.disarm()
+    pending.disarm()
     journal.remove_all()
     for key in original_state.snapshot():
         original_state.forget(key)

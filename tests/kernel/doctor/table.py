@@ -33,9 +33,10 @@ def main() -> None:
     order = [check.id for check in CHECKS]
     rows.sort(key=lambda row: order.index(row["check"]))
     shown = ["| finding | fault | symptom | mended by |", "|---|---|---|---|"]
-    shown += [
+    lines = (
         f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['mended'])}` |" for row in rows
-    ]
+    )
+    shown += dict.fromkeys(lines)  # a fault may be made by several tests
     text = _between(PAGE.read_text(encoding="utf-8"), _SHOWN, shown)
     PAGE.write_text(_between(text, _KNOWN, checks_table()), encoding="utf-8")
 

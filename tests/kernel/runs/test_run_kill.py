@@ -13,10 +13,10 @@ from tests.soak import SOAK
 pytestmark = pytest.mark.once
 
 IN_SOAK = {
-    "guards": 2, "undo": 2, "reset cut off": 2, "undo cut off": 2, "undo cut off, iptables": 1,
+    "guard": 2, "undo": 2, "reset cut off": 2, "undo cut off": 2, "undo cut off, iptables": 1,
     "node after a reset cut off": 1, "route": 1, "bridge down": 1, "uninstall": 1, "install elsewhere": 1,
 }  # fmt: skip
-IN_SUITE = {"guards": 1, "reset cut off": 1, "undo cut off": 1}
+IN_SUITE = {"guard": 1, "reset cut off": 1, "undo cut off": 1}
 """How many things a scenario's command is cut off ahead of, spread evenly."""
 
 

@@ -1,15 +1,15 @@
 """`cnictl support-bundle`: what somebody who helps needs to see, in one file."""
 
+import socket
 from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("support-bundle")(support_bundle)
+from cnictl.cli.steps import require_root
+from cnictl.node.plugin import output_file
+from cnictl.views.support_bundle import parts as collect
+from cnictl.views.support_bundle import write
 
 
 def support_bundle(
@@ -27,13 +27,6 @@ def support_bundle(
     cnictl support-bundle
     cnictl support-bundle --dry-run
     """
-    import socket
-
-    from cnictl.cli.steps import require_root
-    from cnictl.node.plugin import output_file
-    from cnictl.views.support_bundle import parts as collect
-    from cnictl.views.support_bundle import write
-
     parts = collect()
     if dry_run:
         rows = [{"name": part.name, "holds": part.holds} for part in parts]
