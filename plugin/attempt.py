@@ -17,7 +17,7 @@ from cnictl.core.leases.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import Locked
 from cnictl.core.masquerade import rule_set
-from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink import conntrack, rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, format_mac, random_mac
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.outside import LONGEST_NAME, cut
@@ -299,8 +299,6 @@ class Attempt:
 
     def _forget_connections(self, given: Given) -> None:
         if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
-            from cnictl.core.netlink import conntrack
-
             conntrack.forget(address.packed for address in given.addresses)
 
     def _open_forwarding(self, given: Given) -> None:

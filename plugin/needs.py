@@ -167,7 +167,7 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
 
 
 def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """An ADD writes a record, and beside it leases and their map: folders and files are there or can be made."""
+    """An ADD writes a record, leases and the claim mark: folders and files are there or can be made."""
     records = attachments.record_path(conf.name, "", "").rpartition("/")[0]
     for folder in _written_to(conf, records):
         try:
@@ -178,7 +178,7 @@ def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
         store = f"{conf.data_dir}/{conf.name}"
         _check_lock(f"{store}/lock")
         lasts = (f"{store}/last_reserved_ip.{number}" for number in range(len(conf.sets)))
-        for path in (*lasts, attachments.index_path(conf.name)):
+        for path in (*lasts, attachments.claim_mark(conf.name)):
             try:
                 descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
             except FileNotFoundError:
@@ -197,8 +197,6 @@ def _written_to(conf: NetConf, records: str) -> "Iterator[str]":
     if conf.served:
         yield f"{conf.data_dir}/{conf.name}"
     yield records
-    if conf.served:
-        yield attachments.index_path(conf.name).rpartition("/")[0]
 
 
 def _check_folder(folder: str) -> None:

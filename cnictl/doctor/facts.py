@@ -1,4 +1,4 @@
-"""The host as the checks see it: each thing is looked at once, when the first check asks, until `forget`."""
+"""Read the facts about the host that checks need: each once, when the first check asks, until `forget`."""
 
 import glob
 import json
@@ -29,15 +29,15 @@ from cnictl.probe import owning
 
 
 class Facts:
-    """Facts about this host. Every property raises what looking raised."""
+    """The facts about this host. Every property raises what reading raised."""
 
     def forget(self) -> None:
-        """Look anew from here on: something was mended."""
+        """Read everything again at the next use: something was fixed."""
         self.__dict__.clear()
 
     @cached_property
     def spec(self) -> NodeSpec | None:
-        """What this node should be; None on a host that is none. Raises UsageProblem if its file can't be read."""
+        """The node's spec; None if this host is not set up as a node. Raises UsageProblem if its file can't be read."""
         return node_file.load()
 
     @cached_property
@@ -47,7 +47,7 @@ class Facts:
 
     @cached_property
     def unknown(self) -> list[Step]:
-        """The node's resources that can't be looked at."""
+        """The node's resources that can't be read."""
         return list(self._plan.unknown)
 
     @cached_property
@@ -56,7 +56,7 @@ class Facts:
 
     @cached_property
     def uplink(self) -> str:
-        """The link to the peers, or empty."""
+        """The uplink, or empty."""
         return host_links.uplink(self.spec) if self.spec is not None else ""
 
     @cached_property
@@ -96,7 +96,7 @@ class Facts:
 
     @cached_property
     def served(self) -> dict[Peer, str]:
-        """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
+        """Whether each peer with a working route has its pod CIDR, as `probe.owning` names it."""
         return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
 
     @cached_property
@@ -154,7 +154,7 @@ class Facts:
 
 
 def counters(path: str, group: str) -> dict[str, int]:
-    """A group of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
+    """Return a group of counters of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
     found: dict[str, int] = {}
     names: list[str] = []
     for line in text_of(path).splitlines():
@@ -169,7 +169,7 @@ def counters(path: str, group: str) -> dict[str, int]:
 
 
 def per_cpu(path: str) -> dict[str, int]:
-    """A table of /proc/net/stat, hexadecimal and a line a CPU, summed up."""
+    """Return a table of /proc/net/stat, which is hexadecimal with a line for each CPU, summed up."""
     lines = text_of(path).splitlines()
     if len(lines) < 2:
         return {}
@@ -179,7 +179,7 @@ def per_cpu(path: str) -> dict[str, int]:
 
 
 def said_by(argv: list[str]) -> str:
-    """What a program printed; empty where it isn't there or fails."""
+    """Return what a program prints; empty if it is missing or fails."""
     if not programs.find(argv[0]):
         return ""
     done = run(argv, check=False)
@@ -187,7 +187,7 @@ def said_by(argv: list[str]) -> str:
 
 
 def text_of(path: str) -> str:
-    """A file's content without the ends' white space; empty if it can't be read."""
+    """Return a file's content, stripped; empty if it can't be read."""
     try:
         return durable.contents(path).decode("utf-8", "replace").strip()
     except OSError:
@@ -195,7 +195,7 @@ def text_of(path: str) -> str:
 
 
 def in_order(folders: Sequence[str]) -> list[str]:
-    """The `.conf` files of several folders by name, as systemd reads them: one hides its namesakes in later folders."""
+    """Return the `.conf` files of several folders by name; one hides its namesakes in later folders, as in systemd."""
     files: dict[str, str] = {}
     for folder in folders:
         for path in glob.glob(f"{folder}/*.conf"):

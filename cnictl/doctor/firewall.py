@@ -1,4 +1,4 @@
-"""Rules of other tools' that pods' packets meet."""
+"""Check other programs' firewall rules that pods' packets pass."""
 
 import glob
 import re
@@ -71,7 +71,7 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
 
 
 def _is_known(container: str, holders: set[str]) -> bool:
-    """Whether it holds a lease, or its runtime keeps the result of its ADD (libcni's cache)."""
+    """Return whether a container holds a lease, or its runtime keeps the result of its ADD (libcni's cache)."""
     cached = (glob.glob(f"/var/lib/cni/{folder}/*{glob.escape(container)}*") for folder in ("results", "cache/results"))
     return container in holders or any(cached)
 
@@ -117,13 +117,13 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
 
 
 def _is_of_pods(words: list[str], one: NodeSpec) -> bool:
-    """Whether a rule may match what pods send."""
+    """Return whether a rule may match packets from pods."""
     source = _option(words, "-s")
     return not source or _subnet(source).overlaps(_subnet(one.subnet))
 
 
 def _covers(words: list[str], one: NodeSpec) -> bool:
-    """Whether it matches what pods send to other nodes' pods."""
+    """Return whether a rule matches packets from pods to other nodes' pods."""
     out = _option(words, "-o")
     if not _is_of_pods(words, one):
         return False
@@ -147,12 +147,12 @@ def _returned_before(rules: list[list[str]], rule: list[str], one: NodeSpec) -> 
 
 
 def _subnet(text: str) -> Cidr:
-    """Return what a rule's `-s` or `-d` names: every address if its mask is no prefix length (10.0.0.5/255.0.0.255)."""
+    """Return the subnet of a rule's `-s` or `-d`: every address if the mask is no prefix length."""
     return model.network(text) or Cidr(bytes(16 if ":" in text else 4), 0)
 
 
 def _position(facts: Facts, family: str, rule: list[str]) -> int:
-    """The number of a rule in POSTROUTING, as `iptables -I` takes it."""
+    """Return the number of a rule in POSTROUTING, as `iptables -I` takes it."""
     return [words for words in facts.rules("nat", family) if words[:2] == ["-A", "POSTROUTING"]].index(rule) + 1
 
 
@@ -206,7 +206,7 @@ def _stale_connections(facts: Facts) -> Iterable[Seen]:
 
 
 def _unleased(facts: Facts) -> set[str]:
-    """Addresses of the node's pod subnets that answer tracked connections, and that nobody has."""
+    """Return addresses of the pod subnets that nobody holds and to which tracked connections lead."""
     spec = facts.spec
     if spec is None:
         return set()

@@ -1,4 +1,4 @@
-"""The kernel's settings and tables that pods' traffic depends on."""
+"""Check the kernel settings and tables that pods' traffic depends on."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ _FULL = 0.8
 
 
 def settled_at_boot(name: str) -> tuple[str, str]:
-    """The value that the boot's files leave `name` (`net.ipv4.ip_forward`) with, and the file that says so."""
+    """Return the value that a boot gives `name` (`net.ipv4.ip_forward`), and the file that sets it."""
     value, source = "", ""
     for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
         for key, said in _assignments(path):
@@ -68,7 +68,7 @@ def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
 
 
 def _without_line(path: str, name: str) -> Hint:
-    """The command that turns a kernel setting's lines in a file into comments, and applies the node's own."""
+    """Return the command that comments out a kernel setting in a file, and applies the node's own."""
     key = name.replace(".", "[./]")
     edit = f"/^[[:space:]]*-?[[:space:]]*{key}[[:space:]]*=/s/^/# /"
     more = "an update of its package may bring it back" if path.startswith("/usr/lib/") else ""
@@ -131,7 +131,7 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 
 
 def _more_neighbours(key: str, now: int) -> Hint:
-    """The command that makes room for twice the neighbours: never fewer than there may be now."""
+    """Return the command that doubles the neighbour table's limit."""
     most = max(8192, 2 * now)
     half = f"{key.removesuffix('3')}2={most // 2}"  # the kernel begins to clear up there
     return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")

@@ -1,4 +1,4 @@
-"""The way to the other nodes: uplink, addresses, sizes, and what comes through."""
+"""Check the path to the other nodes: uplink, addresses, MTU, and packets that arrive."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -50,7 +50,7 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
 
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
-    """The link that is down and has an address beside a peer's: routes go with a link, addresses stay."""
+    """Return the link that is down and has an address in a peer's subnet: a link that is down keeps its addresses."""
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
@@ -60,7 +60,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 
 
 def _another_uplink(spec: NodeSpec) -> Hint:
-    """What to do where node.toml names a link that is not there."""
+    """Return the hint for an uplink of node.toml that does not exist."""
     if host_links.uplink(replace(spec, uplink="")):
         return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
     return hint.advice(
@@ -100,7 +100,7 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
 
 
 def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
-    """Ask on a link who else has the bridge's address."""
+    """Ask on a link whether another host has the bridge's address."""
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
@@ -114,7 +114,7 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
 
 
 def _own_address(facts: Facts, link: str) -> str:
-    """The IPv4 address that the kernel sends from on a link: to a peer on it, or to its gateway; empty without."""
+    """Return the IPv4 address from which the kernel sends on a link; empty if there is none."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
     gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
@@ -144,7 +144,7 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
 
 
 def _too_large(facts: Facts) -> Iterable[Seen]:
-    """Sizes on this node alone: what is larger than a link to others takes is cut up, or refused."""
+    """Compare MTUs on this node: packets larger than a link's MTU are fragmented or refused."""
     limit = facts.narrowest
     if facts.spec is None or limit is None or not facts.spec.peers:
         return
@@ -161,7 +161,7 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
 
 
 def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
-    """What to do where packets of pods may have `mtu` bytes at most. The host's own links are left as they are."""
+    """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
             f"raise the MTU on the way to {MTU_MIN_IPV6} bytes at least, which IPv6 needs",
@@ -172,7 +172,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
 
 
 def _black_hole(facts: Facts) -> Iterable[Seen]:
-    """What pods send is what has to arrive: packets of the bridge's MTU, by each peer's own link."""
+    """Check that packets of the bridge's MTU arrive at each peer."""
     if facts.spec is None:
         return
     bridge = facts.links.get(facts.spec.bridge)
@@ -191,7 +191,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
 
 
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
-    """The bridge's own address stands for a pod's: the same subnet, the same way."""
+    """Ping from the bridge's address in place of a pod's: it has the same subnet and the same route."""
     spec = facts.spec
     if spec is None or not spec.peers:
         return
@@ -218,7 +218,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
 
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
-    """The peer's route to this node's pods, by the address that this node has on the link to it."""
+    """Return the command for the peer's route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     return hint.command(
         f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
@@ -258,7 +258,7 @@ _OWN_WAY = (
     "uplink-down", "peer-link", "peer-route", "overlap", "reverse-path", "conntrack-full", "forwarding",
     "same-pod-cidr", "mtu-path",
 )  # fmt: skip
-"""Faults of this node's own way to its peers."""
+"""Checks that explain why this node does not reach its peers."""
 
 CHECKS = (
     Check(

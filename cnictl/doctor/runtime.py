@@ -1,4 +1,4 @@
-"""What the container runtimes read, and what a former life left to be read."""
+"""Check what the container runtimes read, and what an earlier set-up of this host left."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _ENDINGS = (".conf", ".conflist", ".json")
 
 
 def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Every CNI conf of the runtimes' folders, in their order; None where it can't be read as one."""
+    """Return every CNI conf of the runtimes' folders in their order; None for one that can't be read."""
     for folder in runtimes.conf_dirs(runtimes.find()):
         try:
             names = sorted(os.listdir(folder))
@@ -45,7 +45,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chain(facts: Facts) -> Iterable[Seen]:
-    """The plugins of our conf besides our own, which the node's plan looks after."""
+    """Return the chained plugins of our conf."""
     if facts.spec is None:
         return
     folders = runtimes.bin_dirs(runtimes.find())

@@ -24,39 +24,39 @@ GONE = "is gone"
 
 
 class Host:
-    """This node's network namespace, as far as the causes ask about it, in one address family."""
+    """The facts about this node in one address family."""
 
     def __init__(self, spec: NodeSpec, whole: NodeSpec | None = None) -> None:
         self.spec = spec
-        """The node's, cut down to the family asked about."""
+        """The node's spec, with only that family."""
         self.whole = whole or spec
-        """The node's, of both families."""
+        """The node's spec, with both families."""
         self._ways: dict[Packet, Way] = {}
 
     @property
     def ipv6(self) -> bool:
-        """Whether that family is IPv6."""
+        """Whether the family is IPv6."""
         return is_ipv6(self.spec.subnet)
 
     @property
     def family(self) -> str:
-        """That family's name."""
+        """The family's name."""
         return "IPv6" if self.ipv6 else "IPv4"
 
     @property
     def forward_switch(self) -> str:
-        """The kernel setting without which a node forwards nothing of the family."""
+        """The kernel setting that lets a node forward packets of the family."""
         return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
-        """Whether it is on."""
+        """Whether that setting is on."""
         return sysctl.read(self.forward_switch.replace(".", "/")) != "0"
 
     def forwards_from(self, link: str) -> bool:
-        """Return net.ipv4.conf.LINK.forwarding, which decides for a packet that comes in there.
+        """Return whether packets that come in by a link are forwarded (net.ipv4.conf.LINK.forwarding).
 
-        IPv6 knows only the one switch for all links (net/ipv6/ip6_output.c, ip6_forward).
+        IPv6 has one setting for all links (net/ipv6/ip6_output.c, ip6_forward).
         """
         return self.ipv6 or sysctl.read(f"net/ipv4/conf/{link}/forwarding") != "0"
 
@@ -68,7 +68,7 @@ class Host:
 
     @cached_property
     def bridge_addresses(self) -> list[str]:
-        """The bridge's addresses of the family, with prefix length; not its link-local one."""
+        """The bridge's addresses of the family with prefix length, without link-local ones."""
         if self.bridge is None:
             return []
         family = rtnetlink.AF_INET6 if self.ipv6 else rtnetlink.AF_INET
@@ -77,7 +77,7 @@ class Host:
         return [str(Cidr(packed, prefix)) for packed, prefix in addresses if not is_link_local(packed)]
 
     def port_fault(self, host_veth: str) -> str:
-        """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
+        """Return what is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
         with Netlink() as netlink:
             port = rtnetlink.get_link(netlink, host_veth)
         if port is None:
@@ -89,7 +89,7 @@ class Host:
         return ""
 
     def route(self, to: str, source: str = "", through: str = "") -> Way:
-        """Where a packet to `to` goes; with `source` and `through`, one from there that came in by that link."""
+        """Return the route of a packet to `to`; with `source` and `through`, of one that came in by that link."""
         packet = Packet(to, source, through)
         if packet not in self._ways:
             self._ways[packet] = route_lookup.way(packet, entries=False)
@@ -102,12 +102,12 @@ class Host:
 
     @cached_property
     def strays(self) -> list[pod_routes.Stray]:
-        """What the kernel sends elsewhere of this node's pods' packets."""
+        """The packets of this node's pods that the kernel sends another way."""
         return pod_routes.look(self.whole).strays
 
     @cached_property
     def masquerade_stands(self) -> bool:
-        """Whether the node's masquerade rule set is in the kernel as it should be."""
+        """Whether the node's masquerade rule set is loaded."""
         spec = self.whole
         wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
@@ -116,7 +116,7 @@ class Host:
             return False
 
     def differs(self, *kinds: str) -> bool:
-        """Whether `cnictl apply` would change a resource whose id begins so: if not, it is no hint."""
+        """Return whether `cnictl apply` would change a resource whose id begins like this: only then is it a hint."""
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)
         except (Problem, CniError, OSError):
@@ -127,7 +127,9 @@ class Host:
         return converge.plan(self.whole).whole.changes
 
     def strict_reverse_path(self, link: str) -> str:
-        """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two).
+        """Return the kernel setting that makes a link filter strictly; empty if none does.
+
+        The larger of the link's value and that of `all` counts (linux ip-sysctl.txt).
 
         IPv6 has none: there a firewall rule does it.
         """
@@ -141,7 +143,7 @@ class Host:
 
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:
-    """The gateway of a pod's default route; empty if it has none."""
+    """Return the gateway of a pod's default route; empty if it has none."""
     for destination, route in inside(netns, route_lookup.routes):
         if not destination.prefix and (destination.bits == 128) == ipv6 and route.table == route_lookup.MAIN_TABLE:
             return route.gateway

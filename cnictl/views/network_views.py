@@ -76,7 +76,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
-    """A port, and whose it is: by the rows of the addresses behind it.
+    """Return a port and its pod, by the rows of its addresses.
 
     A pod without a name is shown by the beginning of its container's id.
     """
@@ -90,7 +90,7 @@ def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
 
 
 def nat(spec: NodeSpec) -> list[dict[str, Any]]:
-    """Each rule of the masquerade rule set, in the order they are asked, with what it counted."""
+    """Return each rule of the masquerade rule set in evaluation order, with its counters."""
     found = []
     if firewall.has_command("nft"):
         found += _nft_rules(spec)
@@ -126,7 +126,7 @@ def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
 
 
 def _is_ipv6_rule(rule: dict[str, Any]) -> bool:
-    """Whether a rule of the `inet` table looks at IPv6 addresses."""
+    """Return whether a rule of the `inet` table matches IPv6 addresses."""
     matches = [one["match"]["left"] for one in rule["expr"] if "match" in one]
     return any(
         left["payload"].get("protocol") == "ip6" for left in matches if isinstance(left, dict) and "payload" in left

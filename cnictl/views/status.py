@@ -1,4 +1,4 @@
-"""The node on one screen, as JSON values."""
+"""Collect what `cnictl status` shows, as JSON values."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from cnictl.watch import repairs
 
 @reading.once()
 def look(spec: NodeSpec) -> dict[str, Any]:
-    """The whole screen as JSON values."""
+    """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
@@ -67,7 +67,7 @@ def _row(step: Step) -> dict[str, Any]:
 
 
 def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
-    """Each peer's route, whether its address answers on the link right now, and whether it serves its pod CIDR."""
+    """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
     found = routes(peer_routes.states(spec, looked))
     if not found:
         return []
@@ -105,7 +105,7 @@ def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:
 
 
 def _answers(route: dict[str, Any]) -> bool | None:
-    """None where there is nothing to ask: no link, or no address of ours on it."""
+    """Return whether a peer answers; None if this node has no link to it or no address there."""
     via, dev = route["via"], route["dev"]
     if not via or not dev:
         return None
@@ -119,7 +119,7 @@ def _answers(route: dict[str, Any]) -> bool | None:
 
 
 def _confs(folder: str) -> list[str]:
-    """What a runtime reads there, in its order: the first is the one it takes."""
+    """Return the confs in a folder in the runtime's order: it takes the first."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
     except (FileNotFoundError, NotADirectoryError):

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnictl.core.attachments import CLAIM_MARK
 from cnictl.core.paths import ATTACHMENTS_DIR, NETWORKS_DIR
 from tests.bench import place
 
@@ -147,7 +148,7 @@ class Side:
             found["chains"] = rules.count("chain CNI-")
             expected["chains"] = self.standing * families if self.masquerade else 0
         else:
-            found["records"] = len(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}"))
+            found["records"] = len(set(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}")) - {CLAIM_MARK})
             expected["records"] = self.standing + self.filled
         if found != expected:
             raise Unequal(f"{self.label}: left {found}, expected {expected}")

@@ -4,6 +4,7 @@ Names and meanings are those of the reference `bridge` plugin and of the CNI spe
 `network` and `subnet` beside them are the walk-through's.
 """
 
+from cnictl.core import programs
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf import fields
 from cnictl.core.conf.addresses import HOST_LOCAL, read_addresses
@@ -242,8 +243,6 @@ def _read_link(conf: NetConf, document: "dict[str, Any]") -> None:
     conf.masquerade = fields.flag(document, "ipMasq", False)
     backend = fields.text(document, "ipMasqBackend")
     if not backend:  # the reference's choice is the other way round; whichever there is has to do
-        from cnictl.core import programs  # cnictl's own confs name the backend
-
         only_iptables = conf.masquerade and not programs.find("nft") and bool(programs.find("iptables"))
         backend = "iptables" if only_iptables else "nftables"
     if backend not in ("nftables", "iptables"):

@@ -1,4 +1,4 @@
-"""A network's leases beside their attachment records, each with its proof: what `cnictl ipam` shows.
+"""List a network's leases with their attachment records, and judge whether each is still in use.
 
 Everything here only reads: a lease that has no record gets none by being looked at. Joining and judging are pure
 functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
@@ -90,13 +90,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """All that this host knows of a network's addresses."""
+    """What this host knows of a network's addresses."""
 
     network: str
     data_dir: str
     rows: tuple[Row, ...]
     sets: tuple[RangeSet, ...] = ()
-    """What the network hands out; empty where nothing on this host says."""
+    """The addresses that the network hands out; empty if nothing on this host says."""
     strays: tuple[str, ...] = ()
     """Host veths with this network's mark that no record names."""
 
@@ -149,7 +149,7 @@ class Listing:
 
 
 def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
-    """The network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
+    """Return the network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
     known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
     if wanted and wanted != configured and wanted not in stores:
         raise Problem(f"no leases of a network {wanted!r} here", known)
@@ -169,7 +169,7 @@ def assemble(
     judge_lone: Callable[[Lease], Verdict],
     shared: bool = False,
 ) -> list[Row]:
-    """Leases and records joined by owner, in the order of the addresses.
+    """Join leases and records by owner, and return them in the order of their addresses.
 
     `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record. `shared`: other nodes
     use the store too.
@@ -234,7 +234,7 @@ def listing_of(network: str, spec: NodeSpec | None, data_dir: str = "") -> Listi
 
 
 def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
-    """Read and judge all of a network, in the host's network namespace. Raises OSError."""
+    """Read and judge a network's leases in the host's network namespace. Raises OSError."""
     store = Store(network, data_dir)
     leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
     records = [one for one in attachments.all_records(network) if (one.data_dir or NETWORKS_DIR) == data_dir]
@@ -267,13 +267,13 @@ def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
 
 
 def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Networks that have leases in `data_dir`, or records."""
+    """Return the networks that have leases in `data_dir`, or records."""
     recorded = attachments.networks() if data_dir == NETWORKS_DIR else []
     return sorted({*folder_networks(data_dir), *recorded})
 
 
 def find(rows: Sequence[Row], target: str) -> list[Row]:
-    """The rows of an address, a pod (`namespace/name` or `name`), or a container by its id or a beginning of it.
+    """Return the rows of an address, a pod (`namespace/name` or `name`), or a container's id or its beginning.
 
     Raises Problem where there is none, or where several containers are meant.
     """
@@ -298,6 +298,6 @@ def _names(row: Row) -> Names:
 
 
 def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
-    """The rows found, and those of the other addresses that their attachments hold: they go together."""
+    """Return the rows found and those of their attachments' other addresses, which are freed together."""
     records = {(row.container, row.ifname) for row in found if row.record is not None}
     return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]

@@ -1,4 +1,4 @@
-"""Freeing addresses on an operator's word or on proof: what `cnictl ipam release` and `gc` do.
+"""Free addresses: those that an operator names (`ipam release`), or those that are provably stale (`ipam gc`).
 
 The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
 and record go together), by owner through `core.leases` where there is none.
@@ -28,7 +28,7 @@ _IN_FLIGHT_WAIT = 5.0
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What became of one row."""
+    """What was done with one row."""
 
     row: Row
     action: str

@@ -147,12 +147,12 @@ def mtu(spec: NodeSpec) -> int:
 
 
 def own_addresses() -> dict[str, str]:
-    """Every address of this host, and the link that has it."""
+    """Return every address of this host, and the link that has it."""
     return {interface.partition("/")[0]: link for interface, link in own_interfaces().items()}
 
 
 def own_interfaces() -> dict[str, str]:
-    """Every address of this host as ADDRESS/PREFIX, and the link that has it; IPv6's link-local ones too."""
+    """Return every address of this host as ADDRESS/PREFIX and its link, link-local ones included."""
     found = {}
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
@@ -178,7 +178,7 @@ def reach_peer(peer: Peer, link: str) -> Way | None:
 
 
 def processes() -> set[str]:
-    """Names of the processes that run, as /proc/PID/comm has them: at most 15 characters."""
+    """Return the names of the running processes as in /proc/PID/comm: at most 15 characters."""
     found = set()
     for path in glob.glob("/proc/[0-9]*/comm"):
         try:

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Hold what a preflight check finds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pods that would lose their network: what has to be asked before a node moves or is reset."""
+"""Find the pods that would lose their network if the node moved or was reset."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class AttachedPod:
-    """One attachment, and what is known of its life."""
+    """One attachment, and whether it is alive."""
 
     network: str
     container: str
