@@ -1,4 +1,4 @@
-"""`cnictl doctor`: what keeps this node from working, in a line each, and its mend."""
+"""`cnictl doctor`: what keeps this node from working, in a line each, and its fix."""
 
 from dataclasses import replace
 from difflib import get_close_matches
@@ -33,7 +33,7 @@ def doctor(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show what would be done.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Find what keeps this node's pods from working, each fault in one line with its mend.
+    """Find what keeps this node's pods from working, each fault in one line with its fix.
 
     Exit status 1 on errors, where a check can't be made and on a host that is no node; 0 on warnings alone. Reads
     only, but for --fix, which says what it does, keeps a journal (cnictl history), and looks again afterwards.
@@ -106,7 +106,7 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
         print_json([one.as_json() for one in examined.findings])
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
-        print_table(("", "check", "subject", "found", "mend"), rows)
+        print_table(("", "check", "subject", "found", "fix"), rows)
     elif healthy:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
@@ -126,14 +126,14 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
         print_json(rows)
         return
     for row in rows:
-        write(f"would mend: {row['for']} {row['subject']}")
+        write(f"would fix: {row['for']} {row['subject']}")
         for line in row["command"].splitlines():
             write(f"    # {line}")
     for one in examined.findings:
         if not one.fixable:
             write(f"left to you: {one.id} {one.subject}: {one.mend}")
     if not examined.findings:
-        say("nothing to mend")
+        say("nothing to fix")
 
 
 def _explain(name: str, output: Format) -> None:

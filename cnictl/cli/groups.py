@@ -82,7 +82,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "doctor",
             "doctor:doctor",
-            "Find what keeps this node's pods from working, each fault in one line with its mend.",
+            "Find what keeps this node's pods from working, each fault in one line with its fix.",
         ),
         Command(
             "test-connectivity",

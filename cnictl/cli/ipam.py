@@ -12,8 +12,8 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.conf.network import network_name
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.conf.network import network_name_fault
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, ranges, reclaim
 from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
@@ -199,11 +199,9 @@ def _noted(command: str) -> Iterator[Journal]:
 
 
 def _guarded(command: str, work: Any) -> Any:
-    """Run `work`; what the core and the kernel raise becomes a Problem."""
+    """Run `work`; what the kernel refuses becomes a Problem."""
     try:
         return work()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
     except PermissionError as error:
         raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
     except OSError as error:
@@ -216,10 +214,9 @@ def observe(network: str, data_dir: str, command: str) -> Listing:
         known = _guarded(command, lambda: lease_list.networks(data_dir or NETWORKS_DIR))
         there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
         raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
-    try:
-        network_name(network)
-    except CniError as error:
-        raise UsageProblem(f"--network: {error.msg.removeprefix('name: ')}") from None
+    fault = network_name_fault(network)
+    if fault:
+        raise UsageProblem(f"--network: {fault}")
     node = _guarded(command, node_file.load)
     data_dir = data_dir.rstrip("/")
     own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name

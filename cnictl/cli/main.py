@@ -7,7 +7,7 @@ import typer
 
 from cnictl.cli.groups import Commands
 from cnictl.cli.output import say
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import STATE_DIR
 
 app = typer.Typer(
@@ -54,8 +54,8 @@ def _run() -> int:
         status = app(standalone_mode=False)
     except Problem as problem:
         say(f"cnictl: {problem.message}")
-        if problem.mend:
-            say(f"  mend: {problem.mend}")
+        if problem.hint:
+            say(f"  hint: {problem.hint}")
         return problem.exit_status
     except (typer.Abort, KeyboardInterrupt):
         say("cnictl: interrupted")
@@ -108,9 +108,7 @@ def _drop_output() -> None:
 
 
 def _fault(error: Exception) -> str:
-    """What the core, the system or a mistake of ours raised, in one line with the place where it arose."""
-    if isinstance(error, CniError):
-        return f"{error.msg} ({error.details})" if error.details else error.msg
+    """What the system or a mistake of ours raised, in one line with the place where it arose."""
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     trace = error.__traceback__

@@ -9,7 +9,7 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
 from cnictl.core.errors import UsageProblem
-from cnictl.core.masquerade.rule_set import BACKENDS
+from cnictl.core.masquerade.backends import BACKENDS
 from cnictl.node.resources import inventory
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.masquerade import Masquerade

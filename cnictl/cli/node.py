@@ -211,9 +211,9 @@ def _preflight(
 
 
 def _in_words(finding: PreflightFinding) -> str:
-    mend = f"\n  mend: {finding.mend}" if finding.mend else ""
+    hint = f"\n  hint: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
-    return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
+    return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
 
 
 def apply(

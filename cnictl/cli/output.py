@@ -48,10 +48,10 @@ def say(message: str) -> None:
 
 def say_strays(strays: Sequence[dict[str, str]]) -> None:
     """Print where packets of pods go astray on stderr, each cause once, and under those of one hint the hint."""
-    for mend in dict.fromkeys(stray["mend"] for stray in strays):
-        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == mend):
+    for hint in dict.fromkeys(stray["mend"] for stray in strays):
+        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == hint):
             say(cause)
-        say(f"  mend: {mend}")
+        say(f"  hint: {hint}")
 
 
 def write(text: str = "") -> None:

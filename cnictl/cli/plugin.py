@@ -126,7 +126,7 @@ def list_versions(
         print_table(("version", "in use", "state", "interpreter", "library"), rows)
         print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
         for one in broken:
-            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (mend: cnictl plugin install)")
+            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (hint: cnictl plugin install)")
         if found["chosen"] not in ("", found["current"]):
             say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
         if found["cnictl_is_newer"]:

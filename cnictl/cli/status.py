@@ -114,7 +114,7 @@ def _show(found: dict[str, Any]) -> None:
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
     for one in found["peers"]:
         if one["fault"]:
-            say(f"{one['fault']}\n  mend: {one['mend']}")
+            say(f"{one['fault']}\n  hint: {one['mend']}")
     if found["drifted"]:
         apply = hint.command("cnictl apply")
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` mends them")

@@ -68,7 +68,7 @@ class Record:
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
-        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
+        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade.scoped`)."""
         self.isolated = False
         """Whether rules keep other isolated pods from reaching this one by way of the node."""
         self.cni_args = ""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
@@ -66,8 +66,8 @@ def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
     """What a check found, None; or why it could not be made."""
     try:
         return check.findings(facts), None
-    except (Problem, CniError) as problem:
-        return [], problem.message if isinstance(problem, Problem) else problem.msg
+    except Problem as problem:
+        return [], problem.message
     except OSError as error:
         return [], f"{error.filename or ''} {error.strerror or error}".strip()
     except Exception as fault:  # what one check did not reckon with is to cost no other

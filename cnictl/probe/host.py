@@ -5,9 +5,9 @@ from functools import cached_property
 
 from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, parse_cidr
-from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import rule_set
-from cnictl.core.masquerade.rule_set import Masquerade
+from cnictl.core.errors import Problem
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node.hint import sysctl_name
@@ -109,17 +109,17 @@ class Host:
     def masquerade_stands(self) -> bool:
         """Whether the node's masquerade rule set is loaded."""
         spec = self.whole
-        wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
+        wanted = RuleSet(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
-            return rule_set.stands(wanted, spec.backend)
-        except CniError:
+            return backend(spec.backend).stands(wanted)
+        except Problem:
             return False
 
     def differs(self, *kinds: str) -> bool:
         """Return whether `cnictl apply` would change a resource whose id begins like this: only then is it a hint."""
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)
-        except (Problem, CniError, OSError):
+        except (Problem, OSError):
             return True  # `apply` says what keeps it from being told
 
     @cached_property

@@ -45,7 +45,7 @@ def _families(report: Report) -> list[list[CheckResult]]:
 
 def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column names and rows of plain text."""
-    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "mend")
+    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
             one.check,
@@ -99,6 +99,6 @@ def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
     for (label, state, cause), targets in found.items():
         text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
         if cause.mend:
-            text.append(f"\n    mend: {cause.mend}", "cyan")
+            text.append(f"\n    hint: {cause.mend}", "cyan")
         texts.append(text)
     return texts

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.masquerade import rule_set
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
@@ -61,7 +61,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
     for resource in (Bridge(spec), Address(spec)):
         try:
             now, wanted = resource.observe(), resource.desired(spec)
-        except (Problem, CniError, OSError) as problem:
+        except (Problem, OSError) as problem:
             found.append(f"{resource.id} could not be checked: {problem}")
             continue
         if now is not None and now.get("kind", "bridge") != "bridge":

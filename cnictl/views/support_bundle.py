@@ -14,7 +14,7 @@ from typing import Any
 
 from cnictl import __version__
 from cnictl.core import durable
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
@@ -92,7 +92,7 @@ def names_here() -> set[str]:
             for row in listing.rows:
                 if row.record is not None:  # what another program wrote into a lease may be anything
                     found |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
-    except (Problem, CniError, OSError):
+    except (Problem, OSError):
         pass  # then they are masked in texts; in fields of their own they are shown
     return found
 
@@ -129,7 +129,7 @@ def _gathered(part: Part, words: Words) -> tuple[str, str]:
         return part.gather(words), ""
     except Exception as error:
         said = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
-        why = said if isinstance(error, (Problem, CniError, OSError)) else f"{type(error).__name__}: {said}"
+        why = said if isinstance(error, (Problem, OSError)) else f"{type(error).__name__}: {said}"
         return "", words.prose(why)
 
 

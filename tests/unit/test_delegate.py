@@ -98,7 +98,7 @@ def test_the_first_of_its_name_in_cni_path_is_run(site: Site, tmp_path: Path) ->
     (other / "odd").chmod(0o755)
     with pytest.raises(CniError, match="exit status 3") as refused:
         delegate.add(site.call, site.conf)
-    assert refused.value.code == 107 and f"{other}/odd" in refused.value.msg
+    assert refused.value.code == 107 and f"{other}/odd" in refused.value.message
 
 
 @pytest.mark.parametrize("kind", ["../odd", "a/b", "..", "o\0dd", "o\ndd", "cnictl-bridge"])
@@ -114,14 +114,14 @@ def test_a_missing_plugin_is_told_with_where_it_was_looked_for(site: Site) -> No
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
     assert refused.value.code == 2
-    assert all(part in refused.value.msg for part in ("ipam.type", "'odd'", "CNI_PATH", str(site.folder)))
+    assert all(part in refused.value.message for part in ("ipam.type", "'odd'", "CNI_PATH", str(site.folder)))
 
 
 def test_its_error_is_passed_on_as_it_is_after_its_del(site: Site) -> None:
     site.plugin(ADD=FAILS, DEL="echo broken; exit 1")
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
-    assert (refused.value.code, refused.value.msg, refused.value.details) == (123, "no lease", "try the other one")
+    assert (refused.value.code, refused.value.message, refused.value.hint) == (123, "no lease", "try the other one")
     assert site.verbs == ["ADD", "DEL"]
 
 

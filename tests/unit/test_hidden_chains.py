@@ -31,7 +31,7 @@ def test_what_stands_is_not_known_in_detail_and_stays(host: dict[int, list[str]]
     host[2] = ["FORWARD", CHAIN]
     with pytest.raises(Problem, match="CNICTL-FORWARD in table filter stands, but the iptables command") as failed:
         IptablesForward().observe()
-    assert failed.value.mend == "install iptables again, then repeat this"
+    assert failed.value.hint == "install iptables again, then repeat this"
     (step,) = spine.plan_removal([IptablesForward()]).steps
     assert step.change is None and "the iptables command is missing" in step.unknown
     assert IptablesForward("ip6").observe() is None

@@ -12,7 +12,7 @@ from typing import Any
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
-from cnictl.core.errors import CniError
+from cnictl.core.errors import Problem
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
@@ -55,7 +55,7 @@ def await_others(rows: list[Row]) -> bool:
             try:
                 wait = max(0.0, deadline - time.monotonic())
                 free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
-            except CniError:
+            except Problem:
                 return False
             if free >= 0:
                 os.close(free)
@@ -129,7 +129,7 @@ def _work(
                 journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
-            except (CniError, OSError) as error:
+            except (Problem, OSError) as error:
                 outcomes.append(ReleaseOutcome(row, "failed", str(error)))
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"

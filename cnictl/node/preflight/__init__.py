@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from cnictl.core import outside
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
 from cnictl.node.preflight.finding import PreflightCheck, PreflightFinding
@@ -81,8 +81,8 @@ def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding
         try:
             found += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.mend, because="what was raised is text")
+            what = hint.advice(problem.hint, because="what was raised is text")
             found.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
-        except (OSError, CniError) as fault:
+        except OSError as fault:
             found.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return found

@@ -10,8 +10,9 @@ from typing import Any
 from cnictl.core import programs
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
-from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import rule_set
+from cnictl.core.errors import Problem
+from cnictl.core.masquerade import backends
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
@@ -93,18 +94,18 @@ def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]
     with Netlink() as netlink:
         try:
             index = ensure_bridge(netlink, "cnictl-try0", gateway).index
-        except (CniError, OSError) as fault:
+        except (Problem, OSError) as fault:
             return [["bridge", f"the kernel can't make one: {fault}"]]
         try:
             _try_veth(netlink, index)
-        except (CniError, OSError, Problem) as fault:
+        except (Problem, OSError) as fault:
             refused.append(["veth", f"the kernel can't make a pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
-        rules = rule_set.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
+        rules = RuleSet("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
-            rule_set.load(rules, backend)
-        except (CniError, OSError, Problem) as fault:
+            backends.backend(backend).load(rules)
+        except (Problem, OSError) as fault:
             refused.append(["masquerade", f"the rule set can't be loaded: {fault}"])
     return refused
 

@@ -140,7 +140,7 @@ class Bridge:
         return ", ".join([*standing, *(f"the address {other}" for other in others)])
 
     def carry_out(self, change: Change) -> None:
-        """Make, set or remove it. Raises Problem, CniError."""
+        """Make, set or remove it. Raises Problem."""
         with Netlink() as netlink:
             if change.after is None:
                 self._remove(netlink)

@@ -224,7 +224,7 @@ class OwnTables(_Remnant):
         return {family: names for family, names in found.items() if names} or None
 
     def _masquerade(self) -> list[str]:
-        every = nftables.chains(rule_set.FAMILY_INET, rule_set.TABLE)
+        every = nftables.chains(nftables.FAMILY_INET, rule_set.TABLE)
         return [one for one in every if one not in self._known and one.partition("/")[0] not in self._known]
 
     def _guards(self) -> list[str]:
@@ -247,8 +247,8 @@ class OwnTables(_Remnant):
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])
-        nftables.remove_chains(rule_set.FAMILY_INET, rule_set.TABLE, gone.__contains__)
-        nftables.remove_table_if_empty(rule_set.FAMILY_INET, rule_set.TABLE)
+        nftables.remove_chains(nftables.FAMILY_INET, rule_set.TABLE, gone.__contains__)
+        nftables.remove_table_if_empty(nftables.FAMILY_INET, rule_set.TABLE)
         for port in (change.before or {}).get("bridge", []):
             macspoof.remove((port,))
         for port in (change.before or {}).get("isolated", []):

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 
 from cnictl.core import liveness
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node.runs import history, sweep
 from cnictl.node.state import journal, pending
@@ -93,7 +93,7 @@ def settle() -> Undone | None:
             command = f"undo {run.number}, not confirmed"
             done = history.carry_out(undo, command, lambda *_: None, unconfirmed=True)
             by, left = done.number if done else 0, undo.left
-    except (Problem, CniError, OSError):
+    except (Problem, OSError):
         if waiting.tries + 1 < _TRIES:
             pending.write(replace(waiting, tries=waiting.tries + 1))
         else:

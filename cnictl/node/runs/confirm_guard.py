@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pyroute2  # noqa: F401 - before the fork: all that the undo needs is in memory then
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.process import run, shared
 from cnictl.node.plugin import program
 from cnictl.node.resources import boot_unit
@@ -121,7 +121,7 @@ def _is_over() -> bool:
             undone = confirm.settle()
     except Held:
         return False  # the run itself, or another: the next look
-    except (Problem, CniError, OSError) as error:
+    except (Problem, OSError) as error:
         syslog.syslog(syslog.LOG_ERR, f"cnictl: undoing what was not confirmed: {error}")
         return False
     if undone is not None:

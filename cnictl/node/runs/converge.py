@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import note_mtu as note_bridge_mtu
@@ -137,7 +137,7 @@ class _Marking:
         known = self._known.get(change.resource)
         try:
             return (known.desired(self._previous) if known is not None else None) == change.after
-        except (Problem, CniError, OSError):
+        except (Problem, OSError):
             return False
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
@@ -137,7 +137,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             continue
         try:
             now = resource.observe()
-        except (Problem, CniError, OSError) as error:
+        except (Problem, OSError) as error:
             left.append(f"{trace.resource}: not known, and left as it is: {error}")
             continue
         target, notes = way_back(resource, trace, now)

@@ -7,7 +7,7 @@ from cnictl.core import attachments, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.foreign import MARK, ForeignLinks
 from cnictl.core.leases.lease import Lease
 from cnictl.core.leases.lease_store import Store
@@ -166,7 +166,7 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
             try:
                 which = (pod.network, pod.container, pod.ifname, pod.data_dir)
                 detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
-            except (CniError, OSError) as error:
+            except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)
     return done

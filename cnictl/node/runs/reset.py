@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.resources import inventory
@@ -128,9 +128,9 @@ def carry_out(
                 _refuse_live(pods)
             for pod in live_pods.detach_all(pods, journal):
                 on_pod(pod)
-    except (Problem, CniError) as failure:
+    except Problem:
         spine.undo(done, on_step, journal)
-        raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
+        raise
     spine.apply(todo.rest, on_step, journal, done)
     journal.end(DONE)
     others = {pod.network for pod in pods if not pod.ours}

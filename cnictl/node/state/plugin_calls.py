@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
 
@@ -20,8 +20,9 @@ def kept_out() -> Iterator[None]:
     lock = Locked(NODE_LOCK, wait=WAIT)
     try:
         lock.__enter__()
-    except CniError as error:
-        raise Problem(f"calls of the plugin are under way: {error.msg}", error.details) from None
+    except Problem as problem:
+        problem.message = f"calls of the plugin are under way: {problem.message}"
+        raise
     try:
         yield
     finally:

@@ -278,7 +278,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
         "cnictl: no leases of a network 'nonet' here",
-        "  mend: networks here: other",
+        "  hint: networks here: other",
     ]
 
 

@@ -187,7 +187,7 @@ def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
     done = node.run(["cnictl", "test-connectivity"], check=False)
     assert (done.status, done.stdout) == (1, "")
     assert done.stderr == (
-        "cnictl: this host is no node yet: there is no /etc/cnictl/node.toml\n  mend: cnictl init-node\n"
+        "cnictl: this host is no node yet: there is no /etc/cnictl/node.toml\n  hint: cnictl init-node\n"
     )
 
 
@@ -244,4 +244,4 @@ def test_a_terminal_gets_a_matrix_and_a_pipe_gets_lines(cluster: Cluster) -> Non
     text = shown.decode()
     assert "→ pod, other host" in text
     assert "uncertain: gateway" in text
-    assert "mend:" in text
+    assert "hint:" in text
