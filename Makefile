@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench parity soak faults storm fuzz doctor neighbours docs
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -12,6 +12,12 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# ruff and mypy before each commit
+hooks:
+	sh tests/setup.sh --tests
+	.venv/bin/pip install -q --disable-pip-version-check pre-commit
+	.venv/bin/pre-commit install
 
 # against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/dev/speed.md)
 bench:

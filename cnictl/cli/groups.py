@@ -82,7 +82,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "doctor",
             "doctor:doctor",
-            "Find what keeps this node's pods from working, each fault in one line with its mend.",
+            "Find what keeps this node's pods from working, each fault in one line with its fix.",
         ),
         Command(
             "test-connectivity",
@@ -173,8 +173,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "show",
                 "nat:show",
-                "Show the masquerade rules that stand, what each is for and what it counted; exit status 1 if "
-                "they should stand and don't.",
+                "Show the masquerade rules that are loaded, what each is for and what it counted.",
             ),
         ),
         _group(
@@ -189,8 +188,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "list",
                 "route:list_peers",
-                "List the peers, whether each one's route stands and is taken, whether its node is on the same "
-                "link, and (as root) whether it has its pod CIDR.",
+                "List the peers and the state of the route to each.",
             ),
         ),
         _group(
@@ -274,7 +272,8 @@ def load_all() -> None:
 
 
 def terminal() -> Any:
-    """Return `cnictl.cli.terminal`, which draws with rich: loading that takes as long as many a command, and a pipe
-    needs none of it.
+    """Return `cnictl.cli.terminal`, which draws with rich.
+
+    Loading rich takes as long as a short command, and a pipe needs none of it.
     """
     return importlib.import_module("cnictl.cli.terminal")

@@ -76,8 +76,9 @@ def disable(
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the masquerade rules that stand, what each is for and what it counted; exit status 1 if they should stand
-    and don't.
+    """Show the masquerade rules that are loaded, what each is for and what it counted.
+
+    Exit status 1 if they should be loaded and are not.
 
     \b
     cnictl nat show

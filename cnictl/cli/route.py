@@ -95,8 +95,10 @@ def del_peer(
 
 
 def list_peers(output: OutputOption = Format.TABLE) -> None:
-    """List the peers, whether each one's route stands and is taken, whether its node is on the same link, and (as root)
-    whether it has its pod CIDR.
+    """List the peers and the state of the route to each.
+
+    For each peer: whether its route is there and is used, whether its node is on the same link, and (as root) whether
+    it has its pod CIDR.
 
     Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, if the kernel sends packets of
     pods elsewhere in spite of it (by a policy rule, or a more specific route), or if a peer answers and does not have

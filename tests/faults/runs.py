@@ -22,7 +22,8 @@ from typing import Any
 
 from cnictl.lab.lab import Lab, Node
 from tests.faults.inside import Inside, runs_inside
-from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, init, snapshot, wait_until
+from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, init, snapshot
+from tests.waiting import wait_for
 from tests.warm import commands
 
 AT = "CNICTL_TESTS_KILL_AT"
@@ -98,7 +99,7 @@ class Scenario:
 def _guard(node: Node) -> None:
     if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start it
         cnictl(node, "status", check=False)
-    wait_until(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
+    wait_for(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
 
 
 def _undo_second(node: Node) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from cnictl_plugin.environment import Call
 
 from cnictl.core.attachments import Record
 from cnictl.core.errors import CniError
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 
@@ -167,9 +167,7 @@ def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: py
     assert refused.value.code == 107
     assert site.verbs == ["ADD", "DEL"]
     child = Path(f"/proc/{(site.folder / 'child').read_text().strip()}")
-    end = time.monotonic() + 10
-    while child.exists() and "\nState:\tZ" not in (child / "status").read_text():
-        assert time.monotonic() < end, "the child still runs"
+    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child's end")
 
 
 def test_a_child_left_behind_with_stdout_open_holds_nobody_up(site: Site) -> None:

@@ -282,7 +282,8 @@ class _Look:
     def _more_specific(self) -> dict[str, list[str]]:
         """By pod CIDR an address of each more specific route in it, in whichever table.
 
-        Each route is looked up by its containing prefixes, so that many of both stay cheap."""
+        Each route is looked up by its containing prefixes, so that many of both stay cheap.
+        """
         known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.peers))
         by_prefix = {parse_cidr(pod_cidr): pod_cidr for pod_cidr in known}
         lengths = sorted({cidr.prefix for cidr in by_prefix})

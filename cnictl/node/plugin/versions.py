@@ -133,8 +133,10 @@ def newer_than_in_use(lib_dir: str, current: str) -> bool:
     return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
 
 
-def _ordered(release: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0]))
+def _ordered(release: str) -> tuple[tuple[int, ...], bool]:
+    """Return what orders releases; `0.2.0.dev0` is what comes before `0.2.0` (PEP 440)."""
+    numbers, development, _ = release.partition("+")[0].partition(".dev")
+    return tuple(int(number) for number in re.findall(r"\d+", numbers)), not development
 
 
 def _carry_out(

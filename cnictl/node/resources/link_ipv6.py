@@ -92,11 +92,11 @@ def _advertised() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: not disabled (some hosts do so for every new link), its own addresses usable at once, and
-    no pod accepted as a router. An adopted bridge that is an uplink goes on accepting router advertisements.
+    """IPv6 on the bridge: enabled, its own addresses usable at once, and no pod accepted as a router.
 
-    Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a second or two
-    after the first pod came. The MAC that it follows from is random: no other host has it.
+    Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
+    advertisements. Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a
+    second or two after the first pod came. The MAC that it follows from is random: no other host has it.
     """
 
     def __init__(self, spec: NodeSpec) -> None:

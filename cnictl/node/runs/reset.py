@@ -76,8 +76,9 @@ def _switches() -> list[Forwarding]:
 
 
 def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
-    """The conf, and all the rest in the order it goes: what only its mark tells of, then what is known as it came,
-    backwards, but the node file and the plugin last.
+    """Return the conf's resource, and all others in the order in which they are removed.
+
+    What only its mark shows comes first, then what is known, the last made first; the node file and the plugin go last.
     """
     plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also where no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)

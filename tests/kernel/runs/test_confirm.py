@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node, environment
-from tests.kernel.commands import INIT_OPTIONS, call, cnictl, drifted, init, snapshot, start_pod, wait_until
+from tests.kernel.commands import INIT_OPTIONS, call, cnictl, drifted, init, snapshot, start_pod
 from tests.kernel.runs.test_watch import watching
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -63,8 +64,8 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     assert json.loads(done.stdout)["confirm_within"] == 2
     assert "run 1 is taken back in 2 s, unless you run: cnictl confirm" in done.stderr
     assert len(guards(node)) == 1
-    wait_until(lambda: not waits(node), "the run is undone", 30)
-    wait_until(lambda: not guards(node), "the guard is gone")
+    wait_for(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not guards(node), "the guard is gone")
     assert as_before(node) == before
     late = cnictl(node, "confirm", check=False)
     assert late.status == 1 and "run 1 (init-node) was taken back by run 2" in late.stderr
@@ -76,7 +77,7 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     refused = cnictl(node, "nat", "disable", check=False)
     assert refused.status == 1 and "run 3 (init-node) waits to be confirmed" in refused.stderr
     assert "run 3 (init-node) is confirmed" in cnictl(node, "confirm").stderr
-    wait_until(lambda: not guards(node), "the guard is gone")
+    wait_for(lambda: not guards(node), "the guard is gone")
     assert as_before(node) == made
     assert cnictl(node, "confirm", "--status", check=False).status == 1
 
@@ -93,7 +94,7 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
 def test_each_changing_command_can_be_made_to_undo_itself(set_up: Node, words: tuple[str, ...]) -> None:
     before = in_one_order(as_before(set_up))
     cnictl(set_up, *words, "--confirm-within", "1")
-    wait_until(lambda: not waits(set_up), "the run is undone", 30)
+    wait_for(lambda: not waits(set_up), "the run is undone", 30)
     assert in_one_order(as_before(set_up)) == before
     assert drifted(set_up) == []
 
@@ -136,14 +137,14 @@ def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> 
     session.kill()
     session.wait(timeout=10)
     assert len(guards(node)) == 1
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     assert as_before(node) == before
 
 
 def kill_guard(node: Node) -> None:
     """End the guard by SIGKILL."""
     node.run(["kill", "-9", *guards(node)])
-    wait_until(lambda: not guards(node), "the guard is gone")
+    wait_for(lambda: not guards(node), "the guard is gone")
 
 
 def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
@@ -151,7 +152,7 @@ def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
     init(node, *PEER, "--confirm-within", "1")
     kill_guard(node)
     if waits(node):  # else the guard was quicker
-        wait_until(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
+        wait_for(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
     assert not waits(node)
     assert as_before(node) == before
 
@@ -163,7 +164,7 @@ def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
         assert waits(set_up)
         kill_guard(set_up)
         event = "ip route add blackhole 192.0.2.1; ip route del blackhole 192.0.2.1"
-        wait_until(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes", 30)
+        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes", 30)
     assert in_one_order(as_before(set_up)) == before
 
 
@@ -171,14 +172,14 @@ def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
     before = as_before(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER, *LATER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_until(
+    wait_for(
         lambda: '"masquerade/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
         "the masquerade is begun",
         30,
     )
     node.run(["sh", "-c", "kill -9 $(cat /tmp/pid)"])
     running.communicate(timeout=60)
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     node.run(["rm", "/tmp/pid"])
     assert as_before(node) == before
 
@@ -229,7 +230,7 @@ def _settled(value: object) -> object:
 def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -> None:
     init(node, *PEER, "--confirm-within", "3")
     pod = start_pod(node, "pod")
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     assert pod.pings("10.244.0.1")
     left = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["left"]
     assert any(note.startswith("bridge/cni0: pods stand on it") and pod.address in note for note in left)
@@ -237,7 +238,7 @@ def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -
     assert node.run(["ip", "route", "show", "proto", "67"]).stdout == ""
     assert node.run(["ls", "/etc/cnictl", "/etc/cni/net.d"], check=False).stdout.split() == ["/etc/cni/net.d:"]
     node.run(["ip", "netns", "delete", "pod"])
-    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
+    wait_for(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
     assert cnictl(node, "undo", "1").status == 0
     assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
 

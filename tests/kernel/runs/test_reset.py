@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import CONF, call, cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
+from tests.kernel.commands import CONF, call, cnictl, drifted, init, outcomes, snapshot, start_pod
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -156,7 +157,7 @@ def test_leases_of_dead_pods_are_swept_without_force(node: Node) -> None:
     init(node)
     start_pod(node, "pod")
     node.run(["ip", "netns", "delete", "pod"])
-    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
+    wait_for(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
     cnictl(node, "reset-node", "--yes")
     assert snapshot(node) == before
 
@@ -168,7 +169,7 @@ def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "metrics")
     watch = node.popen(["cnictl", "watch"])
-    wait_until(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "it watches")
+    wait_for(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "it watches")
     watch.kill()
     watch.communicate()
     cnictl(node, "reset-node", "--yes")

@@ -12,7 +12,7 @@ from .packaged import refused, serve
 EXTERNAL = "192.0.2.10"
 
 
-class Site:
+class World:
     """Two nodes and the host outside, with servers on each; the program in question runs on the first."""
 
     def __init__(self, lab: Lab) -> None:
