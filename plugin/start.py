@@ -1,4 +1,4 @@
-"""Start a call from one file of bytecode instead of two dozen: what the imports cost is halved (docs/speed.md).
+"""Start a call from one file of bytecode instead of two dozen: what the imports cost is halved (docs/dev/speed.md).
 
 This file's own bytecode stands in each bundle before the modules that it puts in place; the launcher executes it.
 Where there is no bundle, the same modules are imported as any others.

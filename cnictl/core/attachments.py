@@ -2,7 +2,7 @@
 
 A record is written before the lease and removed last, so that a crash at any point leaves something that names what
 to undo. The process at work holds its file under flock: whoever finds one free and incomplete finds a dead ADD.
-Format: docs/formats.md. A record without `host_veth` is of a lease that host-local wrote.
+Format: docs/dev/formats.md. A record without `host_veth` is of a lease that host-local wrote.
 """
 
 import time
@@ -68,7 +68,7 @@ class Record:
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
-        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
+        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade.scoped`)."""
         self.isolated = False
         """Whether rules keep other isolated pods from reaching this one by way of the node."""
         self.cni_args = ""

@@ -49,7 +49,7 @@ _LOOK_FURTHER = hint.advice("cnictl doctor looks further", because="what is wron
 
 
 def most_likely(failure: Failure) -> Cause:
-    """The first fault that a look finds, in the order of the packet's way."""
+    """Return the first fault found, in the order in which the packet meets them."""
     finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
     if failure.left_as and not failure.reply_came:
         finders += _BEYOND
@@ -61,11 +61,11 @@ def most_likely(failure: Failure) -> Cause:
 
 
 def unexplained(failure: Failure) -> Cause:
-    """How far it got, where no finder knows why."""
+    """Return how far the request got, if no finder knows the cause."""
     if failure.reply_came:
         words = "the reply came back to this node and did not reach the pod"
     elif failure.left_as:
-        words = f"the request left by {failure.route.link} as {failure.left_as}, and nothing came back"
+        words = f"the request left by {failure.route.dev} as {failure.left_as}, and nothing came back"
     elif failure.series.send_error:
         words = f"the pod could not send: {failure.series.send_error}"
     elif failure.sightings:

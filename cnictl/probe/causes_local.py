@@ -1,10 +1,10 @@
-"""Faults of this node that keep a pod's packet or its reply from passing, each found by looking."""
+"""Find faults of this node that stop a pod's packet or its reply."""
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.host import pod_routes
+from cnictl.node.host import neighbours, pod_routes
 from cnictl.node.host.pod_routes import Asked
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
@@ -30,7 +30,7 @@ def bridge_unfit(failure: Failure) -> Cause | None:
     wanted = f"{gateway_of(host.spec.subnet)}/{gateway.prefix}"
     if host.bridge is None:
         fault = f"there is no bridge {name}"
-    elif "UP" not in host.bridge.get("flags", []):
+    elif not host.bridge.up:
         fault = f"bridge {name} is down"
     elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
         has = ", ".join(host.bridge_addresses) or f"no {host.family} address"
@@ -81,7 +81,7 @@ def forwarding_off(failure: Failure) -> Cause | None:
     host = failure.host
     if not host.forwarding:
         return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
-    for link in (host.spec.bridge, host.route(failure.target).link):
+    for link in (host.spec.bridge, host.route(failure.target).dev):
         if link and not host.forwards_from(link):
             sysctl = hint.sysctl_name("net", "ipv4", "conf", link, "forwarding")
             return Cause("forwarding-off", f"{sysctl} is 0 on this node", hint.command(f"sysctl -w {sysctl}=1"))
@@ -118,7 +118,7 @@ def diverted(failure: Failure) -> Cause | None:
 
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
-    """Whether no route is there, or the one that a missing route leaves: `no_route` says that."""
+    """Return whether the route is missing, which `no_route` reports."""
     asked, way = stray.asked, stray.way
     if asked.peer is None or asked.what != pod_routes.TO_PODS:
         return asked.what == pod_routes.TO_OUTSIDE or bool(way.errno)
@@ -127,7 +127,7 @@ def _is_missing(stray: pod_routes.Stray) -> bool:
 
 
 def no_route(failure: Failure) -> Cause | None:
-    """This node's routing table sends the packet nowhere, or the peer's pods' packets elsewhere than to the peer."""
+    """This node has no route for the packet, or its route to the peer's pods does not lead to the peer."""
     route = failure.route
     if route.spoofed:
         return None  # `reverse_path` looks at that
@@ -135,10 +135,10 @@ def no_route(failure: Failure) -> Cause | None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
             return None
-        where = f"they would go to {route.gateway or route.link}" if route.link else route.error
+        where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}"
         return Cause("no-route", words, _route_to(failure, peer))
-    if route.link:
+    if route.dev:
         return None
     what = hint.advice(
         "give this host its default route again: ip route add default via GATEWAY",
@@ -149,11 +149,11 @@ def no_route(failure: Failure) -> Cause | None:
             "cnictl route add-peer CIDR ADDRESS, with the pod CIDR that holds it and its node's address",
             because="which node has that pod is not known here",
         )
-    return Cause("no-route", f"no route to {failure.target}: {route.error}", what)
+    return Cause("no-route", f"no route to {failure.target}: {route}", what)
 
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
-    """What to do about packets for a peer's pods that go elsewhere: a route to add or repair, or one in the way."""
+    """Return the hint for a missing or wrong route to a peer's pods."""
     if peer not in failure.host.spec.peers:
         moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.peers)
         return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
@@ -167,9 +167,9 @@ def _route_to(failure: Failure, peer: Peer) -> Hint:
 
 
 def neighbour_unresolved(failure: Failure) -> Cause | None:
-    """The next hop does not answer ARP, or in IPv6 neighbour solicitations."""
-    hop, link = failure.route.gateway or failure.target, failure.route.link
-    state = failure.host.neighbour(hop)
+    """The next hop does not answer ARP or, in IPv6, neighbour solicitations."""
+    hop, link = failure.route.gateway or failure.target, failure.route.dev
+    state = neighbours.state_of(hop)
     unresolved = "FAILED" in state or "INCOMPLETE" in state
     if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None
@@ -185,7 +185,7 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
 
 
 def dropped(failure: Failure) -> Cause | None:
-    """A firewall rule of this node drops the request, or the reply that did come."""
+    """A firewall rule of this node drops the request, or the reply that arrived."""
     if failure.left_as and not failure.reply_came:
         return None
     drop = trace.find_drop(failure.pod.address, failure.target, failure.resend)
@@ -198,7 +198,7 @@ def dropped(failure: Failure) -> Cause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """What to do about a drop: where cnictl's accepts are not all in place, put them there; else it is meant so."""
+    """Return the hint for a drop: `cnictl apply` if an accept of cnictl's is missing, else the rule is intended."""
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(
@@ -208,7 +208,7 @@ def _let_through(failure: Failure) -> Hint:
 
 
 def reverse_path(failure: Failure) -> Cause | None:
-    """The strict reverse path filter takes the request or its reply for spoofed."""
+    """The strict reverse path filter drops the request or its reply."""
     host, bridge = failure.host, failure.host.spec.bridge
     ways = [(failure.target, failure.pod.address, bridge)]
     if failure.check not in STAYS:
@@ -222,7 +222,7 @@ def reverse_path(failure: Failure) -> Cause | None:
 
 
 def not_masqueraded(failure: Failure) -> Cause | None:
-    """The request left with the pod's own address to where nobody can answer it."""
+    """The request left with the pod's own address, which hosts outside cannot answer."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
     left = f"the request left with the pod's own address {failure.left_as}"
@@ -236,7 +236,7 @@ def not_masqueraded(failure: Failure) -> Cause | None:
 
 
 def _answers(failure: Failure, hop: str, link: str) -> bool:
-    """Ask on the wire: for some seconds after it went, the neighbour table believes in a host that is gone."""
+    """Return whether the next hop answers now: the neighbour table keeps a host for some seconds after it is gone."""
     try:
         ask = ndp.answers if failure.host.ipv6 else arp.answers
         return ask(hop, link, failure.host.route(hop).source)

@@ -1,4 +1,4 @@
-"""Faults beyond this node: the request left as it should, and what other pings met tells where it ended."""
+"""Find faults beyond this node: the request left correctly, and the other pings show where it ended."""
 
 from cnictl.node import hint
 from cnictl.node.hint import Hint
@@ -7,7 +7,7 @@ from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
 
 
 def refused(failure: Failure) -> Cause | None:
-    """Somebody on the way said no by ICMP."""
+    """A host on the way refused the request by ICMP."""
     if not failure.series.refusals:
         return None
     refusal = failure.series.refusals[-1]
@@ -43,7 +43,7 @@ def peer_silent(failure: Failure) -> Cause | None:
 
 
 def peer_without_bridge(failure: Failure) -> Cause | None:
-    """The peer is there, its pods' gateway isn't."""
+    """The peer answers, and its pods' gateway does not."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
         return None
@@ -60,7 +60,7 @@ def _bridge_up(peer: Peer) -> Hint:
 
 
 def told_to_the_node(failure: Failure) -> Cause | None:
-    """The peer hands packets for its own pods to another router, or says that no pod is there."""
+    """The peer sends packets for its own pods to another router, or reports that no pod is there."""
     at = failure.at_peer
     if at is None or at.pod_from_node is None:
         return None
@@ -86,20 +86,20 @@ def _bridge_gone(peer: Peer, words: str) -> Cause:
 
 
 def no_return_route(failure: Failure) -> Cause | None:
-    """The peer answers this node's own address, and never our pods'."""
+    """The peer answers this node's own address, but not its pods' addresses."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered:
         return None
     subnet, own = failure.host.spec.subnet, failure.host.route(at.peer.via).source
     words = (
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
-        f"not pod {failure.pod.address}, whose request left by {failure.route.link}"
+        f"not pod {failure.pod.address}, whose request left by {failure.route.dev}"
     )
     return Cause("no-return-route", words, hint.command(f"cnictl route add-peer {subnet} {own}", on=at.peer.via))
 
 
 def peer_forwarding_off(failure: Failure) -> Cause | None:
-    """The peer's gateway answers our pod, but the peer hands nothing on."""
+    """The peer's gateway answers our pod, but the peer does not forward."""
     at = failure.at_peer
     if at is None or at.expiring is None or at.expiring.refusals:
         return None
@@ -111,7 +111,7 @@ def peer_forwarding_off(failure: Failure) -> Cause | None:
 
 
 def peer_drops(failure: Failure) -> Cause | None:
-    """The peer forwards, and its pod never answers: a DROP in its FORWARD."""
+    """The peer forwards, and its pod does not answer: the peer's FORWARD chain drops packets."""
     at = failure.at_peer
     if at is None or at.expiring is None or not at.expiring.refusals:
         return None
@@ -126,7 +126,7 @@ def outside_silent(failure: Failure) -> Cause | None:
     """The target does not answer this node itself."""
     if failure.from_host is None or failure.from_host.answered:
         return None
-    words = f"{failure.target} does not answer this node either, through {failure.route.link or 'any link'}"
+    words = f"{failure.target} does not answer this node either, through {failure.route.dev or 'any link'}"
     what = hint.advice(
         "--external ADDRESS names one that does; else look at the uplink's gateway",
         because="nothing on this node keeps it from answering",

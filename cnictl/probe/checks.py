@@ -23,7 +23,7 @@ from cnictl.probe.failure import (
 from cnictl.probe.follow_up import ask_on
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, Listener, Trying, listen
 from cnictl.probe.stopped import CHOSEN, stopped_by
 from cnictl.probe.targets import Planned, Targets, Wanted
@@ -60,7 +60,7 @@ _NO_ADDRESS = Planned(OWN_HOST, None)
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One check's outcome."""
 
     check: str
@@ -110,7 +110,7 @@ class Check:
 class Report:
     """A run's checks: one family after the other, each in the order of `CHECKS`."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def overall(self) -> str:
@@ -123,7 +123,9 @@ class Report:
         return {"overall": self.overall, "checks": [check.as_json() for check in self.checks]}
 
 
-def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_step: Callable[[str], None]) -> Report:
+def run_checks(
+    spec: NodeSpec, pod: CheckedPod, other: CheckedPod | None, wanted: Wanted, on_step: Callable[[str], None]
+) -> Report:
     """Check what `pod` reaches in each family of the node's; `other`: a second pod of it, None to skip that check."""
     with ExitStack() as stack:
         watch = Watch()
@@ -161,7 +163,9 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         return Report(tuple(_judge(one, seen, host, watch) for seen, host, ones in families for one in ones))
 
 
-def _plan_ports(planned: Sequence[Planned], pod: Pod, other: Pod | None, listeners: list[Listener]) -> None:
+def _plan_ports(
+    planned: Sequence[Planned], pod: CheckedPod, other: CheckedPod | None, listeners: list[Listener]
+) -> None:
     """Add TCP and UDP to the checks of which an answer, or its lack, tells something about this node or a pod."""
     for one in planned:
         if one.series is None or one.gateway_only or one.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
@@ -191,14 +195,16 @@ def _companions(planned: Sequence[Planned]) -> list[Series]:
     return [one for one in dict.fromkeys(found) if one is not None and one not in mains]
 
 
-def _judge(one: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
+def _judge(one: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
     if one is _NO_ADDRESS:
         words = f"pod {pod.name} has no {host.family} address, and its node has a {host.family} subnet"
-        return Check(one.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower())
+        return CheckResult(
+            one.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower()
+        )
     if one.series is None:
-        return Check(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, hint.NONE))
+        return CheckResult(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, hint.NONE))
     series = one.series
-    done = Check(one.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
+    done = CheckResult(one.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
     done = replace(done, protocols=tuple((one.protocol, one.state) for one in one.attempts))
     stopped = [attempt for attempt in one.attempts if attempt.state in (REFUSED, SILENT)]
     if series.answered and stopped:

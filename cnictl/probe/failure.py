@@ -1,15 +1,16 @@
-"""A failed check and all that was seen of it: what the causes are found in."""
+"""Hold a failed check and everything that was observed during it; the causes are found in this."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
+from cnictl.node.host.route_lookup import Way
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
-from cnictl.probe.host import Host, Route
+from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
@@ -19,7 +20,7 @@ STAYS = (OWN_HOST, SAME_HOST_POD)
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault: a short name for programs, the evidence in words, and the hint."""
+    """The cause of a failure: a short name for programs, the evidence in words, and the hint."""
 
     name: str
     words: str
@@ -28,7 +29,7 @@ class Cause:
 
 @dataclass
 class PeerEvidence:
-    """What the same moment's other pings say about the peer that a failed one was bound for."""
+    """The other pings to the peer, sent at the same time as the one that failed."""
 
     peer: Peer
     node: Series
@@ -47,19 +48,18 @@ class PeerEvidence:
 
 @dataclass
 class Failure:
-    """A check that got no answer, with all that was seen meanwhile."""
+    """A check without an answer, and what was observed meanwhile."""
 
     check: str
-    pod: Pod
+    pod: CheckedPod
     series: Series
     host: Host
     sightings: list[Sighting]
     resend: Callable[[], None]
-    """Sends one more request, for the firewall's trace."""
+    """Sends one more request, so that the firewall can trace it."""
     from_host: Series | None = None
-    """The same target pinged from this node itself."""
+    """The ping from this node itself to the same target."""
     at_peer: PeerEvidence | None = None
-    _route: list[Route] = field(default_factory=list)
 
     @property
     def target(self) -> str:
@@ -67,11 +67,9 @@ class Failure:
         return self.series.to
 
     @property
-    def route(self) -> Route:
-        """Where this node would send the pod's packet."""
-        if not self._route:
-            self._route.append(self.host.route(self.target, self.pod.address, self.host.spec.bridge))
-        return self._route[0]
+    def route(self) -> Way:
+        """The route that this node uses for the pod's packet."""
+        return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
     @property
     def left_as(self) -> str:
@@ -96,6 +94,6 @@ class Failure:
 
 
 def gateway_of(pod_cidr: str) -> str:
-    """The first address of a pod CIDR: its node's bridge."""
+    """Return the first address of a pod CIDR, which its node's bridge has."""
     cidr = parse_cidr(pod_cidr)
     return Cidr(cidr.nth(1), cidr.prefix).address

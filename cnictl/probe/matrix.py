@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import Cause
 
 TITLES = {
@@ -37,7 +37,7 @@ def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> Renderable
     return Group(table, *causes) if causes else table
 
 
-def _families(report: Report) -> list[list[Check]]:
+def _families(report: Report) -> list[list[CheckResult]]:
     """A report's checks, those of each family by themselves."""
     names = dict.fromkeys(one.family for one in report.checks)
     return [[one for one in report.checks if one.family == name] for name in names]
@@ -45,7 +45,7 @@ def _families(report: Report) -> list[list[Check]]:
 
 def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column names and rows of plain text."""
-    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "mend")
+    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
             one.check,
@@ -62,7 +62,7 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return columns, rows
 
 
-def _cell(checks: Sequence[Check]) -> Text:
+def _cell(checks: Sequence[CheckResult]) -> Text:
     cell = Text()
     for one in checks:
         if cell:
@@ -76,13 +76,13 @@ def _cell(checks: Sequence[Check]) -> Text:
     return cell
 
 
-def _word(one: Check) -> str:
+def _word(one: CheckResult) -> str:
     if one.state == UNCERTAIN and one.cause is not None and one.cause.name == "gateway-only":
         return "uncertain: gateway only"
     return one.state
 
 
-def _times(one: Check) -> str:
+def _times(one: CheckResult) -> str:
     """Shortest/mean/longest round trip."""
     return "/".join(f"{time:.2f}" for time in one.rtt_ms) if one.rtt_ms else ""
 
@@ -99,6 +99,6 @@ def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
     for (label, state, cause), targets in found.items():
         text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
         if cause.mend:
-            text.append(f"\n    mend: {cause.mend}", "cyan")
+            text.append(f"\n    hint: {cause.mend}", "cyan")
         texts.append(text)
     return texts

@@ -35,7 +35,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Pod:
+class CheckedPod:
     """A pod that checks run from or to."""
 
     name: str
@@ -49,14 +49,14 @@ class Pod:
         """The one that runtimes take for its own; empty if it has none."""
         return next(iter(self.addresses), "")
 
-    def in_family_of(self, like: str) -> "Pod":
+    def in_family_of(self, like: str) -> "CheckedPod":
         """The pod with its address of the family of `like` alone, or with none."""
         found = of_family(self.addresses, like)
         return replace(self, addresses=(found,) if found else ())
 
 
 @contextmanager
-def probe_pods(chain: Chain, count: int) -> Iterator[list[Pod]]:
+def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
     """`count` pods, made at once and all gone at the end, also where a signal ends us (as KeyboardInterrupt).
 
     Raises PluginFailed, Problem.
@@ -103,7 +103,7 @@ class _Making:
         self._name = f"cnictl-probe-{secrets.token_hex(4)}"
         self._state = -1
 
-    def make(self) -> Pod:
+    def make(self) -> CheckedPod:
         """Raises PluginFailed, Problem; `unmake` is owed either way."""
         os.makedirs(STATE_DIR, 0o700, exist_ok=True)
         hidden = f"{STATE_DIR}/.{self._name}"  # no sweep may find it before it is locked
@@ -119,7 +119,7 @@ class _Making:
             raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no address")
         ends = host_ends(result)
         _await_carrier(ends)
-        return Pod(self._name, f"{NETNS_DIR}/{self._name}", tuple(found), [*ends, ""][-1])
+        return CheckedPod(self._name, f"{NETNS_DIR}/{self._name}", tuple(found), [*ends, ""][-1])
 
     def unmake(self) -> Problem | None:
         """Undo all that was made; what could not be is returned, and left noted for the next run."""
@@ -208,7 +208,7 @@ def sweep() -> list[str]:
 
 
 def answer(
-    pod: Pod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
+    pod: CheckedPod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
 ) -> Iterator[str]:
     """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed.
 

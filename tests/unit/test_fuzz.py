@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cnictl.core import attachments, jsontext
 from cnictl.core.cidr import parse_address, parse_interface
-from cnictl.core.conf.network import NetConf, interface_name_fault, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import interface_name_fault, parse_conf
 from cnictl.core.errors import CniError
 from cnictl.core.leases.lease import parse_owner
 from cnictl.core.leases.lease_store import Store
@@ -26,8 +27,8 @@ REFUSED = {1, 2, 4, 6, 7, 101}
 def sane(error: CniError) -> None:
     """An error as its reader wants it: a code of the specification's, one line, of a length that can be read."""
     assert error.code in REFUSED, error.code
-    assert error.msg and len(error.msg) < 1000
-    jsontext.dumps({"msg": error.msg, "details": error.details})
+    assert error.message and len(error.message) < 1000
+    jsontext.dumps({"msg": error.message, "details": error.hint})
 
 
 def fit(conf: NetConf) -> None:

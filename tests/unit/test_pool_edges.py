@@ -27,7 +27,7 @@ def test_an_address_with_a_meaning_of_its_own_is_refused_with_that(subnet: str, 
     with pytest.raises(CniError) as refused:
         distribute([whole(subnet)], [parse_address(address)])
     assert refused.value.code == ADDRESS_CONFLICT
-    assert address in refused.value.msg and refused.value.details == reason
+    assert address in refused.value.message and refused.value.hint == reason
 
 
 def test_none_of_them_is_handed_out() -> None:

@@ -71,7 +71,7 @@ def test_a_store_without_locks_is_named(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(locks, "flock", none)
     with pytest.raises(CniError, match=r"mynet/lock: its file system has no locks") as caught:
         add(store, "c1")
-    assert caught.value.code == IO_FAILURE and "dataDir" in caught.value.details
+    assert caught.value.code == IO_FAILURE and "dataDir" in caught.value.hint
     assert store.count() == 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cnictl.core import durable, odd
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf.network import parse_conf
-from cnictl.core.errors import CniError
+from cnictl.core.errors import Problem
 from cnictl.core.leases.pool import Range, RangeSet
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.host import runtimes
@@ -63,7 +63,7 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
             conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
-        except CniError:
+        except Problem:
             return None  # a form that host-local itself refuses
         if conf.served:
             return Ranges(conf.sets, conf.data_dir)

@@ -7,19 +7,19 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from cnictl.core import outside
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
-from cnictl.node.preflight.finding import Check, Finding
+from cnictl.node.preflight.finding import PreflightCheck, PreflightFinding
 from cnictl.node.spec.node_spec import NodeSpec
 
-__all__ = ["CHECKS", "IGNORABLE", "Finding", "parse_ignored", "run", "without_ignored"]
+__all__ = ["CHECKS", "IGNORABLE", "PreflightFinding", "parse_ignored", "run", "without_ignored"]
 
 _ALL = "all"
 _NEVER = {"root": "no user but root can set a node up"}
 """Checks whose errors no option passes over, with the reason."""
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, PreflightCheck] = {
     "root": host.root,
     "firewall-tool": host.firewall_tool,
     "kernel": host.kernel,
@@ -65,12 +65,12 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 
-def without_ignored(findings: Iterable[Finding], ignored: Collection[str]) -> list[Finding]:
+def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[str]) -> list[PreflightFinding]:
     """Return the findings with those that are ignored marked so; they stand in no run's way."""
     return [replace(one, ignored=True) if one.name in ignored else one for one in findings]
 
 
-def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[Finding]:
+def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
     """Look at the host for all that would keep `spec` from working; nothing is changed.
 
     `previous_spec`: what the node is now, whose own bridge and routes are no obstacle. A check that can't be made is
@@ -81,8 +81,8 @@ def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[Finding]:
         try:
             found += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.mend, because="what was raised is text")
-            found.append(Finding(name, "error", name, f"can't be checked: {problem.message}", what))
-        except (OSError, CniError) as fault:
-            found.append(Finding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
+            what = hint.advice(problem.hint, because="what was raised is text")
+            found.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+        except OSError as fault:
+            found.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return found

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Hold what a preflight check finds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cnictl.node.spec.node_spec import NodeSpec
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightFinding:
     """One thing that stands in the way (error), or that the operator should know of (warning)."""
 
     name: str
@@ -27,15 +27,15 @@ class Finding:
         return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
 
 
-Check = Callable[[NodeSpec, NodeSpec | None], list[Finding]]
+PreflightCheck = Callable[[NodeSpec, NodeSpec | None], list[PreflightFinding]]
 """Looks at the host for one kind of fault; the second spec is what the node is now, or None. Changes nothing."""
 
 
-def error(name: str, subject: str, message: str, mend: Hint) -> Finding:
+def error(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
     """A finding that a node can't be set up with."""
-    return Finding(name, "error", subject, message, mend)
+    return PreflightFinding(name, "error", subject, message, mend)
 
 
-def warning(name: str, subject: str, message: str, mend: Hint) -> Finding:
+def warning(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
     """A finding that a node can be set up with."""
-    return Finding(name, "warning", subject, message, mend)
+    return PreflightFinding(name, "warning", subject, message, mend)

@@ -10,7 +10,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import install, ownership
 from cnictl.node.plugin.program import HOME
-from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.spec.node_spec import NodeSpec
 
@@ -29,7 +29,7 @@ _PREFIXES = "-@:+!|"
 """Of a command in a unit (systemd.service(5), Command lines)."""
 
 
-def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Each program that cnictl starts by name is root's alone, where it is found by its name."""
     found = []
     for name in _PROGRAMS:
@@ -40,7 +40,7 @@ def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     return found
 
 
-def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """What root goes by is root's alone to change: the node file, the confs, the records, the leases, the log."""
     log = spec.log_file or PLUGIN_LOG
     node_file = NODE_FILE if os.path.exists(NODE_FILE) else os.path.dirname(NODE_FILE)
@@ -54,7 +54,7 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     return found
 
 
-def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """What units of cnictl's name start is root's alone: a watch unit of an earlier release, or a drop-in."""
     found = []
     names = ("cnictl*.service", "cnictl*.service.d/*.conf")

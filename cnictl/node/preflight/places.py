@@ -9,7 +9,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import files, install, ownership, program
 from cnictl.node.plugin.releases import PLUGIN
-from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.resources import boot_unit, inventory
 from cnictl.node.resources.cni_conf import FILE_NAME, is_foreign
@@ -43,7 +43,7 @@ def _get_loopback(folder: str) -> Hint:
     )
 
 
-def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Each runtime's conf folder can be written to."""
     return [
         error("conf-dir", folder, "can't be written to", _WRITABLE)
@@ -52,7 +52,7 @@ def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     ]
 
 
-def state(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def state(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """What a node can't do without can be written: its file, its records, its leases; and the disk has room."""
     found = []
     for path in (NODE_FILE, f"{STATE_DIR}/new", f"{NETWORKS_DIR}/new", f"{RUN_DIR}/new"):
@@ -74,7 +74,7 @@ def _has_room(path: str) -> bool:
     return free.f_bavail > 0 and (free.f_files == 0 or free.f_favail > 0)
 
 
-def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """What keeps the node over a boot can be written; where it can't, the node does without."""
     message = "can't be written here and is left out: the node works without it until the next boot or restart"
     what = hint.advice(
@@ -89,7 +89,7 @@ def _no_exec(folder: str) -> bool:
     return bool(os.statvfs(install.nearest(folder)).f_flag & os.ST_NOEXEC)
 
 
-def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """No file of another tool's has our conf's name."""
     found = []
     for folder in runtimes.conf_dirs(runtimes.find()):
@@ -99,7 +99,7 @@ def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
     return found
 
 
-def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """No conf sorts before ours: runtimes take the first by name."""
     found = []
     for folder in runtimes.conf_dirs(runtimes.find()):
@@ -114,7 +114,7 @@ def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # n
     return found
 
 
-def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Each runtime's plugin folder can be written to, by root alone."""
     found = []
     for folder in runtimes.bin_dirs(runtimes.find()):
@@ -145,7 +145,7 @@ def _elsewhere() -> Hint:
     return hint.command("cnictl plugin install --lib-dir /opt/cnictl", "it installs the plugin elsewhere")
 
 
-def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """The folder for the plugin's versions can be written to, by root alone."""
     found = install.installed(runtimes.bin_dirs(runtimes.find()))
     folder = found.lib_dir
@@ -161,7 +161,7 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     return [error("lib-dir", folder, reason, what)]
 
 
-def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """No file of another tool's has our launcher's name."""
     paths = [f"{folder}/{PLUGIN}" for folder in runtimes.bin_dirs(runtimes.find())]
     return [
@@ -171,7 +171,7 @@ def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     ]
 
 
-def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """The CRI runs `loopback` for each pod; without it every pod fails though the node says ready."""
     found = []
     for runtime in runtimes.find():
@@ -183,7 +183,7 @@ def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     return found
 
 
-def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """What the units will start is root's alone."""
     if not boot_unit.systemd_runs():
         return []

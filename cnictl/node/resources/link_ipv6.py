@@ -1,22 +1,21 @@
-"""IPv6 on single links: uplinks go on accepting router advertisements, and the bridge can have an address at all."""
+"""Set IPv6 on single links: uplinks keep accepting router advertisements, and the bridge can have addresses."""
 
 import os
 
-from cnictl.core import advertisements
-from cnictl.core import sysctl as switches
+from cnictl.core import advertisements, sysctl
 from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
-from cnictl.node.resources.sysctl import SYSCTLS, read, write
+from cnictl.node.resources.sysctl import write
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
 
-_CONF = f"{SYSCTLS}/net/ipv6/conf"
+_CONF = "net/ipv6/conf"
 
 
 class RouterAdvertisements:
-    """accept_ra of each link that a router may advertise on, whether it has a route from one yet or not.
+    """accept_ra of each link on which a router may advertise, with or without a route from one.
 
     A host that forwards is a router and ignores others' advertisements at accept_ra 1; the kernel drops the default
     routes learned from them when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes
@@ -31,7 +30,7 @@ class RouterAdvertisements:
         """Chosen once: which links count depends on forwarding, and that may change in the same run."""
 
     def observe(self) -> State | None:
-        """The value on each such link, and on each that cnictl once changed; None without any."""
+        """Return the value on each such link, and on each that cnictl changed before; None without any."""
         if self._links is None:
             self._links = sorted({*_remembered(), *_advertised()})
         found = {}
@@ -42,22 +41,22 @@ class RouterAdvertisements:
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """2: also while forwarding; one that an operator has turned off since stays off."""
+        """Return 2, which accepts them while forwarding too; a link that an operator turned off stays off."""
         return {link: v if v == NEVER else ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
     def remember(self) -> None:
-        """Keep the values of links that are new to it."""
+        """Save the values of new links."""
         new = {link: value for link, value in (self.observe() or {}).items() if link not in _remembered()}
         if new:
             original_state.amend(self.id, {**_remembered(), **new})
 
     def former(self) -> State | None:
-        """The values before cnictl, where nobody has changed ours since."""
+        """Return the values before cnictl, unless somebody has changed ours since."""
         now = self.observe() or {}
         return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the sysctl commands."""
+        """Return the summary and the sysctl commands."""
         changed = {link: value for link, value in (after or {}).items() if (before or {}).get(link) != value}
         links = ", ".join(changed or after or {})
         commands = [f"sysctl -w net/ipv6/conf/{link}/accept_ra={value}" for link, value in changed.items()]
@@ -73,7 +72,7 @@ class RouterAdvertisements:
 
 
 def accepting() -> dict[str, bool]:
-    """The links that accept router advertisements while the host forwards, by cnictl; False: turned off since."""
+    """Return whether each link that cnictl set still accepts router advertisements while the host forwards."""
     return {link: value != NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
 
 
@@ -82,22 +81,22 @@ def _remembered() -> dict[str, str]:
 
 
 def _advertised() -> list[str]:
-    """Links whose accept_ra has to be 2: before forwarding is turned on all of them, afterwards those with a route."""
-    if not os.path.isdir(_CONF):
+    """Return the links whose accept_ra has to be 2: all, or those with a learned route if the host forwards already."""
+    if not os.path.isdir(f"/proc/sys/{_CONF}"):
         return []
     with Netlink() as netlink:
         links, routes = rtnetlink.all_links(netlink), advertisements.learned(netlink)
-    if switches.read(switches.FORWARDING[16]) == "1":
+    if sysctl.read(sysctl.FORWARDING[16]) == "1":
         links = [link for link in links if link.index in routes]
     return advertisements.to_keep(links, routes, lambda name: _value(name, "accept_ra"))
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: not disabled (some hosts do so for every new link), its own addresses usable at once, and
-    no pod accepted as a router. An adopted bridge that is an uplink goes on accepting router advertisements.
+    """IPv6 on the bridge: enabled, its own addresses usable at once, and no pod accepted as a router.
 
-    Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a second or two
-    after the first pod came. The MAC that it follows from is random: no other host has it.
+    Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
+    advertisements. Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a
+    second or two after the first pod came. The MAC that it follows from is random: no other host has it.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -105,12 +104,12 @@ class BridgeIpv6:
         self.id = f"sysctl/net.ipv6.conf.{spec.bridge}"
 
     def observe(self) -> State | None:
-        """The values; None without the bridge."""
+        """Return the values; None without the bridge."""
         found = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
         return found if found["disable_ipv6"] else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """All 0, but for accept_ra of an uplink."""
+        """Return 0 for each, except accept_ra of an uplink."""
         return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": self._accept_ra()}
 
     def _accept_ra(self) -> str:
@@ -125,16 +124,16 @@ class BridgeIpv6:
         return advertisements.wanted(original, keeps, forwards=True)
 
     def remember(self) -> None:
-        """Keep an adopted bridge's own values."""
+        """Save the values of an adopted bridge."""
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """Those values; on a bridge of ours, which goes with them, what they are."""
+        """Return the saved values; the present ones for a bridge of ours, which is removed."""
         remembered, found = original_state.recall(self.id), self.observe()
         return remembered["state"] if found and remembered and remembered["state"] else found
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the sysctl commands."""
+        """Return the summary and the sysctl commands."""
         changed = {key: value for key, value in (after or {}).items() if (before or {}).get(key) != value}
         commands = [f"sysctl -w net/ipv6/conf/{self._name}/{key}={value}" for key, value in changed.items()]
         ready = after is not None and after["disable_ipv6"] == "0"
@@ -148,8 +147,5 @@ class BridgeIpv6:
 
 
 def _value(link: str, key: str) -> str:
-    """A link's sysctl; empty if there is no such link."""
-    try:
-        return read(f"{_CONF}/{link}/{key}")
-    except FileNotFoundError:
-        return ""
+    """Return a link's kernel setting; empty if there is no such link."""
+    return sysctl.read(f"{_CONF}/{link}/{key}")

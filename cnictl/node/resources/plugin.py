@@ -7,7 +7,7 @@ from typing import Any
 import cnictl
 from cnictl.core.errors import Problem
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, interpreters, releases
+from cnictl.node.plugin import install, interpreters, releases, version_folder
 from cnictl.node.plugin.releases import PLUGIN
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -64,7 +64,7 @@ class Plugin:
         """This cnictl's own version as the current one, besides those that are there."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
-        name = releases.name_for(lib_dir, digest)
+        name = version_folder.name_for(lib_dir, digest)
         there = releases.examine(f"{lib_dir}/{name}")
         keep = there.digest == digest and there.interpreter
         # one that serves stays, so that a status from a second installation of cnictl is no drift
@@ -138,7 +138,7 @@ class Plugin:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
             for name in before["versions"]:
                 if name not in after["versions"]:
-                    releases.remove(before["lib_dir"], name)
+                    version_folder.remove(before["lib_dir"], name)
 
 
 def _require_sound(lib_dir: str, name: str) -> None:

@@ -1,27 +1,19 @@
-"""Routes to the other nodes' pods. Ours carry a routing protocol number, so that none outlives its peer."""
+"""Keep the routes to other nodes' pods. Ours carry a routing protocol number, so that a stale one is found."""
 
-from socket import AF_INET, AF_INET6
-from struct import Struct
-from sys import byteorder
 from typing import Any
 
-from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
-from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Netlink, attributes
-from cnictl.node.host import host_links
-from cnictl.node.host.route_lookup import PROTOCOL as PROTOCOL
+from cnictl.node.host import host_links, route_lookup
+from cnictl.node.host.route_lookup import PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
 OURS = "cnictl"
-_MAIN_TABLE = 254
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
 
 class PeerRoute:
-    """One peer's pod CIDR through that peer's address. A route made by hand that says the same is adopted."""
+    """The route to one peer's pods. An equal route that was made by hand is adopted."""
 
     def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
@@ -29,7 +21,7 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Through which address and link, and whose route it is; ours goes before another's."""
+        """Return the route's gateway, link and owner; our own route comes first."""
         found = self._table.to(self._pod_cidr)
         for route in found:
             if route["owner"] == OURS:
@@ -37,7 +29,7 @@ class PeerRoute:
         return found[0] if found else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Through the peer, on the link named or the one the kernel would take; none once the peer is gone."""
+        """Return the route through the peer's address and link; None if the peer is gone."""
         peer = next((peer for peer in spec.peers if peer.pod_cidr == self._pod_cidr), None)
         found = self.observe()
         if peer is None:
@@ -48,12 +40,12 @@ class PeerRoute:
         return {**wanted, "owner": OURS}
 
     def former(self) -> State | None:
-        """Another's route stays; ours goes."""
+        """Return another program's route; None for our own."""
         found = self.observe()
         return found if found is not None and found["owner"] != OURS else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the `ip route` command."""
+        """Return the summary and the `ip route` command."""
         if after is None:
             return f"remove the route to {self._pod_cidr}", f"ip route del {self._pod_cidr} proto {PROTOCOL}"
         dev = f" dev {after['dev']}" if after["dev"] else ""
@@ -62,7 +54,7 @@ class PeerRoute:
         return f"route {self._pod_cidr} through {after['via']}{dev.replace(' dev', ' on')}", command
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace or remove. Raises Problem in the kernel's words, and where another's route is in the way."""
+        """Add, replace or remove it. Raises Problem if the kernel refuses, or another program's route is in the way."""
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -85,8 +77,9 @@ class PeerRoute:
 
 
 class RouteTable:
-    """The main table's routes of both families, read once for all who ask until `forget`: a dump costs milliseconds a
-    hundred routes, and a node has a peer's resource for each of its peers.
+    """The routes of the main table, read once until `forget`.
+
+    A dump takes milliseconds per hundred routes, and a node has a resource for each peer.
     """
 
     def __init__(self) -> None:
@@ -94,54 +87,38 @@ class RouteTable:
         self._links: tuple[NodeSpec, dict[Peer, str]] | None = None
 
     def forget(self) -> None:
-        """Read anew from here on: a route was changed."""
+        """Read the routes again at the next use."""
         self._read = None
 
     def to(self, pod_cidr: str) -> list[dict[str, str]]:
-        """The routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
+        """Return the routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
         return [route for destination, route in self._all() if destination == pod_cidr]
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
-        """The link that a peer's route goes through; empty where the kernel knows none, and will say so."""
+        """Return the link of a peer's route; empty if there is none."""
         if self._links is None or self._links[0] != spec:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
     def orphans(self, spec: NodeSpec | None) -> list[str]:
-        """Destinations of routes of ours that no peer of `spec` claims."""
+        """Return the destinations of our routes that no peer of `spec` has."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
         return sorted({destination for destination, route in self._all() if route["owner"] == OURS} - claimed)
 
     def _all(self) -> list[tuple[str, dict[str, str]]]:
         if self._read is None:
-            self._read = _dumped()
+            self._read = _listed()
         return self._read
 
 
-def _dumped() -> list[tuple[str, dict[str, str]]]:
+def _listed() -> list[tuple[str, dict[str, str]]]:
     found = []
-    with Netlink() as netlink:
-        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        for family in (AF_INET, AF_INET6):
-            for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, *bytes(8))):
-                _, prefix, _, _, table, protocol, *_ = _RTMSG.unpack_from(payload)
-                parts = attributes(payload, _RTMSG.size)
-                if (_number(parts, rtnetlink.RTA_TABLE) or table) != _MAIN_TABLE:
-                    continue
-                packed = parts.get(rtnetlink.RTA_DST) or bytes(4 if family == AF_INET else 16)
-                gateway = parts.get(rtnetlink.RTA_GATEWAY)
-                route = {
-                    "via": format_address(gateway) if gateway else "",
-                    "dev": names.get(_number(parts, rtnetlink.RTA_OIF), ""),
-                    "owner": OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}",
-                }
-                priority = _number(parts, rtnetlink.RTA_PRIORITY)
-                found.append((priority, f"{format_address(packed)}/{prefix}", route))
-    return [(destination, route) for _, destination, route in sorted(found, key=lambda entry: entry[0])]
-
-
-def _number(parts: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(parts.get(kind, b""), byteorder)
+    for destination, route in route_lookup.routes():
+        if route.table == route_lookup.MAIN_TABLE:
+            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
+            owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
+            found.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
+    return found
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:

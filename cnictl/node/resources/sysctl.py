@@ -1,69 +1,71 @@
-"""Forwarding, a switch a family. Turning it on has side effects, and a hardened host wants every one back as it was."""
+"""Turn on forwarding in each family, and at a reset put back every setting that the kernel changed along with it."""
 
+import contextlib
 import os
 
+from cnictl.core import sysctl
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
 
-SYSCTLS = "/proc/sys"
 _OWNER_MARK = "cnictl:"
-"""How the alias of a bridge begins that the plugin made."""
+"""The beginning of the alias of a bridge that the plugin made."""
 
 
 class Forwarding:
-    """net.ipv4.ip_forward or net.ipv6.conf.all.forwarding, live."""
+    """The running value of net.ipv4.ip_forward or net.ipv6.conf.all.forwarding."""
 
     def __init__(self, ipv6: bool = False) -> None:
         self.ipv6 = ipv6
         self._family = "IPv6" if ipv6 else "IPv4"
         self.key = "net.ipv6.conf.all.forwarding" if ipv6 else "net.ipv4.ip_forward"
-        self._path = f"{SYSCTLS}/{self.key.replace('.', '/')}"
+        self._path = sysctl.FORWARDING[16 if ipv6 else 4]
         self.id = f"sysctl/{self.key}"
 
     def observe(self) -> State | None:
-        """Its value; None where the kernel does without the family."""
-        return {"value": read(self._path)} if os.path.exists(self._path) else None
+        """Return the value; None if the kernel lacks the family."""
+        value = sysctl.read(self._path)
+        return {"value": value} if value else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """On."""
+        """Return that it is on."""
         return {"value": "1"}
 
     def remember(self) -> None:
-        """Keep the value and every value that turning it on rewrites."""
+        """Save the value, and every value that the kernel changes along with it."""
         if original_state.recall(self.id) is None:
-            values = {"value": read(self._path), "conf": self._side_effects()}
+            values = {"value": sysctl.read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
-        """The value before cnictl; what it is now, if cnictl never had to do with it or others live by it since."""
+        """Return the value before cnictl; the present one if cnictl never changed it, or other bridges need it now."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Bridges with an address that came since cnictl turned forwarding on: they would be cut off with it.
+        """Return the bridges that were made since cnictl turned forwarding on: they would lose their network.
 
-        Docker and libvirt see to it when they start, and never look again.
+        Docker and libvirt turn it on when they start, and not again.
         """
         remembered = original_state.recall(self.id) or {"value": "1"}
-        if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
+        if remembered["value"] == "1" or "bridges" not in remembered or sysctl.read(self._path) == "0":
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
         return f"{', '.join(others)} to forward for, made since" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """The summary and the sysctl command."""
+        """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
         summary = f"{'let the host' if value == '1' else 'stop'} forward{'' if value == '1' else 'ing'}"
         return f"{summary} {self._family} packets", f"sysctl -w {self.key}={value}"
 
     def carry_out(self, change: Change) -> None:
-        """Write it; on the way back to off, put each side effect back that nobody has changed since.
+        """Write the value; when it goes off, restore each setting that nobody has changed since.
 
-        Where it was on before cnictl there is no way back: on is what every apply asks for.
+        If it was on before cnictl, it stays on.
         """
         value = change.after["value"] if change.after else "0"
         remembered = original_state.recall(self.id)
@@ -79,7 +81,7 @@ class Forwarding:
                 self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
 
     def _bridges(self) -> list[str]:
-        """Those with an address of the family, and not made by cnictl's plugin."""
+        """Return the bridges that have an address of the family and were not made by the plugin."""
         with Netlink() as netlink:
             found = [
                 link.name
@@ -95,40 +97,31 @@ class Forwarding:
 
     @property
     def _conf(self) -> str:
-        return f"{SYSCTLS}/net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
+        return f"net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
 
     def _side_effects(self) -> dict[str, str]:
-        """`LINK/KEY` to its value, `all` first: writing that one reaches the others.
+        """Return the value of each `LINK/KEY`, `all` first: writing that one changes the others.
 
         What the kernel rewrites for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
         net/ipv6/addrconf.c, addrconf_forward_change.
         """
-        names = sorted(os.listdir(self._conf), key=lambda name: (name != "all", name != "default", name))
+        names = sorted(os.listdir(f"/proc/sys/{self._conf}"), key=lambda name: (name != "all", name != "default", name))
         found = {}
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
-                try:
-                    found[f"{name}/{key}"] = read(f"{self._conf}/{name}/{key}")
-                except FileNotFoundError:
-                    continue  # the link went away meanwhile
+                value = sysctl.read(f"{self._conf}/{name}/{key}")
+                if value:  # else the link went away meanwhile
+                    found[f"{name}/{key}"] = value
         return found
 
     def _restore(self, name: str, value: str) -> None:
         path = f"{self._conf}/{name}"
-        try:
-            if read(path) != value:
+        with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
+            if sysctl.read(path) not in ("", value):
                 write(path, value)
-        except FileNotFoundError:
-            return
-
-
-def read(path: str) -> str:
-    """A sysctl's value. Raises OSError."""
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
 
 
 def write(path: str, value: str) -> None:
-    """Set a sysctl. Raises OSError."""
-    with open(path, "w", encoding="ascii") as file:
+    """Set a kernel setting; `path` is relative to /proc/sys. Raises OSError."""
+    with open(f"/proc/sys/{path}", "w", encoding="ascii") as file:
         file.write(value)

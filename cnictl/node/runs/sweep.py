@@ -25,13 +25,12 @@ from cnictl.core.paths import (
     WATCH_FILE,
 )
 from cnictl.node.host import firewall, runtimes
-from cnictl.node.plugin import install, program, releases
+from cnictl.node.plugin import install, program, version_folder
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
-from cnictl.node.runs import confirm
 from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.node.state import folders, journal, original_state
+from cnictl.node.state import folders, journal, original_state, pending
 from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
@@ -74,7 +73,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there[folder]:
             _rmdir(folder)
     sweep_cut_off()
-    confirm.disarm()
+    pending.disarm()
     journal.remove_all()
     for key in original_state.snapshot():
         original_state.forget(key)
@@ -97,9 +96,8 @@ def sweep_cut_off() -> None:
     """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
     found = runtimes.find()
     lib_dirs, bin_dirs = plugin_folders()
-    for lib_dir in lib_dirs:
-        releases.clear_half_built(lib_dir)
-    program.clear_half_built()
+    for folder in (*lib_dirs, program.HOME):
+        version_folder.clear_half_built(folder)
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
     written_to = {
         *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),

@@ -15,7 +15,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel import commands
-from tests.kernel.plugin.client import LEASES, RECORDS, Host, Pod, finish, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, Host, Pod, finish
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -280,7 +281,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
         "cnictl: no leases of a network 'nonet' here",
-        "  mend: networks here: other",
+        "  hint: networks here: other",
     ]
 
 
@@ -358,7 +359,7 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
     )
     node.run(["sh", "-c", break_them])
     listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['leases'] if r['container'] == 'gone'])"
-    commands.wait_until(
+    wait_for(
         lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
         "it is gone",
     )

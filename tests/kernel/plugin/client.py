@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from cnictl.core.attachments import CLAIM_MARK
 from cnictl.node.plugin import releases
 from cnictl.node.plugin.interpreters import Interpreter
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 Answered = TypeVar("Answered")
@@ -336,18 +336,6 @@ def finish(started: subprocess.Popen[bytes], bound: float = _BOUND) -> Answer:
     """Wait for a call that `Host.start` began."""
     stdout, stderr = started.communicate(timeout=bound)
     return Answer(started.returncode, stdout, stderr)
-
-
-def wait_for(look: Callable[[], Answered], what: str, bound: float = 10.0) -> Answered:
-    """Look until the answer is true, and return it. Raises Unexpected after `bound` seconds."""
-    end = time.monotonic() + bound
-    while True:
-        answer = look()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise Unexpected(f"{what}: not within {bound:g} s")
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Disks, files, locks and clocks that fail: for each the answer, what is left, and what mends it (docs/faults.md).
+"""Disks, files, locks and clocks that fail: for each the answer, what is left, and what mends it (docs/dev/faults.md).
 
 One host for all; each test has a network, a bridge and pods of its own there.
 """

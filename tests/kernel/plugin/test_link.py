@@ -277,7 +277,7 @@ _GATEWAY = """
 import sys
 from cnictl.core import rtnetlink, vlan
 from cnictl.core.bridge import ensure_bridge
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 conf = NetConf("mynet", "1.0.0")
 conf.vlan = 100
 with rtnetlink.Netlink() as netlink:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.attachments import CLAIM_MARK
-from tests.kernel.plugin.client import LEASES, RECORDS, Host, Json, new_host, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, Host, Json, new_host
+from tests.waiting import wait_for
 
 SPARE = "/var/lib/cni/cnictl/attachments"
 _UID = 1000

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
-Network = IPv4Network | IPv6Network
+from cnictl.core.cidr import AddressError, Cidr, parse_interface
+
 Verdict = Literal["accept", "drop", "return", "jump", "goto", "continue"]
 
 
@@ -118,15 +118,14 @@ def _is_named(pattern: str, link: str) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
     """Whether addresses of which `known` is the CIDR lie in one of `values`."""
-    whole = network("::/0" if family == "ip6" else "0.0.0.0/0")
-    asked = network(known) if known else whole
+    asked = network(known or ("::/0" if family == "ip6" else "0.0.0.0/0"))
     truth = Truth.NEVER
     for text in values:
         value = network(text)
         if value is None:
             truth = max(truth, Truth.SOMETIMES)
-        elif asked is not None and value.version == asked.version:
-            if value.prefixlen <= asked.prefixlen and value.overlaps(asked):
+        elif asked is not None:
+            if value.covers(asked):
                 return Truth.ALWAYS
             if value.overlaps(asked):
                 truth = Truth.SOMETIMES
@@ -134,11 +133,11 @@ def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
 
 
 @lru_cache(maxsize=4096)
-def network(text: str) -> Network | None:
-    """A CIDR or address as a network; None if the text is neither."""
+def network(text: str) -> Cidr | None:
+    """Return a CIDR or a single address as a subnet; None if the text is neither."""
     try:
-        return ip_network(text, strict=False)
-    except ValueError:
+        return parse_interface(text if "/" in text else f"{text}/{128 if ':' in text else 32}").network
+    except AddressError:
         return None
 
 
