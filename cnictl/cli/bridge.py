@@ -1,46 +1,29 @@
 """`cnictl bridge`: the pods' bridge by itself."""
 
-import contextlib
 import os
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
     ExitCodeOption,
     ForceOption,
-    How,
     NoWaitOption,
-    Steps,
-    alone,
+    Terminal,
     compact,
-    detach,
-    edit_node,
-    refuse_while_unconfirmed,
+    options_of,
     require_root,
-    show_plan,
-    show_run,
 )
-from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node import spine
+from cnictl.core.errors import Problem
 from cnictl.node.addresses import lease_list
-from cnictl.node.resources import inventory
-from cnictl.node.resources.cni_conf import CniConf
-from cnictl.node.runs import converge, live_pods
-from cnictl.node.runs.live_pods import AttachedPod
+from cnictl.node.runs import converge, engine
+from cnictl.node.runs.edits import BridgeUp
 from cnictl.node.spec import addressing
-from cnictl.node.spec.node_spec import NodeSpec, as_data
-from cnictl.node.spine import Plan
-from cnictl.node.state.journal import Journal
 from cnictl.views import network_views as views
-
-_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
 def up(
@@ -68,32 +51,12 @@ def up(
     cnictl bridge up
     cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     """
-    known = converge.known_spec()
-    subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
-    if known is None and not (subnets and networks):
-        raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
-
-    def edited(spec: NodeSpec) -> NodeSpec:
-        return addressing.check(
-            replace(
-                spec,
-                subnets=addressing.changed_families(spec.subnets, subnets),
-                networks=addressing.changed_families(spec.networks, networks),
-                bridge=bridge or spec.bridge,
-                mtu=spec.mtu if mtu is None else mtu,
-            )
-        )
-
-    start = known or NodeSpec(subnets, networks, nat=False)
-    wanted = edited(start)
+    asked = BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
+    start = asked.start()
+    asked.edit(start)
     require_root("bridge up", "makes the bridge and turns forwarding on")
-    kinds = _KINDS
-    if CniConf(wanted).observe() is not None:
-        kinds += (inventory.CONF_KIND,)
-    if known is not None and (wanted.subnets, wanted.bridge) != (known.subnets, known.bridge):
-        kinds += ("masquerade",)
-    how = How(dry_run, exit_code, force, no_wait, confirm_within)
-    edit_node("bridge up", edited, kinds, how, output, start)
+    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("bridge up", asked.edit, asked.kinds(), options, Terminal(output, exit_code), start)
 
 
 def down(
@@ -113,42 +76,8 @@ def down(
     cnictl bridge down
     """
     require_root("bridge down", "removes the bridge")
-    spec = converge.current_spec()
-    made = [
-        one
-        for one in reversed(inventory.resources(spec, converge.specs_in_place()))
-        if inventory.kind(one) in ("bridge", "address", "netfilter")
-    ]
-    how = How(dry_run, exit_code, force, no_wait).check()
-
-    def look() -> tuple[list[AttachedPod], Plan]:
-        pods = live_pods.cut_off([spec], None)
-        if not force:
-            live_pods.refuse(pods, "cnictl bridge down")
-        return pods, spine.plan_removal(made)
-
-    shown = None
-    if not dry_run and asking.asks(yes):
-        shown = look()
-        asking.show([*(f"delete the attachment of {pod}" for pod in shown[0]), *(c.summary for c in shown[1].changes)])
-        if shown[1].changes:
-            asking.confirm(f"Take {spec.bridge} down?")
-    with contextlib.nullcontext() if dry_run else alone(how):
-        pods, todo = look()
-        if shown is not None:
-            asking.refuse_unshown(shown[1], todo, map(asking.pod, shown[0]), map(asking.pod, pods))
-        if dry_run:
-            show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
-            return
-        todo.refuse_unknown()
-        refuse_while_unconfirmed(spec)
-        journal, steps = Journal("bridge down", {"spec": as_data(spec)}), Steps()
-        detach(pods, journal)
-        todo = spine.plan_removal(made)
-        with working("looking at this host") as tell:
-            spine.apply(todo, steps.following(todo, tell), journal)
-        journal.end("done")
-    show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
+    nothing = f"nothing to change: {converge.current_spec().bridge} is not there"
+    engine.take_bridge_down(options_of(dry_run, exit_code, force, no_wait), Terminal(output, exit_code, yes, nothing))
 
 
 def show(output: OutputOption = Format.TABLE) -> None:

@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, say
-from cnictl.cli.steps import How, NoWaitOption, alone, require_root
+from cnictl.cli.steps import NoWaitOption, Terminal, require_root
 from cnictl.node.runs import confirm as runs_confirm
-from cnictl.node.runs import confirm_guard
+from cnictl.node.runs import confirm_guard, engine
+from cnictl.node.runs.engine import Options
 from cnictl.node.state import pending
 
 
@@ -31,7 +32,7 @@ def confirm(
     if status:
         _show(output)
         return
-    with alone(How(no_wait=no_wait), resume=False):
+    with engine.alone(Options(no_wait=no_wait), Terminal(output), resume=False):
         kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:

@@ -1,7 +1,6 @@
 """`cnictl doctor`: what keeps this node from working, in a line each, and its fix."""
 
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Annotated
 
 import typer
@@ -14,7 +13,6 @@ from cnictl.doctor import catalogue, mending
 from cnictl.doctor.catalogue import CHECKS, Examined, by_id
 from cnictl.doctor.check import Finding
 from cnictl.doctor.facts import Facts
-from cnictl.node import spine
 from cnictl.node.resources import boot_note, inventory
 
 
@@ -47,7 +45,7 @@ def doctor(
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
     for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
-        _require_known(name)
+        catalogue.require_known(name)
     if explain:
         _explain(explain, output)
         return
@@ -55,18 +53,16 @@ def doctor(
         _list(output)
         return
     require_root("doctor", "reads firewall rules, leases and pods' namespaces")
-    facts = Facts()
-    tried: list[Finding] = []  # a mend can bring to light what was behind it: a bridge made anew has lost its ports
+    facts, fixed = Facts(), list[tuple[str, str]]()
     if facts.spec is None:
         say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
-        examined = catalogue.examine(facts, only or (), skip or ())
-        found = dict.fromkeys((one.id, one.subject) for one in examined.findings)
-        while fix and not dry_run and (todo := [one for one in examined.findings if one.fixable and one not in tried]):
-            tried += todo
-            _mend(facts, todo)
+        if fix and not dry_run:
+            examined, fixed = mending.fix(
+                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
+            )
+        else:
             examined = catalogue.examine(facts, only or (), skip or ())
-            found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
     unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
     examined = replace(examined, unable=tuple(unable))
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
@@ -75,26 +71,10 @@ def doctor(
         _show_remedies(facts, examined, output)
     else:
         _show(examined, output, note, facts.spec is not None)
-    if fix and not dry_run:
-        left = {(one.id, one.subject) for one in examined.findings}
-        for check, subject in found:
-            if (check, subject) not in left:
-                say(f"mended: {check} {subject}")
+    for check, subject in fixed:
+        say(f"mended: {check} {subject}")
     if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
-
-
-def _require_known(name: str) -> None:
-    if by_id(name) is None:
-        near = get_close_matches(name, [check.id for check in CHECKS], 1)
-        raise UsageProblem(
-            f"there is no check {name!r}", f"did you mean {near[0]}?" if near else "cnictl doctor --list"
-        )
-
-
-def _mend(facts: Facts, findings: list[Finding]) -> None:
-    with spine.exclusive():
-        mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
 
 
 def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:

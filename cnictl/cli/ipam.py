@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Annotated, Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,16 +13,15 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.conf.network import network_name_fault
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.node.addresses import lease_list, ranges, reclaim
+from cnictl.node.addresses import lease_list, reclaim
 from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
 from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
-from cnictl.node.spec import node_file, pod_names, swapped
-from cnictl.node.state import run_lock
-from cnictl.node.state.journal import DONE, FAILED, Journal
+from cnictl.node.spec import pod_names
 from cnictl.views.lease_details import details
+
+_Result = TypeVar("_Result")
 
 NetworkOption = Annotated[
     str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
@@ -105,25 +105,14 @@ def release(
     """
     if not dry_run:
         _require_root("ipam release")
-    listing = observe(network, data_dir, "ipam release")
-    rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
-    if _guarded("ipam release", lambda: reclaim.await_others(rows)):
-        listing = observe(network, data_dir, "ipam release")
-        rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
-    refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
-    if refused:
-        in_flight = any(row.state == "in flight" for row in rows)
-        raise Problem(
-            "; ".join(refused),
-            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
-        )
+    listing, rows = _guarded("ipam release", lambda: reclaim.choose(network, data_dir, target, force))
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
-        with _noted("ipam release") as journal:
+        with reclaim.journalled("ipam release") as journal:
             outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
     _report(listing, outcomes, output)
 
@@ -154,10 +143,10 @@ def gc(
     wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
     shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
-    with nullcontext() if dry_run else _noted("ipam gc") as journal:
+    with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
         for place, one in enumerate(wanted):
             listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
-            outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run, journal))
+            outcomes = _guarded("ipam gc", partial(reclaim.collect, listing, dry_run, journal))
             results.append((listing, outcomes))
     if output is Format.JSON:
         print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
@@ -170,7 +159,7 @@ def gc(
 
 def _show_stale(listings: list[Listing]) -> list[Listing]:
     """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
-    stale = [(listing, row) for listing in listings for row in listing.rows if not reclaim.keep_reason(row)]
+    stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
         f"free {row.address or row.ifname} of {row.holder} in {listing.network} ({row.reason})"
         for listing, row in stale
@@ -185,20 +174,7 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-@contextmanager
-def _noted(command: str) -> Iterator[Journal]:
-    """The journal of a run that frees addresses, alone on this node; other commands are waited for."""
-    with run_lock.exclusive():
-        journal = Journal(command)
-        try:
-            yield journal
-        except BaseException:
-            journal.end(FAILED)
-            raise
-        journal.end(DONE)
-
-
-def _guarded(command: str, work: Any) -> Any:
+def _guarded(command: str, work: Callable[[], _Result]) -> _Result:
     """Run `work`; what the kernel refuses becomes a Problem."""
     try:
         return work()
@@ -209,25 +185,8 @@ def _guarded(command: str, work: Any) -> Any:
 
 
 def observe(network: str, data_dir: str, command: str) -> Listing:
-    """Return a network's leases. Raises Problem if `command` can't read them, UsageProblem for a wrong name."""
-    if swapped.is_cidr(network):
-        known = _guarded(command, lambda: lease_list.networks(data_dir or NETWORKS_DIR))
-        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
-    fault = network_name_fault(network)
-    if fault:
-        raise UsageProblem(f"--network: {fault}")
-    node = _guarded(command, node_file.load)
-    data_dir = data_dir.rstrip("/")
-    own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name
-
-    def look() -> Listing:
-        name = network or own
-        folder = data_dir or (ranges.of_network(name, node).data_dir if name else NETWORKS_DIR)
-        return lease_list.listing_of(lease_list.choose_network(network, own, lease_list.networks(folder)), node, folder)
-
-    listing: Listing = _guarded(command, look)
-    return listing
+    """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
+    return _guarded(command, lambda: lease_list.listing_asked_for(network, data_dir))
 
 
 def _utilisation(listing: Listing) -> list[str]:

@@ -7,13 +7,19 @@ import typer
 
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
+from cnictl.cli.steps import (
+    ConfirmOption,
+    DryRunOption,
+    ExitCodeOption,
+    NoWaitOption,
+    Terminal,
+    options_of,
+    require_root,
+)
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade.backends import BACKENDS
-from cnictl.node.resources import inventory
-from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.masquerade import Masquerade
-from cnictl.node.runs import converge
+from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.views import network_views as views
 
@@ -41,7 +47,8 @@ def enable(
     def edited(spec: NodeSpec) -> NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
 
-    edit_node("nat enable", edited, _kinds(), How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, Terminal(output, exit_code))
 
 
 def disable(
@@ -58,20 +65,14 @@ def disable(
     cnictl nat disable
     """
     require_root("nat disable", "removes the masquerade rules")
-    edit_node(
+    engine.edit_node(
         "nat disable",
         lambda spec: replace(spec, nat=False),
-        _kinds(),
-        How(dry_run, exit_code, False, no_wait, confirm_within, yes),
-        output,
+        edits.masquerade_kinds(),
+        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        Terminal(output, exit_code, yes),
         question="Stop masquerading?",
     )
-
-
-def _kinds() -> tuple[str, ...]:
-    """The rules, and the conf where there is one: it says whether each ADD looks after them."""
-    conf = CniConf(converge.current_spec()).observe()
-    return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
 
 
 def show(output: OutputOption = Format.TABLE) -> None:

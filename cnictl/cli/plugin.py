@@ -8,11 +8,12 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
-from cnictl.cli.steps import NoWaitOption, patience
+from cnictl.cli.steps import NoWaitOption
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
 from cnictl.node.plugin.versions import VersionOutcome
 from cnictl.node.resources.plugin import Plugin
+from cnictl.node.runs.engine import Options
 
 LibDir = Annotated[
     str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
@@ -43,10 +44,8 @@ def install(
     cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
     """
     _require_root("install", dry_run)
-    _show(
-        versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run, patience(no_wait)),
-        output,
-    )
+    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience), output)
 
 
 def use(
@@ -67,7 +66,7 @@ def use(
     """
     _require_root("use", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.switch(plugin, version, dry_run, patience(no_wait)), output)
+    _show(versions.switch(plugin, version, dry_run, Options(no_wait=no_wait).patience), output)
 
 
 def uninstall(
@@ -96,7 +95,7 @@ def uninstall(
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
-    _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait), shown), output)
+    _show(versions.take_away(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
 
 
 def list_versions(

@@ -1,23 +1,28 @@
 """`cnictl route`: the routes to other nodes' pods."""
 
-import dataclasses
 from typing import Annotated
 
 import typer
 
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
-from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
-from cnictl.core.errors import Problem, UsageProblem
+from cnictl.cli.steps import (
+    ConfirmOption,
+    DryRunOption,
+    ExitCodeOption,
+    NoWaitOption,
+    Terminal,
+    options_of,
+    require_root,
+)
+from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links
 from cnictl.node.resources import peer_routes
-from cnictl.node.runs import converge
-from cnictl.node.spec import addressing, named_peers, node_file, peers, swapped
-from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
-from cnictl.views import network_views, status
-
-_KINDS = ("route", "forward", "firewalld")
-"""What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
+from cnictl.node.runs import converge, edits, engine
+from cnictl.node.runs.edits import AddPeer
+from cnictl.node.spec import node_file, peers, swapped
+from cnictl.node.spec.node_spec import Peer
+from cnictl.views import status
 
 
 def add_peer(
@@ -53,38 +58,12 @@ def add_peer(
     peers.check_not_ours((new,), host_links.own_interfaces())
     require_root("route add-peer", "changes the host's routes")
 
-    def edited(spec: NodeSpec) -> NodeSpec:
-        return dataclasses.replace(spec, peers=named_peers.combine(spec.peers, (new,), False, replace).peers)
-
-    now = converge.current_spec()
-    addressing.check(edited(now))
-    reached = host_links.reach_peer(new, host_links.peer_links(edited(now)).get(new, ""))
-    if reached is not None and reached.gateway and not dev:
-        raise Problem(
-            f"{new.via} is not on the same link, it is reached through {reached.gateway}: "
-            "plain routes can't carry pod traffic there",
-            "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
-        )
-    for line in named_peers.combine(now.peers, (new,), False, replace).in_words():
+    asked = AddPeer(new, replace)
+    asked.check()
+    for line in asked.notes():
         say(line)
-    kinds = _KINDS + (("bridge",) if _lowers_mtu(edited(now)) else ())
-    edit_node("route add-peer", edited, kinds, How(dry_run, exit_code, False, no_wait, confirm_within), output)
-
-
-def _lowers_mtu(spec: NodeSpec) -> bool:
-    """Whether a new peer needs smaller packets of pods than the bridge has now. Raises Problem if IPv6 needs larger."""
-    limit = host_links.narrowest(spec)
-    if spec.mtu or limit.peer is None:
-        return False
-    least = addressing.MTU_MIN_IPV6
-    if limit.mtu < least and any(map(is_ipv6, spec.subnets)):
-        raise Problem(
-            f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
-            f"{least} bytes at least",
-            f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
-        )
-    bridge = network_views.bridge(spec)
-    return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu
+    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("route add-peer", asked.edit, asked.kinds(), options, Terminal(output, exit_code))
 
 
 def del_peer(
@@ -105,15 +84,14 @@ def del_peer(
     gone = peers.to_drop(cidr, known.peers if known is not None else ())
     require_root("route del-peer", "changes the host's routes")
 
-    def edited(spec: NodeSpec) -> NodeSpec:
-        kept = tuple(peer for peer in spec.peers if peer.pod_cidr != gone)
-        if len(kept) == len(spec.peers):
-            named = ", ".join(peer.pod_cidr for peer in spec.peers) or "none"
-            raise UsageProblem(f"peer {gone} is not one of this node's peers; they are: {named}")
-        return dataclasses.replace(spec, peers=kept)
-
-    how = How(dry_run, exit_code, False, no_wait, confirm_within, yes)
-    edit_node("route del-peer", edited, _KINDS, how, output, question=f"Drop peer {gone}?")
+    engine.edit_node(
+        "route del-peer",
+        lambda spec: edits.without_peer(spec, gone),
+        edits.PEER_KINDS,
+        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        Terminal(output, exit_code, yes),
+        question=f"Drop peer {gone}?",
+    )
 
 
 def list_peers(output: OutputOption = Format.TABLE) -> None:

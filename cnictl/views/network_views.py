@@ -18,6 +18,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spec.peers import is_link_local
+from cnictl.node.spine import Plan
 
 _COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
@@ -48,11 +49,20 @@ def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
     }
 
 
-def larger_pods(spec: NodeSpec) -> list[str]:
-    """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
+def mtu_note(spec: NodeSpec, done: Plan) -> str:
+    """Return in words which pods a run that lowered the bridge's MTU leaves with a larger one; empty if none."""
+    change = next((change for change in done.changes if change.resource == f"bridge/{spec.bridge}"), None)
+    if change is None or not change.before or not change.after or change.before["mtu"] <= change.after["mtu"]:
+        return ""
     found = bridge(spec, lease_list.listing_of(spec.name, spec).rows)
     ports = found["ports"] if found is not None else []
-    return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+    pods = [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+    if not pods:
+        return ""
+    return (
+        f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
+        f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
+    )
 
 
 def bridge_faults(spec: NodeSpec) -> list[str]:

@@ -15,6 +15,13 @@ def test_command_reference_is_what_the_program_says() -> None:
     assert done.returncode == 0, "docs/commands.md is out of date: make docs"
 
 
+def test_examples_of_the_command_reference_are_in_fenced_blocks() -> None:
+    blocks = (ROOT / "docs/commands.md").read_text().split("```")
+    assert sum(block.startswith("sh\ncnictl ") for block in blocks[1::2]) > 30
+    prose = "".join(blocks[::2])
+    assert not re.findall(r"^ *cnictl .*$", prose, re.MULTILINE)
+
+
 @pytest.mark.parametrize("document", ["docs/boundaries.md", "docs/dev/faults.md"])
 def test_every_boundary_and_fault_names_a_test_that_exists(document: str) -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text()))

@@ -6,9 +6,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cnictl.cli.connectivity import _seconds
 from cnictl.core.errors import UsageProblem
 from cnictl.node import hint
+from cnictl.probe import request
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import Cause
 from cnictl.probe.matrix import lines, matrix
@@ -97,13 +97,13 @@ def test_lines_are_whole_for_programs_that_cut_columns() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert _seconds(text) == seconds
+    assert request.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "10d", "-1s", "0", "nan", "inf", "1e99h"])
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
-        _seconds(text)
+        request.seconds(text)
 
 
 def test_trace_messages_that_say_drop_are_read() -> None:

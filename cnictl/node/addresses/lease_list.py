@@ -11,7 +11,8 @@ from typing import Any
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address
-from cnictl.core.errors import Problem
+from cnictl.core.conf.network import network_name_fault
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease import Lease, folder_networks
 from cnictl.core.leases.lease_store import Store
@@ -21,7 +22,7 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import ranges
-from cnictl.node.spec import pod_names
+from cnictl.node.spec import node_file, pod_names, swapped
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.pod_names import Names
 
@@ -215,6 +216,26 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     elif shared:
         reason += "; another node that uses the store may be about to write it"
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
+
+
+def listing_asked_for(network: str, data_dir: str) -> Listing:
+    """Return the listing of the network that options name: by default the node's own, else the only one here.
+
+    `data_dir` is where the lease stores are, if not where the conf says. Raises Problem, UsageProblem, OSError.
+    """
+    data_dir = data_dir.rstrip("/")
+    if swapped.is_cidr(network):
+        known = networks(data_dir or NETWORKS_DIR)
+        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
+        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
+    fault = network_name_fault(network)
+    if fault:
+        raise UsageProblem(f"--network: {fault}")
+    spec = node_file.load()
+    own = spec.name if spec is not None and data_dir in ("", NETWORKS_DIR) else ""
+    name = network or own
+    folder = data_dir or (ranges.of_network(name, spec).data_dir if name else NETWORKS_DIR)
+    return listing_of(choose_network(network, own, networks(folder)), spec, folder)
 
 
 def listings(spec: NodeSpec | None) -> list[Listing]:

@@ -6,6 +6,8 @@ and record go together), by owner through `core.leases` where there is none.
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +21,10 @@ from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NODE_LOCK
 from cnictl.core.taken_over import remove_pair
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
-from cnictl.node.state.journal import Journal
+from cnictl.node.state import run_lock
+from cnictl.node.state.journal import DONE, FAILED, Journal
 
 _IN_FLIGHT_WAIT = 5.0
 """Seconds that a release waits for a call at work on what it is to free: a DEL takes milliseconds."""
@@ -44,6 +48,47 @@ def refusal(row: Row, force: bool) -> str:
         return ""
     shown = "live" if row.state == LIVE else "not proven stale"
     return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
+
+
+def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listing, list[Row]]:
+    """Return what an operator wants released, once calls at work on it have ended: whole attachments.
+
+    Raises Problem if some of it may not be released, or as `lease_list.listing_asked_for` and `find` do.
+    """
+    listing, rows = _find(network, data_dir, target)
+    if await_others(rows):
+        listing, rows = _find(network, data_dir, target)
+    refused = [reason for row in rows if (reason := refusal(row, force))]
+    if refused:
+        in_flight = any(row.state == IN_FLIGHT for row in rows)
+        raise Problem(
+            "; ".join(refused),
+            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
+        )
+    return listing, rows
+
+
+def _find(network: str, data_dir: str, target: str) -> tuple[Listing, list[Row]]:
+    listing = lease_list.listing_asked_for(network, data_dir)
+    return listing, lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
+
+
+def stale_rows(listing: Listing) -> list[Row]:
+    """Return the rows that `collect` frees."""
+    return [row for row in listing.rows if not keep_reason(row)]
+
+
+@contextmanager
+def journalled(command: str) -> Iterator[Journal]:
+    """Hold the node for a run that frees addresses, and give its journal; other commands are waited for."""
+    with run_lock.exclusive():
+        journal = Journal(command)
+        try:
+            yield journal
+        except BaseException:
+            journal.end(FAILED)
+            raise
+        journal.end(DONE)
 
 
 def await_others(rows: list[Row]) -> bool:

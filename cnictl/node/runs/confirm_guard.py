@@ -13,8 +13,6 @@ import syslog
 import time
 from typing import NoReturn
 
-import pyroute2  # noqa: F401 - before the fork: all that the undo needs is in memory then
-
 from cnictl.core.errors import Problem
 from cnictl.core.process import run, shared
 from cnictl.node.plugin import program
@@ -40,6 +38,8 @@ def start() -> None:
 
     To be called from a process with one thread that holds `exclusive`; `pending.arm` comes first.
     """
+    import pyroute2  # noqa: F401 - before the fork, so that all that the undo needs is in memory; slow to load
+
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
