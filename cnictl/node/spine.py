@@ -141,8 +141,9 @@ class Plan:
             raise Problem("; ".join(words), self.unknown[0].hint)
 
 
+CHANGED = "changed"
 OnStep = Callable[[Change, str], None]
-"""Called after each step with its outcome: `changed`, `failed` or `undone`."""
+"""Called after each step with its outcome: `CHANGED`, or the journal's `FAILED` or `UNDONE`."""
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _FAILURES = (Problem, OSError)
@@ -212,7 +213,7 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
             if step.change is not None:
                 _begin(journal, step.change)
                 _carry_out(step.resource, step.change, done, on_step, journal)
-                on_step(step.change, "changed")
+                on_step(step.change, CHANGED)
         _verify(done)
     except BaseException as failure:
         left = undo(done, on_step, journal)
@@ -240,7 +241,7 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
             problems.append(problem)
         else:
             done.append((step.resource, step.change))
-            on_step(step.change, "changed")
+            on_step(step.change, CHANGED)
     for look in (todo.refuse_unknown, partial(_verify, done)):
         try:
             look()
@@ -260,7 +261,7 @@ def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep, 
         resource.carry_out(change)
     except BaseException as error:
         journal.failed(change.resource)
-        on_step(change, "failed")
+        on_step(change, FAILED)
         if _differs(resource, change.before):
             done.append((resource, change))  # it got part of the way
         if isinstance(error, _FAILURES):
@@ -314,7 +315,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
                 journal.failed(back.resource)
                 left.append(_problem(error, summary).message)
             else:
-                on_step(change, "undone")
+                on_step(change, UNDONE)
         journal.end(FAILED if left else UNDONE)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
