@@ -1,4 +1,4 @@
-"""What this host looks like to a packet: each question asked of the kernel once, when a cause first needs it."""
+"""Read how this host treats a packet. Each value is read once, when a finder first needs it."""
 
 import json
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ Json = dict[str, Any]
 
 
 GONE = "is gone"
-"""What is wrong with a host veth that is not there."""
+"""The fault of a host veth that does not exist."""
 
 
 class Route:
-    """The kernel's answer to "where would this packet go": link and next hop, or its refusal in words."""
+    """Where the kernel sends a packet: link and next hop, or the text of its error."""
 
     __slots__ = ("error", "gateway", "link", "source")
 
@@ -37,105 +37,109 @@ class Route:
 
     @property
     def spoofed(self) -> bool:
-        """Whether the source address was refused: EXDEV, on newer kernels EINVAL (net/ipv4/fib_frontend.c)."""
+        """Whether the kernel refuses the source: EXDEV, on newer kernels EINVAL (net/ipv4/fib_frontend.c)."""
         return "cross-device" in self.error or "Invalid argument" in self.error
 
 
 class Host:
-    """This node's network namespace, as far as the causes ask about it, in one address family."""
+    """This node's network namespace in one address family, as far as the finders need it."""
 
     def __init__(self, spec: NodeSpec, whole: NodeSpec | None = None) -> None:
         self.spec = spec
-        """The node's, cut down to the family asked about."""
+        """The node's spec, reduced to this address family."""
         self.whole = whole or spec
-        """The node's, of both families."""
+        """The node's spec with both families."""
         self._routes: dict[tuple[str, str, str], Route] = {}
 
     @property
     def ipv6(self) -> bool:
-        """Whether that family is IPv6."""
+        """Whether the family is IPv6."""
         return is_ipv6(self.spec.subnet)
 
     @property
     def family(self) -> str:
-        """That family's name."""
+        """The family's name."""
         return "IPv6" if self.ipv6 else "IPv4"
 
     @property
     def forward_switch(self) -> str:
-        """The sysctl without which a node forwards nothing of the family."""
+        """The kernel setting that turns on forwarding for the family."""
         return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
-        """Whether it is on."""
+        """Whether `forward_switch` is on."""
         return _read(f"/proc/sys/{self.forward_switch.replace('.', '/')}") != "0"
 
     def forwards_from(self, link: str) -> bool:
-        """net.ipv4.conf.LINK.forwarding: what decides for a packet that comes in there. IPv6 knows only the one switch
-        for all links (net/ipv6/ip6_output.c, ip6_forward)."""
+        """Return whether the kernel forwards packets that come in on a link: net.ipv4.conf.LINK.forwarding.
+
+        IPv6 has one switch for all links (net/ipv6/ip6_output.c, ip6_forward).
+        """
         return self.ipv6 or _read(f"/proc/sys/net/ipv4/conf/{link}/forwarding") != "0"
 
     @cached_property
     def bridge(self) -> Json | None:
         """`ip -j address show dev BRIDGE`; None if there is no such link."""
-        found = _json(run(["ip", "-j", "address", "show", "dev", self.spec.bridge], check=False))
-        return found[0] if found else None
+        links = _json(run(["ip", "-j", "address", "show", "dev", self.spec.bridge], check=False))
+        return links[0] if links else None
 
     @cached_property
     def bridge_addresses(self) -> list[str]:
-        """The bridge's addresses of the family, with prefix length; not its link-local one."""
+        """The bridge's addresses of the family with prefix length, without link-local addresses."""
         family = "inet6" if self.ipv6 else "inet"
-        infos = [one for one in (self.bridge or {}).get("addr_info", []) if one.get("family") == family]
-        return [f"{one['local']}/{one['prefixlen']}" for one in infos if one.get("scope") != "link"]
+        infos = [info for info in (self.bridge or {}).get("addr_info", []) if info.get("family") == family]
+        return [f"{info['local']}/{info['prefixlen']}" for info in infos if info.get("scope") != "link"]
 
     def port_fault(self, host_veth: str) -> str:
-        """What is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
-        found = _json(run(["ip", "-j", "link", "show", "dev", host_veth], check=False))
-        if not found:
+        """Return what is wrong with a pod's host veth as a bridge port; empty if nothing is."""
+        links = _json(run(["ip", "-j", "link", "show", "dev", host_veth], check=False))
+        if not links:
             return GONE
-        if "UP" not in found[0].get("flags", []):
+        if "UP" not in links[0].get("flags", []):
             return "is down"
-        if found[0].get("master") != self.spec.bridge:
+        if links[0].get("master") != self.spec.bridge:
             return f"is not on {self.spec.bridge}"
         return ""
 
     def route(self, to: str, source: str = "", through: str = "") -> Route:
-        """Where a packet to `to` goes; with `source` and `through`, one from there that came in by that link."""
-        asked = (to, source, through)
-        if asked not in self._routes:
-            self._routes[asked] = self._find_route(*asked)
-        return self._routes[asked]
+        """Return where the kernel sends a packet to `to`.
+
+        With `source` and `through`: a packet with that source that came in on the link `through`.
+        """
+        packet = (to, source, through)
+        if packet not in self._routes:
+            self._routes[packet] = self._find_route(*packet)
+        return self._routes[packet]
 
     def _find_route(self, to: str, source: str, through: str) -> Route:
-        asked = ["ip", "-j", "route", "get", to]
+        command = ["ip", "-j", "route", "get", to]
         if source:
-            asked += ["from", source, "iif", through]
-        done = run(asked, check=False)
-        found = _json(done)
-        if not found:
+            command += ["from", source, "iif", through]
+        done = run(command, check=False)
+        routes = _json(done)
+        if not routes:
             return Route(error=done.stderr.strip().rpartition("answers: ")[2] or "no route")
-        one = found[0]
-        return Route(one.get("dev", ""), one.get("gateway", ""), one.get("prefsrc", ""))
+        return Route(routes[0].get("dev", ""), routes[0].get("gateway", ""), routes[0].get("prefsrc", ""))
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
-        """The link to each of the node's peers."""
+        """The link to each peer of the node."""
         return host_links.peer_links(self.whole)
 
     @cached_property
     def strays(self) -> list[pod_routes.Stray]:
-        """What the kernel sends elsewhere of this node's pods' packets."""
+        """The packets of this node's pods that the kernel sends elsewhere."""
         return pod_routes.look(self.whole).strays
 
     def neighbour(self, address: str) -> str:
-        """State of an address in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it isn't there."""
-        found = _json(run(["ip", "-j", "neighbour", "show", "to", address], check=False))
-        return " ".join(found[0].get("state", [])) if found else ""
+        """Return an address's state in the neighbour table: `REACHABLE`, `FAILED`, …; empty if it has no entry."""
+        entries = _json(run(["ip", "-j", "neighbour", "show", "to", address], check=False))
+        return " ".join(entries[0].get("state", [])) if entries else ""
 
     @cached_property
     def masquerade_stands(self) -> bool:
-        """Whether the node's masquerade rule set is in the kernel as it should be."""
+        """Whether the node's masquerade rule set is loaded."""
         spec = self.whole
         wanted = Masquerade(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
@@ -144,20 +148,24 @@ class Host:
             return False
 
     def differs(self, *kinds: str) -> bool:
-        """Whether `cnictl apply` would change a resource whose id begins so: if not, it is no hint."""
+        """Return whether `cnictl apply` would change a resource whose id begins with one of `kinds`.
+
+        If not, `cnictl apply` is no hint.
+        """
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)
         except (Problem, CniError, OSError):
-            return True  # `apply` says what keeps it from being told
+            return True  # `cnictl apply` prints the error
 
     @cached_property
     def _drift(self) -> Sequence[Change]:
         return converge.plan(self.whole).whole.changes
 
     def strict_reverse_path(self, link: str) -> str:
-        """The sysctl that makes a link filter strictly, or empty (linux ip-sysctl.txt: the larger of the two).
+        """Return the kernel setting that makes a link's reverse path filter strict; empty if it is not strict.
 
-        IPv6 has none: there a firewall rule does it.
+        The larger of the values for `all` and for the link counts (linux ip-sysctl.txt). IPv6 has no such setting:
+        there a firewall rule filters.
         """
         if self.ipv6:
             return ""
@@ -169,19 +177,19 @@ class Host:
 
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:
-    """The gateway of a pod's default route; empty if it has none."""
-    asked = ["ip", "-6" if ipv6 else "-4", "-j", "route", "show", "default"]
-    found = _json(inside(netns, lambda: run(asked, check=False)))
-    return str(found[0].get("gateway", "")) if found else ""
+    """Return the gateway of a pod's default route; empty if it has none."""
+    command = ["ip", "-6" if ipv6 else "-4", "-j", "route", "show", "default"]
+    routes = _json(inside(netns, lambda: run(command, check=False)))
+    return str(routes[0].get("gateway", "")) if routes else ""
 
 
 def _json(done: Finished) -> list[Json]:
-    """What `ip -j` printed; nothing where it failed or found nothing."""
+    """Return the entries that `ip -j` printed; none if it failed."""
     try:
-        found = json.loads(done.stdout or "[]")
+        entries = json.loads(done.stdout or "[]")
     except ValueError:
         return []
-    return [one for one in found if one]
+    return [entry for entry in entries if entry]
 
 
 def _read(path: str) -> str:

@@ -74,7 +74,7 @@ def test_matrix_has_a_column_a_check_and_a_row_a_pod() -> None:
 def test_matrix_names_each_failures_cause_and_mend() -> None:
     text = shown(("node1", Report((GOOD, BAD))))
     assert "✘ node1 → external 1.1.1.1: no route to 1.1.1.1" in text
-    assert "mend: cnictl apply" in text
+    assert "hint: cnictl apply" in text
     assert "own host 10.0.0.210:" not in text
 
 
@@ -82,7 +82,7 @@ def test_matrix_names_a_cause_once_for_all_it_explains() -> None:
     also = Check("other-host", "10.244.0.5", "10.0.10.51", FAILED, 3, 0, None, ROUTE)
     text = shown(("node1", Report((GOOD, also, BAD))))
     assert "✘ node1 → other host 10.0.10.51, external 1.1.1.1: no route to 1.1.1.1" in text
-    assert text.count("mend:") == 1
+    assert text.count("hint:") == 1
 
 
 def test_lines_are_whole_for_programs_that_cut_columns() -> None:
