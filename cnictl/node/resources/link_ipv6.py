@@ -1,4 +1,4 @@
-"""IPv6 on single links: uplinks go on accepting router advertisements, and the bridge can have an address at all."""
+"""Set IPv6 on single links: uplinks keep accepting router advertisements, and the bridge supports IPv6."""
 
 import os
 
@@ -16,11 +16,11 @@ _CONF = f"{SYSCTLS}/net/ipv6/conf"
 
 
 class RouterAdvertisements:
-    """accept_ra of each link that a router may advertise on, whether it has a route from one yet or not.
+    """accept_ra of each link on which a router may advertise, with or without a route from a router.
 
-    A host that forwards is a router and ignores others' advertisements at accept_ra 1; the kernel drops the default
-    routes learned from them when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes
-    before it. Where a daemon reads them in the kernel's place, accept_ra is 0 and nothing is to be done.
+    A host that forwards ignores advertisements if accept_ra is 1, and the kernel drops default routes learned from them
+    when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes before forwarding. If a
+    daemon processes the advertisements instead of the kernel, accept_ra is 0 and stays 0.
     """
 
     id = "sysctl/net.ipv6.accept_ra"
@@ -28,36 +28,36 @@ class RouterAdvertisements:
 
     def __init__(self) -> None:
         self._links: list[str] | None = None
-        """Chosen once: which links count depends on forwarding, and that may change in the same run."""
+        """Chosen once: the choice depends on forwarding, which the same run may change."""
 
     def observe(self) -> State | None:
-        """The value on each such link, and on each that cnictl once changed; None without any."""
+        """Return the value on each such link, and on each link that cnictl changed earlier; None if there is none."""
         if self._links is None:
             self._links = sorted({*_remembered(), *_advertised()})
-        found = {}
+        values = {}
         for link in self._links:
             value = _value(link, "accept_ra")
             if value:
-                found[link] = value
-        return found or None
+                values[link] = value
+        return values or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """2: also while forwarding; one that an operator has turned off since stays off."""
+        """Return 2 for each link, so that it accepts while forwarding; a link that an operator turned off stays off."""
         return {link: v if v == NEVER else ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
     def remember(self) -> None:
-        """Keep the values of links that are new to it."""
+        """Record the original values of links that are not recorded yet."""
         new = {link: value for link, value in (self.observe() or {}).items() if link not in _remembered()}
         if new:
             original_state.amend(self.id, {**_remembered(), **new})
 
     def former(self) -> State | None:
-        """The values before cnictl, where nobody has changed ours since."""
+        """Return the original values, except where somebody has changed our value since."""
         now = self.observe() or {}
         return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the sysctl commands."""
+        """Return the summary and the sysctl commands."""
         changed = {link: value for link, value in (after or {}).items() if (before or {}).get(link) != value}
         links = ", ".join(changed or after or {})
         commands = [f"sysctl -w net/ipv6/conf/{link}/accept_ra={value}" for link, value in changed.items()]
@@ -66,14 +66,14 @@ class RouterAdvertisements:
         return f"accept router advertisements as before on {links}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Write what differs."""
+        """Write the values that differ."""
         for link, value in (change.after or {}).items():
             if _value(link, "accept_ra") not in ("", value):
                 write(f"{_CONF}/{link}/accept_ra", value)
 
 
 def accepting() -> dict[str, bool]:
-    """The links that accept router advertisements while the host forwards, by cnictl; False: turned off since."""
+    """Return the links on which cnictl keeps router advertisements accepted; False if turned off since."""
     return {link: value != NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
 
 
@@ -82,7 +82,7 @@ def _remembered() -> dict[str, str]:
 
 
 def _advertised() -> list[str]:
-    """Links whose accept_ra has to be 2: before forwarding is turned on all of them, afterwards those with a route."""
+    """Return the links whose accept_ra must be 2: all before forwarding is turned on, then those with a route."""
     if not os.path.isdir(_CONF):
         return []
     with Netlink() as netlink:
@@ -93,11 +93,11 @@ def _advertised() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: not disabled (some hosts do so for every new link), its own addresses usable at once, and
-    no pod accepted as a router. An adopted bridge that is an uplink goes on accepting router advertisements.
+    """IPv6 on the bridge: it is enabled, its addresses are usable at once, and no pod is accepted as a router.
 
-    Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a second or two
-    after the first pod came. The MAC that it follows from is random: no other host has it.
+    Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
+    advertisements. Without accept_dad 0 the bridge's link-local address, from which it asks for pods' MACs, is not
+    usable for a second or two after the first pod. Duplicates are unlikely, because it follows from a random MAC.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -105,12 +105,12 @@ class BridgeIpv6:
         self.id = f"sysctl/net.ipv6.conf.{spec.bridge}"
 
     def observe(self) -> State | None:
-        """The values; None without the bridge."""
-        found = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
-        return found if found["disable_ipv6"] else None
+        """Return the bridge's values; None if the bridge does not exist."""
+        values = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
+        return values if values["disable_ipv6"] else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """All 0, but for accept_ra of an uplink."""
+        """Return 0 for all values except accept_ra of an uplink."""
         return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": self._accept_ra()}
 
     def _accept_ra(self) -> str:
@@ -125,30 +125,30 @@ class BridgeIpv6:
         return advertisements.wanted(original, keeps, forwards=True)
 
     def remember(self) -> None:
-        """Keep an adopted bridge's own values."""
+        """Record an adopted bridge's original values."""
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """Those values; on a bridge of ours, which goes with them, what they are."""
-        remembered, found = original_state.recall(self.id), self.observe()
-        return remembered["state"] if found and remembered and remembered["state"] else found
+        """Return the original values of an adopted bridge; the present ones of our own bridge, which is removed."""
+        remembered, now = original_state.recall(self.id), self.observe()
+        return remembered["state"] if now and remembered and remembered["state"] else now
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the sysctl commands."""
+        """Return the summary and the sysctl commands."""
         changed = {key: value for key, value in (after or {}).items() if (before or {}).get(key) != value}
         commands = [f"sysctl -w net/ipv6/conf/{self._name}/{key}={value}" for key, value in changed.items()]
         ready = after is not None and after["disable_ipv6"] == "0"
-        return f"{'let' if ready else 'no longer let'} {self._name} speak IPv6", "\n".join(commands)
+        return f"{'enable' if ready else 'disable'} IPv6 on {self._name}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Write what differs."""
+        """Write the values that differ."""
         for key, value in (change.after or {}).items():
             if _value(self._name, key) not in ("", value):
                 write(f"{_CONF}/{self._name}/{key}", value)
 
 
 def _value(link: str, key: str) -> str:
-    """A link's sysctl; empty if there is no such link."""
+    """Return a link's kernel setting; empty if the link does not exist."""
     try:
         return read(f"{_CONF}/{link}/{key}")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Routes to the other nodes' pods. Ours carry a routing protocol number, so that none outlives its peer."""
+"""Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
 from socket import AF_INET, AF_INET6
 from struct import Struct
@@ -21,7 +21,7 @@ _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: 
 
 
 class PeerRoute:
-    """One peer's pod CIDR through that peer's address. A route made by hand that says the same is adopted."""
+    """The route to one peer's pod CIDR through that peer's address. An equal route made by hand is adopted."""
 
     def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
@@ -29,31 +29,31 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Through which address and link, and whose route it is; ours goes before another's."""
-        found = self._table.to(self._pod_cidr)
-        for route in found:
+        """Return the route's next hop, link and owner; our route, if there are several."""
+        routes = self._table.to(self._pod_cidr)
+        for route in routes:
             if route["owner"] == OURS:
                 return route
-        return found[0] if found else None
+        return routes[0] if routes else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Through the peer, on the link named or the one the kernel would take; none once the peer is gone."""
+        """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
         peer = next((peer for peer in spec.peers if peer.pod_cidr == self._pod_cidr), None)
-        found = self.observe()
+        now = self.observe()
         if peer is None:
-            return found if found is not None and found["owner"] != OURS else None
+            return now if now is not None and now["owner"] != OURS else None
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
-        if found is not None and (found["via"], found["dev"]) == (wanted["via"], wanted["dev"]):
-            return {**wanted, "owner": found["owner"]}
+        if now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"]):
+            return {**wanted, "owner": now["owner"]}
         return {**wanted, "owner": OURS}
 
     def former(self) -> State | None:
-        """Another's route stays; ours goes."""
-        found = self.observe()
-        return found if found is not None and found["owner"] != OURS else None
+        """Return a route that is not ours, which a reset leaves; else None."""
+        now = self.observe()
+        return now if now is not None and now["owner"] != OURS else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the `ip route` command."""
+        """Return the summary and the `ip route` command."""
         if after is None:
             return f"remove the route to {self._pod_cidr}", f"ip route del {self._pod_cidr} proto {PROTOCOL}"
         dev = f" dev {after['dev']}" if after["dev"] else ""
@@ -62,7 +62,7 @@ class PeerRoute:
         return f"route {self._pod_cidr} through {after['via']}{dev.replace(' dev', ' on')}", command
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace or remove. Raises Problem in the kernel's words, and where another's route is in the way."""
+        """Add, replace or remove the route. Raises Problem with the kernel's error, or if another's route exists."""
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -77,7 +77,7 @@ class PeerRoute:
                 if change.after["dev"]:
                     links = iproute.link_lookup(ifname=change.after["dev"])
                     if not links:
-                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists them")
+                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists the links")
                     arguments["oif"] = links[0]
                 iproute.route("add" if change.before is None else "replace", **arguments)
             except NetlinkError as error:
@@ -85,8 +85,9 @@ class PeerRoute:
 
 
 class RouteTable:
-    """The main table's routes of both families, read once for all who ask until `forget`: a dump costs milliseconds a
-    hundred routes, and a node has a peer's resource for each of its peers.
+    """The main table's routes of both families, read once until `forget`.
+
+    A dump costs milliseconds per hundred routes, and each peer of a node has a resource that asks.
     """
 
     def __init__(self) -> None:
@@ -94,21 +95,21 @@ class RouteTable:
         self._links: tuple[NodeSpec, dict[Peer, str]] | None = None
 
     def forget(self) -> None:
-        """Read anew from here on: a route was changed."""
+        """Forget the routes, because one was changed; the next question reads them again."""
         self._read = None
 
     def to(self, pod_cidr: str) -> list[dict[str, str]]:
-        """The routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
+        """Return the routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
         return [route for destination, route in self._all() if destination == pod_cidr]
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
-        """The link that a peer's route goes through; empty where the kernel knows none, and will say so."""
+        """Return the link of a peer's route; empty if the kernel knows none, and then it refuses the route."""
         if self._links is None or self._links[0] != spec:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
     def orphans(self, spec: NodeSpec | None) -> list[str]:
-        """Destinations of routes of ours that no peer of `spec` claims."""
+        """Return the destinations of our routes that belong to no peer of `spec`."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
         return sorted({destination for destination, route in self._all() if route["owner"] == OURS} - claimed)
 
@@ -119,7 +120,7 @@ class RouteTable:
 
 
 def _dumped() -> list[tuple[str, dict[str, str]]]:
-    found = []
+    routes = []
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         for family in (AF_INET, AF_INET6):
@@ -136,8 +137,8 @@ def _dumped() -> list[tuple[str, dict[str, str]]]:
                     "owner": OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}",
                 }
                 priority = _number(parts, rtnetlink.RTA_PRIORITY)
-                found.append((priority, f"{format_address(packed)}/{prefix}", route))
-    return [(destination, route) for _, destination, route in sorted(found, key=lambda entry: entry[0])]
+                routes.append((priority, f"{format_address(packed)}/{prefix}", route))
+    return [(destination, route) for _, destination, route in sorted(routes, key=lambda entry: entry[0])]
 
 
 def _number(parts: dict[int, bytes], kind: int) -> int:
@@ -149,11 +150,14 @@ def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
         through = f"through {before['via']} " if before["via"] else ""
         raise Problem(
             f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
-            f"if it is wrong: ip route del {pod_cidr}",
+            f"if that route is wrong: ip route del {pod_cidr}",
         )
 
 
 def _kernel_words(error: Exception, change: Change) -> tuple[str, str]:
     said = str(error.args[1]) if len(error.args) > 1 else str(error)
     via = change.after["via"] if change.after else ""
-    return f"the kernel refuses: {said}", f"`ip route get {via}` shows how this host reaches the peer" if via else ""
+    return (
+        f"the kernel refuses the route: {said}",
+        f"`ip route get {via}` shows how this host reaches the peer" if via else "",
+    )

@@ -1,4 +1,4 @@
-"""Forwarding, a switch a family. Turning it on has side effects, and a hardened host wants every one back as it was."""
+"""Turn on forwarding, one switch per family, and record its side effects, so that a reset restores every value."""
 
 import os
 
@@ -10,11 +10,11 @@ from cnictl.node.state import original_state
 
 SYSCTLS = "/proc/sys"
 _OWNER_MARK = "cnictl:"
-"""How the alias of a bridge begins that the plugin made."""
+"""The beginning of the alias of a bridge that the plugin made."""
 
 
 class Forwarding:
-    """net.ipv4.ip_forward or net.ipv6.conf.all.forwarding, live."""
+    """The present value of net.ipv4.ip_forward or net.ipv6.conf.all.forwarding."""
 
     def __init__(self, ipv6: bool = False) -> None:
         self.ipv6 = ipv6
@@ -24,46 +24,46 @@ class Forwarding:
         self.id = f"sysctl/{self.key}"
 
     def observe(self) -> State | None:
-        """Its value; None where the kernel does without the family."""
+        """Return the value; None if the kernel lacks the family."""
         return {"value": read(self._path)} if os.path.exists(self._path) else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """On."""
+        """Return the switch on."""
         return {"value": "1"}
 
     def remember(self) -> None:
-        """Keep the value and every value that turning it on rewrites."""
+        """Record the original value, and every value that turning it on changes."""
         if original_state.recall(self.id) is None:
             values = {"value": read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
-        """The value before cnictl; what it is now, if cnictl never had to do with it or others live by it since."""
+        """Return the original value; the present one if cnictl did not change it or others need it since."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Bridges with an address that came since cnictl turned forwarding on: they would be cut off with it.
+        """Return in words the bridges with an address that came after cnictl turned on forwarding, and need it.
 
-        Docker and libvirt see to it when they start, and never look again.
+        Docker and libvirt check forwarding only when they start.
         """
         remembered = original_state.recall(self.id) or {"value": "1"}
         if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
-        return f"{', '.join(others)} to forward for, made since" if others else ""
+        return f"new bridges to forward for: {', '.join(others)}" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """The summary and the sysctl command."""
+        """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
-        summary = f"{'let the host' if value == '1' else 'stop'} forward{'' if value == '1' else 'ing'}"
+        summary = "let the host forward" if value == "1" else "stop forwarding"
         return f"{summary} {self._family} packets", f"sysctl -w {self.key}={value}"
 
     def carry_out(self, change: Change) -> None:
-        """Write it; on the way back to off, put each side effect back that nobody has changed since.
+        """Write the value. When it is turned off again, restore each side effect that nobody has changed since.
 
-        Where it was on before cnictl there is no way back: on is what every apply asks for.
+        If forwarding was on before cnictl, it stays on.
         """
         value = change.after["value"] if change.after else "0"
         remembered = original_state.recall(self.id)
@@ -79,16 +79,16 @@ class Forwarding:
                 self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
 
     def _bridges(self) -> list[str]:
-        """Those with an address of the family, and not made by cnictl's plugin."""
+        """Return the bridges that have an address of the family and were not made by cnictl's plugin."""
         with Netlink() as netlink:
-            found = [
+            names = [
                 link.name
                 for link in rtnetlink.all_links(netlink)
                 if link.kind == "bridge"
                 and not link.alias.startswith(_OWNER_MARK)
                 and any(self._is_routed(packed) for packed, _ in rtnetlink.addresses(netlink, link.index))
             ]
-        return sorted(found)
+        return sorted(names)
 
     def _is_routed(self, packed: bytes) -> bool:
         return len(packed) == (16 if self.ipv6 else 4) and packed[:2] != b"\xfe\x80"
@@ -98,20 +98,20 @@ class Forwarding:
         return f"{SYSCTLS}/net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
 
     def _side_effects(self) -> dict[str, str]:
-        """`LINK/KEY` to its value, `all` first: writing that one reaches the others.
+        """Return the value of each `LINK/KEY`, `all` first, because writing `all` changes the others.
 
-        What the kernel rewrites for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
+        What the kernel changes for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
         net/ipv6/addrconf.c, addrconf_forward_change.
         """
         names = sorted(os.listdir(self._conf), key=lambda name: (name != "all", name != "default", name))
-        found = {}
+        values = {}
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 try:
-                    found[f"{name}/{key}"] = read(f"{self._conf}/{name}/{key}")
+                    values[f"{name}/{key}"] = read(f"{self._conf}/{name}/{key}")
                 except FileNotFoundError:
-                    continue  # the link went away meanwhile
-        return found
+                    continue  # the link disappeared meanwhile
+        return values
 
     def _restore(self, name: str, value: str) -> None:
         path = f"{self._conf}/{name}"
@@ -123,12 +123,12 @@ class Forwarding:
 
 
 def read(path: str) -> str:
-    """A sysctl's value. Raises OSError."""
+    """Return the value of the kernel setting at `path`. Raises OSError."""
     with open(path, encoding="ascii") as file:
         return file.read().strip()
 
 
 def write(path: str, value: str) -> None:
-    """Set a sysctl. Raises OSError."""
+    """Set the kernel setting at `path`. Raises OSError."""
     with open(path, "w", encoding="ascii") as file:
         file.write(value)

@@ -184,7 +184,7 @@ FAULTS = {
         "ip link set cni0 down",
         "pod-other-host",
         "peer-without-bridge",
-        "10.0.10.51 sends on to 10.0.0.1 what is for",
+        "to 10.0.0.1: its bridge is down or has no address in 10.244.1.0/24",
         BRIDGE_UP_THERE,
         "probe.causes_remote._bridge_up: cnictl bridge up",
     ),
