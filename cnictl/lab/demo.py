@@ -230,7 +230,7 @@ def _end(servers: Mapping[str, _Server]) -> None:
 
 
 def _masqueraded(lab: Lab, reports: Mapping[str, dict[str, Any]], served: Mapping[str, _Server]) -> list[str]:
-    """Return the pings that reached a pod on the other node without the sender's own address."""
+    """Return each sender whose own address the pod on the other node did not see."""
     surprises: list[str] = []
     for node in lab.nodes:
         target = served[_other(lab, node).name]

@@ -15,7 +15,7 @@ from cnictl.lab.syscalls import die_with_parent, setns
 _NAMESPACES = ("user", "mnt", "net", "uts", "ipc", "pid")  # user first: it grants the right to enter the others
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 KILL_COMMAND = signal.SIGUSR1
-"""Kills the command. This program then reaps it; after a SIGKILL of this program the host's process 1 has to."""
+"""Kills the command, and this program reaps it. A SIGKILL of this program leaves that to the host's process 1."""
 
 
 def main() -> NoReturn:

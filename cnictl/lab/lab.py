@@ -96,7 +96,7 @@ class Node:
 
 
 class Lab:
-    """Nodes on one link, a host outside, and the holder, the process whose end ends them all.
+    """Nodes on one link, a host outside, and the holder. When the holder ends, the whole lab ends.
 
     As a context manager this is a private lab that ends with the block or with the process that made it. `start` and
     `attach` serve `cnictl lab`, whose lab outlives the command.
@@ -146,7 +146,7 @@ class Lab:
 
     @property
     def holder(self) -> int:
-        """The pid of the process whose end ends the whole lab."""
+        """The holder's pid. When the holder ends, the whole lab ends."""
         assert self._running is not None
         return self._running.holder
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 COUNT = 1 << 16
 """Numbers reserved for a lab, as many as for a container."""
 USERS = 65534
-"""How many of them are mapped: all below 65534. In the lab, the host's own files belong to the unmapped user 65534, so
-that nobody in the lab is their owner (`node.plugin.ownership`)."""
+"""How many of them are mapped: the first 65534. User 65534 is not mapped, because the lab shows the host's own files as
+that user's. So nobody in the lab owns them (`node.plugin.ownership`)."""
 FIRST, LAST = 0x70000000, 0x7FFE0000
 """Unused according to systemd's UIDS-GIDS.md: containers get numbers below, "foreign" images numbers above."""
 

@@ -201,7 +201,7 @@ def dropped(failure: Failure) -> Cause | None:
 def _let_through(failure: Failure) -> Hint:
     """Return the hint for a drop: `cnictl apply` where an accept of cnictl's is missing, else advice.
 
-    A drop that comes ahead of complete accepts is somebody's decision.
+    If no accept is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")

@@ -26,7 +26,7 @@ def refused(failure: Failure) -> Cause | None:
 
 
 def _accept_there(peer: str) -> Hint:
-    """Return the hint that makes the peer accept pods' packets. Drops that are there on purpose show only there."""
+    """Return the hint that makes the peer accept pods' packets. Only the peer itself can see deliberate drops."""
     return hint.command("cnictl apply", on=peer)
 
 
@@ -56,7 +56,7 @@ def peer_without_bridge(failure: Failure) -> Cause | None:
 
 
 def _bridge_up(peer: Peer) -> Hint:
-    """Return the hint for a peer without its bridge. From here, a bridge with another pod CIDR looks the same."""
+    """Return the hint for a peer without its bridge. A bridge that is down looks like one with another pod CIDR."""
     other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), run here: "
     return hint.command(
         "cnictl bridge up", f"{other}cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one", on=peer.via

@@ -175,7 +175,7 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
 
 
 def _plan_ports(planned: Sequence[Planned], pod: Pod, other: Pod | None, listeners: list[Listener]) -> None:
-    """Add TCP and UDP to the checks where their result says something about this node or a pod."""
+    """Add TCP and UDP to the checks that target this node or a pod."""
     for check in planned:
         if check.series is None or check.gateway_only or check.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
             continue

@@ -98,6 +98,6 @@ class Failure:
 
 
 def gateway_of(pod_cidr: str) -> str:
-    """Return the first address of a pod CIDR, which its node's bridge has."""
+    """Return the first address of a pod CIDR, the address of its node's bridge."""
     cidr = parse_cidr(pod_cidr)
     return Cidr(cidr.nth(1), cidr.prefix).address

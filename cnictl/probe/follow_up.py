@@ -44,7 +44,7 @@ def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_s
 
 
 def _ask_again(unheard: Sequence[tuple[Series, PeerEvidence]], on_step: Callable[[str], None]) -> None:
-    """Ping again each pod whose peer may have rejected or expired the first requests without reporting it."""
+    """Ping each pod again: its peer may have rejected or expired the first requests without a report."""
     if not unheard:
         return
     on_step("waiting until the other host may report errors again")

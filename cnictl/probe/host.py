@@ -105,7 +105,7 @@ class Host:
     def route(self, to: str, source: str = "", through: str = "") -> Route:
         """Return where the kernel sends a packet to `to`.
 
-        With `source` and `through`: a packet with that source that came in on the link `through`.
+        `source` and `through` describe a forwarded packet: its source address and the link on which it came in.
         """
         packet = (to, source, through)
         if packet not in self._routes:
@@ -164,8 +164,7 @@ class Host:
     def strict_reverse_path(self, link: str) -> str:
         """Return the kernel setting that makes a link's reverse path filter strict; empty if it is not strict.
 
-        The larger of the values for `all` and for the link counts (linux ip-sysctl.txt). IPv6 has no such setting:
-        there a firewall rule filters.
+        The larger of the values for `all` and for the link decides (linux ip-sysctl.txt). IPv6 has no such setting.
         """
         if self.ipv6:
             return ""

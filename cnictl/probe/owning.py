@@ -21,7 +21,7 @@ from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 SERVED, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded", "unknown"
 
 _INTERVAL, _AGAIN, _WAIT = 0.1, 1.1, 0.5
-"""Seconds between two requests: at first, in the second round; seconds to wait for an answer."""
+"""Seconds between two requests in the first and in the second round, and seconds to wait for an answer."""
 
 
 @dataclass(frozen=True)

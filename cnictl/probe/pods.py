@@ -90,7 +90,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """From here on only SIGKILL ends this process and the plugins that it starts: child processes ignore them too."""
+    """Ignore these signals in this process and in the plugins that it starts. Only SIGKILL still ends them."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -164,7 +164,7 @@ def undo(path: str) -> Problem | None:
         noted = json.loads(text)
         Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
     except ValueError:
-        pass  # a full file system cut the file off: the veth goes with its namespace, and the lease becomes stale
+        pass  # a full file system left half a file: the veth goes with its namespace, and the lease becomes stale
     except Problem as failed:
         problem = failed
     if os.path.exists(f"{NETNS_DIR}/{name}"):

@@ -171,7 +171,7 @@ def of_nftables(ruleset: Iterable[Json], address: str) -> Iterator[Port]:
 
 
 def _targets(value: Any) -> list[str]:
-    """Return the chains that an expression or a verdict leads to, and `DNAT` if it sends connections on itself."""
+    """Return the chains that an expression or a verdict leads to, and `DNAT` if it contains a DNAT or redirect."""
     if isinstance(value, list):
         return [target for part in value for target in _targets(part)]
     if not isinstance(value, dict):

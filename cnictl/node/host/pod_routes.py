@@ -128,7 +128,7 @@ _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way 
 def hint_for(strays: Sequence[Stray]) -> Hint:
     """Return the hint that brings these packets back.
 
-    It adds a policy rule ahead of the one that diverts them; for other packets that one stays in effect.
+    It adds a policy rule ahead of the diverting rule, which stays in effect for other packets.
     """
     commands: dict[str, None] = {}
     ruled = [stray for stray in strays if stray.rule is not None]
@@ -232,7 +232,7 @@ class _Look:
         """Ask about every kind of packet."""
         bridge = self._links.get(self._spec.bridge)
         nodes = by_family(self._spec)
-        if bridge is None or not bridge.up:  # the kernel routes no packet from that bridge, only this host's own
+        if bridge is None or not bridge.up:  # then the kernel answers only about this host's own packets
             return self.judge([question for node in nodes for question in self._from_here(node)])
         return self.judge([question for node in nodes for question in self._questions(node)])
 
@@ -306,7 +306,7 @@ class _Look:
         return {pod_cidr: list(addresses) for pod_cidr, addresses in addresses_by_cidr.items()}
 
     def _is_diverted(self, question: Asked, way: Way) -> bool:
-        """Return whether pods have no way outside although this host has one, or another than the main table's."""
+        """Return whether pods' packets are diverted: they take another table, or only this host has a way outside."""
         if way.errno or way.kind in REFUSING:
             own = route_lookup.way(Packet(question.packet.target))
             return own.kind == route_lookup.UNICAST and not own.errno

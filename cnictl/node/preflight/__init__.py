@@ -1,6 +1,6 @@
 """Check a host before it is changed. All checks run; then the run fails once, with all findings.
 
-As with kubeadm, a check's findings can be ignored by its name, unless the run can't continue without it.
+As with kubeadm, an operator can ignore the findings of a check by its name. `_NEVER` lists the exceptions.
 """
 
 from collections.abc import Collection, Iterable

@@ -59,7 +59,7 @@ class HostRoute:
 
 
 def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
-    """Check that the bridge's name is free, or its bridge is ours or has the right address and can be adopted."""
+    """Check the bridge's name: it is free, or the bridge is ours or can be adopted, because its address is right."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
         present = rtnetlink.addresses(netlink, link.index) if link is not None else []

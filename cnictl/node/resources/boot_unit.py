@@ -60,7 +60,7 @@ class BootUnit:
         return {"files": texts, "enabled": enabled}
 
     def skipped(self, spec: NodeSpec) -> list[str]:  # noqa: ARG002 - as `desired`
-        """Return the files that differ from the desired state but can't be written, or whose links can't be."""
+        """Return the files that differ from the desired state, if they or the unit's links can't be written."""
         wanted, now = self._wanted(), self.observe()
         unwritable = []
         for path, text in wanted.items():

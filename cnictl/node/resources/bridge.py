@@ -70,7 +70,7 @@ class Bridge:
         return state
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the state for `spec`. An adopted bridge keeps its MTU unless the spec names one; its MAC is fixed."""
+        """Return the state for `spec`. An adopted bridge gets a fixed MAC; only a spec with an MTU changes its MTU."""
         now = self.observe()
         owner = OWNER_MARK + spec.name
         if now is None or _is_ours(now):
@@ -195,7 +195,7 @@ class Bridge:
 
 
 def announce(netlink: Netlink, bridge: Link) -> None:
-    """Have the kernel announce the MAC of a bridge's addresses to its pods, which would go on using the old one.
+    """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
     Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
     """
@@ -210,9 +210,10 @@ def announce(netlink: Netlink, bridge: Link) -> None:
 
 
 class Address:
-    """The bridge's address of each family. Other addresses of an adopted bridge stay, and so does an original one.
+    """The bridge's address of each family. Other addresses of an adopted bridge stay.
 
-    Of IPv6 addresses only those of a spec count, because a link has others that change without cnictl.
+    A reset leaves the bridge's address too if it was there before cnictl. Of IPv6 addresses only those of a spec count,
+    because a link has others that change without cnictl.
     """
 
     parted = True
@@ -270,8 +271,8 @@ class Address:
     def _all(self) -> list[str]:
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
-            found = rtnetlink.addresses(netlink, link.index) if link is not None else []
-        return [str(Cidr(packed, prefix)) for packed, prefix in found if not is_link_local(packed)]
+            pairs = rtnetlink.addresses(netlink, link.index) if link is not None else []
+        return [str(Cidr(packed, prefix)) for packed, prefix in pairs if not is_link_local(packed)]
 
     def _others(self) -> list[str]:
         return [address for address in _listed(self.observe()) if address not in self._ours]
@@ -303,7 +304,7 @@ def _listed(state: State | None) -> list[str]:
 
 
 def _add_command(address: str, name: str) -> str:
-    """Return the manual command for `core.bridge`'s way: IPv4 with broadcast, IPv6 without duplicate detection."""
+    """Return the manual command that does what `core.bridge` does: IPv4 with broadcast, IPv6 without DAD."""
     if is_ipv6(address):
         return f"ip address add {address} dev {name} nodad"
     return f"ip address add {address} broadcast + dev {name}"

@@ -1,4 +1,4 @@
-"""Write the network's conf into each runtime's conf folder. It is written last, because then the node takes pods."""
+"""Write the network's conf into each runtime's conf folder. It comes last, because runtimes then start pods."""
 
 import json
 import os

@@ -127,7 +127,7 @@ _NOTHING: State = {"files": {}, "zones": {}}
 
 
 def is_about_to_bind(spec: NodeSpec) -> bool:
-    """Return whether firewalld runs and will yet take our names into a trusted zone, which changes its rules."""
+    """Return whether firewalld runs and has still to take our names into a trusted zone. Its rules change then."""
     resource = Firewalld(spec)
     wanted = resource.desired(spec) if runs() else None
     return wanted is not None and wanted["zones"] != (resource.observe() or _NOTHING)["zones"]

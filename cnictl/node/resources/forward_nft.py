@@ -1,4 +1,4 @@
-"""Accept pods' packets in other programs' nftables base chains at the forward hook that drop them.
+"""Add accepts for pods' packets to other programs' nftables base chains that drop them at the forward hook.
 
 An accept in a table of our own would not help, because the kernel still calls the other tables. So each accept is in
 the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
@@ -223,10 +223,10 @@ def base_chains(
 ) -> Iterator[str]:
     """Yield the base chains at the forward hook that this resource may change.
 
-    Not among them are our own chains, iptables' chains (`forward/iptables` handles them), firewalld's while our policy
-    is loaded, and those of the tables (family, name) in `left_out`. ebtables' chain is not either, because ebtables
-    can't list it if it contains another program's rule. With `owned`, yield instead the chains of tables that only
-    their owner may change.
+    Left out are our own chains, iptables' chains (`forward/iptables` handles them), firewalld's chains while our policy
+    is loaded, and the tables (family, name) in `left_out`. ebtables' chain is left out too, because ebtables can't list
+    a chain with another program's rule. With `owned`, yield instead the chains of tables that only their owner may
+    change.
     """
     looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
     looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]

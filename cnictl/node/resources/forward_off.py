@@ -1,4 +1,4 @@
-"""List drops of pods' packets that cnictl leaves: accepts are switched off, or only the table's owner may change it."""
+"""List the drops of pods' packets that cnictl leaves, because accepts are switched off or the table has an owner."""
 
 from collections.abc import Iterator
 

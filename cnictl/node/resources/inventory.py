@@ -1,4 +1,4 @@
-"""List the resources of a node in the order in which they are made. The CNI conf is last, when pods can work."""
+"""List a node's resources in the order in which they are made. The CNI conf comes after everything that pods need."""
 
 from collections.abc import Sequence
 from dataclasses import replace

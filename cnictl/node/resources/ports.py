@@ -46,7 +46,7 @@ class Ports:
         return self.observe()
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """Return the summary and the manual commands. Undo leaves the ports, and does not cut pods off again."""
+        """Return the summary and the manual commands. An undo does not cut pods off again."""
         if after is not None:
             return f"leave pods' ports on {self._bridge}", ""
         wrong = before or {}

@@ -28,7 +28,7 @@ class Forwarding:
         return {"value": read(self._path)} if os.path.exists(self._path) else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """Return the switch on."""
+        """Return that forwarding is on."""
         return {"value": "1"}
 
     def remember(self) -> None:
@@ -38,7 +38,7 @@ class Forwarding:
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
-        """Return the original value; the present one if cnictl did not change it or others need it since."""
+        """Return the original value; the present one if cnictl never changed it or other bridges need it now."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 

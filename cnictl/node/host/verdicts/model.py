@@ -117,7 +117,7 @@ def _is_named(pattern: str, link: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
-    """Return for how many addresses of the CIDR `known` one of `values` contains them."""
+    """Return how many addresses of the CIDR `known` lie in one of `values`."""
     everything = network("::/0" if family == "ip6" else "0.0.0.0/0")
     packets_network = network(known) if known else everything
     truth = Truth.NEVER

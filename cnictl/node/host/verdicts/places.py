@@ -110,9 +110,9 @@ class _Look:
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
 
     def _anchored(self, path: tuple[Place, ...]) -> tuple[Place, ...]:
-        """Return the way to a drop, up to the first chain that can't hold an accept.
+        """Return the way to a drop, up to the first chain that must not contain an accept.
 
-        That is a chain that other hooks use too, because the accept would apply there, or one that takes no rules.
+        An accept in a chain that other hooks use would apply there too. A sealed chain takes no rules.
         """
         others = {
             name

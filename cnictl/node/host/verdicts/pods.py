@@ -7,7 +7,7 @@ from cnictl.node.host.verdicts.model import Packets
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 
 SENT, AMONG, RECEIVED = "sent", "among", "received"
-"""Packets from pods; those of them that go to other pods; packets to pods that they need."""
+"""Packets from pods; packets from pods to other pods; packets to pods that the pods need."""
 KINDS = (SENT, AMONG, RECEIVED)
 COVERS = {SENT: (SENT, AMONG), AMONG: (AMONG,), RECEIVED: (RECEIVED,)}
 """The kinds that an accept of each kind covers."""
