@@ -21,7 +21,7 @@ RUN = """
 import json, sys
 from dataclasses import asdict
 from cnictl.node import preflight
-from cnictl.node.spec import from_data
+from cnictl.node.spec.node_spec import from_data
 wanted, previous = json.load(sys.stdin)
 found = preflight.run(from_data(wanted), from_data(previous) if previous else None)
 json.dump([asdict(one) for one in found], sys.stdout)
