@@ -36,8 +36,6 @@ class Side:
     masquerade: bool
     dual: bool = False
     """Whether pods have addresses of both families."""
-    at_block: bool = False
-    """Whether `last_reserved_ip` is put to the subnet's start before each ADD."""
     standing: int = 0
     """Pods that are attached all the time."""
     filled: int = 0
@@ -94,9 +92,6 @@ class Side:
 
     def call(self, verb: str, pod: str, container: str = "") -> float:
         """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises Unequal."""
-        if verb == "ADD" and self.at_block:
-            with open(f"{self.store}/last_reserved_ip.0", "w", encoding="ascii") as last:
-                last.write(f"10.{self.number}.0.2")
         environment, stdin = self.asked(verb, pod, container)
         with place.within(self.node):
             milliseconds, status, said = timed([self.program], environment, stdin)

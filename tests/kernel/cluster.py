@@ -89,7 +89,7 @@ def traces(node: Node) -> dict[str, str]:
         "namespaces": "ip netns list",
         "veths": "ip -br link show type veth",
         "leases": "ls /var/lib/cni/networks/mynet | grep '^10' || true",
-        "records": "ls -A /var/lib/cnictl/attachments/mynet",
+        "records": "ls -A -I .claimed /var/lib/cnictl/attachments/mynet",
         "notes": "ls -A /run/cnictl/probe",
         "tables": "nft list tables",
     }

@@ -59,7 +59,7 @@ def states(host: Host, network: str = "mynet") -> dict[str, str]:
 
 
 def everything(host: Host) -> str:
-    """All files of leases, records and maps with their content and times: what looking must not change."""
+    """All files of leases and records with their content and times: what looking must not change."""
     files = host.run("find", "/var/lib", "/run", "-printf", "%p %y %T@ %C@ %s %m\\n")
     return "\n".join(sorted(line for line in files.splitlines() if "/run/netns" not in line))
 
@@ -95,6 +95,9 @@ class Mixed:
 
 @pytest.fixture
 def mixed(host: Host) -> Iterator[Mixed]:
+    confs = host.path("/etc/cni/net.d")
+    confs.mkdir(parents=True)
+    (confs / "10-mynet.conf").write_text(json.dumps(host.conf))
     live, stale, cut, busy, foreign, old = host.pods(6, "p")
     host.add(live, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0")
     veth = host.add(stale)["interfaces"][1]["name"]
