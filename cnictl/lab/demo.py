@@ -1,6 +1,6 @@
-"""The walk-through's story on two nodes of a lab: what works with a bridge alone, what NAT adds, what routes add.
+"""Play the walk-through on two nodes of a lab: what works with only a bridge, what NAT adds, what routes add.
 
-Everything is done by cnictl's own commands inside the nodes, as an operator would type them.
+cnictl's own commands do everything, inside the nodes, as an operator types them.
 """
 
 import json
@@ -21,21 +21,21 @@ _ANSWERS, _SILENT = "ok", "failed"
 _COMMAND_SECONDS = 60.0
 _HEARD_SECONDS = 3.0
 _FILES = ("cat ", "patch ")
-"""How a command starts whose here-document is a file's text."""
+"""The beginnings of manual commands with a file's text in a here-document."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """One step of the story: a command on each node, and what pods reach after it."""
+    """One step of the walk-through: a command on each node, and what pods reach after it."""
 
     title: str
     command: tuple[str, ...]
-    """`cnictl`'s arguments; `{subnet}`, `{network}`, `{external}` stand for the node's own, of every family with
-    commas between; with `{peer_subnet}` and `{peer}` the command is given once a family."""
+    """`cnictl`'s arguments. `{subnet}`, `{network}` and `{external}` stand for the node's values of all families,
+    separated by commas. A command with `{peer_subnet}` and `{peer}` runs once per family."""
     expected: Mapping[str, str]
-    """State of each of `test-connectivity`'s checks."""
+    """The state of each check of `test-connectivity`."""
     names_peer: bool = False
-    """Whether the nodes don't know of each other yet, and the checks have to be told."""
+    """Whether the checks need `--peer`, because node.toml names no peer yet."""
 
 
 STORY = (
@@ -79,21 +79,21 @@ STORY = (
 
 @dataclass(frozen=True)
 class Played:
-    """What an act came to, by node name."""
+    """The results of an act, by node name."""
 
     act: Act
     commands: Mapping[str, str]
     by_hand: Mapping[str, list[str]]
-    """What one would have typed instead; a file's text is left out."""
+    """The manual commands, without the text of files."""
     reports: Mapping[str, dict[str, Any]]
     """`test-connectivity -o json` of each node."""
     surprises: list[str]
-    """Where it came otherwise than expected."""
+    """The results that differ from the expected ones."""
     seconds: float
 
 
 def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[Played]:
-    """Play the story in a lab of its own. Raises Problem if a command fails."""
+    """Play the walk-through in a lab of its own. Raises Problem if a command fails."""
     on_step("bringing up two nodes and a host outside")
     with Lab(nodes=2, dual_stack=dual_stack) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:
         served: dict[str, _Server] = {}
@@ -103,10 +103,10 @@ def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[P
             commands = {node.name: _fill(act.command, lab, node) for node in lab.nodes}
             done = list(pool.map(lambda node, given=commands: _change(node, given[node.name]), lab.nodes))
             if not served:
-                on_step(f"{act.title}: a pod on each node for the other to ping")
+                on_step(f"{act.title}: starting a pod on each node for the other node to ping")
                 served = {node.name: _Server(node) for node in lab.nodes}
                 stack.callback(_end, served)
-            on_step(f"{act.title}: what do pods reach?")
+            on_step(f"{act.title}: testing what pods reach")
             checks = {node.name: _checks(lab, node, served, act) for node in lab.nodes}
             tested = pool.map(lambda node, given=checks: _test(node, given[node.name]), lab.nodes)
             reports = dict(zip(commands, tested, strict=True))
@@ -114,17 +114,19 @@ def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[P
             if act is STORY[-1]:
                 surprises += _masqueraded(lab, reports, served)
             by_hand = dict(zip(commands, done, strict=True))
-            words = {name: "; ".join(" ".join(["cnictl", *one]) for one in given) for name, given in commands.items()}
+            words = {
+                name: "; ".join(" ".join(["cnictl", *command]) for command in given) for name, given in commands.items()
+            }
             yield Played(act, words, by_hand, reports, surprises, time.monotonic() - start)
         on_step("taking everything down")
 
 
 def _other(lab: Lab, node: Node) -> Node:
-    return next(one for one in lab.nodes if one is not node)
+    return next(other for other in lab.nodes if other is not node)
 
 
 def _fill(command: tuple[str, ...], lab: Lab, node: Node) -> list[list[str]]:
-    """An act's commands on a node: one, or one a family where it is about a peer."""
+    """Return an act's commands on a node: one, or one per family if it names a peer."""
     other = _other(lab, node)
     six = bool(node.address6)
     values = {
@@ -138,7 +140,7 @@ def _fill(command: tuple[str, ...], lab: Lab, node: Node) -> list[list[str]]:
 
 
 def _change(node: Node, commands: list[list[str]]) -> list[str]:
-    """Run commands that change the node; those that they stood for."""
+    """Run commands that change the node; return the manual commands that do the same."""
     return [line for command in commands for line in _change_once(node, command)]
 
 
@@ -172,18 +174,18 @@ def _test(node: Node, command: list[str]) -> dict[str, Any]:
 
 def _surprises(name: str, report: dict[str, Any], act: Act) -> list[str]:
     families = dict.fromkeys(check["family"] for check in report["checks"])
-    found = {(check["family"], check["check"]): check["state"] for check in report["checks"]}
+    states = {(check["family"], check["check"]): check["state"] for check in report["checks"]}
     which = {family: f" ({family})" if len(families) > 1 else "" for family in families}
     return [
-        f"{name}, {check}{which[family]}: {found.get((family, check), 'not checked')}, expected {state}"
+        f"{name}, {check}{which[family]}: {states.get((family, check), 'not checked')}, expected {state}"
         for family in families
         for check, state in act.expected.items()
-        if found.get((family, check)) != state
+        if states.get((family, check)) != state
     ]
 
 
 class _Server:
-    """A pod on a node that answers until the story ends."""
+    """A pod on a node that answers until the walk-through ends."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -192,14 +194,14 @@ class _Server:
 
     @cached_property
     def addresses(self) -> list[str]:
-        """The pod's address of each family, once it is up. Raises Problem if it never is."""
+        """The pod's address of each family, once the pod is up. Raises Problem if it does not come up."""
         lines = [self._process.stdout.readline() if self._process.stdout else "" for _ in self._node.families]
         if not all(lines):
             raise Problem(f"{self._node.name}: no pod to ping: {self._said().strip()}")
         return [line.strip() for line in lines]
 
     def heard(self, sender: str) -> bool:
-        """Whether the pod was pinged by that address, as it saw it."""
+        """Return whether the pod saw a ping from the address `sender`."""
         deadline = time.monotonic() + _HEARD_SECONDS
         while f"pinged by {sender}" not in self._said().splitlines():
             if time.monotonic() > deadline:
@@ -208,11 +210,11 @@ class _Server:
         return True
 
     def end(self) -> None:
-        """Ask for the end; the pod is taken away as it was made."""
+        """Tell the server to remove its pod and end."""
         self._process.terminate()
 
     def wait(self) -> None:
-        """Wait for the end that was asked for. Raises TimeoutExpired."""
+        """Wait until the server has ended. Raises TimeoutExpired."""
         self._process.communicate(timeout=_COMMAND_SECONDS)
         os.close(self._log)
 
@@ -228,11 +230,11 @@ def _end(servers: Mapping[str, _Server]) -> None:
 
 
 def _masqueraded(lab: Lab, reports: Mapping[str, dict[str, Any]], served: Mapping[str, _Server]) -> list[str]:
-    """Where a pod on the other node did not see the sender's own address."""
-    found: list[str] = []
+    """Return each sender whose own address the pod on the other node did not see."""
+    surprises: list[str] = []
     for node in lab.nodes:
         target = served[_other(lab, node).name]
         senders = dict.fromkeys(check["from"] for check in reports[node.name]["checks"])
         silent = [sender for sender in senders if not target.heard(sender)]
-        found += [f"pod {' '.join(target.addresses)} was not pinged by {sender} itself" for sender in silent]
-    return found
+        surprises += [f"pod {' '.join(target.addresses)} saw no ping from {sender}" for sender in silent]
+    return surprises

@@ -1,8 +1,8 @@
-"""Run a command in a machine of the lab. A program of its own: entering a user namespace needs a single thread.
+"""Run a command in a machine of the lab. This is a separate program: only a single thread may enter a user namespace.
 
     python3 -c "…enter.main()" PID CWD COMMAND…
 
-Exits with the command's status, or ends by the signal that ended it; its own end, however it comes, ends the command.
+The program exits with the command's status, or dies of the same signal. Whatever ends the program ends the command too.
 """
 
 import os
@@ -12,24 +12,24 @@ from typing import NoReturn
 
 from cnictl.lab.syscalls import die_with_parent, setns
 
-_NAMESPACES = ("user", "mnt", "net", "uts", "ipc", "pid")  # user first: it gives the right to enter the others
+_NAMESPACES = ("user", "mnt", "net", "uts", "ipc", "pid")  # user first: it grants the right to enter the others
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 KILL_COMMAND = signal.SIGUSR1
-"""Sent here it kills the command, which is then reaped here; after a SIGKILL that is left to the host's process 1."""
+"""Kills the command, and this program reaps it. A SIGKILL of this program leaves that to the host's process 1."""
 
 
 def main() -> NoReturn:
-    """See the module. 125: the machine can't be entered, 126 and 127 as in a shell."""
+    """Run the command. Exit status 125: the machine can't be entered; 126 and 127 as in a shell."""
     pid, folder, command = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
         _enter(pid)
     except OSError as error:
         print(f"cnictl: can't enter the lab: {error.strerror}", file=sys.stderr)
         sys.exit(125)
-    child = os.fork()  # only children are in the pid namespace
+    child = os.fork()  # only child processes are in the pid namespace
     if child == 0:
         _become(folder, command)
-    # a terminal sends these two to the command as well, which decides
+    # a terminal sends these two to the command as well, and the command decides
     for ignored in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(ignored, signal.SIG_IGN)
     for passed in _PASSED_ON:
@@ -45,14 +45,14 @@ def main() -> NoReturn:
 
 
 def _enter(pid: str) -> None:
-    """Move into the machine's namespaces as its root. Raises OSError."""
+    """Enter the machine's namespaces as its root. Raises OSError."""
     as_root = os.geteuid() == 0
     opened = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in _NAMESPACES]
     if as_root:
         try:
             os.setgroups([])
         except PermissionError:
-            pass  # root of a user namespace that has no groups
+            pass  # this is root of a user namespace without groups
         _hand_over_pipes(os.stat(f"/proc/{pid}"))
     for descriptor in opened:
         setns(descriptor)
@@ -62,7 +62,7 @@ def _enter(pid: str) -> None:
 
 
 def _hand_over_pipes(owner: os.stat_result) -> None:
-    """Let the command open /dev/stdin and its like: the machine's root isn't the root that made the pipes."""
+    """Let the command reopen its standard streams: the root of the host made the pipes, not the machine's root."""
     for standard in range(3):
         try:
             is_pipe = os.readlink(f"/proc/self/fd/{standard}").startswith("pipe:")
@@ -72,12 +72,12 @@ def _hand_over_pipes(owner: os.stat_result) -> None:
             try:
                 os.fchown(standard, owner.st_uid, owner.st_gid)
             except OSError:
-                pass  # a pipe of another user namespace: only reopening it fails then
+                pass  # the pipe belongs to another user namespace: the command can use it, but not reopen it
 
 
 def _become(folder: str, command: list[str]) -> NoReturn:
     die_with_parent(signal.SIGKILL)
-    for restored in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and exec keeps that
+    for restored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
         signal.signal(restored, signal.SIG_DFL)
     try:
         os.chdir(folder)

@@ -1,11 +1,11 @@
-"""The process a lab hangs on. Started as a program by `lab.Lab`; ends when the lab stands, its child stays.
+"""Bring up a lab and leave its holder running. `lab.Lab` starts this as a program; it ends once the lab is up.
 
-That child, the holder, is process 1 of the lab's pid namespace and holds the underlay's network namespace: when it
-ends, however it ends, the kernel ends every process of the lab and with them every namespace and mount. Each machine
-is process 1 of a pid namespace below it, with a network and a root of its own.
+Its child, the holder, is process 1 of the lab's pid namespace and holds the underlay's network namespace. When the
+holder ends for any reason, the kernel ends every process of the lab, and with them every namespace and mount. Each
+machine is process 1 of a pid namespace below it, with a network and a root of its own.
 
-As an ordinary user and as root the lab's processes have no rights on the host: both live in a user namespace, in
-which root stands for the user, or (when started by root) for a user that no one else on the host is (`owners`).
+The lab's processes have no rights on the host, even when root starts the lab: they live in a user namespace. Its root
+maps to the user who starts the lab or, if that is root, to a user that nobody else on the host uses (`owners`).
 """
 
 import contextlib
@@ -44,14 +44,14 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _SCM_CREDENTIALS = 2
 _LOOPBACK = 1  # the index of `lo` in every network namespace
 _FRESH_SYSCTLS = {"ipv4/ip_forward": "0", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0"}
-# the router's links have no other host to collide with, and a second's wait for that would be every lab's
+# duplicate address detection would delay every lab by a second, and no other host can use the router's addresses
 _ROUTER6_SYSCTLS = {"ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_dad": "0"}
 
 
 def main() -> None:
-    """Read the order from argv, bring the lab up, print what stands as JSON: `{"holder": PID, "pids": {NAME: PID}}`.
+    """Read the order from argv, bring the lab up and print it as JSON: `{"holder": PID, "pids": {NAME: PID}}`.
 
-    On failure prints `{"error": …, "hint": …}` and leaves nothing.
+    On failure print `{"error": …, "hint": …}` and leave nothing behind.
     """
     order = json.loads(sys.argv[1])
     everyone = [Machine(**form) for form in order["machines"]]
@@ -82,7 +82,7 @@ def _bring_up(everyone: list[Machine], program: root.Program, lifeline: int) -> 
     except OSError as error:
         raise explained(error, as_root) from None
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # the kernel translates the sender's pid for the reader: that is how this process learns what the host calls it
+    # the kernel translates a sender's pid for the reader, so this process learns each machine's pid on the host
     here.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     holder = os.fork()
     if holder == 0:
@@ -98,13 +98,13 @@ def _bring_up(everyone: list[Machine], program: root.Program, lifeline: int) -> 
 
 
 def _await(channel: socket.socket, everyone: list[Machine]) -> dict[str, int]:
-    """Machine name to pid, as the host counts, once all have reported. Raises OSError with the first failure."""
+    """Return each machine's pid on the host, once all have reported. Raises OSError with the first failure."""
     channel.settimeout(_BRING_UP_SECONDS)
     pids: dict[str, int] = {}
     while len(pids) < len(everyone):
         data, ancillary, _, _ = channel.recvmsg(65536, socket.CMSG_SPACE(_CREDENTIALS.size))
         if not data:
-            raise OSError(errno.EIO, "the holder ended before the lab stood")
+            raise OSError(errno.EIO, "the holder ended before the lab was up")
         message = json.loads(data)
         if "error" in message:
             raise OSError(errno.EIO, message["error"])
@@ -115,7 +115,7 @@ def _await(channel: socket.socket, everyone: list[Machine]) -> dict[str, int]:
 
 
 def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket, lifeline: int) -> NoReturn:
-    """The holder's life, as process 1 of the lab's pid namespace."""
+    """Be the holder: process 1 of the lab's pid namespace."""
     with _reporting(channel):
         os.setsid()
         _silence(f"{root.HOST}/dev/null")
@@ -126,7 +126,7 @@ def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket
         root.leave_host()
         allow_inspection()
         channel.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the lab come to process 1: have the kernel reap them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # process 1 inherits the lab's orphans: let the kernel reap them
     if lifeline < 0:
         _sleep()
     watch = select.poll()
@@ -136,9 +136,9 @@ def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket
 
 
 def _make_link(everyone: list[Machine]) -> dict[str, int]:
-    """The underlay, in the namespace this process is in, and each machine's network with its uplink on it.
+    """Make the underlay in this process's namespace, and a network for each machine with its uplink on the underlay.
 
-    Returns an open namespace descriptor for every machine. Raises OSError, Problem.
+    Return an open namespace descriptor for every machine. Raises OSError, Problem.
     """
     own = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     networks = {}
@@ -173,7 +173,7 @@ def _make_link(everyone: list[Machine]) -> dict[str, int]:
 def _address(netlink: rtnetlink.Netlink, machine: Machine) -> None:
     uplink = rtnetlink.get_link(netlink, UPLINK)
     if uplink is None:
-        raise OSError(errno.ENODEV, f"{machine.name}: the kernel made no {UPLINK}")
+        raise OSError(errno.ENODEV, f"{machine.name}: the kernel did not create {UPLINK}")
     if machine.interface6:
         _set_sysctls({f"ipv6/conf/{UPLINK}/accept_dad": "0"})
     netlink.call(rtnetlink.set_up(_LOOPBACK), rtnetlink.set_up(uplink.index))
@@ -200,11 +200,11 @@ def _start(
     channel: socket.socket,
     lifeline: int,
 ) -> None:
-    """Start `machine`'s process 1. It becomes this process's child once the one between has ended."""
-    between = os.fork()
-    if between:
+    """Start `machine`'s process 1. It becomes a child of this process when the intermediate process has ended."""
+    intermediate = os.fork()
+    if intermediate:
         os.close(network)
-        os.waitpid(between, 0)
+        os.waitpid(intermediate, 0)
         return
     with _reporting(channel):
         setns(network, CLONE_NEWNET)
@@ -229,7 +229,7 @@ def _sleep() -> NoReturn:
 
 
 def _set_sysctls(values: dict[str, str]) -> None:
-    """Set `net` sysctls of the present network namespace: a fresh one inherits the host's. Raises OSError."""
+    """Set `net` sysctls of this network namespace, because a new one inherits the host's. Raises OSError."""
     for name, value in values.items():
         with open(f"{root.HOST}/proc/sys/net/{name}", "w", encoding="utf-8") as file:
             file.write(value)
@@ -244,7 +244,7 @@ def _silence(null: str) -> None:
 
 @contextlib.contextmanager
 def _reporting(channel: socket.socket) -> Iterator[None]:
-    """In a forked process: an error goes to the one that started the lab, and ends this process."""
+    """Send an error in a forked process to the process that started the lab, and end this process."""
     try:
         yield
     except (OSError, Problem) as error:

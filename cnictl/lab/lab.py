@@ -1,6 +1,6 @@
-"""A cluster on one machine: `with Lab() as lab: lab.nodes[0].run(["ip", "link"])`.
+"""Run a cluster on one machine: `with Lab() as lab: lab.nodes[0].run(["ip", "link"])`.
 
-Works as root and as an ordinary user; nothing of the host can be written from inside (see `root` and `holder`).
+It works as root and as an ordinary user. Nothing inside can write to the host (see `root` and `holder`).
 """
 
 import contextlib
@@ -34,18 +34,18 @@ class Node:
     def __init__(self, machine: Machine, pid: int) -> None:
         self.name = machine.name
         self.interface = machine.interface
-        """Its address with the link's prefix: `10.0.0.210/20`."""
+        """The machine's address with the link's prefix: `10.0.0.210/20`."""
         self.address = machine.address
         self.pod_cidr = machine.pod_cidr
         self.address6 = machine.address6
-        """Its IPv6 address; empty where the lab is not dual-stack."""
+        """The machine's IPv6 address; empty where the lab is not dual-stack."""
         self.pod_cidr6 = machine.pod_cidr6
         self.families = ("ipv4", "ipv6") if machine.interface6 else ("ipv4",)
         self.pid = pid
-        """Its process 1, as the host counts."""
+        """The pid of the machine's process 1 on the host."""
 
     def command(self, argv: list[str], folder: str = "/root") -> list[str]:
-        """What to start on the host for `argv` to run here as root, in `folder`."""
+        """Return the command that runs `argv` here as root in `folder`, when started on the host."""
         return [*_python("enter"), str(self.pid), folder, *argv]
 
     def popen(
@@ -56,7 +56,7 @@ class Node:
         stdout: int | IO[Any] | None = subprocess.PIPE,
         stderr: int | IO[Any] | None = subprocess.PIPE,
     ) -> "subprocess.Popen[str]":
-        """Start `argv` here; killing the process kills what runs inside. `env` adds to `environment()`."""
+        """Start `argv` here. Killing the process kills the command inside. `env` adds to `environment()`."""
         return subprocess.Popen(
             self.command(argv),
             env={**environment(), **(env or {})},
@@ -77,7 +77,7 @@ class Node:
     ) -> Finished:
         """Run `argv` here for at most `timeout` seconds and return its status and output.
 
-        Raises Problem if it is still running at the bound or (with `check`) exits non-zero.
+        Raises Problem if it is still running after that or (with `check`) exits non-zero.
         """
         words = f"{self.name}: {' '.join(argv)}"
         process = self.popen(argv, env, stdin=subprocess.PIPE)
@@ -85,7 +85,7 @@ class Node:
             stdout, stderr = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
             process.send_signal(KILL_COMMAND)
-            # a grandchild may hold the pipes open, so their end is waited for with a bound as well
+            # a grandchild may hold the pipes open, so this wait needs a limit too
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=_AFTER_KILL_SECONDS)
             raise Problem(f"{words}: still running after {timeout:g} s") from None
@@ -96,16 +96,16 @@ class Node:
 
 
 class Lab:
-    """Nodes on one link, a host outside, and the process they hang on.
+    """Nodes on one link, a host outside, and the holder. When the holder ends, the whole lab ends.
 
-    As a context manager: a private lab that ends with the block, or with the process that made it. `start` and
+    As a context manager this is a private lab that ends with the block or with the process that made it. `start` and
     `attach` serve `cnictl lab`, whose lab outlives the command.
     """
 
     def __init__(self, nodes: int = 2, dual_stack: bool = False) -> None:
-        """Raises UsageProblem unless `nodes` is 1 to 16."""
+        """Plan a lab. Raises UsageProblem unless `nodes` is 1 to 16."""
         if not 1 <= nodes <= plan.MAX_NODES:
-            raise UsageProblem(f"{nodes} nodes: the lab's link has room for 1 to {plan.MAX_NODES}")
+            raise UsageProblem(f"{nodes} nodes: a lab has 1 to {plan.MAX_NODES} nodes")
         self.nodes: list[Node] = []
         self._wanted = plan.machines(nodes, dual_stack)
         self._running: Running | None = None
@@ -113,13 +113,13 @@ class Lab:
 
     @classmethod
     def attach(cls, running: Running) -> "Lab":
-        """The lab that already runs."""
+        """Return the lab that already runs."""
         lab = cls(len(running.machines) - 1)
         lab._take(running)
         return lab
 
     def start(self) -> Running:
-        """Bring up a lab that lasts until `state.end`. Raises Problem."""
+        """Bring up the lab; it lasts until `state.end`. Raises Problem."""
         running = _bring_up(self._wanted, lifeline=-1)
         self._take(running)
         return running
@@ -140,23 +140,24 @@ class Lab:
         os.close(self._lifeline)
 
     def stop(self) -> None:
-        """End everything in the lab and wait for it. Raises Problem if the kernel doesn't within 10 s."""
+        """End everything in the lab and wait for the end. Raises Problem if it takes more than 10 s."""
         if self._running is not None:
             state.end(self._running)
 
     @property
     def holder(self) -> int:
-        """The pid that the whole lab hangs on."""
+        """The holder's pid. When the holder ends, the whole lab ends."""
         assert self._running is not None
         return self._running.holder
 
     def machine(self, name: str) -> Node:
-        """A node, or `outside`, by its name. Raises UsageProblem."""
+        """Return a node, or `outside`, by its name. Raises UsageProblem."""
         everyone = [*self.nodes, self.outside]
-        for one in everyone:
-            if one.name == name:
-                return one
-        raise UsageProblem(f"no machine {name!r} in this lab, there are {', '.join(one.name for one in everyone)}")
+        for machine in everyone:
+            if machine.name == name:
+                return machine
+        names = ", ".join(machine.name for machine in everyone)
+        raise UsageProblem(f"no machine {name!r} in this lab; its machines are {names}")
 
     def _take(self, running: Running) -> None:
         self._running = running
@@ -166,7 +167,7 @@ class Lab:
 
 
 def environment() -> dict[str, str]:
-    """What a command in the lab finds in its environment: nothing of the host's but the terminal's kind."""
+    """Return the environment of a command in the lab. Only the terminal's settings come from the host."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     fixed = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "LANG": "C.UTF-8"}
     return {**fixed, **kept}
@@ -183,7 +184,7 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
     try:
         done = subprocess.run(
             [*_python("holder"), json.dumps(order)],
-            env={"LANG": "C.UTF-8"},  # every machine shows it as that of its process 1
+            env={"LANG": "C.UTF-8"},  # every machine shows it as the environment of its process 1
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -204,21 +205,21 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
 
 
 def _python(module: str) -> list[str]:
-    """A bare interpreter that runs `main` of a module of this package: no site, no environment, quick to start."""
+    """Return the command that runs `main` of a module of this package, without site and environment to start fast."""
     start = f"import sys; sys.path.insert(0, {_source()!r}); from cnictl.lab.{module} import main; main()"
     return [sys.executable, "-IS", "-c", start]
 
 
 def _source() -> str:
-    """The folder that holds the package `cnictl`."""
+    """Return the folder that contains the package `cnictl`."""
     return str(Path(cnictl.__file__).resolve().parent.parent)
 
 
 def _folders() -> list[str]:
-    """Every folder outside /usr that this interpreter and cnictl need, none inside another."""
+    """Return every folder outside /usr that this interpreter and cnictl need, none inside another."""
     wanted = [Path(sys.prefix), Path(sys.base_prefix), Path(_source()), Path(sysconfig.get_paths()["stdlib"])]
     hop = Path(sys.executable)
-    while True:  # a venv's interpreter is a chain of links, any of them in a folder of its own
+    while True:  # a venv's interpreter is a chain of symbolic links, each possibly in another folder
         wanted.append(hop.parent.parent if hop.parent.name == "bin" else hop.parent)
         if not hop.is_symlink():
             break
@@ -229,5 +230,8 @@ def _folders() -> list[str]:
         if not any(path == above or above in path.parents for above in (Path("/usr"), *kept)):
             kept.append(path)
     if Path("/") in kept:
-        raise Problem(f"{sys.executable}: the lab would have to show the whole host, start cnictl from a venv")
+        raise Problem(
+            f"{sys.executable}: the lab would have to show the whole host to run this interpreter",
+            "start cnictl from a venv",
+        )
     return [str(path) for path in kept]

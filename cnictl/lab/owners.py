@@ -1,8 +1,8 @@
-"""Which users of the host a lab's users are, where root started it: a range that no one else on the host has.
+"""Choose the host's users that a lab's users map to when root starts the lab: a range that nobody else uses.
 
-Users with a common number are one user to the kernel: a lab that stood for `nobody` could be entered and ended by every
-daemon that runs as `nobody`. So each lab gets numbers of its own, from a part of the number space that neither
-distributions nor systemd hand out, drawn at random, and checked against what the host has.
+To the kernel, users with the same number are one user. If a lab mapped to `nobody`, every daemon that runs as `nobody`
+could enter and end it. So each lab gets numbers of its own. They are drawn at random from a range that neither
+distributions nor systemd assign, and checked against the numbers in use on the host.
 """
 
 import errno
@@ -12,27 +12,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COUNT = 1 << 16
-"""Numbers set apart for a lab, as many as a container has."""
+"""Numbers reserved for a lab, as many as for a container."""
 USERS = 65534
-"""Of these the ones that are mapped: not 65534, as which the host's own files show where it is no one's number.
-A file of that owner is then out of reach for all in the lab (`node.trust`)."""
+"""How many of them are mapped: the first 65534. User 65534 is not mapped, because the lab shows the host's own files as
+that user's. So nobody in the lab owns them (`node.plugin.ownership`)."""
 FIRST, LAST = 0x70000000, 0x7FFE0000
-"""systemd's UIDS-GIDS.md: containers are given what is below, "foreign" images what is above; between is unused."""
+"""Unused according to systemd's UIDS-GIDS.md: containers get numbers below, "foreign" images numbers above."""
 
 
 @dataclass(frozen=True)
 class Owners:
-    """The users `first` to `first + count - 1` of the host, and the groups of the same numbers."""
+    """The users `first` to `first + count - 1` of the host, and the groups with the same numbers."""
 
     first: int
     count: int
 
 
 def own_range(host: str) -> Owners | None:
-    """Choose the users for a new lab; `host` is where the host's root is seen.
+    """Choose the users for a new lab. `host` is the path of the host's root.
 
-    Where this process's own user namespace has no such numbers (root in a container) it is its last one alone; None if
-    there is no other than this process's.
+    Where this process's user namespace lacks the range (root in a container), return only its last user; None if it
+    has no user but root.
     """
     mapped = _mapped(f"{host}/proc/self/uid_map")
     groups = _mapped(f"{host}/proc/self/gid_map")
@@ -44,9 +44,9 @@ def own_range(host: str) -> Owners | None:
 
 
 def draw(taken: Iterable[tuple[int, int]], in_use: frozenset[int]) -> Owners:
-    """Draw a range that overlaps none of `taken` (first number, count) and holds none of `in_use`.
+    """Draw a range that overlaps none of `taken` (first number, count) and contains none of `in_use`.
 
-    Raises OSError if there is none left.
+    Raises OSError if no range is left.
     """
     ranges = list(taken)
     used = {user - user % COUNT for user in in_use}
@@ -56,22 +56,22 @@ def draw(taken: Iterable[tuple[int, int]], in_use: frozenset[int]) -> Owners:
         if first not in used and not any(start < first + COUNT and first < start + count for start, count in ranges)
     ]
     if not slots:
-        raise OSError(errno.EUSERS, f"no free range of {COUNT} users for the lab: /etc/subuid gives all away")
+        raise OSError(errno.EUSERS, f"no free range of {COUNT} users for the lab: /etc/subuid assigns all of them")
     return Owners(secrets.choice(slots), USERS)
 
 
 def given_away(lines: Iterable[str]) -> list[tuple[int, int]]:
-    """The ranges that subuid(5) or subgid(5) gives to users; lines of another form give none."""
-    found = []
+    """Return the ranges that subuid(5) or subgid(5) assigns to users; malformed lines are skipped."""
+    ranges = []
     for line in lines:
         parts = line.split(":")
         if len(parts) == 3 and parts[1].isdigit() and parts[2].strip().isdigit():
-            found.append((int(parts[1]), int(parts[2])))
-    return found
+            ranges.append((int(parts[1]), int(parts[2])))
+    return ranges
 
 
 def _mapped(path: str) -> list[tuple[int, int]]:
-    """What user_namespaces(7) calls the map of this process: first number inside, and count."""
+    """Return this process's uid or gid map (user_namespaces(7)): first number inside, and count."""
     return [(int(line.split()[0]), int(line.split()[2])) for line in _lines(path)]
 
 
@@ -80,15 +80,15 @@ def _covered(ranges: Iterable[tuple[int, int]], first: int, count: int) -> bool:
 
 
 def _in_use(host: str) -> frozenset[int]:
-    """The users that processes run as right now."""
-    found = set()
+    """Return the users that processes run as now."""
+    users = set()
     for name in os.listdir(f"{host}/proc"):
         if name.isdigit():
             try:
-                found.add(os.stat(f"{host}/proc/{name}").st_uid)
+                users.add(os.stat(f"{host}/proc/{name}").st_uid)
             except OSError:
-                continue  # it has ended
-    return frozenset(found)
+                continue  # the process has ended
+    return frozenset(users)
 
 
 def _lines(path: str) -> list[str]:

@@ -1,15 +1,15 @@
-"""Who is on the lab's link and with which addresses: the walk-through's underlay, continued to 16 nodes.
+"""Plan the machines on the lab's link and their addresses: the walk-through's underlay, extended to 16 nodes.
 
-A dual-stack lab has IPv6 beside it, of the same shape: one link, a router that knows the nodes alone, a host outside.
+A dual-stack lab adds IPv6 of the same shape: one link, a router that knows only the nodes, a host outside.
 """
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 NETWORK = "10.244.0.0/20"
-"""The cluster's pod network, that every node's pod CIDR lies in."""
+"""The cluster's pod network; every node's pod CIDR lies in it."""
 GATEWAY = "10.0.0.1/20"
-"""The nodes' default gateway. It knows the nodes' addresses and no pod CIDR."""
+"""The nodes' default gateway. It knows the nodes' addresses, but no pod CIDR."""
 OUTSIDE = "192.0.2.10/24"
 """The host outside the cluster (RFC 5737)."""
 OUTSIDE_GATEWAY = "192.0.2.1/24"
@@ -25,46 +25,46 @@ _WALK_THROUGH6 = ("fd00:10::210/64", "fd00:10::51/64")
 
 @dataclass(frozen=True)
 class Machine:
-    """One host of the lab: a node, or the one outside."""
+    """One host of the lab: a node, or the host outside."""
 
     name: str
     interface: str
     """Its address with the link's prefix: `10.0.0.210/20`."""
     gateway: str
     route: str
-    """What it reaches through the gateway: a CIDR, or `default`."""
+    """The destination of its route through the gateway: a CIDR, or `default`."""
     pod_cidr: str = ""
     """The node's share of NETWORK; empty for the host outside."""
     interface6: str = ""
-    """Its IPv6 address likewise; empty in a lab that is not dual-stack."""
+    """Its IPv6 address with the link's prefix; empty in a lab that is not dual-stack."""
     gateway6: str = ""
     route6: str = ""
     pod_cidr6: str = ""
 
     @property
     def address(self) -> str:
-        """Its address alone."""
+        """Its address without the prefix."""
         return self.interface.partition("/")[0]
 
     @property
     def address6(self) -> str:
-        """Its IPv6 address alone."""
+        """Its IPv6 address without the prefix."""
         return self.interface6.partition("/")[0]
 
     def as_json(self) -> dict[str, Any]:
-        """A form that json takes; `Machine(**form)` is the way back."""
+        """Return the machine as a JSON object; `Machine(**form)` reads it back."""
         return asdict(self)
 
 
 def machines(nodes: int, dual_stack: bool = False) -> list[Machine]:
-    """`nodes` nodes (1 to MAX_NODES) and, last, the host outside."""
-    found = []
+    """Return `nodes` nodes (1 to MAX_NODES) and, last, the host outside."""
+    planned = []
     for number in range(1, nodes + 1):
         interface = _WALK_THROUGH[number - 1] if number <= 2 else f"10.0.{number - 1}.{50 + number}/20"
         gateway = GATEWAY.partition("/")[0]
-        found.append(Machine(f"node{number}", interface, gateway, "default", f"10.244.{number - 1}.0/24"))
-    found.append(Machine("outside", OUTSIDE, OUTSIDE_GATEWAY.partition("/")[0], "10.0.0.0/20"))
-    return [_with_ipv6(machine, number) for number, machine in enumerate(found)] if dual_stack else found
+        planned.append(Machine(f"node{number}", interface, gateway, "default", f"10.244.{number - 1}.0/24"))
+    planned.append(Machine("outside", OUTSIDE, OUTSIDE_GATEWAY.partition("/")[0], "10.0.0.0/20"))
+    return [_with_ipv6(machine, number) for number, machine in enumerate(planned)] if dual_stack else planned
 
 
 def _with_ipv6(machine: Machine, number: int) -> Machine:

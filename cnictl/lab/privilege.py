@@ -1,4 +1,4 @@
-"""Give up root's rights for users that have none on the host, and say what forbids a lab."""
+"""Give up root's rights on the host for a lab, and explain what forbids a lab."""
 
 import contextlib
 import errno
@@ -15,10 +15,10 @@ class Forbidden(Problem):
 
 
 class Maps:
-    """A child process that stays root and writes a user namespace's maps, which takes rights outside of it."""
+    """A child process that stays root to write a user namespace's maps, which needs rights outside of it."""
 
     def __init__(self, owners: Owners, proc: str) -> None:
-        """Start the child. It serves this process alone, and ends with it."""
+        """Start the child. It serves only this process, and ends with it."""
         listening, self._asking = os.pipe()
         self._child = os.fork()
         if self._child == 0:
@@ -27,12 +27,12 @@ class Maps:
         os.close(listening)
 
     def write(self) -> None:
-        """Write the maps of the namespace that this process is in by now. Raises OSError."""
+        """Write the maps of this process's present user namespace. Raises OSError."""
         os.write(self._asking, b"!")
         self.end()
 
     def end(self) -> None:
-        """End the child. Raises OSError with what it failed with."""
+        """End the child. Raises OSError with the child's error."""
         os.close(self._asking)
         _, status = os.waitpid(self._child, 0)
         failed = os.waitstatus_to_exitcode(status)
@@ -41,9 +41,9 @@ class Maps:
 
 
 def _write_maps(listening: int, process: str, owners: Owners) -> int:
-    """The child's life; an errno, 0 for none."""
+    """Be the child; return an errno, 0 for success."""
     if not os.read(listening, 1):
-        return 0  # its parent has ended, or has no use for it
+        return 0  # the parent has ended, or does not need the maps
     try:
         for name in ("uid_map", "gid_map"):
             with open(f"{process}/{name}", "w", encoding="utf-8") as file:
@@ -54,9 +54,9 @@ def _write_maps(listening: int, process: str, owners: Owners) -> int:
 
 
 def enter_user_namespace(others: int, proc: str, maps: Maps | None = None) -> None:
-    """Become root of a new user namespace (and of new `others`).
+    """Become root of a new user namespace and of new namespaces of the kinds `others` (CLONE_NEW… flags).
 
-    It stands for the present user outside; with `maps`, for a range of users whose first is the present one.
+    Its root maps to the present user. With `maps`, a range of users is mapped that begins with the present user.
     """
     user, group = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER | CLONE_NEWNS | others)
@@ -69,10 +69,10 @@ def enter_user_namespace(others: int, proc: str, maps: Maps | None = None) -> No
 
 
 def give_up_root(needed: list[str], proc: str) -> Maps | None:
-    """Go on as the first of the users that the lab has to itself, so that its root owns nothing outside.
+    """Become the first of the users that are reserved for the lab, so that its root owns nothing outside.
 
-    None where this process is root of a user namespace without other users: an ordinary user already. Raises Forbidden
-    if one of the files `needed` inside can't be read then.
+    Return None where this process is root of a user namespace without other users, and so an ordinary user already.
+    Raises Forbidden if the lab could not read one of the files `needed`.
     """
     owners = own_range(root.HOST)
     if owners is None:
@@ -84,17 +84,17 @@ def give_up_root(needed: list[str], proc: str) -> Maps | None:
         os.setresuid(owners.first, owners.first, owners.first)
     except OSError:
         maps.end()
-        return None  # no right to change its user: a container without capabilities
+        return None  # a container without capabilities can't change its user
     allow_inspection()
     for path in needed:
         if not root.readable(path):
             maps.end()
-            raise Forbidden(f"{path} is readable by root alone", "install cnictl where every user may read it")
+            raise Forbidden(f"only root can read {path}", "install cnictl where every user can read it")
     return maps
 
 
 def explained(error: OSError, as_root: bool) -> Exception:
-    """Why the kernel refused a namespace or a mount in it, as far as its switches tell; other errors as they are."""
+    """Return the reason why the kernel refused a namespace or a mount in it; other errors are returned unchanged."""
     if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS):
         return error
     again = "run it as root: sudo cnictl lab up"
@@ -107,7 +107,7 @@ def explained(error: OSError, as_root: bool) -> Exception:
             name = switch.replace("/", ".", 1)
             return Forbidden(f"this host forbids user namespaces: {name} is {off}", hint)
     if as_root:
-        return Forbidden(f"root may not make namespaces here: {error.strerror}", "run it outside the container")
+        return Forbidden(f"root can't make namespaces here: {error.strerror}", "run it outside the container")
     return Forbidden(f"this host forbids user namespaces: {error.strerror}", again)
 
 

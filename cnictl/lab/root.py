@@ -1,8 +1,8 @@
-"""A machine's root: the host's programs read-only, everything else fresh and its own.
+"""Build a machine's root file system: the host's programs are read-only, everything else is new and its own.
 
-Two steps, because of who may undo what. `stage` runs where the lab's processes have no rights, and makes the
-read-only views; the kernel then locks their flags for the user namespace the machines live in, whose root can't
-remount them writable. `build` runs inside that namespace, once a machine.
+There are two steps, so that the machines can't undo the first. `stage` makes the read-only views outside the machines'
+user namespace. The kernel then locks the mounts' flags for that namespace, so its root can't remount them writable.
+`build` runs inside that namespace, once per machine.
 """
 
 import os
@@ -24,7 +24,7 @@ from cnictl.lab.syscalls import (
 )
 
 HOST = "/host"
-"""The host's root, seen from the stage."""
+"""Where the host's root is mounted after `stage`."""
 _VIEWS = "/views"
 _NEW = "/new"
 
@@ -35,7 +35,7 @@ _ETC = (
 )  # fmt: skip
 _WRITABLE = ("/usr/local/lib", "/usr/local/bin", "/usr/lib/cni")
 _NOT_SHOWN = {"cnictl", "cnictl-bridge"}
-"""What cnictl put on the host itself: a node starts without."""
+"""Files that cnictl installed on the host; a node starts without them."""
 _FOLDERS = (
     "etc/cni/net.d", "opt/cni/bin", "var/log", "var/lib/cni", "var/cache", "var/spool", "run/lock", "root", "home",
     "srv", "mnt", "proc", "sys", "dev",
@@ -46,18 +46,18 @@ _SECOND_SYS = "run/cnictl-lab/sys"
 
 @dataclass(frozen=True)
 class Program:
-    """How cnictl is started inside: its interpreter, and the folder that holds the package."""
+    """How to start cnictl inside: its interpreter, and the folder that contains the package."""
 
     interpreter: str
     source: str
     folders: tuple[str, ...]
-    """Every folder outside /usr that this needs, none inside another."""
+    """Every folder outside /usr that they need, none inside another."""
 
 
 def stage(program: Program) -> None:
-    """Move into a root that holds the host's at HOST and read-only views of what machines may see of it.
+    """Move into a new root with the host's root at HOST and read-only views of what machines may see of it.
 
-    The caller is root of its own mount namespace. Raises OSError.
+    The caller must be root of its own mount namespace. Raises OSError.
     """
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -77,12 +77,12 @@ def stage(program: Program) -> None:
 
 
 def readable(path: str) -> bool:
-    """Whether the present user may read what machines will see at `path`."""
+    """Return whether the present user can read what machines will see at `path`."""
     return os.access(_VIEWS + path, os.R_OK)
 
 
 def build(machine: Machine, everyone: list[Machine], program: Program) -> None:
-    """Make `machine`'s root and move in. The caller is process 1 of the machine's pid namespace. Raises OSError."""
+    """Make `machine`'s root and enter it. The caller must be process 1 of its pid namespace. Raises OSError."""
     mount("tmpfs", _NEW, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     for folder in _FOLDERS:
         os.makedirs(f"{_NEW}/{folder}")
@@ -95,7 +95,7 @@ def build(machine: Machine, everyone: list[Machine], program: Program) -> None:
     _write_etc(machine, everyone)
     _show_devices()
     mount("proc", f"{_NEW}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    # `ip netns exec` replaces /sys; the kernel allows that only where another complete sysfs is mounted
+    # `ip netns exec` replaces /sys; the kernel allows that only if another complete sysfs is mounted
     os.makedirs(f"{_NEW}/{_SECOND_SYS}")
     for folder in ("sys", _SECOND_SYS):
         mount("sysfs", f"{_NEW}/{folder}", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -103,7 +103,7 @@ def build(machine: Machine, everyone: list[Machine], program: Program) -> None:
 
 
 def leave_host() -> None:
-    """Let go of the host's file systems: the holder needs none, and would keep them from being unmounted."""
+    """Release the host's file systems: the holder needs none, and would stop the host from unmounting them."""
     mount("tmpfs", _NEW, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     leave_for(_NEW)
 
@@ -123,7 +123,7 @@ def _show_programs(program: Program) -> None:
         _show(folder)
     launcher = (
         "#!/bin/sh\n"
-        "# cnictl as the lab was started with\n"
+        "# the cnictl that started the lab\n"
         f'exec {_quoted(program.interpreter)} -I -c "import sys; sys.path.insert(0, sys.argv.pop(1)); '
         "sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()\" "
         f'{_quoted(program.source)} "$@"\n'
@@ -137,7 +137,7 @@ def _show(path: str) -> None:
 
 
 def _make_writable(folder: str) -> None:
-    """A fresh folder in place of a read-only one, with the same entries."""
+    """Replace a read-only folder by a writable one with the same entries."""
     mount("tmpfs", _NEW + folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     for name in os.listdir(_VIEWS + folder):
         if name in _NOT_SHOWN:
@@ -159,7 +159,7 @@ def _write_etc(machine: Machine, everyone: list[Machine]) -> None:
         _copy(f"{HOST}/etc/{name}", f"{_NEW}/etc/{name}")
     if os.path.isdir(f"{_VIEWS}/etc/alternatives"):
         _show("/etc/alternatives")
-    hosts = "".join(f"{one.address} {one.name}\n" for one in everyone)
+    hosts = "".join(f"{other.address} {other.name}\n" for other in everyone)
     _write("/etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{hosts}")
     _write("/etc/hostname", f"{machine.name}\n")
     _write("/etc/resolv.conf", "# the lab has no name server\n")
@@ -182,7 +182,7 @@ def _show_devices() -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file, a link or a folder, where the host has it and lets the lab's user read it."""
+    """Copy a file, a symbolic link or a folder, if the host has it and the lab's user can read it."""
     mode = _mode(source)
     if stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), target)
@@ -202,7 +202,7 @@ def _write(path: str, text: str, mode: int = 0o644) -> None:
 
 
 def _mode(path: str) -> int:
-    """The type and mode of what stands at `path` itself; 0 if there is nothing."""
+    """Return the type and mode of the file at `path`, without following links; 0 if there is none."""
     try:
         return os.lstat(path).st_mode
     except FileNotFoundError:

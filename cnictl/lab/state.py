@@ -1,4 +1,4 @@
-"""What is known of a running lab, in a file of the user's runtime folder, and whether it still runs."""
+"""Record a running lab in a file of the user's runtime folder, and tell whether it still runs."""
 
 import fcntl
 import json
@@ -25,12 +25,12 @@ class Running:
 
     holder: int
     started: str
-    """The holder's start time and the boot it belongs to: with the pid, what tells it from any other process."""
+    """The boot and the holder's start time: together with the pid they identify the process."""
     machines: tuple[tuple[Machine, int], ...]
 
 
 def folder() -> Path:
-    """Where this user's labs are noted: made if missing. Raises Problem if somebody else made it."""
+    """Return the folder for this user's labs; make it if missing. Raises Problem if it belongs to another user."""
     user = os.geteuid()
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if user == 0 and os.access("/run", os.W_OK):
@@ -40,20 +40,20 @@ def folder() -> Path:
     else:
         place = Path(f"/tmp/cnictl-lab-{user}")
     place.mkdir(mode=0o700, exist_ok=True)
-    found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user:
-        raise Problem(f"{place} belongs to somebody else", "remove it, or set XDG_RUNTIME_DIR to a folder of yours")
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user:
+        raise Problem(f"{place} belongs to another user", "remove it, or set XDG_RUNTIME_DIR to a folder of yours")
     return place
 
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """The lab's state file, while no other command works on this user's labs.
+    """Yield the lab's state file and keep other commands from this user's labs meanwhile.
 
-    Raises UsageProblem for a name that is none.
+    Raises UsageProblem for an invalid name.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
-        raise UsageProblem(f"lab name {name!r}: use lower-case letters, digits and '-', at most 31")
+        raise UsageProblem(f"lab name {name!r}: use at most 31 lower-case letters, digits and '-'")
     place, lock = _locked_folder()
     try:
         yield place / f"{name}.json"
@@ -71,7 +71,7 @@ def _locked_folder() -> tuple[Path, int]:
         try:
             lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # whoever held it before took it away, empty
+            continue  # the previous holder of the lock removed the empty folder
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:
             return place, lock
@@ -79,18 +79,18 @@ def _locked_folder() -> tuple[Path, int]:
 
 
 def read(path: Path) -> Running | None:
-    """The lab noted in `path` if its holder lives, else None."""
+    """Return the lab recorded in `path` if its holder is alive, else None."""
     try:
         form = json.loads(durable.contents(str(path)))
-        machines = tuple((Machine(**one["machine"]), int(one["pid"])) for one in form["machines"])
-        found = Running(int(form["holder"]), form["started"], machines)
+        machines = tuple((Machine(**entry["machine"]), int(entry["pid"])) for entry in form["machines"])
+        running = Running(int(form["holder"]), form["started"], machines)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # written whole or not at all, so anything else is another version's
-    return found if form.get("version") == _VERSION and identity(found.holder) == found.started else None
+        return None  # the file appears whole, so any other form is another version's
+    return running if form.get("version") == _VERSION and identity(running.holder) == running.started else None
 
 
 def write(path: Path, running: Running) -> None:
-    """Note a lab; the file appears whole."""
+    """Record a lab; the file appears whole."""
     form = {
         "version": _VERSION,
         "holder": running.holder,
@@ -103,7 +103,7 @@ def write(path: Path, running: Running) -> None:
 
 
 def identity(pid: int) -> str:
-    """Boot id and start time (clock ticks) of a living process; empty if there is none. proc(5)."""
+    """Return boot id and start time (clock ticks) of a live process; empty if there is none (proc(5))."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -114,7 +114,7 @@ def identity(pid: int) -> str:
 
 
 def end(running: Running, timeout: float = 10.0) -> None:
-    """Kill the holder and wait until it, and with it the whole lab, is gone. Raises Problem after `timeout` seconds."""
+    """Kill the holder and wait until the whole lab is gone with it. Raises Problem after `timeout` seconds."""
     try:
         holder = os.pidfd_open(running.holder)
     except ProcessLookupError:
@@ -123,7 +123,7 @@ def end(running: Running, timeout: float = 10.0) -> None:
         if identity(running.holder) != running.started:
             return
         signal.pidfd_send_signal(holder, signal.SIGKILL)
-        # readable once the process has ended, and process 1 of a pid namespace ends after all others in it
+        # the pidfd becomes readable when the process ends; process 1 of a pid namespace ends after all others in it
         ended, _, _ = select.select([holder], [], [], timeout)
     except ProcessLookupError:
         return

@@ -1,4 +1,4 @@
-"""The system calls a node is made with that Python 3.11 has no name for. Imports ctypes, nothing of ours."""
+"""Make the system calls for which Python 3.11 has no function. Imports ctypes and nothing of cnictl."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
-# linux/mount.h; calls numbered from 424 on have one number on every architecture but alpha
+# linux/mount.h; calls from number 424 on have the same number on every architecture but alpha
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 0x1, 0x2
@@ -29,17 +29,17 @@ class _MountAttributes(ctypes.Structure):
 
 
 def unshare(namespaces: int) -> None:
-    """Leave the given namespaces (CLONE_NEW… flags) for fresh ones. Raises OSError."""
+    """Leave the given namespaces (CLONE_NEW… flags) for new ones. Raises OSError."""
     _check(_libc.unshare(namespaces), "unshare")
 
 
 def setns(descriptor: int, kind: int = 0) -> None:
-    """Enter the namespace an open /proc/PID/ns file stands for. Raises OSError."""
+    """Enter the namespace of an open /proc/PID/ns file. Raises OSError."""
     _check(_libc.setns(descriptor, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    """Mount `source` at `target` by the system call. Raises OSError naming the target."""
+    """Mount `source` at `target`. Raises OSError naming the target."""
     status = _libc.mount(
         os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode() or None
     )
@@ -47,12 +47,12 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
 
 
 def bind(source: str, target: str) -> None:
-    """Show the tree at `source`, with all that is mounted in it, at `target` too. Raises OSError."""
+    """Bind-mount the tree at `source`, with all mounts below it, at `target`. Raises OSError."""
     mount(source, target, "", MS_BIND | MS_REC)
 
 
 def make_read_only(target: str) -> None:
-    """Make the mount at `target` and all below it read-only, other flags kept (mount_setattr, Linux 5.12).
+    """Make the mount at `target` and all mounts below it read-only and keep other flags (mount_setattr, Linux 5.12).
 
     Raises OSError.
     """
@@ -69,13 +69,13 @@ def make_read_only(target: str) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make the mount `new` the root, the former root found at `old`. Raises OSError."""
+    """Make the mount `new` the root and put the former root at `old`. Raises OSError."""
     status = _libc.syscall(ctypes.c_long(_SYS_PIVOT_ROOT), os.fsencode(new), os.fsencode(old))
     _check(status, f"pivot_root to {new}")
 
 
 def leave_for(root: str) -> None:
-    """Make the mount `root` the root and let go of the former one, with all that was mounted there.
+    """Make the mount `root` the root and unmount the former one with all mounts below it.
 
     Raises OSError.
     """
@@ -91,12 +91,12 @@ def die_with_parent(signal: int) -> None:
 
 
 def allow_inspection() -> None:
-    """Let the user's other processes open /proc/PID/ns again, which a change of user forbids."""
+    """Let the user's other processes open /proc/PID/ns again; a change of user forbids it."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1)), "prctl")
 
 
 def rename_process(name: str) -> None:
-    """What `ps` shows, cut to 15 bytes by the kernel."""
+    """Set the name that `ps` shows; the kernel cuts it to 15 bytes."""
     _check(_libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode())), "prctl")
 
 

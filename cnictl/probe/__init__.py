@@ -1,1 +1,1 @@
-"""Connectivity checks from inside pods, and the causes of those that fail."""
+"""Connectivity checks from inside pods, and the causes of failed checks."""

@@ -1,4 +1,4 @@
-"""Whether an address answers ARP right now: the neighbour table may still believe in one that is gone (RFC 826)."""
+"""Check whether an address answers ARP now (RFC 826). The neighbour table may still list a host that is gone."""
 
 import socket
 import struct
@@ -12,16 +12,16 @@ _ARPHRD_ETHER, _ETH_P_IP = 1, 0x0800
 
 
 def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
-    """Ask on `link`, from our address `source`, who has `address`; wait at most `wait` seconds.
+    """Return whether `address` answers ARP on `link` within `wait` seconds. `source` is our address on that link.
 
-    Raises OSError if the link is gone or is no Ethernet.
+    Raises OSError if the link is gone or is not an Ethernet link.
     """
     with asked(address, link, source) as asking:
         return heard(asking, lambda frame: is_answer(frame, address), wait)
 
 
 def asked(address: str, link: str, source: str) -> socket.socket:
-    """A socket on `link` that has just asked, from our address `source`, who has `address`. Raises OSError."""
+    """Send an ARP request for `address` on `link` from our address `source`; return the socket. Raises OSError."""
     asking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP))
     try:
         asking.bind((link, _ETH_P_ARP))
@@ -38,7 +38,7 @@ def asked(address: str, link: str, source: str) -> socket.socket:
 
 
 def is_answer(frame: bytes, address: str) -> bool:
-    """Whether an Ethernet frame is an ARP reply from `address`."""
+    """Return whether an Ethernet frame is an ARP reply from `address`."""
     if len(frame) < 14 + _BODY.size:
         return False
     fields = _BODY.unpack_from(frame, 14)
@@ -46,5 +46,5 @@ def is_answer(frame: bytes, address: str) -> bool:
 
 
 def answering_mac(frame: bytes, address: str) -> bytes:
-    """The MAC that an Ethernet frame says to have `address`; empty if it is no ARP reply from it."""
+    """Return the MAC in an ARP reply from `address`; empty if the frame is not such a reply."""
     return frame[22:28] if is_answer(frame, address) else b""

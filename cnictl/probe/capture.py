@@ -1,7 +1,7 @@
-"""What the host's links carried of our echo messages: how far a request got, as what, and whether a reply came.
+"""Capture our echo messages on the host's links: how far a request got, with which source, and whether a reply came.
 
-A packet socket over all links of the namespace (packet(7)), filtered in the kernel to ICMP and ICMPv6; it shows what
-leaves after every NAT and firewall hook, and what arrives before any.
+The packet socket covers all links of the namespace (packet(7)); a kernel filter passes only ICMP and ICMPv6. It sees
+outgoing packets after every NAT and firewall hook, and incoming packets before any hook.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from cnictl.probe import icmp6
 from cnictl.probe.icmp import ECHO_REPLY, ECHO_REQUEST, kind_of, token
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # linux/if_ether.h; only the first shows what leaves
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # linux/if_ether.h; only ETH_P_ALL sees outgoing packets
 _PACKET_OUTGOING = 4  # linux/if_packet.h
 _IS_ICMP = (
     (0x28, 0, 0, 0xFFFFF000),  # ldh [SKF_AD_OFF + SKF_AD_PROTOCOL], linux/filter.h
@@ -30,7 +30,7 @@ _IS_ICMP = (
 
 @dataclass(frozen=True)
 class Sighting:
-    """One of our echo messages on one link."""
+    """One of our echo messages, seen on one link."""
 
     link: str
     leaving: bool
@@ -41,7 +41,7 @@ class Sighting:
 
 
 class Watch:
-    """Collects from its making on; `sightings` may be asked once the pings are over."""
+    """Collects sightings from its creation on. Read `sightings` when the pings are over."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
@@ -55,12 +55,12 @@ class Watch:
         self._seen: list[Sighting] = []
 
     def close(self) -> None:
-        """End the watch; what was seen stays."""
+        """Stop collecting. The sightings so far are kept."""
         self.sightings()
         self._socket.close()
 
     def sightings(self) -> list[Sighting]:
-        """All that was seen so far."""
+        """Return all sightings so far."""
         while self._socket.fileno() >= 0:
             try:
                 packet, (link, _, kind, _, _) = self._socket.recvfrom(256)
@@ -73,7 +73,7 @@ class Watch:
 
 
 def read_sighting(packet: bytes, link: str, leaving: bool) -> Sighting | None:
-    """An IP packet as a sighting; None if it is no echo message of ours."""
+    """Return an IP packet as a sighting; None if it is not one of our echo messages."""
     if len(packet) < 28:
         return None
     ipv6 = packet[0] >> 4 == 6

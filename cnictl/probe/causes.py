@@ -1,7 +1,7 @@
-"""Why a ping failed: each cause is a look at what the kernel holds or the wire showed, never a guess from the name.
+"""Find out why a ping failed. Each cause rests on kernel state or captured packets, never on a guess.
 
-Finders are asked in the order in which a packet meets the faults they look for; the first that finds its fault names
-it. To add a cause, write a finder in `here` or `beyond` and put it where a packet would meet it.
+The finders run in the order in which a packet meets their faults. The first finder that finds its fault gives the
+cause. To add a cause, write a finder in `causes_local` or `causes_remote` and list it where a packet meets the fault.
 """
 
 from collections.abc import Callable
@@ -45,11 +45,11 @@ _BEYOND: tuple[Finder, ...] = (
 )
 
 
-_LOOK_FURTHER = hint.advice("cnictl doctor looks further", because="what is wrong is not known")
+_LOOK_FURTHER = hint.advice("run cnictl doctor for more checks", because="the cause is not known")
 
 
 def most_likely(failure: Failure) -> Cause:
-    """Return the first fault found, in the order in which the packet meets them."""
+    """Return the first fault on the packet's path."""
     finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
     if failure.left_as and not failure.reply_came:
         finders += _BEYOND
@@ -61,15 +61,15 @@ def most_likely(failure: Failure) -> Cause:
 
 
 def unexplained(failure: Failure) -> Cause:
-    """Return how far the request got, if no finder knows the cause."""
+    """Say how far the packet got, where no finder knows the cause."""
     if failure.reply_came:
-        words = "the reply came back to this node and did not reach the pod"
+        words = "the reply reached this node, but not the pod"
     elif failure.left_as:
-        words = f"the request left by {failure.route.dev} as {failure.left_as}, and nothing came back"
+        words = f"the request left through {failure.route.dev} with source {failure.left_as}, and no reply came"
     elif failure.series.send_error:
         words = f"the pod could not send: {failure.series.send_error}"
     elif failure.sightings:
-        words = "the request reached this node from the pod and went no further"
+        words = "the pod's request reached this node and went no further"
     else:
         words = "the request never left the pod"
     return Cause("unexplained", words, _LOOK_FURTHER)

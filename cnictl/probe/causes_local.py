@@ -1,4 +1,4 @@
-"""Find faults of this node that stop a pod's packet or its reply."""
+"""Find faults on this node that stop a pod's packet or its reply."""
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases.lease_store import Store
@@ -29,39 +29,39 @@ def bridge_unfit(failure: Failure) -> Cause | None:
     gateway = parse_cidr(host.spec.subnet)
     wanted = f"{gateway_of(host.spec.subnet)}/{gateway.prefix}"
     if host.bridge is None:
-        fault = f"there is no bridge {name}"
+        fault = f"bridge {name} does not exist"
     elif not host.bridge.up:
         fault = f"bridge {name} is down"
     elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
         has = ", ".join(host.bridge_addresses) or f"no {host.family} address"
-        fault = f"bridge {name} has {has} in place of the gateway's {wanted}"
+        fault = f"bridge {name} has {has} instead of the gateway address {wanted}"
     else:
         return None
     return Cause("bridge-unfit", fault, hint.command("cnictl bridge up"))
 
 
 def port_unfit(failure: Failure) -> Cause | None:
-    """The pod's host veth is down or not on the bridge."""
+    """The pod's host veth is missing, down or not on the bridge."""
     veth = failure.pod.host_veth
     fault = failure.host.port_fault(veth) if veth else ""
     if not fault:
         return None
     what = hint.command("cnictl apply")
     if fault == GONE:
-        what = hint.advice("restart the pod", because="its host veth can't be made again from here")
+        what = hint.advice("restart the pod", because="only a new ADD creates its host veth again")
     return Cause("port-unfit", f"the pod's host veth {veth} {fault}", what)
 
 
 def no_such_pod(failure: Failure) -> Cause | None:
-    """Nobody on this node leases the target."""
+    """No pod on this node has a lease for the target."""
     if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
         return None
-    words = f"no pod of this node has {failure.target}: it is not leased"
+    words = f"no pod on this node has {failure.target}: the address is not leased"
     return Cause("no-such-pod", words, hint.advice("cnictl ipam list", because="the operator chose the address"))
 
 
 def pod_without_route(failure: Failure) -> Cause | None:
-    """The pod has no default route, and its target is off its own subnet."""
+    """The pod has no default route, and the target is outside its subnet."""
     if failure.check == SAME_HOST_POD or pod_default_route(failure.pod.netns, failure.host.ipv6):
         return None
     if parse_cidr(failure.host.spec.subnet).holds(parse_address(failure.target)):
@@ -70,14 +70,14 @@ def pod_without_route(failure: Failure) -> Cause | None:
         "pod-without-route",
         f"pod {failure.pod.address} has no {failure.host.family} default route",
         hint.advice(
-            "restart the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
-            because="routes in a pod are made when it starts, and what took them away is not known",
+            "restart the pod; if the new pod has no default route either, run cnictl apply to rewrite the CNI conf",
+            because="a pod gets its routes when it starts, and what removed them is not known",
         ),
     )
 
 
 def forwarding_off(failure: Failure) -> Cause | None:
-    """This node forwards nothing, or nothing that comes in by the bridge or the uplink."""
+    """Forwarding is off on this node, on its bridge or on its uplink."""
     host = failure.host
     if not host.forwarding:
         return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
@@ -118,7 +118,7 @@ def diverted(failure: Failure) -> Cause | None:
 
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
-    """Return whether the route is missing, which `no_route` reports."""
+    """Return whether a missing route explains the stray; `no_route` reports that."""
     asked, way = stray.asked, stray.way
     if asked.peer is None or asked.what != pod_routes.TO_PODS:
         return asked.what == pod_routes.TO_OUTSIDE or bool(way.errno)
@@ -127,10 +127,10 @@ def _is_missing(stray: pod_routes.Stray) -> bool:
 
 
 def no_route(failure: Failure) -> Cause | None:
-    """This node has no route for the packet, or its route to the peer's pods does not lead to the peer."""
+    """This node has no route for the packet, or its route to a peer's pods does not lead to that peer."""
     route = failure.route
     if route.spoofed:
-        return None  # `reverse_path` looks at that
+        return None  # `reverse_path` reports it
     if failure.check == OTHER_HOST_POD and failure.at_peer is not None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
@@ -141,28 +141,28 @@ def no_route(failure: Failure) -> Cause | None:
     if route.dev:
         return None
     what = hint.advice(
-        "give this host its default route again: ip route add default via GATEWAY",
-        because="the gateway of the uplink is not known here",
+        "add a default route to this host: ip route add default via GATEWAY",
+        because="the uplink's gateway is not known here",
     )
     if failure.within_network:
         what = hint.advice(
-            "cnictl route add-peer CIDR ADDRESS, with the pod CIDR that holds it and its node's address",
-            because="which node has that pod is not known here",
+            f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {failure.target} and its node's address",
+            because="the pod's node is not known here",
         )
     return Cause("no-route", f"no route to {failure.target}: {route}", what)
 
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
-    """Return the hint for a missing or wrong route to a peer's pods."""
+    """Return the hint for packets to a peer's pods that go elsewhere: add, repair or inspect a route."""
     if peer not in failure.host.spec.peers:
         moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.peers)
         return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
     if failure.host.differs("route/"):
         return hint.command("cnictl apply")
     return hint.advice(
-        f"the peer's route is in place, and another one comes first: ip rule; ip route get {failure.target} from "
-        f"{failure.pod.address} iif {failure.host.spec.bridge}",
-        because="the other route or rule is not cnictl's, and what else it serves is not known here",
+        f"the peer's route is in place, but another route or rule comes first: ip rule; ip route get {failure.target} "
+        f"from {failure.pod.address} iif {failure.host.spec.bridge}",
+        because="the other route or rule is not cnictl's, and its purpose is not known here",
     )
 
 
@@ -178,14 +178,15 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
         "neighbour-unresolved",
         f"next hop {hop} does not answer {asked} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
-            f"bring {hop} up, or check that it is on the link of {link}; cnictl route list shows the peers' addresses",
-            because="it is another host's or its link's fault",
+            f"bring {hop} up, or check that it is on the same link as {link}; "
+            "cnictl route list shows the peers' addresses",
+            because="the fault is on another host or on its link",
         ),
     )
 
 
 def dropped(failure: Failure) -> Cause | None:
-    """A firewall rule of this node drops the request, or the reply that arrived."""
+    """A firewall rule on this node drops the request, or the reply that reached this node."""
     if failure.left_as and not failure.reply_came:
         return None
     drop = trace.find_drop(failure.pod.address, failure.target, failure.resend)
@@ -198,17 +199,20 @@ def dropped(failure: Failure) -> Cause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` if an accept of cnictl's is missing, else the rule is intended."""
+    """Return the hint for a drop: `cnictl apply` where an accept of cnictl's is missing, else advice.
+
+    If no accept is missing, the drop is deliberate.
+    """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(
-        f"let {failure.pod.address} pass in that chain",
-        because="cnictl's accepts are in place, and none comes ahead of a drop of particular packets",
+        f"accept {failure.pod.address} in that chain",
+        because="cnictl's accepts are in place, and they never come ahead of a drop of particular packets",
     )
 
 
 def reverse_path(failure: Failure) -> Cause | None:
-    """The strict reverse path filter drops the request or its reply."""
+    """A strict reverse path filter drops the request or its reply as spoofed."""
     host, bridge = failure.host, failure.host.spec.bridge
     ways = [(failure.target, failure.pod.address, bridge)]
     if failure.check not in STAYS:
@@ -216,29 +220,29 @@ def reverse_path(failure: Failure) -> Cause | None:
     for to, source, link in ways:
         sysctl = host.strict_reverse_path(link)
         if sysctl and host.route(to, source, link).spoofed:
-            words = f"the reverse path filter of {link} drops packets from {source}: the way back is by another link"
+            words = f"the reverse path filter of {link} drops packets from {source}: the route back uses another link"
             return Cause("reverse-path", words, hint.command(f"sysctl -w {sysctl}=2"))
     return None
 
 
 def not_masqueraded(failure: Failure) -> Cause | None:
-    """The request left with the pod's own address, which hosts outside cannot answer."""
+    """The request left with the pod's own address, so a host outside can't answer it."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
     left = f"the request left with the pod's own address {failure.left_as}"
     if not failure.host.masquerade_stands:
         return Cause("no-masquerade", f"no masquerade rule: {left}", hint.command("cnictl nat enable"))
     what = hint.advice(
-        "see what comes ahead of it: nft list ruleset; iptables -t nat -S POSTROUTING",
-        because="cnictl's rules are in place, and which other one is in the way is not known here",
+        "look for a rule ahead of the masquerade rule: nft list ruleset; iptables -t nat -S POSTROUTING",
+        because="cnictl's rules are in place, and the rule that comes first is not known here",
     )
-    return Cause("no-masquerade", f"the masquerade rule missed it: {left}", what)
+    return Cause("no-masquerade", f"the masquerade rule did not apply: {left}", what)
 
 
 def _answers(failure: Failure, hop: str, link: str) -> bool:
-    """Return whether the next hop answers now: the neighbour table keeps a host for some seconds after it is gone."""
+    """Return whether the next hop answers now. The neighbour table lists a host for some seconds after it is gone."""
     try:
         ask = ndp.answers if failure.host.ipv6 else arp.answers
         return ask(hop, link, failure.host.route(hop).source)
     except (OSError, ValueError):
-        return True  # a link without such addresses has no neighbour to resolve
+        return True  # a link without Ethernet addresses has no neighbour to resolve

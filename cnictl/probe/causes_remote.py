@@ -1,4 +1,4 @@
-"""Find faults beyond this node: the request left correctly, and the other pings show where it ended."""
+"""Find faults beyond this node. The request left correctly; the results of other pings show where it ended."""
 
 from cnictl.node import hint
 from cnictl.node.hint import Hint
@@ -7,66 +7,70 @@ from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
 
 
 def refused(failure: Failure) -> Cause | None:
-    """A host on the way refused the request by ICMP."""
+    """A host on the path refused the request with an ICMP error."""
     if not failure.series.refusals:
         return None
     refusal = failure.series.refusals[-1]
     words = f"{refusal.by} answers: {refusal.words}"
     at = failure.at_peer
     if at is None or refusal.by != at.peer.via:
-        what = hint.advice(f"look at {refusal.by}'s routes and firewall", because="that host is no node of cnictl's")
+        what = hint.advice(
+            f"check the routes and firewall of {refusal.by}", because="that host is not a peer of this node"
+        )
         return Cause("refused", words, what)
     if refusal.unrouted:
         return _bridge_gone(at.peer, words)
     if refusal.no_host:
         return _no_such_pod(failure, words)
-    return Cause("peer-rejects", f"{words} (its FORWARD rejects it)", _accept_there(refusal.by))
+    return Cause("peer-rejects", f"{words} (its FORWARD chain rejects the request)", _accept_there(refusal.by))
 
 
 def _accept_there(peer: str) -> Hint:
-    """Have the peer accept pods' packets. What its firewall drops on purpose stays so: that is seen there alone."""
+    """Return the hint that makes the peer accept pods' packets. Only the peer itself can see deliberate drops."""
     return hint.command("cnictl apply", on=peer)
 
 
 def peer_silent(failure: Failure) -> Cause | None:
-    """The peer's node address doesn't answer this node itself."""
+    """The peer's node address does not answer this node either."""
     at = failure.at_peer
     if at is None or at.node.answered:
         return None
     asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
     words = f"peer {at.peer.via} does not answer this node either, though it answers {asked}"
     what = hint.advice(
-        f"on {at.peer.via}: see that its firewall accepts ICMP echo from this node",
-        because="whether that host or its firewall is silent is not known here",
+        f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
+        because="whether the host or its firewall is silent is not known here",
     )
     return Cause("peer-silent", words, what)
 
 
 def peer_without_bridge(failure: Failure) -> Cause | None:
-    """The peer answers, and its pods' gateway does not."""
+    """The peer answers, but the gateway of its pods does not."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
         return None
-    words = f"peer {at.peer.via} answers, the gateway {at.gateway.to} of its pods does not: no bridge with it there"
+    words = (
+        f"peer {at.peer.via} answers, but its pods' gateway {at.gateway.to} does not: no bridge there has that address"
+    )
     return Cause("peer-without-bridge", words, _bridge_up(at.peer))
 
 
 def _bridge_up(peer: Peer) -> Hint:
-    """From here a bridge that is down can't be told from one that has another pod CIDR now."""
-    other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), here: "
+    """Return the hint for a peer without its bridge. A bridge that is down looks like one with another pod CIDR."""
+    other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), run here: "
     return hint.command(
         "cnictl bridge up", f"{other}cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one", on=peer.via
     )
 
 
 def told_to_the_node(failure: Failure) -> Cause | None:
-    """The peer sends packets for its own pods to another router, or reports that no pod is there."""
+    """The peer forwards packets for its own pods to another router, or reports that no pod has the address."""
     at = failure.at_peer
     if at is None or at.pod_from_node is None:
         return None
     for refusal in at.pod_from_node.refusals:
         if refusal.by != at.peer.via:
-            return _bridge_gone(at.peer, f"{at.peer.via} sends on to {refusal.by} what is for {failure.target}")
+            return _bridge_gone(at.peer, f"{at.peer.via} forwards packets for {failure.target} to {refusal.by}")
         if refusal.unrouted:
             return _bridge_gone(at.peer, f"{refusal.by} answers this node: {refusal.words}")
         if refusal.no_host:
@@ -77,58 +81,58 @@ def told_to_the_node(failure: Failure) -> Cause | None:
 def _no_such_pod(failure: Failure, words: str) -> Cause:
     by = failure.at_peer.peer.via if failure.at_peer else ""
     what = hint.advice(f"on {by}: cnictl ipam list", because="the operator chose the address")
-    return Cause("no-such-pod", f"{words} (no pod has {failure.target} there)", what)
+    return Cause("no-such-pod", f"{words} (no pod there has {failure.target})", what)
 
 
 def _bridge_gone(peer: Peer, words: str) -> Cause:
-    where = f"its bridge is down, or has no address in {peer.pod_cidr}"
+    where = f"its bridge is down or has no address in {peer.pod_cidr}"
     return Cause("peer-without-bridge", f"{words}: {where}", _bridge_up(peer))
 
 
 def no_return_route(failure: Failure) -> Cause | None:
-    """The peer answers this node's own address, but not its pods' addresses."""
+    """The peer answers this node's own address, but not our pods."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered:
         return None
     subnet, own = failure.host.spec.subnet, failure.host.route(at.peer.via).source
     words = (
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
-        f"not pod {failure.pod.address}, whose request left by {failure.route.dev}"
+        f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
     return Cause("no-return-route", words, hint.command(f"cnictl route add-peer {subnet} {own}", on=at.peer.via))
 
 
 def peer_forwarding_off(failure: Failure) -> Cause | None:
-    """The peer's gateway answers our pod, but the peer does not forward."""
+    """The peer's gateway answers our pod, but the peer forwards nothing."""
     at = failure.at_peer
     if at is None or at.expiring is None or at.expiring.refusals:
         return None
     words = (
         f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
-        "and a request that should expire there is not reported back"
+        "but the peer does not report a request that expires there"
     )
     return Cause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
 
 
 def peer_drops(failure: Failure) -> Cause | None:
-    """The peer forwards, and its pod does not answer: the peer's FORWARD chain drops packets."""
+    """The peer forwards, but its pod never answers: its FORWARD chain drops the packets."""
     at = failure.at_peer
     if at is None or at.expiring is None or not at.expiring.refusals:
         return None
     words = (
-        f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and it forwards "
-        f"({failure.host.forward_switch} is 1), yet {failure.target} gets or gives nothing"
+        f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and the peer forwards "
+        f"({failure.host.forward_switch} is 1), but no reply comes from {failure.target}"
     )
     return Cause("peer-drops", words, _accept_there(at.peer.via))
 
 
 def outside_silent(failure: Failure) -> Cause | None:
-    """The target does not answer this node itself."""
+    """The target does not answer this node either."""
     if failure.from_host is None or failure.from_host.answered:
         return None
-    words = f"{failure.target} does not answer this node either, through {failure.route.dev or 'any link'}"
+    words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
     what = hint.advice(
-        "--external ADDRESS names one that does; else look at the uplink's gateway",
-        because="nothing on this node keeps it from answering",
+        "name an address that answers with --external ADDRESS, or check the uplink's gateway",
+        because="nothing on this node stops the reply",
     )
     return Cause("outside-silent", words, what)

@@ -1,7 +1,7 @@
-"""A CNI runtime's half of the contract: runs a network's plugins as containerd, CRI-O or podman would.
+"""Run a network's CNI plugins as containerd, CRI-O or podman runs them.
 
 Specification 1.1.0: section 2 (environment, stdin), section 3 (order, prevResult, errors), "Deriving request
-configuration from plugin configuration". What it runs is what the conf names, found where the runtime looks.
+configuration from plugin configuration". The conf names the plugins; they are found where the runtime looks.
 """
 
 import json
@@ -18,14 +18,14 @@ Json = dict[str, Any]
 
 CONF_FILE = "/etc/cni/net.d/10-cnictl.conflist"
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-"""Upstream's default, Debian's, Fedora's."""
+"""The defaults of upstream, Debian and Fedora."""
 
 _TIMEOUT = 60.0
 _RUNTIME_PATH = ":".join(programs.FOLDERS)
 
 
 class PluginFailed(Problem):
-    """A plugin refused a call: its CNI error code (0: it printed no error object), and which one it was."""
+    """A plugin refused a call. `code` is its CNI error code; 0 if it printed no error object."""
 
     def __init__(self, plugin: str, command: str, code: int, said: str, details: str = "") -> None:
         where = f" (CNI code {code})" if code else ""
@@ -38,25 +38,25 @@ class PluginFailed(Problem):
 
 @dataclass(frozen=True)
 class Attachment:
-    """One container's interface, as the runtime names it to every plugin of the chain."""
+    """One container's interface, as the runtime passes it to every plugin of the chain."""
 
     container: str
     netns: str
-    """Path of the container's network namespace; empty in a DEL that comes after it is gone."""
+    """Path of the container's network namespace; empty in a DEL after the namespace is gone."""
     ifname: str = "eth0"
     args: str = ""
     """CNI_ARGS: `KEY=VALUE;KEY=VALUE`."""
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
-    """Values by capability, such as `portMappings`; a plugin gets those it declares."""
+    """Values by capability, such as `portMappings`; a plugin gets the capabilities that it declares."""
 
 
 class Chain:
-    """A network configuration list and where its plugins stand."""
+    """A network configuration list and the folders that hold its plugins."""
 
     def __init__(self, conf: Json, bin_dirs: Sequence[str] = BIN_DIRS) -> None:
-        """`conf` is the file's content: a list, or (before 1.0.0) one plugin's configuration.
+        """Read `conf`, a conf file's content: a list or, before 1.0.0, one plugin's configuration.
 
-        Raises Problem where it has no name, no version's form, or no plugin.
+        Raises Problem if it has no name or lists no plugin with a type.
         """
         plugins = conf.get("plugins", [conf])
         shaped = isinstance(plugins, list) and plugins and all(isinstance(p, dict) for p in plugins)
@@ -72,50 +72,50 @@ class Chain:
 
     @property
     def types(self) -> list[str]:
-        """The plugins' names, in the order of ADD."""
+        """The plugins' types, in the order of ADD."""
         return [plugin["type"] for plugin in self.plugins]
 
     def add(self, attachment: Attachment) -> Json:
-        """ADD through the chain; the last plugin's result. After PluginFailed the caller owes a `delete`."""
+        """ADD through the chain; return the last plugin's result. After PluginFailed the caller must call `delete`."""
         result: Json | None = None
         for plugin in self.plugins:
             result = self._call("ADD", plugin, attachment, result)
         return result or {}
 
     def check(self, attachment: Attachment, result: Json) -> None:
-        """CHECK every plugin against the result that ADD gave. Raises PluginFailed."""
+        """CHECK every plugin against the result of ADD. Raises PluginFailed."""
         if self.conf.get("disableCheck") in (True, "true"):
             return
         for plugin in self.plugins:
             self._call("CHECK", plugin, attachment, result)
 
     def delete(self, attachment: Attachment, result: Json | None) -> None:
-        """DEL in reverse order, with ADD's cached result where there is one. Raises PluginFailed at the first."""
+        """DEL in reverse order, with the cached result of ADD if there is one. The first error raises PluginFailed."""
         cached = result if _at_least(self.version, (0, 4, 0)) else None
         for plugin in reversed(self.plugins):
             self._call("DEL", plugin, attachment, cached)
 
     def gc(self, valid: Sequence[Attachment]) -> None:
-        """GC: every attachment of the network but `valid` may go."""
-        kept = [{"containerID": one.container, "ifname": one.ifname} for one in valid]
+        """GC every attachment of the network that is not in `valid`. Raises PluginFailed."""
+        kept = [{"containerID": attachment.container, "ifname": attachment.ifname} for attachment in valid]
         for plugin in self.plugins:
             request = self.request(plugin, {}, None)
             request["cni.dev/valid-attachments"] = kept
             self._run("GC", plugin, {}, request)
 
     def status(self) -> None:
-        """STATUS of every plugin. Raises PluginFailed (code 50, 51) where one can't take an ADD."""
+        """Ask every plugin for its STATUS. Raises PluginFailed (code 50, 51) if a plugin can't take an ADD."""
         for plugin in self.plugins:
             self._run("STATUS", plugin, {}, self.request(plugin, {}, None))
 
     def versions(self, plugin: str) -> list[str]:
-        """The specification versions a plugin of the chain says it supports."""
+        """Return the specification versions that a plugin reports."""
         dummy = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy")
         answer = self._run("VERSION", {"type": plugin}, dummy, {"cniVersion": self.version})
         return [str(version) for version in answer.get("supportedVersions", [])]
 
     def request(self, plugin: Json, runtime_config: Mapping[str, Any], previous: Json | None) -> Json:
-        """What one plugin reads on stdin, derived from its part of the conf."""
+        """Return the configuration that a plugin reads on stdin, derived from its part of the conf."""
         request = {
             key: value
             for key, value in plugin.items()
@@ -131,7 +131,7 @@ class Chain:
         return request
 
     def find(self, plugin: str) -> str:
-        """The executable of a plugin, in the first folder that has it. Raises Problem naming the folders."""
+        """Return a plugin's executable from the first folder that has it. Raises Problem naming the folders."""
         for folder in self.bin_dirs:
             path = f"{folder}/{plugin}"
             if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -167,11 +167,11 @@ class Chain:
 
 
 def load_chain(path: str = CONF_FILE, bin_dirs: Sequence[str] = BIN_DIRS) -> Chain:
-    """The chain that a conf file describes. Raises Problem if it can't be read or is none."""
+    """Return the chain that a conf file describes. Raises Problem if the file can't be read or is not a CNI conf."""
     try:
         conf = json.loads(durable.contents(path))
     except FileNotFoundError:
-        raise Problem(f"{path}: no such CNI conf", "cnictl init-node writes it, --conf names another") from None
+        raise Problem(f"{path}: no such CNI conf", "cnictl init-node writes it; --conf names another file") from None
     except OSError as error:
         raise Problem(f"{path}: {error.strerror}") from None
     except ValueError as error:
@@ -182,15 +182,15 @@ def load_chain(path: str = CONF_FILE, bin_dirs: Sequence[str] = BIN_DIRS) -> Cha
 
 
 def addresses(result: Json) -> list[str]:
-    """The addresses of a result of any version, without prefix length (0.2.0 had `ip4`, later ones `ips`)."""
-    found = [entry.get("address", "") for entry in result.get("ips") or []]
-    found += [(result.get(key) or {}).get("ip", "") for key in ("ip4", "ip6")]
-    return [address.partition("/")[0] for address in found if address]
+    """Return a result's addresses without prefix length. Version 0.2.0 has `ip4` and `ip6`, later versions `ips`."""
+    interfaces = [entry.get("address", "") for entry in result.get("ips") or []]
+    interfaces += [(result.get(key) or {}).get("ip", "") for key in ("ip4", "ip6")]
+    return [interface.partition("/")[0] for interface in interfaces if interface]
 
 
 def host_ends(result: Json) -> list[str]:
-    """The interfaces of a result that stand in the host's namespace: bridge and host veth."""
-    return [str(one["name"]) for one in result.get("interfaces") or [] if not one.get("sandbox")]
+    """Return the names of a result's interfaces in the host's namespace: bridge and host veth."""
+    return [str(interface["name"]) for interface in result.get("interfaces") or [] if not interface.get("sandbox")]
 
 
 def _at_least(version: str, least: tuple[int, int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""The checks of `test-connectivity`: what a pod should reach, all pinged at once, each failure traced to a cause."""
+"""Run the checks of `test-connectivity`: ping all of a pod's targets at once, and find the cause of each failure."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -35,16 +35,16 @@ _INTERVAL = 0.1
 
 _GATEWAY_ONLY = Cause(
     "gateway-only",
-    "gateway only: it answers even where its node's FORWARD drops, so it proves nothing about pods there",
+    "only the gateway was tested: it answers even if its node's FORWARD chain drops pods' packets",
     hint.advice(
-        "on the other host: cnictl test-connectivity --serve; here: --pod with the address it prints",
-        because="it takes a person, or a script, on both hosts",
+        "on the other host: cnictl test-connectivity --serve; here: --pod with the address that it prints",
+        because="it takes commands on both hosts",
     ),
 )
 
 _SERVICE = Cause(
     "service-address",
-    "a Service address, which answers no ping",
+    "this is a Service address, which does not answer pings",
     hint.advice(
         "name a host outside the cluster with --external; cnictl pod POD --to ADDRESS tries the Service's ports",
         because="the operator chose the address",
@@ -53,8 +53,8 @@ _SERVICE = Cause(
 
 
 _RESTART = hint.advice(
-    "restart the pod; if the new one has none either, the CNI conf is at fault: cnictl apply",
-    because="addresses are given to a pod when it starts",
+    "restart the pod; if the new pod has no such address either, run cnictl apply to rewrite the CNI conf",
+    because="a pod gets its addresses when it starts",
 )
 _NO_ADDRESS = Planned(OWN_HOST, None)
 
@@ -70,12 +70,12 @@ class CheckResult:
     sent: int = 0
     received: int = 0
     rtt_ms: tuple[float, float, float] | None = None
-    """Shortest, mean, longest."""
+    """Shortest, mean and longest round trip."""
     cause: Cause | None = None
     family: str = ""
-    """`ipv4` or `ipv6`; by default the source's."""
+    """`ipv4` or `ipv6`; defaults to the source's family."""
     protocols: tuple[tuple[str, str], ...] = ()
-    """What TCP and UDP did, where they were tried too: `passes`, `refused`, `silent`."""
+    """The results of TCP and UDP, where they were tried: `passes`, `refused`, `silent`."""
 
     def __post_init__(self) -> None:
         if not self.family:
@@ -87,7 +87,7 @@ class CheckResult:
         return round(100 * (self.sent - self.received) / self.sent) if self.sent else 0
 
     def as_json(self) -> dict[str, Any]:
-        """The check as `-o json` prints it."""
+        """Return the check as `-o json` prints it."""
         rtt = self.rtt_ms
         return {
             "check": self.check,
@@ -108,124 +108,137 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Report:
-    """A run's checks: one family after the other, each in the order of `CHECKS`."""
+    """The checks of one command, grouped by family, each group in the order of `CHECKS`."""
 
     checks: tuple[CheckResult, ...]
 
     @property
     def overall(self) -> str:
-        """`failed` if any check is, else `uncertain` if any is, else `ok`; `failed` too if none was made."""
+        """The worst state: `failed`, `uncertain` or `ok`; `failed` if no check was made."""
         states = {check.state for check in self.checks}
         return next((state for state in (FAILED, UNCERTAIN, OK) if state in states), FAILED)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as `-o json` prints it."""
+        """Return the report as `-o json` prints it."""
         return {"overall": self.overall, "checks": [check.as_json() for check in self.checks]}
 
 
 def run_checks(
     spec: NodeSpec, pod: CheckedPod, other: CheckedPod | None, wanted: Wanted, on_step: Callable[[str], None]
 ) -> Report:
-    """Check what `pod` reaches in each family of the node's; `other`: a second pod of it, None to skip that check."""
+    """Check what `pod` reaches, in each address family of the node.
+
+    `other` is a second pod of this node; None skips the check between two pods.
+    """
     with ExitStack() as stack:
         watch = Watch()
         stack.callback(watch.close)
         families = []
-        for one, extended in zip(
+        for family_spec, extended in zip(
             by_family(spec), by_family(replace(spec, peers=spec.peers + wanted.peers)), strict=True
         ):
-            host = Host(one, spec)
-            seen = pod.in_family_of(one.subnet)
-            if not seen.address:
-                families.append((seen, host, [_NO_ADDRESS]))
+            host = Host(family_spec, spec)
+            family_pod = pod.in_family_of(family_spec.subnet)
+            if not family_pod.address:
+                families.append((family_pod, host, [_NO_ADDRESS]))
                 continue
             inside = stack.enter_context(echo_socket(pod.netns, host.ipv6))
             outside = stack.enter_context(echo_socket("", host.ipv6))
-            neighbour = other.in_family_of(one.subnet) if other else None
+            neighbour = other.in_family_of(family_spec.subnet) if other else None
             targets = Targets(extended, host, neighbour, wanted, inside, outside)
-            families.append((seen, host, targets.everything()))
+            families.append((family_pod, host, targets.everything()))
         listeners: list[Listener] = []
-        for seen, _, ones in families:
-            _plan_ports(ones, seen, other, listeners)
-        planned = [one for *_, ones in families for one in ones]
-        mains = [one.series for one in planned if one.series]
+        for family_pod, _, family_planned in families:
+            _plan_ports(family_planned, family_pod, other, listeners)
+        planned = [check for *_, family_planned in families for check in family_planned]
+        mains = [check.series for check in planned if check.series]
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {' '.join(pod.addresses)}")
-        attempts = [attempt for one in planned for attempt in one.attempts]
+        attempts = [attempt for check in planned for attempt in check.attempts]
         trying = Trying(attempts, listeners, wanted.timeout)
         stack.callback(trying.wait)
         if mains:
             ping([*mains, *_companions(planned)], _INTERVAL, wanted.timeout, mains)
         trying.wait()
-        unheard = [(one.series, one.at_peer) for one in planned if one.series and one.at_peer and not one.series.heard]
+        unheard = [
+            (check.series, check.at_peer)
+            for check in planned
+            if check.series and check.at_peer and not check.series.heard
+        ]
         ask_on([pair for pair in unheard if pair[1].expiring], start, on_step)
         on_step("looking for causes")
-        return Report(tuple(_judge(one, seen, host, watch) for seen, host, ones in families for one in ones))
+        return Report(
+            tuple(
+                _judge(check, family_pod, host, watch)
+                for family_pod, host, family_planned in families
+                for check in family_planned
+            )
+        )
 
 
 def _plan_ports(
     planned: Sequence[Planned], pod: CheckedPod, other: CheckedPod | None, listeners: list[Listener]
 ) -> None:
-    """Add TCP and UDP to the checks of which an answer, or its lack, tells something about this node or a pod."""
-    for one in planned:
-        if one.series is None or one.gateway_only or one.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
+    """Add TCP and UDP to the checks that target this node or a pod."""
+    for check in planned:
+        if check.series is None or check.gateway_only or check.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
             continue
-        ours = one.check == OWN_HOST or (other is not None and one.series.to in other.addresses)
-        where = other.netns if other is not None and one.check == SAME_HOST_POD else ""
-        listener = listen(where, one.series.to) if ours else None
+        ours = check.check == OWN_HOST or (other is not None and check.series.to in other.addresses)
+        where = other.netns if other is not None and check.check == SAME_HOST_POD else ""
+        listener = listen(where, check.series.to) if ours else None
         if ours and listener is None:
             continue
         if listener is not None:
             listeners.append(listener)
         port = listener.port if listener is not None else SERVED_PORT
-        one.attempts = tuple(
-            Attempt(protocol, pod.netns, one.series.to, port, listener is not None) for protocol in PROTOCOLS
+        check.attempts = tuple(
+            Attempt(protocol, pod.netns, check.series.to, port, listener is not None) for protocol in PROTOCOLS
         )
 
 
 def _companions(planned: Sequence[Planned]) -> list[Series]:
-    """The pings beside the checks that tell causes apart, each once."""
-    found: list[Series | None] = []
-    for one in planned:
-        found.append(one.from_host)
-        if one.at_peer:
-            at = one.at_peer
-            found += [at.node, at.gateway, at.gateway_from_pod, at.expiring]
-    mains = [one.series for one in planned]
-    return [one for one in dict.fromkeys(found) if one is not None and one not in mains]
+    """Return the additional pings that distinguish causes, each once."""
+    companions: list[Series | None] = []
+    for check in planned:
+        companions.append(check.from_host)
+        if check.at_peer:
+            at = check.at_peer
+            companions += [at.node, at.gateway, at.gateway_from_pod, at.expiring]
+    mains = [check.series for check in planned]
+    return [series for series in dict.fromkeys(companions) if series is not None and series not in mains]
 
 
-def _judge(one: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
-    if one is _NO_ADDRESS:
-        words = f"pod {pod.name} has no {host.family} address, and its node has a {host.family} subnet"
+def _judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
+    if planned is _NO_ADDRESS:
+        words = f"pod {pod.name} has no {host.family} address, but its node has an {host.family} subnet"
         return CheckResult(
-            one.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower()
+            planned.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower()
         )
-    if one.series is None:
-        return CheckResult(one.check, pod.address, "", SKIPPED, cause=Cause("skipped", one.skip, hint.NONE))
-    series = one.series
-    done = CheckResult(one.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
-    done = replace(done, protocols=tuple((one.protocol, one.state) for one in one.attempts))
-    stopped = [attempt for attempt in one.attempts if attempt.state in (REFUSED, SILENT)]
+    if planned.series is None:
+        return CheckResult(planned.check, pod.address, "", SKIPPED, cause=Cause("skipped", planned.skip, hint.NONE))
+    series = planned.series
+    done = CheckResult(planned.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
+    done = replace(done, protocols=tuple((attempt.protocol, attempt.state) for attempt in planned.attempts))
+    stopped = [attempt for attempt in planned.attempts if attempt.state in (REFUSED, SILENT)]
     if series.answered and stopped:
-        cause = stopped_by(one.check, pod, host, stopped)
+        cause = stopped_by(planned.check, pod, host, stopped)
         return replace(done, state=UNCERTAIN if cause.name == CHOSEN else FAILED, cause=cause)
     if series.whole:
-        return replace(done, state=UNCERTAIN, cause=_GATEWAY_ONLY) if one.gateway_only else done
+        return replace(done, state=UNCERTAIN, cause=_GATEWAY_ONLY) if planned.gateway_only else done
     if series.answered:
         lost = Cause("loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", hint.NONE)
         return replace(done, state=UNCERTAIN, cause=lost)
 
-    if one.check == EXTERNAL and service.find(series.to) is not None:
+    if planned.check == EXTERNAL and service.find(series.to) is not None:
         return replace(done, state=UNCERTAIN, cause=_SERVICE)
 
     def resend() -> None:
         ping([Series(series.sender, series.to, 1)], _INTERVAL, 0.1)
 
-    seen = [sighting for sighting in watch.sightings() if sighting.series == series.number]
-    failure = Failure(one.check, pod, series, host, seen, resend, one.from_host, one.at_peer)
+    sightings = [sighting for sighting in watch.sightings() if sighting.series == series.number]
+    failure = Failure(planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer)
     cause = most_likely(failure)
-    if one.attempts and all(attempt.state == PASSES for attempt in one.attempts):
-        words = f"TCP and UDP pass, ping alone does not: {cause.words}"
+    if planned.attempts and all(attempt.state == PASSES for attempt in planned.attempts):
+        words = f"TCP and UDP pass, only ping does not: {cause.words}"
         return replace(done, state=UNCERTAIN, cause=replace(cause, words=words))
     return replace(done, state=FAILED, cause=cause)

@@ -1,4 +1,4 @@
-"""Pods that are there already, as the attachment records know them."""
+"""Find existing pods by their attachment records."""
 
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
@@ -9,19 +9,19 @@ from cnictl.probe.pods import CheckedPod
 
 
 def existing_pod(text: str) -> CheckedPod:
-    """The live pod of that address, name or container id (or its beginning), of any network of ours.
+    """Return the live pod with an address, name or container id (or the beginning of an id), of any cnictl network.
 
-    Raises Problem if there is none, several, or it is not live.
+    Raises Problem if no pod or several pods match, or the pod is not live.
     """
-    found = known_as(text)
-    if not found:
-        raise Problem(f"no attachment has the address or container id {text}, or is of a pod called so",
+    records = known_as(text)
+    if not records:
+        raise Problem(f"no attachment has the address, pod name or container id {text}",
                       "cnictl ipam list shows them")  # fmt: skip
-    verdicts = [(record, liveness.judge(record)) for record in found]
+    verdicts = [(record, liveness.judge(record)) for record in records]
     live = [record for record, verdict in verdicts if verdict.state == liveness.LIVE and record.netns]
     if len({record.container for record in live}) > 1:
         listed = ", ".join(f"{record.pod or record.container} at {' '.join(record.addresses)}" for record in live)
-        raise Problem(f"{text}: {len(live)} live pods are called so: {listed}", "give an address")
+        raise Problem(f"{text}: {len(live)} live pods have this name: {listed}", "give an address")
     if not live:
         verdict = verdicts[0][1]
         raise Problem(f"{text}: the attachment is {verdict.state}: {verdict.reason}", "cnictl ipam list")
@@ -29,7 +29,7 @@ def existing_pod(text: str) -> CheckedPod:
 
 
 def known_as(text: str) -> list[Record]:
-    """The attachments of this node that `text` may mean."""
+    """Return the attachments of this node that `text` may name."""
     records = [record for network in attachments.networks() for record in attachments.all_records(network)]
     return pod_names.named(text, records, _names)
 
@@ -39,10 +39,10 @@ def _names(record: Record) -> Names:
 
 
 def neighbour_of(pod: CheckedPod, network: str) -> CheckedPod | None:
-    """Another live pod of the network on this node, or None."""
+    """Return another live pod of the network on this node, or None."""
     for record in attachments.all_records(network):
         if not record.netns or record.host_veth == pod.host_veth:
-            continue  # one that another plugin made has no recorded namespace
+            continue  # another plugin made it: its namespace is not recorded
         if liveness.judge(record).state == liveness.LIVE:
             return _as_pod(record)
     return None

@@ -1,4 +1,4 @@
-"""Hold a failed check and everything that was observed during it; the causes are found in this."""
+"""A failed check and its evidence, in which the finders look for the cause."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cnictl.probe.pods import CheckedPod
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
 STAYS = (OWN_HOST, SAME_HOST_POD)
-"""Checks whose packets do not leave this node."""
+"""Checks whose packets stay on this node."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,26 @@ class Cause:
 
 @dataclass
 class PeerEvidence:
-    """The other pings to the peer, sent at the same time as the one that failed."""
+    """The other pings to the peer of a failed check, sent at the same time."""
 
     peer: Peer
     node: Series
     """From this node to the peer's node address."""
     gateway: Series
-    """From this node to the first address of the peer's pod CIDR: needs no route back to our pods."""
+    """From this node to the first address of the peer's pod CIDR. The reply needs no route to our pods."""
     gateway_from_pod: Series
-    """From our pod to that address: needs one, but no forwarding on the peer."""
+    """From our pod to that address. The reply needs a route to our pods, but no forwarding on the peer."""
     expiring: Series | None = None
-    """From our pod to theirs, to live one hop past us: a peer that forwards says that it expired there, before its
-    FORWARD chain is asked."""
+    """From our pod to their pod, with a time to live that ends at the peer. A peer that forwards reports that the
+    request expired, before its FORWARD chain sees it."""
     pod_from_node: Series | None = None
-    """From this node to their pod, to live one hop past the peer: where the peer's bridge is gone it sends this on by
-    another route, and says so by a redirect, or the router there reports that it expired."""
+    """From this node to their pod, with a time to live that ends one hop after the peer. A peer without its bridge
+    forwards the request by another route: it sends a redirect, or the next router reports that the request expired."""
 
 
 @dataclass
 class Failure:
-    """A check without an answer, and what was observed meanwhile."""
+    """A check that got no answer, with its evidence."""
 
     check: str
     pod: CheckedPod
@@ -68,19 +68,21 @@ class Failure:
 
     @property
     def route(self) -> Way:
-        """The route that this node uses for the pod's packet."""
+        """Where this node sends the pod's packet."""
         return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
     @property
     def left_as(self) -> str:
-        """The source address with which the request left by the uplink; empty if it didn't."""
+        """The source address with which the request left through the uplink; empty if it did not leave."""
         inner = (self.host.spec.bridge, self.pod.host_veth)
         return next((s.source for s in self.sightings if s.leaving and not s.reply and s.link not in inner), "")
 
     @property
     def reply_links(self) -> list[str]:
-        """The links by which the reply reached this node."""
-        return list(dict.fromkeys(one.link for one in self.sightings if one.reply and not one.leaving))
+        """The links through which the reply reached this node."""
+        return list(
+            dict.fromkeys(sighting.link for sighting in self.sightings if sighting.reply and not sighting.leaving)
+        )
 
     @property
     def reply_came(self) -> bool:
@@ -89,11 +91,11 @@ class Failure:
 
     @property
     def within_network(self) -> bool:
-        """Whether the target is a pod's address of this cluster, which is never masqueraded."""
+        """Whether the target lies in the pod network, where nothing is masqueraded."""
         return parse_cidr(self.host.spec.network).holds(parse_address(self.target))
 
 
 def gateway_of(pod_cidr: str) -> str:
-    """Return the first address of a pod CIDR, which its node's bridge has."""
+    """Return the first address of a pod CIDR, the address of its node's bridge."""
     cidr = parse_cidr(pod_cidr)
     return Cidr(cidr.nth(1), cidr.prefix).address

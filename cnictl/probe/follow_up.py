@@ -1,8 +1,8 @@
-"""Asking on, where a peer's pod does not answer: does the peer forward, has it its bridge, is there such a pod?
+"""Ask again where a peer's pod does not answer: check whether the peer forwards, has its bridge and has the pod.
 
-What tells is the errors that routers report, and a router reports one a second to the same address, six at once
-(linux ip-sysctl.rst, icmp_ratelimit). So none counts as missing that was not asked for twice, that long apart: an
-earlier run may have spent the allowance.
+The ICMP errors of routers answer this. A router limits its errors to one address: six at once, then one a second
+(linux ip-sysctl.rst, icmp_ratelimit). An earlier command may have used up that limit, so an error counts as missing
+only after two requests more than a second apart.
 """
 
 import time
@@ -12,15 +12,15 @@ from cnictl.probe.failure import PeerEvidence
 from cnictl.probe.icmp import Series, linger, ping
 
 _ARP_GIVES_UP = 3.5
-"""Seconds until a node reports that no pod has an address: three ARP requests a second apart, and some slack."""
+"""Seconds until a node reports that no pod has an address: three ARP requests, one a second, and some slack."""
 _NEXT_ERROR = 1.1
-"""Seconds until a router whose allowance was spent reports an error again, and some slack."""
+"""Seconds until a router at its limit reports an error again, and some slack."""
 _INTERVAL = 0.1
 _TIMEOUT = 0.2
 
 
 def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_step: Callable[[str], None]) -> None:
-    """Complete the evidence of checks of peers' pods that began at the monotonic time `start`."""
+    """Complete the evidence for peers' pods that do not answer. The checks began at the monotonic time `start`."""
     _ask_again([pair for pair in unanswered if pair[1].gateway_from_pod.answered], on_step)
     pairs = [
         (series, at.pod_from_node)
@@ -29,25 +29,25 @@ def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_s
     ]
     if not pairs:
         return
-    everyone = [one for pair in pairs for one in pair]
+    all_series = [series for pair in pairs for series in pair]
 
     def unheard() -> list[Series]:
         return [second for series, second in pairs if not series.heard and not second.heard]
 
     ping([second for _, second in pairs], _INTERVAL, _TIMEOUT)
-    linger(everyone, time.monotonic() + _NEXT_ERROR, lambda: not unheard())
+    linger(all_series, time.monotonic() + _NEXT_ERROR, lambda: not unheard())
     if not unheard():
         return
-    on_step("waiting for the other host to say whether it has the pod")
+    on_step("waiting for the other host to report whether it has the pod")
     ping(unheard(), _INTERVAL, _TIMEOUT)
-    linger(everyone, start + _ARP_GIVES_UP, lambda: not unheard())
+    linger(all_series, start + _ARP_GIVES_UP, lambda: not unheard())
 
 
 def _ask_again(unheard: Sequence[tuple[Series, PeerEvidence]], on_step: Callable[[str], None]) -> None:
-    """Once more of each that a peer which rejects or expires it would report."""
+    """Ping each pod again: its peer may have rejected or expired the first requests without a report."""
     if not unheard:
         return
-    on_step("waiting until the other host would report an error again")
+    on_step("waiting until the other host may report errors again")
     mains = [series for series, _ in unheard]
     linger(mains, time.monotonic() + _NEXT_ERROR, lambda: all(main.heard for main in mains))
     again = [Series(main.sender, main.to, 1) for main in mains]

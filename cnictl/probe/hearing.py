@@ -1,15 +1,15 @@
-"""Waiting with a bound for one answer among all that a raw socket hears."""
+"""Wait, with a limit, for one answer among all messages that a raw socket receives."""
 
 import socket
 import time
 from collections.abc import Callable
 
 _LONGEST = 256
-"""Bytes of a message that are looked at: an ARP reply and a neighbour advertisement are shorter."""
+"""Bytes read of a message; an ARP reply and a neighbour advertisement are shorter."""
 
 
 def heard(asking: socket.socket, wanted: Callable[[bytes], bool], wait: float) -> bool:
-    """Whether a message that is `wanted` arrives within `wait` seconds. Raises OSError if the link goes."""
+    """Return whether a `wanted` message arrives within `wait` seconds. Raises OSError if the link disappears."""
     deadline = time.monotonic() + wait
     while (left := deadline - time.monotonic()) > 0:
         asking.settimeout(left)

@@ -1,4 +1,4 @@
-"""Facts about this host that the causes of a failed check need; each is read once, when it is first needed."""
+"""Read how this host treats a packet. Each value is read once, when a finder first needs it."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,17 +20,17 @@ from cnictl.node.spine import Change
 from cnictl.probe.netns_thread import inside
 
 GONE = "is gone"
-"""What is wrong with a host veth that is not there."""
+"""The fault of a host veth that does not exist."""
 
 
 class Host:
-    """The facts about this node in one address family."""
+    """This node's network namespace in one address family, as far as the finders need it."""
 
     def __init__(self, spec: NodeSpec, whole: NodeSpec | None = None) -> None:
         self.spec = spec
-        """The node's spec, with only that family."""
+        """The node's spec, reduced to this address family."""
         self.whole = whole or spec
-        """The node's spec, with both families."""
+        """The node's spec with both families."""
         self._ways: dict[Packet, Way] = {}
 
     @property
@@ -45,18 +45,18 @@ class Host:
 
     @property
     def forward_switch(self) -> str:
-        """The kernel setting that lets a node forward packets of the family."""
+        """The kernel setting that turns on forwarding for the family."""
         return "net.ipv6.conf.all.forwarding" if self.ipv6 else "net.ipv4.ip_forward"
 
     @cached_property
     def forwarding(self) -> bool:
-        """Whether that setting is on."""
+        """Whether `forward_switch` is on."""
         return sysctl.read(self.forward_switch.replace(".", "/")) != "0"
 
     def forwards_from(self, link: str) -> bool:
-        """Return whether packets that come in by a link are forwarded (net.ipv4.conf.LINK.forwarding).
+        """Return whether the kernel forwards packets that come in on a link: net.ipv4.conf.LINK.forwarding.
 
-        IPv6 has one setting for all links (net/ipv6/ip6_output.c, ip6_forward).
+        IPv6 has one switch for all links (net/ipv6/ip6_output.c, ip6_forward).
         """
         return self.ipv6 or sysctl.read(f"net/ipv4/conf/{link}/forwarding") != "0"
 
@@ -68,7 +68,7 @@ class Host:
 
     @cached_property
     def bridge_addresses(self) -> list[str]:
-        """The bridge's addresses of the family with prefix length, without link-local ones."""
+        """The bridge's addresses of the family with prefix length, without link-local addresses."""
         if self.bridge is None:
             return []
         family = rtnetlink.AF_INET6 if self.ipv6 else rtnetlink.AF_INET
@@ -77,7 +77,7 @@ class Host:
         return [str(Cidr(packed, prefix)) for packed, prefix in addresses if not is_link_local(packed)]
 
     def port_fault(self, host_veth: str) -> str:
-        """Return what is wrong with a pod's host veth as a port of the bridge; empty if nothing is."""
+        """Return what is wrong with a pod's host veth as a bridge port; empty if nothing is."""
         with Netlink() as netlink:
             port = rtnetlink.get_link(netlink, host_veth)
         if port is None:
@@ -89,7 +89,10 @@ class Host:
         return ""
 
     def route(self, to: str, source: str = "", through: str = "") -> Way:
-        """Return the route of a packet to `to`; with `source` and `through`, of one that came in by that link."""
+        """Return where the kernel sends a packet to `to`.
+
+        `source` and `through` describe a forwarded packet: its source address and the link on which it came in.
+        """
         packet = Packet(to, source, through)
         if packet not in self._ways:
             self._ways[packet] = route_lookup.way(packet, entries=False)
@@ -97,12 +100,12 @@ class Host:
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
-        """The link to each of the node's peers."""
+        """The link to each peer of the node."""
         return host_links.peer_links(self.whole)
 
     @cached_property
     def strays(self) -> list[pod_routes.Stray]:
-        """The packets of this node's pods that the kernel sends another way."""
+        """The packets of this node's pods that the kernel sends elsewhere."""
         return pod_routes.look(self.whole).strays
 
     @cached_property
@@ -116,22 +119,23 @@ class Host:
             return False
 
     def differs(self, *kinds: str) -> bool:
-        """Return whether `cnictl apply` would change a resource whose id begins like this: only then is it a hint."""
+        """Return whether `cnictl apply` would change a resource whose id begins with one of `kinds`.
+
+        If not, `cnictl apply` is no hint.
+        """
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)
         except (Problem, OSError):
-            return True  # `apply` says what keeps it from being told
+            return True  # `cnictl apply` prints the error
 
     @cached_property
     def _drift(self) -> Sequence[Change]:
         return converge.plan(self.whole).whole.changes
 
     def strict_reverse_path(self, link: str) -> str:
-        """Return the kernel setting that makes a link filter strictly; empty if none does.
+        """Return the kernel setting that makes a link's reverse path filter strict; empty if it is not strict.
 
-        The larger of the link's value and that of `all` counts (linux ip-sysctl.txt).
-
-        IPv6 has none: there a firewall rule does it.
+        The larger of the values for `all` and for the link decides (linux ip-sysctl.txt). IPv6 has no such setting.
         """
         if self.ipv6:
             return ""

@@ -1,7 +1,7 @@
-"""ICMP echo of both families from inside a pod: raw sockets that belong to its namespace, all series in one loop.
+"""Send ICMP echo requests of both families from inside a pod, with raw sockets of the pod's namespace.
 
-No `ping`. Sources: RFC 792, linux/icmp.h, linux/ip.h; for IPv6 RFC 4443 and RFC 3542, which has the kernel fill in
-the checksum and take the IP header off.
+One loop serves all series; the program `ping` is not used. Sources: RFC 792, linux/icmp.h, linux/ip.h. For IPv6:
+RFC 4443 and RFC 3542, by which the kernel fills in the checksum and removes the IP header.
 """
 
 import functools
@@ -19,9 +19,9 @@ from cnictl.probe import icmp6
 from cnictl.probe.netns_thread import inside
 
 ECHO_REPLY, UNREACHABLE, REDIRECT, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 5, 8, 11
-_SO_TIMESTAMPNS = 35  # asm-generic/socket.h: when each packet arrived, however late we read it
+_SO_TIMESTAMPNS = 35  # asm-generic/socket.h: the arrival time of each packet, however late we read it
 _HEADER = struct.Struct("!BBHHH")
-_TOKEN = struct.Struct("!8sHH")  # this run, series, sequence: survives a NAT that changes the ICMP identifier
+_TOKEN = struct.Struct("!8sHH")  # process, series, sequence: survives a NAT that changes the ICMP identifier
 
 UNREACHABLE_WORDS = {
     0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
@@ -32,13 +32,13 @@ UNREACHABLE_WORDS = {
 
 @functools.cache
 def _run() -> bytes:
-    """Return what tells this process's requests from others'. It is drawn at the first one, not at the import."""
+    """Return the random bytes that mark this process's requests. They are drawn at the first request."""
     return os.urandom(8)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An ICMP error that came instead of a reply: who sent it, type and code (ICMPv6's as ICMP's of that meaning)."""
+    """An ICMP error that came instead of a reply: its sender, type and code. ICMPv6 codes are translated to ICMP."""
 
     by: str
     type: int
@@ -46,7 +46,7 @@ class Refusal:
 
     @property
     def words(self) -> str:
-        """`host unreachable`, as ping says it."""
+        """The error in ping's words, such as `host unreachable`."""
         if self.type == TIME_EXCEEDED:
             return "time to live exceeded"
         if self.type == REDIRECT:
@@ -55,18 +55,18 @@ class Refusal:
 
     @property
     def unrouted(self) -> bool:
-        """Whether the sender has no route to the target, or only one back to where the packet came from."""
+        """Whether the sender has no route to the target, or only a route back to where the packet came from."""
         return self.type == REDIRECT or (self.type == UNREACHABLE and self.code == 0)
 
     @property
     def no_host(self) -> bool:
-        """Whether the sender is on the target's subnet and got no answer to ARP, or to neighbour solicitations."""
+        """Whether the sender is on the target's subnet and got no answer to ARP or neighbour solicitations."""
         return self.type == UNREACHABLE and self.code == 1
 
 
 @dataclass(eq=False)
 class Series:
-    """Echo requests from one namespace to one address, and what came of them."""
+    """Echo requests from one namespace to one address, and their results."""
 
     sender: socket.socket
     to: str
@@ -75,28 +75,28 @@ class Series:
     scope: str = ""
     """The link of a link-local target."""
     number: int = field(default_factory=itertools.count().__next__)
-    """Tells the series of this process apart."""
+    """Identifies the series within this process."""
     sent: dict[int, float] = field(default_factory=dict)
-    """When each sequence number left, in seconds since the epoch: the clock of the kernel's time stamps."""
+    """When each sequence number left, in seconds since the epoch, the clock of the kernel's time stamps."""
     rtts: dict[int, float] = field(default_factory=dict)
-    """Round-trip time of each one answered, in seconds."""
+    """Round-trip time of each answered request, in seconds."""
     refusals: list[Refusal] = field(default_factory=list)
     send_error: str = ""
-    """The kernel's word where it would not even send."""
+    """The kernel's error if it refused to send."""
 
     @property
     def received(self) -> int:
-        """Requests that were answered."""
+        """The number of answered requests."""
         return len(self.rtts)
 
     @property
     def answered(self) -> bool:
-        """Whether any request was."""
+        """Whether any request was answered."""
         return bool(self.rtts)
 
     @property
     def heard(self) -> bool:
-        """Whether anything came back, an answer or an error."""
+        """Whether an answer or an error came back."""
         return bool(self.rtts or self.refusals)
 
     @property
@@ -113,7 +113,7 @@ class Series:
         return self.received == self.count
 
     def settled(self, now: float, timeout: float) -> bool:
-        """Whether nothing more is awaited."""
+        """Return whether no more answers are expected."""
         if len(self.sent) < self.count:
             return False
         final = sum(refusal.type != REDIRECT for refusal in self.refusals)
@@ -123,7 +123,7 @@ class Series:
 
 
 def echo_socket(netns: str, ipv6: bool = False) -> socket.socket:
-    """A socket that sends and hears ICMP, or ICMPv6, in a namespace (empty: our own)."""
+    """Return a socket for ICMP or ICMPv6 in the network namespace at path `netns` (empty: our own)."""
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
 
     def make() -> socket.socket:
@@ -135,45 +135,45 @@ def echo_socket(netns: str, ipv6: bool = False) -> socket.socket:
     return inside(netns, make)
 
 
-def ping(series: Sequence[Series], interval: float, timeout: float, wanted: Sequence[Series] = ()) -> None:
-    """Send every series' requests, `interval` seconds apart, and wait `timeout` seconds for each answer.
+def ping(all_series: Sequence[Series], interval: float, timeout: float, wanted: Sequence[Series] = ()) -> None:
+    """Send the requests of all series, `interval` seconds apart, and wait `timeout` seconds for each answer.
 
-    Ends sooner once all of `wanted` (by default all) are wholly answered.
+    Return sooner once every request of `wanted` (by default of all series) is answered.
     """
-    wanted = wanted or series
+    wanted = wanted or all_series
     start = time.monotonic()
-    rounds, most = 0, max(one.count for one in series)
-    with _Ears(series) as ears:
+    rounds, most = 0, max(series.count for series in all_series)
+    with _Ears(all_series) as ears:
         while True:
             now = time.monotonic()
             if rounds < most and now >= start + rounds * interval:
-                for one in series:
-                    if rounds < one.count:
-                        _send(one, rounds)
+                for series in all_series:
+                    if rounds < series.count:
+                        _send(series, rounds)
                 rounds += 1
                 continue
-            if all(one.whole for one in wanted):
+            if all(series.whole for series in wanted):
                 return
-            if rounds == most and all(one.settled(time.time(), timeout) for one in series):
+            if rounds == most and all(series.settled(time.time(), timeout) for series in all_series):
                 return
             due = start + rounds * interval if rounds < most else now + 0.01
             ears.hear(due - now)
 
 
-def linger(series: Sequence[Series], until: float, settled: Callable[[], bool]) -> None:
-    """Go on listening, until the monotonic clock shows `until` or what came for `series` has it `settled`."""
-    with _Ears(series) as ears:
+def linger(all_series: Sequence[Series], until: float, settled: Callable[[], bool]) -> None:
+    """Keep listening until the monotonic clock shows `until` or `settled` returns True."""
+    with _Ears(all_series) as ears:
         while (left := until - time.monotonic()) > 0 and not settled():
             ears.hear(left)
 
 
 class _Ears:
-    """Takes in what arrives for some series."""
+    """Receives the answers to some series."""
 
-    def __init__(self, series: Sequence[Series]) -> None:
-        self._by_number = {one.number: one for one in series}
+    def __init__(self, all_series: Sequence[Series]) -> None:
+        self._by_number = {series.number: series for series in all_series}
         self._selector = selectors.DefaultSelector()
-        for sender in {one.sender for one in series}:
+        for sender in {series.sender for series in all_series}:
             self._selector.register(sender, selectors.EVENT_READ)
 
     def __enter__(self) -> "_Ears":
@@ -189,24 +189,24 @@ class _Ears:
 
 
 def identifier(number: int) -> int:
-    """The ICMP identifier of a series: not 0, not another series'."""
+    """Return the ICMP identifier of a series: unique, and never 0."""
     return (int.from_bytes(_run()[:2], "big") + number) & 0xFFFF or 0xFFFF
 
 
-def _send(one: Series, sequence: int) -> None:
-    payload = _TOKEN.pack(_run(), one.number, sequence).ljust(48, b"\0")
-    ipv6 = is_ipv6(one.to)
+def _send(series: Series, sequence: int) -> None:
+    payload = _TOKEN.pack(_run(), series.number, sequence).ljust(48, b"\0")
+    ipv6 = is_ipv6(series.to)
     kind = icmp6.ECHO_REQUEST6 if ipv6 else ECHO_REQUEST
-    header = _HEADER.pack(kind, 0, 0, identifier(one.number), sequence)
+    header = _HEADER.pack(kind, 0, 0, identifier(series.number), sequence)
     sum_ = 0 if ipv6 else checksum(header + payload)
-    packet = _HEADER.pack(kind, 0, sum_, identifier(one.number), sequence) + payload
-    one.sent[sequence] = time.time()
+    packet = _HEADER.pack(kind, 0, sum_, identifier(series.number), sequence) + payload
+    series.sent[sequence] = time.time()
     level, option = (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT) if ipv6 else (socket.SOL_IP, socket.IP_TTL)
     try:
-        to = (one.to, 0, 0, socket.if_nametoindex(one.scope) if one.scope else 0) if ipv6 else (one.to, 0)
-        one.sender.sendmsg([packet], [(level, option, struct.pack("i", one.ttl))], 0, to)
+        to = (series.to, 0, 0, socket.if_nametoindex(series.scope) if series.scope else 0) if ipv6 else (series.to, 0)
+        series.sender.sendmsg([packet], [(level, option, struct.pack("i", series.ttl))], 0, to)
     except OSError as error:
-        one.send_error = os.strerror(error.errno or 0)
+        series.send_error = os.strerror(error.errno or 0)
 
 
 def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
@@ -222,18 +222,18 @@ def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
         kind, code = kind_of(message, sender.family == socket.AF_INET6)
         source = str(origin[0]).partition("%")[0]
         if kind == ECHO_REPLY:
-            found = token(message)
-            one = by_number.get(found[0]) if found else None
-            if found and one and one.sender is sender and found[1] in one.sent:
-                one.rtts.setdefault(found[1], max(0.0, now - one.sent[found[1]]))
+            number, sequence = token(message) or (-1, -1)
+            series = by_number.get(number)
+            if series and series.sender is sender and sequence in series.sent:
+                series.rtts.setdefault(sequence, max(0.0, now - series.sent[sequence]))
         elif kind in (UNREACHABLE, REDIRECT, TIME_EXCEEDED):
-            one = _refused(message[_HEADER.size :], sender, by_number)
-            if one is not None:
-                one.refusals.append(Refusal(source, kind, code))
+            series = _refused(message[_HEADER.size :], sender, by_number)
+            if series is not None:
+                series.refusals.append(Refusal(source, kind, code))
 
 
 def kind_of(message: bytes, ipv6: bool) -> tuple[int, int]:
-    """Type and code of an ICMP message; of an ICMPv6 one those of the same meaning."""
+    """Return type and code of an ICMP message. ICMPv6 values are translated to ICMP."""
     return icmp6.as_icmp(message[0], message[1]) if ipv6 else (message[0], message[1])
 
 
@@ -246,7 +246,7 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
 
 
 def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series]) -> Series | None:
-    """Whose request an ICMP error quotes; at least its IP header and 8 bytes are there (RFC 792)."""
+    """Return the series whose request an ICMP error quotes: its IP header and at least 8 more bytes (RFC 792)."""
     ipv6 = sender.family == socket.AF_INET6
     length = icmp6.HEADER_BYTES if ipv6 else (original[:1] or b"\0")[0] % 16 * 4
     quoted = original[length : length + _HEADER.size]
@@ -254,14 +254,14 @@ def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series
         return None
     destination = icmp6.addresses(original)[1] if ipv6 else socket.inet_ntoa(original[16:20])
     ident = _HEADER.unpack(quoted)[3]
-    for one in by_number.values():
-        if one.sender is sender and one.to == destination and identifier(one.number) == ident:
-            return one
+    for series in by_number.values():
+        if series.sender is sender and series.to == destination and identifier(series.number) == ident:
+            return series
     return None
 
 
 def token(message: bytes) -> tuple[int, int] | None:
-    """Series and sequence number of an echo message of this run; None if it is anybody else's."""
+    """Return series and sequence number of an echo message of this process; None for any other message."""
     if len(message) < _HEADER.size + _TOKEN.size:
         return None
     run, number, sequence = _TOKEN.unpack_from(message, _HEADER.size)
@@ -269,7 +269,7 @@ def token(message: bytes) -> tuple[int, int] | None:
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071."""
+    """Return the Internet checksum of `data` (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

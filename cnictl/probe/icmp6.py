@@ -1,15 +1,15 @@
-"""ICMPv6 in ICMP's words (RFC 4443 beside RFC 792): the checks and causes know one set of types and codes."""
+"""Translate ICMPv6 types and codes (RFC 4443) to ICMP's (RFC 792), so that checks and causes know only one set."""
 
 import socket
 
 NEXT_HEADER = 58
 HEADER_BYTES = 40
-"""Of an IPv6 header without extensions, as our requests have it."""
+"""Length of an IPv6 header without extensions, which our requests have."""
 ECHO_REQUEST6, ECHO_REPLY6 = 128, 129
 _UNREACHABLE6, _TIME_EXCEEDED6, _REDIRECT6 = 1, 3, 137
 _ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED = 0, 3, 5, 8, 11
 _CODES = {0: 0, 1: 13, 3: 1, 4: 3, 5: 13, 6: 9}
-"""Of unreachable: no route, prohibited, address, port, source's policy, reject route."""
+"""Codes of "unreachable": no route, prohibited, address, port, source policy, reject route."""
 _TYPES = {
     ECHO_REQUEST6: _ECHO_REQUEST,
     ECHO_REPLY6: _ECHO_REPLY,
@@ -19,12 +19,12 @@ _TYPES = {
 
 
 def as_icmp(kind: int, code: int) -> tuple[int, int]:
-    """ICMP's type and code of the same meaning; type -1 of what has none (neighbour discovery, for one)."""
+    """Return ICMP's type and code of the same meaning; type -1 if ICMP has none, as for neighbour discovery."""
     if kind == _UNREACHABLE6:
         return _UNREACHABLE, _CODES.get(code, code)
     return _TYPES.get(kind, -1), code
 
 
 def addresses(packet: bytes) -> tuple[str, str]:
-    """Source and destination of an IPv6 packet."""
+    """Return source and destination of an IPv6 packet."""
     return socket.inet_ntop(socket.AF_INET6, packet[8:24]), socket.inet_ntop(socket.AF_INET6, packet[24:40])

@@ -1,4 +1,4 @@
-"""How a report looks: a matrix at a terminal, with the causes below; aligned plain lines in a pipe."""
+"""Render a report: a matrix with the causes below it on a terminal, aligned plain lines in a pipe."""
 
 from collections.abc import Sequence
 
@@ -21,14 +21,17 @@ _SIGNS = {OK: "✔", FAILED: "✘", UNCERTAIN: "?", SKIPPED: "-"}
 
 
 def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> RenderableType:
-    """One row a report and family, labelled with where its pod stands; one column a check; causes of failures below."""
+    """Return the matrix: one row per report and family, one column per check, the causes of failures below.
+
+    Each report comes with the name of its pod's node.
+    """
     rows = [(label, part) for label, report in reports for part in _families(report)]
     table = Table(title=title or None, title_justify="left", header_style="bold", show_lines=len(rows) > 1)
     table.add_column("pod on", overflow="fold")
     for check in CHECKS:
         table.add_column(f"→ {TITLES[check]}", overflow="fold")
     for label, checks in rows:
-        cells = [[one for one in checks if one.check == check] for check in CHECKS]
+        cells = [[check for check in checks if check.check == kind] for kind in CHECKS]
         source = checks[0].source or "no address"
         table.add_row(Text.assemble(label, "\n", (source, "dim")), *(_cell(cell) for cell in cells))
     if any(check.rtt_ms for _, report in reports for check in report.checks):
@@ -38,65 +41,65 @@ def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> Renderable
 
 
 def _families(report: Report) -> list[list[CheckResult]]:
-    """A report's checks, those of each family by themselves."""
-    names = dict.fromkeys(one.family for one in report.checks)
-    return [[one for one in report.checks if one.family == name] for name in names]
+    """Return a report's checks, grouped by family."""
+    names = dict.fromkeys(check.family for check in report.checks)
+    return [[check for check in report.checks if check.family == name] for name in names]
 
 
 def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column names and rows of plain text."""
+    """Return the column names and the rows of the plain text."""
     columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
-            one.check,
-            one.source or one.family,
-            one.to or "-",
-            one.state,
-            f"{one.loss}%" if one.sent else "-",
-            _times(one) or "-",
-            one.cause.words if one.cause else "-",
-            (one.cause.mend if one.cause else "") or "-",
+            check.check,
+            check.source or check.family,
+            check.to or "-",
+            check.state,
+            f"{check.loss}%" if check.sent else "-",
+            _times(check) or "-",
+            check.cause.words if check.cause else "-",
+            (check.cause.mend if check.cause else "") or "-",
         )
-        for one in report.checks
+        for check in report.checks
     ]
     return columns, rows
 
 
 def _cell(checks: Sequence[CheckResult]) -> Text:
     cell = Text()
-    for one in checks:
+    for check in checks:
         if cell:
             cell.append("\n")
-        cell.append(f"{_SIGNS[one.state]} {_word(one)}", _STYLES[one.state])
-        if one.sent:
-            cell.append(f"\n{one.to}", "dim")
-            cell.append(f"\n{one.loss}% loss", "dim")
-            if one.rtt_ms:
-                cell.append(f"\n{_times(one)}", "dim")
+        cell.append(f"{_SIGNS[check.state]} {_word(check)}", _STYLES[check.state])
+        if check.sent:
+            cell.append(f"\n{check.to}", "dim")
+            cell.append(f"\n{check.loss}% loss", "dim")
+            if check.rtt_ms:
+                cell.append(f"\n{_times(check)}", "dim")
     return cell
 
 
-def _word(one: CheckResult) -> str:
-    if one.state == UNCERTAIN and one.cause is not None and one.cause.name == "gateway-only":
+def _word(check: CheckResult) -> str:
+    if check.state == UNCERTAIN and check.cause is not None and check.cause.name == "gateway-only":
         return "uncertain: gateway only"
-    return one.state
+    return check.state
 
 
-def _times(one: CheckResult) -> str:
-    """Shortest/mean/longest round trip."""
-    return "/".join(f"{time:.2f}" for time in one.rtt_ms) if one.rtt_ms else ""
+def _times(check: CheckResult) -> str:
+    """Return the shortest, mean and longest round trip, separated by slashes."""
+    return "/".join(f"{time:.2f}" for time in check.rtt_ms) if check.rtt_ms else ""
 
 
 def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
-    """Each cause once, with all the checks of a row that it explains."""
-    found: dict[tuple[str, str, Cause], list[str]] = {}
+    """Return each cause once, with all the checks of a row that it explains."""
+    targets_by_cause: dict[tuple[str, str, Cause], list[str]] = {}
     for label, report in reports:
-        for one in report.checks:
-            if one.cause is not None and one.state != OK:
-                where = f"{TITLES[one.check]} {one.to}".strip()
-                found.setdefault((label, one.state, one.cause), []).append(where)
+        for check in report.checks:
+            if check.cause is not None and check.state != OK:
+                where = f"{TITLES[check.check]} {check.to}".strip()
+                targets_by_cause.setdefault((label, check.state, check.cause), []).append(where)
     texts = []
-    for (label, state, cause), targets in found.items():
+    for (label, state, cause), targets in targets_by_cause.items():
         text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
         if cause.mend:
             text.append(f"\n    hint: {cause.mend}", "cyan")

@@ -1,4 +1,4 @@
-"""Whether an address answers neighbour solicitations right now: what `arp` asks for IPv4 (RFC 4861, section 4.3)."""
+"""Check whether an address answers neighbour solicitations now, as `arp` does for IPv4 (RFC 4861, section 4.3)."""
 
 import errno
 import os
@@ -12,29 +12,29 @@ from cnictl.probe.hearing import heard
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOURCE_LINK_ADDRESS, _TARGET_LINK_ADDRESS = 1, 2
 _OPTIONS = 24
-"""Bytes of an advertisement before its options."""
-_HOPS = 255  # neighbours discard what came through a router
+"""Length of an advertisement without its options, in bytes."""
+_HOPS = 255  # a neighbour discards a lower value: such a packet came through a router
 
 
 def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
-    """Ask on `link`, from our address `source`, who has `address`; wait at most `wait` seconds.
+    """Return whether `address` answers on `link` within `wait` seconds. `source` is our address on that link.
 
-    Raises OSError if the link is gone or has no such source.
+    Raises OSError if the link is gone or does not have the address `source`.
     """
     with asked(address, link, source) as asking:
         return heard(asking, lambda message: is_answer(message, address), wait)
 
 
 def asked(address: str, link: str, source: str) -> socket.socket:
-    """A socket that has just asked on `link`, from our address `source`, who has `address`. Raises OSError."""
+    """Send a solicitation for `address` on `link` from our address `source`; return the socket. Raises OSError."""
     target = socket.inet_pton(socket.AF_INET6, address)
     index = socket.if_nametoindex(link)
     with Netlink() as netlink:
-        found = rtnetlink.get_link(netlink, link)
-    if found is None or found.mac.count(":") != 5:
-        number = errno.ENODEV if found is None else errno.EAFNOSUPPORT  # a link without Ethernet addresses
+        known_link = rtnetlink.get_link(netlink, link)
+    if known_link is None or known_link.mac.count(":") != 5:
+        number = errno.ENODEV if known_link is None else errno.EAFNOSUPPORT  # a link without Ethernet addresses
         raise OSError(number, os.strerror(number))
-    mac = rtnetlink.parse_mac(found.mac)
+    mac = rtnetlink.parse_mac(known_link.mac)
     asking = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     try:
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOPS)
@@ -50,7 +50,7 @@ def asked(address: str, link: str, source: str) -> socket.socket:
 
 
 def is_answer(message: bytes, address: str) -> bool:
-    """Whether an ICMPv6 message is a neighbour advertisement of `address`."""
+    """Return whether an ICMPv6 message is a neighbour advertisement of `address`."""
     return (
         len(message) >= _OPTIONS
         and message[0] == _ADVERTISEMENT
@@ -59,7 +59,7 @@ def is_answer(message: bytes, address: str) -> bool:
 
 
 def answering_mac(message: bytes, address: str) -> bytes:
-    """The MAC that an ICMPv6 message says to have `address`; empty if it is no such answer (RFC 4861, section 4.4)."""
+    """Return the MAC in an advertisement of `address` (RFC 4861, section 4.4); empty if the message is another."""
     if not is_answer(message, address):
         return b""
     offset = _OPTIONS

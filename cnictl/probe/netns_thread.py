@@ -1,6 +1,6 @@
-"""Doing something in another network namespace: a thread that enters it, and ends. No child process.
+"""Run a function in another network namespace: in a short-lived thread, without a child process.
 
-A socket stays in the namespace it was made in.
+A socket stays in the namespace in which it was created.
 """
 
 import threading
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def inside(netns: str, call: Callable[[], T]) -> T:
-    """What `call` returns when a thread runs it in the network namespace at path `netns` (empty: our own)."""
+    """Run `call` in the network namespace at path `netns` (empty: our own) and return its result."""
     if not netns:
         return call()
     answers: list[T] = []

@@ -1,8 +1,8 @@
-"""Whether a peer still has the pod CIDR that this node routes to it.
+"""Check whether a peer still has the pod CIDR that this node routes to it.
 
-A node that was reset, or set up with another pod CIDR, answers ping as ever. Two requests whose time to live is 1 tell
-the difference: its pods' gateway answers one only if the peer itself has that address (what is forwarded expires), and
-one to another address of the pod CIDR comes back as expired only if the peer forwards.
+A node that was reset or has another pod CIDR now still answers ping. Two requests with a time to live of 1 tell the
+difference. The pods' gateway answers the first only if the peer itself has that address; a forwarded request expires.
+The second goes to another address of the pod CIDR and is reported as expired only if the peer forwards.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 SERVED, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded", "unknown"
 
 _INTERVAL, _AGAIN, _WAIT = 0.1, 1.1, 0.5
-"""Seconds between two requests, at first and when asked again, and for each answer."""
+"""Seconds between two requests in the first and in the second round, and seconds to wait for an answer."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The requests to one peer."""
+    """The echo requests to one peer."""
 
     node: Series
-    """To its own address."""
+    """To the peer's own address."""
     gateway: Series
-    """To its pods' gateway, not to be forwarded."""
+    """To the gateway of its pods, with a time to live of 1."""
     expiring: Series
-    """To the last address of its pod CIDR, to expire at the peer."""
+    """To the last address of its pod CIDR; it expires at the peer."""
 
 
 def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
-    """Return for each peer whether its pod CIDR is served there; all are asked side by side. Raises OSError.
+    """Return for each peer whether it serves its pod CIDR. All peers are asked at the same time. Raises OSError.
 
-    Only of peers on a link of this node: elsewhere a request expires on the way. Peers that this host's own packets
-    don't get to, for a policy rule takes them elsewhere, are left out.
+    Peers that are not on a link of this node are left out, because the requests expire on the way. So are peers whose
+    packets a policy rule of this host sends elsewhere.
     """
     ways = route_lookup.ways([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
     reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
@@ -48,7 +48,7 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
         return {}
     said = _ask(reached, _INTERVAL)
     silent = [peer for peer, state in said.items() if state == NOT_FORWARDED]
-    # a kernel that just told this host of six expired packets tells it of one a second (icmp_ratelimit)
+    # after six reports of expired packets, a kernel sends this host one a second (icmp_ratelimit)
     return said | (_ask(silent, _AGAIN) if silent else {})
 
 
@@ -66,12 +66,13 @@ def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
                 Series(sender, gateway_of(peer.pod_cidr), 2, ttl=1),
                 Series(sender, last, 2, ttl=1),
             )
-        ping([series for one in asked.values() for series in (one.node, one.gateway, one.expiring)], interval, _WAIT)
-        return {peer: judge(one) for peer, one in asked.items()}
+        requests = [series for pings in asked.values() for series in (pings.node, pings.gateway, pings.expiring)]
+        ping(requests, interval, _WAIT)
+        return {peer: judge(pings) for peer, pings in asked.items()}
 
 
 def judge(asked: Asked) -> str:
-    """Return what the answers say: `SERVED`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` where the peer is silent."""
+    """Return what the answers show: `SERVED`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` if the peer is silent."""
     if asked.gateway.answered:
         expired = any(refusal.type == TIME_EXCEEDED for refusal in asked.expiring.refusals)
         return SERVED if expired or asked.expiring.answered else NOT_FORWARDED
@@ -79,20 +80,20 @@ def judge(asked: Asked) -> str:
 
 
 def in_words(peer: Peer, state: str) -> tuple[str, Hint]:
-    """Return what is wrong in one sentence that names peer and pod CIDR, and a hint; empty texts where nothing is."""
+    """Return the fault in one sentence that names peer and pod CIDR, and a hint; both are empty if nothing is wrong."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
-            f"nobody there has its gateway {gateway_of(peer.pod_cidr)}",
+            f"no link there has its gateway {gateway_of(peer.pod_cidr)}",
             hint.advice(
-                f"on {peer.via}: cnictl status (reset, or another --subnet?); "
+                f"on {peer.via}: run cnictl status to see whether the node was reset or has another subnet; "
                 f"here: cnictl route del-peer {peer.pod_cidr}",
-                because="only the operator knows whether that node is to have these pods again",
+                because="only the operator knows whether that node will have these pods again",
             ),
         )
     if state == NOT_FORWARDED:
         return (
-            f"peer {peer.via} has the pod CIDR {peer.pod_cidr}, but does not forward to it",
+            f"peer {peer.via} has the pod CIDR {peer.pod_cidr}, but does not forward packets to it",
             hint.command("cnictl apply", on=peer.via),
         )
     return "", hint.NONE

@@ -1,7 +1,7 @@
-"""Probe pods: short-lived namespaces attached through the installed plugin, taken away whatever happens.
+"""Make probe pods: short-lived namespaces, attached through the installed plugin and always removed again.
 
-Each has a file under /run/cnictl/probe that its owner holds under flock and that says what to undo, written before
-anything is made: a file nobody holds is what a killed run left, and the next run cleans it up.
+Each pod has a state file under /run/cnictl/probe that says what to undo. Its owner writes the file first and holds it
+under flock. A file that nobody holds comes from a killed command; the next command cleans it up.
 """
 
 import fcntl
@@ -41,25 +41,25 @@ class CheckedPod:
     name: str
     netns: str
     addresses: tuple[str, ...]
-    """At most one of each family counts: the first."""
+    """The first address of each family counts."""
     host_veth: str = ""
 
     @property
     def address(self) -> str:
-        """The one that runtimes take for its own; empty if it has none."""
+        """The address that runtimes use as the pod's; empty if it has none."""
         return next(iter(self.addresses), "")
 
     def in_family_of(self, like: str) -> "CheckedPod":
-        """The pod with its address of the family of `like` alone, or with none."""
-        found = of_family(self.addresses, like)
-        return replace(self, addresses=(found,) if found else ())
+        """Return the pod with only its address in the family of `like`, or with no address."""
+        address = of_family(self.addresses, like)
+        return replace(self, addresses=(address,) if address else ())
 
 
 @contextmanager
 def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
-    """`count` pods, made at once and all gone at the end, also where a signal ends us (as KeyboardInterrupt).
+    """Make `count` pods at the same time, and remove them at the end.
 
-    Raises PluginFailed, Problem.
+    A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
     former = {number: signal.signal(number, _interrupt) for number in _ENDING}
     making = [_Making(chain) for _ in range(count)]
@@ -79,24 +79,24 @@ def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
             problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
         for number, handler in former.items():
             signal.signal(number, handler)
-        if problems and not failed:  # where making them failed, that is what to say
+        if problems and not failed:  # an earlier error is the one to report
             raise problems[0]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Interrupts once: a second signal must not cut off the clean-up that the first one set going."""
+    """Interrupt once: a second signal must not stop the clean-up after the first."""
     _ignore_signals()
     raise KeyboardInterrupt
 
 
 def _ignore_signals() -> None:
-    """From here on nothing but SIGKILL ends us, nor the plugins started: a signal's being ignored is inherited."""
+    """Ignore these signals in this process and in the plugins that it starts. Only SIGKILL still ends them."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 class _Making:
-    """One probe pod's life: the state file first, then namespace and ADD; undone the other way round."""
+    """Makes and removes one probe pod: state file, namespace, ADD, and the same in reverse."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -104,9 +104,9 @@ class _Making:
         self._state = -1
 
     def make(self) -> CheckedPod:
-        """Raises PluginFailed, Problem; `unmake` is owed either way."""
+        """Make the pod. The caller must call `unmake` even after an error. Raises PluginFailed, Problem."""
         os.makedirs(STATE_DIR, 0o700, exist_ok=True)
-        hidden = f"{STATE_DIR}/.{self._name}"  # no sweep may find it before it is locked
+        hidden = f"{STATE_DIR}/.{self._name}"  # a sweep must not see the file before it is locked
         self._state = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._state, fcntl.LOCK_EX)
         self._note(None)
@@ -114,15 +114,15 @@ class _Making:
         run(["ip", "netns", "add", self._name])
         result = self._chain.add(_attachment(self._name))
         self._note(result)
-        found = addresses(result)
-        if not found:
+        pod_addresses = addresses(result)
+        if not pod_addresses:
             raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no address")
         ends = host_ends(result)
         _await_carrier(ends)
-        return CheckedPod(self._name, f"{NETNS_DIR}/{self._name}", tuple(found), [*ends, ""][-1])
+        return CheckedPod(self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), [*ends, ""][-1])
 
     def unmake(self) -> Problem | None:
-        """Undo all that was made; what could not be is returned, and left noted for the next run."""
+        """Undo all that was made. Return the first error; the state file then stays for the next command."""
         if self._state < 0:
             return None
         problem = undo(f"{STATE_DIR}/{self._name}")
@@ -135,10 +135,10 @@ class _Making:
 
 
 def _await_carrier(links: list[str]) -> None:
-    """Wait, at most `_CARRIER_SECONDS`, until a pod's host ends carry packets.
+    """Wait until the host ends of a pod have a carrier, at most `_CARRIER_SECONDS`.
 
-    A bridge gets its carrier from its first port, by deferred work of the kernel (net/core/link_watch.c), and drops
-    what it should send before: a runtime's container takes longer to start than that, a ping does not.
+    A bridge gets its carrier from its first port in deferred work of the kernel (net/core/link_watch.c), and drops
+    packets until then. A container takes longer to start than that; a ping does not.
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
     with Netlink() as netlink:
@@ -156,7 +156,7 @@ def _attachment(name: str) -> Attachment:
 
 
 def undo(path: str) -> Problem | None:
-    """DEL a probe pod by its state file, remove its namespace, then the file. The first Problem met, or None."""
+    """DEL a probe pod by its state file, remove its namespace, then the file. Return the first Problem, or None."""
     name = os.path.basename(path)
     problem: Problem | None = None
     text = durable.contents(path)
@@ -164,7 +164,7 @@ def undo(path: str) -> Problem | None:
         noted = json.loads(text)
         Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
     except ValueError:
-        pass  # torn by a full file system: its namespace takes the veth along, its lease is stale from then on
+        pass  # a full file system left half a file: the veth goes with its namespace, and the lease becomes stale
     except Problem as failed:
         problem = failed
     if os.path.exists(f"{NETNS_DIR}/{name}"):
@@ -178,7 +178,7 @@ def undo(path: str) -> Problem | None:
 
 
 def sweep() -> list[str]:
-    """Clean up what killed runs left; the names of the pods. Those of a run still going on are left alone."""
+    """Remove the pods that killed commands left; return their names. Pods of a running command are left alone."""
     swept = []
     try:
         names = sorted(os.listdir(STATE_DIR))
@@ -186,7 +186,7 @@ def sweep() -> list[str]:
         return []
     for name in names:
         if name.startswith("."):
-            continue  # about to be made, or cut off before anything was
+            continue  # the pod does not exist yet
         path = f"{STATE_DIR}/{name}"
         try:
             descriptor = os.open(path, os.O_RDWR | durable.AT_ONCE)
@@ -200,7 +200,7 @@ def sweep() -> list[str]:
             if os.fstat(descriptor).st_nlink:
                 undo(path)
                 if os.path.exists(path):
-                    os.unlink(path)  # its namespace is gone, and with it the veth; what else its DEL left is stale
+                    os.unlink(path)  # the veth is gone with its namespace; whatever DEL left is stale
                 swept.append(name)
         finally:
             os.close(descriptor)
@@ -210,11 +210,11 @@ def sweep() -> list[str]:
 def answer(
     pod: CheckedPod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
 ) -> Iterator[str]:
-    """Each new source whose echo requests reach the pod, as the pod sees it, until `seconds` have passed.
+    """Yield each new source of echo requests, as the pod sees it, until `seconds` have passed.
 
-    `ears`: its echo socket of each family. `listeners` answer TCP and UDP meanwhile.
+    `ears` are the pod's echo sockets, one of each family. `listeners` answer TCP and UDP meanwhile.
     """
-    by_socket = {one: listener for listener in listeners for one in (listener.tcp, listener.udp)}
+    by_socket = {endpoint: listener for listener in listeners for endpoint in (listener.tcp, listener.udp)}
     deadline = time.monotonic() + seconds
     known: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:

@@ -1,8 +1,8 @@
-"""TCP and UDP beside the pings of `test-connectivity`: what lets a ping through may drop everything that pods use.
+"""Try TCP and UDP in addition to the pings of `test-connectivity`: a filter may pass pings and drop everything else.
 
-On this node a socket of our own listens, so that only an answer counts. Elsewhere a port that nobody listens at tells
-the same: its host refuses it by a reset (TCP) or port unreachable (UDP), and only what a packet filter says instead, or
-silence, is a fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1), ip(7) IP_RECVERR.
+On this node we listen ourselves, so only an answer counts as success. On another host a closed port works as well: the
+host answers with a reset (TCP) or port unreachable (UDP). Only silence, or the ICMP error of a packet filter, is a
+fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1), ip(7) IP_RECVERR.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ TCP, UDP = "tcp", "udp"
 PROTOCOLS = (TCP, UDP)
 PASSES, REFUSED, SILENT, UNTRIED = "passes", "refused", "silent", "not tried"
 SERVED_PORT = 46837
-"""Where `test-connectivity --serve` listens, and a port that nothing else is registered for (IANA)."""
+"""The port on which `test-connectivity --serve` listens. IANA has no other use registered for it."""
 
 _TOKEN = b"cnictl-probe"
 _AGAIN = 0.2
-"""Seconds until a datagram is sent again."""
+"""Seconds until a datagram is repeated."""
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 _EXTENDED = struct.Struct("=IBBBBII")  # sock_extended_err, linux/errqueue.h
 _FROM_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
@@ -36,22 +36,22 @@ _PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}  # type and code by origin
 
 @dataclass(eq=False)
 class Attempt:
-    """A connection, or a datagram and its answer, from the network namespace at path `netns` to an address."""
+    """A TCP connection, or a datagram and its answer, from the network namespace at path `netns` to an address."""
 
     protocol: str
     netns: str
     to: str
     port: int = SERVED_PORT
     listening: bool = False
-    """Whether a socket of ours listens there: then only its answer counts."""
+    """Whether our own listener is there: then only its answer counts."""
     state: str = UNTRIED
     words: str = ""
-    """What came instead of an answer."""
+    """What happened instead of an answer."""
     asking: socket.socket | None = None
     sent_at: float = 0.0
 
     def send(self) -> None:
-        """Send what opens it, once more where that was done before."""
+        """Start the connection or send the datagram; a second call sends it again."""
         if self.asking is None:
             self.asking = inside(self.netns, lambda: _socket(self.protocol, self.to))
             _ask_for_errors(self.asking)
@@ -68,13 +68,13 @@ class Attempt:
             self._failed(error.errno or 0)
 
     def look(self) -> None:
-        """Take in what came."""
+        """Read what arrived and update `state`."""
         assert self.asking is not None
         try:
             if self.protocol == TCP:
                 number = self.asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if number == 0:
-                    self.asking.getpeername()  # raises while it is not connected
+                    self.asking.getpeername()  # raises ENOTCONN until it is connected
                     self.state = PASSES
                 else:
                     self._failed(number)
@@ -96,14 +96,14 @@ class Attempt:
             return
         self.state = REFUSED
         if told is None:
-            self.words = "it is reset" if number == errno.ECONNREFUSED else _strerror(number)
+            self.words = "connection reset" if number == errno.ECONNREFUSED else _strerror(number)
         else:
             kind = UNREACHABLE_WORDS.get(told[2], f"unreachable, code {told[2]}") if told[0] == 2 else "unreachable"
             self.words = f"{told[3]} answers: {kind}"
 
 
 def _told(asking: socket.socket) -> tuple[int, int, int, str] | None:
-    """The ICMP error that ended it: its origin, type, code and sender; None if it was none."""
+    """Return the ICMP error that ended an attempt: origin, type, code and sender; None if there was none."""
     try:
         _, ancillary, _, _ = asking.recvmsg(512, 512, socket.MSG_ERRQUEUE)
     except OSError:
@@ -138,10 +138,10 @@ def _ask_for_errors(asking: socket.socket) -> None:
 
 
 class Listener:
-    """A TCP and a UDP socket at one address in the namespace at path `netns`; who asks is answered."""
+    """A TCP and a UDP socket at one address, in the namespace at path `netns`, that answer requests."""
 
     def __init__(self, netns: str, address: str, port: int = 0) -> None:
-        """Raises OSError where the address isn't there or the port is taken."""
+        """Listen at `address`; 0 picks a free port. Raises OSError if the address is missing or the port is taken."""
         self.tcp = inside(netns, lambda: _socket(TCP, address))
         self.udp = inside(netns, lambda: _socket(UDP, address))
         try:
@@ -154,7 +154,7 @@ class Listener:
             raise
 
     def answer(self, asked: socket.socket) -> str:
-        """Answer what waits at one of the two sockets; who asked."""
+        """Answer the request that waits on one of the two sockets; return its sender."""
         with contextlib.suppress(OSError):
             if asked is self.tcp:
                 connection, origin = self.tcp.accept()
@@ -172,14 +172,14 @@ class Listener:
 
 
 def listen(netns: str, address: str) -> Listener | None:
-    """Listen at any free port; None where that can't be done."""
+    """Return a listener on any free port; None if listening fails."""
     with contextlib.suppress(OSError):
         return Listener(netns, address)
     return None
 
 
 class Trying:
-    """Attempts at work in a thread of their own, beside the pings."""
+    """Runs attempts in a thread of its own while the pings run."""
 
     def __init__(self, attempts: Sequence[Attempt], listeners: Iterable[Listener], timeout: float) -> None:
         self._attempts, self._listeners, self._timeout = attempts, list(listeners), timeout
@@ -187,30 +187,34 @@ class Trying:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the last of them, and close every socket."""
+        """Wait for the last attempt, and close every socket."""
         self._thread.join()
-        for one in self._attempts:
-            if one.asking is not None:
-                one.asking.close()
+        for attempt in self._attempts:
+            if attempt.asking is not None:
+                attempt.asking.close()
         for listener in self._listeners:
             listener.close()
 
     def _run(self) -> None:
         deadline = time.monotonic() + self._timeout
-        for one in self._attempts:
-            one.send()
+        for attempt in self._attempts:
+            attempt.send()
         with selectors.DefaultSelector() as selector:
             self._register(selector)
-            while (waiting := [one for one in self._attempts if one.state == UNTRIED]) and (
+            while (waiting := [attempt for attempt in self._attempts if attempt.state == UNTRIED]) and (
                 left := deadline - time.monotonic()
             ) > 0:
                 self._take_events(selector, min(left, _AGAIN))
-                for one in waiting:
-                    if one.protocol == UDP and one.state == UNTRIED and time.monotonic() - one.sent_at >= _AGAIN:
-                        one.send()
-        for one in self._attempts:
-            if one.state == UNTRIED:
-                one.state, one.words = SILENT, "nothing comes back"
+                for attempt in waiting:
+                    if (
+                        attempt.protocol == UDP
+                        and attempt.state == UNTRIED
+                        and time.monotonic() - attempt.sent_at >= _AGAIN
+                    ):
+                        attempt.send()
+        for attempt in self._attempts:
+            if attempt.state == UNTRIED:
+                attempt.state, attempt.words = SILENT, "no answer"
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for listener in self._listeners:

@@ -1,4 +1,4 @@
-"""A report as another host's `test-connectivity -o json` printed it."""
+"""Read the report that another host's `test-connectivity -o json` printed."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from cnictl.probe.failure import Cause
 
 
 def report_from_json(form: dict[str, Any]) -> Report:
-    """The report that `Report.as_json` made `form` of. Raises KeyError if it is none."""
-    return Report(tuple(_check(one) for one in form["checks"]))
+    """Return the report that `Report.as_json` turned into `form`. Raises KeyError if `form` is not a report."""
+    return Report(tuple(_check(check) for check in form["checks"]))
 
 
 def _check(form: dict[str, Any]) -> CheckResult:

@@ -1,7 +1,7 @@
-"""Tell the address of a Service from that of a host: rules send its connections on, and nothing answers its pings.
+"""Recognize the address of a Service: rules send its connections on to endpoints, and nothing answers its pings.
 
-kube-proxy makes such rules in iptables (old and new) or nftables, others write them by hand; what sends connections on
-without rules (eBPF, IPVS) shows in the connections that the kernel tracks.
+The rules come from kube-proxy (iptables-legacy, iptables-nft, nftables) or from an operator. Where connections are sent
+on without rules (eBPF, IPVS), the connections that the kernel tracks show it.
 """
 
 import json
@@ -25,9 +25,9 @@ Json = dict[str, Any]
 _DROPS = frozenset(("REJECT", "DROP", "reject", "drop"))
 _SENDS_ON = frozenset(("DNAT", "REDIRECT"))
 _WAIT = 2.0
-"""Seconds that a port of a Service may take to answer."""
+"""Seconds to wait for an answer of a Service's port."""
 _TRIED = 5
-"""Ports that are tried; a Service may have many."""
+"""Ports to try; a Service may have many."""
 
 
 @dataclass(frozen=True, order=True)
@@ -37,21 +37,21 @@ class Port:
     protocol: str
     port: int
     has_endpoints: bool = True
-    """Whether rules send its connections on; False where they refuse them, for no pod is behind it."""
+    """Whether rules send its connections on; False where they refuse them because no pod serves the port."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """An address whose connections are sent on."""
+    """An address whose connections are sent on to endpoints."""
 
     ports: tuple[Port, ...]
-    """Those that rules name; none where only tracked connections say that it is one."""
+    """The ports that rules name; empty if only tracked connections show the Service."""
     endpoints: tuple[str, ...]
-    """Who answers connections to it that are tracked now."""
+    """The hosts that answer the connections to it that are tracked now."""
 
 
 def find(address: str) -> Service | None:
-    """Return what this host's rules and tracked connections say of an address; None if it is no Service's."""
+    """Return the Service at an address, by this host's rules and tracked connections; None if there is none."""
     ports = {*_of_iptables(address), *of_nftables(_ruleset(), address)}
     served = {(port.protocol, port.port) for port in ports if port.has_endpoints}
     kept = {port for port in ports if port.has_endpoints or (port.protocol, port.port) not in served}
@@ -60,7 +60,7 @@ def find(address: str) -> Service | None:
 
 
 def try_ports(service: Service, address: str, netns: str) -> list[Json]:
-    """Connect to the ports of a Service from the namespace at path `netns`, and say what each did."""
+    """Connect to the ports of a Service from the namespace at path `netns`; return the state of each."""
     return [
         {"protocol": port.protocol, "port": port.port, "state": _tried(port, address, netns)}
         for port in service.ports[:_TRIED]
@@ -68,7 +68,7 @@ def try_ports(service: Service, address: str, netns: str) -> list[Json]:
 
 
 def _tried(port: Port, address: str, netns: str) -> str:
-    """`answers`, `refused`, `no answer`, `no endpoints`, or `unknown` where none is due."""
+    """Return `answers`, `refused`, `no answer` or `no endpoints`; `unknown` where the protocol demands no answer."""
     if not port.has_endpoints:
         return "no endpoints"
     if port.protocol not in ("tcp", "udp"):
@@ -92,7 +92,10 @@ def _tried(port: Port, address: str, netns: str) -> str:
 
 
 def of_iptables(saved: str, address: str) -> Iterator[Port]:
-    """The ports for which rules as `iptables-save` lists them send connections to `address` on, or refuse them."""
+    """Yield the ports of `address` whose connections iptables rules send on or refuse.
+
+    `saved` is the output of `iptables-save`.
+    """
     rules = [_Rule(shlex.split(line), table) for table, line in _rule_lines(saved)]
     leading = _leading(((rule.table, rule.chain), (rule.table, rule.target)) for rule in rules)
     for rule in rules:
@@ -114,7 +117,7 @@ def _rule_lines(saved: str) -> Iterator[tuple[str, str]]:
 
 
 class _Rule:
-    """One rule of iptables, as far as it is of interest."""
+    """The parts of an iptables rule that matter here."""
 
     def __init__(self, words: list[str], table: str) -> None:
         given = dict(pairwise(words))
@@ -127,13 +130,16 @@ class _Rule:
 
 
 def _host(text: str) -> bytes | None:
-    """A host's address, packed; None for a prefix that holds more."""
+    """Return a single address, packed; None for a larger prefix."""
     address, _, prefix = text.partition("/")
     return parse_address(address) if prefix in ("", "32", "128") else None
 
 
 def of_nftables(ruleset: Iterable[Json], address: str) -> Iterator[Port]:
-    """The ports for which rules and maps as `nft -j` lists them send connections to `address` on, or refuse them."""
+    """Yield the ports of `address` whose connections nftables rules and maps send on or refuse.
+
+    `ruleset` is the listing of `nft -j`.
+    """
     entries = list(ruleset)
     rules = [entry["rule"] for entry in entries if "rule" in entry]
     jumps: list[tuple[Any, Any]] = []
@@ -147,12 +153,12 @@ def of_nftables(ruleset: Iterable[Json], address: str) -> Iterator[Port]:
             jumps += [(here, target) for target in _of_map(entries, rule["family"], rule["table"], name)]
     leading = _leading(jumps)
     for entry in entries:
-        found = entry.get("map", {})
-        for element in found.get("elem") or ():
+        map_ = entry.get("map", {})
+        for element in map_.get("elem") or ():
             key, verdict = element if isinstance(element, list) and len(element) == 2 else (None, None)
             port = _port_of(key, address)
             if port is not None:
-                to = [(found["family"], found["table"], target) for target in _targets(verdict)]
+                to = [(map_["family"], map_["table"], target) for target in _targets(verdict)]
                 yield Port(*port, any(target in leading for target in to))
     for rule in rules:
         matched = {_field(part): part["match"]["right"] for part in rule["expr"] if _is_equal(part)}
@@ -165,25 +171,25 @@ def of_nftables(ruleset: Iterable[Json], address: str) -> Iterator[Port]:
 
 
 def _targets(value: Any) -> list[str]:
-    """The chains that an expression or a verdict leads to; `DNAT` where it sends on itself."""
+    """Return the chains that an expression or a verdict leads to, and `DNAT` if it contains a DNAT or redirect."""
     if isinstance(value, list):
         return [target for part in value for target in _targets(part)]
     if not isinstance(value, dict):
         return []
-    found = [str(value[kind]["target"]) for kind in ("jump", "goto") if isinstance(value.get(kind), dict)]
-    found += ["DNAT"] if "dnat" in value or "redirect" in value else []
-    return found + [target for part in value.values() for target in _targets(part)]
+    chains = [str(value[kind]["target"]) for kind in ("jump", "goto") if isinstance(value.get(kind), dict)]
+    chains += ["DNAT"] if "dnat" in value or "redirect" in value else []
+    return chains + [target for part in value.values() for target in _targets(part)]
 
 
 def _of_map(entries: Iterable[Json], family: str, table: str, name: str) -> Iterator[tuple[str, str, str]]:
     for entry in entries:
-        found = entry.get("map", {})
-        if (found.get("family"), found.get("table"), found.get("name")) == (family, table, name):
-            yield from ((family, table, target) for target in _targets(found.get("elem") or []))
+        map_ = entry.get("map", {})
+        if (map_.get("family"), map_.get("table"), map_.get("name")) == (family, table, name):
+            yield from ((family, table, target) for target in _targets(map_.get("elem") or []))
 
 
 def _port_of(key: Any, address: str) -> tuple[str, int] | None:
-    """Protocol and port of a map's key that is an address, a protocol and a port."""
+    """Return protocol and port of a map's key that consists of `address`, a protocol and a port; None for others."""
     parts = key.get("concat", []) if isinstance(key, dict) else []
     if len(parts) == 3 and parts[0] == address and isinstance(parts[1], str) and isinstance(parts[2], int):
         return parts[1], parts[2]
@@ -201,7 +207,7 @@ def _field(part: Json) -> tuple[str, str]:
 
 
 def _leading(jumps: Iterable[tuple[Any, Any]]) -> set[Any]:
-    """The chains from which a jump, or several, lead to a rule that sends connections on."""
+    """Return the chains from which one or several jumps lead to a rule that sends connections on."""
     pairs = list(jumps)
     leading: set[Any] = set()
     while True:
@@ -220,7 +226,7 @@ def _of_iptables(address: str) -> Iterator[Port]:
         try:
             yield from of_iptables(run([program], check=False).stdout, address)
         except (Problem, ValueError):
-            continue  # the program isn't here, or a rule is of a form that no shell has
+            continue  # the program is missing, or a rule can't be split into words
 
 
 def _ruleset() -> list[Json]:

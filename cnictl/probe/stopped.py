@@ -1,4 +1,4 @@
-"""Why TCP or UDP does not pass where a ping does: the rule that the kernel names, or the one that the rules show."""
+"""Find out why TCP or UDP does not pass although ping does: by the kernel's trace, or from the rules."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 CHOSEN = "some-ports"
-"""The name of the cause where somebody's rules let pods in to particular ports alone, which this can't try."""
+"""The name of the cause where the host's rules let pods in to particular ports only. Those ports are not tried."""
 
 
 def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attempt]) -> Cause:
-    """The rule that drops what a pod sends, and the command that lets it pass."""
+    """Return the rule that drops a pod's packets, and the command that lets them pass."""
     names = " and ".join(attempt.protocol.upper() for attempt in stopped)
     words = f"{names} to {stopped[0].to} does not pass, though ping does ({stopped[0].words})"
     if check not in (OWN_HOST, SAME_HOST_POD):
         there = hint.advice(
-            f"look at the rules of the node that {stopped[0].to} is on: cnictl doctor",
-            because="rules of another host can't be read from here",
+            f"run cnictl doctor on the node of {stopped[0].to}",
+            because="the rules of another host can't be read from here",
         )
         return Cause("ports-dropped", words, there)
     drop = _traced(pod, stopped[0])
@@ -30,18 +30,18 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""
     known = next((rule for rule in rules if chain.endswith(rule.chain.rpartition(" ")[2])), None) if rules else None
     if drop is not None:
-        words += f": it is dropped on this node by {drop.words}"
+        words += f": dropped on this node by {drop.words}"
     elif rules:
         known = rules[0]
-        words += f': it is dropped on this node by "{known.rule}" of {known.chain}'
+        words += f': dropped on this node by rule "{known.rule}" of chain {known.chain}'
     if known is not None and known.chosen:
         return Cause(CHOSEN, f"{words}; other rules let pods in to some ports", known.allow)
     if known is not None:
         return Cause("dropped-here", words, known.allow)
     if drop is not None:
-        let_in = hint.advice(f"allow {pod.address} in that chain", because="the chain's owner decides what it lets in")
+        let_in = hint.advice(f"accept {pod.address} in that chain", because="the chain's owner decides what it accepts")
         return Cause("dropped-here", words, let_in)
-    return Cause("ports-dropped", words, hint.advice("cnictl doctor", because="it looks, and removes nothing"))
+    return Cause("ports-dropped", words, hint.advice("cnictl doctor", because="it looks and changes nothing"))
 
 
 def _traced(pod: CheckedPod, attempt: Attempt) -> trace.Drop | None:

@@ -1,4 +1,4 @@
-"""Which pings `test-connectivity` takes: a pod's targets in one address family, and what tells causes apart."""
+"""Choose the pings of `test-connectivity`: a pod's targets in one address family, and pings that distinguish causes."""
 
 import socket
 from dataclasses import dataclass, replace
@@ -26,23 +26,23 @@ DEFAULT_EXTERNALS = pod_routes.OUTSIDE
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to check, beside what node.toml says."""
+    """What to check in addition to node.toml."""
 
     count: int = 3
-    """Echo requests a check."""
+    """Echo requests per check."""
     timeout: float = 1.0
     """Seconds to wait for each answer."""
     pods: tuple[str, ...] = ()
     """Addresses of pods on other hosts."""
     externals: tuple[str, ...] = ()
-    """Addresses outside, at most one a family."""
+    """Addresses outside the cluster, at most one per family."""
     peers: tuple[Peer, ...] = ()
-    """Peers to check that node.toml does not name."""
+    """Peers that node.toml does not name."""
 
 
 @dataclass
 class Planned:
-    """A check under way; one without a series is skipped, for the reason in `skip`."""
+    """A planned check. Without a series it is skipped; `skip` gives the reason."""
 
     check: str
     series: Series | None
@@ -55,7 +55,7 @@ class Planned:
 
 
 class Targets:
-    """The series of pings of one family."""
+    """The pings of one address family."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Targets:
         self._evidence = {peer: self._peer_evidence(peer) for peer in spec.peers}
 
     def everything(self) -> list[Planned]:
-        """Every check, in the order of `CHECKS`."""
+        """Return every check, in the order of `CHECKS`."""
         return [
             Planned(OWN_HOST, self._main(self._own_address())),
             *self._same_host(),
@@ -82,10 +82,10 @@ class Targets:
         ]
 
     def _own_address(self) -> str:
-        """This node's address towards its peers, else towards the outside, else its bridge's."""
+        """Return this node's address towards its peers, else towards the outside, else its bridge's address."""
         for to in (*(peer.via for peer in self._spec.peers), self._external_address()):
             source = self._host.route(to).source
-            if source and not is_link_local(parse_address(source)):  # a pod can't reach that
+            if source and not is_link_local(parse_address(source)):  # a pod can't reach a link-local address
                 return source
         return gateway_of(self._spec.subnet)
 
@@ -99,7 +99,7 @@ class Targets:
 
     def _other_hosts(self) -> list[Planned]:
         if not self._evidence:
-            return [Planned(OTHER_HOST, None, "no peer in node.toml: cnictl route add-peer, or --peer CIDR=VIA")]
+            return [Planned(OTHER_HOST, None, "no peer in node.toml: use cnictl route add-peer or --peer CIDR=VIA")]
         return [
             Planned(OTHER_HOST, self._main(peer.via), "", evidence.node, evidence)
             if not evidence.node.scope
@@ -128,13 +128,13 @@ class Targets:
                 evidence = replace(evidence, gateway_from_pod=main)
                 planned.append(Planned(OTHER_HOST_POD, main, "", evidence.gateway, evidence, gateway_only=True))
         if not planned:
-            return [Planned(OTHER_HOST_POD, None, "no peer in node.toml, and no --pod given")]
+            return [Planned(OTHER_HOST_POD, None, "no peer in node.toml and no --pod given")]
         return planned
 
     def _external(self) -> Planned:
         address = self._external_address()
         if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).dev:
-            why = f"this host has no IPv6 route to {address}: --external names an address that should answer"
+            why = f"this host has no IPv6 route to {address}: name an address that should answer with --external"
             return Planned(EXTERNAL, None, why)
         return Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))
 

@@ -1,7 +1,7 @@
-"""Which firewall rule drops a packet, in the kernel's own words: nftables' packet trace.
+"""Find the firewall rule that drops a packet, with nftables' packet trace.
 
-A table of our own marks one pod's echo messages for tracing (`meta nftrace set 1`) for the length of one ping; the
-kernel then reports each rule and policy that judges them, also those that iptables-nft loaded.
+During one ping, a table of our own marks one pod's echo messages for tracing (`meta nftrace set 1`). The kernel then
+reports each rule and policy that decides on them, including rules of iptables-nft.
 Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
 """
 
@@ -31,7 +31,7 @@ _NFGENMSG = 4
 
 @dataclass(frozen=True)
 class Drop:
-    """Where a packet ended: the chain, and the rule as nft prints it, or empty for the chain's policy."""
+    """The place where a packet is dropped: the chain, and the rule as nft prints it; empty for the chain's policy."""
 
     table: str
     chain: str
@@ -39,7 +39,7 @@ class Drop:
 
     @property
     def words(self) -> str:
-        """`rule "ip daddr 10.244.1.0/24 drop" in chain ip filter FORWARD`."""
+        """The place in words: `rule "ip daddr 10.244.1.0/24 drop" of chain ip filter FORWARD`."""
         what = f'rule "{self.rule}"' if self.rule else "the policy drop"
         return f"{what} of chain {self.table} {self.chain}"
 
@@ -47,10 +47,10 @@ class Drop:
 def find_drop(
     source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
 ) -> Drop | None:
-    """The rule or policy that drops an echo request from `source` to `destination`, or its reply, as `send` sends one.
+    """Return the rule or policy that drops the echo request that `send` sends from `source` to `destination`.
 
-    With `port` (protocol and number) it is a connection's first packets and their answers that are followed.
-    None if no rule of nftables did, or this kernel or its nft can't trace.
+    The reply is traced too. With `port` (protocol and number), a connection's first packets and their answers are
+    traced instead. None if no nftables rule drops a packet, or if the kernel or nft can't trace.
     """
     for message in _traced(source, destination, send, port, answers=True):
         drop = read_drop(message)
@@ -63,12 +63,12 @@ def find_drop(
 def rules_met(
     source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
 ) -> list[str]:
-    """Each rule that such a request or its reply matched, in their order: `ip filter FORWARD: counter accept`.
+    """Return each rule that such a request or its reply matched, in order: `ip filter FORWARD: counter accept`.
 
-    With `port` (protocol and number) it is a connection's first packets that are followed, without the replies.
-    Empty if none did, or this kernel or its nft can't trace.
+    With `port` (protocol and number), a connection's first packets are traced instead, without the replies.
+    Empty if no rule matched, or if the kernel or nft can't trace.
     """
-    found = []
+    met = []
     for message in _traced(source, destination, send, port):
         parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
         handle = int.from_bytes(parts.get(_TRACE_HANDLE, b""), "big")
@@ -77,9 +77,9 @@ def rules_met(
         family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
         table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
         if table != _TABLE:
-            found.append((family, table, chain, handle))
+            met.append((family, table, chain, handle))
     return [f"{family} {table} {chain}: {_rule_text(family, table, chain, handle)}"
-            for family, table, chain, handle in dict.fromkeys(found)]  # fmt: skip
+            for family, table, chain, handle in dict.fromkeys(met)]  # fmt: skip
 
 
 def _traced(
@@ -89,11 +89,11 @@ def _traced(
     port: tuple[str, int] | None = None,
     answers: bool = False,
 ) -> Iterator[bytes]:
-    """What the kernel tells of the packets that `send` sends and of their replies; nothing where it can't."""
+    """Yield the kernel's trace messages for the packets that `send` sends and for their replies; none on error."""
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     with listener:
         try:
-            listener.bind((0, 0))  # the kernel leaves a socket without a port out of its broadcasts
+            listener.bind((0, 0))  # the kernel sends its broadcasts only to sockets that have a port
             listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
             run(["nft", "-f", "-"], _table_text(source, destination, port, answers))
         except (OSError, Problem):
@@ -112,15 +112,15 @@ def _traced(
 
 
 def clean() -> None:
-    """Remove the tracing table, also one that a killed run left."""
+    """Remove the tracing table, including one that a killed command left."""
     try:
         run(["nft", "delete", "table", "inet", _TABLE], check=False)
     except Problem:
-        return  # no nft, no table
+        return  # without nft there is no table
 
 
 def _table_text(source: str, destination: str, port: tuple[str, int] | None = None, answers: bool = False) -> str:
-    """Before conntrack (-200) and so before any NAT: the reply still comes from the address that was pinged."""
+    """Return the tracing table's text. It comes before conntrack (-200), so no NAT has changed the reply's source."""
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
     requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
     replies = f"{ip} saddr {destination} {icmp} type echo-reply"
@@ -128,7 +128,7 @@ def _table_text(source: str, destination: str, port: tuple[str, int] | None = No
         requests = f"{ip} saddr {source} {ip} daddr {destination} {port[0]} dport {port[1]}"
         if answers:
             replies = f"{ip} saddr {destination} {ip} daddr {source} {port[0]} sport {port[1]}"
-    # where bridged packets pass ip6tables, the question for the neighbour's address does too
+    # where bridged packets pass ip6tables, neighbour solicitations pass it too
     asked = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
     return (
         f"add table inet {_TABLE}\n"
@@ -147,23 +147,23 @@ def _table_text(source: str, destination: str, port: tuple[str, int] | None = No
 
 
 def read_drop(message: bytes) -> tuple[str, str, str, int] | None:
-    """Family, table, chain and rule handle (0: the policy) of a trace message that says drop; None of any other."""
-    found = attributes(message, _NETLINK_HEADER + _NFGENMSG)
-    kind = struct.unpack("!I", found.get(_TRACE_TYPE, bytes(4)))[0]
+    """Return family, table, chain and rule handle (0: the policy) of a trace message for a drop; None for others."""
+    parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
+    kind = struct.unpack("!I", parts.get(_TRACE_TYPE, bytes(4)))[0]
     family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
-    table, chain = (found.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
-    if kind == _TYPE_POLICY and _TRACE_POLICY in found:
-        dropped = struct.unpack("!I", found[_TRACE_POLICY])[0] == _NF_DROP
+    table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
+    if kind == _TYPE_POLICY and _TRACE_POLICY in parts:
+        dropped = struct.unpack("!I", parts[_TRACE_POLICY])[0] == _NF_DROP
         return (family, table, chain, 0) if dropped else None
-    if kind == _TYPE_RULE and _TRACE_VERDICT in found:
-        code = attributes(found[_TRACE_VERDICT]).get(1, b"\xff" * 4)
+    if kind == _TYPE_RULE and _TRACE_VERDICT in parts:
+        code = attributes(parts[_TRACE_VERDICT]).get(1, b"\xff" * 4)
         if struct.unpack("!I", code)[0] == _NF_DROP:
-            return family, table, chain, struct.unpack("!Q", found[_TRACE_HANDLE])[0]
+            return family, table, chain, struct.unpack("!Q", parts[_TRACE_HANDLE])[0]
     return None
 
 
 def _rule_text(family: str, table: str, chain: str, handle: int) -> str:
-    """The rule as `nft -a` lists it, without its counter's values."""
+    """Return the rule as `nft -a` lists it, without its counter's values."""
     listed = run(["nft", "-a", "-s", "list", "chain", family, table, chain], check=False).stdout
     for line in listed.splitlines():
         rule, _, number = line.strip().rpartition(" # handle ")
@@ -173,19 +173,19 @@ def _rule_text(family: str, table: str, chain: str, handle: int) -> str:
 
 
 def forward_policies(ipv6: bool = False) -> list[Drop]:
-    """Base chains in a family's forward hook whose policy is drop: what to suspect where the trace shows nothing."""
+    """Return a family's base chains at the forward hook with policy drop, the suspects where the trace is empty."""
     listed = run(["nft", "-j", "list", "chains"], check=False)
-    found = []
+    dropping = []
     for entry in json.loads(listed.stdout or "{}").get("nftables", []):
         chain: dict[str, Any] = entry.get("chain", {})
         judged = chain.get("family") in ("inet", "ip6" if ipv6 else "ip")
         if judged and chain.get("hook") == "forward" and chain.get("policy") == "drop":
-            found.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
+            dropping.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
     program = "ip6tables-legacy" if ipv6 else "iptables-legacy"
     legacy = run([program, "-S", "FORWARD"], check=False) if _legacy_filter(ipv6) else None
     if legacy and "-P FORWARD DROP" in legacy.stdout:
-        found.append(Drop("legacy filter", "FORWARD", ""))
-    return found
+        dropping.append(Drop("legacy filter", "FORWARD", ""))
+    return dropping
 
 
 def _legacy_filter(ipv6: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Who answers for pods' addresses on the bridge right now, against who should."""
+"""Compare who answers for pods' addresses on the bridge now with who should."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Checked:
-    """One address: what it is found to be, and what shows it."""
+    """One address, its state and the evidence."""
 
     row: Row
     found: str
@@ -29,9 +29,9 @@ class Checked:
 
 
 def check(listing: Listing, link: str, sources: Sequence[str]) -> tuple[list[Checked], list[str]]:
-    """Sort every row; addresses are asked for on `link` from our address of their family among `sources`, if any.
+    """Return the state of every row, and the reasons why a family's addresses could not be asked for on `link`.
 
-    Returns also why addresses of a family could not be asked for, if they could not.
+    `sources` are our addresses on the link, at most one per family.
     """
     answers: dict[str, set[str]] = {}
     unasked: dict[bool, str] = {}
@@ -53,13 +53,13 @@ def _sorted(row: Row, macs: set[str], unasked: str) -> Checked:
     others = sorted(macs - {own})
     answered = f"; {', '.join(sorted(macs))} answers for it" if macs else ""
     if unasked and row.address:
-        answered = f"; nobody was asked on the bridge ({unasked})"
+        answered = f"; not asked for on the bridge ({unasked})"
     if row.state == "live" and others and (own or len(others) > 1):
-        beside = f", beside {own}" if own else ""
-        return Checked(row, TWICE, f"{', '.join(others)} answers for it too{beside} of {row.holder}")
+        rightful = f"{own} of {row.holder}" if own else row.holder
+        return Checked(row, TWICE, f"{', '.join(others)} answers for it too, besides {rightful}")
     if row.state == "stale":
-        found = STALE_BOOT if "boot" in row.reason else GONE
-        return Checked(row, TWICE if macs else found, row.reason + answered)
+        stale = STALE_BOOT if "boot" in row.reason else GONE
+        return Checked(row, TWICE if macs else stale, row.reason + answered)
     if row.state == "live" and row.address and not row.leased and not (row.record and row.record.ipam):
         return Checked(row, UNHELD, row.reason)
     names = {"live": LIVE, "in flight": IN_FLIGHT, TORN: TORN}
@@ -67,22 +67,22 @@ def _sorted(row: Row, macs: set[str], unasked: str) -> Checked:
 
 
 def answering(addresses: Iterable[str], link: str, source: str) -> dict[str, set[str]]:
-    """The MACs that answer for each address, which are all of one family: ARP's, or neighbour discovery's.
+    """Return the MACs that answer ARP or neighbour solicitations for each address. All are of one family.
 
-    Raises OSError if the link is gone, down or no Ethernet.
+    Raises OSError if the link is gone, down or not an Ethernet link.
     """
     listed = list(dict.fromkeys(addresses))
     if not listed:
         return {}
     with ThreadPoolExecutor(min(_AT_ONCE, len(listed))) as pool:
-        found = pool.map(lambda address: _macs(address, link, source), listed)
-        return dict(zip(listed, found, strict=True))
+        macs = pool.map(lambda address: _macs(address, link, source), listed)
+        return dict(zip(listed, macs, strict=True))
 
 
 def _macs(address: str, link: str, source: str) -> set[str]:
     protocol = ndp if is_ipv6(address) else arp
     with protocol.asked(address, link, source) as asking:
-        found = set()
+        macs = set()
         deadline = time.monotonic() + _WAIT
         while (left := deadline - time.monotonic()) > 0:
             asking.settimeout(left)
@@ -91,5 +91,5 @@ def _macs(address: str, link: str, source: str) -> set[str]:
             except TimeoutError:
                 break
             if mac := protocol.answering_mac(frame, address):
-                found.add(format_mac(mac))
-        return found
+                macs.add(format_mac(mac))
+        return macs

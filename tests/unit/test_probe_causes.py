@@ -131,10 +131,10 @@ def named(one: Failure) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("bridge", "addresses", "words"),
     [
-        (None, [], "there is no bridge cni0"),
+        (None, [], "bridge cni0 does not exist"),
         (DOWN, ["10.244.0.1/24"], "bridge cni0 is down"),
-        (UP, [], "has no IPv4 address in place of the gateway's 10.244.0.1/24"),
-        (UP, ["10.9.0.1/24"], "has 10.9.0.1/24 in place of"),
+        (UP, [], "has no IPv4 address instead of the gateway address 10.244.0.1/24"),
+        (UP, ["10.9.0.1/24"], "has 10.9.0.1/24 instead of"),
     ],
 )
 def test_bridge(host: FakeHost, bridge: Link | None, addresses: list[str], words: str) -> None:
@@ -190,14 +190,14 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
     host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
     assert (cause.name, cause.mend.command) == ("no-route", "")
-    assert "another one comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.mend
+    assert "another route or rule comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.mend
     del host.routes["10.244.1.7", "cni0"]
     monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
-    assert (cause.name, cause.mend) == ("dropped-here", "let 10.244.0.5 pass in that chain")
+    assert (cause.name, cause.mend) == ("dropped-here", "accept 10.244.0.5 in that chain")
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
-    assert most_likely(one).words.startswith("the masquerade rule missed it")
+    assert most_likely(one).words.startswith("the masquerade rule did not apply")
     assert most_likely(one).mend.command == ""
 
 
@@ -279,7 +279,7 @@ def test_an_outside_that_is_silent_for_the_node_too(host: FakeHost) -> None:
 
 
 BRIDGE_UP = (
-    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: "
+    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), run here: "
     "cnictl route del-peer 10.244.1.0/24, and add-peer with the new one"
 )
 
@@ -287,7 +287,7 @@ BRIDGE_UP = (
 @pytest.mark.parametrize(
     ("evidence", "name", "mend"),
     [
-        (at_peer(False), "peer-silent", "on 10.0.10.51: see that its firewall accepts ICMP echo from this node"),
+        (at_peer(False), "peer-silent", "on 10.0.10.51: check that its firewall accepts ICMP echo from this node"),
         (at_peer(True, False, False), "peer-without-bridge", BRIDGE_UP),
         (
             at_peer(True, True, False),
@@ -326,9 +326,9 @@ def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) ->
     nowhere.series.send_error = "Operation not permitted"
     assert most_likely(nowhere).words == "the pod could not send: Operation not permitted"
     here_only = failure(EXTERNAL, "1.1.1.1", host, seen=[Sighting("cni0", False, False, "10.244.0.5", "1.1.1.1", 0)])
-    assert most_likely(here_only).words == "the request reached this node from the pod and went no further"
+    assert most_likely(here_only).words == "the pod's request reached this node and went no further"
     gone = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", True))
-    assert most_likely(gone).words == "the request left by eth0 as 10.0.0.210, and nothing came back"
+    assert most_likely(gone).words == "the request left through eth0 with source 10.0.0.210, and no reply came"
 
 
 def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,4 +342,4 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
     host.forwarding = False
     assert "net.ipv6.conf.all.forwarding is 0 on this node" in most_likely(failed).words
     host.bridge_addresses = []
-    assert "no IPv6 address in place of the gateway's fd00:244::1/64" in most_likely(failed).words
+    assert "no IPv6 address instead of the gateway address fd00:244::1/64" in most_likely(failed).words

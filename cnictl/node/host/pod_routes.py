@@ -1,7 +1,7 @@
-"""Where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
+"""Find out where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
 
-Each question is a packet as a pod's is when it is routed, with its source, the link that it comes in by and its mark.
-What goes elsewhere is a `Stray`, with the policy rule or the more specific route that takes it away.
+Each question describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet that
+goes elsewhere, with the policy rule or the more specific route that diverts it.
 """
 
 import sys
@@ -22,9 +22,9 @@ from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_fa
 from cnictl.node.spec.peers import is_link_local
 
 OUTSIDE = ("1.1.1.1", "2606:4700:4700::1111")
-"""Addresses outside to ask about where the node file names none."""
+"""Addresses outside to ask about if the node file names none."""
 MARKS = (0, 0x4000, 0x2000)
-"""Marks that pods' packets have when they are routed: none, kube-proxy's and portmap's for what they masquerade."""
+"""The marks of routed pods' packets: none, and those of kube-proxy and portmap on packets to masquerade."""
 
 _IFLA_VRF_TABLE = 1
 
@@ -38,41 +38,41 @@ class Asked:
     """A packet, and where it should go."""
 
     what: str
-    """One of the kinds above."""
+    """The kind of packet, one of the constants above."""
     packet: Packet
     dev: str = ""
-    """Empty: any link."""
+    """The link on which it should leave; empty for any link."""
     gateway: str = ""
     peer: Peer | None = None
 
 
 @dataclass(frozen=True)
 class Stray:
-    """Packets of pods that don't go where they should."""
+    """Packets of pods that do not go where they should."""
 
     asked: Asked
     way: Way
     rule: Rule | None
-    """The rule that sends them there; None where it is not known, or is the main table's own."""
+    """The policy rule that diverts them; None if it is not known or if it is the main table's own rule."""
     selector: str
-    """Of a rule that has the main table asked first: `to 10.244.0.0/20`."""
+    """The selector of a policy rule that makes the kernel look in the main table first: `to 10.244.0.0/20`."""
     hint: Hint = NONE
-    """What to do where no such rule helps."""
+    """What to do where such a rule does not help."""
 
     @property
     def certain(self) -> bool:
-        """Whether they are lost for sure: what goes outside by another table may be meant to, and arrive."""
+        """Whether they are surely lost. Packets to the outside may use another table on purpose, and arrive."""
         return self.asked.what != TO_OUTSIDE or bool(self.way.errno) or self.way.kind in REFUSING or self.way.dead
 
     @property
     def packets(self) -> str:
-        """Which packets."""
+        """The packets in words."""
         mark = f" with the mark {self.asked.packet.mark:#x}" if self.asked.packet.mark else ""
         return _WHO[self.asked.what].format(self._whom) + mark
 
     @property
     def fate(self) -> str:
-        """Where they go."""
+        """Where they go, in words."""
         refusing = self.rule.action if self.rule is not None and self.rule.action in REFUSING else self.way.kind
         if refusing in REFUSING:
             return f"are refused ({REFUSING[refusing]})"
@@ -82,22 +82,22 @@ class Stray:
 
     @property
     def by(self) -> str:
-        """What decides so."""
+        """The rule or route that decides it, in words."""
         if self.rule is not None:
             return f"by the rule `{self.rule}`"
         if self.way.destination:
             table = f" of table {table_name(self.way.table)}" if self.way.table not in (0, MAIN_TABLE) else ""
             return f"by the route {self.way.destination}{table}"
-        return "for no route leads there"
+        return "because no route leads there"
 
     @property
     def words(self) -> str:
-        """All of it."""
+        """Packets, fate and cause in one sentence."""
         return f"{self.packets} {self.fate}, {self.by}"
 
     @property
     def short(self) -> str:
-        """It in a table's cell."""
+        """The stray in the few words of a table's cell."""
         where = self.fate.removeprefix("go ").removeprefix("are ")
         by = f"rule {self.rule.priority}" if self.rule is not None else f"route {self.way.destination or 'missing'}"
         return f"{_SHORT[self.asked.what]}: {where} by {by}"
@@ -119,60 +119,64 @@ _WHO = {
     FROM_PODS: "packets from pods of {} to pods here",
     OWN: "packets from this host to its own pod {}",
     TO_OUTSIDE: "packets from pods here to the outside ({})",
-    FROM_OUTSIDE: "answers from the outside ({}) to pods here",
+    FROM_OUTSIDE: "replies from the outside ({}) to pods here",
 }
 _APPLY = hint.command("cnictl apply")
 _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way back"}
 
 
 def hint_for(strays: Sequence[Stray]) -> Hint:
-    """Return what brings these packets back.
+    """Return the hint that brings these packets back.
 
-    A rule of ours ahead of the one that takes them away: what that rule is for goes on.
+    It adds a policy rule ahead of the diverting rule, which stays in effect for other packets.
     """
     commands: dict[str, None] = {}
     ruled = [stray for stray in strays if stray.rule is not None]
     selectors = list(dict.fromkeys(stray.selector for stray in ruled))
-    everything = {one for one in selectors if one.startswith("from ") and " to " not in one}
+    source_only = {selector for selector in selectors if selector.startswith("from ") and " to " not in selector}
     for stray in ruled:
         selector = stray.selector
-        if any(selector.startswith(f"{one} to ") for one in everything):
+        if any(selector.startswith(f"{wider} to ") for wider in source_only):
             continue
         rule, family = stray.rule, "-6 " if is_ipv6(stray.asked.packet.target) else ""
         if rule is not None:
             commands[f"ip {family}rule add {selector} lookup main priority {max(rule.priority - 1, 0)}"] = None
     if commands:
-        return hint.command("; ".join(commands), "also in this host's network set-up: a boot loses it")
+        return hint.command(
+            "; ".join(commands), "add it to this host's network configuration too, or the next boot loses it"
+        )
     return next((stray.hint for stray in strays if stray.hint), _APPLY)
 
 
 def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
-    """Return strays in groups that the same rule or route takes away."""
-    found: dict[tuple[str, bool], list[Stray]] = {}
+    """Return strays in groups that the same rule or route diverts."""
+    groups: dict[tuple[str, bool], list[Stray]] = {}
     for stray in strays:
-        found.setdefault((stray.by, is_ipv6(stray.asked.packet.target)), []).append(stray)
-    return list(found.values())
+        groups.setdefault((stray.by, is_ipv6(stray.asked.packet.target)), []).append(stray)
+    return list(groups.values())
 
 
 @dataclass
 class Looked:
-    """What looking at a node's routes came to."""
+    """The results of a look at a node's routes."""
 
     strays: list[Stray] = field(default_factory=list)
     unforwarded: tuple[str, ...] = ()
-    """Settings that are 0: what comes in by those links is not forwarded, and the kernel says that it has no route."""
+    """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
     def told(self) -> list[dict[str, str]]:
-        """Return what is wrong for sure, as JSON values: cause and hint."""
-        found = []
+        """Return the certain faults as JSON values: cause and hint."""
+        faults = []
         for group in causes(stray for stray in self.strays if stray.certain):
-            found += [{"cause": stray.words, "mend": hint_for(group)} for stray in group]
+            faults += [{"cause": stray.words, "mend": hint_for(group)} for stray in group]
         for name in self.unforwarded:
-            found.append({"cause": f"{name} is 0: no packet of pods is forwarded there", "mend": switch_on(name)})
-        return found
+            faults.append(
+                {"cause": f"{name} is 0: this node forwards no packets of pods there", "mend": switch_on(name)}
+            )
+        return faults
 
     def of(self, peer: Peer) -> list[Stray]:
-        """The strays that cut a peer's pods off."""
+        """Return the strays that cut off a peer's pods."""
         return [stray for stray in self.strays if stray.asked.peer == peer]
 
 
@@ -187,12 +191,15 @@ def judge(spec: NodeSpec, asked: Sequence[Asked]) -> list[Stray]:
 
 
 def predicted(spec: NodeSpec) -> list[Stray]:
-    """Return what policy rules would take away on a host that is not set up as `spec` yet: by their model alone."""
+    """Return the strays that policy rules will cause on a host that is not set up as `spec` yet.
+
+    Only the model of the rules decides; the kernel is not asked.
+    """
     return _Look(spec).predicted()
 
 
 class _Look:
-    """One look at a host's rules and routes; each is read once."""
+    """One look at a host's rules and routes, which are read once."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec
@@ -216,34 +223,33 @@ class _Look:
 
     @cached_property
     def _tables(self) -> dict[int, list[tuple[Cidr, Way]]]:
-        found: dict[int, list[tuple[Cidr, Way]]] = {}
+        routes_by_table: dict[int, list[tuple[Cidr, Way]]] = {}
         for destination, route in self._routes:
-            found.setdefault(route.table, []).append((destination, route))
-        return found
+            routes_by_table.setdefault(route.table, []).append((destination, route))
+        return routes_by_table
 
     def found(self) -> Looked:
         """Ask about every kind of packet."""
         bridge = self._links.get(self._spec.bridge)
         nodes = by_family(self._spec)
-        if bridge is None or not bridge.up:  # a packet of a pod's can't be asked about, but one of this host's
-            alone = [self._from_here(node) for node in nodes]
-            return self.judge([one for asked in alone for one in asked])
-        return self.judge([one for node in nodes for one in self._questions(node)])
+        if bridge is None or not bridge.up:  # then the kernel answers only about this host's own packets
+            return self.judge([question for node in nodes for question in self._from_here(node)])
+        return self.judge([question for node in nodes for question in self._questions(node)])
 
     def judge(self, asked: Sequence[Asked]) -> Looked:
-        """Ask about these packets; return those that go wrong."""
+        """Ask about these packets; return the strays."""
         unforwarded: dict[str, None] = {}
         strays = []
-        for one, way in zip(asked, route_lookup.ways([one.packet for one in asked]), strict=True):
-            if _is_right(one, way):
+        for question, way in zip(asked, route_lookup.ways([question.packet for question in asked]), strict=True):
+            if _is_right(question, way):
                 continue
-            switch = switched_off(one.packet) if way.errno else ""
+            switch = switched_off(question.packet) if way.errno else ""
             if switch:
                 unforwarded[switch] = None
-            elif one.what != TO_OUTSIDE or self._is_diverted(one, way):
-                stray = self._stray(one, way)
-                if not (way.spoofed and stray.rule is None and one.what in (FROM_PODS, FROM_OUTSIDE)):
-                    strays.append(stray)  # else the reverse path filter refuses it, which is another check's
+            elif question.what != TO_OUTSIDE or self._is_diverted(question, way):
+                stray = self._stray(question, way)
+                if not (way.spoofed and stray.rule is None and question.what in (FROM_PODS, FROM_OUTSIDE)):
+                    strays.append(stray)  # else the reverse path filter refuses it, and another check reports that
         return Looked(list(_distinct(strays)), tuple(unforwarded))
 
     def _questions(self, node: NodeSpec) -> Iterator[Asked]:
@@ -280,14 +286,14 @@ class _Look:
 
     @cached_property
     def _more_specific(self) -> dict[str, list[str]]:
-        """By pod CIDR an address of each more specific route in it, in whichever table.
+        """By pod CIDR, an address in each more specific route inside it, in any table.
 
-        Each route is looked up by its containing prefixes, so that many of both stay cheap.
+        Each route is looked up by its containing prefixes, so that many routes and many peers stay cheap.
         """
         known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.peers))
         by_prefix = {parse_cidr(pod_cidr): pod_cidr for pod_cidr in known}
         lengths = sorted({cidr.prefix for cidr in by_prefix})
-        found: dict[str, dict[str, None]] = {}
+        addresses_by_cidr: dict[str, dict[str, None]] = {}
         for destination, route in self._routes:
             if route.table == LOCAL_TABLE:
                 continue
@@ -296,94 +302,99 @@ class _Look:
                     break
                 holder = by_prefix.get(Cidr(destination.packed, length).network)
                 if holder:
-                    found.setdefault(holder, {})[format_address(destination.packed)] = None
-        return {pod_cidr: list(addresses) for pod_cidr, addresses in found.items()}
+                    addresses_by_cidr.setdefault(holder, {})[format_address(destination.packed)] = None
+        return {pod_cidr: list(addresses) for pod_cidr, addresses in addresses_by_cidr.items()}
 
-    def _is_diverted(self, one: Asked, way: Way) -> bool:
-        """Whether pods have no way outside though this host has one, or another than the main table's."""
+    def _is_diverted(self, question: Asked, way: Way) -> bool:
+        """Return whether pods' packets are diverted: they take another table, or only this host has a way outside."""
         if way.errno or way.kind in REFUSING:
-            own = route_lookup.way(Packet(one.packet.target))
+            own = route_lookup.way(Packet(question.packet.target))
             return own.kind == route_lookup.UNICAST and not own.errno
         return True
 
-    def _stray(self, one: Asked, way: Way) -> Stray:
-        """Name the cause."""
-        rule, route = policy_rules.decide(self._rules, self._tables, one.packet, self._vrf_table)
+    def _stray(self, question: Asked, way: Way) -> Stray:
+        """Return the stray with the rule or route that causes it."""
+        rule, route = policy_rules.decide(self._rules, self._tables, question.packet, self._vrf_table)
         refused = way.errno != 0 and rule is not None and (route is None or route.kind in REFUSING)
         if refused:
             way = route or way
         elif rule is None or route is None or route.table != way.table:
-            # by a port, a group of links, or what this release does not know: the first rule of that table
-            fitting = [one for one in self._rules if one.ipv6 == is_ipv6(way.destination) and one.table == way.table]
+            # the rule matches by port, by link group or by something unknown here: take the first rule of that table
+            fitting = [
+                candidate
+                for candidate in self._rules
+                if candidate.ipv6 == is_ipv6(way.destination) and candidate.table == way.table
+            ]
             rule = fitting[0] if way.table and fitting else None
         if rule is not None and rule.action == policy_rules.TO_TABLE and way.table in (0, MAIN_TABLE, LOCAL_TABLE):
             rule = None
-        return Stray(one, way, rule, self._selector(one), self._hint(one, way, rule))
+        return Stray(question, way, rule, self._selector(question), self._hint(question, way, rule))
 
     def _vrf_table(self, name: str) -> int:
-        """The table of the VRF that a link is in: IFLA_VRF_TABLE of its master; 0 without."""
+        """Return the table of a link's VRF, IFLA_VRF_TABLE of its master; 0 without a VRF."""
         link = self._links.get(name)
         for vrf in self._links.values():
             if link is not None and vrf.kind == "vrf" and vrf.index in (link.index, link.master):
                 return int.from_bytes(vrf.settings.get(_IFLA_VRF_TABLE, b""), sys.byteorder)
         return 0
 
-    def _hint(self, one: Asked, way: Way, rule: Rule | None) -> Hint:
-        """What to do where no rule is in the way."""
+    def _hint(self, question: Asked, way: Way, rule: Rule | None) -> Hint:
+        """Return the hint for a stray that no policy rule causes."""
         if rule is not None:
             return NONE
-        peer = one.peer
+        peer = question.peer
         cidr = (
             peer.pod_cidr
-            if peer is not None and one.what == TO_PODS
-            else _holding(self._spec.subnets, one.packet.target)
+            if peer is not None and question.what == TO_PODS
+            else _holding(self._spec.subnets, question.packet.target)
         )
         foreign = way.protocol != PROTOCOL and bool(way.destination) and (not way.errno or way.kind in REFUSING)
         if foreign and "/" in cidr and parse_cidr(cidr).covers(parse_cidr(way.destination)):
             return hint.advice(
-                f"give the node of {cidr} another pod CIDR, or take the route {_in_words(way)} out of the set-up that "
-                "it comes from",
-                because="the route is another program's or the operator's, and what goes through it is not known here",
+                f"give the node of {cidr} another pod CIDR, or remove the route {_in_words(way)} from the "
+                "configuration that adds it",
+                because="the route belongs to another program or the operator, and its purpose is not known here",
             )
-        if one.what in (TO_OUTSIDE, FROM_OUTSIDE):
+        if question.what in (TO_OUTSIDE, FROM_OUTSIDE):
+            target = question.packet.target
             return hint.advice(
-                f"give this host a route to {one.packet.target}: ip {'-6 ' if is_ipv6(one.packet.target) else ''}route",
-                because="the host's routes to the outside are its own network set-up's to give",
+                f"add a route to {target} to this host: ip {'-6 ' if is_ipv6(target) else ''}route",
+                because="the host's own network configuration sets its routes to the outside",
             )
         return _APPLY
 
-    def _selector(self, one: Asked) -> str:
-        """What to look up in the main table first: as little as keeps pods' packets."""
-        if one.what == TO_OUTSIDE:
-            return f"from {_holding(self._spec.subnets, one.packet.source)}"
-        if one.what == TO_NODE:
-            subnet = _holding(self._spec.subnets, one.packet.source)
-            route = policy_rules.longest(self._tables.get(MAIN_TABLE, ()), parse_address(one.packet.target))
-            return f"from {subnet} to {route[0] if route and route[0].prefix else one.packet.target}"
-        return f"to {_holding(self._spec.networks, one.packet.target)}"
+    def _selector(self, question: Asked) -> str:
+        """Return the narrowest selector of packets to look up in the main table first."""
+        if question.what == TO_OUTSIDE:
+            return f"from {_holding(self._spec.subnets, question.packet.source)}"
+        if question.what == TO_NODE:
+            subnet = _holding(self._spec.subnets, question.packet.source)
+            route = policy_rules.longest(self._tables.get(MAIN_TABLE, ()), parse_address(question.packet.target))
+            return f"from {subnet} to {route[0] if route and route[0].prefix else question.packet.target}"
+        return f"to {_holding(self._spec.networks, question.packet.target)}"
 
     def predicted(self) -> list[Stray]:
-        """Return what the rules alone would take away."""
-        found = []
+        """Return the strays that the rules will cause."""
+        strays = []
         for node in by_family(self._spec):
             for peer in node.peers:
                 pod = pod_of(node.subnet)
                 for target in (pod_of(peer.pod_cidr), *self._more_specific.get(peer.pod_cidr, [])):
-                    one = Asked(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)
-                    found += self._predicted(one, peer.pod_cidr)
+                    there = Asked(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)
+                    strays += self._predicted(there, peer.pod_cidr)
                 link = self._peer_links[peer]
                 back = Asked(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link or "?"), node.bridge, "", peer)
-                found += self._predicted(back, node.subnet)
-        return list(_distinct(found))
+                strays += self._predicted(back, node.subnet)
+        return list(_distinct(strays))
 
-    def _predicted(self, one: Asked, cidr: str) -> list[Stray]:
-        planned = (parse_cidr(cidr), Way(((one.dev, one.gateway),), table=MAIN_TABLE, destination=cidr))
+    def _predicted(self, question: Asked, cidr: str) -> list[Stray]:
+        planned = (parse_cidr(cidr), Way(((question.dev, question.gateway),), table=MAIN_TABLE, destination=cidr))
         main = [entry for entry in self._tables.get(MAIN_TABLE, []) if str(entry[0]) != cidr]
         tables = {**self._tables, MAIN_TABLE: [*main, planned]}
-        rule, route = policy_rules.decide(self._rules, tables, one.packet, self._vrf_table)
+        rule, route = policy_rules.decide(self._rules, tables, question.packet, self._vrf_table)
         if rule is None or rule.l3mdev or route is planned[1] or (route is not None and route.table == MAIN_TABLE):
             return []
-        return [Stray(one, route or Way(kind=rule.action), rule, self._selector(one))]
+        return [Stray(question, route or Way(kind=rule.action), rule, self._selector(question))]
 
 
 def pod_of(pod_cidr: str) -> str:
@@ -391,23 +402,23 @@ def pod_of(pod_cidr: str) -> str:
     return format_address(parse_cidr(pod_cidr).nth(2))
 
 
-def _is_right(one: Asked, way: Way) -> bool:
-    if one.what == TO_OUTSIDE:
+def _is_right(question: Asked, way: Way) -> bool:
+    if question.what == TO_OUTSIDE:
         return (
             way.kind == route_lookup.UNICAST
             and not way.errno
             and not way.dead
             and way.table in (0, MAIN_TABLE, route_lookup.DEFAULT_TABLE)
         )
-    if one.what == TO_NODE and not way.dead and way.kind == route_lookup.UNICAST and way.table in (0, MAIN_TABLE):
-        return not way.errno  # a peer behind a gateway is another check's
-    if one.what in (OWN, FROM_PODS, FROM_OUTSIDE):
-        return way.goes(one.dev, "")  # a bridge without pods has no carrier
-    return way.goes(one.dev, one.gateway) and not way.dead
+    if question.what == TO_NODE and not way.dead and way.kind == route_lookup.UNICAST and way.table in (0, MAIN_TABLE):
+        return not way.errno  # another check reports a peer behind a gateway
+    if question.what in (OWN, FROM_PODS, FROM_OUTSIDE):
+        return way.goes(question.dev, "")  # a bridge without pods has no carrier
+    return way.goes(question.dev, question.gateway) and not way.dead
 
 
 def switched_off(packet: Packet) -> str:
-    """Return the sysctl that keeps a packet that came in by a link from being forwarded; empty where none does."""
+    """Return the kernel setting that stops the forwarding of a packet from a link; empty if none does."""
     if not packet.iif:
         return ""
     if is_ipv6(packet.target):
@@ -419,7 +430,7 @@ def switched_off(packet: Packet) -> str:
 
 
 def switch_on(name: str) -> Hint:
-    """Return the command that sets such a sysctl; with slashes where the link's name may hold dots."""
+    """Return the command that turns on such a kernel setting, with slashes if the link's name contains dots."""
     head, _, rest = name.partition(".conf.")
     link = rest.removesuffix(".forwarding")
     setting = f"{head.replace('.', '/')}/conf/{link}/forwarding" if "." in link else name
@@ -427,7 +438,7 @@ def switch_on(name: str) -> Hint:
 
 
 def _distinct(strays: Iterable[Stray]) -> Iterator[Stray]:
-    """Without those that say the same of the same peer, and without marks where it happens without a mark too."""
+    """Yield strays without repeats: one per kind, peer and target, so the same stray with a mark is left out."""
     seen = set()
     for stray in strays:
         plain = (stray.asked.what, stray.asked.peer, stray.asked.packet.target)
@@ -442,7 +453,7 @@ def _holding(cidrs: Sequence[str], address: str) -> str:
 
 
 def _in_words(way: Way) -> str:
-    """A route as `ip route` takes it."""
+    """Return a route as arguments of `ip route`."""
     words = [REFUSING[way.kind]] if way.kind in REFUSING else []
     words += [way.destination, *(["via", way.gateway] if way.gateway else [])]
     words += ["dev", way.dev] if way.dev and way.kind not in REFUSING else []

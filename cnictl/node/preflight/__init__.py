@@ -1,6 +1,6 @@
-"""Everything that must hold before a host is touched. All checks run; then a run fails once, with all findings.
+"""Check a host before it is changed. All checks run; then the run fails once, with all findings.
 
-A finding can be ignored by its check's name, as with kubeadm, but for what makes going on impossible.
+As with kubeadm, an operator can ignore the findings of a check by its name. `_NEVER` lists the exceptions.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,8 +16,8 @@ from cnictl.node.spec.node_spec import NodeSpec
 __all__ = ["CHECKS", "IGNORABLE", "PreflightFinding", "parse_ignored", "run", "without_ignored"]
 
 _ALL = "all"
-_NEVER = {"root": "no user but root can set a node up"}
-"""Checks whose errors no option passes over, with the reason."""
+_NEVER = {"root": "only root can set up a node"}
+"""Checks that can't be ignored, with the reason."""
 
 CHECKS: dict[str, PreflightCheck] = {
     "root": host.root,
@@ -47,13 +47,13 @@ CHECKS: dict[str, PreflightCheck] = {
 
 
 IGNORABLE = tuple(name for name in CHECKS if name not in _NEVER)
-"""The names that `--ignore` takes, beside `all`."""
+"""The names that `--ignore` takes, in addition to `all`."""
 
 
 def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
-    """Return the names in what `--ignore` was given: one, several with commas, or `all`.
+    """Return the check names in the values of `--ignore`: one name, several separated by commas, or `all`.
 
-    Raises UsageProblem for a name that no check has, or whose check can't be ignored.
+    Raises UsageProblem for a name of no check, or of a check that can't be ignored.
     """
     names = {name.strip().lower() for text in texts for name in text.split(",")} - {""}
     for name in sorted(names - {_ALL}):
@@ -61,28 +61,28 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
             known = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(f"there is no preflight check {outside.line(name)!r} to ignore", f"they are: {known}")
+            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {known}")
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 
 def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[str]) -> list[PreflightFinding]:
-    """Return the findings with those that are ignored marked so; they stand in no run's way."""
-    return [replace(one, ignored=True) if one.name in ignored else one for one in findings]
+    """Return the findings, with those of ignored checks marked. A marked finding does not stop a run."""
+    return [replace(finding, ignored=True) if finding.name in ignored else finding for finding in findings]
 
 
 def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
-    """Look at the host for all that would keep `spec` from working; nothing is changed.
+    """Return everything on the host that would stop `spec` from working. Nothing is changed.
 
-    `previous_spec`: what the node is now, whose own bridge and routes are no obstacle. A check that can't be made is
-    a finding too.
+    `previous_spec` is the node's present spec; its bridge and routes are no obstacle. A check that fails is a finding
+    too.
     """
-    found = []
+    findings = []
     for name, check in CHECKS.items():
         try:
-            found += check(spec, previous_spec)
+            findings += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.hint, because="what was raised is text")
-            found.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+            what = hint.advice(problem.hint, because="the error's hint is text")
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
         except OSError as fault:
-            found.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
-    return found
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
+    return findings

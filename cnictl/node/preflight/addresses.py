@@ -1,4 +1,4 @@
-"""The node's addresses against those that the host has already: bridge, routes, peers."""
+"""Check the node's addresses against the host's bridge, routes and peers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from cnictl.node.spec.suggestions import first_free
 
 _OUR_ALIAS = "cnictl:"
 _OTHERS_ROUTE = hint.advice(
-    "give that node another pod CIDR, or take the route out of the set-up that it comes from",
-    because="the route is another program's or the operator's, and what goes through it is not known here",
+    "give that node another pod CIDR, or remove the route from the configuration that adds it",
+    because="the route belongs to another program or the operator, and its purpose is not known here",
 )
-_OWN_ADDRESS = hint.advice("give that node another pod CIDR", because="only that node can be given another one")
+_OWN_ADDRESS = hint.advice("give that node another pod CIDR", because="the pod CIDR is set on that node")
 
 
 @dataclass(frozen=True)
 class HostRoute:
-    """A route of the host's that leads to a part of the address space, or an address of its own."""
+    """A route of the host to a part of the address space, or one of the host's own addresses."""
 
     destination: str
     gateway: str
     dev: str
     kind: str = ""
-    """`blackhole`, `unreachable`, `prohibit` of a route that refuses."""
+    """`blackhole`, `unreachable` or `prohibit` for a route that refuses packets."""
     own: bool = False
-    """Whether it is an address of the host's."""
+    """Whether it is one of the host's addresses."""
 
     def __str__(self) -> str:
         if self.own:
@@ -45,7 +45,7 @@ class HostRoute:
 
     @property
     def way_out(self) -> Hint:
-        """What to do where it lies in a peer's pod CIDR. An address of the host's is never the one to go."""
+        """The hint where it lies in a peer's pod CIDR. The host keeps its own address."""
         return _OWN_ADDRESS if self.own else _OTHERS_ROUTE
 
     @property
@@ -56,7 +56,7 @@ class HostRoute:
 
 
 def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
-    """The bridge's name is free, ours, or a hand-made bridge with the right address, which is adopted."""
+    """Check the bridge's name: it is free, or the bridge is ours or can be adopted, because its address is right."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
         present = rtnetlink.addresses(netlink, link.index) if link is not None else []
@@ -64,22 +64,22 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
         return []
     if link.kind != "bridge":
         kind = link.kind or "physical"
-        return [error("bridge", spec.bridge, f"is no bridge but a {kind} link", _another_bridge())]
+        return [error("bridge", spec.bridge, f"is a {kind} link, not a bridge", _another_bridge())]
     if previous is not None and previous.bridge == spec.bridge:
         return []
     if link.alias.startswith(_OUR_ALIAS) and not _has_ports(link):
-        what = hint.command(f"ip link del {spec.bridge}", f"it is left from a former set-up ({link.alias})")
+        what = hint.command(f"ip link del {spec.bridge}", f"it remains from an earlier node ({link.alias})")
     else:
         what = _another_bridge()
-    found = []
+    findings = []
     for gateway in gateways(spec):
-        there = [Cidr(packed, prefix) for packed, prefix in present if len(packed) == len(gateway.packed)]
-        # a link has several IPv6 addresses by nature; only one in our subnet is in the way
-        in_the_way = [one for one in there if gateway.bits == 32 or gateway.overlaps(one)]
-        if in_the_way and gateway not in there:
-            has = ", ".join(map(str, in_the_way))
-            found.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", what))
-    return found
+        present_addresses = [Cidr(packed, prefix) for packed, prefix in present if len(packed) == len(gateway.packed)]
+        # a link usually has several IPv6 addresses; only an address in our subnet conflicts
+        conflicting = [address for address in present_addresses if gateway.bits == 32 or gateway.overlaps(address)]
+        if conflicting and gateway not in present_addresses:
+            has = ", ".join(map(str, conflicting))
+            findings.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", what))
+    return findings
 
 
 def _has_ports(link: Link) -> bool:
@@ -94,26 +94,26 @@ def _another_bridge() -> Hint:
 
 
 def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
-    """No route, address or gateway of the host's but our own lies in this node's pod CIDR or a peer's.
+    """Check that no foreign route, address or gateway of the host lies in this node's pod CIDR or a peer's.
 
-    A route that covers a pod CIDR is no obstacle: the kernel takes the longest prefix.
+    A route that covers a pod CIDR is no obstacle, because the kernel prefers the longest prefix.
     """
     foreign = list(_foreign_routes(spec, previous))
     inside = [*foreign, *_own_addresses(spec, previous)]
-    found = []
+    findings = []
     for subnet in spec.subnets:
         for route in _within(inside, subnet):
             message = f"overlaps the host's {route}"
-            found.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
+            findings.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
     for peer in spec.peers:
         for route in _within(inside, peer.pod_cidr):
             message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
-            found.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
-    return found + _hidden_hosts(spec, foreign)
+            findings.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
+    return findings + _hidden_hosts(spec, foreign)
 
 
 def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
-    """What lies in a pod CIDR; an address whose link has its route there as well is named by the route."""
+    """Return the routes and addresses in a pod CIDR. An address is left out if its link's route is there too."""
     there = [route for route in routes if _lies_in(route.destination, pod_cidr)]
     by_route = {(route.dev, route.destination) for route in there if not route.own}
     return [
@@ -124,44 +124,44 @@ def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
 
 
 def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[PreflightFinding]:
-    """Gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
+    """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
     needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.peers}
-    found = []
+    findings = []
     for what, address in needed.items():
         for pod_cidr in (*spec.subnets, *(peer.pod_cidr for peer in spec.peers)):
             if parse_cidr(pod_cidr).holds(parse_address(address)):
                 way_out = hint.advice(
-                    f"choose a pod CIDR that {address} is not in",
-                    because="which addresses this site leaves to pods is not known here",
+                    f"choose a pod CIDR that does not contain {address}",
+                    because="which addresses this site reserves for pods is not known here",
                 )
-                message = f"{what} lies in it, and could not be reached"
-                found.append(error("subnet-overlap", pod_cidr, message, way_out))
-    return found
+                message = f"contains {what}, which would become unreachable"
+                findings.append(error("subnet-overlap", pod_cidr, message, way_out))
+    return findings
 
 
 def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """No policy rule (`ip rule`) takes pods' packets away before the main table is asked."""
-    found = []
+    """Check that no policy rule (`ip rule`) diverts pods' packets before the kernel looks in the main table."""
+    findings = []
     for strays in pod_routes.causes(pod_routes.predicted(spec)):
         rule = strays[0].rule
         subject = f"rule {rule.priority}" if rule is not None else "rules"
-        found.append(warning("policy-rules", subject, strays[0].words, pod_routes.hint_for(strays)))
-    return found
+        findings.append(warning("policy-rules", subject, strays[0].words, pod_routes.hint_for(strays)))
+    return findings
 
 
 def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
-    """The host's own addresses lie outside the pod network, within which nothing is masqueraded."""
+    """Check that the host's own addresses lie outside the pod network, where nothing is masqueraded."""
     bridges = {spec.bridge, previous.bridge if previous else spec.bridge}
     return [
         warning(
             "network-overlap",
             address,
-            f"this host's address on {dev} lies in the pod network {network}: pods' traffic to its neighbours "
-            "leaves with the pods' own addresses",
+            f"this host's address on {dev} lies in the pod network {network}: packets from pods to its neighbours "
+            "keep the pods' own addresses",
             hint.advice(
-                "choose a --network that no node's address lies in",
+                "choose a --network that contains no node's address",
                 because="the pod network is the same on all nodes, and their addresses are not known here",
             ),
         )
@@ -172,61 +172,63 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Preflight
 
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Each peer is on the link: a plain route to its pods needs it as the next hop."""
+    """Check that each peer is on a link of this host: a plain route to its pods needs the peer as next hop."""
     own, links = host_links.own_addresses(), host_links.peer_links(spec)
-    found = []
+    findings = []
     for peer in spec.peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
         if peer.via in own:
-            message = f"{peer.via} is this host's own address, on {own[peer.via]}"
+            message = f"{peer.via} is this host's own address on {own[peer.via]}"
             what = hint.advice("give the other node's address", because="only the operator knows it")
-            found.append(error("peer-link", subject, message, what))
+            findings.append(error("peer-link", subject, message, what))
             continue
         reached = host_links.reach_peer(peer, links[peer])
         asked = peer.dev or spec.uplink
         if reached is None:
             what = hint.advice(
                 f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}",
-                because="the host's addresses are its own network set-up's to give",
+                because="the host's own network configuration assigns its addresses",
             )
-            found.append(error("peer-link", subject, f"the host has no route to {peer.via}", what))
+            findings.append(error("peer-link", subject, f"the host has no route to {peer.via}", what))
         elif reached.gateway:
             message = (
-                f"not on the same link, reached through {reached.gateway}: plain routes can't carry pod traffic there"
+                f"is not on a link of this host, but behind the gateway {reached.gateway}: "
+                "plain routes can't carry pod traffic there"
             )
             what = hint.advice(
-                f"give an address of that node on a link both share (`ip route get {peer.via}` then names no gateway)"
+                f"give an address of that node on a shared link (`ip route get {peer.via}` then shows no gateway)"
                 f"{_or_link_local(spec, peer)}",
                 because="only the operator knows the other node's addresses",
             )
-            found.append(error("peer-link", subject, message, what))
+            findings.append(error("peer-link", subject, message, what))
         elif asked and asked != reached.dev:
             message = f"{peer.via} is reached over {reached.dev}, not over {asked}"
             what = hint.advice(
-                f"name {reached.dev}, or none, as the link to {peer.via}",
-                because="it takes the place of what the operator named",
+                f"name {reached.dev} as the link to {peer.via}, or no link",
+                because="it replaces the link that the operator named",
             )
-            found.append(error("peer-link", subject, message, what))
-    return found
+            findings.append(error("peer-link", subject, message, what))
+    return findings
 
 
 def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
-    """The other way where the uplink has no IPv6 address but its link-local one: over that."""
+    """Return the end of a hint: use the peer's link-local address if the link has no other IPv6 address."""
     if not is_ipv6(peer.via):
         return ""
     link = peer.dev or host_links.uplink(spec)
     if not link:
-        return f", or name its link-local one, with the link to it: {peer.pod_cidr}=fe80::…%LINK"
+        return f", or name its link-local address with the link to it: {peer.pod_cidr}=fe80::…%LINK"
     own = [parse_address(address) for address, dev in host_links.own_addresses().items() if dev == link]
     if any(len(address) == 16 and not is_link_local(address) for address in own):
         return ""
     return (
-        f" ({link} has no IPv6 address of its own), or name the peer's link-local one: {peer.pod_cidr}=fe80::…%{link}"
+        f" ({link} has no IPv6 address of its own), "
+        f"or name the peer's link-local address: {peer.pod_cidr}=fe80::…%{link}"
     )
 
 
 def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Where the node has an IPv6 subnet: the host speaks IPv6, and its links carry it."""
+    """Check that the host and its links support IPv6, if the node has an IPv6 subnet."""
     if not any(map(is_ipv6, spec.subnets)):
         return []
     subnet = next(filter(is_ipv6, spec.subnets))
@@ -235,27 +237,29 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
     if not disabled:
         message = "the kernel runs without IPv6"
         what = hint.advice(
-            f"remove ipv6.disable=1 from the kernel's command line (a kernel with CONFIG_IPV6), {without}",
-            because="it takes a reboot",
+            f"remove ipv6.disable=1 from the kernel's command line and use a kernel with CONFIG_IPV6, {without}",
+            because="it needs a reboot",
         )
         return [error("ipv6", subnet, message, what)]
     if disabled != "0":
-        what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"and in /etc/sysctl.d; {without}")
+        what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
     limit = host_links.narrowest(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
-        message = f"its MTU is {limit.mtu}{whose}, and the kernel turns IPv6 off below {MTU_MIN_IPV6}"
-        what = hint.advice(f"raise it, {without}", because="the link belongs to the host's own network set-up")
+        message = f"its MTU is {limit.mtu}{whose}, and the kernel turns off IPv6 below {MTU_MIN_IPV6}"
+        what = hint.advice(
+            f"raise the MTU, {without}", because="the link belongs to the host's own network configuration"
+        )
         return [error("ipv6", limit.link, message, what)]
     return []
 
 
 def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
-    """The main table's routes without defaults, our bridge's, and those to our peers.
+    """Yield the main table's routes, except default routes and routes of our bridge or to our peers.
 
-    A route with our protocol number to nobody's peer is left from before, and removed with the first run. What other
-    tables hold matters only where a policy rule leads there, which `policy_rules` looks at.
+    A route with our protocol number that leads to no peer remains from earlier; the next run removes it. Other tables
+    matter only if a policy rule leads there; `policy_rules` checks that.
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
@@ -292,14 +296,14 @@ def _lies_in(destination: str, pod_cidr: str) -> bool:
 
 
 def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> Hint:
-    """A pod CIDR of the same size, inside the network, that nothing leads into."""
+    """Return the hint with a free pod CIDR of the same size inside the pod network."""
     network = of_family(spec.networks, subnet)
-    within = [one.destination for one in foreign if _lies_in(one.destination, network)]
+    within = [route.destination for route in foreign if _lies_in(route.destination, network)]
     taken = [*within, *(peer.pod_cidr for peer in spec.peers)]
     free = first_free(network, parse_cidr(subnet).prefix, taken)
     if free:
         return hint.option(f"--subnet {free}", f"it is free within {network} on this host")
     return hint.advice(
-        f"nothing of this size is free within {network}: choose another --network",
+        f"choose another --network: no subnet of this size is free within {network}",
         because="the pod network is the same on all nodes",
     )

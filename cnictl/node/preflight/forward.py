@@ -1,4 +1,4 @@
-"""The host's firewalls: which of their drops the accepts for pods' packets come ahead of."""
+"""Check the host's firewalls for drops that the accepts for pods' packets come ahead of."""
 
 import os
 
@@ -9,18 +9,18 @@ from cnictl.node.resources.forward import IPTABLES, IptablesForward, IptablesLoo
 from cnictl.node.resources.forward_nft import NftLook
 from cnictl.node.spec.node_spec import NodeSpec
 
-_HINT = hint.option("--no-forward", "that leaves pods' packets to the firewall's own rules")
+_HINT = hint.option("--no-forward", "the firewall's own rules then decide about pods' packets")
 
 
 def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Name each drop that an accept for pods' packets comes ahead of, by policy or by rule."""
+    """Return each drop, by a policy or a rule, that an accept for pods' packets comes ahead of."""
     if not spec.forward or os.geteuid() != 0:
-        return []  # `root` says it
-    found = list(NftLook(spec).survey().passed_over)
+        return []  # `root` reports it
+    drops = list(NftLook(spec).survey().passed_over)
     for family, legacy in IPTABLES:
         resource = IptablesForward(family, spec, legacy)
         if family in families(spec) and resource.works():
             look = IptablesLook(resource.program, family, spec)
-            found += [(f"{resource.program} {chain}", drop) for chain, drop in look.survey().passed_over]
+            drops += [(f"{resource.program} {chain}", drop) for chain, drop in look.survey().passed_over]
     message = "pods' packets are accepted ahead of this drop: {}"
-    return [warning("forward", chain, message.format(drop), _HINT) for chain, drop in dict.fromkeys(found)]
+    return [warning("forward", chain, message.format(drop), _HINT) for chain, drop in dict.fromkeys(drops)]

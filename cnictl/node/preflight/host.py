@@ -1,6 +1,6 @@
-"""The host's abilities: root, a firewall tool, and a kernel that does what the plugin will ask of it.
+"""Check the host's abilities: root, a firewall tool, and a kernel with the features that the plugin needs.
 
-Kernel features are tried, with the plugin's own code, in a scratch namespace: lists of modules say nothing about a
+The plugin's own code tries the kernel's features in a scratch namespace, because lists of modules say nothing about a
 monolithic kernel.
 """
 
@@ -23,7 +23,7 @@ from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 
 _FORWARD = {False: "/proc/sys/net/ipv4/ip_forward", True: "/proc/sys/net/ipv6/conf/all/forwarding"}
 _TRIED = {False: ("198.18.0.0/24", "198.18.0.0/16"), True: ("2001:2:0:1::/64", "2001:2::/48")}
-"""Subnet and network for tests of network devices (RFC 2544, RFC 5180), never a pod network's."""
+"""Subnet and network for the trial, reserved for tests of network devices (RFC 2544, RFC 5180)."""
 
 _TOOLS = {
     ("nft", False): ("nft",),
@@ -31,21 +31,21 @@ _TOOLS = {
     ("iptables", False): ("iptables", "iptables-restore"),
     ("iptables", True): ("ip6tables", "ip6tables-restore"),
 }
-"""By backend and whether it is IPv6's."""
+"""The programs by backend and by whether the subnet is IPv6."""
 _PACKAGES = {"nft": "nftables", "iptables": "iptables"}
 _OTHER = {"nft": "iptables", "iptables": "nft"}
-_AS_ROOT = hint.advice("run it with sudo", because="no command of this user's makes them root")
+_AS_ROOT = hint.advice("run it with sudo", because="only the user can choose to become root")
 
 
 def root(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """A node is set up by root."""
+    """Check that root runs the command."""
     if os.geteuid() == 0:
         return []
     return [error("root", "this user", f"user {os.geteuid()} is not root", _AS_ROOT)]
 
 
 def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """The programs of the backend that masquerades."""
+    """Check that the programs of the masquerade backend are installed."""
     if not spec.nat:
         return []
     wanted = [tool for subnet in spec.subnets for tool in _TOOLS[spec.backend, is_ipv6(subnet)]]
@@ -55,51 +55,51 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFi
     other = _OTHER[spec.backend]
     usable = all(programs.find(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
     install = f"install {_PACKAGES[spec.backend]}"
-    what = hint.advice(install, because="packages are the distribution's to install")
+    what = hint.advice(install, because="the distribution's package manager installs packages")
     if usable:
         what = hint.option(f"--backend {other}", f"or {install}")
     return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what)]
 
 
 def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Bridge, veth pair and masquerade work; forwarding can be switched on."""
+    """Check that bridge, veth pair and masquerade work, and that forwarding can be switched on."""
     if os.geteuid() != 0:
-        return []  # `root` says it
-    found = []
+        return []  # `root` reports it
+    findings = []
     for path in dict.fromkeys(_FORWARD[is_ipv6(subnet)] for subnet in spec.subnets):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             key = path.removeprefix("/proc/sys/").replace("/", ".")
             what = hint.advice("run it on the host, not in a container", because="a container can't leave itself")
-            found.append(error("kernel", key, "can't be written here", what))
+            findings.append(error("kernel", key, "can't be written here", what))
     backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
     tried = tuple(_TRIED[is_ipv6(subnet)] for subnet in spec.subnets)
     for subject, message in scratch.attempt(lambda: _try_features(backend, tried)):
-        found.append(error("kernel", subject, message, _of_the_kernel(subject, backend)))
-    return found
+        findings.append(error("kernel", subject, message, _of_the_kernel(subject, backend)))
+    return findings
 
 
 def _of_the_kernel(subject: str, backend: str) -> Hint:
-    """What to do where the kernel refuses to make something."""
+    """Return the hint for a feature that the kernel refuses."""
     if subject == "masquerade":
         words = f"use a kernel with NAT for {backend}, or --backend {_OTHER[backend]}, or --no-nat"
     else:
         words = f"modprobe {subject}, or use a kernel with CONFIG_{subject.upper()}"
-    return hint.advice(words, because="whether the kernel came with that module is not known here")
+    return hint.advice(words, because="whether the kernel has that module is not known here")
 
 
 def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]:
-    """Subject and message of each thing that the kernel refuses."""
+    """Return subject and message of each feature that the kernel refuses."""
     refused = []
     gateway = parse_interface("198.18.0.1/24")
     with Netlink() as netlink:
         try:
             index = ensure_bridge(netlink, "cnictl-try0", gateway).index
         except (Problem, OSError) as fault:
-            return [["bridge", f"the kernel can't make one: {fault}"]]
+            return [["bridge", f"the kernel can't create a bridge: {fault}"]]
         try:
             _try_veth(netlink, index)
         except (Problem, OSError) as fault:
-            refused.append(["veth", f"the kernel can't make a pair: {fault}"])
+            refused.append(["veth", f"the kernel can't create a veth pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
         rules = RuleSet("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))

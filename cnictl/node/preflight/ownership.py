@@ -1,4 +1,4 @@
-"""Who could change what root runs or goes by: programs, units, and the folders of cnictl's own files."""
+"""Check that only root can change what root runs or reads: programs, units, and the folders of cnictl's files."""
 
 import glob
 import os
@@ -19,69 +19,70 @@ _PROGRAMS = (
     "modprobe", "systemctl", "systemd-run", "networkctl", "nmcli", "firewall-cmd", "busctl", "containerd", "env",
     "bridge", "ethtool", "nsenter", "ebtables", "iptables-legacy", "ip6tables-legacy",
 )  # fmt: skip
-"""What cnictl starts by name."""
+"""The programs that cnictl starts by name."""
 _EXEC = ("ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost", "ExecCondition")
 _PATH = hint.advice(
     "put root's own folders first: PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    because="the PATH is that of the shell that starts cnictl",
+    because="the shell that starts cnictl sets the PATH",
 )
 _PREFIXES = "-@:+!|"
-"""Of a command in a unit (systemd.service(5), Command lines)."""
+"""The prefixes of a command in a unit (systemd.service(5), Command lines)."""
 
 
 def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Each program that cnictl starts by name is root's alone, where it is found by its name."""
-    found = []
+    """Check that only root can change each program that cnictl starts by name."""
+    findings = []
     for name in _PROGRAMS:
         path = find(name)
         reason = ownership.fault(path) if path else ""
         if path and reason:
-            found.append(error("programs", path, f"root would run it, but {reason}", _PATH))
-    return found
+            findings.append(error("programs", path, f"root would run it, but {reason}", _PATH))
+    return findings
 
 
 def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """What root goes by is root's alone to change: the node file, the confs, the records, the leases, the log."""
+    """Check that only root can change what root reads: node file, confs, records, leases and log."""
     log = spec.log_file or PLUGIN_LOG
     node_file = NODE_FILE if os.path.exists(NODE_FILE) else os.path.dirname(NODE_FILE)
     places = [node_file, STATE_DIR, NETWORKS_DIR, os.path.dirname(log), *runtimes.conf_dirs(runtimes.find())]
-    found = []
+    findings = []
     for place in dict.fromkeys(places):
         reason = ownership.fault(install.nearest(place))
         if reason:
             what = to_root(install.nearest(place))
-            found.append(warning("ownership", place, f"{reason}: whoever that is can have root change this host", what))
-    return found
+            message = f"{reason}; whoever can write there can make root change this host"
+            findings.append(warning("ownership", place, message, what))
+    return findings
 
 
 def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """What units of cnictl's name start is root's alone: a watch unit of an earlier release, or a drop-in."""
-    found = []
+    """Check that only root can change what units named cnictl start, such as an older watch unit or a drop-in."""
+    findings = []
     names = ("cnictl*.service", "cnictl*.service.d/*.conf")
     for path in sorted(path for name in names for path in glob.glob(f"{UNIT_DIR}/{name}")):
         for program in _started(path):
             reason = ownership.fault(program) if os.path.lexists(program) else ""
             if reason:
-                found.append(
+                findings.append(
                     warning("unit-code", path, f"starts {program} as root, but {reason}", _unit(path, program))
                 )
-    return found
+    return findings
 
 
 def _unit(path: str, started: str) -> Hint:
-    """What to do about a unit of cnictl's name that starts what others can change."""
+    """Return the hint for a unit named cnictl that starts a program that others can change."""
     name = os.path.basename(path)
     if name == "cnictl-watch.service":
         return hint.command(f"cnictl watch --unit > {path}; systemctl daemon-reload")
     if name == "cnictl.service":
         if started.startswith(f"{HOME}/"):
             return to_root(started)
-        return hint.command("cnictl apply", "it writes the unit anew")
-    return hint.advice("have it start what is root's alone", because="the file is the operator's")
+        return hint.command("cnictl apply", "it rewrites the unit")
+    return hint.advice("let it start a program that only root can change", because="the file belongs to the operator")
 
 
 def _started(unit: str) -> list[str]:
-    """Every file that the commands of a unit name by its path."""
+    """Return every absolute path in the commands of a unit."""
     try:
         with open(unit, encoding="utf-8", errors="replace") as file:
             lines = file.read(1 << 20).splitlines()

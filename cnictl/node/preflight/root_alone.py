@@ -1,4 +1,4 @@
-"""The hint for a file or folder that others than root can change."""
+"""Make the hint for a file or folder that users other than root can change."""
 
 import os
 import shlex
@@ -10,14 +10,14 @@ from cnictl.node.plugin import ownership
 
 
 def to_root(path: str, why: str = "") -> Hint:
-    """Return the command that leaves what `path` leads to for root alone to change.
+    """Return the command that lets only root change what `path` leads to.
 
-    A folder that is open to everyone by design, such as /tmp, stays so: what is below it has to be put elsewhere.
+    A folder that is open to everyone by design, such as /tmp, stays open: the file has to move out of it.
     """
     culprits = ownership.culprits(path)
     if not culprits or any(os.lstat(culprit).st_mode & stat.S_ISVTX for culprit in culprits):
         return hint.advice(
-            "put it into a folder that root alone can change",
+            "move it into a folder that only root can change",
             because="a folder such as /tmp has to stay open to everyone",
         )
     lines = []

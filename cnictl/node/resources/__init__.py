@@ -1,1 +1,1 @@
-"""One file a kind of host state that cnictl is responsible for."""
+"""The kinds of host state that cnictl is responsible for, one file each."""

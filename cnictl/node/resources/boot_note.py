@@ -1,4 +1,4 @@
-"""Whether anything applies this node at boot on a host without systemd, where cnictl installs no unit."""
+"""Check whether anything applies this node at boot on a host without systemd, where cnictl installs no unit."""
 
 import glob
 import os
@@ -14,28 +14,28 @@ _BOOT_FILES = (
     "/etc/rc.local", "/etc/rc.d/rc.local", "/etc/local.d/*.start", "/etc/init.d/*", "/etc/inittab", "/etc/crontab",
     "/etc/cron.d/*", "/var/spool/cron/crontabs/*", "/etc/runit/*", "/etc/sv/*/run", "/etc/s6/*/*/run",
 )  # fmt: skip
-"""What other init systems and cron's @reboot run."""
+"""The files that other init systems and cron's @reboot run."""
 
 _OPENRC = "/run/openrc"
 
 
 def note() -> str:
-    """Return what to do so that the node comes back with a boot; empty where something sees to it already."""
+    """Return what to do so that the node comes back after a boot; empty if something already applies it."""
     if boot_unit.systemd_runs() or any(_applies(path) for pattern in _BOOT_FILES for path in glob.glob(pattern)):
         return ""
     program = _program()
     command = shlex.join([*program, "apply"])
     if os.path.isdir(_OPENRC):
-        place = "make /etc/local.d/cnictl.start an executable script with it, and: rc-update add local default"
+        place = "write it into /etc/local.d/cnictl.start, make that executable, then: rc-update add local default"
     else:
-        place = "add it to what the boot runs ahead of the container runtime, such as /etc/rc.local"
-    said = f"systemd does not run here, so nothing applies this node at boot: {command} does; {place}"
+        place = "add it to a script that runs at boot before the container runtime, such as /etc/rc.local"
+    said = f"systemd does not run here, so nothing applies this node at boot; the command is {command}: {place}"
     fault = ownership.fault(program[0])
-    return f"{said}; first install cnictl where root alone can write, for {fault}" if fault else said
+    return f"{said}; first install cnictl where only root can write, because {fault}" if fault else said
 
 
 def _program() -> list[str]:
-    """The command that starts this cnictl."""
+    """Return the command that starts this cnictl."""
     started_as = os.path.abspath(sys.argv[0])
     beside = os.path.join(os.path.dirname(sys.executable), "cnictl")
     for program in (beside, started_as if os.path.basename(started_as) == "cnictl" else "", programs.find("cnictl")):
@@ -45,7 +45,7 @@ def _program() -> list[str]:
 
 
 def _applies(path: str) -> bool:
-    """Whether a file has a line that calls `cnictl apply`."""
+    """Return whether a file has a line that calls `cnictl apply`."""
     try:
         lines = durable.contents(path).decode("utf-8", "replace").splitlines() if os.path.isfile(path) else []
     except (OSError, Problem):

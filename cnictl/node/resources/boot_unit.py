@@ -1,4 +1,4 @@
-"""What keeps a node right over time: the systemd unit that applies node.toml at boot, and the log's rotation."""
+"""Install the systemd unit that applies node.toml at boot, and the rotation of the log."""
 
 import glob
 import importlib.resources
@@ -19,13 +19,13 @@ LOGROTATE_FILE = f"{LOGROTATE_DIR}/cnictl"
 FILES = (UNIT_FILE, LOGROTATE_FILE)
 
 SYSTEMD_RUNS = "/run/systemd/system"
-"""There exactly where systemd is the system's manager (sd_booted(3))."""
+"""This folder exists only if systemd is the system's manager (sd_booted(3))."""
 
 _WANTED_PREFIX = "WantedBy="
 
 
 class BootUnit:
-    """cnictl.service, enabled, where systemd runs; the logrotate file where logrotate is."""
+    """cnictl.service, enabled, if systemd runs, and the logrotate file if logrotate is installed."""
 
     id = f"boot/{UNIT}"
     parted = True
@@ -34,18 +34,18 @@ class BootUnit:
         self._spec = spec
 
     def observe(self) -> State | None:
-        """The files' text by path, and whether the unit is enabled; None if none of it is there."""
+        """Return the files' text by path, and whether the unit is enabled; None if neither files nor links exist."""
         texts = {}
         for path in FILES:
             if os.path.exists(path) and not files.is_masked(path):
                 texts[path] = durable.contents(path).decode("utf-8", "surrogateescape")
-        there, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
-        return {"files": texts, "enabled": bool(wanted) and wanted <= there} if texts or there else None
+        links, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
+        return {"files": texts, "enabled": bool(wanted) and wanted <= links} if texts or links else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The same for this host; None where neither systemd nor logrotate is. What an operator masked stays so.
+        """Return the state for this host; None if it has neither systemd nor logrotate.
 
-        What can't be written stays as it is.
+        Files that an operator masked stay masked. Files that can't be written stay as they are.
         """
         texts, now = self._wanted(), self.observe()
         skipped = self.skipped(spec)
@@ -60,20 +60,20 @@ class BootUnit:
         return {"files": texts, "enabled": enabled}
 
     def skipped(self, spec: NodeSpec) -> list[str]:  # noqa: ARG002 - as `desired`
-        """Those of its files that are not as they should be and can't be written, or the unit's links can't."""
+        """Return the files that differ from the desired state, if they or the unit's links can't be written."""
         wanted, now = self._wanted(), self.observe()
-        found = []
+        unwritable = []
         for path, text in wanted.items():
             places = [path, *(_wanted_links(text) - _links() if path == UNIT_FILE else ())]
             if path == UNIT_FILE and not program.current():
                 places.append(f"{program.HOME}/new")  # what the unit starts
             right = _files(now).get(path) == text and (path != UNIT_FILE or bool(now and now["enabled"]))
             if not right and not all(map(files.can_write, places)):
-                found.append(path)
-        return found
+                unwritable.append(path)
+        return unwritable
 
     def _wanted(self) -> dict[str, str]:
-        """The text of each file that belongs on this host."""
+        """Return the text of each file that belongs on this host."""
         texts = {}
         if systemd_runs() and not files.is_masked(UNIT_FILE):
             texts[UNIT_FILE] = unit_text()
@@ -82,7 +82,7 @@ class BootUnit:
         return texts
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """One line, and what `systemctl` would be told."""
+        """Return the summary and the manual commands."""
         old, new = _files(before), _files(after)
         commands = [f"cat > {path} <<'EOF'\n{text}EOF" for path, text in new.items() if old.get(path) != text]
         gone = [path for path in old if path not in new]
@@ -100,7 +100,7 @@ class BootUnit:
         return (f"write {names}" if new else f"remove {names}", "\n".join(commands))
 
     def carry_out(self, change: Change) -> None:
-        """Write, enable, disable or remove; systemd is told where it runs. The unit is not started by this."""
+        """Write, enable, disable or remove the files, and reload systemd if it runs. The unit is not started."""
         old, new = _files(change.before), _files(change.after)
         enable = bool(change.after and change.after["enabled"])
         links = _wanted_links(new.get(UNIT_FILE, "")) if enable else set()
@@ -118,32 +118,32 @@ class BootUnit:
             folders.make(os.path.dirname(link))
             os.symlink(UNIT_FILE, link)
         if systemd_runs() and programs.find("systemctl"):
-            # one that can't be reached now reads the unit at the next boot all the same
+            # a systemd that can't be reached now reads the unit at the next boot
             run(["systemctl", "daemon-reload"], check=False)
 
 
 def systemd_runs() -> bool:
-    """Whether systemd is this system's manager."""
+    """Return whether systemd is this system's manager."""
     return os.path.isdir(SYSTEMD_RUNS)
 
 
 def template(name: str) -> str:
-    """A file of `conf/`, as shipped with this cnictl."""
+    """Return a file of `conf/` as shipped with this cnictl."""
     return (importlib.resources.files("cnictl_conf") / name).read_text(encoding="utf-8")
 
 
 def unit_text(name: str = UNIT) -> str:
-    """A unit of `conf/`, which starts root's copy of cnictl; by default the one that applies node.toml at boot."""
+    """Return a unit of `conf/`, which starts root's copy of cnictl. The default unit applies node.toml at boot."""
     return template(name).replace("@CNICTL@", program.COMMAND)
 
 
 def _links() -> set[str]:
-    """The links that have another unit start ours."""
+    """Return the links by which other units start ours."""
     return set(glob.glob(f"{UNIT_DIR}/*.wants/{UNIT}"))
 
 
 def _wanted_links(text: str) -> set[str]:
-    """Those that `systemctl enable` makes for a unit of this text (systemd.unit(5), [Install])."""
+    """Return the links that `systemctl enable` makes for a unit of this text (systemd.unit(5), [Install])."""
     lines = [line.removeprefix(_WANTED_PREFIX) for line in text.splitlines() if line.startswith(_WANTED_PREFIX)]
     return {f"{UNIT_DIR}/{unit}.wants/{UNIT}" for line in lines for unit in line.split()}
 

@@ -1,4 +1,4 @@
-"""The bridge and its addresses. Both are made by `core.bridge`, as the plugin's ADD makes them."""
+"""Set up the bridge and its addresses. `core.bridge` makes both, as in the plugin's ADD."""
 
 import errno
 from collections.abc import Collection, Iterable
@@ -21,11 +21,11 @@ _NET_ADDR_SET = b"3"
 _NOTIFY = ("net/ipv4/conf/{}/arp_notify", "net/ipv6/conf/{}/ndisc_notify")
 
 OWNER_MARK = "cnictl:"
-"""A link's alias begins with it if cnictl made the link."""
+"""The beginning of the alias of every link that cnictl made."""
 
 
 def gateways(spec: NodeSpec) -> list[Cidr]:
-    """The bridge's addresses: each subnet's first, with the subnet's prefix length."""
+    """Return the bridge's addresses: the first of each subnet, with the subnet's prefix length."""
     return [Cidr(subnet.nth(1), subnet.prefix) for subnet in map(parse_cidr, spec.subnets)]
 
 
@@ -34,7 +34,7 @@ def _mtu_key(name: str) -> str:
 
 
 def note_mtu(spec: NodeSpec, state: State | None) -> None:
-    """Keep the MTU that our bridge has been given: it is lowered for a peer, and grows again with `apply` alone."""
+    """Record the MTU of our bridge. It is lowered for a peer; only `apply` raises it again."""
     if (
         state is not None
         and _is_ours(state)
@@ -45,17 +45,20 @@ def note_mtu(spec: NodeSpec, state: State | None) -> None:
 
 
 class Bridge:
-    """The bridge link: there, up, with its MTU. One that cnictl did not make is adopted, and kept at a reset."""
+    """The bridge link: it exists, is up and has its MTU. A bridge that cnictl did not make is adopted.
+
+    A reset keeps an adopted bridge.
+    """
 
     def __init__(self, spec: NodeSpec, raises: bool = False) -> None:
-        """`raises`: whether its MTU may grow by itself, as with `apply`: running pods keep what they have."""
+        """`raises`: whether the MTU may be raised, as by `apply`. Running pods keep their MTU."""
         self._name = spec.bridge
         self._gateways = gateways(spec)
         self._raises = raises
         self.id = f"bridge/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Kind, MTU, whether it is up, the alias that says whose it is; of one made by hand, whether its MAC stays."""
+        """Return kind, MTU, whether it is up, and its alias as owner; for an adopted bridge, whether its MAC is set."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
         if link is None:
@@ -66,35 +69,35 @@ class Bridge:
         return state
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """An adopted one keeps its MTU unless the spec names one, and its MAC when its ports come and go."""
-        found = self.observe()
+        """Return the state for `spec`. An adopted bridge gets a fixed MAC; only a spec with an MTU changes its MTU."""
+        now = self.observe()
         owner = OWNER_MARK + spec.name
-        if found is None or _is_ours(found):
+        if now is None or _is_ours(now):
             return {"kind": "bridge", "mtu": self._mtu(spec), "up": True, "owner": owner}
-        adopted: State = {"kind": "bridge", "mtu": spec.mtu or found["mtu"], "up": True, "owner": found["owner"]}
-        return adopted | ({"mac_stays": True} if "mac_stays" in found else {})
+        adopted: State = {"kind": "bridge", "mtu": spec.mtu or now["mtu"], "up": True, "owner": now["owner"]}
+        return adopted | ({"mac_stays": True} if "mac_stays" in now else {})
 
     def _mtu(self, spec: NodeSpec) -> int:
-        """The spec's MTU, else the smallest over the links to others, which grows again with `apply` alone."""
+        """Return the spec's MTU, else the smallest over the links to other hosts, which only `apply` raises again."""
         smallest = host_links.mtu(spec)
         accepted = None if self._raises or spec.mtu else original_state.recall(_mtu_key(spec.bridge))
         return min(smallest, accepted) if accepted else smallest
 
     def remember(self) -> None:
-        """Keep what an adopted bridge was like."""
+        """Record the original state of an adopted bridge."""
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """None for a bridge of ours; an adopted one as it was found, but for its MAC: what is set can't be unset."""
-        found = self.observe()
-        if found is None or _is_ours(found):
+        """Return the original state of an adopted bridge, except for a fixed MAC, which can't be undone; else None."""
+        now = self.observe()
+        if now is None or _is_ours(now):
             return None
         remembered = original_state.recall(self.id)
-        state: State = remembered["state"] if remembered and remembered["state"] else found
-        return state | ({"mac_stays": found["mac_stays"]} if "mac_stays" in found else {})
+        state: State = remembered["state"] if remembered and remembered["state"] else now
+        return state | ({"mac_stays": now["mac_stays"]} if "mac_stays" in now else {})
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the `ip link` commands."""
+        """Return the summary and the `ip link` commands."""
         name = self._name
         if after is None:
             return f"remove the bridge {name}", f"ip link delete {name}"
@@ -118,19 +121,19 @@ class Bridge:
             words.append("up" if after["up"] else "down")
             options.append(words[-1])
         if after.get("mac_stays") and not before.get("mac_stays"):
-            words.append("a MAC that stays when ports come and go")
+            words.append("a fixed MAC")
             options.append(f"address $(cat {_SYSFS}/{name}/address)")
         summary = f"set {name} to {', '.join(words)}" if words else f"make {name} a bridge"
         return summary, f"ip link set {name} {' '.join(options)}"
 
     def carries(self) -> str:
-        """Its ports, and addresses that are not the node's."""
+        """Return its ports, and its addresses that are not the node's, in words."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
             if link is None:
                 return ""
             ports = _ports(netlink, link.index)
-            own = [(one.packed, one.prefix) for one in self._gateways]
+            own = [(gateway.packed, gateway.prefix) for gateway in self._gateways]
             others = [
                 str(Cidr(packed, prefix))
                 for packed, prefix in rtnetlink.addresses(netlink, link.index)
@@ -140,39 +143,39 @@ class Bridge:
         return ", ".join([*standing, *(f"the address {other}" for other in others)])
 
     def carry_out(self, change: Change) -> None:
-        """Make, set or remove it. Raises Problem."""
+        """Create, change or remove the bridge. Raises Problem."""
         with Netlink() as netlink:
             if change.after is None:
                 self._remove(netlink)
                 return
             after = change.after
-            # the netfilter hook is a step of its own
+            # BridgeNetfilter sets the netfilter hook
             ensure_bridge(netlink, self._name, None, mtu=after["mtu"], owner=after["owner"], nf_call=False)
-            found = self.observe()
-            if found is None:
-                raise Problem(f"{self._name}: removed by another program while it was set up")
+            now = self.observe()
+            if now is None:
+                raise Problem(f"{self._name}: another program removed it during the set-up")
             link = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
-            if found["mtu"] != after["mtu"]:
+            if now["mtu"] != after["mtu"]:
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, link + u32_attr(rtnetlink.IFLA_MTU, after["mtu"])))
-            if after.get("mac_stays") and not found.get("mac_stays"):
+            if after.get("mac_stays") and not now.get("mac_stays"):
                 self._pin_mac(netlink)
-            if found["owner"] != after["owner"]:
+            if now["owner"] != after["owner"]:
                 netlink.call(rtnetlink.set_alias(self._name, after["owner"]))
             if not after["up"]:
                 down = ifinfo(0, 0, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, self._name)
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, down))
 
     def _pin_mac(self, netlink: Netlink) -> None:
-        """Give it the MAC it has: until it is given one, a bridge takes that of its lowest port, and pods lose it."""
+        """Set the bridge's MAC to its present one. Otherwise a bridge follows its ports' MACs, and pods lose it."""
         link = rtnetlink.get_link(netlink, self._name)
         if link is not None:
             announce(netlink, link)
 
     def refuse_others(self, ours: Collection[str]) -> None:
-        """Raise Problem if it has a port that is not among `ours`: it can't be removed then."""
+        """Raise Problem if the bridge has a port that is not in `ours`, because it can't be removed then."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
-            others = [] if link is None else [one for one in _ports(netlink, link.index) if one not in ours]
+            others = [] if link is None else [port for port in _ports(netlink, link.index) if port not in ours]
         if others:
             self._refuse(others)
 
@@ -186,16 +189,16 @@ class Bridge:
     def _refuse(self, ports: list[str]) -> None:
         raise Problem(
             f"{self._name} still has {len(ports)} port{'s' if len(ports) != 1 else ''}: {', '.join(ports[:8])}",
-            f"what isn't cnictl's: ip link set {ports[0]} nomaster" if ports else "",
+            f"for a port that is not cnictl's: ip link set {ports[0]} nomaster" if ports else "",
         )
 
 
 def announce(netlink: Netlink, bridge: Link) -> None:
-    """Have the kernel tell all behind a bridge the MAC of its addresses: pods go on sending to the one they know.
+    """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
-    Without it they find out after the half minute that a neighbour is believed in unasked. Raises CniError.
+    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
     """
-    before = {path: sysctl.read(path) for path in (one.format(bridge.name) for one in _NOTIFY)}
+    before = {path: sysctl.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
     for path in before:
         sysctl.put(path, "1")
     try:
@@ -206,50 +209,52 @@ def announce(netlink: Netlink, bridge: Link) -> None:
 
 
 class Address:
-    """The bridge's address of each family. Others on an adopted bridge are left alone; so is its own, if it was there.
+    """The bridge's address of each family. Other addresses of an adopted bridge stay.
 
-    Of IPv6 only those are looked at that a spec asked for: a link has others that come and go by themselves.
+    A reset leaves the bridge's address too if it was there before cnictl. Of IPv6 addresses only those of a spec count,
+    because a link has others that change without cnictl.
     """
 
     parted = True
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._name = spec.bridge
-        self._ours = {str(cidr) for one in (spec, *earlier) if one.bridge == spec.bridge for cidr in gateways(one)}
+        same_bridge = [known for known in (spec, *earlier) if known.bridge == spec.bridge]
+        self._ours = {str(cidr) for known in same_bridge for cidr in gateways(known)}
         self.id = f"address/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Every IPv4 address on it, and the IPv6 ones that are the node's."""
+        """Return every IPv4 address of the bridge, and the node's IPv6 addresses."""
         return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The gateways' addresses, beside those that were never ours."""
+        """Return the gateway addresses and the addresses that were never ours."""
         return _addresses([*self._others(), *map(str, gateways(spec))])
 
     def remember(self) -> None:
-        """Keep the addresses that were there."""
+        """Record the original addresses."""
         original_state.remember(self.id, {"state": _addresses(self._all())})
 
     def former(self) -> State | None:
-        """Those without ours, unless ours was there before us."""
+        """Return the addresses without ours, unless it was on the bridge before cnictl."""
         remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}).get("addresses", []) if remembered else _listed(self.observe())
         now = _listed(self.observe())
         return _addresses(address for address in now if address not in self._ours or address in before)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the `ip address` commands."""
+        """Return the summary and the `ip address` commands."""
         old, new = _listed(before), _listed(after)
-        gone = [address for address in old if address not in new]
-        come = [address for address in new if address not in old]
-        commands = [f"ip address del {address} dev {self._name}" for address in gone]
-        commands += [_add_command(address, self._name) for address in come]
-        words = [f"give {self._name} the address {address}" for address in come]
-        words += [f"take {address} from {self._name}" for address in gone]
+        removed = [address for address in old if address not in new]
+        added = [address for address in new if address not in old]
+        commands = [f"ip address del {address} dev {self._name}" for address in removed]
+        commands += [_add_command(address, self._name) for address in added]
+        words = [f"add address {address} to {self._name}" for address in added]
+        words += [f"remove address {address} from {self._name}" for address in removed]
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove and add. Raises CniError 105 where the bridge has another address that isn't ours."""
+        """Remove and add addresses. Raises CniError 105 if the bridge has another address that isn't ours."""
         old, new = _listed(change.before), _listed(change.after)
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
@@ -265,8 +270,8 @@ class Address:
     def _all(self) -> list[str]:
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
-            found = rtnetlink.addresses(netlink, link.index) if link is not None else []
-        return [str(Cidr(packed, prefix)) for packed, prefix in found if not is_link_local(packed)]
+            pairs = rtnetlink.addresses(netlink, link.index) if link is not None else []
+        return [str(Cidr(packed, prefix)) for packed, prefix in pairs if not is_link_local(packed)]
 
     def _others(self) -> list[str]:
         return [address for address in _listed(self.observe()) if address not in self._ours]
@@ -277,7 +282,7 @@ def _ports(netlink: Netlink, index: int) -> list[str]:
 
 
 def _mac_stays(name: str) -> bool:
-    """Whether a link was given its MAC (linux/netdevice.h, NET_ADDR_SET); where sysfs doesn't say, so be it."""
+    """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't tell."""
     try:
         return durable.contents(f"{_SYSFS}/{name}/addr_assign_type").strip() == _NET_ADDR_SET
     except OSError:
@@ -288,8 +293,8 @@ def _is_ours(state: State) -> bool:
     return str(state["owner"]).startswith(OWNER_MARK)
 
 
-def _addresses(found: Iterable[str]) -> State | None:
-    unique = sorted(set(found))
+def _addresses(texts: Iterable[str]) -> State | None:
+    unique = sorted(set(texts))
     return {"addresses": unique} if unique else None
 
 
@@ -298,7 +303,7 @@ def _listed(state: State | None) -> list[str]:
 
 
 def _add_command(address: str, name: str) -> str:
-    """As `core.bridge` adds it: an IPv4 one with its broadcast address, an IPv6 one usable at once."""
+    """Return the manual command that does what `core.bridge` does: IPv4 with broadcast, IPv6 without DAD."""
     if is_ipv6(address):
         return f"ip address add {address} dev {name} nodad"
     return f"ip address add {address} broadcast + dev {name}"
@@ -309,10 +314,10 @@ def _delete_address(netlink: Netlink, index: int, address: Cidr) -> None:
     try:
         netlink.call((rtnetlink.RTM_DELADDR, 0, body))
     except NetlinkError as error:
-        if error.errno != errno.EADDRNOTAVAIL:  # gone already, where IPv6 was just disabled
+        if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
             raise
 
 
 def _example_mac() -> str:
-    """A MAC of one's own is needed, not this one: without any, the bridge takes that of its lowest port."""
+    """Return a MAC for the manual command. Any fixed MAC will do; otherwise the bridge follows its ports' MACs."""
     return "02:00:00:00:00:01"

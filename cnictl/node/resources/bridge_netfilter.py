@@ -1,4 +1,4 @@
-"""The bridge's netfilter hook: whether iptables sees what passes between its ports."""
+"""Set the bridge's netfilter hook, which passes packets between its ports to iptables."""
 
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.netlink import rtnetlink
@@ -16,7 +16,7 @@ _SWITCHES = {
 
 
 class BridgeNetfilter:
-    """Packets bridged between pods pass iptables, where br_netfilter is there: Services need it on the same node."""
+    """The hook is on if br_netfilter is loaded: Services need iptables to see packets between pods of one node."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._name = spec.bridge
@@ -25,7 +25,7 @@ class BridgeNetfilter:
         self.id = f"netfilter/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """The bridge's own switches, of iptables and, with IPv6, of ip6tables."""
+        """Return the bridge's own switches for iptables and, with IPv6, for ip6tables."""
         return self._read(self._switches)
 
     def _read(self, switches: dict[str, int]) -> State | None:
@@ -42,26 +42,29 @@ class BridgeNetfilter:
         return {name: data[kind][0] for name, kind in switches.items() if kind in data} or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
-        """On, or whatever it is where there is no br_netfilter."""
+        """Return that all switches are on; the present state without br_netfilter."""
         return dict.fromkeys(self._switches, 1) if has_bridge_netfilter() else self.observe()
 
     def remember(self) -> None:
-        """Keep an adopted bridge's own setting."""
+        """Record an adopted bridge's original switches."""
         original_state.remember(self.id, {"state": self._read(_SWITCHES)})
 
     def former(self) -> State | None:
-        """That setting; None on a bridge of ours, with which it goes."""
-        found = self.observe()
+        """Return an adopted bridge's original switches; None on our own bridge, which is removed."""
+        now = self.observe()
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
-        if found is None or link is None or link.alias.startswith(OWNER_MARK):
+        if now is None or link is None or link.alias.startswith(OWNER_MARK):
             return None
         remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}) if remembered else {}
-        return {name: before.get(name, value) for name, value in found.items()}
+        return {name: before.get(name, value) for name, value in now.items()}
 
     def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Switch by switch; a bridge that a run was to remove, and did not come to, has them off by then."""
+        """Revert each switch that nobody has changed since; return None if the run made the bridge.
+
+        If a run was about to remove the bridge and did not get there, its switches are off already.
+        """
         old, new = self._values(before), self._values(after)
         changed = [name for name, value in now.items() if value not in (old.get(name), new.get(name))]
         if before is None and not changed:
@@ -71,14 +74,14 @@ class BridgeNetfilter:
         ]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """The summary and the `ip link` command."""
+        """Return the summary and the `ip link` command."""
         values = self._values(after)
-        summary = f"{'show' if any(values.values()) else 'stop showing'} iptables what passes between the ports of"
+        summary = f"{'pass' if any(values.values()) else 'stop passing'} packets between the ports of"
         options = " ".join(f"{name} {value}" for name, value in values.items())
-        return f"{summary} {self._name}", f"ip link set {self._name} type bridge {options}"
+        return f"{summary} {self._name} to iptables", f"ip link set {self._name} type bridge {options}"
 
     def carry_out(self, change: Change) -> None:
-        """Set them; to go without is to have them off."""
+        """Set the switches; without a state they are off."""
         values = self._values(change.after)
         if self.observe() is None and not any(values.values()):
             return

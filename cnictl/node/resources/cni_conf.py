@@ -1,4 +1,4 @@
-"""The network's conf in each runtime's conf folder: the last thing written, for with it a node takes pods."""
+"""Write the network's conf into each runtime's conf folder. It comes last, because runtimes then start pods."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FILE_NAME = "10-cnictl.conflist"
 PLUGIN_TYPE = "cnictl-bridge"
 
 CNI_VERSION = "1.0.0"
-"""At 1.1.0 containerd 1.6 fails every pod with 'unsupported CNI result version', and podman 4 skips the file."""
+"""With 1.1.0, containerd 1.6 fails every pod with 'unsupported CNI result version', and podman 4 skips the file."""
 
 NEWEST = SUPPORTED_VERSIONS[-1]
 
@@ -36,19 +36,19 @@ class CniConf:
         self._runtimes = runtimes.find()
 
     def observe(self) -> State | None:
-        """The file's text by path, another tool's under our name too; None if it is nowhere."""
+        """Return the file's text by path, including another tool's file of our name; None if there is no file."""
         places = [*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR]
         paths = dict.fromkeys([*(f"{folder}/{FILE_NAME}" for folder in places), *sorted(_noted())])
         texts = {path: _text(path) for path in paths if os.path.exists(path)}
         return {"files": texts} if texts else None
 
     def former(self) -> State | None:
-        """Another tool's files of our name: a reset leaves them."""
+        """Return another tool's files of our name, which a reset leaves."""
         texts = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
         return {"files": texts} if texts else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The same for the whole of `spec`; another tool's file where no conf of ours belongs stays."""
+        """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
         texts = _files(self.former())
         for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *self._left()]):
             portmap = find_portmap(self._runtimes, folder)
@@ -58,13 +58,15 @@ class CniConf:
         return {"files": texts}
 
     def _left(self) -> list[str]:
-        """Folders with a conf of ours that no runtime found now reads: one that is started later may."""
+        """Return folders with our conf that no present runtime reads; a runtime that starts later may read them."""
         named = runtimes.conf_dirs(self._runtimes)
-        found = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
-        return [folder for folder in found if folder not in named]
+        folders_with_ours = [
+            os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)
+        ]
+        return [folder for folder in folders_with_ours if folder not in named]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """One line, and the file as a shell would write it."""
+        """Return the summary and the manual commands that write the file."""
         old, new = _files(before), _files(after)
         commands = []
         for path, text in new.items():
@@ -92,15 +94,15 @@ class CniConf:
                 _refuse_foreign(path)
                 folders.make(os.path.dirname(path))
                 _note(_noted() | {path})
-                # renamed within the folder: containerd notices that, and no link or move from elsewhere
+                # containerd notices a rename within the folder, but not a link or a move from elsewhere
                 files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
                 _tell_of(path)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
-    """The network configuration list (spec 1.1.0, section 1) of a node.
+    """Return a node's network configuration list (spec 1.1.0, section 1).
 
-    `newest` says that every chained plugin serves the newest version too.
+    `newest`: whether every chained plugin supports the newest version too.
     """
     plugin: dict[str, Any] = {
         "type": PLUGIN_TYPE,
@@ -115,7 +117,7 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     if spec.mtu:
         plugin["mtu"] = spec.mtu
     if bridge_netfilter:
-        # bridged packets pass iptables then, and a pod that calls its own Service comes back to itself
+        # iptables sees bridged packets then, and a pod can reach itself through its own Service
         plugin["hairpinMode"] = True
     if spec.log_level:
         plugin["logLevel"] = spec.log_level
@@ -132,7 +134,7 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
 
 
 def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
-    """The `portmap` that every runtime reading `conf_dir` finds in its own folders; None if one of them has none."""
+    """Return the `portmap` for `conf_dir`; None unless every runtime that reads it has one in its own folders."""
     readers = [
         runtime.bin_dirs for runtime in found if runtime.settled and runtime.bin_dirs and runtime.conf_dir == conf_dir
     ]
@@ -146,7 +148,7 @@ def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
 
 
 def supported_versions(program: str) -> list[str]:
-    """What a plugin answers to VERSION; nothing if it doesn't."""
+    """Return the versions in a plugin's answer to VERSION; none if it does not answer."""
     environment = ["CNI_COMMAND=VERSION", "CNI_CONTAINERID=", "CNI_NETNS=", "CNI_IFNAME=", "CNI_PATH="]
     try:
         answer = run(["env", "-i", *environment, program], json.dumps({"cniVersion": CNI_VERSION}), timeout=10)
@@ -157,9 +159,9 @@ def supported_versions(program: str) -> list[str]:
 
 
 def is_foreign(path: str) -> bool:
-    """Whether another tool's file stands at `path`: its first plugin is not ours.
+    """Return whether the file at `path` is another tool's: its first plugin is not ours.
 
-    One that is no JSON is ours where cnictl wrote one: a power cut or a slip of the hand tore it.
+    A file that is not JSON is ours where cnictl wrote one: a power cut or a mistaken edit damaged it.
     """
     if not os.path.exists(path):
         return False
@@ -172,7 +174,7 @@ def is_foreign(path: str) -> bool:
 
 
 def _tell_of(path: str) -> None:
-    """Have runtimes notice what changed behind a link: they watch the folder, and a file that leaves it."""
+    """Make runtimes notice a change behind a symbolic link: they watch the folder, so a file comes and goes there."""
     if os.path.islink(path):
         name = f"{os.path.dirname(path)}/.cnictl-changed-{os.getpid()}"
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -180,7 +182,7 @@ def _tell_of(path: str) -> None:
 
 
 def _noted() -> set[str]:
-    """Every path that cnictl wrote its conf to."""
+    """Return every path that cnictl wrote its conf to."""
     return set(original_state.recall(CniConf.id) or ())
 
 
@@ -197,7 +199,9 @@ def _text(path: str) -> str:
 
 def _refuse_foreign(path: str) -> None:
     if is_foreign(path):
-        raise Problem(f"{path} is not cnictl's: no first plugin {PLUGIN_TYPE}", f"move {path} out of the folder")
+        raise Problem(
+            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} out of the folder"
+        )
 
 
 def _files(state: State | None) -> dict[str, str]:

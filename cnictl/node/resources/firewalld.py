@@ -1,9 +1,9 @@
-"""firewalld told of the pods: a zone and a policy of cnictl's own for good, its trusted zone until those are loaded.
+"""Make firewalld accept pods' packets: with our own zone and policy, and the zone `trusted` until these are loaded.
 
-A new zone is known to firewalld only after a reload, which would take along whatever else was changed at run time. So
-none is forced: bridge and pod networks join `trusted` at run time, and the next reload puts them into our zone. What
-another zone's file names stays there: that is the operator's choice. Where firewalld is installed and doesn't run, the
-files alone are written, and it reads them when it starts.
+firewalld knows a new zone only after a reload, and a reload would drop other changes made at run time. So cnictl does
+not force one: bridge and pod networks join `trusted` at run time, and the next reload moves them to our zone. A name
+in another zone's file stays there, because the operator chose it. If firewalld is installed but does not run, only the
+files are written; it reads them when it starts.
 """
 
 import glob
@@ -22,9 +22,9 @@ from cnictl.node.state import folders, original_state
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
-"""Of different names: firewalld has one name space for zones and policies, and falls back to its stock rules."""
+"""The names differ: zones and policies share one name space, and on a clash firewalld uses only its stock rules."""
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
-"""In firewalld's table exactly while it has our policy loaded."""
+"""This chain is in firewalld's table only while our policy is loaded."""
 TABLE_NAME = ("inet", "firewalld")
 """The family and name of firewalld's table."""
 _TRUSTED = "trusted"
@@ -32,28 +32,28 @@ _ASK = [
     "busctl", "--json=short", "call", "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1",
     "org.fedoraproject.FirewallD1.zone", "getActiveZones",
 ]  # fmt: skip
-"""As `firewall-cmd --get-active-zones`, in 15 ms instead of 400: every plan asks."""
+"""Does the same as `firewall-cmd --get-active-zones`, in 15 ms instead of 400; every plan asks this."""
 _ACCEPTING = (_TRUSTED, "cnictl")
 _OURS = "Written by cnictl, removed by cnictl reset-node."
 _ZONES = (f"{CONF_DIR}/zones", "/usr/lib/firewalld/zones")
 
 
 class Firewalld:
-    """Our two files where firewalld is installed; while it runs, the zone that it has each of our names in."""
+    """Our two files if firewalld is installed and, while it runs, the zone of each of our names."""
 
     id = "firewalld/cnictl"
     parted = True
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
-        self._known = [name for one in (*earlier, spec) for name in _names(one)]
+        self._known = [name for known in (*earlier, spec) for name in _names(known)]
 
     def observe(self) -> State | None:
-        """The files' text by path, and zones by name, `trusted` for ours too; None for nothing."""
+        """Return the files' text by path, and zones by name; `trusted` stands for our zone too. None for neither."""
         texts, zones = _files(), self._zones()
         return {"files": texts, "zones": zones} if texts or zones else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The same for `spec`; None where firewalld is not installed, or forwarding is to be left to the host."""
+        """Return files and zones for `spec`; None without firewalld, or if `forward` is false."""
         if not spec.forward or not _is_installed():
             return None
         claimed = _claimed()
@@ -64,7 +64,7 @@ class Firewalld:
         return {"files": texts, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
 
     def skipped(self, spec: NodeSpec) -> list[str]:
-        """Its files, where they should say something else and can't be written: a restarted firewalld forgets pods."""
+        """Return the files that should change but can't be written; a restarted firewalld then forgets the pods."""
         if not spec.forward or not _is_installed():
             return []
         now = _files()
@@ -76,12 +76,12 @@ class Firewalld:
         return {ZONE: _zone([name for name in _names(spec) if name not in claimed]), POLICY: _policy(spec)}
 
     def remember(self) -> None:
-        """Keep what somebody else had in our files' place, and the zones that they put our names into at run time."""
+        """Record foreign files in place of ours, and the zones of our names at run time."""
         texts = {path: text for path, text in _files().items() if _OURS not in text}
         original_state.remember(self.id, {"files": texts, "zones": self._zones()})
 
     def former(self) -> State | None:
-        """The files before ours; each name in the zone it was in before, or in which somebody has put it since."""
+        """Return the original files; each name is in its original zone, or in the zone that somebody chose since."""
         before = original_state.recall(self.id) or {
             "files": {path: text for path, text in _files().items() if _OURS not in text}, "zones": {}
         }  # fmt: skip
@@ -90,7 +90,7 @@ class Firewalld:
         return {"files": before["files"], "zones": kept} if before["files"] or kept else None
 
     def _zones(self) -> dict[str, str]:
-        """The zone of each of our names that has one and that is not the operator's."""
+        """Return the zone of each of our names, except names that the operator bound to a zone."""
         bound = _bound()
         claimed = _claimed() if bound else set()
         return {
@@ -100,19 +100,19 @@ class Firewalld:
         }
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the commands."""
+        """Return the summary and the manual commands."""
         old, new = before or _NOTHING, after or _NOTHING
         commands = [f"cat > {p} <<'EOF'\n{text}EOF" for p, text in new["files"].items() if old["files"].get(p) != text]
         commands += [f"rm {path}" for path in old["files"] if path not in new["files"]]
         commands += [" ".join(argv) for argv in _bindings(old, new)]
-        return "have firewalld trust pods" if after else "have firewalld trust pods no longer", "\n".join(commands)
+        return "have firewalld trust pods" if after else "stop firewalld from trusting pods", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Write or remove the files, and tell the firewalld that runs. Raises Problem."""
+        """Write or remove the files, and tell a running firewalld. Raises Problem."""
         old, new = change.before or _NOTHING, change.after or _NOTHING
         for path in old["files"]:
             if path not in new["files"]:
-                for name in (path, f"{path}.old"):  # firewalld's copy of what it changed in it for somebody
+                for name in (path, f"{path}.old"):  # firewalld's backup of a file that it changed
                     files.remove(name)
                 folders.unmake(os.path.dirname(path))
         for path, text in new["files"].items():
@@ -127,7 +127,7 @@ _NOTHING: State = {"files": {}, "zones": {}}
 
 
 def is_about_to_bind(spec: NodeSpec) -> bool:
-    """Whether firewalld runs and doesn't have our names in its trusted zone yet: its rules will be others then."""
+    """Return whether firewalld runs and has still to take our names into a trusted zone. Its rules change then."""
     resource = Firewalld(spec)
     wanted = resource.desired(spec) if runs() else None
     return wanted is not None and wanted["zones"] != (resource.observe() or _NOTHING)["zones"]
@@ -142,7 +142,7 @@ def _files() -> dict[str, str]:
 
 
 def runs() -> bool:
-    """Whether firewalld runs."""
+    """Return whether firewalld runs."""
     return os.path.isdir(CONF_DIR) and "firewalld" in host_links.processes()
 
 
@@ -151,12 +151,12 @@ def _is_installed() -> bool:
 
 
 def _names(spec: NodeSpec) -> list[str]:
-    """What a zone has by name: the bridge, and the pod network of each family as a source."""
+    """Return our names in a zone: the bridge as interface, and the pod network of each family as source."""
     return [spec.bridge, *spec.networks]
 
 
 def _bound() -> dict[str, str]:
-    """The zone of each interface and source that is in one now; empty where firewalld doesn't run or says nothing."""
+    """Return the present zone of each bound interface and source; empty if firewalld does not run or answer."""
     if not runs():
         return {}
     asked = run(_ASK if firewall.has_command(_ASK[0]) else ["firewall-cmd", "--get-active-zones"], check=False)
@@ -165,17 +165,17 @@ def _bound() -> dict[str, str]:
     if firewall.has_command(_ASK[0]):
         zones = json.loads(asked.stdout)["data"][0]
         return {name: zone for zone, by_kind in zones.items() for names in by_kind.values() for name in names}
-    found, zone = {}, ""
+    zone_by_name, zone = {}, ""
     for line in asked.stdout.splitlines():
         if line[:1].strip():
             zone = line.split()[0]
         else:
-            found.update(dict.fromkeys(line.partition(":")[2].split(), zone))
-    return found
+            zone_by_name.update(dict.fromkeys(line.partition(":")[2].split(), zone))
+    return zone_by_name
 
 
 def _claimed() -> set[str]:
-    """Interfaces and sources that other zones' files name."""
+    """Return the interfaces and sources that other zones' files name."""
     names = set()
     for path in glob.glob(f"{CONF_DIR}/zones/**/*.xml", recursive=True):
         if path == ZONE:
@@ -184,8 +184,8 @@ def _claimed() -> set[str]:
             zone = ElementTree.parse(path)
         except (OSError, ElementTree.ParseError):
             continue  # firewalld can't read it either
-        names |= {one.get("name", "") for one in zone.iter("interface")}
-        names |= {one.get("address", "") for one in zone.iter("source")}
+        names |= {element.get("name", "") for element in zone.iter("interface")}
+        names |= {element.get("address", "") for element in zone.iter("source")}
     return names
 
 
@@ -194,7 +194,7 @@ def _is_there(zone: str) -> bool:
 
 
 def _bindings(old: State, new: State) -> list[list[str]]:
-    """The commands from the zones of `old` to those of `new`."""
+    """Return the commands that change the zones of `old` to those of `new`."""
     was, shall = old["zones"], new["zones"]
     return [
         *(
@@ -211,7 +211,7 @@ def _kind(name: str) -> str:
 
 
 def _zone(names: list[str]) -> str:
-    lines = "".join(f'  <{_kind(one)} {"address" if "/" in one else "name"}="{one}"/>\n' for one in names)
+    lines = "".join(f'  <{_kind(name)} {"address" if "/" in name else "name"}="{name}"/>\n' for name in names)
     return f"""\
 <?xml version="1.0" encoding="utf-8"?>
 <zone target="ACCEPT">
@@ -223,9 +223,9 @@ def _zone(names: list[str]) -> str:
 
 
 def _policy(spec: NodeSpec) -> str:
-    """What pods send passes, and what comes to them from pods and from peers' own addresses, which no zone lets in.
+    """Return the policy's text. It accepts packets from pods, and packets to pods from pods and peers' own addresses.
 
-    What is established or has a DNAT binding firewalld lets pass itself. Anything else is for its zones to decide.
+    firewalld itself accepts established connections and those with a DNAT binding. Its zones decide about the rest.
     """
     rules = "".join(_rules(node) for node in by_family(spec))
     return f"""\
@@ -240,7 +240,7 @@ def _policy(spec: NodeSpec) -> str:
 
 
 def _rules(node: NodeSpec) -> str:
-    """The rules of one address family."""
+    """Return the rules of one address family."""
     to_pods = f'    <destination address="{node.subnet}"/>\n'
     ends = [f'    <source address="{node.subnet}"/>\n']
     ends += [

@@ -1,7 +1,7 @@
-"""Accepts for pods' packets in iptables' FORWARD: a chain of ours, and jumps to it from where packets are dropped.
+"""Accept pods' packets in iptables' FORWARD: with a chain of ours, and jumps to it from where packets are dropped.
 
-Docker and others set FORWARD to DROP later in the boot, so a jump is there even where nothing drops yet. It stands as
-late as it can (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
+Docker and others set FORWARD to DROP later in the boot, so there is a jump even if nothing drops packets yet. The jump
+comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
 """
 
 import shlex
@@ -25,18 +25,18 @@ from cnictl.node.spine import Change, State
 
 CHAIN = "CNICTL-FORWARD"
 DOCKER_CHAIN = "DOCKER-USER"
-"""Docker's own place for others' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
+"""Docker's chain for other programs' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
 BASE = "FORWARD"
 
 _KUBE = "KUBE-"
-"""What the names of kube-proxy's chains begin with, and those of tools of its kind."""
+"""The beginning of the names of chains of kube-proxy and similar tools."""
 _UNREADABLE = "unreadable"
 
 
 class IptablesForward:
-    """Our chain of accepts and the jumps to it, of one address family, by nftables' name: `ip` or `ip6`.
+    """Our chain of accepts and the jumps to it, in one address family by nftables' name: `ip` or `ip6`.
 
-    With `legacy`: in the rules of iptables' old kernel interface, where some stand beside those of iptables-nft.
+    With `legacy`: in iptables' old kernel interface, if it has rules in addition to those of iptables-nft.
     """
 
     def __init__(self, family: str = "ip", spec: NodeSpec | None = None, legacy: bool = False) -> None:
@@ -45,9 +45,9 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """The accepts, and by chain the jumps to them, with the reason where one is out of place; None for nothing.
+        """Return the accepts and, by chain, the jumps to them; a misplaced jump includes the reason. None for none.
 
-        Raises Problem where the accepts stand and the command that shows them is missing.
+        Raises Problem if the accepts exist and the command that shows them is missing.
         """
         if not self._legacy and hidden_chains.hides("filter", CHAIN, self._family):
             return {_UNREADABLE: f"{CHAIN} stands, but {hidden_chains.reason('filter', self._family)}"}
@@ -61,7 +61,7 @@ class IptablesForward:
             jumps.setdefault(place.chain, []).append(label + (WHY + why if why else ""))
         if not jumps and look.accepts is None:
             return None
-        return {"accepts": look.accepts or [], "jumps": {chain: sorted(found) for chain, found in jumps.items()}}
+        return {"accepts": look.accepts or [], "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
@@ -73,18 +73,18 @@ class IptablesForward:
         return {"accepts": accepts(node), "jumps": jumps} if jumps else None
 
     def works(self) -> bool:
-        """Whether the program can be asked; the old interface is only where it is in use beside the new one."""
+        """Return whether the program works. The old interface counts only if the new one is in use too."""
         if not self._legacy:
             return firewall.iptables_works(self._family)
         return firewall.legacy_in_use(self._family) and firewall.legacy_beside_nft(self._family)
 
     def remember(self) -> None:
-        """Keep which iptables chains there were."""
+        """Record which iptables chains exist."""
         if not self._legacy and firewall.has_command(self.program):
             firewall.remember_iptables(self._family)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the iptables commands."""
+        """Return the summary and the iptables commands."""
         program = self.program
         if _UNREADABLE in (after or {}):
             return f"put {CHAIN} back", ""
@@ -107,7 +107,7 @@ class IptablesForward:
         return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
-        """All of it in one iptables-restore. Raises Problem."""
+        """Make all changes in one iptables-restore. Raises Problem."""
         after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
@@ -135,16 +135,16 @@ class IptablesForward:
 
 
 IPTABLES = tuple((family, legacy) for legacy in (False, True) for family in PROGRAMS)
-"""What tells apart the resources of this kind: `IptablesForward(family, spec, legacy)`."""
+"""The values of `family` and `legacy` of each resource of this kind."""
 
 
 class IptablesLook:
-    """One look at the filter table of a program."""
+    """One look at a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
         lines = firewall.rules_of(program, "filter")
         self.accepts = _own_rules(lines)
-        """The rules of our chain; None if there is no such chain."""
+        """The rules of our chain; None if the chain does not exist."""
         self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
@@ -160,7 +160,7 @@ class IptablesLook:
         self._valid = {rule for rule in self._kinds if rule in {jump(label, name) for label in self._labels}}
 
     def ours(self) -> list[tuple[Place, str]]:
-        """Each rule of ours outside our chain: its place, and what of the packets it takes there."""
+        """Return each rule of ours outside our chain: its place, and its match options (the whole rule if invalid)."""
         return [
             (Place(chain.name, index), _label(rule.ours) if rule.ours in self._valid else rule.ours)
             for chain in self.model.chains.values()
@@ -169,7 +169,7 @@ class IptablesLook:
         ]
 
     def survey(self) -> Survey:
-        """What FORWARD does to pods' packets."""
+        """Return what FORWARD does to pods' packets."""
         return self._surveyed(self.model, self._kinds, self._valid)
 
     def _surveyed(self, model: Ruleset, kinds: dict[str, Any], valid: set[str]) -> Survey:
@@ -177,9 +177,9 @@ class IptablesLook:
         return places.survey(model, bases, lambda _: self._flows, kinds, valid)
 
     def wanted(self, everywhere: bool) -> dict[str, list[str]]:
-        """By chain the jumps there should be: those that stand well, and those that are missing.
+        """Return the desired jumps by chain: the well-placed ones and the missing ones.
 
-        With `everywhere`, one is wanted too where nothing drops.
+        With `everywhere`, there is a jump even if nothing drops packets.
         """
         survey = self.survey()
         jumps: dict[str, list[str]] = {}
@@ -193,7 +193,7 @@ class IptablesLook:
         missing: dict[str, set[str]] = {}
         for need in survey.needs:
             missing.setdefault(need.place.chain, set()).add(need.kind)
-        needed = {kind for kinds in missing.values() for one in kinds for kind in COVERS[one]}
+        needed = {kind for kinds in missing.values() for accepted in kinds for kind in COVERS[accepted]}
         if everywhere and (unplaced := {SENT, RECEIVED} - kept - needed):
             missing.setdefault(BASE, set()).update(unplaced)
         for chain, kinds in missing.items():
@@ -201,7 +201,7 @@ class IptablesLook:
         return {chain: sorted(set(labels)) for chain, labels in jumps.items()}
 
     def _joined(self, chain: str, kinds: set[str], needs: tuple[Need, ...]) -> list[str]:
-        """The jumps for some kinds: a single one where they belong in one place."""
+        """Return the jumps for some kinds: a single jump if all belong in one place."""
         bare = places.without_ours(self.model)
         at = {kind: places.place_in(bare, chain, kind, needs) for kind in kinds}
         if {SENT, RECEIVED} <= kinds and at[SENT] == at[RECEIVED] and at.get(AMONG, at[SENT]) == at[SENT]:
@@ -209,9 +209,9 @@ class IptablesLook:
         return [label for label, accepted in self._labels.items() if len(accepted) == 1 and accepted[0] in kinds]
 
     def _serves(self, chain: str) -> bool:
-        """Whether one jump in a chain, which all forwarded packets come to, is enough and ahead of nothing.
+        """Return whether a single jump in a chain of all forwarded packets is enough, and comes ahead of no drop.
 
-        Never beside kube-proxy's: the chain's own jump comes to the head of FORWARD whenever its program starts.
+        Never with kube-proxy: when the chain's program starts, it moves the jump to the chain to the head of FORWARD.
         """
         bare = places.without_ours(self.model)
         rules = bare.chains[BASE].rules if BASE in bare.chains else ()
@@ -223,17 +223,17 @@ class IptablesLook:
         return not judged.misplaced and not judged.needs
 
     def fresh_needs(self) -> tuple[Need, ...]:
-        """The accepts that would be missing if none of ours were there."""
+        """Return the accepts that are missing if ours are ignored."""
         return self._surveyed(places.without_ours(self.model), {}, set()).needs
 
     def removals(self) -> list[str]:
-        """Each rule of ours outside our chain, as `iptables -D` takes it."""
+        """Return each rule of ours outside our chain, as arguments of `iptables -D`."""
         return [
             f"{chain.name} {rule.ours}" for chain in self.model.chains.values() for rule in chain.rules if rule.ours
         ]
 
     def insertions(self, state: State, name: str) -> list[str]:
-        """The options that put a state's jumps into their chains, once ours are out of them."""
+        """Return the options that insert a state's jumps into their chains, after our present rules are removed."""
         bare = places.without_ours(self.model)
         needs = self.fresh_needs()
         at: list[tuple[str, int, str]] = []
@@ -247,12 +247,12 @@ class IptablesLook:
                 place = min(places.place_in(bare, chain, kind, needs).index for kind in kinds)
                 index = 0 if why.startswith("ahead") else end if why else min(place, end)
                 at.append((chain, index, label if MARK in label else jump(label, name)))
-        # the last first: each index is one of the chain without ours
+        # the last one first, because each index counts without our rules
         return [f"-I {chain} {index + 1} {rule}" for chain, index, rule in sorted(at, reverse=True)]
 
 
 def accepts(node: NodeSpec) -> list[str]:
-    """The rules of our chain for a node of one family, as `iptables -S` has them: what pods send, what is theirs."""
+    """Return the rules of our chain for a node of one family, as `iptables -S` prints them."""
     mark = _mark(node.name)
     to_pods = f"-d {node.subnet} -o {node.bridge}"
     senders = [node.network, *(f"{peer}/{128 if is_ipv6(peer) else 32}" for peer in peers_addresses(node, node.subnet))]
@@ -266,7 +266,7 @@ def accepts(node: NodeSpec) -> list[str]:
 
 
 def jump(label: str, name: str) -> str:
-    """The rule that leads packets to our chain: those that `label`'s options match."""
+    """Return the rule that jumps to our chain for packets that match the options `label`."""
     return f"{label} {_mark(name)} -j {CHAIN}".strip()
 
 
@@ -275,7 +275,7 @@ def _mark(name: str) -> str:
 
 
 def _labels(node: NodeSpec) -> dict[str, tuple[str, ...]]:
-    """The options of a jump and the kinds of packets that they let through to our chain."""
+    """Return the possible options of a jump, with the kinds of packets that they match."""
     return {
         "": (SENT, RECEIVED),
         f"-i {node.bridge}": (SENT,),
@@ -293,7 +293,7 @@ def _jumps(rule: str) -> bool:
 
 
 def _as_now(state: State) -> State:
-    """A state; one of an earlier release's journal as this release has it."""
+    """Return a state in this release's form; an earlier release's journal may hold the older form."""
     if "subnet" not in state:
         return state
     mark = _mark(state["name"])
@@ -305,7 +305,7 @@ def _as_now(state: State) -> State:
 
 
 def _guessed(rule: str) -> tuple[str, ...]:
-    """The kinds of a rule that doctor put into FORWARD in an earlier release."""
+    """Return the kinds of a rule that an earlier release's doctor put into FORWARD."""
     return (SENT,) if "-i " in rule else (RECEIVED,)
 
 
@@ -324,7 +324,7 @@ _KUBE_RULE = Rule("what kube-proxy rejects", (Branch((UNKNOWN,), "drop"),))
 
 
 def _with_kube(model: Ruleset) -> Ruleset:
-    """kube-proxy fills its chains when a Service loses its last endpoint: they count as if they rejected already."""
+    """Return the model with kube-proxy's chains rejecting packets, as when a Service loses its last endpoint."""
     return Ruleset(
         {
             name: replace(chain, rules=(*chain.rules, _KUBE_RULE)) if name.startswith(_KUBE) else chain
@@ -334,19 +334,19 @@ def _with_kube(model: Ruleset) -> Ruleset:
 
 
 def _with_unread(model: Ruleset, family: str) -> Ruleset:
-    """The model with the chains that nft alone can read, for a native rule stands in them: no accept goes there."""
+    """Return the model with the chains that only nft can read because they contain native rules; they are sealed."""
     named = {branch.to for chain in model.chains.values() for rule in chain.rules for branch in rule.branches}
     unread = named - model.chains.keys() - {"", CHAIN}
-    # most of these are targets such as LOG, which is no chain
+    # most of these are targets such as LOG, not chains
     if unread.isdisjoint(nftables.chains(FAMILIES[PROGRAMS[family]], "filter")):
         return model
     table = f"{family} filter "
     native = nft.ruleset(firewall.ruleset()).chains
-    found = {
+    sealed_chains = {
         name.removeprefix(table): native[name]
-        for one in unread
-        if table + one in native
-        for name in Ruleset(native).reachable(table + one)
+        for target in unread
+        if table + target in native
+        for name in Ruleset(native).reachable(table + target)
         if name.removeprefix(table) not in model.chains and name in native
     }
 
@@ -358,7 +358,7 @@ def _with_unread(model: Ruleset, family: str) -> Ruleset:
 
     chains_read = {
         name: Chain(name, tuple(map(of_iptables, chain.rules)), chain.hook, chain.policy, sealed=True)
-        for name, chain in found.items()
+        for name, chain in sealed_chains.items()
     }
     return Ruleset(model.chains | chains_read)
 
@@ -373,5 +373,5 @@ def _in_words(after: State, look: IptablesLook | None) -> str:
 
 
 def _reasons(state: State | None) -> str:
-    texts = [text for found in (state or {}).get("jumps", {}).values() for text in found if WHY in text]
+    texts = [text for labels in (state or {}).get("jumps", {}).values() for text in labels if WHY in text]
     return ", ".join(dict.fromkeys(text.partition(WHY)[2] for text in texts))

@@ -1,8 +1,7 @@
-"""Accepts for pods' packets in nftables' base chains that others hooked at forward, and that drop those packets.
+"""Add accepts for pods' packets to other programs' nftables base chains that drop them at the forward hook.
 
-An accept in a table of our own would end that table's say alone: the others are asked all the same. So accepts stand
-in the chain that drops, right in front of what drops (`cnictl.node.host.verdicts.places`), with the comment that says
-they are cnictl's.
+An accept in a table of our own would not help, because the kernel still calls the other tables. So each accept is in
+the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,11 +21,11 @@ from cnictl.node.spine import Change, State
 
 MARK = "cnictl:"
 WHY = "   # "
-"""What stands between a rule of ours and why its place is wrong."""
+"""Separates a rule of ours from the reason why it is misplaced."""
 
 
 class NftForward:
-    """Accepts in nftables chains that others made, and that drop."""
+    """Our accepts in other programs' nftables chains that drop pods' packets."""
 
     id = "forward/nft"
     parted = True
@@ -36,19 +35,19 @@ class NftForward:
         self._look: NftLook | None = None
 
     def observe(self) -> State | None:
-        """Our rules by chain (`inet filter forward`), as text, with the reason where one is out of place; or None."""
+        """Return our rules by chain (`inet filter forward`); a misplaced rule includes the reason. None for none."""
         look = NftLook(self._spec)
         misplaced = look.survey().misplaced
-        found: dict[str, list[str]] = {}
+        rules_by_chain: dict[str, list[str]] = {}
         for chain in look.model.chains.values():
             for index, rule in enumerate(chain.rules):
                 if rule.ours:
                     why = misplaced.get(Place(chain.name, index))
-                    found.setdefault(chain.name, []).append(rule.ours + (WHY + why if why else ""))
-        return {chain: sorted(rules) for chain, rules in found.items()} or None
+                    rules_by_chain.setdefault(chain.name, []).append(rule.ours + (WHY + why if why else ""))
+        return {chain: sorted(rules) for chain, rules in rules_by_chain.items()} or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The accepts in each chain that drops pods' packets; those that stand well where nothing drops are kept."""
+        """Return the accepts in each chain that drops pods' packets; well-placed accepts in other chains stay."""
         if not spec.forward:
             return None
         self._look = look = NftLook(spec)
@@ -63,14 +62,14 @@ class NftForward:
         return {chain: sorted(look.rules(chain, wanted)) for chain, wanted in kinds.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the nft commands."""
+        """Return the summary and the nft commands."""
         old, new = before or {}, after or {}
         look = self._look or NftLook(self._spec)
         needs, commands, words = look.fresh_needs(), [], []
         for chain, rules in old.items():
             if rules != new.get(chain):
                 commands.append(
-                    f"nft -a list chain {chain}   # delete what is marked '{MARK}': nft delete rule {chain} handle …"
+                    f"nft -a list chain {chain}   # delete each rule marked '{MARK}': nft delete rule {chain} handle …"
                 )
         for chain, rules in new.items():
             if old.get(chain) != rules:
@@ -85,7 +84,7 @@ class NftForward:
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove rules of ours and insert others in one transaction, chain by chain. Raises Problem."""
+        """Replace our rules in each chain that differs, in one transaction. Raises Problem."""
         before, after = change.before or {}, change.after or {}
         look = NftLook(self._spec)
         needs = look.fresh_needs()
@@ -102,15 +101,15 @@ class NftForward:
 
 
 class NftLook:
-    """One look at nftables' rules: the base chains at forward that are other programs', and our rules in them."""
+    """One look at other programs' nftables base chains at the forward hook, and at our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
-        """With `owned`: of those that only the owner of their table may change."""
+        """With `owned`: look only at chains that nobody but the owner of their table may change."""
         self._spec = spec
-        found = firewall.ruleset()
-        self.model: Ruleset = nft.ruleset(found, _our_text)
+        listing = firewall.ruleset()
+        self.model: Ruleset = nft.ruleset(listing, _our_text)
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
-        self._bases = [self.model.chains[name] for name in base_chains(found, owned, bound_soon)]
+        self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
         self._links = host_links.links_to_others(spec)
         texts = {
             text: kind
@@ -124,19 +123,19 @@ class NftLook:
             for rule in chain.rules
             if rule.ours
         }
-        """By rule of ours."""
+        """The kinds of packets that each rule of ours accepts."""
         self._valid = set(texts)
 
     def survey(self) -> Survey:
-        """What the base chains do to pods' packets."""
+        """Return what the base chains do to pods' packets."""
         return places.survey(self.model, self._bases, self._flows, self.kinds, self._valid)
 
     def drops(self) -> list[Drop]:
-        """The drops that take pods' packets as it stands."""
+        """Return the drops that pods' packets meet now."""
         return [need.drop for need in self.survey().suffering]
 
     def fresh_needs(self) -> tuple[Need, ...]:
-        """The accepts that would be missing if none of ours were there."""
+        """Return the accepts that are missing if ours are ignored."""
         bare = places.without_ours(self.model)
         bases = [bare.chains[chain.name] for chain in self._bases]
         return places.survey(bare, bases, self._flows, {}).needs
@@ -147,23 +146,24 @@ class NftLook:
         return [traffic(self._spec, family, self._links, table == "bridge") for family in seen]
 
     def valid(self, chain: Chain) -> list[str]:
-        """Every accept that may stand in a chain."""
+        """Return every accept that is valid in a chain."""
         return self.rules(chain.name, set(KINDS))
 
     def rules(self, chain: str, kinds: set[str]) -> list[str]:
-        """The accepts of some kinds for a chain."""
+        """Return the accepts of some kinds for a chain."""
         by_kind = accepts(self._spec, chain.partition(" ")[0])
         return [text for kind in KINDS if kind in kinds for text in by_kind[kind]]
 
     def insertions(self, chain: str, rules: list[str], needs: tuple[Need, ...], quoted: bool = True) -> list[str]:
-        """The lines that put rules into a chain. One that was out of place goes back there: an undo is exact."""
+        """Return the lines that insert rules into a chain. A misplaced rule returns to its place, so undo is exact."""
         bare = places.without_ours(self.model)
-        texts = {text: kind for kind, found in accepts(self._spec, chain.partition(" ")[0]).items() for text in found}
+        by_kind = accepts(self._spec, chain.partition(" ")[0])
+        texts = {text: kind for kind, kind_rules in by_kind.items() for text in kind_rules}
         lines = []
         for text in rules:
             rule, _, why = text.partition(WHY)
             if MARK not in rule:
-                continue  # what an earlier release's journal says of a place
+                continue  # an earlier release's journal holds a place here
             shown = f"'{rule}'" if quoted else rule
             kind = texts.get(rule) or _guessed(rule)[0]
             place = places.place_in(bare, chain, kind, needs)
@@ -178,9 +178,9 @@ class NftLook:
 
 
 def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
-    """The rules for a chain of this family by the kind of packets, in nft's words.
+    """Return the rules for a chain of this family, in nft's words, by kind of packets.
 
-    Between a bridge's ports a link name is a port's: pods are told by their addresses there, in ARP too.
+    In the bridge family a link's name is a port's name, so the rules match pods' addresses, in ARP too.
     """
     rules: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for node in by_family(spec):
@@ -197,16 +197,16 @@ def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
             target = f'oifname "{node.bridge}" {ip} daddr {node.subnet}'
             rules[SENT].append(source)
             rules[AMONG].append(f"{source} {ip} daddr {node.network}")
-            # what this host itself sends to its pods passes forward only where something made it a forwarded packet
+            # this host's own packets to its pods pass forward only if something turned them into forwarded packets
             rules[RECEIVED] += [f"{target} {known}" for known in
                                 ("ct state established,related", "ct status dnat", "fib saddr type local")]  # fmt: skip
         rules[RECEIVED] += [f"{target} {ip} saddr {senders}" for senders in (node.network, hosts) if senders]
     mark = f'counter accept comment "{MARK}{spec.name[:100]}"'
-    return {kind: [f"{rule} {mark}" for rule in found] for kind, found in rules.items()}
+    return {kind: [f"{rule} {mark}" for rule in kind_rules] for kind, kind_rules in rules.items()}
 
 
 def _our_text(rule: dict[str, Any]) -> str:
-    """A rule of ours in the words that `accepts` has for it; others' additions show as they are."""
+    """Return a rule of ours as `accepts` writes it, including changes by others; empty for other rules."""
     comment = str(rule.get("comment", ""))
     if not comment.startswith(MARK) or rule["table"] == TABLE:
         return ""
@@ -214,28 +214,28 @@ def _our_text(rule: dict[str, Any]) -> str:
 
 
 def _guessed(text: str) -> tuple[str, ...]:
-    """The kind of a rule that an earlier release, or another node file, made."""
+    """Return the kind of a rule that an earlier release or another node file made."""
     return (SENT,) if "iifname" in text or ("saddr" in text and "daddr" not in text) else (RECEIVED,)
 
 
 def base_chains(
-    found: list[dict[str, Any]], owned: bool = False, left_out: Collection[tuple[str, str]] = ()
+    listing: list[dict[str, Any]], owned: bool = False, left_out: Collection[tuple[str, str]] = ()
 ) -> Iterator[str]:
-    """Base chains hooked at forward that are neither ours nor another resource's, and that may be changed.
+    """Yield the base chains at the forward hook that this resource may change.
 
-    iptables' are `forward/iptables`'s. ebtables can't list its chain any more once that holds a rule which is not of
-    its own making. firewalld's are left out while it has our policy loaded, and so are the tables (family, name) in
-    `left_out`. With `owned`, those of tables that only their owner may change, in their stead.
+    Left out are our own chains, iptables' chains (`forward/iptables` handles them), firewalld's chains while our policy
+    is loaded, and the tables (family, name) in `left_out`. ebtables' chain is left out too, because ebtables can't list
+    a chain with another program's rule. With `owned`, yield instead the chains of tables that only their owner may
+    change.
     """
     looked_after = [("bridge", "filter", "FORWARD")] if firewall.has_command("ebtables") else []
     looked_after += [(ip, "filter", "FORWARD") for ip in firewall.PROGRAMS if firewall.iptables_works(ip)]
-    served = {(one["family"], one["table"]) for one in entries(found, "chain") if one["name"] == POLICY_CHAIN}
-    # nft 1.0.6 has a wrong word there for `owner`
-    closed = {
-        (one["family"], one["name"]) for one in entries(found, "table") if one.get("flags", "dormant") != "dormant"
-    }
-    dormant = {(one["family"], one["name"]) for one in entries(found, "table") if "dormant" in one.get("flags", ())}
-    for chain in entries(found, "chain"):
+    served = {(chain["family"], chain["table"]) for chain in entries(listing, "chain") if chain["name"] == POLICY_CHAIN}
+    tables = entries(listing, "table")
+    # nft 1.0.6 prints a wrong word instead of `owner`
+    closed = {(table["family"], table["name"]) for table in tables if table.get("flags", "dormant") != "dormant"}
+    dormant = {(table["family"], table["name"]) for table in tables if "dormant" in table.get("flags", ())}
+    for chain in entries(listing, "chain"):
         family, table = chain["family"], chain["table"]
         if chain.get("hook") != "forward" or family not in nft.SEES or table == TABLE:
             continue

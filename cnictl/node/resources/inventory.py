@@ -1,4 +1,4 @@
-"""Which resources make up a node, in the order they are made: the CNI conf comes when all that pods need is there."""
+"""List a node's resources in the order in which they are made. The CNI conf comes after everything that pods need."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,14 +30,14 @@ CONF_KIND, PLUGIN_KIND = "cni-conf", "plugin"
 
 
 def kind(resource: Resource) -> str:
-    """`bridge` of `bridge/cni0`."""
+    """Return a resource's kind: `bridge` of `bridge/cni0`."""
     return resource.id.partition("/")[0]
 
 
 def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool = False) -> list[Resource]:
-    """Everything that `spec` asks for, the node file first. `earlier` specs may have left something in its place.
+    """Return all resources of `spec`, the node file first. `earlier` specs may have left something in their place.
 
-    `raises_mtu`: whether the pods' MTU may grow again.
+    `raises_mtu`: whether the pods' MTU may be raised.
     """
     known, table = tuple(earlier), RouteTable()
     return [
@@ -66,30 +66,30 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
 
 
 def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
-    """Paths that `spec` asks for, that can't be written on this host, and that the node works without for now."""
-    found = [path for one in resources(spec, earlier) if isinstance(one, Skipping) for path in one.skipped(spec)]
-    return list(dict.fromkeys(found))
+    """Return the paths of `spec` that can't be written on this host, and without which the node works for now."""
+    skipping = [resource for resource in resources(spec, earlier) if isinstance(resource, Skipping)]
+    return list(dict.fromkeys(path for resource in skipping for path in resource.skipped(spec)))
 
 
 def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
-    """What this host can't keep for the next boot, in words; empty where it keeps all."""
+    """Return in words what this host can't keep for the next boot; empty if it keeps all."""
     paths = skipped(spec, earlier)
     if not paths:
         return ""
     return (
-        f"can't be written here, so the node does without: {', '.join(paths)}; "
-        "a reboot or a restart of what reads them may undo what they say: have this host's own image bring them"
+        f"can't be written here, so the node works without: {', '.join(paths)}; "
+        "a reboot, or a restart of a program that reads them, may undo their settings: add them to this host's image"
     )
 
 
 def _sysctls(spec: NodeSpec) -> list[Resource]:
-    """What lets the host forward the families of `spec`; advertisements are seen to before forwarding drops them."""
-    found: list[Resource] = []
+    """Return what turns on forwarding for the families of `spec`; router advertisements come before forwarding."""
+    settings: list[Resource] = []
     if not all(map(is_ipv6, spec.subnets)):
-        found.append(Forwarding())
+        settings.append(Forwarding())
     if any(map(is_ipv6, spec.subnets)):
-        found += [RouterAdvertisements(), Forwarding(ipv6=True)]
-    return found
+        settings += [RouterAdvertisements(), Forwarding(ipv6=True)]
+    return settings
 
 
 def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:
@@ -97,37 +97,37 @@ def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:
 
 
 def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
-    """What an earlier spec may have set for a family that `spec` lacks."""
+    """Return what an earlier spec may have set for a family that `spec` lacks."""
     every: list[Resource] = [Forwarding(ipv6=True), RouterAdvertisements(), Forwarding()]
     if spec is None:
         return every
-    wanted = [one.id for one in (*_sysctls(spec), *_bridge_ipv6(spec))]
-    return [one for one in (BridgeIpv6(spec), *every) if one.id not in wanted]
+    wanted = [resource.id for resource in (*_sysctls(spec), *_bridge_ipv6(spec))]
+    return [resource for resource in (BridgeIpv6(spec), *every) if resource.id not in wanted]
 
 
 def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
-    """What earlier specs made under names that `spec` no longer has, in the order it is removed."""
+    """Return what earlier specs made under names that `spec` no longer has, in the order of removal."""
     table = RouteTable()
     left: list[Resource] = [PeerRoute(pod_cidr, table) for pod_cidr in table.orphans(spec)]
-    left += [one for one in _unwanted_sysctls(spec) if original_state.recall(one.id) is not None]
+    left += [resource for resource in _unwanted_sysctls(spec) if original_state.recall(resource.id) is not None]
     names = {spec.name} if spec is not None else set()
     bridges = {spec.bridge} if spec is not None else set()
-    for one in earlier:
-        if one.name not in names:
-            names.add(one.name)
-            left.append(Masquerade(one, tuple(earlier)))
-        if one.bridge not in bridges:
-            bridges.add(one.bridge)
-            left += [BridgeNetfilter(one), Address(one, tuple(earlier)), BridgeIpv6(one), Bridge(one)]
+    for old in earlier:
+        if old.name not in names:
+            names.add(old.name)
+            left.append(Masquerade(old, tuple(earlier)))
+        if old.bridge not in bridges:
+            bridges.add(old.bridge)
+            left += [BridgeNetfilter(old), Address(old, tuple(earlier)), BridgeIpv6(old), Bridge(old)]
     return left
 
 
 def strays(specs: Sequence[NodeSpec], networks: Sequence[str]) -> list[Resource]:
-    """What the plugin made for `networks` that no spec is of: a conf written by hand, say. A reset takes it along."""
+    """Return what the plugin made for `networks` without a spec, such as by a hand-written conf. A reset removes it."""
     names, bridges = {spec.name for spec in specs}, {spec.bridge for spec in specs}
-    found: list[Resource] = [Masquerade(replace(specs[-1], name=name)) for name in networks if name not in names]
+    unknown: list[Resource] = [Masquerade(replace(specs[-1], name=name)) for name in networks if name not in names]
     with Netlink() as netlink:
         links = rtnetlink.all_links(netlink)
     ours = [link for link in links if link.kind == "bridge" and link.alias.startswith(OWNER_MARK)]
-    found += [Bridge(replace(specs[-1], bridge=link.name)) for link in ours if link.name not in bridges]
-    return found
+    unknown += [Bridge(replace(specs[-1], bridge=link.name)) for link in ours if link.name not in bridges]
+    return unknown

@@ -1,4 +1,4 @@
-"""Set IPv6 on single links: uplinks keep accepting router advertisements, and the bridge can have addresses."""
+"""Set IPv6 on single links: uplinks keep accepting router advertisements, and the bridge supports IPv6."""
 
 import os
 
@@ -15,11 +15,11 @@ _CONF = "net/ipv6/conf"
 
 
 class RouterAdvertisements:
-    """accept_ra of each link on which a router may advertise, with or without a route from one.
+    """accept_ra of each link on which a router may advertise, with or without a route from a router.
 
-    A host that forwards is a router and ignores others' advertisements at accept_ra 1; the kernel drops the default
-    routes learned from them when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes
-    before it. Where a daemon reads them in the kernel's place, accept_ra is 0 and nothing is to be done.
+    A host that forwards ignores advertisements if accept_ra is 1, and the kernel drops default routes learned from them
+    when forwarding is turned on (net/ipv6/route.c, rt6_purge_dflt_routers). So this comes before forwarding. If a
+    daemon processes the advertisements instead of the kernel, accept_ra is 0 and stays 0.
     """
 
     id = "sysctl/net.ipv6.accept_ra"
@@ -27,31 +27,31 @@ class RouterAdvertisements:
 
     def __init__(self) -> None:
         self._links: list[str] | None = None
-        """Chosen once: which links count depends on forwarding, and that may change in the same run."""
+        """Chosen once: the choice depends on forwarding, which the same run may change."""
 
     def observe(self) -> State | None:
-        """Return the value on each such link, and on each that cnictl changed before; None without any."""
+        """Return the value on each such link, and on each link that cnictl changed earlier; None if there is none."""
         if self._links is None:
             self._links = sorted({*_remembered(), *_advertised()})
-        found = {}
+        values = {}
         for link in self._links:
             value = _value(link, "accept_ra")
             if value:
-                found[link] = value
-        return found or None
+                values[link] = value
+        return values or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """Return 2, which accepts them while forwarding too; a link that an operator turned off stays off."""
+        """Return 2 for each link, so that it accepts while forwarding; a link that an operator turned off stays off."""
         return {link: v if v == NEVER else ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
     def remember(self) -> None:
-        """Save the values of new links."""
+        """Record the original values of links that are not recorded yet."""
         new = {link: value for link, value in (self.observe() or {}).items() if link not in _remembered()}
         if new:
             original_state.amend(self.id, {**_remembered(), **new})
 
     def former(self) -> State | None:
-        """Return the values before cnictl, unless somebody has changed ours since."""
+        """Return the original values, except where somebody has changed our value since."""
         now = self.observe() or {}
         return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
 
@@ -65,14 +65,14 @@ class RouterAdvertisements:
         return f"accept router advertisements as before on {links}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Write what differs."""
+        """Write the values that differ."""
         for link, value in (change.after or {}).items():
             if _value(link, "accept_ra") not in ("", value):
                 write(f"{_CONF}/{link}/accept_ra", value)
 
 
 def accepting() -> dict[str, bool]:
-    """Return whether each link that cnictl set still accepts router advertisements while the host forwards."""
+    """Return the links on which cnictl keeps router advertisements accepted; False if turned off since."""
     return {link: value != NEVER for link, value in (RouterAdvertisements().observe() or {}).items()}
 
 
@@ -81,7 +81,7 @@ def _remembered() -> dict[str, str]:
 
 
 def _advertised() -> list[str]:
-    """Return the links whose accept_ra has to be 2: all, or those with a learned route if the host forwards already."""
+    """Return the links whose accept_ra must be 2: all before forwarding is turned on, then those with a route."""
     if not os.path.isdir(f"/proc/sys/{_CONF}"):
         return []
     with Netlink() as netlink:
@@ -92,11 +92,11 @@ def _advertised() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: enabled, its own addresses usable at once, and no pod accepted as a router.
+    """IPv6 on the bridge: it is enabled, its addresses are usable at once, and no pod is accepted as a router.
 
     Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
-    advertisements. Without accept_dad 0 its link-local address, which it asks its pods' MACs from, is not usable for a
-    second or two after the first pod came. The MAC that it follows from is random: no other host has it.
+    advertisements. Without accept_dad 0 the bridge's link-local address, from which it asks for pods' MACs, is not
+    usable for a second or two after the first pod. Duplicates are unlikely, because it follows from a random MAC.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -104,12 +104,12 @@ class BridgeIpv6:
         self.id = f"sysctl/net.ipv6.conf.{spec.bridge}"
 
     def observe(self) -> State | None:
-        """Return the values; None without the bridge."""
-        found = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
-        return found if found["disable_ipv6"] else None
+        """Return the bridge's values; None if the bridge does not exist."""
+        values = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
+        return values if values["disable_ipv6"] else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
-        """Return 0 for each, except accept_ra of an uplink."""
+        """Return 0 for all values except accept_ra of an uplink."""
         return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": self._accept_ra()}
 
     def _accept_ra(self) -> str:
@@ -124,28 +124,28 @@ class BridgeIpv6:
         return advertisements.wanted(original, keeps, forwards=True)
 
     def remember(self) -> None:
-        """Save the values of an adopted bridge."""
+        """Record an adopted bridge's original values."""
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """Return the saved values; the present ones for a bridge of ours, which is removed."""
-        remembered, found = original_state.recall(self.id), self.observe()
-        return remembered["state"] if found and remembered and remembered["state"] else found
+        """Return the original values of an adopted bridge; the present ones of our own bridge, which is removed."""
+        remembered, now = original_state.recall(self.id), self.observe()
+        return remembered["state"] if now and remembered and remembered["state"] else now
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the sysctl commands."""
         changed = {key: value for key, value in (after or {}).items() if (before or {}).get(key) != value}
         commands = [f"sysctl -w net/ipv6/conf/{self._name}/{key}={value}" for key, value in changed.items()]
         ready = after is not None and after["disable_ipv6"] == "0"
-        return f"{'let' if ready else 'no longer let'} {self._name} speak IPv6", "\n".join(commands)
+        return f"{'enable' if ready else 'disable'} IPv6 on {self._name}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Write what differs."""
+        """Write the values that differ."""
         for key, value in (change.after or {}).items():
             if _value(self._name, key) not in ("", value):
                 write(f"{_CONF}/{self._name}/{key}", value)
 
 
 def _value(link: str, key: str) -> str:
-    """Return a link's kernel setting; empty if there is no such link."""
+    """Return a link's kernel setting; empty if the link does not exist."""
     return sysctl.read(f"{_CONF}/{link}/{key}")

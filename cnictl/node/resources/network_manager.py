@@ -1,7 +1,7 @@
-"""NetworkManager told to leave the bridge and pods' veths alone: it sets up every link that nobody tells it not to.
+"""Tell NetworkManager to leave the bridge and host veths alone. By default it manages every link.
 
-`nmcli networking off` and `on`, which is also what it does around a suspend, take a managed bridge's address and its
-ports, and ask for DHCP on each of these.
+`nmcli networking off` and `on` remove a managed bridge's address and ports, and start DHCP on each port.
+NetworkManager does the same around a suspend.
 """
 
 import os
@@ -15,10 +15,10 @@ from cnictl.node.spine import Change, State
 
 CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
 HOST_VETHS = ("veth???????????", "veth????????")
-"""What the plugin calls host veths, as patterns: `veth` and 11 hex digits, up to 0.1.0 eight; Docker's have seven."""
+"""Patterns of host veths' names: `veth` and 11 hex digits, up to version 0.1.0 eight. Docker's names have seven."""
 
 PROCESS = "NetworkManager"
-"""As /proc/PID/comm has it."""
+"""The process's name in /proc/PID/comm."""
 
 _PROGRAM = "/usr/sbin/NetworkManager"
 _RELOAD = ["nmcli", "general", "reload", "conf"]
@@ -30,24 +30,24 @@ unmanaged-devices+={names}
 
 
 class UnmanagedDevices(TextFile):
-    """The drop-in, where NetworkManager is installed: it adds to what other files leave unmanaged."""
+    """The drop-in, if NetworkManager is installed. It adds to the unmanaged devices of other files."""
 
     def __init__(self) -> None:
         super().__init__(CONF_FILE)
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """The bridge and host veths by name; what is there, if anything, where there is no NetworkManager."""
+        """Return the text that names bridge and host veths; the present state without NetworkManager."""
         if not os.path.exists(_PROGRAM):
             return self.observe()
         return {"text": _TEXT.format(names=";".join(f"interface-name:{name}" for name in (spec.bridge, *HOST_VETHS)))}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The file, and the word that has it read."""
+        """Return the summary, and the manual commands for the file and the reload."""
         summary, command = super().describe(before, after)
         return summary, f"{command}\n{' '.join(_RELOAD)}"
 
     def carry_out(self, change: Change) -> None:
-        """Write or remove it; a NetworkManager that runs is told."""
+        """Write or remove the file, and reload a running NetworkManager."""
         super().carry_out(change)
         if PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
-            run(_RELOAD, check=False)  # doctor asks it whether it has heard
+            run(_RELOAD, check=False)  # doctor checks whether the reload worked

@@ -1,10 +1,10 @@
-"""systemd-networkd told to leave alone what is the pods': the bridge, host veths, and the routes to peers.
+"""Tell systemd-networkd to leave the bridge, host veths and the routes to peers alone.
 
-A `.network` file whose pattern matches them takes host veths off the bridge and the bridge's address away. When it
-starts, networkd removes all routes that it didn't make from the links it sets up, and an address there that it made
-itself, only to make it anew (seen with 252): the kernel drops every route over a link with its last address.
+If a `.network` file matches them, networkd removes host veths from the bridge and the bridge's address. When networkd
+starts, it removes all routes that it didn't make from the links that it manages. It also removes its own address there
+and adds it again (seen with 252), and the kernel drops every route over a link together with its last address.
 
-What a running networkd has read of networkd.conf stays until it is restarted; it reads these files first then. See
+A running networkd keeps what it read from networkd.conf until it is restarted; then it reads these files first. See
 networkd.conf(5), systemd.network(5).
 """
 
@@ -22,13 +22,13 @@ from cnictl.node.spine import Change, State
 DAEMON_CONF = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
 NETWORK_FILE = "/etc/systemd/network/00-cnictl.network"
 FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
-"""Where `network` and `networkd.conf.d` are; a file hides those of its name in the folders after."""
+"""The folders of `network` and `networkd.conf.d`. A file hides files of the same name in later folders."""
 
 KEPT_FILES = "/etc/systemd/network/*.network.d/99-cnictl.conf"
-"""Pattern of the drop-ins for links to peers."""
+"""The pattern of the drop-ins for links to peers."""
 FILES = (DAEMON_CONF, NETWORK_FILE, KEPT_FILES)
 PROCESS = "systemd-network"
-"""As /proc/PID/comm has it: its first 15 characters."""
+"""The process's name in /proc/PID/comm, cut to 15 characters."""
 
 _STATE_DIR = "/run/systemd/netif"
 _SERVICE = "multi-user.target.wants/systemd-networkd.service"
@@ -56,24 +56,24 @@ KeepConfiguration=static
 
 
 class ForeignRoutes(TextFile):
-    """The drop-in of networkd.conf that has routes left alone, where networkd is used."""
+    """The drop-in of networkd.conf that keeps foreign routes, if networkd is used."""
 
     def __init__(self) -> None:
         super().__init__(DAEMON_CONF)
 
     def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - peers may come later
-        """Its text; what is there, if anything, where networkd isn't used."""
+        """Return its text; the present state if networkd isn't used."""
         return {"text": _DAEMON_TEXT} if is_used() else self.observe()
 
 
 class UnmanagedLinks(TextFile):
-    """The `.network` file that matches the bridge and host veths before any other does, where networkd is used."""
+    """The `.network` file that matches the bridge and host veths before any other file, if networkd is used."""
 
     def __init__(self) -> None:
         super().__init__(NETWORK_FILE)
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """Its text; what is there, if anything, where networkd isn't used."""
+        """Return its text; the present state if networkd isn't used."""
         return (
             {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=" ".join(HOST_VETHS))}
             if is_used()
@@ -81,33 +81,33 @@ class UnmanagedLinks(TextFile):
         )
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The file, and the word that has it read."""
+        """Return the summary, and the manual commands for the file and the reload."""
         summary, command = super().describe(before, after)
         return summary, f"{command}\n{' '.join(_RELOAD)}" if after else command
 
     def carry_out(self, change: Change) -> None:
-        """Write or remove it; a networkd that runs is told of one that is written.
+        """Write or remove the file, and reload a running networkd after a write.
 
-        Not of its removal: there is nothing left to be managed by then, and a reload would take the addresses of
-        links away whose files have changed since it started.
+        A removal needs no reload, because no link is left to manage. A reload would also remove the addresses of links
+        whose files have changed since networkd started.
         """
         super().carry_out(change)
         if change.after is not None and PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
-            run(_RELOAD, check=False)  # doctor looks whether it has heard
+            run(_RELOAD, check=False)  # doctor checks whether the reload worked
 
 
 class KeptAddresses(TextFile):
-    """The drop-in of a link's `.network` file that has its addresses left alone when networkd starts."""
+    """The drop-in of a link's `.network` file that keeps the link's addresses when networkd starts."""
 
     def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - made for the links that the spec names
-        """Its text."""
+        """Return its text."""
         return {"text": _KEPT_TEXT}
 
 
 def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
-    """A drop-in for each link to peers that networkd sets up, unless its files say already what is to be kept.
+    """Return a drop-in for each link to peers that networkd manages, unless its files have a KeepConfiguration.
 
-    Those that are there already stay: a link's file may be known again when networkd runs.
+    Existing drop-ins stay, because a link's file may be known again when networkd runs.
     """
     paths = set(glob.glob(KEPT_FILES))
     if spec.peers and is_used():
@@ -119,13 +119,13 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
 
 
 def is_used() -> bool:
-    """Whether networkd is enabled, or has run since this host was booted."""
+    """Return whether networkd is enabled, or has run since this host booted."""
     wanted = (f"{folder}/system/{_SERVICE}" for folder in FOLDERS)
     return os.path.exists(f"{_STATE_DIR}/state") or any(map(os.path.lexists, wanted))
 
 
 def file_of(link: str) -> str:
-    """The `.network` file by which networkd sets a link up; empty where it doesn't, or isn't known to."""
+    """Return the `.network` file of a link that networkd manages; empty if networkd does not manage it."""
     try:
         index = durable.contents(f"/sys/class/net/{link}/ifindex").decode().strip()
         state = durable.contents(f"{_STATE_DIR}/links/{index}").decode("utf-8", "replace")
@@ -136,10 +136,10 @@ def file_of(link: str) -> str:
 
 
 def _says_what_to_keep(file: str) -> bool:
-    """Whether a `.network` file or a drop-in of another's has a KeepConfiguration."""
+    """Return whether a `.network` file, or a drop-in that is not ours, has a KeepConfiguration."""
     name = os.path.basename(file)
     drop_ins = [path for folder in FOLDERS for path in glob.glob(f"{folder}/network/{name}.d/*.conf")]
-    for path in [file, *(one for one in drop_ins if os.path.basename(one) != os.path.basename(KEPT_FILES))]:
+    for path in [file, *(drop_in for drop_in in drop_ins if os.path.basename(drop_in) != os.path.basename(KEPT_FILES))]:
         try:
             text = durable.contents(path).decode("utf-8", "replace")
         except OSError:

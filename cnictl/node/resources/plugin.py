@@ -1,4 +1,4 @@
-"""The plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
+"""Install the plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
 
 import os
 from importlib.util import find_spec
@@ -13,88 +13,91 @@ from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 _STARTED = ("version", "digest", "interpreter", "lib_dir", "bin_dirs")
-"""What of the state decides which code a pod's start runs."""
+"""The parts of the state that decide which code runs when a pod starts."""
 
 _GONE = "gone"
-"""Stands for the digest or interpreter of a chosen version that is not there any more."""
+"""The digest or interpreter of a chosen version that no longer exists."""
 
 
 class Plugin:
-    """The plugin, in the version chosen, in every bin folder of this host's runtimes. One serves every network."""
+    """The plugin's chosen version in every bin folder of this host's runtimes. It serves every network."""
 
     id = f"plugin/{PLUGIN}"
 
     def __init__(self, spec: NodeSpec | None = None, lib_dir: str = "", bin_dirs: tuple[str, ...] = ()) -> None:
-        """`lib_dir` and `bin_dirs`: what the operator asked for; empty: where it is, or where it belongs."""
+        """`lib_dir` and `bin_dirs` are the operator's choice; if empty, the present or the default folders."""
         self._spec = spec
         self._lib_dir = lib_dir
         self._bin_dirs = bin_dirs or runtimes.bin_dirs(runtimes.find())
 
     def observe(self) -> State | None:
-        """Version, digest of its code, interpreter, folders; None if nothing of it is there."""
-        found = install.installed(self._bin_dirs, self._lib_dir)
-        if not found.current and not found.versions:
+        """Return version, digest of its code, interpreter and folders; None if no version is installed."""
+        installed = install.installed(self._bin_dirs, self._lib_dir)
+        if not installed.current and not installed.versions:
             return None
-        current = releases.examine(f"{found.lib_dir}/{found.current}") if found.current else None
+        current = releases.examine(f"{installed.lib_dir}/{installed.current}") if installed.current else None
         return {
-            "version": found.current,
+            "version": installed.current,
             "digest": current.digest if current else "",
             "interpreter": current.interpreter if current else "",
-            "lib_dir": found.lib_dir,
-            "bin_dirs": sorted(found.bin_dirs),
-            "versions": sorted(found.versions),
+            "lib_dir": installed.lib_dir,
+            "bin_dirs": sorted(installed.bin_dirs),
+            "versions": sorted(installed.versions),
         }
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The version that `spec` names, or else the one in use; this cnictl's own where there is none yet.
+        """Return the version that `spec` names, else the one in use, else this cnictl's own version.
 
-        Neither an older nor a newer cnictl puts its own in the place of a version that was chosen. Raises Problem if
-        no interpreter may run it.
+        cnictl never replaces a chosen version by its own, neither an older nor a newer one. Raises Problem if no
+        interpreter may run it.
         """
-        found = install.installed(self._bin_dirs, self._lib_dir)
-        name = spec.plugin_version or found.current or next(reversed(found.versions), "")
+        installed = install.installed(self._bin_dirs, self._lib_dir)
+        name = spec.plugin_version or installed.current or next(reversed(installed.versions), "")
         if not name:
             return self.newest()
-        chosen, digest = releases.examine(f"{found.lib_dir}/{name}"), releases.digest_noted(f"{found.lib_dir}/{name}")
+        chosen, digest = (
+            releases.examine(f"{installed.lib_dir}/{name}"),
+            releases.digest_noted(f"{installed.lib_dir}/{name}"),
+        )
         if chosen.fault and _is_own(name, digest):
-            return self._as_current(found.lib_dir, name, _own_digest(), interpreters.choose().path)
-        return self._as_current(found.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
+            return self._as_current(installed.lib_dir, name, _own_digest(), interpreters.choose().path)
+        return self._as_current(installed.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
 
     def newest(self) -> State:
-        """This cnictl's own version as the current one, besides those that are there."""
+        """Return the state with this cnictl's own version in use; the other versions stay installed."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
         name = version_folder.name_for(lib_dir, digest)
-        there = releases.examine(f"{lib_dir}/{name}")
-        keep = there.digest == digest and there.interpreter
-        # one that serves stays, so that a status from a second installation of cnictl is no drift
-        return self._as_current(lib_dir, name, digest, there.interpreter if keep else interpreters.choose().path)
+        release = releases.examine(f"{lib_dir}/{name}")
+        keep = release.digest == digest and release.interpreter
+        # a working interpreter stays, so that a second installation of cnictl does not show it as drift
+        return self._as_current(lib_dir, name, digest, release.interpreter if keep else interpreters.choose().path)
 
     def switched(self, name: str) -> State:
-        """The version `name` as the current one. Raises Problem if it isn't there or isn't sound."""
-        found = install.installed(self._bin_dirs, self._lib_dir)
-        if name not in found.versions:
-            there = ", ".join(found.versions) or "none"
-            raise Problem(f"version {name} of the plugin is not in {found.lib_dir}", f"versions there: {there}")
-        chosen = releases.examine(f"{found.lib_dir}/{name}")
+        """Return the state with the version `name` in use. Raises Problem if it is missing or damaged."""
+        installed = install.installed(self._bin_dirs, self._lib_dir)
+        if name not in installed.versions:
+            known = ", ".join(installed.versions) or "none"
+            raise Problem(f"version {name} of the plugin is not in {installed.lib_dir}", f"versions there: {known}")
+        chosen = releases.examine(f"{installed.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
-        return self._as_current(found.lib_dir, name, chosen.digest, chosen.interpreter)
+        return self._as_current(installed.lib_dir, name, chosen.digest, chosen.interpreter)
 
     def _as_current(self, lib_dir: str, name: str, digest: str, interpreter: str) -> State:
-        """The state with `name` in use in every bin folder, besides the versions that are there."""
-        found = install.installed(self._bin_dirs, self._lib_dir)
+        """Return the state with `name` in use in every bin folder; the other versions stay installed."""
+        installed = install.installed(self._bin_dirs, self._lib_dir)
         return {
             "version": name,
             "digest": digest,
             "interpreter": interpreter,
             "lib_dir": lib_dir,
-            "bin_dirs": sorted({*self._bin_dirs, *found.bin_dirs, *found.other_bin_dirs}),
-            "versions": sorted({*found.versions, name}),
+            "bin_dirs": sorted({*self._bin_dirs, *installed.bin_dirs, *installed.other_bin_dirs}),
+            "versions": sorted({*installed.versions, name}),
         }
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """One line, and the steps as typed by hand."""
+        """Return the summary and the manual commands."""
         old: dict[str, Any] = before or {"version": "", "bin_dirs": [], "versions": [], "lib_dir": ""}
         if after is None:
             gone = [f"rm {place}/{PLUGIN}" for place in old["bin_dirs"]]
@@ -108,7 +111,7 @@ class Plugin:
             return f"remove plugin {names}", "\n".join(extra)
         if before and all(before[key] == after[key] for key in ("version", "digest", "interpreter")):
             return f"put the plugin's launcher into {places}", "\n".join([*launchers, *extra])
-        instead = f" in place of {old['version']}" if old["version"] not in ("", after["version"]) else ""
+        instead = f" instead of {old['version']}" if old["version"] not in ("", after["version"]) else ""
         if after["digest"] != _own_digest():
             return f"use plugin {after['version']}{instead} for {places}", "\n".join([*launchers, *extra])
         commands = [
@@ -121,7 +124,7 @@ class Plugin:
         return summary, "\n".join([*commands, *launchers, *extra])
 
     def carry_out(self, change: Change) -> None:
-        """Install, switch to, or remove versions and launchers. Raises Problem with the launchers as they were."""
+        """Install, select or remove versions and launchers. Raises Problem, with the launchers unchanged."""
         before, after = change.before, change.after
         if after is None:
             if before is not None:
@@ -131,7 +134,7 @@ class Plugin:
         if before is None or any(before[key] != after[key] for key in _STARTED):
             if after["digest"] == _own_digest():
                 install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
-            elif after["digest"]:  # else it was broken, and to break it again is no use to anyone
+            elif after["digest"]:  # else the version was broken, and there is no point in restoring it
                 _require_sound(lib_dir, after["version"])
                 install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
@@ -146,15 +149,15 @@ def _require_sound(lib_dir: str, name: str) -> None:
     chosen = releases.examine(f"{lib_dir}/{name}")
     if chosen.fault:
         others = [other for other in releases.versions(lib_dir) if other != name]
-        use = f", cnictl plugin use VERSION takes another that is there ({', '.join(others)})" if others else ""
+        use = f", cnictl plugin use VERSION selects another installed version ({', '.join(others)})" if others else ""
         raise Problem(
-            f"version {name} of the plugin, the one chosen, can't be used: {chosen.fault}",
-            f"cnictl plugin install puts this cnictl's {cnictl.__version__} in its place{use}",
+            f"the chosen version {name} of the plugin can't be used: {chosen.fault}",
+            f"cnictl plugin install replaces it by this cnictl's {cnictl.__version__}{use}",
         )
 
 
 def _is_own(name: str, digest: str) -> bool:
-    """Whether this cnictl's code is what a version of this name and digest (empty: unknown) had."""
+    """Return whether a version of this name and digest (empty: unknown) is this cnictl's own code."""
     own = _own_digest()
     if digest:
         return digest == own
@@ -166,8 +169,8 @@ def _own_digest() -> str:
 
 
 def _origin(package: str) -> str:
-    """Where the running cnictl has a package's files."""
+    """Return the folder of a package of the running cnictl."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise Problem(f"package {package} is not installed beside cnictl")
+        raise Problem(f"package {package} is not installed together with cnictl")
     return os.path.abspath(next(iter(spec.submodule_search_locations)))

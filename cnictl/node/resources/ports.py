@@ -1,4 +1,4 @@
-"""The bridge's ports: each pod that lives is plugged in, also on a bridge that was made anew under it."""
+"""Keep each live pod's host veth on the bridge, even after the bridge was made again."""
 
 from cnictl.core import attachments, liveness
 from cnictl.core.bridge import has_bridge_netfilter
@@ -12,25 +12,25 @@ _DOWN = "down"
 
 
 class Ports:
-    """Ports of this network's pods that are off their bridge or down. There should be none, so none are desired."""
+    """The ports of this network's pods that are off their bridge or down. None are desired."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._network, self._bridge = spec.name, spec.bridge
         self.id = f"ports/{spec.bridge}"
 
     def observe(self) -> State | None:
-        """What is wrong, by the port's name; None where nothing is."""
+        """Return each port's fault by the port's name; None if there is no fault."""
         with Netlink() as netlink:
             bridge = rtnetlink.get_link(netlink, self._bridge)
             links = {link.name: link for link in rtnetlink.all_links(netlink)}
-            found = {}
+            faults = {}
             for record in attachments.all_records(self._network):
                 link = links.get(record.host_veth)
                 if link is None or record.bridge != self._bridge or not (wrong := self._wrong(link, bridge)):
                     continue
                 if liveness.judge(record, netlink).state == liveness.LIVE:
-                    found[link.name] = wrong
-        return found or None
+                    faults[link.name] = wrong
+        return faults or None
 
     def _wrong(self, link: Link, bridge: Link | None) -> str:
         if bridge is None or link.master != bridge.index:
@@ -38,15 +38,15 @@ class Ports:
         return "" if link.up else _DOWN
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002
-        """None: every port as it should be."""
+        """Return None: no port has a fault."""
         return None
 
     def former(self) -> State | None:
-        """As they are: a reset has pods ended, not repaired."""
+        """Return the present state: a reset ends pods and does not repair them."""
         return self.observe()
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the commands; there is no way back to pods that are cut off."""
+        """Return the summary and the manual commands. An undo does not cut pods off again."""
         if after is not None:
             return f"leave pods' ports on {self._bridge}", ""
         wrong = before or {}
@@ -55,10 +55,10 @@ class Ports:
             commands.append(f"ip link set {name} {'' if what == _DOWN else f'master {self._bridge} '}up")
             if what != _DOWN and has_bridge_netfilter():
                 commands.append(f"bridge link set dev {name} hairpin on")
-        return f"plug pods in at {self._bridge} again: {', '.join(wrong)}", "\n".join(commands)
+        return f"connect pods to {self._bridge} again: {', '.join(wrong)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Put the ports on the bridge and up, then have the bridge tell the pods its MAC. Raises CniError."""
+        """Attach the ports to the bridge, set them up, and announce the bridge's MAC to the pods. Raises CniError."""
         if change.after is not None:
             return
         with Netlink() as netlink:
@@ -67,7 +67,7 @@ class Ports:
                 return
             for name in self.observe() or {}:
                 master = ifinfo(0, rtnetlink.IFF_UP, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, name)
-                # what a port was told is forgotten when it leaves its bridge: hairpin as the conf asks for it
+                # a port loses its settings when it leaves its bridge: set hairpin as the conf does
                 netlink.call(
                     (rtnetlink.RTM_NEWLINK, 0, master + u32_attr(rtnetlink.IFLA_MASTER, bridge.index)),
                     rtnetlink.set_port(name, has_bridge_netfilter(), False),

@@ -1,4 +1,4 @@
-"""Root's copy of cnictl, which the units start, as one resource: which version they start, and what is kept."""
+"""Keep root's copy of cnictl, which the units start, as one resource: the version in use, and the one before."""
 
 import cnictl
 from cnictl.core.errors import Problem
@@ -10,29 +10,29 @@ _UNKNOWN = "unknown"
 
 
 class ProgramCopy:
-    """The copy, where systemd runs: elsewhere nothing starts it."""
+    """The copy, if systemd runs; otherwise nothing starts it."""
 
     id = "program/cnictl"
 
     def __init__(self, needed: bool) -> None:
-        """`needed`: whether this host has units that start it."""
+        """`needed`: whether this host has units that start the copy."""
         self._needed = needed
 
     def observe(self) -> State | None:
-        """The version that the units start, and the digest of its files; None if there is none."""
+        """Return the version that the units start, and the digest of its files; None if there is no copy."""
         name = program.current()
         if not name and not version_folder.names(program.HOME):
             return None
-        found = program.examine(name) if name else None
+        copy = program.examine(name) if name else None
         return {
             "version": name,
-            "digest": found.digest if found else "",
-            "interpreter": found.interpreter if found else "",
+            "digest": copy.digest if copy else "",
+            "interpreter": copy.interpreter if copy else "",
             "folder": program.HOME,
         }
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
-        """The one there, of whatever release, while it is sound; else that of the cnictl that runs now."""
+        """Return the present copy of any release if it is intact, else a copy of the running cnictl."""
         now = self.observe()
         if not self._needed or (now is not None and now["digest"]) or not files.can_write(f"{program.HOME}/new"):
             return now
@@ -41,14 +41,14 @@ class ProgramCopy:
         except Problem:
             if now is None:
                 raise
-            return {**now, "digest": _UNKNOWN}  # the step says what keeps it from being made anew
+            return {**now, "digest": _UNKNOWN}  # the step reports why the copy can't be made
 
     def newest(self) -> State:
-        """The copy of the cnictl that runs now; the one in use before stays beside it."""
+        """Return the state with a copy of the running cnictl. The previous copy stays."""
         digest = program.digest_of(program.sources())
         name = version_folder.name_for(program.HOME, digest)
-        there = program.examine(name)
-        interpreter = there.interpreter if there.digest == digest else interpreters.choose().path
+        copy = program.examine(name)
+        interpreter = copy.interpreter if copy.digest == digest else interpreters.choose().path
         return {
             "version": name,
             "digest": digest,
@@ -57,7 +57,7 @@ class ProgramCopy:
         }
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """One line, and the manual command."""
+        """Return the summary and the manual command."""
         if after is None:
             return "remove the copy of cnictl that the units start", f"rm -r {program.HOME}"
         name = after["version"]
@@ -69,16 +69,16 @@ class ProgramCopy:
         return f"copy cnictl {name} to {program.HOME} for the units", f"{install}\n{link}"
 
     def carry_out(self, change: Change) -> None:
-        """Copy, switch or remove. Raises Problem with the copy in use as it was.
+        """Copy, switch or remove. Raises Problem, with the copy in use unchanged.
 
-        The copy in use before is kept beside the new one; what is older goes.
+        The previous copy is kept; older ones are removed.
         """
         before, after = change.before, change.after
         if after is None:
             program.remove_all()
             return
         name = after["version"]
-        if after["digest"]:  # else it was broken, and to break it again is no use to anyone
+        if after["digest"]:  # else the copy was broken, and there is no point in restoring it
             if program.examine(name).digest != after["digest"]:
                 sources = program.sources()
                 if program.digest_of(sources) != after["digest"]:

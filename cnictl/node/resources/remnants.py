@@ -1,8 +1,8 @@
-"""Find and remove by its mark what is left of cnictl on a host and what no record of ours leads to any more.
+"""Find and remove by its mark what cnictl left on a host and no record of ours names any more.
 
-Rules that were saved and are restored at boot outlive a reset; so does everything where our files are lost. The marks
-are the truth then: chains CNICTL-*, comments that begin with `cnictl:`, our tables of nftables, routing protocols 67
-and 68, aliases of links.
+Saved rules that are restored at boot outlive a reset, and so does everything if our files are lost. Then only the marks
+count: chains CNICTL-*, comments that begin with `cnictl:`, our nftables tables, routing protocols 67 and 68, and
+aliases of links.
 """
 
 import re
@@ -29,28 +29,28 @@ from cnictl.node.spine import Change, State
 
 _CHAINS = "CNICTL-"
 _NATIVE = "nft"
-"""Where a state keeps rules that only nft can name, beside those by table."""
+"""The key in a state for rules that only nft can name; the other keys are tables."""
 _INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
 _MARK = "cnictl:"
 LEARNED_PROTOCOL = 68
-"""rtm_protocol of routes that a store of routes named."""
+"""rtm_protocol of routes learned from a store."""
 
 Line = tuple[str, str]
-"""A table's name and a line: `-A CHAIN …` as `iptables-save` quotes it, or `-N CHAIN`."""
+"""A table's name and a line: `-A CHAIN …` as `iptables-save` prints it, or `-N CHAIN`."""
 
 
 class _Remnant:
-    """What all remnants have in common: nobody wants them, and nothing brings them back."""
+    """The base of all remnants: no spec wants them, and nothing restores them."""
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - no node has any
-        """Return None: there should be none."""
+        """Return None: no remnant is desired."""
         return None
 
 
 class TaggedIptables(_Remnant):
     """Our chains and the tagged rules anywhere in iptables, of one family and one of its two kinds.
 
-    `program`: `iptables`, `ip6tables-legacy`, …; `covered`: chains by table that another resource of the plan removes.
+    `program` is `iptables`, `ip6tables-legacy`, …; `covered` are chains (table, name) that another resource removes.
     """
 
     def __init__(self, program: str, covered: frozenset[tuple[str, str]] = frozenset()) -> None:
@@ -59,9 +59,9 @@ class TaggedIptables(_Remnant):
         self.id = f"remnants/{program}"
 
     def observe(self) -> State | None:
-        """Return by table the lines of iptables-save that add the rules, and `-N CHAIN` for each chain.
+        """Return by table the lines of iptables-save that add our rules, and `-N CHAIN` for each chain of ours.
 
-        Raises Problem where the program is missing and a chain of ours stands that it would show.
+        Raises Problem if the program is missing and a chain of ours exists that it would show.
         """
         if not firewall.has_command(f"{self._program}-save"):
             self._refuse_unseen()
@@ -98,7 +98,7 @@ class TaggedIptables(_Remnant):
         return f"remove what is tagged as cnictl's in {self._program}: {'; '.join(words)}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
-        """Remove what was seen and still stands, a transaction a table. Raises Problem."""
+        """Remove what was seen and still exists, in one transaction per table. Raises Problem."""
         if change.after is not None:
             return
         seen: dict[str, list[str]] = change.before or {}
@@ -119,7 +119,7 @@ class TaggedIptables(_Remnant):
         return next(family for family, name in reversed(PROGRAMS.items()) if self._program.startswith(name))
 
     def _saved(self) -> tuple[list[Line], list[tuple[str, str]]]:
-        """All chains and rules, each with its table; and the tables and chains that the program can't read."""
+        """Return all chains and rules with their table, and the chains with their table that the program can't read."""
         text = run([f"{self._program}-save"]).stdout
         saved, unread = read_saved(text), []
         for table in incompatible_tables(text):
@@ -153,7 +153,7 @@ class TaggedIptables(_Remnant):
         ]
 
     def _marked(self) -> list[Line]:
-        """Jumps and tagged rules first, then our chains."""
+        """Return our jumps and tagged rules first, then our chains."""
         saved, _ = self._saved()
         ours = [(table, line) for table, line in saved if line.startswith(f"-N {_CHAINS}")]
         others = [(table, line) for table, line in saved if line[:3] == "-A " and line[3:].find(_CHAINS) != 0]
@@ -162,20 +162,20 @@ class TaggedIptables(_Remnant):
 
 def read_saved(text: str) -> list[Line]:
     """Return the chains and the rules in `iptables-save`'s text, each with its table: `-N CHAIN`, `-A CHAIN …`."""
-    found: list[Line] = []
+    saved: list[Line] = []
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:].strip()
         elif line.startswith(":"):
-            found.append((table, f"-N {line[1:].split()[0]}"))
+            saved.append((table, f"-N {line[1:].split()[0]}"))
         elif line.startswith("-A "):
-            found.append((table, line))
-    return found
+            saved.append((table, line))
+    return saved
 
 
 def incompatible_tables(text: str) -> list[str]:
-    """Return the tables that `iptables-save` leaves out, for a native rule of nft's stands in them."""
+    """Return the tables that `iptables-save` leaves out because they contain a native rule of nft."""
     return [match[1] for match in _INCOMPATIBLE.finditer(text)]
 
 
@@ -186,29 +186,29 @@ def _is_tagged(words: list[str]) -> bool:
 
 
 def _removal(lines: Iterable[str]) -> list[str]:
-    """Return what removes rules and then chains, in the words of iptables-restore."""
+    """Return the lines of iptables-restore that remove rules and then chains."""
     rules = [f"-D {line[3:]}" for line in lines if line.startswith("-A ")]
     chains_there = [line[3:] for line in lines if line.startswith("-N ")]
-    return [*rules, *(f"-F {one}" for one in chains_there), *(f"-X {one}" for one in chains_there)]
+    return [*rules, *(f"-F {chain}" for chain in chains_there), *(f"-X {chain}" for chain in chains_there)]
 
 
 def iptables_programs() -> list[str]:
-    """Return the programs whose rules may be ours: the host's own two, and those of the other kind beside them."""
-    found = []
+    """Return the programs whose rules may be ours: the host's own two, and those of the other kind if installed."""
+    programs = []
     for base in PROGRAMS.values():
         kinds: dict[bool, str] = {}
         for program in (base, f"{base}-nft", f"{base}-legacy"):
             if firewall.has_command(f"{program}-save"):
                 version = run([f"{program}-save", "--version"], check=False).stdout
                 kinds.setdefault("nf_tables" in version, program)
-        found += list(kinds.values())
-    return found
+        programs += list(kinds.values())
+    return programs
 
 
 class OwnTables(_Remnant):
-    """Chains in nftables' tables `inet cnictl` and `bridge cnictl`, and isolated ports, that nothing else explains.
+    """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that nothing else claims.
 
-    `names`: networks whose chains another resource removes; `ports`: host veths that go with their attachments.
+    `names` are networks whose chains another resource removes; `ports` are host veths removed with their attachments.
     """
 
     id = "remnants/nft"
@@ -218,17 +218,17 @@ class OwnTables(_Remnant):
         self._ports = ports
 
     def observe(self) -> State | None:
-        """Return the chains by table, and the ports that `portIsolation` of a lost attachment left isolated."""
+        """Return the chains by family, and the ports that a lost attachment with `portIsolation` left isolated."""
         isolated = [port for port in isolation.isolated() if port not in self._ports]
-        found = {"inet": self._masquerade(), "bridge": self._guards(), "isolated": isolated}
-        return {family: names for family, names in found.items() if names} or None
+        names_by_kind = {"inet": self._masquerade(), "bridge": self._guards(), "isolated": isolated}
+        return {family: names for family, names in names_by_kind.items() if names} or None
 
     def _masquerade(self) -> list[str]:
         every = nftables.chains(nftables.FAMILY_INET, rule_set.TABLE)
-        return [one for one in every if one not in self._known and one.partition("/")[0] not in self._known]
+        return [chain for chain in every if chain not in self._known and chain.partition("/")[0] not in self._known]
 
     def _guards(self) -> list[str]:
-        return [one for one in macspoof.guarded() if one not in self._ports]
+        return [port for port in macspoof.guarded() if port not in self._ports]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the nft commands."""
@@ -243,7 +243,7 @@ class OwnTables(_Remnant):
         return f"remove {' and '.join(words)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove the chains, and each table that holds nothing then. Raises CniError."""
+        """Remove the chains, and each table that is empty then. Raises CniError."""
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])
@@ -256,22 +256,22 @@ class OwnTables(_Remnant):
 
 
 class TaggedRoutes(_Remnant):
-    """Routes with our protocol numbers that are no peer's: learned ones, and any outside of the main table."""
+    """Routes with our protocol numbers that lead to no peer: learned routes, and any outside the main table."""
 
     id = "remnants/routes"
 
     def observe(self) -> State | None:
-        """Return them as `ip route` names them."""
-        found = sorted(_in_words(route) for route in _tagged_routes())
-        return {"routes": found} if found else None
+        """Return them as arguments of `ip route`."""
+        routes = sorted(_in_words(route) for route in _tagged_routes())
+        return {"routes": routes} if routes else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the `ip route` commands."""
         routes = list((before or {}).get("routes", []))
-        return f"remove the routes {', '.join(routes)}", "\n".join(f"ip route del {one}" for one in routes)
+        return f"remove the routes {', '.join(routes)}", "\n".join(f"ip route del {route}" for route in routes)
 
     def carry_out(self, change: Change) -> None:
-        """Remove those that were seen. Raises OSError."""
+        """Remove the routes that were seen. Raises OSError."""
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -306,7 +306,7 @@ def _in_words(route: Way) -> str:
 
 
 class TaggedLinks(_Remnant):
-    """Links with our alias that are neither a bridge nor a pod's: a VLAN's gateway."""
+    """Links with our alias that are neither a bridge nor a pod's, such as a VLAN's gateway."""
 
     id = "remnants/links"
 
@@ -314,12 +314,12 @@ class TaggedLinks(_Remnant):
         """Return their names."""
         with Netlink() as netlink:
             links = rtnetlink.all_links(netlink)
-        found = [
+        names = [
             link.name
             for link in links
             if link.alias.startswith(OWNER_MARK) and "/" not in link.alias and link.kind != "bridge"
         ]
-        return {"links": sorted(found)} if found else None
+        return {"links": sorted(names)} if names else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the `ip link` commands."""
@@ -327,7 +327,7 @@ class TaggedLinks(_Remnant):
         return f"remove the links {', '.join(names)}", "\n".join(f"ip link delete {name}" for name in names)
 
     def carry_out(self, change: Change) -> None:
-        """Remove them; the other end of a pair goes along. Raises OSError."""
+        """Remove the links, and with them the other ends of pairs. Raises OSError."""
         if change.after is None:
             with Netlink() as netlink:
                 for name in (change.before or {}).get("links", []):

@@ -1,4 +1,4 @@
-"""Keep the routes to other nodes' pods. Ours carry a routing protocol number, so that a stale one is found."""
+"""Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: 
 
 
 class PeerRoute:
-    """The route to one peer's pods. An equal route that was made by hand is adopted."""
+    """The route to one peer's pod CIDR through that peer's address. An equal route made by hand is adopted."""
 
     def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
@@ -21,28 +21,28 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Return the route's gateway, link and owner; our own route comes first."""
-        found = self._table.to(self._pod_cidr)
-        for route in found:
+        """Return the route's next hop, link and owner; our route, if there are several."""
+        routes = self._table.to(self._pod_cidr)
+        for route in routes:
             if route["owner"] == OURS:
                 return route
-        return found[0] if found else None
+        return routes[0] if routes else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the route through the peer's address and link; None if the peer is gone."""
+        """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
         peer = next((peer for peer in spec.peers if peer.pod_cidr == self._pod_cidr), None)
-        found = self.observe()
+        now = self.observe()
         if peer is None:
-            return found if found is not None and found["owner"] != OURS else None
+            return now if now is not None and now["owner"] != OURS else None
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
-        if found is not None and (found["via"], found["dev"]) == (wanted["via"], wanted["dev"]):
-            return {**wanted, "owner": found["owner"]}
+        if now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"]):
+            return {**wanted, "owner": now["owner"]}
         return {**wanted, "owner": OURS}
 
     def former(self) -> State | None:
-        """Return another program's route; None for our own."""
-        found = self.observe()
-        return found if found is not None and found["owner"] != OURS else None
+        """Return a route that is not ours, which a reset leaves; else None."""
+        now = self.observe()
+        return now if now is not None and now["owner"] != OURS else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the `ip route` command."""
@@ -54,7 +54,7 @@ class PeerRoute:
         return f"route {self._pod_cidr} through {after['via']}{dev.replace(' dev', ' on')}", command
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace or remove it. Raises Problem if the kernel refuses, or another program's route is in the way."""
+        """Add, replace or remove the route. Raises Problem with the kernel's error, or if another's route exists."""
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -69,7 +69,7 @@ class PeerRoute:
                 if change.after["dev"]:
                     links = iproute.link_lookup(ifname=change.after["dev"])
                     if not links:
-                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists them")
+                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists the links")
                     arguments["oif"] = links[0]
                 iproute.route("add" if change.before is None else "replace", **arguments)
             except NetlinkError as error:
@@ -77,9 +77,9 @@ class PeerRoute:
 
 
 class RouteTable:
-    """The routes of the main table, read once until `forget`.
+    """The main table's routes of both families, read once until `forget`.
 
-    A dump takes milliseconds per hundred routes, and a node has a resource for each peer.
+    A dump costs milliseconds per hundred routes, and each peer of a node has a resource that asks.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class RouteTable:
         self._links: tuple[NodeSpec, dict[Peer, str]] | None = None
 
     def forget(self) -> None:
-        """Read the routes again at the next use."""
+        """Forget the routes, because one was changed; the next question reads them again."""
         self._read = None
 
     def to(self, pod_cidr: str) -> list[dict[str, str]]:
@@ -95,13 +95,13 @@ class RouteTable:
         return [route for destination, route in self._all() if destination == pod_cidr]
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
-        """Return the link of a peer's route; empty if there is none."""
+        """Return the link of a peer's route; empty if the kernel knows none, and then it refuses the route."""
         if self._links is None or self._links[0] != spec:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
     def orphans(self, spec: NodeSpec | None) -> list[str]:
-        """Return the destinations of our routes that no peer of `spec` has."""
+        """Return the destinations of our routes that belong to no peer of `spec`."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
         return sorted({destination for destination, route in self._all() if route["owner"] == OURS} - claimed)
 
@@ -112,13 +112,13 @@ class RouteTable:
 
 
 def _listed() -> list[tuple[str, dict[str, str]]]:
-    found = []
+    listed = []
     for destination, route in route_lookup.routes():
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
             owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
-            found.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
-    return found
+            listed.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
+    return listed
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
@@ -126,11 +126,14 @@ def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
         through = f"through {before['via']} " if before["via"] else ""
         raise Problem(
             f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
-            f"if it is wrong: ip route del {pod_cidr}",
+            f"if that route is wrong: ip route del {pod_cidr}",
         )
 
 
 def _kernel_words(error: Exception, change: Change) -> tuple[str, str]:
     said = str(error.args[1]) if len(error.args) > 1 else str(error)
     via = change.after["via"] if change.after else ""
-    return f"the kernel refuses: {said}", f"`ip route get {via}` shows how this host reaches the peer" if via else ""
+    return (
+        f"the kernel refuses the route: {said}",
+        f"`ip route get {via}` shows how this host reaches the peer" if via else "",
+    )

@@ -1,4 +1,4 @@
-"""Turn on forwarding in each family, and at a reset put back every setting that the kernel changed along with it."""
+"""Turn on forwarding, one switch per family, and record its side effects, so that a reset restores every value."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _OWNER_MARK = "cnictl:"
 
 
 class Forwarding:
-    """The running value of net.ipv4.ip_forward or net.ipv6.conf.all.forwarding."""
+    """The present value of net.ipv4.ip_forward or net.ipv6.conf.all.forwarding."""
 
     def __init__(self, ipv6: bool = False) -> None:
         self.ipv6 = ipv6
@@ -30,42 +30,42 @@ class Forwarding:
         return {"value": value} if value else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """Return that it is on."""
+        """Return that forwarding is on."""
         return {"value": "1"}
 
     def remember(self) -> None:
-        """Save the value, and every value that the kernel changes along with it."""
+        """Record the original value, and every value that turning it on changes."""
         if original_state.recall(self.id) is None:
             values = {"value": sysctl.read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
-        """Return the value before cnictl; the present one if cnictl never changed it, or other bridges need it now."""
+        """Return the original value; the present one if cnictl never changed it or other bridges need it now."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Return the bridges that were made since cnictl turned forwarding on: they would lose their network.
+        """Return in words the bridges with an address that came after cnictl turned on forwarding, and need it.
 
-        Docker and libvirt turn it on when they start, and not again.
+        Docker and libvirt check forwarding only when they start.
         """
         remembered = original_state.recall(self.id) or {"value": "1"}
         if remembered["value"] == "1" or "bridges" not in remembered or sysctl.read(self._path) == "0":
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
-        return f"{', '.join(others)} to forward for, made since" if others else ""
+        return f"new bridges to forward for: {', '.join(others)}" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
-        summary = f"{'let the host' if value == '1' else 'stop'} forward{'' if value == '1' else 'ing'}"
+        summary = "let the host forward" if value == "1" else "stop forwarding"
         return f"{summary} {self._family} packets", f"sysctl -w {self.key}={value}"
 
     def carry_out(self, change: Change) -> None:
-        """Write the value; when it goes off, restore each setting that nobody has changed since.
+        """Write the value. When it is turned off again, restore each side effect that nobody has changed since.
 
-        If it was on before cnictl, it stays on.
+        If forwarding was on before cnictl, it stays on.
         """
         value = change.after["value"] if change.after else "0"
         remembered = original_state.recall(self.id)
@@ -81,16 +81,16 @@ class Forwarding:
                 self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
 
     def _bridges(self) -> list[str]:
-        """Return the bridges that have an address of the family and were not made by the plugin."""
+        """Return the bridges that have an address of the family and were not made by cnictl's plugin."""
         with Netlink() as netlink:
-            found = [
+            names = [
                 link.name
                 for link in rtnetlink.all_links(netlink)
                 if link.kind == "bridge"
                 and not link.alias.startswith(_OWNER_MARK)
                 and any(self._is_routed(packed) for packed, _ in rtnetlink.addresses(netlink, link.index))
             ]
-        return sorted(found)
+        return sorted(names)
 
     def _is_routed(self, packed: bytes) -> bool:
         return len(packed) == (16 if self.ipv6 else 4) and packed[:2] != b"\xfe\x80"
@@ -100,19 +100,19 @@ class Forwarding:
         return f"net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
 
     def _side_effects(self) -> dict[str, str]:
-        """Return the value of each `LINK/KEY`, `all` first: writing that one changes the others.
+        """Return the value of each `LINK/KEY`, `all` first, because writing `all` changes the others.
 
-        What the kernel rewrites for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
+        What the kernel changes for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
         net/ipv6/addrconf.c, addrconf_forward_change.
         """
         names = sorted(os.listdir(f"/proc/sys/{self._conf}"), key=lambda name: (name != "all", name != "default", name))
-        found = {}
+        values = {}
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 value = sysctl.read(f"{self._conf}/{name}/{key}")
-                if value:  # else the link went away meanwhile
-                    found[f"{name}/{key}"] = value
-        return found
+                if value:  # else the link disappeared meanwhile
+                    values[f"{name}/{key}"] = value
+        return values
 
     def _restore(self, name: str, value: str) -> None:
         path = f"{self._conf}/{name}"

@@ -1,4 +1,4 @@
-"""Files of text: one that cnictl writes whole, as the sysctl drop-in is, and the node file, which people edit too."""
+"""Keep text files: files that only cnictl writes, such as the sysctl drop-in, and the node file, which people edit."""
 
 import difflib
 import os
@@ -17,7 +17,7 @@ from cnictl.node.spine import Change, State
 from cnictl.node.state import folders, original_state
 
 _OURS = "Written by cnictl"
-"""What each file of ours says at its head."""
+"""The text at the head of each file of ours."""
 
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
 _SYSCTL_HEADER = """\
@@ -26,33 +26,33 @@ _SYSCTL_HEADER = """\
 
 
 class NodeFile:
-    """/etc/cnictl/node.toml itself: first in every plan, so that a failure half way puts the old one back."""
+    """/etc/cnictl/node.toml itself. It comes first in every plan, so that a failed run restores the old file."""
 
     id = f"file{NODE_FILE}"
 
     def observe(self) -> State | None:
-        """Its text."""
+        """Return its text; None if it is empty or missing."""
         text = text_of_file()
         return {"text": text} if text else None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """The text it has, changed as little as makes it say `spec`."""
+        """Return the present text with the smallest change that makes it describe `spec`."""
         return {"text": merged(text_of_file(), spec)}
 
     def former(self) -> State | None:
-        """What a reset leaves: an operator's own file that a link leads to, as it is; else nothing."""
+        """Return what a reset leaves: an operator's own file behind a symbolic link, unchanged; else None."""
         return self.observe() if is_operators() else None
 
     def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """By what the texts say, so that comments and keys that an operator put in since stay."""
+        """Revert the values and not the text, so that an operator's later comments and keys stay."""
         texts = [now["text"], *(state["text"] if state else "" for state in (before, after))]
         try:
-            found, old, new = (parse(text) if text else None for text in texts)
-            if found == new:
+            present, old, new = (parse(text) if text else None for text in texts)
+            if present == new:
                 return (before if old is None else {"text": merged(now["text"], old)}), []
-            if found is None or old is None or new is None:
+            if present is None or old is None or new is None:
                 return now, ["it was changed since"]
-            target, changed = _spec_without(found, old, new)
+            target, changed = _spec_without(present, old, new)
             return {"text": merged(now["text"], addressing.check(target))}, changed
         except UsageProblem:
             return now, ["it was changed since"]
@@ -67,9 +67,9 @@ class NodeFile:
 
 
 class TextFile:
-    """A file that is cnictl's from end to end; one that stood under its name before comes back at a reset.
+    """A file that only cnictl writes. A reset restores an original file of that name.
 
-    What it should say is a subclass's `wanted`. One that an operator has masked, by a link to /dev/null, stays so.
+    A subclass's `wanted` gives the text. A file that an operator masked with a link to /dev/null stays masked.
     """
 
     def __init__(self, path: str) -> None:
@@ -77,7 +77,7 @@ class TextFile:
         self.id = f"file{path}"
 
     def observe(self) -> State | None:
-        """Its text; None also if it is masked."""
+        """Return its text; None if it is missing or masked."""
         if files.is_masked(self.path):
             return None
         try:
@@ -86,32 +86,32 @@ class TextFile:
             return None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """What it should say, unless it is masked; what it says where it can't be written."""
+        """Return the wanted text; the present text if it can't be written, None if it is masked."""
         if files.is_masked(self.path):
             return None
         return self.observe() if self.skipped(spec) else self.wanted(spec)
 
     def skipped(self, spec: NodeSpec) -> list[str]:
-        """Its path, if it should say something else and can't be written."""
+        """Return its path if it differs from the wanted text but can't be written."""
         if files.is_masked(self.path) or files.can_write(self.path):
             return []
         return [self.path] if self.wanted(spec) != self.observe() else []
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """What it should say."""
+        """Return the wanted text."""
         raise NotImplementedError
 
     def remember(self) -> None:
-        """Keep the text of a file that stood under this name before cnictl."""
+        """Record the text of a file that had this name before cnictl."""
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """That file, if there was one; with our notes lost, any that does not say that it is ours."""
+        """Return the original file; if our records are lost, a file without our head line."""
         remembered = original_state.recall(self.id)
         if remembered:
             return remembered["state"]  # type: ignore[no-any-return]
-        found = self.observe()
-        return found if found is not None and _OURS not in found["text"] else None
+        now = self.observe()
+        return now if now is not None and _OURS not in now["text"] else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the file as a shell would write it."""
@@ -128,20 +128,19 @@ class TextFile:
 
 
 class SysctlFile(TextFile):
-    """/etc/sysctl.d/99-cnictl.conf, which keeps forwarding on at the next boot."""
+    """/etc/sysctl.d/99-cnictl.conf, which turns on forwarding at the next boot."""
 
     def __init__(self) -> None:
         super().__init__(SYSCTL_FILE)
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """A line for each family of the node's; ahead of IPv6's, those that keep router advertisements accepted.
+        """Return a line for each family of the node, with the lines for router advertisements ahead of IPv6's.
 
-        Of a link on which an operator has turned them off since, the line goes when the file is next written: by
-        itself it is no drift.
+        If an operator turned them off on a link since, the next write drops its line; the line alone is no drift.
         """
-        found = self.observe()
+        now = self.observe()
         kept = self._text(spec, every=True)
-        return found if found is not None and found["text"] == kept else {"text": self._text(spec, every=False)}
+        return now if now is not None and now["text"] == kept else {"text": self._text(spec, every=False)}
 
     def _text(self, spec: NodeSpec, every: bool) -> str:
         lines = []
@@ -154,17 +153,17 @@ class SysctlFile(TextFile):
 
 
 def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[NodeSpec, list[str]]:
-    """`now` with what led from `before` to `after` taken back, and the fields that something else was done to."""
+    """Return `now` with the changes from `before` to `after` reverted, and the fields that were changed since."""
     values: dict[str, Any] = {}
     changed = []
     for field in fields(NodeSpec):
-        old, new, found = (getattr(one, field.name) for one in (before, after, now))
-        if old == new or found == old:
+        old, new, present = (getattr(spec, field.name) for spec in (before, after, now))
+        if old == new or present == old:
             continue
-        if found == new:
+        if present == new:
             values[field.name] = old
         elif field.name == "peers":
-            kept = [peer for peer in found if peer not in new or peer in old]
+            kept = [peer for peer in present if peer not in new or peer in old]
             values["peers"] = (*kept, *(peer for peer in old if peer not in new and peer not in kept))
         else:
             changed.append(f"{field.name} was changed since")

@@ -88,7 +88,7 @@ def test_peer_that_forwards_nothing_is_named_and_does_by_the_hint(cluster: Clust
     try:
         assert pods(cluster.here) == [("not forwarded", FAR)] * 2
         (found,) = said_by_doctor(cluster.here)
-        assert (found["id"], "does not forward to it" in found["message"]) == ("peer-pods", True)
+        assert (found["id"], "does not forward packets to it" in found["message"]) == ("peer-pods", True)
         assert found["hint"]["on"] == cluster.there.address
         assert matches(THERE, found["hint"]["command"])
         shell(cluster.there, found["hint"]["command"])

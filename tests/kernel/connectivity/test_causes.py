@@ -54,7 +54,7 @@ class Fault:
 
 APPLY_THERE = "on 10.0.10.51: cnictl apply"
 BRIDGE_UP_THERE = (
-    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: "
+    "on 10.0.10.51: cnictl bridge up  # if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), run here: "
     "cnictl route del-peer 10.244.1.0/24, and add-peer with the new one"
 )
 FAULTS = {
@@ -67,7 +67,7 @@ FAULTS = {
         "ip address delete 10.244.0.1/24 dev cni0",
         "external",
         "bridge-unfit",
-        "bridge cni0 has no IPv4 address in place of the gateway's 10.244.0.1/24",
+        "bridge cni0 has no IPv4 address instead of the gateway address 10.244.0.1/24",
         "cnictl bridge up",
         "probe.causes_local.bridge_unfit: cnictl bridge up",
     ),
@@ -185,7 +185,7 @@ FAULTS = {
         "ip link set cni0 down",
         "pod-other-host",
         "peer-without-bridge",
-        "10.0.10.51 sends on to 10.0.0.1 what is for",
+        "to 10.0.0.1: its bridge is down or has no address in 10.244.1.0/24",
         BRIDGE_UP_THERE,
         "probe.causes_remote._bridge_up: cnictl bridge up",
     ),
@@ -349,7 +349,7 @@ def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
     check = pods.test().of("pod-other-host")
     words = check["hint"]["advice"]
     assert check["cause_name"] == "peer-without-bridge"
-    assert "if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), here: " in words
+    assert "if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), run here: " in words
     shell(here, "cnictl route del-peer 10.244.1.0/24 --yes; cnictl route add-peer 10.244.5.0/24 10.0.10.51")
     states = pods.test("--pod", "10.244.5.200").of("pod-other-host")["cause_name"]
     shell(there, "cnictl init-node --subnet 10.244.1.0/24 --force")

@@ -91,7 +91,7 @@ def test_the_only_pod_has_no_neighbour_to_ping(cluster: Cluster) -> None:
 def test_from_a_pod_that_is_none_fails_in_one_line(cluster: Cluster) -> None:
     done = cluster.here.run(["cnictl", "test-connectivity", "--from", "10.244.0.99"], check=False)
     assert (done.status, done.stdout) == (1, "")
-    assert done.stderr.startswith("cnictl: no attachment has the address or container id 10.244.0.99")
+    assert done.stderr.startswith("cnictl: no attachment has the address, pod name or container id 10.244.0.99")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -130,7 +130,7 @@ def test_link_that_cannot_be_written_through_is_one_clear_line_and_nothing_is_ch
 def test_masked_unit_and_drop_in_stay_masked(node: Node) -> None:
     shell(node, f"mkdir -p /run/systemd/system /etc/systemd/system; ln -s /dev/null {UNIT}; ln -s /dev/null {SYSCTL}")
     done = init(node)
-    assert f"{UNIT}: is masked: no boot will bring the node back" in done.stderr
+    assert f"{UNIT}: is masked, so the node does not come back after a boot" in done.stderr
     assert (link(node, UNIT), link(node, SYSCTL)) == ("/dev/null", "/dev/null")
     assert drifted(node) == []
     assert shell(node, "ls /etc/systemd/system") == "cnictl.service\n"

@@ -86,7 +86,7 @@ def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
 
 def test_a_link_of_another_kind_under_the_bridges_name(node: Node) -> None:
     node.run(["ip", "link", "add", "cni0", "type", "veth", "peer", "name", "other"])
-    assert "is no bridge but a veth link" in errors(node)["bridge"].message
+    assert "is a veth link, not a bridge" in errors(node)["bridge"].message
 
 
 def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node) -> None:
@@ -183,7 +183,7 @@ def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> 
     found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
     told = [one for one in found if one["name"] == "bin-dir"]
     assert [(one["severity"], one["subject"]) for one in told] == [("warning", "/opt/cni/bin")]
-    assert "/usr/lib/cni alone" in told[0]["message"]
+    assert "only in /usr/lib/cni" in told[0]["message"]
     assert "mount it writable" in told[0]["mend"]
 
 

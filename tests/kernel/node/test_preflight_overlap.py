@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 WITH_PEER = NodeSpec(subnets=SPEC.subnets, networks=SPEC.networks, peers=(PEER,))
 INIT = ("init-node", *INIT_OPTIONS, "--peer", "10.244.1.0/24=10.0.10.51")
 SIX = NodeSpec(subnets=("fd00:244::/64",), networks=("fd00:244::/48",))
-OTHERS = "give that node another pod CIDR, or take the route out of the set-up that it comes from"
+OTHERS = "give that node another pod CIDR, or remove the route from the configuration that adds it"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_hosts_own_address_and_gateway_in_a_pod_cidr_are_errors(shared_node: Nod
     told = [one for one in findings(shared_node, spec) if one.name == "subnet-overlap"]
     assert {one.message for one in told} >= {
         "overlaps the host's own address 10.0.0.210 on eth0",
-        "the default gateway 10.0.0.1 lies in it, and could not be reached",
+        "contains the default gateway 10.0.0.1, which would become unreachable",
     }
     assert not any("del" in one.mend for one in told)
 

@@ -140,9 +140,9 @@ def test_chosen_version_that_is_gone_is_told_with_the_way_out_and_nothing_takes_
         assert "plugin/cnictl-bridge" in drifted(node)
         refused = run(node, "apply", check=False)
         assert refused.status == 1
-        assert f"version {NEW} of the plugin, the one chosen, can't be used" in refused.stderr
-        assert "cnictl plugin install puts this cnictl's" in refused.stderr
-        assert f"cnictl plugin use VERSION takes another that is there ({OLD})" in refused.stderr
+        assert f"the chosen version {NEW} of the plugin can't be used" in refused.stderr
+        assert "cnictl plugin install replaces it by this cnictl's" in refused.stderr
+        assert f"cnictl plugin use VERSION selects another installed version ({OLD})" in refused.stderr
         node.run(["sh", "-c", "ip address flush dev cni0"])
         run(node, "apply", check=False)  # all else is repaired
         assert drifted(node) == ["plugin/cnictl-bridge"]

@@ -238,7 +238,7 @@ def test_anothers_conf_of_our_name_stays_and_all_the_rest_goes(node: Node) -> No
     init(node)
     node.run(["sh", "-c", f"cat > {CONF}"], theirs)
     assert "is not cnictl's" in cnictl(node, "apply", check=False).stderr
-    assert f"[conf-name] {CONF}: is there and not cnictl's" in init(node, check=False).stderr
+    assert f"[conf-name] {CONF}: exists and is not cnictl's" in init(node, check=False).stderr
     done = cnictl(node, "reset-node", "--yes")
     assert f"{CONF} is not cnictl's" in done.stderr
     assert node.run(["cat", CONF]).stdout == theirs

@@ -1,1 +1,1 @@
-"""What a host's packet filters do to pods' packets: rule sets as values, and where in them an accept belongs. Pure."""
+"""Model what a host's packet filters do to pods' packets, and decide where accepts belong. All functions are pure."""

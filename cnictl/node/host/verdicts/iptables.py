@@ -1,4 +1,4 @@
-"""iptables' rules (`iptables -S`, in words) as a model of a packet filter."""
+"""Read iptables rules (`iptables -S`, split into words) into the model of a packet filter."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ _VERDICTS: dict[str, Verdict] = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "
 _ADDRESS_TYPES = {"--src-type": "source_type", "--dst-type": "target_type"}
 _OPTIONS = {"-i": "incoming", "-o": "outgoing", "-s": "source", "-d": "target"}
 _SILENT_MODULES = ("comment", "conntrack", "state", "addrtype", "tcp", "udp", "icmp", "icmp6")
-"""Modules that match nothing without an option of theirs."""
+"""Modules that match nothing without one of their options."""
 
 
 def ruleset(lines: Sequence[Sequence[str]], mark: str = "", own_chain: str = "") -> Ruleset:
-    """The model of one table.
+    """Return the model of one table.
 
-    A rule whose comment begins with `mark`, or that leads to `own_chain`, is cnictl's; the chain itself is left out.
+    A rule whose comment begins with `mark`, or that jumps to `own_chain`, is cnictl's. `own_chain` itself is left out.
     """
     policies: dict[str, str] = {}
     rules: dict[str, list[Rule]] = {}
@@ -33,8 +33,8 @@ def ruleset(lines: Sequence[Sequence[str]], mark: str = "", own_chain: str = "")
     rules.pop(own_chain, None)
     return Ruleset(
         {
-            name: Chain(name, tuple(found), HOOKS.get(name, ""), policies.get(name, "accept"))
-            for name, found in rules.items()
+            name: Chain(name, tuple(chain_rules), HOOKS.get(name, ""), policies.get(name, "accept"))
+            for name, chain_rules in rules.items()
         }
     )
 
@@ -53,7 +53,7 @@ def _rule(words: list[str], mark: str, own_chain: str) -> Rule:
 
 
 def _parsed(words: list[str]) -> tuple[tuple[Match, ...], str, Verdict | None]:
-    """A rule's matches, its target, and how it leads there; None without a target, or for one that goes on."""
+    """Return a rule's matches, its target, and whether it jumps or goes there; None if the rule has no target."""
     matches: list[Match] = []
     rest = iter(words)
     negated = False
@@ -88,10 +88,10 @@ def _match(word: str, rest: Iterator[str], negated: bool) -> Match | None:
     if word == "-p":
         protocol = next(rest)
         return None if protocol in ("all", "0") else Match("protocol", (protocol,), negated)
-    # the values of an unknown option, if it has any, are words without a dash
+    # an unknown option's values are words without a dash
     return UNKNOWN if word.startswith("-") else None
 
 
 def _pattern(option: str, value: str) -> str:
-    """iptables writes a `+` where a name goes on with anything."""
+    """Return a link's name with `*` as wildcard; iptables writes it as `+`."""
     return value[:-1] + "*" if option in ("-i", "-o") and value.endswith("+") else value

@@ -1,7 +1,7 @@
-"""Rule sets of a packet filter as values, and what they do to packets of which only some properties are known.
+"""Model a packet filter's rule set, and what it does to packets of which only some properties are known.
 
-The same for nftables (`verdicts.nft`), iptables (`verdicts.iptables`) and every hook: a hook is a name here. A packet
-is described by what is certain of it. A match then holds always, never, or for some of these packets.
+The model is the same for nftables (`verdicts.nft`), iptables (`verdicts.iptables`) and every hook; a hook is only a
+name here. Packets are described by the properties that they share. So a match holds for all of them, some or none.
 """
 
 from collections.abc import Iterator
@@ -25,20 +25,20 @@ class Truth(IntEnum):
 
 @dataclass(frozen=True)
 class Packets:
-    """Packets that have these properties in common. None and "" mean that a property may have any value."""
+    """Packets that share these properties. None and "" mean that a property can have any value."""
 
     family: str
     """`ip` or `ip6`, as nftables names them."""
     incoming: str | None = None
-    """The link they came in by."""
+    """The link on which they come in."""
     outgoing: str | None = None
-    """The link they leave by."""
+    """The link on which they leave."""
     source: str = ""
-    """The CIDR that their source addresses lie in."""
+    """The CIDR of their source addresses."""
     target: str = ""
-    """The CIDR that their destination addresses lie in."""
+    """The CIDR of their destination addresses."""
     states: frozenset[str] = frozenset({"new"})
-    """The connection tracking states that they may have: `new`, `established`, `related`."""
+    """Their possible connection tracking states: `new`, `established`, `related`."""
     translated: bool | None = None
     """Whether their connection has a DNAT binding."""
     bridge: str = ""
@@ -46,35 +46,35 @@ class Packets:
     protocol: str = ""
     """Their transport protocol: `tcp`, `udp`."""
     source_type: str = ""
-    """What the kernel's routes call their source addresses: `local` for this host's own, `unicast` for others'."""
+    """The route type of their source addresses: `local` for this host's own addresses, `unicast` for others."""
     target_type: str = ""
-    """The same of their destination addresses."""
+    """The route type of their destination addresses."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A condition of a rule: that a property of the packet is one of some values."""
+    """A condition of a rule: a property of the packet has one of some values."""
 
     about: str
-    """A property of `Packets` (`state` for `states`); empty for anything that packets' common properties don't tell."""
+    """A property of `Packets` (`state` for `states`); empty for a property that `Packets` does not describe."""
     values: tuple[str, ...] = ()
     negated: bool = False
     listed: bool = False
     """Whether the values are written as a set or a map."""
 
     def holds(self, packets: Packets) -> Truth:
-        """For how many of these packets it holds."""
+        """Return for how many of these packets the match holds."""
         truth = _truth(self, packets)
         if self.negated:
             return Truth(Truth.ALWAYS - truth)
         if self.listed and self.about in ("source", "target"):
-            # a set names particular addresses, even where one of them contains the pod network
+            # a set stands for particular addresses, even if one of its elements contains the pod network
             return min(truth, Truth.SOMETIMES)
         return truth
 
 
 def _truth(match: Match, packets: Packets) -> Truth:
-    """For how many of these packets the property is one of the match's values."""
+    """Return for how many of these packets the property has one of the match's values."""
     values = match.values
     match match.about:
         case "incoming":
@@ -106,7 +106,7 @@ def _link(names: tuple[str, ...], link: str | None) -> Truth:
     if "*" in names:
         return Truth.ALWAYS
     if link is None:
-        # nothing is forwarded from or to the loopback link
+        # the kernel forwards nothing from or to the loopback link
         return Truth.SOMETIMES if any(name != "lo" for name in names) else Truth.NEVER
     return Truth.ALWAYS if any(_is_named(name, link) for name in names) else Truth.NEVER
 
@@ -117,24 +117,24 @@ def _is_named(pattern: str, link: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
-    """Whether addresses of which `known` is the CIDR lie in one of `values`."""
-    asked = network(known or ("::/0" if family == "ip6" else "0.0.0.0/0"))
+    """Return how many addresses of the CIDR `known` lie in one of `values`."""
+    packets_network = network(known or ("::/0" if family == "ip6" else "0.0.0.0/0"))
     truth = Truth.NEVER
     for text in values:
         value = network(text)
         if value is None:
             truth = max(truth, Truth.SOMETIMES)
-        elif asked is not None:
-            if value.covers(asked):
+        elif packets_network is not None:
+            if value.covers(packets_network):
                 return Truth.ALWAYS
-            if value.overlaps(asked):
+            if value.overlaps(packets_network):
                 truth = Truth.SOMETIMES
     return truth
 
 
 @lru_cache(maxsize=4096)
 def network(text: str) -> Cidr | None:
-    """Return a CIDR or a single address as a subnet; None if the text is neither."""
+    """Return a CIDR or address as a network; None if the text is neither."""
     try:
         return parse_interface(text if "/" in text else f"{text}/{128 if ':' in text else 32}").network
     except AddressError:
@@ -154,56 +154,56 @@ def _known(value: bool | None) -> Truth:
 
 
 UNKNOWN = Match("")
-"""A match that known properties say nothing of: a port, a mark, a rate, a set that programs fill."""
+"""A match on a property that `Packets` does not describe: a port, a mark, a rate, a set that programs fill."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One way through a rule: where every match holds, this verdict follows."""
+    """One way through a rule: if every match holds, this verdict applies."""
 
     matches: tuple[Match, ...]
     verdict: Verdict
     to: str = ""
-    """The chain that a jump or goto leads to."""
+    """The target chain of a jump or goto."""
 
     def holds(self, packets: Packets) -> Truth:
-        """For how many of these packets it is taken."""
+        """Return for how many of these packets every match holds."""
         return min((match.holds(packets) for match in self.matches), default=Truth.ALWAYS)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: one branch, or several where it asks a verdict map."""
+    """A rule: one branch, or several if it uses a verdict map."""
 
     text: str
-    """In the words of the program that it was read from, for people."""
+    """The rule as its program prints it, for people."""
     branches: tuple[Branch, ...]
     ours: str = ""
-    """What cnictl calls it, where it is cnictl's. Such a rule decides nothing here; it is seen where it stands."""
+    """cnictl's name for a rule of its own. Such a rule decides nothing in the model; only its place matters."""
     handle: int = 0
-    """nftables' number of the rule."""
+    """The rule's handle in nftables."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain; one with a hook is asked by the kernel itself."""
+    """A chain. If it has a hook, it is a base chain that the kernel itself calls."""
 
     name: str
-    """Its whole name: `inet filter forward`, or FORWARD of an iptables table."""
+    """Its full name: `inet filter forward`, or FORWARD of an iptables table."""
     rules: tuple[Rule, ...] = ()
     hook: str = ""
     policy: str = "accept"
     sealed: bool = False
-    """Whether no rule can be put into it by the program that the others were read from."""
+    """Whether the program that lists the chain can't add a rule to it."""
 
     @cached_property
     def numbered(self) -> tuple[tuple[int, Rule], ...]:
-        """The rules with their indexes."""
+        """The rules with their indices."""
         return tuple(enumerate(self.rules))
 
     @cached_property
     def telling(self) -> tuple[tuple[int, Rule], ...]:
-        """Those of them that all packets of a kind may meet: rules of ours, and those without an unknown match."""
+        """The rules that can apply to all packets of a kind: our own rules, and rules without an unknown match."""
         return tuple(
             (index, rule)
             for index, rule in self.numbered
@@ -218,24 +218,24 @@ class Ruleset:
     chains: dict[str, Chain]
 
     def hooked(self, hook: str) -> list[Chain]:
-        """The chains that the kernel asks at a hook."""
+        """Return the base chains of a hook."""
         return [chain for chain in self.chains.values() if chain.hook == hook]
 
     def reachable(self, name: str) -> set[str]:
-        """The names of a chain and of all that it leads to."""
-        found, waiting = {name}, [name]
+        """Return the names of a chain and of all chains that it leads to."""
+        names, waiting = {name}, [name]
         while waiting:
             chain = self.chains.get(waiting.pop())
             for branch in (branch for rule in chain.rules for branch in rule.branches) if chain is not None else ():
-                if branch.to and branch.to not in found:
-                    found.add(branch.to)
+                if branch.to and branch.to not in names:
+                    names.add(branch.to)
                     waiting.append(branch.to)
-        return found
+        return names
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a chain: in front of the rule with this index, or the end of the chain."""
+    """A position in a chain: before the rule with this index, or at the end of the chain."""
 
     chain: str
     index: int
@@ -243,36 +243,36 @@ class Place:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that packets meet on their way through a base chain."""
+    """A verdict or a rule of ours that packets meet in a base chain."""
 
     kind: Literal["accept", "drop", "ours"]
     path: tuple[Place, ...]
-    """The rules that lead there, from the base chain's to the last."""
+    """The rules that lead there, from the base chain's rule to the last."""
     certain: bool
-    """Whether all of the packets in question meet it."""
+    """Whether all of the packets meet it."""
     text: str
     """The rule, or the policy."""
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """The event's own place, the last of the path."""
         return self.path[-1]
 
 
 @dataclass
 class _Walk:
-    """One passage of packets through a base chain. A drop ends nothing here: what follows it is seen too."""
+    """One passage of packets through a base chain. A drop does not end it, so that later rules are seen too."""
 
     ruleset: Ruleset
     packets: Packets
     whole: bool
-    """Whether only what all of the packets meet is of interest."""
+    """Whether to collect only what all of the packets meet."""
     events: list[Event] = field(default_factory=list)
     harmless: set[str] = field(default_factory=set)
-    """Chains in which nothing happens to these packets."""
+    """Chains that do nothing to these packets."""
 
     def through(self, name: str, path: tuple[Place, ...], certain: bool) -> bool:
-        """Visit a chain; whether no packet comes back from it."""
+        """Visit a chain; return whether no packet comes back from it."""
         chain = self.ruleset.chains.get(name)
         if chain is None or name in self.harmless:
             return False
@@ -310,9 +310,9 @@ _VERDICT_EVENTS: dict[str, Literal["accept", "drop"]] = {"accept": "accept", "dr
 
 
 def walk(ruleset: Ruleset, base: str, packets: Packets, whole: bool = False) -> list[Event]:
-    """What these packets meet in a base chain, in order; with `whole`, only what all of them meet.
+    """Return what these packets meet in a base chain, in order; with `whole`, only what all of them meet.
 
-    Drops end nothing: rules behind them are seen too.
+    Rules after a drop are included.
     """
     passage = _Walk(ruleset, packets, whole)
     chain = ruleset.chains[base]
@@ -323,9 +323,9 @@ def walk(ruleset: Ruleset, base: str, packets: Packets, whole: bool = False) -> 
 
 
 POLICY = "policy drop"
-"""The text of a base chain's policy as an event."""
+"""The text of the event for a base chain's policy."""
 
 
 def drops(events: list[Event]) -> Iterator[Event]:
-    """The drops among events."""
+    """Return the drops among events."""
     return (event for event in events if event.kind == "drop")

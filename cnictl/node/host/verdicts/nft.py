@@ -1,4 +1,4 @@
-"""nftables' rules (`nft -j list ruleset`, libnftables-json(5)) as a model of a packet filter."""
+"""Read nftables rules (`nft -j list ruleset`, libnftables-json(5)) into the model of a packet filter."""
 
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, summarize_address_range
@@ -7,37 +7,37 @@ from typing import Any
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Match, Rule, Ruleset, Verdict
 
 SEES = {"inet": ("ip", "ip6"), "ip": ("ip",), "ip6": ("ip6",), "bridge": ("ip", "ip6")}
-"""The address families of the packets that a table's chains see, by the table's family."""
+"""The address families of the packets in a table's chains, by the table's family."""
 
 _LINKS = {"iifname": "incoming", "iif": "incoming", "oifname": "outgoing", "oif": "outgoing", "ibrname": "bridge"}
 _ADDRESS_TYPES: dict[str, str] = {"saddr": "source_type", "daddr": "target_type"}
 _ADDRESSES = {"saddr": "source", "daddr": "target"}
 _FAMILIES = {"ipv4": "ip", "ipv6": "ip6", "ip": "ip", "ip6": "ip6"}
 _CONDITIONS = ("limit", "quota", "ct count", "connlimit", "meter", "xt", "queue", "socket", "osf", "exthdr")
-"""Statements that let only some packets on to what follows them in their rule."""
+"""Statements that let only some packets continue in their rule."""
 _PLAIN_VERDICTS: dict[str, Verdict] = {
     "accept": "accept", "drop": "drop", "reject": "drop", "return": "return", "continue": "continue",
 }  # fmt: skip
 
 OurName = Callable[[dict[str, Any]], str]
-"""What cnictl calls a rule of its own, by the rule's JSON; empty for others'."""
+"""Returns cnictl's name for one of its own rules, by the rule's JSON; empty for other rules."""
 
 
-def entries(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The things of one kind in a listing: `chain`, `rule`, `map`, `table`."""
-    return [entry[kind] for entry in found if kind in entry]
+def entries(listing: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the objects of one kind in a listing: `chain`, `rule`, `map`, `table`."""
+    return [entry[kind] for entry in listing if kind in entry]
 
 
 def chain_name(thing: dict[str, Any], key: str = "chain") -> str:
-    """The whole name of a chain, or of the chain that a rule is in: `inet filter forward`."""
+    """Return the full name of a chain, or of a rule's chain: `inet filter forward`."""
     return f"{thing['family']} {thing['table']} {thing[key]}"
 
 
-def ruleset(found: list[dict[str, Any]], our_name: OurName = lambda _: "") -> Ruleset:
-    """The model of a listing; chains are named `inet filter forward`."""
-    maps = {chain_name(one, "name"): one.get("elem", []) for one in entries(found, "map")}
+def ruleset(listing: list[dict[str, Any]], our_name: OurName = lambda _: "") -> Ruleset:
+    """Return the model of a listing. Chains have names such as `inet filter forward`."""
+    maps = {chain_name(map_, "name"): map_.get("elem", []) for map_ in entries(listing, "map")}
     rules: dict[str, list[Rule]] = {}
-    for rule in entries(found, "rule"):
+    for rule in entries(listing, "rule"):
         reading = _Reading(f"{rule['family']} {rule['table']} ", maps)
         statements = rule.get("expr", [])
         rules.setdefault(chain_name(rule), []).append(
@@ -45,22 +45,22 @@ def ruleset(found: list[dict[str, Any]], our_name: OurName = lambda _: "") -> Ru
         )
     chains = [
         Chain(name, tuple(rules.get(name, ())), chain.get("hook", ""), chain.get("policy", "accept"))
-        for chain in entries(found, "chain")
+        for chain in entries(listing, "chain")
         for name in (chain_name(chain, "name"),)
     ]
     return Ruleset({chain.name: chain for chain in chains})
 
 
 class _Reading:
-    """The rules of one table."""
+    """Reads the rules of one table."""
 
     def __init__(self, table: str, maps: dict[str, Any]) -> None:
         self._table = table
-        """`inet filter `, which the names of its chains and maps begin with."""
+        """The beginning of the names of its chains and maps: `inet filter `."""
         self._maps = maps
 
     def branches(self, statements: list[Any]) -> Iterator[Branch]:
-        """The ways through a rule."""
+        """Yield the branches of a rule."""
         matches: list[Match] = []
         for statement in statements:
             if not isinstance(statement, dict):
@@ -90,7 +90,10 @@ class _Reading:
         return None
 
     def _of_map(self, vmap: dict[str, Any], matches: tuple[Match, ...]) -> Iterator[Branch]:
-        """A branch for each verdict in a map. Of a named map, which programs fill, only connection states are known."""
+        """Yield a branch for each verdict in a map.
+
+        Programs may fill a named map, so only its connection states count.
+        """
         data = vmap.get("data")
         about = _about(vmap.get("key"))
         named = isinstance(data, str)
@@ -123,7 +126,7 @@ def _matches(match: dict[str, Any]) -> list[Match]:
 
 
 def _about(left: Any) -> str:
-    """The property of packets that the left side of a match is; empty for others."""
+    """Return the property of `Packets` on the left side of a match; empty for anything else."""
     if not isinstance(left, dict):
         return ""
     if "meta" in left:
@@ -142,19 +145,19 @@ def _about(left: Any) -> str:
 
 
 def _protocols(left: Any) -> list[Match]:
-    """Whoever looks at a TCP header sees TCP packets alone."""
+    """Return the match that a header field implies: a rule that looks at a TCP header matches only TCP packets."""
     protocol = left["payload"].get("protocol") if isinstance(left, dict) and "payload" in left else ""
     return [Match("protocol", (protocol,))] if protocol in ("tcp", "udp", "sctp", "icmp", "icmpv6") else []
 
 
 def _families(left: Any) -> list[Match]:
-    """Whoever looks at an IPv4 header sees IPv4 packets alone."""
+    """Return the match that a header field implies: a rule that looks at an IPv4 header matches only IPv4 packets."""
     protocol = left["payload"].get("protocol") if isinstance(left, dict) and "payload" in left else ""
     return [Match("family", (protocol,))] if protocol in ("ip", "ip6") else []
 
 
 def _values(right: Any) -> tuple[tuple[str, ...], bool]:
-    """The values on the right side and whether they are a set; nothing for a named set, which programs fill."""
+    """Return the values on the right side and whether they are a set; none for a named set, which programs fill."""
     if isinstance(right, dict) and "set" in right:
         elements = right["set"] if isinstance(right["set"], list) else [right["set"]]
         values = [_value(element) for element in elements]
@@ -178,12 +181,12 @@ def _value(element: Any) -> str:
 
 _NAMES = ("iifname", "oifname", "ibrname")
 _SHOWN = 3
-"""Elements of a set that people are shown."""
+"""Elements of a set that are shown to people."""
 
 
 def words(statements: list[Any], whole: bool = False) -> str:
-    """A rule in nft's own words, as far as people need them to find it; with `whole`, all of its sets, in order."""
-    shown = [_statement(one, whole) for one in statements if isinstance(one, dict)]
+    """Return a rule in nft's words, with long sets cut; with `whole`, sets are complete and sorted."""
+    shown = [_statement(statement, whole) for statement in statements if isinstance(statement, dict)]
     return " ".join(filter(None, shown))
 
 
@@ -208,7 +211,7 @@ def _quoted(text: str) -> str:
 
 def _expression(part: Any, whole: bool, joiner: str = " . ") -> str:
     if isinstance(part, list):
-        return joiner.join(_expression(one, whole) for one in part)
+        return joiner.join(_expression(element, whole) for element in part)
     if not isinstance(part, dict):
         return str(part)
     if "meta" in part:
@@ -222,7 +225,7 @@ def _expression(part: Any, whole: bool, joiner: str = " . ") -> str:
     if "range" in part:
         return "-".join(map(str, part["range"]))
     if "concat" in part:
-        return " . ".join(_expression(one, whole) for one in part["concat"])
+        return " . ".join(_expression(element, whole) for element in part["concat"])
     if "set" in part:
         elements = part["set"] if isinstance(part["set"], list) else [part["set"]]
         shown = [_expression(element, whole) for element in elements]

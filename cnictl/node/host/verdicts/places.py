@@ -1,7 +1,7 @@
-"""Where accepts for pods' packets belong in a rule set, and whether those that are there stand well. Pure.
+"""Decide where accepts for pods' packets belong in a rule set, and whether existing accepts are well placed.
 
-A base chain drops pods' packets if all of a flow that pods are promised meets a drop in it, by a rule or the policy.
-The accept belongs right in front of that drop: behind every rule that drops particular packets.
+These are pure functions. A base chain drops pods' packets if a whole flow that pods need meets a drop in it: a rule or
+the policy. The accept belongs immediately before that drop, and so after every rule that drops particular packets.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,40 +11,40 @@ from cnictl.node.host.verdicts.model import Chain, Event, Place, Rule, Ruleset, 
 from cnictl.node.host.verdicts.pods import COVERS, KINDS, Traffic
 
 OurKinds = Mapping[str, Collection[str]]
-"""The kinds of packets that a rule of ours accepts, by what it is called in the model."""
+"""The kinds of packets that our rules accept, by the rule's name in the model."""
 Flows = Sequence[Mapping[str, Traffic]]
-"""The traffic of each address family that a base chain sees."""
+"""The traffic of each address family in a base chain."""
 Drop = tuple[str, str]
-"""A chain, and the text of a rule in it or of its policy."""
+"""A chain, and the text of the dropping rule or policy."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """An accept that is missing: packets of this kind are dropped."""
+    """A missing accept: packets of this kind are dropped."""
 
     kind: str
     path: tuple[Place, ...]
-    """The way to the drop, as far as an accept may stand on it."""
+    """The places on the way to the drop where an accept is possible."""
     drop: Drop
 
     @property
     def place(self) -> Place:
-        """Where the accept belongs: as late as it can."""
+        """The place for the accept: the last possible one."""
         return self.path[-1]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What base chains do to pods' packets, and what cnictl's rules in them are good for."""
+    """What base chains do to pods' packets, and how cnictl's rules in them are placed."""
 
     needs: tuple[Need, ...]
-    """Accepts that are missing, once the misplaced ones are taken out."""
+    """The missing accepts, after the misplaced ones are removed."""
     misplaced: Mapping[Place, str]
-    """Rules of ours that stand where they should not, and why: `ahead of …`, `behind …`."""
+    """Our rules in the wrong place, with the reason: `ahead of …`, `behind …`."""
     suffering: tuple[Need, ...]
-    """Accepts that are missing as it stands: these packets are dropped now."""
+    """The accepts that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
-    """The drops that accepts come ahead of, at the places where they stand or are missing."""
+    """The drops that existing or missing accepts come ahead of."""
 
 
 def survey(
@@ -54,7 +54,7 @@ def survey(
     kinds: OurKinds,
     valid: Collection[str] | None = None,
 ) -> Survey:
-    """Judge base chains. Rules of ours that are not in `valid` (None: all are) are as good as gone in `needs`."""
+    """Judge base chains. `needs` ignores our rules that are not in `valid`; None means that all are valid."""
     looks = [_Look(ruleset, base, flows(base), kinds) for base in bases]
     misplaced: dict[Place, str] = {}
     for look in looks:
@@ -72,7 +72,7 @@ def survey(
 
 
 class _Look:
-    """One base chain."""
+    """Judges one base chain."""
 
     def __init__(self, ruleset: Ruleset, base: Chain, flows: Flows, kinds: OurKinds) -> None:
         self._ruleset, self._base, self._kinds = ruleset, base, kinds
@@ -84,15 +84,17 @@ class _Look:
         ]
 
     def _first(self, walks: Sequence[list[Event]]) -> Event | None:
-        """The first drop that takes the whole of one of these flows."""
+        """Return the first drop that the whole of one of these flows meets."""
         dropped = [event for events in walks for event in [_whole_drop(events)] if event is not None]
         return min(dropped, key=_order, default=None)
 
     def needs(self) -> list[Need]:
-        """The accepts that are missing."""
-        found: dict[tuple[str, str], Need] = {}
+        """Return the missing accepts."""
+        need_by_chain: dict[tuple[str, str], Need] = {}
         for kind, _, walks in self._walks:
-            enough = {name for name, accepted in self._kinds.items() if any(kind in COVERS[it] for it in accepted)}
+            enough = {
+                name for name, accepted in self._kinds.items() if any(kind in COVERS[covering] for covering in accepted)
+            }
             for events in walks:
                 dropped = _whole_drop(events)
                 if dropped is None:
@@ -101,16 +103,16 @@ class _Look:
                 if any(event.kind == "ours" and event.certain and event.text in enough for event in before):
                     continue
                 need = Need(kind, self._anchored(dropped.path), (dropped.place.chain, dropped.text))
-                known = found.get((kind, need.place.chain))
+                known = need_by_chain.get((kind, need.place.chain))
                 if known is None or need.place.index < known.place.index:
-                    found[kind, need.place.chain] = need
-        every = list(found.values())
+                    need_by_chain[kind, need.place.chain] = need
+        every = list(need_by_chain.values())
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
 
     def _anchored(self, path: tuple[Place, ...]) -> tuple[Place, ...]:
-        """The way to a drop without chains that other hooks lead to too: an accept in those would count there.
+        """Return the way to a drop, up to the first chain that must not contain an accept.
 
-        And without chains that no rule can be put into.
+        An accept in a chain that other hooks use would apply there too. A sealed chain takes no rules.
         """
         others = {
             name
@@ -122,8 +124,8 @@ class _Look:
         return path[: max(shared, 1)]
 
     def misplaced(self) -> dict[Place, str]:
-        """Rules of ours that come ahead of drops of particular packets, or behind the drop that they are for."""
-        found: dict[Place, str] = {}
+        """Return our rules that come ahead of drops of particular packets, or behind the drop that they are for."""
+        reasons: dict[Place, str] = {}
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
             events = walk(self._ruleset, self._base.name, traffic.every)
@@ -131,17 +133,17 @@ class _Look:
                 if event.kind == "ours" and kind in self._kinds.get(event.text, ()):
                     passed = next(drops(events[at:]), None)
                     if passed is not None and (first is None or _order(passed) < _order(first)):
-                        found.setdefault(event.place, f"ahead of {passed.text} in {passed.place.chain}")
+                        reasons.setdefault(event.place, f"ahead of {passed.text} in {passed.place.chain}")
         for need in self.needs():
             chain = self._ruleset.chains[need.place.chain]
             for index, rule in enumerate(chain.rules):
                 if rule.ours and index >= need.place.index and need.kind in self._kinds.get(rule.ours, ()):
-                    found.setdefault(Place(chain.name, index), f"behind {need.drop[1]} in {need.drop[0]}")
-        return found
+                    reasons.setdefault(Place(chain.name, index), f"behind {need.drop[1]} in {need.drop[0]}")
+        return reasons
 
     def passed_over(self) -> list[Drop]:
-        """The drops that accepts come ahead of, where they stand or are missing."""
-        found: list[Drop] = []
+        """Return the drops that existing or missing accepts come ahead of."""
+        passed: list[Drop] = []
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
             events = walk(self._ruleset, self._base.name, traffic.every)
@@ -151,30 +153,30 @@ class _Look:
                 if event.kind == "drop" and (
                     (first is not None and _order(event) >= _order(first)) or any(own < at for own in ours)
                 ):
-                    found.append((event.place.chain, event.text))
+                    passed.append((event.place.chain, event.text))
                     if event.certain:
                         break
-        return found
+        return passed
 
 
 def _whole_drop(events: list[Event]) -> Event | None:
-    """The first drop that all of a flow meets."""
+    """Return the first drop that all of a flow meets."""
     return next((event for event in drops(events) if event.certain), None)
 
 
 def _order(event: Event) -> list[int]:
-    """When packets come by: the indexes along the path, the base chain's first."""
+    """Return the order in which packets meet an event: the indices along its path, the base chain's first."""
     return [place.index for place in event.path]
 
 
 def _is_enough(accept: Need, need: Need) -> bool:
-    """Whether one accept makes another needless: of a kind that covers its, in the same chain and no later."""
+    """Return whether one accept makes another needless: it covers its kind, in the same chain and no later."""
     covered = accept.kind != need.kind and need.kind in COVERS[accept.kind]
     return covered and accept.place.chain == need.place.chain and accept.place.index <= need.place.index
 
 
 def place_in(ruleset: Ruleset, chain: str, kind: str, needs: Sequence[Need]) -> Place:
-    """The latest place for an accept in a chain: on the way to the drop it is for, else the chain's end."""
+    """Return the last possible place for an accept in a chain: on the way to its drop, else the chain's end."""
     for need in sorted(needs, key=lambda need: need.kind != kind):
         if kind in COVERS[need.kind]:
             for place in need.path:
@@ -188,7 +190,7 @@ def place_in(ruleset: Ruleset, chain: str, kind: str, needs: Sequence[Need]) -> 
 
 
 def without_ours(ruleset: Ruleset) -> Ruleset:
-    """The rule set as others made it."""
+    """Return the rule set without our rules."""
     return _without(ruleset, lambda _, rule: bool(rule.ours))
 
 
@@ -206,7 +208,7 @@ def _without(ruleset: Ruleset, goes: Callable[[Place, Rule], bool]) -> Ruleset:
 
 
 def with_ours(ruleset: Ruleset, place: Place, name: str) -> Ruleset:
-    """The rule set with a rule of ours at a place."""
+    """Return the rule set with one of our rules at a place."""
     chain = ruleset.chains[place.chain]
     rules = (*chain.rules[: place.index], Rule(name, (), name), *chain.rules[place.index :])
     return Ruleset(ruleset.chains | {place.chain: replace(chain, rules=rules)})

@@ -1,4 +1,4 @@
-"""The packets that a node's pods send and receive, as far as they are known, by what an accept for them is called."""
+"""Describe the packets that a node's pods send and receive, by the kind of accept that they need."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from cnictl.node.host.verdicts.model import Packets
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 
 SENT, AMONG, RECEIVED = "sent", "among", "received"
-"""What pods send; of that, what goes to pods; what is for pods and is theirs to have."""
+"""Packets from pods; packets from pods to other pods; packets to pods that the pods need."""
 KINDS = (SENT, AMONG, RECEIVED)
 COVERS = {SENT: (SENT, AMONG), AMONG: (AMONG,), RECEIVED: (RECEIVED,)}
-"""The kinds that an accept of a kind is enough for."""
+"""The kinds that an accept of each kind covers."""
 
 _NEW, _OLD = frozenset({"new"}), frozenset({"established", "related"})
 
@@ -20,28 +20,28 @@ class Traffic:
     """Packets of one kind."""
 
     flows: tuple[Packets, ...]
-    """Those that a node promises its pods: if one of these is dropped as a whole, pods suffer."""
+    """The flows that pods need: if one of them is dropped as a whole, pods lose connections."""
     every: Packets
-    """All that may be of this kind, new or not."""
+    """All possible packets of this kind, of new connections or not."""
 
 
 def traffic(spec: NodeSpec, family: str, links: Sequence[str], bridged: bool = False) -> dict[str, Traffic]:
-    """The packets of an address family (`ip`, `ip6`) by kind; nothing where the node has no pods of that family.
+    """Return the packets of an address family (`ip`, `ip6`) by kind; none if the node has no pods of that family.
 
-    `links`: those that lead to other hosts, the uplink and the links to peers; empty where none is known. `bridged`:
-    as nftables' bridge family sees them, between two ports of the pods' bridge.
+    `links` are the links to other hosts: the uplink and the links to peers; empty if none is known. `bridged` selects
+    packets between two ports of the pods' bridge, as nftables' bridge family sees them.
     """
-    found: dict[str, Traffic] = {}
+    traffic_by_kind: dict[str, Traffic] = {}
     for node in by_family(spec):
         if is_ipv6(node.subnet) == (family == "ip6"):
             flows = _bridged(node, family) if bridged else _routed(node, family, list(links) or [None])
             for kind, every in _every(node, family, bridged).items():
-                found[kind] = Traffic(tuple(flow for its_kind, flow in flows if its_kind == kind), every)
-    return found
+                traffic_by_kind[kind] = Traffic(tuple(flow for its_kind, flow in flows if its_kind == kind), every)
+    return traffic_by_kind
 
 
 def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tuple[str, Packets]]:
-    """Routed packets; those between two pods of the node too, which the bridge hands to iptables."""
+    """Return routed packets, and packets between two pods of the node, which the bridge passes to iptables."""
     bridge, subnet = node.bridge, node.subnet
     flows = [(AMONG, Packets(family, bridge, bridge, subnet, subnet))]
     for link in links:
@@ -51,7 +51,7 @@ def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tu
             (RECEIVED, Packets(family, link, bridge, target=subnet, translated=True)),
         ]
         peers = [peer for peer in node.peers if link is None or peer.dev in ("", link)]
-        if peers:  # a peer's own address: dropped where everything new that comes in is
+        if peers:  # from a peer's own address: a rule that drops all new incoming packets drops these too
             flows.append((RECEIVED, Packets(family, link, bridge, target=subnet)))
         for peer in peers:
             flows += [
@@ -83,11 +83,14 @@ def _every(node: NodeSpec, family: str, bridged: bool) -> dict[str, Packets]:
 
 
 def peers_addresses(spec: NodeSpec, subnet: str) -> tuple[str, ...]:
-    """Peers' own addresses of the family of `subnet`, as packets may have them: none of IPv6's link-local ones."""
+    """Return the peers' own addresses in the family of `subnet`, without IPv6 link-local addresses.
+
+    Forwarded packets never have a link-local address.
+    """
     addresses = {peer.via for peer in spec.peers if is_ipv6(peer.via) == is_ipv6(subnet)}
     return tuple(sorted(address for address in addresses if not address.startswith("fe80:")))
 
 
 def families(spec: NodeSpec) -> Iterator[str]:
-    """nftables' names of the address families that the node's pods have."""
+    """Return nftables' names of the pods' address families."""
     return ("ip6" if is_ipv6(subnet) else "ip" for subnet in spec.subnets)
