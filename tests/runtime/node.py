@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cnictl.core.attachments import CLAIM_MARK
 from tests.waiting import wait_for
 
 from . import containerd
@@ -99,7 +100,7 @@ class Node:
     def records(self) -> list[str]:
         """Names of the attachment records."""
         folder = self.machine.path(RECORDS)
-        return sorted(f.name for f in folder.iterdir()) if folder.exists() else []
+        return sorted(f.name for f in folder.iterdir() if f.name != CLAIM_MARK) if folder.exists() else []
 
     def veths(self) -> list[str]:
         """Host ends of veth pairs, but for the uplink."""

@@ -83,5 +83,5 @@ def test_alias_of_the_host_veth_is_plain_text(attached: Node) -> None:
 
 def test_record_holds_a_bounded_name(attached: Node) -> None:
     folder = "/var/lib/cnictl/attachments/"
-    sizes = attached.run(["find", folder, "-type", "f", "-printf", "%s\n"]).stdout.split()
+    sizes = attached.run(["find", folder, "-type", "f", "-name", "*@*", "-printf", "%s\n"]).stdout.split()
     assert len(sizes) == 2 and all(int(size) < 4096 for size in sizes)
