@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint bench parity soak faults storm fuzz doctor neighbours docs
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -13,12 +13,18 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/speed.md)
+# ruff and mypy before each commit
+hooks:
+	sh tests/setup.sh --tests
+	.venv/bin/pip install -q --disable-pip-version-check pre-commit
+	.venv/bin/pre-commit install
+
+# against the reference plugins; BENCH="--only masquerade --standing 20" and the like chooses, --write fills (docs/dev/speed.md)
 bench:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.bench.plugin $(BENCH)
 
-# beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/drop-in.md
+# beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/dev/drop-in.md
 parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
@@ -29,7 +35,7 @@ soak:
 	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py
 	$(MAKE) fuzz storm faults
 
-# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guards"
+# kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guard"
 # chooses. Then versions under a hundred pods
 faults:
 	sh tests/setup.sh --tests

@@ -5,7 +5,7 @@ from posix import close
 from cnictl_plugin.existing import refuse_second
 
 from cnictl.core import attachments, jsontext
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.leases.pool import distribute
 from cnictl.core.locks import Locked
@@ -47,7 +47,7 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
                     attempt.undo(lock)
                 except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
                     if isinstance(cause, CniError):
-                        cause.details = "; ".join(filter(None, (cause.details, f"can't be taken back: {left}")))
+                        cause.hint = "; ".join(filter(None, (cause.hint, f"can't be taken back: {left}")))
                     raise cause from None
                 if again and isinstance(cause, Met):  # that ADD is waited for, and its attachment judged
                     continue

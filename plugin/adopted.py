@@ -4,7 +4,7 @@ from cnictl_plugin.environment import Call
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink.rtnetlink import Netlink

@@ -2,7 +2,7 @@
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.netlink.rtnetlink import Link, format_mac

@@ -7,7 +7,7 @@ from cnictl.core import sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade
 from cnictl.core.cidr import Cidr, format_address
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import Route
 from cnictl.core.errors import INTERFACE_EXISTS, KERNEL_REFUSED, CniError
 from cnictl.core.host_veth import alias

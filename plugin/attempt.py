@@ -9,15 +9,16 @@ from cnictl.core import attachments, host_veth, liveness, sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
 from cnictl.core.cidr import Cidr
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import complete
 from cnictl.core.detach import detach, detach_stale, torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, TRY_AGAIN, CniError
 from cnictl.core.leases.lease import Duplicate, Exhausted, Taken
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import Locked
-from cnictl.core.masquerade import rule_set
-from cnictl.core.netlink import rtnetlink
+from cnictl.core.masquerade import backends
+from cnictl.core.masquerade.rule_set import RuleSet
+from cnictl.core.netlink import conntrack, rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, format_mac, random_mac
 from cnictl.core.netns import Inside, Netns
 from cnictl.core.outside import LONGEST_NAME, cut
@@ -131,7 +132,7 @@ class Attempt:
         if bridge.made:
             remove_if_empty(self._host, conf.bridge)
         if self._rules_new and not attachments.owners(conf.name):
-            rule_set.remove(conf.name, conf.backend)
+            backends.backend(conf.backend).remove(conf.name)
 
     def _counted_on(self) -> bool:
         """Whether an attachment was completed since this ADD began: it may have found what this one changed."""
@@ -195,8 +196,8 @@ class Attempt:
         """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it."""
         conf = self._conf
         if conf.masquerade and not conf.subnets_vary:
-            rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
-            self._rules_new = rule_set.ensure(rules, conf.backend)
+            rules = RuleSet(conf.name, conf.subnets, conf.networks)
+            self._rules_new = backends.ensure(rules, conf.backend)
 
     def _write_record(self) -> None:
         try:
@@ -299,8 +300,6 @@ class Attempt:
 
     def _forget_connections(self, given: Given) -> None:
         if given.ips and sysctl.read("net/netfilter/nf_conntrack_count") not in ("", "0"):
-            from cnictl.core.netlink import conntrack
-
             conntrack.forget(address.packed for address in given.addresses)
 
     def _open_forwarding(self, given: Given) -> None:

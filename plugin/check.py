@@ -9,12 +9,13 @@ from posix import close
 from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import Route
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases.lease_store import Store
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.kernel_routes import KernelRoute, listed
 from cnictl.core.netlink.rtnetlink import AF_INET, AF_INET6, AF_UNSPEC, Link, Netlink
@@ -189,8 +190,8 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
     """The firewall's part: what a flush takes away."""
     with_pod = conf.subnets_vary or (record is not None and record.masqueraded)
     if conf.masquerade and conf.served and not with_pod:
-        wanted = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
-        if not rule_set.stands(wanted, conf.backend):
+        wanted = RuleSet(conf.name, conf.subnets, conf.networks)
+        if not backend(conf.backend).stands(wanted):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
     elif conf.masquerade:
         from cnictl.core.masquerade import scoped
@@ -327,5 +328,5 @@ def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:
                 raise _failed(f"{link.name} has the MAC {link.mac}, ADD gave it {promised}")
 
 
-def _failed(msg: str, mend: str = "") -> CniError:
-    return CniError(CHECK_FAILED, msg, mend)
+def _failed(message: str, hint: str = "") -> CniError:
+    return CniError(CHECK_FAILED, message, hint)

@@ -2,10 +2,11 @@
 
 from cnictl.core import reference_rules
 from cnictl.core.cidr import Cidr
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import CHECK_FAILED, CniError
 from cnictl.core.foreign import ForeignLinks
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 
 from .environment import Call
@@ -20,8 +21,8 @@ def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> Non
     """Raise CniError 104 unless the pod's packets are masqueraded and guarded as the conf says, by either's rules."""
     if conf.masquerade:
         ours = conf.served and not conf.subnets_vary
-        rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
-        if not (ours and rule_set.stands(rules, conf.backend)) and not reference_rules.masquerades(
+        rules = RuleSet(conf.name, conf.subnets, conf.networks)
+        if not (ours and backend(conf.backend).stands(rules)) and not reference_rules.masquerades(
             conf.name, call.container, call.ifname, addresses
         ):
             raise CniError(

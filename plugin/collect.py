@@ -2,7 +2,7 @@
 
 from cnictl.core import attachments, host_veth, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import detach, torn_leases
 from cnictl.core.errors import INVALID_CONFIG, TRY_AGAIN, CniError
 from cnictl.core.leases.lease_store import Store

@@ -30,7 +30,7 @@ from stat import S_ISREG
 
 from cnictl.core import jsontext
 from cnictl.core.attachments import Record
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import DELEGATE_FAILED, INVALID_CONFIG, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netns import identity
 
@@ -117,7 +117,8 @@ def status(call: Call, conf: NetConf) -> None:
     try:
         path = _find(call, conf.ipam_type)
     except CniError as error:
-        raise CniError(NOT_AVAILABLE, error.msg, error.details) from None
+        error.code = NOT_AVAILABLE
+        raise
     if not access(path, X_OK):
         raise CniError(NOT_AVAILABLE, f"ipam.type: {path} can't be executed", f"chmod 755 {path}")
     if not _serves(call, conf):

@@ -4,7 +4,7 @@ import time
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import Route, complete
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink

@@ -1,7 +1,7 @@
 """DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
 
 from cnictl.core.attachments import Record
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import detach
 from cnictl.core.errors import CniError
 from cnictl.core.netlink.rtnetlink import Netlink

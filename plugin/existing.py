@@ -7,7 +7,7 @@ from cnictl_plugin.environment import Call
 
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import SEIZE_WAIT, detach
 from cnictl.core.errors import INTERFACE_EXISTS, CniError
 from cnictl.core.netlink import rtnetlink

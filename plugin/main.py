@@ -8,7 +8,8 @@ from posix import _exit, write
 
 from cnictl.core import durable, jsontext, standard
 from cnictl.core.conf import fields
-from cnictl.core.conf.network import KEYS, NetConf, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import KEYS, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import NetlinkError
@@ -58,7 +59,7 @@ def main() -> None:
             conf.log_file if conf else PLUGIN_LOG,
             conf.log_level if conf else "info",
             call,
-            f"{failure.code}: {failure.msg}" if failure else "ok",
+            f"{failure.code}: {failure.message}" if failure else "ok",
             failure is not None,
             (time.monotonic() - _started) * 1000,
             address,
@@ -98,7 +99,9 @@ def _serve_status(call: Call, conf: NetConf) -> str:
     except OSError as error:  # no verb gets past it
         raise CniError(NOT_AVAILABLE, f"{NODE_LOCK}: {error.strerror}") from None
     except CniError as error:
-        raise CniError(NOT_AVAILABLE if error.code == IO_FAILURE else error.code, error.msg, error.details) from None
+        if error.code == IO_FAILURE:
+            error.code = NOT_AVAILABLE
+        raise
     try:
         status(call, conf)
     finally:
@@ -152,13 +155,13 @@ def _write_stdout(text: str) -> None:
 
 
 def _report(failure: CniError, version: str) -> None:
-    document = {"cniVersion": version, "code": failure.code, "msg": failure.msg}
-    if failure.details:
-        document["details"] = failure.details
+    document = {"cniVersion": version, "code": failure.code, "msg": failure.message}
+    if failure.hint:
+        document["details"] = failure.hint
     try:
         _write_stdout(jsontext.dumps(document) + "\n")
     except CniError:
-        _write_stderr(f"cnictl-bridge: {line(failure.msg)}\n")
+        _write_stderr(f"cnictl-bridge: {line(failure.message)}\n")
 
 
 def _write_stderr(text: str) -> None:

@@ -11,13 +11,14 @@ from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable, liveness, sysctl
 from cnictl.core.cidr import Cidr, parse_address
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import NO_LOCKS
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError
 
@@ -43,7 +44,8 @@ def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
         except NetlinkError:
             continue  # the kernel gave no answer: a doubt
         except CniError as error:
-            return CniError(NOT_AVAILABLE, error.msg, error.details)
+            error.code = NOT_AVAILABLE
+            return error
     return None
 
 
@@ -59,10 +61,10 @@ def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseExcep
     if unmet is None:
         return failure
     if not isinstance(failure, CniError):
-        return CniError(KERNEL_REFUSED, unmet.msg, unmet.details)
-    if failure.msg == unmet.msg:
+        return CniError(KERNEL_REFUSED, unmet.message, unmet.hint)
+    if failure.message == unmet.message:
         return failure
-    return CniError(failure.code, unmet.msg, "; ".join(filter(None, (unmet.details, failure.msg))))
+    return CniError(failure.code, unmet.message, "; ".join(filter(None, (unmet.hint, failure.message))))
 
 
 def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
@@ -167,7 +169,7 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
 
 
 def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """An ADD writes a record, and beside it leases and their map: folders and files are there or can be made."""
+    """An ADD writes a record, leases and the claim mark: folders and files are there or can be made."""
     records = attachments.record_path(conf.name, "", "").rpartition("/")[0]
     for folder in _written_to(conf, records):
         try:
@@ -178,7 +180,7 @@ def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
         store = f"{conf.data_dir}/{conf.name}"
         _check_lock(f"{store}/lock")
         lasts = (f"{store}/last_reserved_ip.{number}" for number in range(len(conf.sets)))
-        for path in (*lasts, attachments.index_path(conf.name)):
+        for path in (*lasts, attachments.claim_mark(conf.name)):
             try:
                 descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
             except FileNotFoundError:
@@ -197,8 +199,6 @@ def _written_to(conf: NetConf, records: str) -> "Iterator[str]":
     if conf.served:
         yield f"{conf.data_dir}/{conf.name}"
     yield records
-    if conf.served:
-        yield attachments.index_path(conf.name).rpartition("/")[0]
 
 
 def _check_folder(folder: str) -> None:
@@ -292,17 +292,17 @@ def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
 
 def _check_masquerade(conf: NetConf) -> None:
     """Rules that stand need no program. Of subnets that come with a pod nothing is known beforehand but the program."""
+    chosen = backend(conf.backend)
     if conf.subnets_vary or (conf.ipam_type and not conf.served):
-        if conf.backend == "nft" and not rule_set.present(conf.name, "nft"):
-            rule_set.check(rule_set.Masquerade(conf.name, (Cidr(b"\xc0\0\2\0", 24),), ()), "nft")
+        chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
         return
-    rules = rule_set.Masquerade(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not rule_set.stands(rules, conf.backend):
-        rule_set.check(rules, conf.backend)
+    rules = RuleSet(conf.name, conf.subnets, conf.networks)
+    if conf.subnets and not chosen.stands(rules):
+        chosen.check(rules)
 
 
-def _lacking(msg: str, details: str = "") -> CniError:
-    return CniError(NOT_AVAILABLE, msg, details)
+def _lacking(message: str, hint: str = "") -> CniError:
+    return CniError(NOT_AVAILABLE, message, hint)
 
 
 NEEDS = (

@@ -1,7 +1,7 @@
 """STATUS: whether the next ADD could be served, without making anything. Spec 1.1.0, section 2."""
 
 from cnictl.core import attachments, sysctl
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import LIMITED_CONNECTIVITY, CniError
 from cnictl.core.netlink.rtnetlink import Netlink
 

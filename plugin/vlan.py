@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.conf.network import NetConf
+    from cnictl.core.conf.netconf import NetConf
 
 RTM_SETLINK = 19
 AF_BRIDGE = 7

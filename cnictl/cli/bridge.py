@@ -1,42 +1,31 @@
 """`cnictl bridge`: the pods' bridge by itself."""
 
-import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
     ExitCodeOption,
     ForceOption,
-    How,
     NoWaitOption,
-    Steps,
-    alone,
+    Terminal,
     compact,
-    detach,
-    edit_node,
-    refuse_while_unconfirmed,
+    options_of,
     require_root,
-    show_plan,
-    show_run,
 )
-
-if TYPE_CHECKING:
-    from cnictl.node.runs.live_pods import Pod
-    from cnictl.node.spec.node_spec import NodeSpec
-    from cnictl.node.spine import Plan
-
-app = typer.Typer(no_args_is_help=True, help="The pods' bridge: bring it up, take it down, look at it.")
-
-_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
+from cnictl.core.errors import Problem
+from cnictl.node.addresses import lease_list
+from cnictl.node.runs import converge, engine
+from cnictl.node.runs.edits import BridgeUp
+from cnictl.node.spec import addressing
+from cnictl.views import network_views as views
 
 
-@app.command()
 def up(
     subnet: Annotated[
         list[str] | None, typer.Option(help="This node's pod CIDR, once a family. Default: the node's.")
@@ -62,44 +51,14 @@ def up(
     cnictl bridge up
     cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     """
-    from dataclasses import replace
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node.resources import inventory
-    from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.runs import converge
-    from cnictl.node.spec import addressing
-    from cnictl.node.spec.node_spec import NodeSpec
-
-    known = converge.known_spec()
-    subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
-    if known is None and not (subnets and networks):
-        raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
-
-    def edited(spec: "NodeSpec") -> "NodeSpec":
-        return addressing.check(
-            replace(
-                spec,
-                subnets=addressing.changed_families(spec.subnets, subnets),
-                networks=addressing.changed_families(spec.networks, networks),
-                bridge=bridge or spec.bridge,
-                mtu=spec.mtu if mtu is None else mtu,
-            )
-        )
-
-    start = known or NodeSpec(subnets, networks, nat=False)
-    wanted = edited(start)
+    asked = BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
+    start = asked.start()
+    asked.edit(start)
     require_root("bridge up", "makes the bridge and turns forwarding on")
-    kinds = _KINDS
-    if CniConf(wanted).observe() is not None:
-        kinds += (inventory.CONF_KIND,)
-    if known is not None and (wanted.subnets, wanted.bridge) != (known.subnets, known.bridge):
-        kinds += ("masquerade",)
-    how = How(dry_run, exit_code, force, no_wait, confirm_within)
-    edit_node("bridge up", edited, kinds, how, output, start)
+    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("bridge up", asked.edit, asked.kinds(), options, Terminal(output, exit_code), start)
 
 
-@app.command()
 def down(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -116,52 +75,11 @@ def down(
     \b
     cnictl bridge down
     """
-    from cnictl.node import spine
-    from cnictl.node.resources import inventory
-    from cnictl.node.runs import converge, live_pods
-    from cnictl.node.spec.node_spec import as_data
-    from cnictl.node.state.journal import Journal
-
     require_root("bridge down", "removes the bridge")
-    spec = converge.current_spec()
-    made = [
-        one
-        for one in reversed(inventory.resources(spec, converge.specs_in_place()))
-        if inventory.kind(one) in ("bridge", "address", "netfilter")
-    ]
-    how = How(dry_run, exit_code, force, no_wait).check()
-
-    def look() -> "tuple[list[Pod], Plan]":
-        pods = live_pods.cut_off([spec], None)
-        if not force:
-            live_pods.refuse(pods, "cnictl bridge down")
-        return pods, spine.plan_removal(made)
-
-    shown = None
-    if not dry_run and asking.asks(yes):
-        shown = look()
-        asking.show([*(f"delete the attachment of {pod}" for pod in shown[0]), *(c.summary for c in shown[1].changes)])
-        if shown[1].changes:
-            asking.confirm(f"Take {spec.bridge} down?")
-    with contextlib.nullcontext() if dry_run else alone(how):
-        pods, todo = look()
-        if shown is not None:
-            asking.refuse_unshown(shown[1], todo, map(asking.pod, shown[0]), map(asking.pod, pods))
-        if dry_run:
-            show_plan(todo, output, exit_code, pods_cut_off=[str(pod) for pod in pods])
-            return
-        todo.refuse_unknown()
-        refuse_while_unconfirmed("bridge down", spec)
-        journal, steps = Journal("bridge down", {"spec": as_data(spec)}), Steps()
-        detach(pods, journal)
-        todo = spine.plan_removal(made)
-        with working("looking at this host") as tell:
-            spine.apply(todo, steps.following(todo, tell), journal)
-        journal.end("done")
-    show_run(todo, steps, output, nothing=f"nothing to change: {spec.bridge} is not there")
+    nothing = f"nothing to change: {converge.current_spec().bridge} is not there"
+    engine.take_bridge_down(options_of(dry_run, exit_code, force, no_wait), Terminal(output, exit_code, yes, nothing))
 
 
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
     """Show the bridge, its address and its ports, with the pod behind each (as root).
 
@@ -170,14 +88,9 @@ def show(output: OutputOption = Format.TABLE) -> None:
     \b
     cnictl bridge show
     """
-    import os
-
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import converge
-    from cnictl.views import network_views as views
-
     spec = converge.current_spec()
-    found = views.bridge(spec, with_pods=os.geteuid() == 0)
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
     wrong = views.bridge_faults(spec)
@@ -191,7 +104,7 @@ def show(output: OutputOption = Format.TABLE) -> None:
         raise typer.Exit(1)
 
 
-def _show(found: "dict[str, Any]") -> None:
+def _show(found: dict[str, Any]) -> None:
     print_table(("", ""), [(key, compact(value)) for key, value in found.items() if key != "ports"])
     rows = [
         (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))

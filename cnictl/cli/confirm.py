@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, say
-from cnictl.cli.steps import How, NoWaitOption, alone, require_root
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("confirm")(confirm)
+from cnictl.cli.steps import NoWaitOption, Terminal, require_root
+from cnictl.node.runs import confirm as runs_confirm
+from cnictl.node.runs import confirm_guard, engine
+from cnictl.node.runs.engine import Options
+from cnictl.node.state import pending
 
 
 def confirm(
@@ -29,15 +28,12 @@ def confirm(
     cnictl confirm
     cnictl confirm --status
     """
-    from cnictl.node.runs import confirm as pending
-    from cnictl.node.runs import confirm_guard
-
     require_root("confirm", "ends the waiting for an undo")
     if status:
         _show(output)
         return
-    with alone(How(no_wait=no_wait), resume=False):
-        kept = pending.confirm()
+    with engine.alone(Options(no_wait=no_wait), Terminal(output), resume=False):
+        kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:
         print_json({"confirmed": kept.run, "command": kept.command})
@@ -46,9 +42,7 @@ def confirm(
 
 
 def _show(output: Format) -> None:
-    from cnictl.node.runs import confirm as pending
-
-    waiting = pending.pending()
+    waiting = pending.read()
     if output is Format.JSON:
         print_json(
             {"waiting": waiting.run, "command": waiting.command, "seconds_left": round(waiting.left(), 1)}

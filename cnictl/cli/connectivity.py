@@ -1,25 +1,28 @@
 """`cnictl test-connectivity`: what a pod of this node reaches, and why not."""
 
-from typing import TYPE_CHECKING, Annotated
+import json
+import socket
+import sys
+from contextlib import ExitStack
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, spinner
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cnictl.node.spec.node_spec import NodeSpec, Peer
-    from cnictl.probe.chain import Chain
-    from cnictl.probe.checks import Report
-    from cnictl.probe.targets import Wanted
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.steps import require_root
+from cnictl.core.errors import UsageProblem
+from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.probe import matrix, pods, request, trace
+from cnictl.probe.chain import Chain
+from cnictl.probe.checks import Report, run_checks
+from cnictl.probe.existing import existing_pod, neighbour_of
+from cnictl.probe.icmp import echo_socket
+from cnictl.probe.pods import answer, probe_pods
+from cnictl.probe.ports import SERVED_PORT, Listener
+from cnictl.probe.request import Request
 
 _SERVED = "10m"
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("test-connectivity")(test_connectivity)
 
 
 def test_connectivity(
@@ -65,27 +68,17 @@ def test_connectivity(
       this host$  cnictl test-connectivity --pod 10.244.1.7
       this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
     """
-    from cnictl.cli.steps import require_root
-    from cnictl.node.spec.addressing import parse_list
-    from cnictl.probe import pods, trace
-    from cnictl.probe.targets import Wanted
-
-    seconds = _seconds(duration)
+    seconds = request.seconds(duration)
     _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
-    pods_named, externals = parse_list(pod or []), parse_list(external or [])
-    spec, added = _spec(peer or [], externals)
-    pods_named = tuple(address for text in pods_named for address in _addresses_of(text))
-    _check_in_network(pods_named, spec.networks)
-    _check_no_gateway(pods_named, [*spec.subnets, *(one.pod_cidr for one in (*spec.peers, *added))])
+    asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left")
     if serve:
-        _serve(_chain(conf, bin_dir or []), seconds, output)
+        _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
     trace.clean()
-    wanted = Wanted(count, timeout, tuple(map(_canonical, pods_named)), tuple(map(_canonical, externals)), added)
-    report = _from_pod(spec, source, wanted) if source else _from_probe(spec, _chain(conf, bin_dir or []), wanted)
+    report = _from_pod(asked, source) if source else _from_probe(asked, request.chain_of(conf, bin_dir or []))
     if output is Format.JSON:
         print_json(report.as_json())
     else:
@@ -94,37 +87,22 @@ def test_connectivity(
         raise typer.Exit(1)
 
 
-def _from_pod(spec: "NodeSpec", text: str, wanted: "Wanted") -> "Report":
-    from cnictl.probe.checks import run_checks
-    from cnictl.probe.existing import existing_pod, neighbour_of
-
+def _from_pod(asked: Request, text: str) -> Report:
     pod = existing_pod(text)
-    with _Progress() as progress:
-        return run_checks(spec, pod, neighbour_of(pod, spec.name), wanted, progress.say)
+    with working() as tell:
+        return run_checks(asked.spec, pod, neighbour_of(pod, asked.spec.name), asked.wanted, tell)
 
 
-def _from_probe(spec: "NodeSpec", chain: "Chain", wanted: "Wanted") -> "Report":
-    from cnictl.probe.checks import run_checks
-    from cnictl.probe.pods import probe_pods
-
-    with _Progress() as progress:
-        progress.say(f"making two pods through {' → '.join(chain.types)}")
+def _from_probe(asked: Request, chain: Chain) -> Report:
+    with working(f"making two pods through {' → '.join(chain.types)}") as tell:
         with probe_pods(chain, 2) as (first, second):
-            report = run_checks(spec, first, second, wanted, progress.say)
-            progress.say("taking the pods away")
+            report = run_checks(asked.spec, first, second, asked.wanted, tell)
+            tell("taking the pods away")
         return report
 
 
-def _serve(chain: "Chain", seconds: float, output: Format) -> None:
+def _serve(chain: Chain, seconds: float, output: Format) -> None:
     """Keep one pod up; its addresses on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
-    import json
-    from contextlib import ExitStack
-
-    from cnictl.node.spec.node_spec import is_ipv6
-    from cnictl.probe.icmp import echo_socket
-    from cnictl.probe.pods import answer, probe_pods
-    from cnictl.probe.ports import SERVED_PORT, Listener
-
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))
@@ -142,88 +120,8 @@ def _serve(chain: "Chain", seconds: float, output: Format) -> None:
         return
 
 
-def _chain(conf: str, bin_dirs: list[str]) -> "Chain":
-    from cnictl.node.host import runtimes
-    from cnictl.probe.chain import BIN_DIRS, CONF_FILE, load_chain
-
-    if not bin_dirs:
-        named = [folder for runtime in runtimes.find() for folder in runtime.bin_dirs]
-        bin_dirs = list(dict.fromkeys([*named, *BIN_DIRS]))
-    return load_chain(conf or CONF_FILE, bin_dirs)
-
-
-def _spec(peers: list[str], externals: tuple[str, ...]) -> "tuple[NodeSpec, tuple[Peer, ...]]":
-    """This node's spec, and those of `peers` that it does not name. Raises UsageProblem, for `externals` too."""
-    from dataclasses import replace
-
-    from cnictl.core.errors import Problem
-    from cnictl.node.spec import node_file
-    from cnictl.node.spec.addressing import check
-    from cnictl.node.spec.peers import parse_peer
-
-    spec = node_file.load()
-    if spec is None:
-        raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
-    added = tuple(one for one in map(parse_peer, peers) if one not in spec.peers)
-    check(replace(spec, peers=spec.peers + added, externals=externals))
-    return check(spec), added
-
-
-def _addresses_of(text: str) -> list[str]:
-    """The addresses that `--pod` names: one, or those of a pod of this node. Raises UsageProblem, Problem."""
-    from cnictl.cli.steps import require_root
-    from cnictl.core.cidr import AddressError, format_address, parse_address
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node.spec import pod_names
-    from cnictl.probe.existing import existing_pod, known_as
-
-    packed = pod_names.address_in(text)
-    if packed:
-        return [format_address(packed)]
-    if text.strip("0123456789./") and ":" not in text:
-        require_root("test-connectivity", "looks up the pods of this node")
-        if known_as(text):
-            return list(existing_pod(text).addresses)
-        raise UsageProblem(f"--pod {text}: no pod of this node is called so; name one elsewhere by its address")
-    try:
-        return [format_address(parse_address(text))]
-    except AddressError as error:
-        raise UsageProblem(str(error)) from None
-
-
-def _canonical(text: str) -> str:
-    from cnictl.core.cidr import format_address, parse_address
-
-    return format_address(parse_address(text))
-
-
-def _check_in_network(pods: "Sequence[str]", networks: "Sequence[str]") -> None:
-    """Refuse as a pod what lies outside the pod networks. Raises UsageProblem."""
-    from cnictl.core.cidr import parse_address, parse_cidr
-    from cnictl.core.errors import UsageProblem
-
-    for address in pods:
-        if not any(parse_cidr(network).holds(parse_address(address)) for network in networks):
-            named = " and ".join(networks)
-            raise UsageProblem(f"--pod {address} lies outside the pod network {named}; for others: --external")
-
-
-def _check_no_gateway(pods: "Sequence[str]", pod_cidrs: list[str]) -> None:
-    """Refuse a gateway named as a pod: it answers where no pod is reached. Raises UsageProblem."""
-    from cnictl.core.errors import UsageProblem
-    from cnictl.probe.failure import gateway_of
-
-    for cidr in pod_cidrs:
-        if gateway_of(cidr) in map(_canonical, pods):
-            raise UsageProblem(
-                f"--pod {gateway_of(cidr)} is the gateway of {cidr}, no pod: it answers where nothing is forwarded"
-            )
-
-
-def _check_together(serve: bool, duration: str, of_checks: "dict[str, object]") -> None:
+def _check_together(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
     """Refuse options that the run would pass over in silence. Raises UsageProblem."""
-    from cnictl.core.errors import UsageProblem
-
     given = [option for option, value in of_checks.items() if value]
     if serve and given:
         raise UsageProblem(f"--serve keeps a pod up and checks nothing: it has no use for {', '.join(given)}")
@@ -231,57 +129,10 @@ def _check_together(serve: bool, duration: str, of_checks: "dict[str, object]") 
         raise UsageProblem("--for says how long to --serve, and --serve is not given")
 
 
-def _seconds(text: str) -> float:
-    """A time such as `90s`, `10m`, `1h` (a bare number is seconds). Raises UsageProblem."""
-    from cnictl.core.errors import UsageProblem
-
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        seconds = float(number) * factor
-    except ValueError:
-        seconds = -1
-    if not 0 < seconds < 1e9:
-        raise UsageProblem(f"--for {text!r}: not a time such as 90s, 10m or 1h")
-    return seconds
-
-
-def _show(report: "Report") -> None:
-    import socket
-    import sys
-
-    from cnictl.probe import matrix
-
+def _show(report: Report) -> None:
     if not sys.stdout.isatty():
         columns, rows = matrix.lines(report)
         print_table(columns, rows)
         return
-    from rich.console import Console
 
     Console().print(matrix.matrix([(socket.gethostname(), report)]))
-
-
-class _Progress:
-    """What is being done, on stderr at a terminal; silent elsewhere."""
-
-    def __init__(self) -> None:
-        import sys
-
-        self._status = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("", spinner=spinner())
-
-    def __enter__(self) -> "_Progress":
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def say(self, step: str) -> None:
-        if self._status:
-            self._status.update(step)

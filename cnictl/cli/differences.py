@@ -1,14 +1,11 @@
 """Desired against actual as a diff with the manual commands: coloured at a terminal, the same words plain in a pipe."""
 
 import difflib
-import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cnictl.cli.output import plain
-
-if TYPE_CHECKING:
-    from cnictl.node.spine import State, Step
+from cnictl.cli import output
+from cnictl.node.spine import State, Step
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
@@ -20,26 +17,17 @@ Line = tuple[str, str]
 """What kind of line, a key of the styles, and its text."""
 
 
-def show(steps: "Iterable[Step]") -> None:
+def show(steps: Iterable[Step]) -> None:
     """Every step of a plan on stdout: already so, or what is there, what should be, and the command."""
     write(line for step in steps for line in of_step(step))
 
 
 def write(lines: Iterable[Line]) -> None:
     """Lines on stdout, coloured at a terminal."""
-    if not sys.stdout.isatty():
-        for _, text in lines:
-            print(plain(text))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)  # what is copied from here has to be whole
-    for kind, text in lines:
-        console.print(Text(plain(text), style=_STYLES[kind]))
+    output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
-def of_step(step: "Step") -> Iterator[Line]:
+def of_step(step: Step) -> Iterator[Line]:
     """The lines of one step."""
     if step.unknown:
         yield "~", f"not known: {step.resource.id}: {step.unknown}"
@@ -51,7 +39,7 @@ def of_step(step: "Step") -> Iterator[Line]:
     yield from of_change(step.change.before, step.change.after, step.change.command)
 
 
-def of_change(before: "State | None", after: "State | None", command: str) -> Iterator[Line]:
+def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
     """What differs, and the command that makes it so."""
     for kind, text in difference(before or {}, after or {}):
         yield kind, _INDENT + text
@@ -59,7 +47,7 @@ def of_change(before: "State | None", after: "State | None", command: str) -> It
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: "State", after: "State", within: str = "") -> Iterator[Line]:
+def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
     """`- key: before` and `+ key: after` for what differs; texts that changed line by line."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)

@@ -1,20 +1,19 @@
-"""`cnictl doctor`: what keeps this node from working, in a line each, and its mend."""
+"""`cnictl doctor`: what keeps this node from working, in a line each, and its fix."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working, write
-
-if TYPE_CHECKING:
-    from cnictl.doctor.catalogue import Examined
-    from cnictl.doctor.check import Finding
-    from cnictl.doctor.facts import Facts
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command(name="doctor")(doctor)
+from cnictl.cli.steps import require_root
+from cnictl.core import odd
+from cnictl.core.errors import UsageProblem
+from cnictl.doctor import catalogue, mending
+from cnictl.doctor.catalogue import CHECKS, Examined, by_id
+from cnictl.doctor.check import Finding
+from cnictl.doctor.facts import Facts
+from cnictl.node.resources import boot_note, inventory
 
 
 def doctor(
@@ -32,7 +31,7 @@ def doctor(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show what would be done.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Find what keeps this node's pods from working, each fault in one line with its mend.
+    """Find what keeps this node's pods from working, each fault in one line with its fix.
 
     Exit status 1 on errors, where a check can't be made and on a host that is no node; 0 on warnings alone. Reads
     only, but for --fix, which says what it does, keeps a journal (cnictl history), and looks again afterwards.
@@ -43,19 +42,10 @@ def doctor(
     cnictl doctor --explain reverse-path
     cnictl doctor --skip mtu-path -o json
     """
-    from dataclasses import replace
-
-    from cnictl.cli.steps import require_root
-    from cnictl.core import odd
-    from cnictl.core.errors import UsageProblem
-    from cnictl.doctor import catalogue
-    from cnictl.doctor.facts import Facts
-    from cnictl.node.resources import boot_note, inventory
-
     if dry_run and not fix:
         raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
     for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
-        _require_known(name)
+        catalogue.require_known(name)
     if explain:
         _explain(explain, output)
         return
@@ -63,18 +53,16 @@ def doctor(
         _list(output)
         return
     require_root("doctor", "reads firewall rules, leases and pods' namespaces")
-    facts = Facts()
-    tried: list[Finding] = []  # a mend can bring to light what was behind it: a bridge made anew has lost its ports
+    facts, fixed = Facts(), list[tuple[str, str]]()
     if facts.spec is None:
         say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
-        examined = catalogue.examine(facts, only or (), skip or ())
-        found = dict.fromkeys((one.id, one.subject) for one in examined.findings)
-        while fix and not dry_run and (todo := [one for one in examined.findings if one.fixable and one not in tried]):
-            tried += todo
-            _mend(facts, todo)
+        if fix and not dry_run:
+            examined, fixed = mending.fix(
+                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
+            )
+        else:
             examined = catalogue.examine(facts, only or (), skip or ())
-            found |= dict.fromkeys((one.id, one.subject) for one in examined.findings)
     unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
     examined = replace(examined, unable=tuple(unable))
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
@@ -83,37 +71,13 @@ def doctor(
         _show_remedies(facts, examined, output)
     else:
         _show(examined, output, note, facts.spec is not None)
-    if fix and not dry_run:
-        left = {(one.id, one.subject) for one in examined.findings}
-        for check, subject in found:
-            if (check, subject) not in left:
-                say(f"mended: {check} {subject}")
+    for check, subject in fixed:
+        say(f"mended: {check} {subject}")
     if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
 
 
-def _require_known(name: str) -> None:
-    from difflib import get_close_matches
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.doctor.catalogue import CHECKS, by_id
-
-    if by_id(name) is None:
-        near = get_close_matches(name, [check.id for check in CHECKS], 1)
-        raise UsageProblem(
-            f"there is no check {name!r}", f"did you mean {near[0]}?" if near else "cnictl doctor --list"
-        )
-
-
-def _mend(facts: "Facts", findings: "list[Finding]") -> None:
-    from cnictl.doctor import mending
-    from cnictl.node import spine
-
-    with spine.exclusive():
-        mending.mend(facts, findings, lambda change, outcome: say(f"{outcome}: {change.summary}"))
-
-
-def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> None:
+def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
     healthy = not examined.findings and not examined.unable and is_node
     if note and (output is Format.JSON or not healthy):
@@ -122,7 +86,7 @@ def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> Non
         print_json([one.as_json() for one in examined.findings])
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
-        print_table(("", "check", "subject", "found", "mend"), rows)
+        print_table(("", "check", "subject", "found", "fix"), rows)
     elif healthy:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
@@ -130,13 +94,11 @@ def _show(examined: "Examined", output: Format, note: str, is_node: bool) -> Non
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
 
 
-def _mend_words(finding: "Finding") -> str:
+def _mend_words(finding: Finding) -> str:
     return f"--fix, or: {finding.mend}" if finding.fixable else finding.mend
 
 
-def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None:
-    from cnictl.doctor import mending
-
+def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
     plan, actions = mending.plan_of(facts, [one for one in examined.findings if one.fixable])
     rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
@@ -144,19 +106,17 @@ def _show_remedies(facts: "Facts", examined: "Examined", output: Format) -> None
         print_json(rows)
         return
     for row in rows:
-        write(f"would mend: {row['for']} {row['subject']}")
+        write(f"would fix: {row['for']} {row['subject']}")
         for line in row["command"].splitlines():
             write(f"    # {line}")
     for one in examined.findings:
         if not one.fixable:
             write(f"left to you: {one.id} {one.subject}: {one.mend}")
     if not examined.findings:
-        say("nothing to mend")
+        say("nothing to fix")
 
 
 def _explain(name: str, output: Format) -> None:
-    from cnictl.doctor.catalogue import by_id
-
     check = by_id(name)
     assert check is not None
     if output is Format.JSON:
@@ -177,8 +137,6 @@ def _explain(name: str, output: Format) -> None:
 
 
 def _list(output: Format) -> None:
-    from cnictl.doctor.catalogue import CHECKS
-
     if output is Format.JSON:
         print_json([{"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS])
         return

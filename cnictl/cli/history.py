@@ -1,23 +1,19 @@
 """`cnictl history` and `cnictl undo`: what runs changed on this host, and taking one back."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
-from cnictl.cli.steps import DryRunOption, ExitCodeOption, How, NoWaitOption, Steps, alone, require_root, show_run
-
-if TYPE_CHECKING:
-    from cnictl.node.runs.history import Undo
-    from cnictl.node.state.journal import Run
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("history")(history)
-    app.command("undo")(undo)
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.steps import DryRunOption, ExitCodeOption, NoWaitOption, Terminal, options_of, require_root
+from cnictl.node.resources.inventory import CONF_KIND, kind
+from cnictl.node.runs import engine
+from cnictl.node.runs import history as past
+from cnictl.node.runs.history import Undo
+from cnictl.node.state.journal import Run
+from cnictl.views import run_history
 
 
 def history(
@@ -38,8 +34,6 @@ def history(
     cnictl history 7
     cnictl history -o json | jq '.runs[] | select(.outcome != "done")'
     """
-    from cnictl.node.runs import history as past
-
     require_root("history", "reads /var/lib/cnictl/journal")
     if run is None:
         _list(past.runs()[:limit], output)
@@ -47,8 +41,8 @@ def history(
         _show(past.find(run), output)
 
 
-def _list(runs: "list[Run]", output: Format) -> None:
-    rows = [_row(run) for run in runs]
+def _list(runs: list[Run], output: Format) -> None:
+    rows = [run_history.summary(run) for run in runs]
     if output is Format.JSON:
         print_json({"runs": rows})
         return
@@ -59,49 +53,10 @@ def _list(runs: "list[Run]", output: Format) -> None:
     print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
 
 
-def _row(run: "Run") -> dict[str, Any]:
-    import shlex
-    import time
-
-    from cnictl.node.runs import revert
-
-    return {
-        "run": run.number,
-        "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
-        "command": run.command,
-        "kind": "repair" if run.is_repair else "undo" if run.undoes else "change",
-        "repair": run.is_repair,
-        "outcome": _outcome(run),
-        "changes": len(revert.traces(run)),
-        "words": shlex.join(["cnictl", *run.argv]),
-        "user": run.user,
-        "undoes": run.undoes or None,
-        "taken_back_by": run.taken_back or None,
-        "left": run.left,
-        "ignored": run.ignored,
-    }
-
-
-def _outcome(run: "Run") -> str:
-    from cnictl.node.runs import confirm, history
-    from cnictl.node.state import run_lock
-
-    waiting = confirm.pending()
-    if waiting is not None and waiting.run == run.number and run.end:
-        return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
-    return history.outcome(run, at_work=run_lock.is_held())
-
-
-def _show(run: "Run", output: Format) -> None:
-    from cnictl.cli import differences
-
-    row = _row(run)
+def _show(run: Run, output: Format) -> None:
+    row = run_history.summary(run)
     if output is Format.JSON:
-        changes = [
-            {"resource": one.resource, "summary": one.summary, "before": one.before, "after": one.after,
-             "command": one.command, "repair": one.repair or run.is_repair}
-            for one in run.entries
-        ]  # fmt: skip
+        changes = run_history.changes(run)
         print_json({**row, "changes": changes})
         return
     print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "kind", "outcome")])
@@ -142,65 +97,50 @@ def undo(
     cnictl undo
     cnictl undo 7
     """
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import confirm, confirm_guard
-    from cnictl.node.runs import history as past
-
-    how = How(dry_run, exit_code, False, no_wait).check()
+    options = options_of(dry_run, exit_code, no_wait=no_wait)
     require_root("undo", "changes the host's network")
-    shown = past.plan_undo(past.find(run) if run is not None else past.latest_to_undo())
+    shown = past.plan_undo(engine.run_to_undo(run))
     _announce(shown, run is None)
+    terminal = Terminal(output, exit_code, yes)
     if dry_run:
-        _preview(shown, exit_code, output)
+        _tell(shown)
+        terminal.more = _about(shown)
+        terminal.preview(shown.plan)
         return
     asking.show(f"takes back: {change.summary}" for change in shown.plan.changes)
-    asked = asking.asks(yes) and bool(shown.plan.changes)
+    asked = terminal.asks() and bool(shown.plan.changes)
     if asked:
         _tell(shown)
         asking.confirm(f"Take run {shown.run.number} back?")
-    with alone(how, resume=False):
-        chosen = past.find(run) if run is not None else past.latest_to_undo()
-        if chosen.number != shown.run.number and asked:
-            raise Problem(
-                f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
-            )
-        waiting = confirm.pending()
-        if waiting is not None and waiting.run != chosen.number:
-            raise Problem(
-                f"run {waiting.run} ({waiting.command}) waits to be confirmed",
-                f"first cnictl confirm, or cnictl undo {waiting.run}",
-            )
-        steps, todo = Steps(), past.plan_undo(chosen)
-        if chosen.number != shown.run.number:
-            _announce(todo, run is None)
-        if asked:
-            asking.refuse_unshown(shown.plan, todo.plan)
-        try:
-            with working("looking at this host") as tell:
-                past.carry_out(todo, f"undo {chosen.number}", steps.following(todo.plan, tell))
-        except Problem as problem:
-            show_run(todo.plan, steps, output, error=problem.message, left=list(todo.left))
-            raise
-        if waiting is not None:
-            confirm.disarm()
-            confirm_guard.stop_timer()
+    terminal.more = {"left": list(shown.left)}
+    todo, done = engine.take_back(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
         )
-    nothing = f"run {chosen.number} ({chosen.command}): nothing of it is left to take back"
-    more = {"undone_run": chosen.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
-    show_run(todo.plan, steps, output, nothing=nothing, **more)
+    terminal = Terminal(
+        output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to take back"
+    )
+    terminal.more = _about(todo)
+    terminal.report(done)
     _tell(todo)
     if todo.left:
         raise typer.Exit(1)
 
 
-def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
-    """Say which run an undo is about, and what of it is not."""
-    from cnictl.node.runs import history as past
+def _about(todo: Undo) -> dict[str, Any]:
+    """Return what programs read of an undo beside its steps."""
+    return {
+        "undone_run": todo.run.number,
+        "undone": run_history.summary(todo.run),
+        "stays": list(todo.kept),
+        "left": list(todo.left),
+    }
 
-    row = _row(todo.run)
+
+def _announce(todo: Undo, chosen_by_itself: bool) -> None:
+    """Say which run an undo is about, and what of it is not."""
+    row = run_history.summary(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if chosen_by_itself and (repairs := past.passed_over(todo.run)):
         named = ", ".join(f"{one.number} ({one.command})" for one in repairs[:5])
@@ -215,17 +155,7 @@ def _announce(todo: "Undo", chosen_by_itself: bool) -> None:
         say(f"stays: {note}")
 
 
-def _preview(todo: "Undo", exit_code: bool, output: Format) -> None:
-    from cnictl.cli.steps import show_plan
-
-    _tell(todo)
-    more = {"undone_run": todo.run.number, "undone": _row(todo.run), "stays": list(todo.kept), "left": list(todo.left)}
-    show_plan(todo.plan, output, exit_code, **more)
-
-
-def _tell(todo: "Undo") -> None:
-    from cnictl.node.resources.inventory import CONF_KIND, kind
-
+def _tell(todo: Undo) -> None:
     for note in todo.left:
         say(f"left: {note}")
     conf_goes = any(

@@ -1,21 +1,27 @@
 """`cnictl ipam`: who holds which address, and freeing what nobody holds any more."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
+from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.paths import NETWORKS_DIR
+from cnictl.node.addresses import lease_list, reclaim
+from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
+from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
+from cnictl.node.spec import pod_names
+from cnictl.views.lease_details import details
 
-if TYPE_CHECKING:
-    from cnictl.node.addresses.lease_list import Listing, Row
-    from cnictl.node.addresses.reclaim import Outcome
-    from cnictl.node.state.journal import Journal
-
-app = typer.Typer(no_args_is_help=True, help="Pod addresses: who holds them, which are stale, and freeing them.")
+_Result = TypeVar("_Result")
 
 NetworkOption = Annotated[
     str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
@@ -26,7 +32,6 @@ DataDirOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, and free nothing.")]
 
 
-@app.command("list")
 def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", output: OutputOption = Format.TABLE) -> None:
     """List every address of a network that is held: container, interface, pod, age and state.
 
@@ -53,7 +58,6 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     _mention_strays(listing)
 
 
-@app.command("show")
 def show(
     who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
@@ -66,12 +70,6 @@ def show(
       cnictl ipam show 10.244.0.12
       cnictl ipam show default/web
     """
-    from cnictl.core.cidr import AddressError, parse_address
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node.addresses import lease_list
-    from cnictl.node.spec import pod_names
-    from cnictl.views.lease_details import details
-
     if not who.strip("0123456789./") and not pod_names.address_in(who):
         try:
             parse_address(who, "IP")
@@ -86,7 +84,6 @@ def show(
         print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
 
 
-@app.command("release")
 def release(
     target: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
     network: NetworkOption = "",
@@ -106,35 +103,20 @@ def release(
       cnictl ipam release 10.244.0.12
       cnictl ipam release 6f3c1e0b --dry-run
     """
-    from cnictl.core.errors import Problem
-    from cnictl.node.addresses import lease_list, reclaim
-
     if not dry_run:
         _require_root("ipam release")
-    listing = observe(network, data_dir, "ipam release")
-    rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
-    if _guarded("ipam release", lambda: reclaim.await_others(rows)):
-        listing = observe(network, data_dir, "ipam release")
-        rows = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
-    refused = [reason for row in rows if (reason := reclaim.refusal(row, force))]
-    if refused:
-        in_flight = any(row.state == "in flight" for row in rows)
-        raise Problem(
-            "; ".join(refused),
-            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
-        )
+    listing, rows = _guarded("ipam release", lambda: reclaim.choose(network, data_dir, target, force))
     if dry_run:
-        outcomes = [reclaim.Outcome(row, "would free", row.reason) for row in rows]
+        outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
-        with _noted("ipam release") as journal:
+        with reclaim.journalled("ipam release") as journal:
             outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
     _report(listing, outcomes, output)
 
 
-@app.command("gc")
 def gc(
     network: NetworkOption = "",
     data_dir: DataDirOption = "",
@@ -154,10 +136,6 @@ def gc(
       cnictl ipam gc --dry-run
       cnictl ipam gc --all
     """
-    from cnictl.core.errors import UsageProblem
-    from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node.addresses import lease_list, reclaim
-
     if every and network:
         raise UsageProblem("--all and --network exclude each other")
     if not dry_run:
@@ -165,10 +143,10 @@ def gc(
     wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [network]
     results = []
     shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
-    with nullcontext() if dry_run else _noted("ipam gc") as journal:
+    with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
         for place, one in enumerate(wanted):
             listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
-            outcomes = _guarded("ipam gc", lambda seen=listing: reclaim.collect(seen, dry_run, journal))
+            outcomes = _guarded("ipam gc", partial(reclaim.collect, listing, dry_run, journal))
             results.append((listing, outcomes))
     if output is Format.JSON:
         print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
@@ -179,11 +157,9 @@ def gc(
         raise typer.Exit(1)
 
 
-def _show_stale(listings: "list[Listing]") -> "list[Listing]":
+def _show_stale(listings: list[Listing]) -> list[Listing]:
     """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
-    from cnictl.node.addresses import reclaim
-
-    stale = [(listing, row) for listing in listings for row in listing.rows if not reclaim.keep_reason(row)]
+    stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
         f"free {row.address or row.ifname} of {row.holder} in {listing.network} ({row.reason})"
         for listing, row in stale
@@ -194,76 +170,26 @@ def _show_stale(listings: "list[Listing]") -> "list[Listing]":
 
 
 def _require_root(command: str) -> None:
-    import os
-
-    from cnictl.core.errors import Problem
-
     if os.geteuid() != 0:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-@contextmanager
-def _noted(command: str) -> "Iterator[Journal]":
-    """The journal of a run that frees addresses, alone on this node; other commands are waited for."""
-    from cnictl.node.state import run_lock
-    from cnictl.node.state.journal import DONE, FAILED, Journal
-
-    with run_lock.exclusive():
-        journal = Journal(command)
-        try:
-            yield journal
-        except BaseException:
-            journal.end(FAILED)
-            raise
-        journal.end(DONE)
-
-
-def _guarded(command: str, work: Any) -> Any:
-    """Run `work`; what the core and the kernel raise becomes a Problem."""
-    from cnictl.core.errors import CniError, Problem
-
+def _guarded(command: str, work: Callable[[], _Result]) -> _Result:
+    """Run `work`; what the kernel refuses becomes a Problem."""
     try:
         return work()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
     except PermissionError as error:
         raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
     except OSError as error:
         raise Problem(f"{error.filename or command}: {error.strerror}") from None
 
 
-def observe(network: str, data_dir: str, command: str) -> "Listing":
-    from cnictl.core.conf.network import network_name
-    from cnictl.core.errors import CniError, UsageProblem
-    from cnictl.core.paths import NETWORKS_DIR
-    from cnictl.node.addresses import lease_list, ranges
-    from cnictl.node.spec import node_file, swapped
-
-    if swapped.is_cidr(network):
-        known = _guarded(command, lambda: lease_list.networks(data_dir or NETWORKS_DIR))
-        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
-    try:
-        network_name(network)
-    except CniError as error:
-        raise UsageProblem(f"--network: {error.msg.removeprefix('name: ')}") from None
-    node = _guarded(command, node_file.load)
-    data_dir = data_dir.rstrip("/")
-    own = "" if data_dir not in ("", NETWORKS_DIR) or node is None else node.name
-
-    def look() -> "Listing":
-        name = network or own
-        told = ranges.of_network(name, node) if name else None
-        folder = data_dir or (told.data_dir if told else NETWORKS_DIR)
-        name = lease_list.choose_network(network, own, lease_list.networks(folder))
-        told = told or ranges.of_network(name, node)
-        return lease_list.observe(name, folder, told.sets)
-
-    listing: Listing = _guarded(command, look)
-    return listing
+def observe(network: str, data_dir: str, command: str) -> Listing:
+    """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
+    return _guarded(command, lambda: lease_list.listing_asked_for(network, data_dir))
 
 
-def _utilisation(listing: "Listing") -> list[str]:
+def _utilisation(listing: Listing) -> list[str]:
     """A line for each range set, and one for what lies outside of several."""
     if listing.total is None:
         return [f"{listing.network}: {listing.used} used; no conf here says of how many"]
@@ -280,16 +206,12 @@ def _utilisation(listing: "Listing") -> list[str]:
     return lines
 
 
-def _cells(row: "Row") -> tuple[str, ...]:
-    from cnictl.node.addresses.lease_list import SHOWN_ID
-
+def _cells(row: Row) -> tuple[str, ...]:
     owner = (row.container[:SHOWN_ID], row.ifname, row.pod)
     return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
 
 
 def _age(since: float) -> str:
-    import time
-
     if not since:
         return "-"
     seconds = max(0, int(time.time() - since))
@@ -315,10 +237,8 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> None:
+def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
-    from cnictl.node.addresses import reclaim
-
     if output is Format.JSON:
         print_json(reclaim.as_json(listing, outcomes))
     else:
@@ -327,9 +247,7 @@ def _report(listing: "Listing", outcomes: "list[Outcome]", output: Format) -> No
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
-    from cnictl.node.addresses.reclaim import commands
-
+def _print_outcomes(listing: Listing, outcomes: list[ReleaseOutcome]) -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
@@ -345,6 +263,6 @@ def _print_outcomes(listing: "Listing", outcomes: "list[Outcome]") -> None:
     _mention_strays(listing)
 
 
-def _mention_strays(listing: "Listing") -> None:
+def _mention_strays(listing: Listing) -> None:
     for name in listing.strays:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

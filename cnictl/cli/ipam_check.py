@@ -6,11 +6,10 @@ import typer
 
 from cnictl.cli.ipam import DataDirOption, NetworkOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on `cnictl ipam`."""
-    app.command("check")(check)
+from cnictl.core.cidr import format_address
+from cnictl.node.resources.bridge import gateways
+from cnictl.node.spec import node_file
+from cnictl.probe import wire
 
 
 def check(
@@ -29,16 +28,10 @@ def check(
       cnictl ipam check
       cnictl ipam check -o json | jq '.[] | select(.problem)'
     """
-    from cnictl.node.spec import node_file
-    from cnictl.probe import wire
-
     listing = observe(network, data_dir, "ipam check")
     spec = node_file.load()
     link, sources = "", []
     if spec is not None and spec.name == listing.network and not no_wire:
-        from cnictl.core.cidr import format_address
-        from cnictl.node.resources.bridge import gateways
-
         link, sources = spec.bridge, [format_address(one.packed) for one in gateways(spec)]
     checked, unasked = wire.check(listing, link, sources)
     rows = [_row(one) for one in checked]
@@ -57,8 +50,6 @@ def check(
 
 
 def _row(one: Any) -> dict[str, Any]:
-    from cnictl.probe import wire
-
     row = one.row
     return {
         "address": row.address, "pod": row.pod or f"{row.container[:13]} {row.ifname}".strip(), "found": one.found,

@@ -1,5 +1,6 @@
 """`cnictl lab`: a cluster on one machine, without root."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -7,16 +8,13 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="A cluster on one machine: nodes as namespaces, with or without root, nothing of the host touched.",
-)
+from cnictl.core.errors import Problem
+from cnictl.lab import plan, state
+from cnictl.lab.lab import Lab, environment
 
 NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
 
 
-@app.command()
 def up(
     nodes: Annotated[int, typer.Option("--nodes", help="How many nodes, 1 to 16.")] = 2,
     name: NameOption = "lab",
@@ -33,10 +31,6 @@ def up(
       cnictl lab down
       cnictl lab up --dual-stack     # the nodes' addresses and pod CIDRs of both families: cnictl lab status
     """
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-    from cnictl.lab.lab import Lab
-
     wanted = Lab(nodes, dual_stack)
     with state.locked(name) as path:
         running = state.read(path)
@@ -52,16 +46,12 @@ def up(
         say(f"lab {name!r} is up already")
 
 
-@app.command()
 def down(name: NameOption = "lab", yes: YesOption = False) -> None:
     """End a lab and everything in it; without one, nothing is to be done. At a terminal it asks first.
 
     \b
       cnictl lab down
     """
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-
     shown = None
     if asking.asks(yes):
         with state.locked(name) as path:
@@ -81,15 +71,12 @@ def down(name: NameOption = "lab", yes: YesOption = False) -> None:
         say(f"lab {name!r} is down" if running is not None else f"lab {name!r} was not up")
 
 
-@app.command()
 def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> None:
     """Show a lab's machines and their addresses; exit status 1 if it is not up.
 
     \b
       cnictl lab status -o json
     """
-    from cnictl.lab import plan, state
-
     with state.locked(name) as path:
         running = state.read(path)
     machines = running.machines if running is not None else ()
@@ -133,7 +120,6 @@ def _both(row: dict[str, Any], key: str) -> str:
     return ", ".join(row[one] for one in (key, f"{key}6") if row.get(one)) or "-"
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(
     machine: Annotated[str, typer.Argument(metavar="NODE", help="node1, node2, … or outside.")],
     command: Annotated[list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Default: a shell.")] = None,
@@ -145,12 +131,6 @@ def execute(
       cnictl lab exec node1 -- ip route
       cnictl lab exec node2
     """
-    import os
-
-    from cnictl.core.errors import Problem
-    from cnictl.lab import state
-    from cnictl.lab.lab import Lab, environment
-
     with state.locked(name) as path:
         running = state.read(path)
     if running is None:
@@ -160,46 +140,3 @@ def execute(
     words = (command or [])[1 if command and command[0] == "--" else 0 :]
     argv = node.command(words or shell)
     os.execve(argv[0], argv, environment())
-
-
-@app.command()
-def demo(
-    svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as a picture.")] = "",
-    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Play it in both address families.")] = False,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Play the walk-through's story on two nodes of a lab of its own, in less than 20 seconds.
-
-    With the bridge alone pods reach their own host and each other there; NAT opens the other host and the outside;
-    a route to the peer's pod CIDR opens the pods across hosts. After each step every path is tried from real pods.
-    Exit status 1 if one of them came otherwise than expected.
-
-    \b
-      cnictl lab demo
-      cnictl lab demo --svg matrix.svg
-    """
-    import time
-
-    from cnictl.cli import lab_view
-    from cnictl.lab.demo import play
-
-    start = time.monotonic()
-    acts = []
-    with lab_view.Progress() as progress:
-        for played in play(progress.say, dual_stack):
-            acts.append(played)
-            progress.rest()
-            if output is Format.TABLE:
-                lab_view.show(len(acts), played)
-    surprises = [surprise for played in acts for surprise in played.surprises]
-    seconds = time.monotonic() - start
-    if svg:
-        lab_view.save_svg(acts[-1], svg)
-    if output is Format.JSON:
-        told = [lab_view.as_json(played) for played in acts]
-        print_json({"as_expected": not surprises, "seconds": round(seconds, 2), "acts": told})
-    for surprise in surprises:
-        say(f"not as expected: {surprise}")
-    if surprises:
-        raise typer.Exit(1)
-    say(f"every path as expected, the last matrix all green, in {seconds:.1f} s; pods saw each other's own addresses")

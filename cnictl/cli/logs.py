@@ -1,18 +1,15 @@
 """`cnictl logs`: what the plugin was called for, and what came of it."""
 
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, plain, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from cnictl.node.host.plugin_log import Call
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("logs")(logs)
+from cnictl.core.errors import UsageProblem
+from cnictl.node.host import plugin_log
+from cnictl.node.host.plugin_log import Call
+from cnictl.node.spec import node_file
 
 
 def logs(
@@ -33,15 +30,11 @@ def logs(
     cnictl logs default/web -f
     cnictl logs --verb ADD -n 100 -o json | jq '.[].milliseconds'
     """
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node.host import plugin_log
-    from cnictl.node.spec import node_file
-
     verbs = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
     if verb and verb.upper() not in verbs:
         raise UsageProblem(f"--verb {verb}: no verb of CNI", f"one of {', '.join(verbs)}")
 
-    def wanted(call: "Call") -> bool:
+    def wanted(call: Call) -> bool:
         return (not who or call.is_of(who)) and verb.upper() in ("", call.verb) and (call.failed or not failed)
 
     path = plugin_log.path_of(node_file.load())
@@ -64,12 +57,10 @@ def logs(
                 print("  ".join(map(plain, _cells(call))), flush=True)
 
 
-def _print_line(call: "Call") -> None:
-    import json
-
+def _print_line(call: Call) -> None:
     print(json.dumps(vars(call)), flush=True)
 
 
-def _cells(call: "Call") -> tuple[str, ...]:
+def _cells(call: Call) -> tuple[str, ...]:
     who = call.pod or f"{call.container[:13]} {call.ifname}".strip()
     return call.time, call.verb, who, call.address, f"{call.milliseconds:.0f}", call.outcome

@@ -5,19 +5,24 @@ import sys
 
 import typer
 
-from cnictl.cli import groups
+from cnictl.cli.groups import Commands
 from cnictl.cli.output import say
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import STATE_DIR
 
 app = typer.Typer(
     name="cnictl",
-    help="Container networking on plain Linux hosts: set a node up, inspect it, prove that pods reach each other.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-groups.register(app)
+
+
+@app.callback()
+def cnictl() -> None:
+    """Container networking on plain Linux hosts: set a node up, inspect it, prove that pods reach each other."""
+
 
 _INTERRUPTED = 130
 """Exit status: 128 and SIGINT's number, as a shell gives it."""
@@ -49,8 +54,8 @@ def _run() -> int:
         status = app(standalone_mode=False)
     except Problem as problem:
         say(f"cnictl: {problem.message}")
-        if problem.mend:
-            say(f"  mend: {problem.mend}")
+        if problem.hint:
+            say(f"  hint: {problem.hint}")
         return problem.exit_status
     except (typer.Abort, KeyboardInterrupt):
         say("cnictl: interrupted")
@@ -82,7 +87,7 @@ def _run() -> int:
 
 
 def _undo_unconfirmed() -> None:
-    """Take back what was to be confirmed and was not, if its guards could not: every call of root's looks."""
+    """Take back what was to be confirmed and was not, if its guard could not: every call of root's looks."""
     if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
         return
     from cnictl.node.runs import confirm
@@ -103,9 +108,7 @@ def _drop_output() -> None:
 
 
 def _fault(error: Exception) -> str:
-    """What the core, the system or a mistake of ours raised, in one line with the place where it arose."""
-    if isinstance(error, CniError):
-        return f"{error.msg} ({error.details})" if error.details else error.msg
+    """What the system or a mistake of ours raised, in one line with the place where it arose."""
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     trace = error.__traceback__

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("metrics")(metrics)
+from cnictl.cli.steps import require_root
+from cnictl.core.errors import UsageProblem
+from cnictl.node.plugin import output_file
+from cnictl.views import metric_families
 
 
 def metrics(
@@ -25,18 +25,12 @@ def metrics(
     cnictl metrics
     cnictl metrics --textfile /var/lib/prometheus/node-exporter/cnictl.prom
     """
-    from cnictl.cli.steps import require_root
-    from cnictl.core.errors import UsageProblem
-
     if textfile and not textfile.endswith(".prom"):
         raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
     require_root("metrics", "reads the firewall's rules and the attachment records")
-    from cnictl.views import metric_families
 
     found = metric_families.text(with_doctor=not no_doctor)
     if textfile:
-        from cnictl.node.plugin import output_file
-
         output_file.write(textfile, found.encode(), 0o644, keep_mode=True)
     else:
         print(found, end="")

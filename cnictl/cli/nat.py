@@ -1,20 +1,29 @@
 """`cnictl nat`: the masquerade of what pods send outside the pod network."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import ConfirmOption, DryRunOption, ExitCodeOption, How, NoWaitOption, edit_node, require_root
+from cnictl.cli.steps import (
+    ConfirmOption,
+    DryRunOption,
+    ExitCodeOption,
+    NoWaitOption,
+    Terminal,
+    options_of,
+    require_root,
+)
+from cnictl.core.errors import UsageProblem
+from cnictl.core.masquerade.backends import BACKENDS
+from cnictl.node.resources.masquerade import Masquerade
+from cnictl.node.runs import converge, edits, engine
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.views import network_views as views
 
-if TYPE_CHECKING:
-    from cnictl.node.spec.node_spec import NodeSpec
 
-app = typer.Typer(no_args_is_help=True, help="Masquerade: what pods send outside leaves with the node's address.")
-
-
-@app.command()
 def enable(
     backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
     dry_run: DryRunOption = False,
@@ -31,22 +40,17 @@ def enable(
     cnictl nat enable
     cnictl nat enable --backend iptables --dry-run
     """
-    from dataclasses import replace
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.core.masquerade.rule_set import BACKENDS
-
     if backend and backend not in BACKENDS:
         raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")
     require_root("nat enable", "loads the masquerade rules")
 
-    def edited(spec: "NodeSpec") -> "NodeSpec":
+    def edited(spec: NodeSpec) -> NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
 
-    edit_node("nat enable", edited, _kinds(), How(dry_run, exit_code, False, no_wait, confirm_within), output)
+    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, Terminal(output, exit_code))
 
 
-@app.command()
 def disable(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -60,42 +64,26 @@ def disable(
     \b
     cnictl nat disable
     """
-    from dataclasses import replace
-
     require_root("nat disable", "removes the masquerade rules")
-    edit_node(
+    engine.edit_node(
         "nat disable",
         lambda spec: replace(spec, nat=False),
-        _kinds(),
-        How(dry_run, exit_code, False, no_wait, confirm_within, yes),
-        output,
+        edits.masquerade_kinds(),
+        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        Terminal(output, exit_code, yes),
         question="Stop masquerading?",
     )
 
 
-def _kinds() -> tuple[str, ...]:
-    """The rules, and the conf where there is one: it says whether each ADD looks after them."""
-    from cnictl.node.resources import inventory
-    from cnictl.node.resources.cni_conf import CniConf
-    from cnictl.node.runs import converge
-
-    conf = CniConf(converge.current_spec()).observe()
-    return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
-
-
-@app.command()
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the masquerade rules that stand, what each is for and what it counted; exit status 1 if they should stand
-    and don't.
+    """Show the masquerade rules that are loaded, what each is for and what it counted.
+
+    Exit status 1 if they should be loaded and are not.
 
     \b
     cnictl nat show
     cnictl nat show -o json | jq '.rules[].packets'
     """
-    from cnictl.node.resources.masquerade import Masquerade
-    from cnictl.node.runs import converge
-    from cnictl.views import network_views as views
-
     require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)

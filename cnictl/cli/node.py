@@ -1,45 +1,36 @@
 """`cnictl init-node`, `apply`, `plan`, `reset-node`: the node as a whole."""
 
-import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from collections.abc import Collection
+from typing import Annotated
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, say, working
+from cnictl.cli.output import Format, OutputOption, say, working
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
     ExitCodeOption,
     ForceOption,
-    How,
     NoWaitOption,
-    Steps,
-    alone,
-    edit_node,
-    pods_in_the_way,
+    Terminal,
+    options_of,
     require_root,
-    run,
-    show_plan,
-    show_run,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from cnictl.node.preflight import Finding
-    from cnictl.node.runs.reset import Reset
-    from cnictl.node.spec.named_peers import NamedPeers
-    from cnictl.node.spec.node_spec import NodeSpec
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands on the program."""
-    app.command("init-node")(init_node)
-    app.command("apply")(apply)
-    app.command("plan")(plan)
-    app.command("reset-node")(reset_node)
+from cnictl.core.errors import Problem
+from cnictl.node import preflight
+from cnictl.node.host import runtimes
+from cnictl.node.preflight import PreflightFinding
+from cnictl.node.resources import boot_note
+from cnictl.node.runs import confirm, converge, edits, engine, reset
+from cnictl.node.runs.edits import SetUp
+from cnictl.node.runs.engine import Options, Report
+from cnictl.node.runs.reset import Reset
+from cnictl.node.spec import addressing, peers
+from cnictl.node.spec.node_spec import as_data
+from cnictl.node.spine import Plan
 
 
 def init_node(
@@ -129,21 +120,10 @@ def init_node(
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
       --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
-    from dataclasses import replace as replaced
-
-    from cnictl.core.errors import UsageProblem
-    from cnictl.node import preflight
-    from cnictl.node.host import firewall, host_links, runtimes
-    from cnictl.node.runs import converge
-    from cnictl.node.spec import addressing, named_peers, peers
-    from cnictl.node.spec.node_spec import NodeSpec
-
     ignored = preflight.parse_ignored(ignore or [])
-    named = tuple(peers.parse_peer(text) for text in peer or [])
-    subnets, networks = addressing.parse_list(subnet or []), addressing.parse_list(network or [])
     given = {
-        "subnets": subnets or None,
-        "networks": networks or None,
+        "subnets": addressing.parse_list(subnet or []) or None,
+        "networks": addressing.parse_list(network or []) or None,
         "name": name,
         "bridge": bridge,
         "uplink": uplink,
@@ -155,84 +135,47 @@ def init_node(
         "conf_dirs": None if conf_dir is None else tuple(filter(None, addressing.parse_list(conf_dir))),
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
-
-    def wanted() -> "tuple[NodeSpec, NamedPeers]":
-        known = converge.known_spec()
-        if known is None:
-            if not (subnets and networks):
-                raise UsageProblem("this host is not set up as a node yet: init-node needs --subnet and --network")
-            kind = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
-            known = NodeSpec(subnets, networks, backend=kind)
-        chosen = named_peers.combine(known.peers, named, prune, replace)
-        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return addressing.check(replaced(known, **values, peers=chosen.peers)), chosen
-
-    spec, _ = wanted()
+    named = tuple(peers.parse_peer(text) for text in peer or [])
+    asked = SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
+    spec, _ = asked.spec()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
-    peers.check_not_ours(spec.peers, host_links.own_interfaces())
-    host_links.check_links(spec)
+    edits.check_links(spec)
     require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
-    how = How(dry_run, exit_code, force, no_wait, confirm_within).check()
-    with contextlib.nullcontext() if dry_run else alone(how):
-        _init(*wanted(), bool(named), how, output, ignored)
+    options, terminal = options_of(dry_run, exit_code, force, no_wait, confirm_within), Terminal(output, exit_code)
+    with engine.alone(options, terminal):
+        _init(asked, options, terminal, ignored)
 
 
-def _init(
-    spec: "NodeSpec", chosen: "NamedPeers", peers_named: bool, how: How, output: Format, ignored: "Collection[str]"
-) -> None:
-    from cnictl.node.resources import boot_note
-    from cnictl.node.runs import converge
-    from cnictl.node.spec.node_spec import as_data
-
+def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collection[str]) -> None:
+    spec, chosen = asked.spec()
+    for note in asked.notes(spec, chosen):
+        say(note)
     specs = converge.specs_in_place()
-    if specs and converge.lost_its_file():
-        say("/etc/cnictl/node.toml is missing: what no option says stays as cnictl last set it up here")
-    for gone in [one for one in (specs[-1].subnets if specs else ()) if one not in spec.subnets]:
-        say(f"drops this node's pod CIDR {gone}, which --subnet does not name")
-    for line in chosen.in_words():
-        say(line)
-    if chosen.kept and peers_named:
-        say(f"keeps {', '.join(peer.pod_cidr for peer in chosen.kept)}, which no --peer names; --prune drops them")
-    pods = pods_in_the_way("init-node", spec, how.force)
-    findings = _preflight(spec, specs[-1] if specs else None, output, ignored)
-    about = sorted({finding["name"] for finding in findings if finding["ignored"]})
-    shown = {"findings": findings, "node": as_data(spec), "peers": chosen.as_json()}
-    if how.dry_run:
-        cut = [str(pod) for pod in pods]
-        show_plan(converge.plan(spec).whole, output, how.exit_code, **shown, pods_cut_off=cut)
+    pods = engine.pods_in_the_way("init-node", specs, spec, options)
+    with working("checking this host"):
+        findings = preflight.without_ignored(preflight.run(spec, specs[-1] if specs else None), ignored)
+    for finding in findings:
+        say(_in_words(finding))
+    terminal.more = {"findings": [finding.as_json() for finding in findings]}
+    try:
+        edits.refuse_findings(findings)
+    except Problem:
+        terminal.report(Report(Plan(()), error="preflight"))
+        raise
+    terminal.more |= {"node": as_data(spec), "peers": chosen.as_json()}
+    if options.dry_run:
+        terminal.preview(converge.plan(spec).whole, pods)
         return
-    run("init-node", spec, (), output, pods, how.confirm_within, about, **shown)
+    accepted = sorted({finding.name for finding in findings if finding.ignored})
+    engine.establish("init-node", spec, (), options, terminal, pods, accepted)
     if not specs and (note := boot_note.note()):
         say(note)
 
 
-def _preflight(
-    spec: "NodeSpec", previous: "NodeSpec | None", output: Format, ignored: "Collection[str]"
-) -> list[dict[str, Any]]:
-    """All checks' findings, said on stderr. Raises Problem if one is an error and not ignored."""
-    from cnictl.core.errors import Problem
-    from cnictl.node import preflight
-
-    with working("checking this host"):
-        findings = preflight.without_ignored(preflight.run(spec, previous), ignored)
-    for finding in findings:
-        say(_in_words(finding))
-    found = [finding.as_json() for finding in findings]
-    errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
-    if errors:
-        if output is Format.JSON:
-            print_json({"changed": 0, "steps": [], "findings": found, "error": "preflight"})
-        count = f"{len(errors)} preflight check{'s' if len(errors) != 1 else ''} failed"
-        names = [name for name in dict.fromkeys(errors) if name in preflight.IGNORABLE]
-        accepted = f"if you accept that: {' '.join(f'--ignore {name}' for name in names)}" if names else ""
-        raise Problem(f"{count}, nothing was changed", accepted)
-    return found
-
-
-def _in_words(finding: "Finding") -> str:
-    mend = f"\n  mend: {finding.mend}" if finding.mend else ""
+def _in_words(finding: PreflightFinding) -> str:
+    hint = f"\n  hint: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
-    return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{mend}"
+    return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
 
 
 def apply(
@@ -253,14 +196,12 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    from cnictl.node.runs import confirm
-
     require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         return
-    how = How(dry_run, exit_code, force, no_wait, confirm_within)
-    edit_node("apply", lambda spec: spec, (), how, output)
+    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("apply", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
 
 
 def plan(
@@ -281,7 +222,8 @@ def plan(
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
     require_root("plan", "reads the firewall's rules")
-    edit_node("plan", lambda spec: spec, (), How(dry_run=True, exit_code=exit_code, force=True), output)
+    options = Options(dry_run=True, force=True)
+    engine.edit_node("plan", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
 
 
 def reset_node(
@@ -304,48 +246,27 @@ def reset_node(
     cnictl reset-node --dry-run
     cnictl reset-node --yes
     """
-    import sys
-
-    from cnictl.core.errors import Problem
-    from cnictl.node.runs import reset
-
-    how = How(dry_run, exit_code, force, no_wait).check()
+    options = options_of(dry_run, exit_code, force, no_wait)
     require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    terminal = Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
     shown = reset.plan()
     if dry_run:
-        _preview_reset(shown, how, output)
+        _preview_reset(shown, terminal)
         return
     goes = reset.in_words(shown)
     if goes and not yes:
         say("this removes from this host:")
         asking.show(goes)
-    try:
-        reset.refuse(shown, force)
-    except Problem as problem:
-        show_run(shown.whole, Steps(), output, detached=[], error=problem.message)
-        raise
+    detached: list[str] = []
+    terminal.more = {"detached": detached}
+    engine.refuse_reset(shown, options, terminal)
     if goes and not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
         asking.confirm("Remove all of this?")
-
-    def check(now: "Reset") -> None:
-        if not yes:
-            asking.refuse_unshown(shown.whole, now.whole, map(asking.pod, shown.pods), map(asking.pod, now.pods))
-
-    with alone(how):
-        steps = Steps()
-        todo = reset.plan()
-        detached: list[str] = []
-        try:
-            with working("looking at this host") as tell:
-                on_step = steps.following(todo.whole, tell)
-                todo = reset.carry_out(force, on_step, lambda pod: detached.append(str(pod)), check)
-        except Problem as problem:
-            show_run(todo.whole, steps, output, detached=detached, error=problem.message)
-            raise
-    nothing = "nothing to remove: cnictl has nothing on this host"
-    show_run(todo.whole, steps, output, nothing=nothing, detached=detached, left=list(todo.left))
+    todo, done = engine.reset_node(None if yes else shown, options, terminal, lambda pod: detached.append(str(pod)))
+    terminal.more["left"] = list(todo.left)
+    terminal.report(done)
     for pod in detached:
         say(f"deleted the attachment of {pod}")
     for note in todo.left:
@@ -357,8 +278,6 @@ def reset_node(
 
 def _warn_of_waiting_pods() -> None:
     """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
-    from cnictl.node.host import runtimes
-
     for runtime in runtimes.find():
         if runtime.settled and runtime.needs_loopback:
             say(
@@ -367,10 +286,11 @@ def _warn_of_waiting_pods() -> None:
             )
 
 
-def _preview_reset(todo: "Reset", how: How, output: Format) -> None:
-    for pod in todo.pods:
+def _preview_reset(todo: Reset, terminal: Terminal) -> None:
+    pods = [str(pod) for pod in todo.pods]
+    for pod in pods:
         say(f"would delete the attachment of {pod}")
     for note in todo.left:
         say(note)
-    detached = [str(pod) for pod in todo.pods]
-    show_plan(todo.whole, output, how.exit_code, would_detach=detached, left=list(todo.left))
+    terminal.more = {"would_detach": pods, "left": list(todo.left)}
+    terminal.preview(todo.whole)

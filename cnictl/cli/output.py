@@ -6,14 +6,14 @@ Messages go to stderr. Colour never carries meaning alone: every state is also a
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import encoding
+from cnictl.cli import groups
 from cnictl.core import outside
 
 
@@ -25,15 +25,6 @@ class Format(StrEnum):
 
 
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
-
-STYLES = {
-    "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
-    "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
-    "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
-    "undone": "magenta",
-    "error": "bold red", "warning": "yellow", "skipped": "dim",
-}  # fmt: skip
-
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
 """Characters of a line on stderr, and of one on stdout: a command that is there to be copied stays whole."""
@@ -57,10 +48,10 @@ def say(message: str) -> None:
 
 def say_strays(strays: Sequence[dict[str, str]]) -> None:
     """Print where packets of pods go astray on stderr, each cause once, and under those of one hint the hint."""
-    for mend in dict.fromkeys(stray["mend"] for stray in strays):
-        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == mend):
+    for hint in dict.fromkeys(stray["mend"] for stray in strays):
+        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == hint):
             say(cause)
-        say(f"  mend: {mend}")
+        say(f"  hint: {hint}")
 
 
 def write(text: str = "") -> None:
@@ -68,25 +59,40 @@ def write(text: str = "") -> None:
     print(plain(text))
 
 
-def spinner() -> str:
-    """Return the name of the spinner that a terminal can show."""
-    return "dots" if encoding.takes(sys.stderr, "\u280b") else "line"
+class Progress:
+    """What is going on, on stderr: a spinner at a terminal; in a pipe nothing, or a line for each step."""
+
+    def __init__(self, lines: bool) -> None:
+        """`lines`: whether a pipe gets a line for each step."""
+        self._lines = lines
+        self._spinner = groups.terminal().Spinner() if sys.stderr.isatty() else None
+
+    def __call__(self, step: str) -> None:
+        """Say what is done next."""
+        if self._spinner is not None:
+            self._spinner.show(plain(step))
+        elif self._lines:
+            say(f"… {step}")
+
+    def pause(self) -> None:
+        """Leave the terminal to others until the next step."""
+        if self._spinner is not None:
+            self._spinner.stop()
 
 
 @contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is going on for as long as it does, at a terminal; nothing in a pipe.
+def working(step: str = "", lines: bool = False) -> Iterator[Progress]:
+    """Say on stderr what is going on for as long as it does; what this gives says the next step.
 
-    What it gives says the next thing. Print nothing on stdout meanwhile.
+    Print nothing on stdout meanwhile, or `pause` before.
     """
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    with Console(stderr=True).status(Text(plain(what)), spinner=spinner()) as status:
-        yield lambda text: status.update(Text(plain(text)))
+    progress = Progress(lines)
+    try:
+        if step:
+            progress(step)
+        yield progress
+    finally:
+        progress.pause()
 
 
 def print_json(value: Any) -> None:
@@ -101,17 +107,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     if not sys.stdout.isatty():
         _print_plain(columns, rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    groups.terminal().print_table(columns, rows, title)
 
-    table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
-    for column in columns:
-        # a narrow terminal breaks a name over lines; cut off, it could be any
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, style=STYLES.get(cell.split(":")[0], "")) for cell in row))
-    Console().print(table)
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Lines on stdout, each a style and its text: coloured at a terminal."""
+    if sys.stdout.isatty():
+        groups.terminal().print_lines((style, plain(text)) for style, text in lines)
+        return
+    for _, text in lines:
+        print(plain(text))
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,19 +1,19 @@
 """`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
-from cnictl.cli.steps import NoWaitOption, patience
-
-if TYPE_CHECKING:
-    from cnictl.node.plugin.versions import Outcome
-
-app = typer.Typer(no_args_is_help=True, help="Install the CNI plugin for the runtimes, switch versions, list them.")
+from cnictl.cli.steps import NoWaitOption
+from cnictl.core.errors import Problem
+from cnictl.node.plugin import versions
+from cnictl.node.plugin.versions import VersionOutcome
+from cnictl.node.resources.plugin import Plugin
+from cnictl.node.runs.engine import Options
 
 LibDir = Annotated[
     str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
@@ -25,7 +25,6 @@ BinDir = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and the commands it stands for.")]
 
 
-@app.command()
 def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
@@ -44,17 +43,11 @@ def install(
     cnictl plugin install
     cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("install", dry_run)
-    _show(
-        versions.put_newest(Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir)), dry_run, patience(no_wait)),
-        output,
-    )
+    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience), output)
 
 
-@app.command()
 def use(
     version: Annotated[str, typer.Argument(help="A version that `cnictl plugin list` shows.")],
     lib_dir: LibDir = "",
@@ -71,15 +64,11 @@ def use(
     \b
     cnictl plugin use 0.1.0
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("use", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.switch(plugin, version, dry_run, patience(no_wait)), output)
+    _show(versions.switch(plugin, version, dry_run, Options(no_wait=no_wait).patience), output)
 
 
-@app.command()
 def uninstall(
     version: Annotated[str, typer.Argument(help="The version to delete; without one, the plugin as a whole.")] = "",
     lib_dir: LibDir = "",
@@ -99,9 +88,6 @@ def uninstall(
     cnictl plugin uninstall 0.1.0
     cnictl plugin uninstall --dry-run
     """
-    from cnictl.node.plugin import versions
-    from cnictl.node.resources.plugin import Plugin
-
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
@@ -109,10 +95,9 @@ def uninstall(
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
-    _show(versions.take_away(plugin, version, force, dry_run, patience(no_wait), shown), output)
+    _show(versions.take_away(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
 
 
-@app.command(name="list")
 def list_versions(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
@@ -126,8 +111,6 @@ def list_versions(
     cnictl plugin list
     cnictl plugin list -o json
     """
-    from cnictl.node.plugin import versions
-
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
     broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
     if output is Format.JSON:
@@ -142,7 +125,7 @@ def list_versions(
         print_table(("version", "in use", "state", "interpreter", "library"), rows)
         print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
         for one in broken:
-            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (mend: cnictl plugin install)")
+            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (hint: cnictl plugin install)")
         if found["chosen"] not in ("", found["current"]):
             say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
         if found["cnictl_is_newer"]:
@@ -153,7 +136,7 @@ def list_versions(
         raise typer.Exit(1)
 
 
-def _show(outcome: "Outcome", output: Format) -> None:
+def _show(outcome: VersionOutcome, output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
         document: dict[str, Any] = {"state": outcome.state}
@@ -176,8 +159,6 @@ def _show(outcome: "Outcome", output: Format) -> None:
 
 
 def _require_root(command: str, dry_run: bool) -> None:
-    from cnictl.core.errors import Problem
-
     if os.geteuid() != 0 and not dry_run:
         raise Problem(f"cnictl plugin {command} needs root", f"sudo cnictl plugin {command}")
 

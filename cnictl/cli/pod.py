@@ -6,11 +6,11 @@ import typer
 
 from cnictl.cli.ipam import NetworkOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("pod")(pod)
+from cnictl.cli.steps import require_root
+from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import of_family
+from cnictl.probe.targets import DEFAULT_EXTERNALS
+from cnictl.views import attachment
 
 
 def pod(
@@ -33,12 +33,6 @@ def pod(
     cnictl pod default/web --to 10.244.1.7
     cnictl pod 6f3c1e0b -o json | jq .way.rules
     """
-    from cnictl.cli.steps import require_root
-    from cnictl.node.spec import node_file
-    from cnictl.node.spec.node_spec import of_family
-    from cnictl.probe.targets import DEFAULT_EXTERNALS
-    from cnictl.views import attachment
-
     require_root("pod", "looks into its namespace")
     spec = node_file.load()
     listing = observe(network, "", "pod")

@@ -1,16 +1,19 @@
 """`cnictl status`: the node on one screen, and where it differs from its file."""
 
+import os
+import select
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from cnictl.cli.differences import compact
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("status")(status)
+from cnictl.cli.steps import require_root
+from cnictl.node import hint
+from cnictl.node.runs import converge, reset
+from cnictl.node.spec import node_file
+from cnictl.views.status import look
 
 
 def status(
@@ -28,13 +31,6 @@ def status(
     cnictl status --watch
     cnictl status -o json | jq '.resources[] | select(.state == "drifted")'
     """
-    import select
-
-    from cnictl.cli.steps import require_root
-    from cnictl.node.runs import converge, reset
-    from cnictl.node.spec import node_file
-    from cnictl.views.status import look
-
     require_root("status", "reads the firewall's rules")
     spec = node_file.load()
     if spec is None:
@@ -57,9 +53,6 @@ def status(
 
 
 def _clear() -> None:
-    import os
-    import sys
-
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         print("\x1b[H\x1b[2J", end="")
 
@@ -121,10 +114,8 @@ def _show(found: dict[str, Any]) -> None:
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
     for one in found["peers"]:
         if one["fault"]:
-            say(f"{one['fault']}\n  mend: {one['mend']}")
+            say(f"{one['fault']}\n  hint: {one['mend']}")
     if found["drifted"]:
-        from cnictl.node import hint
-
         apply = hint.command("cnictl apply")
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` mends them")
     say_strays(found["strays"])

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import say
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the command on the program."""
-    app.command("watch")(watch)
+from cnictl.cli.steps import require_root
+from cnictl.node.plugin import program
+from cnictl.node.resources import boot_unit
+from cnictl.node.runs import converge
+from cnictl.watch.keeper import Keeper, to_stderr
 
 
 def watch(
@@ -26,19 +26,12 @@ def watch(
     cnictl watch
     cnictl watch --unit > /etc/systemd/system/cnictl-watch.service
     """
-    from cnictl.cli.steps import require_root
-
     if unit:
-        from cnictl.node.plugin import program
-        from cnictl.node.resources import boot_unit
-
         print(boot_unit.unit_text("cnictl-watch.service"), end="")
         if not program.is_sound():
             say(f"{program.COMMAND} is not there yet: cnictl init-node, apply or plugin install makes it under systemd")
         return
     require_root("watch", "changes the host's network")
-    from cnictl.node.runs import converge
-    from cnictl.watch.keeper import Keeper, to_stderr
 
     converge.current_spec()
     Keeper(to_stderr).run()

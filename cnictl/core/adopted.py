@@ -1,7 +1,7 @@
 """A bridge that cnictl did not make: what ADD changes of it is noted first, and put back when its last pod has left.
 
 One file a bridge under /run/cnictl/bridges, named after it and its index, so that one made anew has none. An ADD at
-work holds it under a shared lock; it is read and removed by whoever gets an exclusive one. Format: docs/formats.md.
+work holds it under a shared lock; it is read and removed by whoever gets an exclusive one. Format: docs/dev/formats.md.
 """
 
 from fcntl import LOCK_EX, LOCK_NB, flock

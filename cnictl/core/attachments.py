@@ -2,7 +2,7 @@
 
 A record is written before the lease and removed last, so that a crash at any point leaves something that names what
 to undo. The process at work holds its file under flock: whoever finds one free and incomplete finds a dead ADD.
-Format: docs/formats.md. A record without `host_veth` is of a lease that host-local wrote.
+Format: docs/dev/formats.md. A record without `host_veth` is of a lease that host-local wrote.
 """
 
 import time
@@ -15,13 +15,15 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
 from cnictl.core.outside import is_name
-from cnictl.core.paths import ATTACHMENTS_DIR, INDEX_DIR, SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR
+from cnictl.core.paths import ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = 1
+CLAIM_MARK = ".claimed"
+"""Name of the file beside a network's records that says up to when every lease of its store has one."""
 _COMPLETE_AT = len('{"complete": ')
 """Byte offset of the one digit that changes in place, when ADD has made everything."""
 
@@ -66,7 +68,7 @@ class Record:
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
-        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade_scoped`)."""
+        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade.scoped`)."""
         self.isolated = False
         """Whether rules keep other isolated pods from reaching this one by way of the node."""
         self.cni_args = ""
@@ -141,9 +143,9 @@ def record_path(network: str, container: str, ifname: str) -> str:
     return path
 
 
-def index_path(network: str) -> str:
-    """Return where the map of a network's free addresses stands: beside the records."""
-    return f"{INDEX_DIR if places()[0] == ATTACHMENTS_DIR else SPARE_INDEX_DIR}/{network}"
+def claim_mark(network: str) -> str:
+    """Return where the mark stands that every lease of a network has a record: beside the records."""
+    return f"{places()[0]}/{network}/{CLAIM_MARK}"
 
 
 def mark_complete(descriptor: int) -> None:
@@ -264,7 +266,7 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
             container, at, ifname = name.partition("@")
             if at and not name.startswith(".") and name.isprintable():
                 found.setdefault((container, ifname), f"{folder}/{name}")
-            elif not name.startswith(durable.TEMPORARY):
+            elif name != CLAIM_MARK and not name.startswith(durable.TEMPORARY):
                 from cnictl.core import odd
 
                 odd.pass_over(f"{folder}/{name}", "is no attachment's record")

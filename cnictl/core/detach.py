@@ -4,6 +4,7 @@ from posix import F_OK, access, close
 
 from cnictl.core import attachments, host_veth
 from cnictl.core.attachments import Record
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import BRIDGES_DIR, NETWORKS_DIR
 
@@ -38,8 +39,6 @@ def detach(
     """
     descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
     if descriptor < 0:
-        from cnictl.core.leases.lease_store import Store
-
         Store(network, data_dir).ensure_claimed((container, ifname))
         descriptor = attachments.seize(network, container, ifname, SEIZE_WAIT)
     try:
@@ -106,8 +105,6 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
     None in a store that other nodes use: one of them may be about to write its owner. The leases are looked at first:
     an ADD in flight writes its record before it takes its lease.
     """
-    from cnictl.core.leases.lease_store import Store
-
     store = Store(network, data_dir)
     torn = [lease.address for lease in store.all() if not lease.container]
     if torn and store.shared:
@@ -133,8 +130,6 @@ def _remove_record(record: Record) -> None:
 
 
 def _release(record: Record, data_dir: str) -> None:
-    from cnictl.core.leases.lease_store import Store
-
     store = Store(record.network, record.data_dir or data_dir)
     if record.addresses:
         store.release_all(record.addresses, record.container, record.ifname)

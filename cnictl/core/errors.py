@@ -1,6 +1,7 @@
-"""Errors as values: a code or an exit status, a message naming the offending value, and how to mend it.
+"""Errors as values: a message naming the offending value, a hint what to do about it, and the command's exit status.
 
-Raised low, printed once at the edge (the plugin's `main`, the CLI's `main`).
+Raised low, printed once at the edge (the plugin's `main`, the CLI's `main`). What core raises has the CNI's error code
+too; to a command it is a Problem like any other.
 """
 
 # Error codes of the CNI specification 1.1.0, section 5 "Error".
@@ -26,28 +27,50 @@ FIREWALL_FAILED = 106
 DELEGATE_FAILED = 107
 
 
-class CniError(Exception):
-    """A plugin call's failure: `code` as above, `msg` one line, `details` the mend or the evidence."""
-
-    def __init__(self, code: int, msg: str, details: str = "") -> None:
-        super().__init__(msg)
-        self.code = code
-        self.msg = msg
-        self.details = details
-
-
 class Problem(Exception):
-    """A command's failure (exit status 1): what is wrong and, in `mend`, what to do about it."""
+    """A failure: `message` says in one line what is wrong, `hint` what to do about it."""
 
     exit_status = 1
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageProblem(Problem):
     """Input that no state of the host would make right (exit status 2)."""
 
     exit_status = 2
+
+
+class CniError(Problem):
+    """A failure that a plugin call may answer with: `code` as above; `hint` may be evidence instead."""
+
+    def __init__(self, code: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+class ProgramError(CniError):
+    """A program failed. The plugin starts none but the firewall's, so the code is 106."""
+
+    def __init__(self, message: str, hint: str = "", code: int = FIREWALL_FAILED) -> None:
+        super().__init__(code, message, hint)
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the kernel lacks what the program asked of it, in the words that nft has for that."""
+        return "not supported" in self.message or "No such file" in self.message
+
+
+class MissingProgram(ProgramError):
+    """A program is not installed, or can't be started (code 2)."""
+
+    unsupported = True
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint, UNSUPPORTED_FIELD)

@@ -11,7 +11,7 @@ iptables (`isolation_iptables`) it is a chain in mangle's FORWARD, where the por
 
 from cnictl.core.cidr import parse_address
 from cnictl.core.digest import short_digest
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.errors import UNSUPPORTED_FIELD, CniError, MissingProgram, ProgramError
 from cnictl.core.netlink import nftables
 from cnictl.core.netlink.nftables import FAMILY_BRIDGE
 from cnictl.core.process import run
@@ -69,14 +69,14 @@ def check(bridge: str, backend: str) -> None:
         try:
             run(["nft", "-c", "-f", "-"], text(bridge, [pod]))
             return
-        except Problem:
+        except ProgramError:
             pass  # iptables may do, as for `ensure`
     try:
         run(["iptables", "-w", "-t", "mangle", "-S"])
-    except Problem as problem:
-        raise CniError(
-            UNSUPPORTED_FIELD, f"portIsolation: neither nft nor iptables can be used: {problem.message}", problem.mend
-        ) from None
+    except ProgramError as error:
+        error.code = UNSUPPORTED_FIELD
+        error.message = f"portIsolation: neither nft nor iptables can be used: {error.message}"
+        raise
 
 
 def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolated]", backend: str) -> None:
@@ -88,24 +88,20 @@ def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolate
     if backend == "nft":
         lost = [] if table(bridge) in nftables.tables(FAMILY_BRIDGE) else others
         try:
-            run(["nft", "-f", "-"], text(bridge, [pod, *lost]))
+            run(["nft", "-f", "-"], text(bridge, [pod, *lost]), purpose="portIsolation")
             return
-        except Problem as problem:
-            words = problem.message
-            missing = words.startswith("nft: ") or any(one in words for one in ("not supported", "No such file"))
-            if not missing:
-                raise CniError(FIREWALL_FAILED, f"portIsolation: {words}", problem.mend) from None
+        except ProgramError as error:
+            if not error.unsupported:
+                raise
     from cnictl.core import isolation_iptables
 
     try:
         isolation_iptables.ensure(interface, pod, others)
-    except CniError as error:
-        if error.code != UNSUPPORTED_FIELD:
-            raise
+    except MissingProgram as error:
         raise CniError(
             UNSUPPORTED_FIELD,
             f"portIsolation: neither nft nor iptables is there to keep pods apart that send by way of the node: "
-            f"{error.msg}",
+            f"{error.message}",
             "install nftables (with CONFIG_NF_TABLES_BRIDGE) or iptables, or remove portIsolation",
         ) from None
 

@@ -8,7 +8,7 @@ with br_netfilter iptables sees them too, and tells them by the port they leave 
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import parse_address
 from cnictl.core.digest import short_digest
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import listing
 from cnictl.core.process import run
 
@@ -54,7 +54,7 @@ def stands(interface: str, pod: "tuple[str, list[str]]") -> bool:
             if _run(program, "-C", chain(interface), *_rule(host_veth, address), check=False).status:
                 return False
             listed = _run(program, "-S", "FORWARD", check=False).stdout
-        except CniError:
+        except Problem:
             return False
         if not any(line.endswith(f"-j {chain(interface)}") for line in listed.splitlines()):
             return False
@@ -113,9 +113,4 @@ def _owner(line: str) -> str:
 
 
 def _run(program: str, *words: str, check: bool = True) -> "Finished":
-    try:
-        return run([program, "-w", "-t", "mangle", *words], check=check)
-    except Problem as problem:
-        missing = problem.message.startswith(f"{program}: ")
-        code = UNSUPPORTED_FIELD if missing else FIREWALL_FAILED
-        raise CniError(code, f"portIsolation: {problem.message}", problem.mend) from None
+    return run([program, "-w", "-t", "mangle", *words], check=check, purpose="portIsolation")

@@ -8,7 +8,7 @@ takes the first tag off before the chain (net/core/dev.c, __netif_receive_skb_co
 looks itself, and a frame with a third is dropped.
 """
 
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
+from cnictl.core.errors import UNSUPPORTED_FIELD, ProgramError
 from cnictl.core.netlink import nftables
 from cnictl.core.netlink.nftables import FAMILY_BRIDGE
 from cnictl.core.process import run
@@ -101,15 +101,13 @@ def check() -> None:
 
 def _nft(*arguments: str, stdin: str) -> None:
     try:
-        run(["nft", *arguments], stdin)
-    except Problem as problem:
-        words = problem.message
-        missing = words.startswith("nft: ") or any(one in words for one in ("not supported", "No such file"))
-        raise CniError(
-            UNSUPPORTED_FIELD if missing else FIREWALL_FAILED,
-            f"macspoofchk: {words}",
-            problem.mend or "it takes nftables with the bridge family (CONFIG_NF_TABLES_BRIDGE), or remove macspoofchk",
-        ) from None
+        run(["nft", *arguments], stdin, purpose="macspoofchk")
+    except ProgramError as error:
+        if error.unsupported:
+            error.code = UNSUPPORTED_FIELD
+        if not error.hint:
+            error.hint = "it takes nftables with the bridge family (CONFIG_NF_TABLES_BRIDGE), or remove macspoofchk"
+        raise
 
 
 def stands(host_veth: str, mac: str) -> bool:

@@ -4,7 +4,7 @@ import time
 from posix import close, lseek, memfd_create, read, write
 
 from cnictl.core import outside, programs
-from cnictl.core.errors import Problem
+from cnictl.core.errors import MissingProgram, ProgramError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,21 +44,24 @@ def run(
     timeout: float = 30.0,
     check: bool = True,
     environment: dict[str, str] | None = None,
+    purpose: str = "",
 ) -> Finished:
     """Run `argv` (never through a shell) for at most `timeout` seconds, with `environment` in place of our own.
 
     A program is found by its name as `programs.find` does, and our own environment's PATH names the same folders.
 
-    Raises Problem if the program is missing, is still running at the bound, or (with `check`) exits non-zero.
+    Raises MissingProgram if it can't be started; ProgramError if it is still running at the bound, or (with `check`)
+    exits non-zero. `purpose`: what it is started for, where the message has to say that.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
     import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
+    said_by = f"{purpose}: {argv[0]}" if purpose else argv[0]
     program = argv[0] if "/" in argv[0] else programs.find(argv[0])
     if not program:
-        raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}")
+        raise MissingProgram(f"{said_by}: command not found", f"install the package that provides {argv[0]}")
     deadline = time.monotonic() + timeout
     given = memfd_create("stdin")  # takes any length at once, where a pipe would fill
     try:
@@ -76,23 +79,23 @@ def run(
             pass_fds=tuple(shared),
         )
     except FileNotFoundError:
-        raise Problem(f"{argv[0]}: command not found", f"install the package that provides {argv[0]}") from None
+        raise MissingProgram(f"{said_by}: command not found", f"install the package that provides {argv[0]}") from None
     except OSError as error:
         # no right to execute it, or it is a file of another format: a wrapper without its first line, say
         hint = f"{program} can't be started: install its package again"
-        raise Problem(f"{argv[0]}: {error.strerror}", hint) from None
+        raise MissingProgram(f"{said_by}: {error.strerror}", hint) from None
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
         fault, outputs = _collect(started, deadline)
     if fault:
-        raise Problem(f"{' '.join(argv)}: {fault.format(timeout=timeout)}")
+        raise ProgramError(f"{' '.join([said_by, *argv[1:]])}: {fault.format(timeout=timeout)}")
     done = Finished(started.returncode, *outputs)
     if check and done.status != 0:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some say who they are in a line of its own, and what is wrong in the next
         told = " ".join(said[:2]) if said[0].endswith(":") else said[0]
-        raise Problem(f"{' '.join(argv)}: {outside.line(told)}")
+        raise ProgramError(f"{' '.join([said_by, *argv[1:]])}: {outside.line(told)}")
     if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
         answered[tuple(argv)] = done
     return done

@@ -1,4 +1,4 @@
-"""The kernel's switches under /proc/sys, of the network namespace the calling thread is in."""
+"""Read and set kernel settings (/proc/sys) in the calling thread's network namespace."""
 
 from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, write
 from posix import open as open_descriptor
@@ -9,7 +9,7 @@ FORWARDING = {4: "net/ipv4/ip_forward", 16: "net/ipv6/conf/all/forwarding"}
 
 
 def read(path: str) -> str:
-    """The switch's value; empty where the kernel has no such switch. `path` is relative to /proc/sys."""
+    """Return a setting's value; empty if the kernel has no such setting. `path` is relative to /proc/sys."""
     try:
         descriptor = open_descriptor(f"/proc/sys/{path}", O_RDONLY | O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -21,7 +21,7 @@ def read(path: str) -> str:
 
 
 def put(path: str, value: str) -> bool:
-    """Set the switch; False where the kernel has none or doesn't let us."""
+    """Set it; return False if the kernel has no such setting or refuses."""
     try:
         descriptor = open_descriptor(f"/proc/sys/{path}", O_WRONLY | O_CLOEXEC)
     except OSError:

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
@@ -66,8 +67,8 @@ def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
     """What a check found, None; or why it could not be made."""
     try:
         return check.findings(facts), None
-    except (Problem, CniError) as problem:
-        return [], problem.message if isinstance(problem, Problem) else problem.msg
+    except Problem as problem:
+        return [], problem.message
     except OSError as error:
         return [], f"{error.filename or ''} {error.strerror or error}".strip()
     except Exception as fault:  # what one check did not reckon with is to cost no other
@@ -83,3 +84,12 @@ def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list
         if not worst or (check.severity == "error" and "error" not in worst):
             left += found.get(check.id, [])
     return sorted(left, key=lambda finding: finding.severity != "error")
+
+
+def require_known(name: str) -> None:
+    """Raise UsageProblem, with the nearest name, unless there is a check of this name."""
+    if by_id(name) is None:
+        near = get_close_matches(name, [check.id for check in CHECKS], 1)
+        raise UsageProblem(
+            f"there is no check {name!r}", f"did you mean {near[0]}?" if near else "cnictl doctor --list"
+        )

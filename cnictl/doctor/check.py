@@ -80,7 +80,7 @@ class Check:
     by_hand: str
     """The commands that show the fault and that mend it, for `--explain`."""
     find: Callable[["Facts"], Iterable[Seen]]
-    """Reads only. Raises Problem, CniError, OSError if it can't look."""
+    """Reads only. Raises Problem, OSError if it can't look."""
     fix: Callable[["Facts", Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
     """Checks whose finding would explain this one: then it says nothing."""

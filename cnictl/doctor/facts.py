@@ -1,4 +1,4 @@
-"""The host as the checks see it: each thing is looked at once, when the first check asks, until `forget`."""
+"""Read the facts about the host that checks need: each once, when the first check asks, until `forget`."""
 
 import glob
 import json
@@ -14,30 +14,30 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.core.process import run
 from cnictl.doctor import echo
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing
 from cnictl.node.host import firewall, host_links, pod_routes, runtimes
 from cnictl.node.host.host_links import Narrowest
 from cnictl.node.host.pod_routes import Looked
+from cnictl.node.resources import peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.runs import converge
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
 from cnictl.probe import owning
-from cnictl.views import network_views
 
 
 class Facts:
-    """Facts about this host. Every property raises what looking raised."""
+    """The facts about this host. Every property raises what reading raised."""
 
     def forget(self) -> None:
-        """Look anew from here on: something was mended."""
+        """Read everything again at the next use: something was fixed."""
         self.__dict__.clear()
 
     @cached_property
     def spec(self) -> NodeSpec | None:
-        """What this node should be; None on a host that is none. Raises UsageProblem if its file can't be read."""
+        """The node's spec; None if this host is not set up as a node. Raises UsageProblem if its file can't be read."""
         return node_file.load()
 
     @cached_property
@@ -47,7 +47,7 @@ class Facts:
 
     @cached_property
     def unknown(self) -> list[Step]:
-        """The node's resources that can't be looked at."""
+        """The node's resources that can't be read."""
         return list(self._plan.unknown)
 
     @cached_property
@@ -56,7 +56,7 @@ class Facts:
 
     @cached_property
     def uplink(self) -> str:
-        """The link to the peers, or empty."""
+        """The uplink, or empty."""
         return host_links.uplink(self.spec) if self.spec is not None else ""
 
     @cached_property
@@ -96,14 +96,8 @@ class Facts:
 
     @cached_property
     def served(self) -> dict[Peer, str]:
-        """What each peer that a route of ours leads to says of its pod CIDR, as in `probe.owning`."""
-        if self.spec is None:
-            return {}
-        routes = zip(self.spec.peers, network_views.routes(self.spec), strict=False)
-        on_link = [
-            peer for peer, route in routes if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
-        ]
-        return owning.ask(on_link)
+        """Whether each peer with a working route has its pod CIDR, as `probe.owning` names it."""
+        return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
 
     @cached_property
     def ports(self) -> list[Link]:
@@ -118,10 +112,8 @@ class Facts:
 
     @cached_property
     def listings(self) -> list[Listing]:
-        """The addresses of each network that a conf or the node file is of."""
-        names = lease_list.networks() if self.spec is None else sorted({self.spec.name, *lease_list.networks()})
-        found = [(name, ranges.of_network(name, self.spec)) for name in names]
-        return [lease_list.observe(name, known.data_dir, known.sets) for name, known in found if known.sets]
+        """The addresses of each network whose ranges are known."""
+        return [listing for listing in lease_list.listings(self.spec) if listing.sets]
 
     @cached_property
     def ruleset(self) -> list[dict[str, Any]]:
@@ -161,13 +153,8 @@ class Facts:
         return host_links.processes()
 
 
-def sysctl(name: str) -> str:
-    """The value of `net.ipv4.ip_forward`, or of `net/ipv4/conf/eth0.5/…` where a part holds a dot; empty without."""
-    return text_of("/proc/sys/" + (name if "/" in name else name.replace(".", "/")))
-
-
 def counters(path: str, group: str) -> dict[str, int]:
-    """A group of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
+    """Return a group of counters of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
     found: dict[str, int] = {}
     names: list[str] = []
     for line in text_of(path).splitlines():
@@ -182,7 +169,7 @@ def counters(path: str, group: str) -> dict[str, int]:
 
 
 def per_cpu(path: str) -> dict[str, int]:
-    """A table of /proc/net/stat, hexadecimal and a line a CPU, summed up."""
+    """Return a table of /proc/net/stat, which is hexadecimal with a line for each CPU, summed up."""
     lines = text_of(path).splitlines()
     if len(lines) < 2:
         return {}
@@ -192,7 +179,7 @@ def per_cpu(path: str) -> dict[str, int]:
 
 
 def said_by(argv: list[str]) -> str:
-    """What a program printed; empty where it isn't there or fails."""
+    """Return what a program prints; empty if it is missing or fails."""
     if not programs.find(argv[0]):
         return ""
     done = run(argv, check=False)
@@ -200,7 +187,7 @@ def said_by(argv: list[str]) -> str:
 
 
 def text_of(path: str) -> str:
-    """A file's content without the ends' white space; empty if it can't be read."""
+    """Return a file's content, stripped; empty if it can't be read."""
     try:
         return durable.contents(path).decode("utf-8", "replace").strip()
     except OSError:
@@ -208,18 +195,9 @@ def text_of(path: str) -> str:
 
 
 def in_order(folders: Sequence[str]) -> list[str]:
-    """The `.conf` files of several folders by name, as systemd reads them: one hides its namesakes in later folders."""
+    """Return the `.conf` files of several folders by name; one hides its namesakes in later folders, as in systemd."""
     files: dict[str, str] = {}
     for folder in folders:
         for path in glob.glob(f"{folder}/*.conf"):
             files.setdefault(os.path.basename(path), path)
     return [files[name] for name in sorted(files)]
-
-
-def _words(path: str) -> list[str]:
-    return text_of(path).split()
-
-
-def exists(path: str) -> bool:
-    """Whether there is such a file."""
-    return os.path.exists(path)

@@ -1,14 +1,12 @@
-"""Rules of other tools' that pods' packets meet."""
+"""Check other programs' firewall rules that pods' packets pass."""
 
 import glob
 import re
 import socket
 from collections.abc import Iterable
 
-from netaddr import IPNetwork
-
 from cnictl.core import attachments
-from cnictl.core.cidr import format_address, parse_address
+from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink import conntrack
@@ -17,8 +15,10 @@ from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
 from cnictl.doctor.facts import Facts, per_cpu
 from cnictl.node import hint
 from cnictl.node.host import connections, own_host
+from cnictl.node.host.verdicts import model
 from cnictl.node.resources import forward_off
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
+from cnictl.probe.failure import gateway_of
 
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
@@ -61,7 +61,7 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
             if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
                 continue
             source = _option(words, "-s")
-            if source and _overlap(source, one.subnet) and not _is_known(named["id"], known):
+            if source and _subnet(source).overlaps(_subnet(one.subnet)) and not _is_known(named["id"], known):
                 yield Seen(
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
@@ -71,7 +71,7 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
 
 
 def _is_known(container: str, holders: set[str]) -> bool:
-    """Whether it holds a lease, or its runtime keeps the result of its ADD (libcni's cache)."""
+    """Return whether a container holds a lease, or its runtime keeps the result of its ADD (libcni's cache)."""
     cached = (glob.glob(f"/var/lib/cni/{folder}/*{glob.escape(container)}*") for folder in ("results", "cache/results"))
     return container in holders or any(cached)
 
@@ -117,21 +117,21 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
 
 
 def _is_of_pods(words: list[str], one: NodeSpec) -> bool:
-    """Whether a rule may match what pods send."""
+    """Return whether a rule may match packets from pods."""
     source = _option(words, "-s")
-    return not source or _overlap(source, one.subnet)
+    return not source or _subnet(source).overlaps(_subnet(one.subnet))
 
 
 def _covers(words: list[str], one: NodeSpec) -> bool:
-    """Whether it matches what pods send to other nodes' pods."""
+    """Return whether a rule matches packets from pods to other nodes' pods."""
     out = _option(words, "-o")
     if not _is_of_pods(words, one):
         return False
     negated_destination = "-d" in words and words[words.index("-d") - 1] == "!"
     destination = _option(words, "-d")
-    if negated_destination and IPNetwork(one.network) in IPNetwork(destination):
+    if negated_destination and _subnet(destination).covers(_subnet(one.network)):
         return False
-    if destination and not negated_destination and not _overlap(destination, one.network):
+    if destination and not negated_destination and not _subnet(destination).overlaps(_subnet(one.network)):
         return False
     return not (out == one.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
 
@@ -146,12 +146,13 @@ def _returned_before(rules: list[list[str]], rule: list[str], one: NodeSpec) -> 
     return False
 
 
-def _overlap(one: str, other: str) -> bool:
-    return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
+def _subnet(text: str) -> Cidr:
+    """Return the subnet of a rule's `-s` or `-d`: every address if the mask is no prefix length."""
+    return model.network(text) or Cidr(bytes(16 if ":" in text else 4), 0)
 
 
 def _position(facts: Facts, family: str, rule: list[str]) -> int:
-    """The number of a rule in POSTROUTING, as `iptables -I` takes it."""
+    """Return the number of a rule in POSTROUTING, as `iptables -I` takes it."""
     return [words for words in facts.rules("nat", family) if words[:2] == ["-A", "POSTROUTING"]].index(rule) + 1
 
 
@@ -205,22 +206,18 @@ def _stale_connections(facts: Facts) -> Iterable[Seen]:
 
 
 def _unleased(facts: Facts) -> set[str]:
-    """Addresses of the node's pod subnets that answer tracked connections, and that nobody has."""
+    """Return addresses of the pod subnets that nobody holds and to which tracked connections lead."""
     spec = facts.spec
     if spec is None:
         return set()
-    subnets = [IPNetwork(subnet) for subnet in spec.subnets]
+    subnets = [parse_cidr(subnet) for subnet in spec.subnets]
     held = {str(lease.address) for lease in Store(spec.name).all()}
-    held |= {address for record in facts.records for address in record.addresses} | {str(one[1]) for one in subnets}
+    held |= {address for record in facts.records for address in record.addresses} | set(map(gateway_of, spec.subnets))
     # who answers isn't whom the request was sent to: a binding that points to a pod
     udp = [one for one in connections.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
     answering = {one.answering for one in udp if one.answering and one.answering != one.target}
-    named = {format_address(packed) for packed in answering}
-    return {one for one in named if any(_is_in(one, subnet) for subnet in subnets)} - held
-
-
-def _is_in(address: str, subnet: IPNetwork) -> bool:
-    return is_ipv6(address) == (subnet.version == 6) and address in subnet
+    of_pods = {format_address(packed) for packed in answering if any(subnet.holds(packed) for subnet in subnets)}
+    return of_pods - held
 
 
 def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001

@@ -1,15 +1,15 @@
-"""The kernel's settings and tables that pods' traffic depends on."""
+"""Check the kernel settings and tables that pods' traffic depends on."""
 
 import os
 import shlex
 from collections.abc import Iterable, Iterator
 
-from cnictl.core import durable
+from cnictl.core import durable, sysctl
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.doctor.before import of_a_node
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
-from cnictl.doctor.facts import Facts, counters, in_order, per_cpu, sysctl
+from cnictl.doctor.facts import Facts, counters, in_order, per_cpu
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.preflight import host
@@ -24,7 +24,7 @@ _FULL = 0.8
 
 
 def settled_at_boot(name: str) -> tuple[str, str]:
-    """The value that the boot's files leave `name` (`net.ipv4.ip_forward`) with, and the file that says so."""
+    """Return the value that a boot gives `name` (`net.ipv4.ip_forward`), and the file that sets it."""
     value, source = "", ""
     for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
         for key, said in _assignments(path):
@@ -68,7 +68,7 @@ def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
 
 
 def _without_line(path: str, name: str) -> Hint:
-    """The command that turns a kernel setting's lines in a file into comments, and applies the node's own."""
+    """Return the command that comments out a kernel setting in a file, and applies the node's own."""
     key = name.replace(".", "[./]")
     edit = f"/^[[:space:]]*-?[[:space:]]*{key}[[:space:]]*=/s/^/# /"
     more = "an update of its package may bring it back" if path.startswith("/usr/lib/") else ""
@@ -79,9 +79,9 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
     dropped = counters("/proc/net/netstat", "TcpExt").get("IPReversePathFilter", 0)
     if facts.spec is None or not dropped:
         return
-    everywhere = sysctl("net.ipv4.conf.all.rp_filter")
+    everywhere = sysctl.read("net/ipv4/conf/all/rp_filter")
     for name in dict.fromkeys((*facts.others, facts.spec.bridge)):
-        own = sysctl(f"net/ipv4/conf/{name}/rp_filter")
+        own = sysctl.read(f"net/ipv4/conf/{name}/rp_filter")
         if name and max(everywhere, own) == "1":
             yield Seen(
                 name,
@@ -97,7 +97,7 @@ def _loosen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
-    count, most = sysctl("net.netfilter.nf_conntrack_count"), sysctl("net.netfilter.nf_conntrack_max")
+    count, most = sysctl.read("net/netfilter/nf_conntrack_count"), sysctl.read("net/netfilter/nf_conntrack_max")
     if not count or not most or most == "0" or int(count) < _FULL * int(most):
         return
     stat = per_cpu("/proc/net/stat/nf_conntrack")
@@ -111,13 +111,15 @@ def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 
 
 def _widen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * int(sysctl(finding.subject))}"),))
+    most = int(sysctl.read(finding.subject.replace(".", "/")))
+    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * most}"),))
 
 
 def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
     for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
         path, key = f"/proc/net/stat/{name}_cache", f"net.{family}.neigh.default.gc_thresh3"
-        table, most = per_cpu(path), sysctl(key)  # the limit can be read in the host's own namespace alone
+        table = per_cpu(path)
+        most = sysctl.read(key.replace(".", "/"))  # the limit can be read in the host's own namespace alone
         entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each line says all of them
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield Seen(
@@ -129,7 +131,7 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 
 
 def _more_neighbours(key: str, now: int) -> Hint:
-    """The command that makes room for twice the neighbours: never fewer than there may be now."""
+    """Return the command that doubles the neighbour table's limit."""
     most = max(8192, 2 * now)
     half = f"{key.removesuffix('3')}2={most // 2}"  # the kernel begins to clear up there
     return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")

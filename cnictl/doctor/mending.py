@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from cnictl.doctor.catalogue import by_id
+from cnictl.doctor import catalogue
+from cnictl.doctor.catalogue import Examined, by_id
 from cnictl.doctor.check import Action, Finding, Remedy
 from cnictl.doctor.facts import Facts
 from cnictl.node import spine
@@ -10,6 +11,27 @@ from cnictl.node.runs import converge
 from cnictl.node.spine import OnStep, Plan
 from cnictl.node.state import original_state
 from cnictl.node.state.journal import FAILED, Journal
+
+
+def fix(
+    facts: Facts, only: Sequence[str], skip: Sequence[str], on_step: OnStep
+) -> tuple[Examined, list[tuple[str, str]]]:
+    """Look, fix what can be, and look again until nothing new can be fixed. Raises Problem.
+
+    A fix can bring to light what was behind it: a bridge made anew has lost its ports. Returns what is found in the
+    end, and the check and subject of each finding that is gone.
+    """
+    tried: list[Finding] = []
+    examined = catalogue.examine(facts, only, skip)
+    found = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+    while todo := [finding for finding in examined.findings if finding.fixable and finding not in tried]:
+        tried += todo
+        with spine.exclusive():
+            mend(facts, todo, on_step)
+        examined = catalogue.examine(facts, only, skip)
+        found |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+    left = {(finding.id, finding.subject) for finding in examined.findings}
+    return examined, [which for which in found if which not in left]
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:

@@ -1,12 +1,10 @@
-"""The way to the other nodes: uplink, addresses, sizes, and what comes through."""
+"""Check the path to the other nodes: uplink, addresses, MTU, and packets that arrive."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 
-from netaddr import INET_PTON, IPAddress, IPNetwork, valid_ipv4, valid_ipv6
-
-from cnictl.core.cidr import format_address, parse_address, parse_interface
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr, parse_interface
 from cnictl.core.netlink.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
@@ -19,6 +17,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.probe import arp, owning
+from cnictl.probe.failure import gateway_of
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
 _ANYWHERE = pod_routes.OUTSIDE[0]
@@ -51,7 +50,7 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
 
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
-    """The link that is down and has an address beside a peer's: routes go with a link, addresses stay."""
+    """Return the link that is down and has an address in a peer's subnet: a link that is down keeps its addresses."""
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
@@ -61,7 +60,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 
 
 def _another_uplink(spec: NodeSpec) -> Hint:
-    """What to do where node.toml names a link that is not there."""
+    """Return the hint for an uplink of node.toml that does not exist."""
     if host_links.uplink(replace(spec, uplink="")):
         return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
     return hint.advice(
@@ -90,7 +89,7 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     if spec is None:
         return
     for one, other in combinations(spec.peers, 2):
-        if _overlap(one.pod_cidr, other.pod_cidr):
+        if parse_cidr(one.pod_cidr).overlaps(parse_cidr(other.pod_cidr)):
             yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
                        hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
                                    because="only the operator knows which node has these pods"))  # fmt: skip
@@ -101,21 +100,21 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
 
 
 def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
-    """Ask on a link who else has the bridge's address."""
+    """Ask on a link whether another host has the bridge's address."""
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
         if not source or is_ipv6(address) or not arp.answers(address, link, source):
             continue
         # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
-        if not arp.answers(str(IPNetwork(str(gateway.network))[-2]), link, source):
+        if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
                        hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
                                    because="the host that gets another one has to restart its pods"))  # fmt: skip
 
 
 def _own_address(facts: Facts, link: str) -> str:
-    """The IPv4 address that the kernel sends from on a link: to a peer on it, or to its gateway; empty without."""
+    """Return the IPv4 address from which the kernel sends on a link; empty if there is none."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
     gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
@@ -125,27 +124,27 @@ def _own_address(facts: Facts, link: str) -> str:
     return ""
 
 
-def _overlap(one: str, other: str) -> bool:
-    return IPNetwork(one) in IPNetwork(other) or IPNetwork(other) in IPNetwork(one)
-
-
 def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
     for line in text_of("/etc/resolv.conf").splitlines():
         words = line.split()
-        server = words[1].partition("%")[0] if words[:1] == ["nameserver"] and words[1:] else ""
-        if not (valid_ipv4(server, INET_PTON) or valid_ipv6(server)):
+        if words[:1] != ["nameserver"] or not words[1:]:
+            continue
+        server = words[1].partition("%")[0]
+        try:
+            packed = parse_address(server)
+        except AddressError:
             continue
         for network in facts.spec.networks:
-            if is_ipv6(server) == is_ipv6(network) and IPAddress(server) in IPNetwork(network):
+            if parse_cidr(network).holds(packed):
                 yield Seen(server, f"this host's name server has an address of the pod network {network}",
                            hint.advice("choose a --network that it doesn't lie in, or another name server",
                                        because="the pod network is the same on all nodes"))  # fmt: skip
 
 
 def _too_large(facts: Facts) -> Iterable[Seen]:
-    """Sizes on this node alone: what is larger than a link to others takes is cut up, or refused."""
+    """Compare MTUs on this node: packets larger than a link's MTU are fragmented or refused."""
     limit = facts.narrowest
     if facts.spec is None or limit is None or not facts.spec.peers:
         return
@@ -162,7 +161,7 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
 
 
 def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
-    """What to do where packets of pods may have `mtu` bytes at most. The host's own links are left as they are."""
+    """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
             f"raise the MTU on the way to {MTU_MIN_IPV6} bytes at least, which IPv6 needs",
@@ -173,7 +172,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
 
 
 def _black_hole(facts: Facts) -> Iterable[Seen]:
-    """What pods send is what has to arrive: packets of the bridge's MTU, by each peer's own link."""
+    """Check that packets of the bridge's MTU arrive at each peer."""
     if facts.spec is None:
         return
     bridge = facts.links.get(facts.spec.bridge)
@@ -192,14 +191,14 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
 
 
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
-    """The bridge's own address stands for a pod's: the same subnet, the same way."""
+    """Ping from the bridge's address in place of a pod's: it has the same subnet and the same route."""
     spec = facts.spec
     if spec is None or not spec.peers:
         return
     sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
 
     def filtered(peer: Peer) -> bool:
-        family, target = is_ipv6(peer.pod_cidr), str(IPNetwork(peer.pod_cidr)[1])
+        family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
         return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
 
     asked = [
@@ -219,7 +218,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
 
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
-    """The peer's route to this node's pods, by the address that this node has on the link to it."""
+    """Return the command for the peer's route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     return hint.command(
         f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
@@ -259,7 +258,7 @@ _OWN_WAY = (
     "uplink-down", "peer-link", "peer-route", "overlap", "reverse-path", "conntrack-full", "forwarding",
     "same-pod-cidr", "mtu-path",
 )  # fmt: skip
-"""Faults of this node's own way to its peers."""
+"""Checks that explain why this node does not reach its peers."""
 
 CHECKS = (
     Check(

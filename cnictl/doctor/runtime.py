@@ -1,4 +1,4 @@
-"""What the container runtimes read, and what a former life left to be read."""
+"""Check what the container runtimes read, and what an earlier set-up of this host left."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _ENDINGS = (".conf", ".conflist", ".json")
 
 
 def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Every CNI conf of the runtimes' folders, in their order; None where it can't be read as one."""
+    """Return every CNI conf of the runtimes' folders in their order; None for one that can't be read."""
     for folder in runtimes.conf_dirs(runtimes.find()):
         try:
             names = sorted(os.listdir(folder))
@@ -45,7 +45,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chain(facts: Facts) -> Iterable[Seen]:
-    """The plugins of our conf besides our own, which the node's plan looks after."""
+    """Return the chained plugins of our conf."""
     if facts.spec is None:
         return
     folders = runtimes.bin_dirs(runtimes.find())
@@ -124,15 +124,15 @@ def _residue(facts: Facts) -> Iterable[Seen]:
     for network in folder_networks():
         if network in known:
             continue
-        listing = lease_list.observe(network)
+        listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
                        "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
 
 
-def _collect(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
+def _collect(facts: Facts, finding: Finding) -> Remedy:
     def collect() -> None:
-        reclaim.collect(lease_list.observe(finding.subject), dry_run=False)
+        reclaim.collect(lease_list.listing_of(finding.subject, facts.spec), dry_run=False)
 
     return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
 

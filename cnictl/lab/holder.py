@@ -22,11 +22,11 @@ from typing import Any, NoReturn
 
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
-from cnictl.core.errors import CniError
+from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.lab import root
 from cnictl.lab.plan import GATEWAY, GATEWAY6, OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6, UPLINK, Machine
-from cnictl.lab.privilege import Forbidden, enter_user_namespace, explained, give_up_root
+from cnictl.lab.privilege import enter_user_namespace, explained, give_up_root
 from cnictl.lab.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -51,19 +51,17 @@ _ROUTER6_SYSCTLS = {"ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_d
 def main() -> None:
     """Read the order from argv, bring the lab up and print it as JSON: `{"holder": PID, "pids": {NAME: PID}}`.
 
-    On failure print `{"error": …, "mend": …}` and leave nothing behind.
+    On failure print `{"error": …, "hint": …}` and leave nothing behind.
     """
     order = json.loads(sys.argv[1])
     everyone = [Machine(**form) for form in order["machines"]]
     program = root.Program(order["interpreter"], order["source"], tuple(order["folders"]))
     try:
         answer = _bring_up(everyone, program, order["lifeline"])
-    except Forbidden as refusal:
-        answer = {"error": str(refusal), "mend": refusal.mend}
+    except Problem as problem:
+        answer = {"error": problem.message, "hint": problem.hint}
     except OSError as error:
-        answer = {"error": error.strerror or str(error), "mend": ""}
-    except CniError as error:
-        answer = {"error": error.msg, "mend": error.details}
+        answer = {"error": error.strerror or str(error), "hint": ""}
     print(json.dumps(answer), flush=True)
 
 
@@ -140,7 +138,7 @@ def _hold(everyone: list[Machine], program: root.Program, channel: socket.socket
 def _make_link(everyone: list[Machine]) -> dict[str, int]:
     """Make the underlay in this process's namespace, and a network for each machine with its uplink on the underlay.
 
-    Return an open namespace descriptor for every machine. Raises OSError, CniError.
+    Return an open namespace descriptor for every machine. Raises OSError, Problem.
     """
     own = os.open(f"{root.HOST}/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     networks = {}
@@ -249,7 +247,7 @@ def _reporting(channel: socket.socket) -> Iterator[None]:
     """Send an error in a forked process to the process that started the lab, and end this process."""
     try:
         yield
-    except (OSError, CniError) as error:
-        said = error.msg if isinstance(error, CniError) else error.strerror
+    except (OSError, Problem) as error:
+        said = error.message if isinstance(error, Problem) else error.strerror
         channel.send(json.dumps({"error": said or str(error)}).encode())
         os._exit(1)

@@ -198,7 +198,7 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
         raise Problem(f"the lab did not come up: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise Problem(f"the lab did not come up: {answer['error']}", answer["mend"])
+        raise Problem(f"the lab did not come up: {answer['error']}", answer["hint"])
     holder = answer["holder"]
     pids = answer["pids"]
     return Running(holder, state.identity(holder), tuple((machine, pids[machine.name]) for machine in machines))

@@ -4,17 +4,14 @@ import contextlib
 import errno
 import os
 
+from cnictl.core.errors import Problem
 from cnictl.lab import root
 from cnictl.lab.owners import Owners, own_range
 from cnictl.lab.syscalls import CLONE_NEWNS, CLONE_NEWUSER, allow_inspection, unshare
 
 
-class Forbidden(Exception):
-    """The host doesn't let this user make a lab. The message says what forbids it, `mend` is the hint."""
-
-    def __init__(self, message: str, mend: str) -> None:
-        super().__init__(message)
-        self.mend = mend
+class Forbidden(Problem):
+    """The host doesn't let this user make a lab."""
 
 
 class Maps:
@@ -101,14 +98,14 @@ def explained(error: OSError, as_root: bool) -> Exception:
     if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS):
         return error
     again = "run it as root: sudo cnictl lab up"
-    for switch, off, mend in (
+    for switch, off, hint in (
         ("user/max_user_namespaces", "0", "as root: sysctl -w user.max_user_namespaces=10000"),
         ("kernel/unprivileged_userns_clone", "0", again),
         ("kernel/apparmor_restrict_unprivileged_userns", "1", again),
     ):
         if _switch(switch) == off and (not as_root or switch.startswith("user/")):
             name = switch.replace("/", ".", 1)
-            return Forbidden(f"this host forbids user namespaces: {name} is {off}", mend)
+            return Forbidden(f"this host forbids user namespaces: {name} is {off}", hint)
     if as_root:
         return Forbidden(f"root can't make namespaces here: {error.strerror}", "run it outside the container")
     return Forbidden(f"this host forbids user namespaces: {error.strerror}", again)

@@ -39,7 +39,7 @@ def setns(descriptor: int, kind: int = 0) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    """Call mount(2). Raises OSError naming the target."""
+    """Mount `source` at `target` by the system call. Raises OSError naming the target."""
     status = _libc.mount(
         os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode() or None
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state.journal import DONE, FAILED, UNDONE, Journal
 from cnictl.node.state.run_lock import exclusive as exclusive
@@ -145,7 +145,7 @@ OnStep = Callable[[Change, str], None]
 """Called after each step with its outcome: `changed`, `failed` or `undone`."""
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-_FAILURES = (Problem, CniError, OSError)
+_FAILURES = (Problem, OSError)
 
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
@@ -182,7 +182,7 @@ def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[S
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
         reason = _reason(error)
-        return [Step(resource, None, f"look at {resource.id}", None, reason.message, reason.mend)]
+        return [Step(resource, None, f"look at {resource.id}", None, reason.message, reason.hint)]
 
 
 def _compare(resource: Resource, after: State | None) -> Iterator[Step]:
@@ -217,7 +217,7 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     except BaseException as failure:
         left = undo(done, on_step, journal)
         if isinstance(failure, Problem) and left:
-            raise Problem(f"{failure.message}; undoing failed too: {'; '.join(left)}", failure.mend) from None
+            raise Problem(f"{failure.message}; undoing failed too: {'; '.join(left)}", failure.hint) from None
         raise
     return done
 
@@ -248,7 +248,7 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
             problems.append(problem)
     journal.end(FAILED if problems else DONE)
     if problems:
-        raise Problem("; ".join(problem.message for problem in problems), problems[0].mend)
+        raise Problem("; ".join(problem.message for problem in problems), problems[0].hint)
 
 
 def _begin(journal: Journal, change: Change) -> None:
@@ -279,15 +279,11 @@ def _differs(resource: Resource, state: State | None) -> bool:
 
 def _problem(error: BaseException, summary: str) -> Problem:
     reason = _reason(error)
-    return Problem(f"{summary}: {reason.message}", reason.mend)
+    return Problem(f"{summary}: {reason.message}", reason.hint)
 
 
 def _reason(error: BaseException) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, CniError):
-        return Problem(error.msg, error.details)
-    return Problem(str(error))
+    return error if isinstance(error, Problem) else Problem(str(error))
 
 
 def _verify(done: Done) -> None:

@@ -65,7 +65,7 @@ def unexplained(failure: Failure) -> Cause:
     if failure.reply_came:
         words = "the reply reached this node, but not the pod"
     elif failure.left_as:
-        words = f"the request left through {failure.route.link} with source {failure.left_as}, and no reply came"
+        words = f"the request left through {failure.route.dev} with source {failure.left_as}, and no reply came"
     elif failure.series.send_error:
         words = f"the pod could not send: {failure.series.send_error}"
     elif failure.sightings:

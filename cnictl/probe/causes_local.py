@@ -4,7 +4,7 @@ from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.host import pod_routes
+from cnictl.node.host import neighbours, pod_routes
 from cnictl.node.host.pod_routes import Asked
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
@@ -30,7 +30,7 @@ def bridge_unfit(failure: Failure) -> Cause | None:
     wanted = f"{gateway_of(host.spec.subnet)}/{gateway.prefix}"
     if host.bridge is None:
         fault = f"bridge {name} does not exist"
-    elif "UP" not in host.bridge.get("flags", []):
+    elif not host.bridge.up:
         fault = f"bridge {name} is down"
     elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
         has = ", ".join(host.bridge_addresses) or f"no {host.family} address"
@@ -81,7 +81,7 @@ def forwarding_off(failure: Failure) -> Cause | None:
     host = failure.host
     if not host.forwarding:
         return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
-    for link in (host.spec.bridge, host.route(failure.target).link):
+    for link in (host.spec.bridge, host.route(failure.target).dev):
         if link and not host.forwards_from(link):
             sysctl = hint.sysctl_name("net", "ipv4", "conf", link, "forwarding")
             return Cause("forwarding-off", f"{sysctl} is 0 on this node", hint.command(f"sysctl -w {sysctl}=1"))
@@ -135,10 +135,10 @@ def no_route(failure: Failure) -> Cause | None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
             return None
-        where = f"they would go to {route.gateway or route.link}" if route.link else route.error
+        where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}"
         return Cause("no-route", words, _route_to(failure, peer))
-    if route.link:
+    if route.dev:
         return None
     what = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
@@ -149,7 +149,7 @@ def no_route(failure: Failure) -> Cause | None:
             f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {failure.target} and its node's address",
             because="the pod's node is not known here",
         )
-    return Cause("no-route", f"no route to {failure.target}: {route.error}", what)
+    return Cause("no-route", f"no route to {failure.target}: {route}", what)
 
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
@@ -168,8 +168,8 @@ def _route_to(failure: Failure, peer: Peer) -> Hint:
 
 def neighbour_unresolved(failure: Failure) -> Cause | None:
     """The next hop does not answer ARP or, in IPv6, neighbour solicitations."""
-    hop, link = failure.route.gateway or failure.target, failure.route.link
-    state = failure.host.neighbour(hop)
+    hop, link = failure.route.gateway or failure.target, failure.route.dev
+    state = neighbours.state_of(hop)
     unresolved = "FAILED" in state or "INCOMPLETE" in state
     if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None

@@ -97,7 +97,7 @@ def no_return_route(failure: Failure) -> Cause | None:
     subnet, own = failure.host.spec.subnet, failure.host.route(at.peer.via).source
     words = (
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
-        f"but not pod {failure.pod.address}, whose request left through {failure.route.link}"
+        f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
     return Cause("no-return-route", words, hint.command(f"cnictl route add-peer {subnet} {own}", on=at.peer.via))
 
@@ -130,7 +130,7 @@ def outside_silent(failure: Failure) -> Cause | None:
     """The target does not answer this node either."""
     if failure.from_host is None or failure.from_host.answered:
         return None
-    words = f"{failure.target} does not answer this node either (through {failure.route.link or 'any link'})"
+    words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
     what = hint.advice(
         "name an address that answers with --external ADDRESS, or check the uplink's gateway",
         because="nothing on this node stops the reply",

@@ -23,7 +23,7 @@ from cnictl.probe.failure import (
 from cnictl.probe.follow_up import ask_on
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, Listener, Trying, listen
 from cnictl.probe.stopped import CHOSEN, stopped_by
 from cnictl.probe.targets import Planned, Targets, Wanted
@@ -60,7 +60,7 @@ _NO_ADDRESS = Planned(OWN_HOST, None)
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One check's outcome."""
 
     check: str
@@ -110,7 +110,7 @@ class Check:
 class Report:
     """The checks of one command, grouped by family, each group in the order of `CHECKS`."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def overall(self) -> str:
@@ -123,7 +123,9 @@ class Report:
         return {"overall": self.overall, "checks": [check.as_json() for check in self.checks]}
 
 
-def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_step: Callable[[str], None]) -> Report:
+def run_checks(
+    spec: NodeSpec, pod: CheckedPod, other: CheckedPod | None, wanted: Wanted, on_step: Callable[[str], None]
+) -> Report:
     """Check what `pod` reaches, in each address family of the node.
 
     `other` is a second pod of this node; None skips the check between two pods.
@@ -174,7 +176,9 @@ def run_checks(spec: NodeSpec, pod: Pod, other: Pod | None, wanted: Wanted, on_s
         )
 
 
-def _plan_ports(planned: Sequence[Planned], pod: Pod, other: Pod | None, listeners: list[Listener]) -> None:
+def _plan_ports(
+    planned: Sequence[Planned], pod: CheckedPod, other: CheckedPod | None, listeners: list[Listener]
+) -> None:
     """Add TCP and UDP to the checks that target this node or a pod."""
     for check in planned:
         if check.series is None or check.gateway_only or check.check not in (OWN_HOST, SAME_HOST_POD, OTHER_HOST_POD):
@@ -204,16 +208,16 @@ def _companions(planned: Sequence[Planned]) -> list[Series]:
     return [series for series in dict.fromkeys(companions) if series is not None and series not in mains]
 
 
-def _judge(planned: Planned, pod: Pod, host: Host, watch: Watch) -> Check:
+def _judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
     if planned is _NO_ADDRESS:
         words = f"pod {pod.name} has no {host.family} address, but its node has an {host.family} subnet"
-        return Check(
+        return CheckResult(
             planned.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower()
         )
     if planned.series is None:
-        return Check(planned.check, pod.address, "", SKIPPED, cause=Cause("skipped", planned.skip, hint.NONE))
+        return CheckResult(planned.check, pod.address, "", SKIPPED, cause=Cause("skipped", planned.skip, hint.NONE))
     series = planned.series
-    done = Check(planned.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
+    done = CheckResult(planned.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
     done = replace(done, protocols=tuple((attempt.protocol, attempt.state) for attempt in planned.attempts))
     stopped = [attempt for attempt in planned.attempts if attempt.state in (REFUSED, SILENT)]
     if series.answered and stopped:

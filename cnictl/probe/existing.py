@@ -5,11 +5,11 @@ from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem
 from cnictl.node.spec import pod_names
 from cnictl.node.spec.pod_names import Names
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 
-def existing_pod(text: str) -> Pod:
-    """Return the live pod with an address, name or container id (or the beginning of an id), of any cnictl network.
+def existing_pod(text: str) -> CheckedPod:
+    """The live pod of that address, name or container id (or its beginning), of any network of ours.
 
     Raises Problem if no pod or several pods match, or the pod is not live.
     """
@@ -38,7 +38,7 @@ def _names(record: Record) -> Names:
     return Names(tuple(record.addresses), record.pod, record.container)
 
 
-def neighbour_of(pod: Pod, network: str) -> Pod | None:
+def neighbour_of(pod: CheckedPod, network: str) -> CheckedPod | None:
     """Return another live pod of the network on this node, or None."""
     for record in attachments.all_records(network):
         if not record.netns or record.host_veth == pod.host_veth:
@@ -48,7 +48,7 @@ def neighbour_of(pod: Pod, network: str) -> Pod | None:
     return None
 
 
-def _as_pod(record: Record) -> Pod:
+def _as_pod(record: Record) -> CheckedPod:
     if not record.addresses:
         raise Problem(f"container {record.container} has no address", "cnictl ipam list")
-    return Pod(record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth)
+    return CheckedPod(record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth)

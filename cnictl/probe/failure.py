@@ -1,15 +1,16 @@
 """A failed check and its evidence, in which the finders look for the cause."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
+from cnictl.node.host.route_lookup import Way
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
-from cnictl.probe.host import Host, Route
+from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 OWN_HOST, SAME_HOST_POD = "own-host", "pod-same-host"
 OTHER_HOST, OTHER_HOST_POD, EXTERNAL = "other-host", "pod-other-host", "external"
@@ -19,7 +20,7 @@ STAYS = (OWN_HOST, SAME_HOST_POD)
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault: a short name for programs, the evidence in words, and the hint."""
+    """The cause of a failure: a short name for programs, the evidence in words, and the hint."""
 
     name: str
     words: str
@@ -50,16 +51,15 @@ class Failure:
     """A check that got no answer, with its evidence."""
 
     check: str
-    pod: Pod
+    pod: CheckedPod
     series: Series
     host: Host
     sightings: list[Sighting]
     resend: Callable[[], None]
-    """Sends one more request, for the firewall's trace."""
+    """Sends one more request, so that the firewall can trace it."""
     from_host: Series | None = None
-    """The same target pinged from this node itself."""
+    """The ping from this node itself to the same target."""
     at_peer: PeerEvidence | None = None
-    _route: list[Route] = field(default_factory=list)
 
     @property
     def target(self) -> str:
@@ -67,11 +67,9 @@ class Failure:
         return self.series.to
 
     @property
-    def route(self) -> Route:
-        """Where this node sends the pod's packet."""
-        if not self._route:
-            self._route.append(self.host.route(self.target, self.pod.address, self.host.spec.bridge))
-        return self._route[0]
+    def route(self) -> Way:
+        """The route that this node uses for the pod's packet."""
+        return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
     @property
     def left_as(self) -> str:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import Cause
 
 TITLES = {
@@ -40,14 +40,14 @@ def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> Renderable
     return Group(table, *causes) if causes else table
 
 
-def _families(report: Report) -> list[list[Check]]:
+def _families(report: Report) -> list[list[CheckResult]]:
     """Return a report's checks, grouped by family."""
     names = dict.fromkeys(check.family for check in report.checks)
     return [[check for check in report.checks if check.family == name] for name in names]
 
 
 def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the column names and the rows of the plain text."""
+    """Column names and rows of plain text."""
     columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
@@ -65,7 +65,7 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return columns, rows
 
 
-def _cell(checks: Sequence[Check]) -> Text:
+def _cell(checks: Sequence[CheckResult]) -> Text:
     cell = Text()
     for check in checks:
         if cell:
@@ -79,13 +79,13 @@ def _cell(checks: Sequence[Check]) -> Text:
     return cell
 
 
-def _word(check: Check) -> str:
+def _word(check: CheckResult) -> str:
     if check.state == UNCERTAIN and check.cause is not None and check.cause.name == "gateway-only":
         return "uncertain: gateway only"
     return check.state
 
 
-def _times(check: Check) -> str:
+def _times(check: CheckResult) -> str:
     """Return the shortest, mean and longest round trip, separated by slashes."""
     return "/".join(f"{time:.2f}" for time in check.rtt_ms) if check.rtt_ms else ""
 

@@ -35,7 +35,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Pod:
+class CheckedPod:
     """A pod that checks run from or to."""
 
     name: str
@@ -49,15 +49,15 @@ class Pod:
         """The address that runtimes use as the pod's; empty if it has none."""
         return next(iter(self.addresses), "")
 
-    def in_family_of(self, like: str) -> "Pod":
+    def in_family_of(self, like: str) -> "CheckedPod":
         """Return the pod with only its address in the family of `like`, or with no address."""
         address = of_family(self.addresses, like)
         return replace(self, addresses=(address,) if address else ())
 
 
 @contextmanager
-def probe_pods(chain: Chain, count: int) -> Iterator[list[Pod]]:
-    """Make `count` pods at the same time, and remove them at the end.
+def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
+    """`count` pods, made at once and all gone at the end, also where a signal ends us (as KeyboardInterrupt).
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
@@ -103,7 +103,7 @@ class _Making:
         self._name = f"cnictl-probe-{secrets.token_hex(4)}"
         self._state = -1
 
-    def make(self) -> Pod:
+    def make(self) -> CheckedPod:
         """Make the pod. The caller must call `unmake` even after an error. Raises PluginFailed, Problem."""
         os.makedirs(STATE_DIR, 0o700, exist_ok=True)
         hidden = f"{STATE_DIR}/.{self._name}"  # a sweep must not see the file before it is locked
@@ -119,7 +119,7 @@ class _Making:
             raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no address")
         ends = host_ends(result)
         _await_carrier(ends)
-        return Pod(self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), [*ends, ""][-1])
+        return CheckedPod(self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), [*ends, ""][-1])
 
     def unmake(self) -> Problem | None:
         """Undo all that was made. Return the first error; the state file then stays for the next command."""
@@ -208,7 +208,7 @@ def sweep() -> list[str]:
 
 
 def answer(
-    pod: Pod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
+    pod: CheckedPod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
 ) -> Iterator[str]:
     """Yield each new source of echo requests, as the pod sees it, until `seconds` have passed.
 

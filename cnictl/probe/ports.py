@@ -200,30 +200,33 @@ class Trying:
         for attempt in self._attempts:
             attempt.send()
         with selectors.DefaultSelector() as selector:
-            for listener in self._listeners:
-                for ear in (listener.tcp, listener.udp):
-                    selector.register(ear, selectors.EVENT_READ, listener)
-            for attempt in self._attempts:
-                if attempt.state == UNTRIED and attempt.asking is not None:
-                    wanted = selectors.EVENT_WRITE if attempt.protocol == TCP else selectors.EVENT_READ
-                    selector.register(attempt.asking, wanted, attempt)
-            while (waiting := [attempt for attempt in self._attempts if attempt.state == UNTRIED]) and (
+            self._register(selector)
+            while (waiting := [one for one in self._attempts if one.state == UNTRIED]) and (
                 left := deadline - time.monotonic()
             ) > 0:
-                for key, _ in selector.select(min(left, _AGAIN)):
-                    if isinstance(key.data, Attempt):
-                        key.data.look()
-                        if key.data.state != UNTRIED:
-                            selector.unregister(key.fileobj)
-                    elif isinstance(key.fileobj, socket.socket):
-                        key.data.answer(key.fileobj)
-                for attempt in waiting:
-                    if (
-                        attempt.protocol == UDP
-                        and attempt.state == UNTRIED
-                        and time.monotonic() - attempt.sent_at >= _AGAIN
-                    ):
-                        attempt.send()
+                self._take_events(selector, min(left, _AGAIN))
+                for one in waiting:
+                    if one.protocol == UDP and one.state == UNTRIED and time.monotonic() - one.sent_at >= _AGAIN:
+                        one.send()
+        for one in self._attempts:
+            if one.state == UNTRIED:
+                one.state, one.words = SILENT, "nothing comes back"
+
+    def _register(self, selector: selectors.BaseSelector) -> None:
+        for listener in self._listeners:
+            for ear in (listener.tcp, listener.udp):
+                selector.register(ear, selectors.EVENT_READ, listener)
         for attempt in self._attempts:
-            if attempt.state == UNTRIED:
-                attempt.state, attempt.words = SILENT, "no answer"
+            if attempt.state == UNTRIED and attempt.asking is not None:
+                wanted = selectors.EVENT_WRITE if attempt.protocol == TCP else selectors.EVENT_READ
+                selector.register(attempt.asking, wanted, attempt)
+
+    @staticmethod
+    def _take_events(selector: selectors.BaseSelector, timeout: float) -> None:
+        for key, _ in selector.select(timeout):
+            if isinstance(key.data, Attempt):
+                key.data.look()
+                if key.data.state != UNTRIED:
+                    selector.unregister(key.fileobj)
+            elif isinstance(key.fileobj, socket.socket):
+                key.data.answer(key.fileobj)

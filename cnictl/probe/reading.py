@@ -3,7 +3,7 @@
 from typing import Any
 
 from cnictl.node.hint import Hint
-from cnictl.probe.checks import Check, Report
+from cnictl.probe.checks import CheckResult, Report
 from cnictl.probe.failure import Cause
 
 
@@ -12,9 +12,9 @@ def report_from_json(form: dict[str, Any]) -> Report:
     return Report(tuple(_check(check) for check in form["checks"]))
 
 
-def _check(form: dict[str, Any]) -> Check:
+def _check(form: dict[str, Any]) -> CheckResult:
     times, words = form["rtt_ms"], form["cause"]
-    return Check(
+    return CheckResult(
         check=form["check"],
         family=form["family"],
         source=form["from"],

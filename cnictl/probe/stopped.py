@@ -8,14 +8,14 @@ from cnictl.node.host import own_host
 from cnictl.probe import trace
 from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, Cause
 from cnictl.probe.host import Host
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 CHOSEN = "some-ports"
 """The name of the cause where the host's rules let pods in to particular ports only. Those ports are not tried."""
 
 
-def stopped_by(check: str, pod: Pod, host: Host, stopped: Sequence[Attempt]) -> Cause:
+def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attempt]) -> Cause:
     """Return the rule that drops a pod's packets, and the command that lets them pass."""
     names = " and ".join(attempt.protocol.upper() for attempt in stopped)
     words = f"{names} to {stopped[0].to} does not pass, though ping does ({stopped[0].words})"
@@ -44,7 +44,7 @@ def stopped_by(check: str, pod: Pod, host: Host, stopped: Sequence[Attempt]) -> 
     return Cause("ports-dropped", words, hint.advice("cnictl doctor", because="it looks and changes nothing"))
 
 
-def _traced(pod: Pod, attempt: Attempt) -> trace.Drop | None:
+def _traced(pod: CheckedPod, attempt: Attempt) -> trace.Drop | None:
     def again() -> None:
         once_more = Attempt(attempt.protocol, attempt.netns, attempt.to, attempt.port, attempt.listening)
         once_more.send()

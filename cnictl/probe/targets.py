@@ -18,7 +18,7 @@ from cnictl.probe.failure import (
 )
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 DEFAULT_EXTERNALS = pod_routes.OUTSIDE
@@ -61,7 +61,7 @@ class Targets:
         self,
         spec: NodeSpec,
         host: Host,
-        other: Pod | None,
+        other: CheckedPod | None,
         wanted: Wanted,
         inside: socket.socket,
         outside: socket.socket,
@@ -133,7 +133,7 @@ class Targets:
 
     def _external(self) -> Planned:
         address = self._external_address()
-        if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).link:
+        if address == DEFAULT_EXTERNALS[1] and not self._host.route(address).dev:
             why = f"this host has no IPv6 route to {address}: name an address that should answer with --external"
             return Planned(EXTERNAL, None, why)
         return Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))

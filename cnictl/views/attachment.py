@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from cnictl.core.cidr import format_address
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.process import run
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing, Row
@@ -90,7 +90,7 @@ def _way(source: str, to: str, netns: str, bridge: str, talk: list[dict[str, Any
         way["rules"] = trace.rules_met(source, to, send)
         if not series:  # this kernel or its nft can't trace
             send()
-    except (OSError, CniError) as fault:
+    except (OSError, Problem) as fault:
         return {**way, "unasked": str(fault)} if not series else way
     if series[0].send_error:
         return {**way, "unasked": f"the pod could not send: {series[0].send_error}"}
@@ -128,7 +128,7 @@ def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> di
         rules = trace.rules_met(source, to, connect, (first.protocol, first.port)) if first else []
         if not tried:  # this kernel or its nft can't trace
             connect()
-    except (OSError, CniError):
+    except (OSError, Problem):
         rules = []  # its namespace is gone
     answered = True if any(port["state"] == "answers" for port in tried) else None
     as_service = {"ports": tried, "endpoints": list(found.endpoints)}

@@ -1,4 +1,4 @@
-"""Keep what is known to be harmless, and mask the rest: the words and values that may leave a host in a bundle.
+"""Keep what is known to be harmless, and mask the rest: the words and values that may leave a host in a support bundle.
 
 A password can stand anywhere an operator can write: in a key that cnictl doesn't know, a rule's comment, an alias, an
 argument. No list of secret names is complete, so this lists what is harmless instead: addresses, numbers, plain words,

@@ -1,32 +1,30 @@
-"""What `bridge show`, `nat show` and `route list` tell: the kernel's state put beside what the spec means by it."""
+"""Collect what `bridge show` and `nat show` print: the state of the kernel, with its meaning for the node."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.masquerade import rule_set
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.process import run
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Row
-from cnictl.node.host import firewall, host_links, pod_routes
+from cnictl.node.host import firewall
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
-from cnictl.node.resources.route import OURS, RouteTable
-from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spec.peers import is_link_local
-
-ON_LINK = "on the link"
-"""Of a peer that a route of this node leads to directly."""
+from cnictl.node.spine import Plan
 
 _COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
 
-def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
-    """The bridge and its ports; None if there is no such link. `with_pods` reads the records, which root alone can."""
+def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
+    """Return the bridge and its ports; None if there is no such link. `rows` say which pod a port is of."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
         if link is None:
@@ -34,7 +32,6 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
         ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
         found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
         addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
-    rows = lease_list.observe(spec.name).rows if with_pods else ()
     by_veth: dict[str, list[Row]] = {}
     for row in rows:
         by_veth.setdefault(row.host_veth, []).append(row)
@@ -52,11 +49,20 @@ def bridge(spec: NodeSpec, with_pods: bool) -> dict[str, Any] | None:
     }
 
 
-def larger_pods(spec: NodeSpec) -> list[str]:
-    """Return the pods whose MTU is larger than the bridge's: they were started before it was lowered."""
-    found = bridge(spec, with_pods=True)
+def mtu_note(spec: NodeSpec, done: Plan) -> str:
+    """Return in words which pods a run that lowered the bridge's MTU leaves with a larger one; empty if none."""
+    change = next((change for change in done.changes if change.resource == f"bridge/{spec.bridge}"), None)
+    if change is None or not change.before or not change.after or change.before["mtu"] <= change.after["mtu"]:
+        return ""
+    found = bridge(spec, lease_list.listing_of(spec.name, spec).rows)
     ports = found["ports"] if found is not None else []
-    return [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+    pods = [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+    if not pods:
+        return ""
+    return (
+        f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
+        f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
+    )
 
 
 def bridge_faults(spec: NodeSpec) -> list[str]:
@@ -65,7 +71,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
     for resource in (Bridge(spec), Address(spec)):
         try:
             now, wanted = resource.observe(), resource.desired(spec)
-        except (Problem, CniError, OSError) as problem:
+        except (Problem, OSError) as problem:
             found.append(f"{resource.id} could not be checked: {problem}")
             continue
         if now is not None and now.get("kind", "bridge") != "bridge":
@@ -80,7 +86,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
-    """A port, and whose it is: by the rows of the addresses behind it.
+    """Return a port and its pod, by the rows of its addresses.
 
     A pod without a name is shown by the beginning of its container's id.
     """
@@ -94,7 +100,7 @@ def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
 
 
 def nat(spec: NodeSpec) -> list[dict[str, Any]]:
-    """Each rule of the masquerade rule set, in the order they are asked, with what it counted."""
+    """Return each rule of the masquerade rule set in evaluation order, with its counters."""
     found = []
     if firewall.has_command("nft"):
         found += _nft_rules(spec)
@@ -130,7 +136,7 @@ def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
 
 
 def _is_ipv6_rule(rule: dict[str, Any]) -> bool:
-    """Whether a rule of the `inet` table looks at IPv6 addresses."""
+    """Return whether a rule of the `inet` table matches IPv6 addresses."""
     matches = [one["match"]["left"] for one in rule["expr"] if "match" in one]
     return any(
         left["payload"].get("protocol") == "ip6" for left in matches if isinstance(left, dict) and "payload" in left
@@ -178,42 +184,3 @@ def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def routes(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[dict[str, Any]]:
-    """Each peer's route, whether it stands and packets of pods take it; then routes of ours that no peer claims."""
-    table, looked = RouteTable(), looked or pod_routes.look(spec)
-    found = [_peer_route(peer, spec, table, looked) for peer in spec.peers]
-    for pod_cidr in table.orphans(spec):
-        route = table.to(pod_cidr)[0]
-        gone = {"pod_cidr": pod_cidr, "via": route["via"], "dev": route["dev"], "state": "stale", "link": ""}
-        found.append({**gone, "strays": []})
-    return found
-
-
-def _peer_route(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked) -> dict[str, Any]:
-    dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
-    same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
-    strays = looked.of(peer)
-    off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
-    if same and strays:
-        state = strays[0].short
-    elif same and off:
-        state = f"not forwarded: {off[0]} is 0"
-    elif same:
-        state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
-    elif not there:
-        state = "missing"
-    elif there[0]["owner"] == OURS:
-        state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
-    else:
-        state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
-    told = [{"cause": one.words, "mend": pod_routes.hint_for(strays)} for one in strays]
-    reached = host_links.reach_peer(peer, dev)
-    if reached is None:
-        link = "no route to it"
-    elif reached.gateway:
-        link = f"not on the same link, reached through {reached.gateway}"
-    else:
-        link = ON_LINK
-    return {"pod_cidr": peer.pod_cidr, "via": peer.via, "dev": dev, "state": state, "link": link, "strays": told}

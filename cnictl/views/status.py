@@ -1,4 +1,4 @@
-"""The node on one screen, as JSON values."""
+"""Collect what `cnictl status` shows, as JSON values."""
 
 import contextlib
 import os
@@ -7,12 +7,13 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
 from cnictl.node.host import pod_routes, reading, route_lookup, runtimes
 from cnictl.node.plugin import install, versions
-from cnictl.node.resources import boot_note, inventory
+from cnictl.node.resources import boot_note, inventory, peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
+from cnictl.node.resources.peer_routes import PeerRouteState
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spine import Step
@@ -23,18 +24,18 @@ from cnictl.watch import repairs
 
 @reading.once()
 def look(spec: NodeSpec) -> dict[str, Any]:
-    """The whole screen as JSON values."""
+    """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
-    known = ranges.of_network(spec.name, spec)
-    listing = lease_list.observe(spec.name, known.data_dir, known.sets).as_json()
+    listing = lease_list.listing_of(spec.name, spec)
+    addresses = listing.as_json()
     looked = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
         "unknown": sum(row["state"] == "not known" for row in rows),
         "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
-        "bridge": network_views.bridge(spec, with_pods=True),
-        "addresses": {key: listing[key] for key in ("used", "free", "total", "range_sets")},
+        "bridge": network_views.bridge(spec, listing.rows),
+        "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "peers": _peers(spec, looked),
         "strays": looked.told(),
@@ -66,8 +67,8 @@ def _row(step: Step) -> dict[str, Any]:
 
 
 def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
-    """Each peer's route, whether its address answers on the link right now, and whether it serves its pod CIDR."""
-    found = served(spec, network_views.routes(spec, looked))
+    """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
+    found = routes(peer_routes.states(spec, looked))
     if not found:
         return []
     with ThreadPoolExecutor(min(16, len(found))) as pool:
@@ -75,27 +76,36 @@ def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
     return [{**one, "answers": answer} for one, answer in zip(found, answered, strict=True)]
 
 
-def served(spec: NodeSpec, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The routes of `show.routes`, each with what its peer says of the pod CIDR, and what is wrong with that.
+def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
+    """Return the routes as JSON values, each with what its peer says of the pod CIDR, and what is wrong with that.
 
     `pods` is empty where nothing was asked: without the route, or by another user than root.
     """
-    asked = [
-        peer
-        for peer, route in zip(spec.peers, routes, strict=False)
-        if route["state"].startswith("ok") and route["link"] == network_views.ON_LINK
-    ]
+    asked = [state.peer for state in states if state.peer is not None and state.works and state.on_link]
     said: dict[Peer, str] = {}
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # a kernel without the family
             said = owning.ask(asked)
-    by_cidr = {peer.pod_cidr: (state, *owning.in_words(peer, state)) for peer, state in said.items()}
-    keys = ("pods", "fault", "mend")
-    return [{**route, **dict(zip(keys, by_cidr.get(route["pod_cidr"], ("", "", "")), strict=True))} for route in routes]
+    return [_route(state, said.get(state.peer, "") if state.peer is not None else "") for state in states]
+
+
+def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:
+    fault, fix = owning.in_words(state.peer, pods) if state.peer is not None and pods else ("", "")
+    return {
+        "pod_cidr": state.pod_cidr,
+        "via": state.via,
+        "dev": state.dev,
+        "state": state.state,
+        "link": state.link,
+        "strays": [{"cause": stray.words, "mend": pod_routes.hint_for(state.strays)} for stray in state.strays],
+        "pods": pods,
+        "fault": fault,
+        "mend": fix,
+    }
 
 
 def _answers(route: dict[str, Any]) -> bool | None:
-    """None where there is nothing to ask: no link, or no address of ours on it."""
+    """Return whether a peer answers; None if this node has no link to it or no address there."""
     via, dev = route["via"], route["dev"]
     if not via or not dev:
         return None
@@ -109,7 +119,7 @@ def _answers(route: dict[str, Any]) -> bool | None:
 
 
 def _confs(folder: str) -> list[str]:
-    """What a runtime reads there, in its order: the first is the one it takes."""
+    """Return the confs in a folder in the runtime's order: it takes the first."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
     except (FileNotFoundError, NotADirectoryError):

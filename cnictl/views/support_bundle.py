@@ -14,12 +14,12 @@ from typing import Any
 
 from cnictl import __version__
 from cnictl.core import durable
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.core.process import run
 from cnictl.doctor import catalogue
 from cnictl.doctor.facts import Facts
-from cnictl.node.addresses import lease_list, ranges
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
 from cnictl.node.host import firewall, plugin_log, runtimes
 from cnictl.node.plugin import install, output_file
@@ -45,7 +45,7 @@ _VERSIONS = (
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a bundle."""
+    """One file of a support bundle."""
 
     name: str
     holds: str
@@ -55,7 +55,7 @@ class Part:
 
 
 def parts() -> list[Part]:
-    """All that a bundle of this host holds; nothing is looked at yet."""
+    """All that a support bundle of this host holds; nothing is looked at yet."""
     facts = Facts()
     found = [
         Part("cnictl.txt", "this cnictl's release and the time", lambda _: _release()),
@@ -87,12 +87,12 @@ def names_here() -> set[str]:
         spec = node_file.load()
         if spec is not None:
             found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.peers)}
-        for name in lease_list.networks():
-            found.add(name)
-            for row in lease_list.observe(name, ranges.of_network(name, spec).data_dir).rows:
+        for listing in lease_list.listings(spec):
+            found.add(listing.network)
+            for row in listing.rows:
                 if row.record is not None:  # what another program wrote into a lease may be anything
                     found |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
-    except (Problem, CniError, OSError):
+    except (Problem, OSError):
         pass  # then they are masked in texts; in fields of their own they are shown
     return found
 
@@ -129,7 +129,7 @@ def _gathered(part: Part, words: Words) -> tuple[str, str]:
         return part.gather(words), ""
     except Exception as error:
         said = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
-        why = said if isinstance(error, (Problem, CniError, OSError)) else f"{type(error).__name__}: {said}"
+        why = said if isinstance(error, (Problem, OSError)) else f"{type(error).__name__}: {said}"
         return "", words.prose(why)
 
 
@@ -196,8 +196,7 @@ def _log(facts: Facts) -> str:
 
 
 def _leases(facts: Facts) -> list[dict[str, Any]]:
-    names = lease_list.networks()
-    return [lease_list.observe(name, ranges.of_network(name, facts.spec).data_dir).as_json() for name in names]
+    return [listing.as_json() for listing in lease_list.listings(facts.spec)]
 
 
 def _confs(words: Words) -> dict[str, Any]:

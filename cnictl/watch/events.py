@@ -1,7 +1,7 @@
-"""What the kernel tells of changes: links, addresses, routes, forwarding, and each generation of nftables' rules.
+"""Receive the kernel's events: links, addresses, routes, forwarding, and nftables' rule set generations.
 
 Sources: linux/rtnetlink.h (groups), linux/netfilter/nfnetlink.h and nf_tables.h (NFT_MSG_NEWGEN names the process).
-iptables' old kernel interface tells nobody; only a look finds what happened there.
+The old kernel interface of iptables sends no events: only a look finds changes there.
 """
 
 import errno
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from cnictl.core.netlink.messages import attributes
-from cnictl.node.resources.route import PROTOCOL
+from cnictl.node.host.route_lookup import PROTOCOL
 
 _HEADER = Struct("=IHHII")
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF = 1, 5, 7, 9, 11, 24, 25
@@ -34,25 +34,25 @@ class Event:
     about: str
     """`link cni0`, `address`, `route`, `forwarding`, `rules`; `overflow` where some were lost."""
     pid: int
-    """Who changed it, as the kernel knows; 0 if it doesn't."""
+    """The id of the process that made the change; 0 if the kernel does not say."""
     process: str
-    """That process's name where the kernel gives it."""
+    """That process's name; empty if the kernel does not say."""
 
 
 class Events:
-    """The sockets that hear of changes. Raises OSError."""
+    """The sockets that receive events. Raises OSError."""
 
     def __init__(self) -> None:
         self._route = _listen(socket.NETLINK_ROUTE, _GROUPS)
         self._rules = _listen(12, (_NFTABLES_GROUP,))  # NETLINK_NETFILTER
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         self._route.close()
         self._rules.close()
 
     def wait(self, seconds: float, wakeup: int, links: "set[str]") -> list[Event]:
-        """What happened, waited for at most so long, or until `wakeup` is readable; of links only those named."""
+        """Return the events of at most `seconds`, or until `wakeup` is readable; only those of `links`."""
         ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup], [], [], seconds)
         found: list[Event] = []
         for one in (self._route, self._rules):
@@ -93,7 +93,7 @@ def _received(one: socket.socket, links: "set[str]") -> Iterator[Event]:
 
 
 def read(kind: int, body: bytes, port: int, links: "set[str]") -> Event | None:
-    """One message's event; None where it is of no concern: pods' links and routes come and go all day."""
+    """Return a message's event; None if it does not concern the node: pods' links and routes change all day."""
     if kind in (_NEWLINK, _DELLINK):
         name = attributes(body, 16).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
         return Event(f"link {name}", port, "") if name in links else None

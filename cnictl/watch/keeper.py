@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cnictl.core import durable, outside
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.host import host_links
 from cnictl.node.resources.textfile import NodeFile
@@ -96,8 +96,8 @@ class Keeper:
             changed = self._mend()
         except Held:
             self._retry = 0.2  # another command is at work: what it leaves is looked at then
-        except (Problem, CniError, OSError) as error:
-            self._tell(f"error: {getattr(error, 'message', None) or getattr(error, 'msg', None) or error}")
+        except (Problem, OSError) as error:
+            self._tell(f"error: {error}")
             self._retry = 5.0
         self._last_look = time.monotonic()
         self._cost = self._last_look - begun

@@ -17,7 +17,7 @@ _COLOURS = {
 
 def chart(cases: list[Case], title: str) -> str:
     """The SVG text. Cases whose rows lack a verb, or that measure us against ourselves, have no place in it."""
-    compared = [case for case in cases if case.calls == "sum" and not case.key.startswith("own-cost")]
+    compared = [case for case in cases if case.calls == "sum"]
     bars = [case for case in compared if not case.key.startswith("leases")]
     grown = [case for case in compared if case.key.startswith("leases") or case.key == "masquerade-20"]
     parts = [_text(16, 24, title, 15, "bold")]

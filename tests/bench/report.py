@@ -1,4 +1,4 @@
-"""What a run found, at the terminal and in docs/speed.md with its chart."""
+"""What a run found, at the terminal and in docs/dev/speed.md with its chart."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from tests.bench.chart import chart
 from tests.bench.spent import KINDS, Parts
 from tests.bench.startup import Step
 
-_DOCS = Path(__file__).parents[2] / "docs"
+_DOCS = Path(__file__).parents[2] / "docs" / "dev"
 _BEGIN, _END = "<!-- measured: begin (make bench BENCH=--write) -->\n", "<!-- measured: end -->\n"
 
 
@@ -51,7 +51,7 @@ def print_parts(parts: list[Parts]) -> None:
 
 
 def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float) -> None:
-    """Put the run in place of the former one in docs/speed.md, and its chart beside that."""
+    """Put the run in place of the former one in docs/dev/speed.md, and its chart beside that."""
     page = _DOCS / "speed.md"
     before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     _, end, after = rest.partition(_END)

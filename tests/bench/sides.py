@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnictl.core.attachments import CLAIM_MARK
 from cnictl.core.paths import ATTACHMENTS_DIR, NETWORKS_DIR
 from tests.bench import place
 
@@ -35,8 +36,6 @@ class Side:
     masquerade: bool
     dual: bool = False
     """Whether pods have addresses of both families."""
-    at_block: bool = False
-    """Whether `last_reserved_ip` is put to the subnet's start before each ADD."""
     standing: int = 0
     """Pods that are attached all the time."""
     filled: int = 0
@@ -93,9 +92,6 @@ class Side:
 
     def call(self, verb: str, pod: str, container: str = "") -> float:
         """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises Unequal."""
-        if verb == "ADD" and self.at_block:
-            with open(f"{self.store}/last_reserved_ip.0", "w", encoding="ascii") as last:
-                last.write(f"10.{self.number}.0.2")
         environment, stdin = self.asked(verb, pod, container)
         with place.within(self.node):
             milliseconds, status, said = timed([self.program], environment, stdin)
@@ -147,7 +143,7 @@ class Side:
             found["chains"] = rules.count("chain CNI-")
             expected["chains"] = self.standing * families if self.masquerade else 0
         else:
-            found["records"] = len(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}"))
+            found["records"] = len(set(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}")) - {CLAIM_MARK})
             expected["records"] = self.standing + self.filled
         if found != expected:
             raise Unequal(f"{self.label}: left {found}, expected {expected}")

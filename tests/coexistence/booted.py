@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from cnictl.lab.lab import Node, environment
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.runtime.machine import cgroup_removed
+from tests.waiting import wait_for
 
 _SYSTEMD = "/lib/systemd/systemd"
 _serial = count(1)
@@ -74,10 +75,10 @@ class Booted:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        eventually(lambda: self._systemd() != 0, "systemd has begun")
+        wait_for(lambda: self._systemd() != 0, "systemd has begun")
         self.node = copy.copy(self._below)
         self.node.pid = self._systemd()
-        eventually(lambda: self._state() in ("running", "degraded"), "it has come up", 30)
+        wait_for(lambda: self._state() in ("running", "degraded"), "it has come up", 30)
 
     def _systemd(self) -> int:
         """Its pid as this machine counts: two below what entered the node; 0 while it is none."""
@@ -128,4 +129,4 @@ def booted(below: Node) -> Iterator[Booted]:
             machine.end()
     finally:
         for folder, _, _ in os.walk(cgroup, topdown=False):
-            eventually(partial(cgroup_removed, folder), f"the cgroup {folder} is removed")
+            wait_for(partial(cgroup_removed, folder), f"the cgroup {folder} is removed")

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl
+from tests.waiting import wait_for
 
 from .packaged import connects, install
-from .site import EXTERNAL, Site, on
+from .world import EXTERNAL, World, on
 
 pytestmark = pytest.mark.once
 
@@ -55,7 +56,7 @@ class Dockerd:
         """Until it answers: its rules are made by then."""
         unshare = ["unshare", "--cgroup", "--mount", "sh", "-ec", _DAEMON, "dockerd"]
         self._daemon = self.node.popen([*unshare, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: self.node.run([_DOCKER, "version"], check=False).status == 0, "dockerd answers")
+        wait_for(lambda: self.node.run([_DOCKER, "version"], check=False).status == 0, "dockerd answers")
 
     def stop(self) -> None:
         self._daemon.terminate()
@@ -87,14 +88,14 @@ class Dockerd:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def world() -> Iterator[World]:
     with Lab(nodes=2) as lab:
-        yield Site(lab)
+        yield World(lab)
 
 
 @pytest.fixture
-def dockerd(site: Site) -> Dockerd:
-    return Dockerd(site.here)
+def dockerd(world: World) -> Dockerd:
+    return Dockerd(world.here)
 
 
 def head_of(node: Node, chain: str) -> str:
@@ -111,50 +112,50 @@ def drops(node: Node) -> bool:
     return "-P FORWARD DROP" in node.run(["iptables", "-S", "FORWARD"]).stdout
 
 
-def assert_all_works(site: Site, dockerd: Dockerd) -> None:
-    assert site.missing() == []
+def assert_all_works(world: World, dockerd: Dockerd) -> None:
+    assert world.missing() == []
     assert dockerd.containers_work()
 
 
-def test_docker_started_after_cnictl(site: Site, dockerd: Dockerd) -> None:
-    site.init()
+def test_docker_started_after_cnictl(world: World, dockerd: Dockerd) -> None:
+    world.init()
     # it drops what is forwarded where it had to turn forwarding on itself, as in a boot that it is first in
-    shell(site.here, "sysctl -qw net.ipv4.ip_forward=0")
+    shell(world.here, "sysctl -qw net.ipv4.ip_forward=0")
     dockerd.start()
-    assert drops(site.here)
-    shell(site.here, _IMAGE)
-    assert site.missing() == []
+    assert drops(world.here)
+    shell(world.here, _IMAGE)
+    assert world.missing() == []
     dockerd.restart()
-    assert_all_works(site, dockerd)
-    assert cnictl(site.here, "doctor").stdout.startswith("healthy")
+    assert_all_works(world, dockerd)
+    assert cnictl(world.here, "doctor").stdout.startswith("healthy")
     with dockerd.published(8080):
-        eventually(lambda: connects(on(site.lab.outside), site.here.address, 8080), "outside reaches a container")
-        assert connects(site.far.run, site.here.address, 8080)
+        wait_for(lambda: connects(on(world.lab.outside), world.here.address, 8080), "outside reaches a container")
+        assert connects(world.far.run, world.here.address, 8080)
     # what docker made and lives by it has still once cnictl is gone
     rules = dockerd.rules()
-    said = reset(site.here)
+    said = reset(world.here)
     assert "net.ipv4.ip_forward stays on: it has new bridges to forward for: docker0" in said
     assert dockerd.rules() == rules
     assert dockerd.containers_work()
 
 
-def test_docker_that_was_there_first(site: Site, dockerd: Dockerd) -> None:
-    node = site.here
+def test_docker_that_was_there_first(world: World, dockerd: Dockerd) -> None:
+    node = world.here
     dockerd.start()
     shell(node, _IMAGE)
     before = dockerd.rules()
-    site.init()
+    world.init()
     assert drops(node)
-    assert site.missing() == []
+    assert world.missing() == []
     dockerd.restart()
     assert "CNICTL-FORWARD" in head_of(node, "DOCKER-USER")
-    assert_all_works(site, dockerd)
+    assert_all_works(world, dockerd)
 
     # what operators do to a docker whose rules were lost; this time its bridge is given addresses of pods
     dockerd.stop()
     shell(node, "iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; ip link delete docker0")
     dockerd.start("--bip", "10.244.0.129/25")
-    assert not connects(site.far.run, site.pod.address)
+    assert not connects(world.far.run, world.pod.address)
     found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
     assert [(one["id"], "docker0" in one["message"]) for one in found] == [("forward-drop", False), ("overlap", True)]
     dockerd.stop()
@@ -162,7 +163,7 @@ def test_docker_that_was_there_first(site: Site, dockerd: Dockerd) -> None:
     dockerd.start("--bip", "172.17.0.1/16")
     cnictl(node, "doctor", "--fix")
     assert "CNICTL-FORWARD" in head_of(node, "DOCKER-USER")
-    assert_all_works(site, dockerd)
+    assert_all_works(world, dockerd)
 
     reset(node)
     assert dockerd.rules() == before

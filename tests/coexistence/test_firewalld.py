@@ -10,13 +10,13 @@ import pytest
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually
 from tests.kernel.commands import Lines, cnictl, doctor, drifted, seen_source
 from tests.kernel.doctor.harness import note
 from tests.kernel.hints import applies
+from tests.waiting import wait_for
 
 from .packaged import install, start_bus
-from .site import EXTERNAL, Site
+from .world import EXTERNAL, World
 
 pytestmark = pytest.mark.once
 
@@ -31,14 +31,14 @@ def start_firewalld(node: Node) -> None:
     """Until it answers."""
     node.run(["firewalld"])
     state = ["busctl", "get-property", *BUS, BUS[0], "state"]
-    eventually(lambda: "RUNNING" in node.run(state, check=False).stdout, "firewalld runs")
+    wait_for(lambda: "RUNNING" in node.run(state, check=False).stdout, "firewalld runs")
 
 
 def firewall_cmd(node: Node, *words: str) -> Finished:
     return node.run(["firewall-cmd", *words], timeout=60)
 
 
-class Firewalled(Site):
+class Firewalled(World):
     """firewalld runs on both nodes, on the first from before cnictl.
 
     There the uplink is in a zone that masquerades, the bridge in another until a reload; a policy has our file's name.
@@ -64,7 +64,7 @@ class Firewalled(Site):
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Firewalled]:
+def world() -> Iterator[Firewalled]:
     with Lab(nodes=2) as lab:
         yield Firewalled(lab)
 
@@ -81,24 +81,24 @@ def zones(node: Node) -> dict[str, dict[str, list[str]]]:
     return dict(json.loads(said)["data"][0])
 
 
-def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_reloads(site: Firewalled) -> None:
-    assert zones(site.here) == {"trusted": IN_OURS}  # our zone is one that it doesn't know yet
-    assert zones(site.there) == {"cnictl": IN_OURS}
-    assert (site.missing(), site.translated()) == ([], [])
+def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_reloads(world: Firewalled) -> None:
+    assert zones(world.here) == {"trusted": IN_OURS}  # our zone is one that it doesn't know yet
+    assert zones(world.there) == {"cnictl": IN_OURS}
+    assert (world.missing(), world.translated()) == ([], [])
     # it has flushed iptables, where nothing drops: no packet needs the accepts there, and watch puts them back
-    assert drifted(site.there) == ["forward/iptables"]
-    firewall_cmd(site.here, "--reload")
-    firewall_cmd(site.there, "--complete-reload")
-    assert zones(site.here) == zones(site.there) == {"cnictl": IN_OURS}
-    assert (site.missing(), site.translated()) == ([], [])
-    assert doctor(site.here) == []
+    assert drifted(world.there) == ["forward/iptables"]
+    firewall_cmd(world.here, "--reload")
+    firewall_cmd(world.there, "--complete-reload")
+    assert zones(world.here) == zones(world.there) == {"cnictl": IN_OURS}
+    assert (world.missing(), world.translated()) == ([], [])
+    assert doctor(world.here) == []
 
 
 @applies("node.host.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
-def test_lost_files_are_found_and_mended(site: Firewalled) -> None:
-    node = site.here
+def test_lost_files_are_found_and_mended(world: Firewalled) -> None:
+    node = world.here
     node.run(["sh", "-ec", FAULT])
-    assert set(site.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
+    assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
     said = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
     hints = {one["id"]: one["hint"] for one in said}
     assert hints.keys() == {"firewalld", "own-host"}
@@ -106,24 +106,24 @@ def test_lost_files_are_found_and_mended(site: Firewalled) -> None:
     assert doctor(node) == ["firewalld"]
     firewall_cmd(node, "--zone=trusted", "--remove-source=10.244.0.0/24")
     assert doctor(node, "--fix") == []
-    assert site.missing() == []
+    assert world.missing() == []
     firewall_cmd(node, "--reload")
-    assert site.missing() == []
+    assert world.missing() == []
     assert doctor(node) == []
     note("firewalld", FAULT, "pods of other nodes can't connect to this node's")
 
 
-def test_watch_puts_back_what_a_reload_brought_to_light(site: Firewalled) -> None:
-    watching = site.there.popen(["cnictl", "watch"])
+def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> None:
+    watching = world.there.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
-    eventually(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
-    site.there.run(["sh", "-ec", FAULT])
-    eventually(lambda: drifted(site.there) == [], "watch has mended it")
+    wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
+    world.there.run(["sh", "-ec", FAULT])
+    wait_for(lambda: drifted(world.there) == [], "watch has mended it")
     # firewalld's rules are others once it trusts pods: what they still drop is a second repair
-    eventually(lambda: site.missing() == [], "watch has looked at firewalld's new rules")
-    firewall_cmd(site.there, "--reload")
-    assert site.missing() == []
-    eventually(lambda: drifted(site.there) == [], "watch has put the accepts back")
+    wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
+    firewall_cmd(world.there, "--reload")
+    assert world.missing() == []
+    wait_for(lambda: drifted(world.there) == [], "watch has put the accepts back")
     watching.terminate()
 
 
@@ -132,14 +132,14 @@ def split_over(zone: str) -> dict[str, dict[str, list[str]]]:
     return {"cnictl": {"sources": IN_OURS["sources"]}, zone: {"interfaces": IN_OURS["interfaces"]}}
 
 
-def test_what_the_operator_has_in_a_zone_stays_there(site: Firewalled) -> None:
-    node = site.here
+def test_what_the_operator_has_in_a_zone_stays_there(world: Firewalled) -> None:
+    node = world.here
     firewall_cmd(node, "--permanent", "--zone=work", "--change-interface=cni0")
     firewall_cmd(node, "--reload")
     cnictl(node, "apply")
     theirs = zones(node), node.run(["cat", ZONE]).stdout
     assert theirs[0] == split_over("work")
-    assert drifted(node) == site.missing() == []
+    assert drifted(node) == world.missing() == []
 
     node.run(["sh", "-ec", "rm /etc/firewalld/zones/work.xml*"])
     cnictl(node, "apply")
@@ -151,9 +151,9 @@ def test_what_the_operator_has_in_a_zone_stays_there(site: Firewalled) -> None:
     cnictl(node, "apply")
 
 
-def test_reset_gives_back_what_was_there(site: Firewalled) -> None:
-    site.here.run(["ip", "netns", "delete", "pod"])
-    cnictl(site.here, "reset-node", "--yes", "--force")
-    assert zones(site.here) == {"work": {"interfaces": ["cni0"]}}
-    firewall_cmd(site.here, "--reload")
-    assert state_of(site.here) == site.before
+def test_reset_gives_back_what_was_there(world: Firewalled) -> None:
+    world.here.run(["ip", "netns", "delete", "pod"])
+    cnictl(world.here, "reset-node", "--yes", "--force")
+    assert zones(world.here) == {"work": {"interfaces": ["cni0"]}}
+    firewall_cmd(world.here, "--reload")
+    assert state_of(world.here) == world.before

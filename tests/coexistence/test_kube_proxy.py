@@ -15,7 +15,7 @@ from tests.kernel.commands import cnictl, start_pod
 
 from . import kube_proxy
 from .kube_proxy import PORT, Service
-from .site import Site, on
+from .world import World, on
 
 pytestmark = pytest.mark.once
 
@@ -34,7 +34,7 @@ print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).recv(99).deco
 """
 
 
-class Cluster(Site):
+class Cluster(World):
     """Two pods on the first node and one on the second; each tells who connects to it whom it sees."""
 
     def __init__(self, lab: Lab) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl, doctor, drifted, start_pod
 from tests.kernel.doctor.harness import note
+from tests.waiting import wait_for
 
 from .packaged import install, serve, start_bus
-from .site import Site
+from .world import World
 
 pytestmark = pytest.mark.once
 
@@ -37,7 +38,7 @@ class NetworkManager:
         """Until it has looked at every link."""
         started = ["unshare", "--mount", "sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
+        wait_for(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
 
     def restart(self) -> None:
         self._daemon.terminate()
@@ -47,7 +48,7 @@ class NetworkManager:
     def suspend(self) -> None:
         """What it does around a suspend, too."""
         shell(self.node, "nmcli networking off; nmcli networking on")
-        eventually(lambda: "connected" in self.states().get("lo", ""), "it is back")
+        wait_for(lambda: "connected" in self.states().get("lo", ""), "it is back")
 
     def states(self) -> dict[str, str]:
         """Link to state, but of what carries the node itself."""
@@ -60,44 +61,44 @@ class NetworkManager:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def world() -> Iterator[World]:
     with Lab(nodes=2) as lab:
-        yield Site(lab)
+        yield World(lab)
 
 
 def files(node: Node) -> str:
     return shell(node, "cd /etc/NetworkManager; ls -R . ; cat conf.d/*")
 
 
-def test_network_manager_that_was_there_first(site: Site) -> None:
-    node, manager = site.here, NetworkManager(site.here)
+def test_network_manager_that_was_there_first(world: World) -> None:
+    node, manager = world.here, NetworkManager(world.here)
     manager.start()
     before = files(node)
-    site.init()
+    world.init()
     assert manager.managed() == set()
     for again in (manager.suspend, manager.restart):
         again()
-        assert site.missing() == []
+        assert world.missing() == []
 
     shell(node, f"rm {_CONF}")
     assert doctor(node) == ["network-manager"]
     shell(node, "nmcli general reload")
-    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod has lost its way")
     assert doctor(node, "--fix") == []
-    assert site.missing() == []
+    assert world.missing() == []
     for again in (manager.suspend, manager.restart):
         again()
-        assert site.missing() == []
+        assert world.missing() == []
     note("network-manager", f"rm {_CONF}; nmcli general reload", "a pod can't reach its own host")
 
     fault = f"cp {_HOST_CONF} {_LATER}; nmcli general reload"
     shell(node, fault)
-    eventually(lambda: not site.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod has lost its way")
     assert doctor(node)[-1] == "network-manager-takes"
     by_hand = f"rm {_LATER}; nmcli general reload"
     shell(node, by_hand)
     assert doctor(node, "--fix") == []
-    assert site.missing() == []
+    assert world.missing() == []
     note("network-manager-takes", fault, "a pod can't reach its own host", f"{by_hand}; cnictl doctor --fix")
 
     node.run(["ip", "netns", "delete", "pod"])
@@ -105,18 +106,18 @@ def test_network_manager_that_was_there_first(site: Site) -> None:
     assert files(node) == before
 
 
-def test_network_manager_installed_after_cnictl(site: Site) -> None:
-    site.init()
-    manager = NetworkManager(site.here)
-    shell(site.here, f"echo '# mine' > {_CONF}")
-    before = files(site.here)
-    assert drifted(site.here) == [f"file{_CONF}"]
-    cnictl(site.here, "apply")
+def test_network_manager_installed_after_cnictl(world: World) -> None:
+    world.init()
+    manager = NetworkManager(world.here)
+    shell(world.here, f"echo '# mine' > {_CONF}")
+    before = files(world.here)
+    assert drifted(world.here) == [f"file{_CONF}"]
+    cnictl(world.here, "apply")
     manager.start()
     assert manager.managed() == set()
-    other = start_pod(site.here, "other")
+    other = start_pod(world.here, "other")
     serve(other.popen)
     manager.suspend()
-    assert (site.missing(), manager.managed(), other.pings("10.244.0.1")) == ([], set(), True)
-    cnictl(site.here, "reset-node", "--yes", "--force")
-    assert files(site.here) == before
+    assert (world.missing(), manager.managed(), other.pings("10.244.0.1")) == ([], set(), True)
+    cnictl(world.here, "reset-node", "--yes", "--force")
+    assert files(world.here) == before

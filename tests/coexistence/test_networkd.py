@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import Pod, cnictl, doctor, drifted, init
 from tests.kernel.doctor.harness import note
+from tests.waiting import wait_for
 
 from .packaged import install, start_bus
-from .site import Site
+from .world import World
 
 pytestmark = pytest.mark.once
 
@@ -63,7 +64,7 @@ class Networkd:
         started = ["sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         state = "cat /run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex) || true"
-        eventually(lambda: "STATE=configured" in shell(self.node, state), "networkd has set eth0 up")
+        wait_for(lambda: "STATE=configured" in shell(self.node, state), "networkd has set eth0 up")
 
     def restart(self) -> None:
         self._daemon.terminate()
@@ -72,9 +73,9 @@ class Networkd:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def world() -> Iterator[World]:
     with Lab(nodes=2) as lab:
-        yield Site(lab)
+        yield World(lab)
 
 
 def files(node: Node) -> str:
@@ -86,13 +87,13 @@ def reaches(pod: Pod, address: str) -> bool:
     return pod.run("ping", "-n", "-c1", "-W0.3", address, check=False).status == 0
 
 
-def test_networkd_that_was_there_first(site: Site) -> None:
-    node, networkd = site.here, Networkd(site.here)
+def test_networkd_that_was_there_first(world: World) -> None:
+    node, networkd = world.here, Networkd(world.here)
     networkd.start()
     before = files(node)
-    site.init()
+    world.init()
     networkd.restart()
-    assert site.missing() == []
+    assert world.missing() == []
     restart = "systemctl restart systemd-networkd"
 
     def cut_off(fault: str, address: str) -> list[str]:
@@ -100,7 +101,7 @@ def test_networkd_that_was_there_first(site: Site) -> None:
         shell(node, fault)
         found = doctor(node)
         networkd.restart()
-        eventually(lambda: not reaches(site.pod, address), f"the pod can't reach {address}")
+        wait_for(lambda: not reaches(world.pod, address), f"the pod can't reach {address}")
         return found
 
     def works_again(by_hand: str = "") -> bool:
@@ -108,17 +109,17 @@ def test_networkd_that_was_there_first(site: Site) -> None:
         shell(node, by_hand or ":")
         left = doctor(node, "--fix")
         networkd.restart()
-        everyone = (GATEWAY, site.far.address)
-        eventually(lambda: all(reaches(site.pod, one) for one in everyone), "the pod reaches its host and its peer")
+        everyone = (GATEWAY, world.far.address)
+        wait_for(lambda: all(reaches(world.pod, one) for one in everyone), "the pod reaches its host and its peer")
         return left == []
 
     fault = f"rm {_ROUTES} {_ADDRESSES}"
-    assert cut_off(fault, site.far.address) == ["networkd-routes", "networkd-routes"]
+    assert cut_off(fault, world.far.address) == ["networkd-routes", "networkd-routes"]
     assert works_again()
     note("networkd-routes", f"{fault}; {restart}", NO_PEER)
 
     fault = f"printf '[Network]\\nManageForeignRoutes=yes\\n' > {_LATER}"
-    assert cut_off(fault, site.far.address) == ["networkd-override"]
+    assert cut_off(fault, world.far.address) == ["networkd-override"]
     assert works_again(f"rm {_LATER}")
     note("networkd-override", f"{fault}; {restart}", NO_PEER, f"rm {_LATER}; cnictl doctor --fix")
 
@@ -134,15 +135,15 @@ def test_networkd_that_was_there_first(site: Site) -> None:
     assert works_again(by_hand)
     note("networkd-takes", f"{fault}; {restart}", NO_GATEWAY, f"{by_hand}; cnictl doctor --fix")
 
-    assert site.missing() == []
+    assert world.missing() == []
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "reset-node", "--yes", "--force")
     assert files(node) == before
 
 
-def test_networkd_enabled_after_cnictl(site: Site) -> None:
-    node = site.here
-    init(node, "--peer", f"{site.there.pod_cidr}={site.there.address}")
+def test_networkd_enabled_after_cnictl(world: World) -> None:
+    node = world.here
+    init(node, "--peer", f"{world.there.pod_cidr}={world.there.address}")
     networkd = Networkd(node)
     wants = "/etc/systemd/system/multi-user.target.wants"
     shell(node, f"mkdir -p {wants}; ln -s {_DAEMON} {wants}/systemd-networkd.service; echo '# mine' > {_OURS}")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl, drifted, init, start_pod
 from tests.kernel.doctor.harness import note
+from tests.waiting import wait_for
 
 from .booted import Booted, booted
 
@@ -75,7 +76,7 @@ def test_firewall_service_that_flushes_all_rules_has_them_put_back(machine: Boot
     shell(machine.node, "echo 'flush ruleset' > /etc/nftables.conf; systemctl start cnictl nftables")
     for verb in verbs:
         machine.systemctl(verb, "nftables.service")
-    eventually(lambda: drifted(machine.node) == [], "cnictl.service has run again")
+    wait_for(lambda: drifted(machine.node) == [], "cnictl.service has run again")
 
 
 def test_watch_runs_as_a_service(machine: Booted) -> None:
@@ -83,7 +84,7 @@ def test_watch_runs_as_a_service(machine: Booted) -> None:
     shell(machine.node, f"cnictl watch --unit > {unit}; systemctl daemon-reload; systemctl enable --now cnictl-watch")
     assert machine.systemctl("is-active", "cnictl-watch.service") == "active"
     shell(machine.node, "nft flush ruleset; ip address flush dev cni0")
-    eventually(lambda: drifted(machine.node) == [], "it has put them back")
+    wait_for(lambda: drifted(machine.node) == [], "it has put them back")
     assert "removed by nft" in shell(machine.node, "journalctl -u cnictl-watch --no-pager")
     machine.systemctl("disable", "--now", "cnictl-watch.service")
 
@@ -92,5 +93,5 @@ def test_timer_undoes_an_unconfirmed_run_when_both_guards_were_killed(machine: B
     cnictl(machine.node, "route", "add-peer", SECOND, "10.0.10.52", "--confirm-within", "2")
     shell(machine.node, "while pkill -9 -x cnictl-guard; do :; done")
     assert machine.systemctl("is-active", "cnictl-confirm.timer") == "active"
-    eventually(lambda: SECOND not in routes(machine.node), "it is undone", 20)
+    wait_for(lambda: SECOND not in routes(machine.node), "it is undone", 20)
     assert drifted(machine.node) == []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.plugin.client import wait_for
+from tests.waiting import wait_for
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`kill -9` of an operator's command ahead of each thing that it does to the host; after each, what puts it right.
 
     python -m tests.faults.runs                 # every one of every scenario (`make faults`)
-    python -m tests.faults.runs --points 8 guards
+    python -m tests.faults.runs --points 8 guard
 
 What it does to the host is seen by the interpreter's audit hooks (PEP 578): files made, renamed and removed, programs
 started, netlink messages sent. Afterwards the host has to be as before the command: links, addresses, routes, rules,
@@ -22,7 +22,8 @@ from typing import Any
 
 from cnictl.lab.lab import Lab, Node
 from tests.faults.inside import Inside, runs_inside
-from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, init, snapshot, wait_until
+from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, init, snapshot
+from tests.waiting import wait_for
 from tests.warm import commands
 
 AT = "CNICTL_TESTS_KILL_AT"
@@ -95,10 +96,10 @@ class Scenario:
     """Whether the bridge may be another one afterwards, with another MAC."""
 
 
-def _guards(node: Node) -> None:
-    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start them
+def _guard(node: Node) -> None:
+    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start it
         cnictl(node, "status", check=False)
-    wait_until(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
+    wait_for(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
 
 
 def _undo_second(node: Node) -> None:
@@ -129,7 +130,7 @@ def _init(node: Node) -> None:
 _SET_UP = ("init-node", *INIT_OPTIONS, *_PEER)
 _IPTABLES = ("--backend", "iptables")
 SCENARIOS = {
-    "guards": Scenario((*_SET_UP, "--confirm-within", "600"), _guards),
+    "guard": Scenario((*_SET_UP, "--confirm-within", "600"), _guard),
     "undo": Scenario(_SET_UP, _undo),
     "again": Scenario(_SET_UP, _again, whole=True),
     "reset": Scenario(_SET_UP, _reset, whole=True),

@@ -173,7 +173,7 @@ class Ground:
                 for file in sorted(state.rglob("*"))
                 if file.is_file()
                 and not file.name.startswith(("lock", "last_reserved_ip"))
-                and not {"index", "journal"} & set(file.parts)  # a cache; and what `ipam gc` tells of itself
+                and not {".claimed", "journal"} & set(file.parts)  # a cache; and what `ipam gc` tells of itself
             },
             "pod": _devices(self.host, self.victim).split(),
         }

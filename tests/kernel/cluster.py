@@ -1,9 +1,7 @@
 """Two nodes that `init-node` set up as the walk-through does, and what `test-connectivity` says on them."""
 
 import json
-import select
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,16 +89,8 @@ def traces(node: Node) -> dict[str, str]:
         "namespaces": "ip netns list",
         "veths": "ip -br link show type veth",
         "leases": "ls /var/lib/cni/networks/mynet | grep '^10' || true",
-        "records": "ls -A /var/lib/cnictl/attachments/mynet",
+        "records": "ls -A -I .claimed /var/lib/cnictl/attachments/mynet",
         "notes": "ls -A /run/cnictl/probe",
         "tables": "nft list tables",
     }
     return {name: shell(node, line) for name, line in listed.items()}
-
-
-def eventually(holds: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    """Wait until `holds()`, at most `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        select.select([], [], [], 0.02)

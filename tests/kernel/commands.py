@@ -10,13 +10,12 @@ import pty
 import re
 import select
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Node
+from tests.waiting import wait_for
 
 CONF = "/etc/cni/net.d/10-cnictl.conflist"
 PLUGIN = "/opt/cni/bin/cnictl-bridge"
@@ -167,7 +166,7 @@ def _line(process: "subprocess.Popen[str]", bound: float = 10.0) -> str:
 
 def snapshot(node: Node) -> dict[str, Any]:
     """Sysctls, links, addresses, routes, rules of every kind, and the files that cnictl could touch."""
-    wait_until(lambda: "tentative" not in node.run(["ip", "address"]).stdout, "IPv6 addresses are settled")
+    wait_for(lambda: "tentative" not in node.run(["ip", "address"]).stdout, "IPv6 addresses are settled")
     sysctls = node.run(["sysctl", "-a", "--pattern", r"^net\."], check=False).stdout.splitlines()
     tree = node.run(
         ["find", "/etc", "/opt", "/var/lib", "/usr/local/lib", "/run", "/var/log", "-xdev", "-printf", "%p %y %m %l\n"]
@@ -207,14 +206,6 @@ def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for key in [key for key in data if key.endswith("_timer")]:
                 del data[key]
     return [{key: value for key, value in link.items() if key not in ("stats64", "stats", "txqlen")} for link in links]
-
-
-def wait_until(holds: Callable[[], bool], what: str, bound: float = 10.0) -> None:
-    """Look until it holds, at most `bound` seconds."""
-    end = time.monotonic() + bound
-    while not holds():
-        assert time.monotonic() < end, f"not within {bound:g} s: {what}"
-        select.select([], [], [], 0.02)
 
 
 class Lines:

@@ -14,7 +14,7 @@ _INSIDE = "CNICTL_PARITY_INSIDE"
 def main() -> int:
     """The exit status: 1 if a row of ours is worse, or could not be judged."""
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=sys.modules["tests.parity"].__doc__)
-    parser.add_argument("--write", action="store_true", help="renew docs/drop-in.md from the whole list")
+    parser.add_argument("--write", action="store_true", help="renew docs/dev/drop-in.md from the whole list")
     parser.add_argument("--part", default="1/1", help="every M-th job of the list, beginning with the N-th: N/M")
     parser.add_argument("--jobs", type=int, default=0, help="scenarios at once (three a core)")
     parser.add_argument("--verbose", action="store_true", help="say in what the reference falls short, too")

@@ -184,7 +184,6 @@ def sent_to_gateway(scenario: Scenario, place: Place, seen: Snapshot, pod: str =
 
 def _gateway(scenario: Scenario, seen: Snapshot, net: Net, own: str) -> str:
     """The bridge's address on the pod's subnet, or the subnet's first address where the bridge has none."""
-
     for name in (scenario.conf("a").get("bridge", "cni0"), f"{scenario.conf('a').get('bridge', 'cni0')}.100"):
         for address in observe.addresses(seen.links.get(name)):
             interface = ipaddress.ip_interface(address)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tests.kernel.plugin.client import Answer, wait_for
+from tests.kernel.plugin.client import Answer
 from tests.parity import answers, observe, packets
 from tests.parity.answers import Facts
 from tests.parity.families import FAMILIES, Family
 from tests.parity.places import DELEGATES, Json, Place
 from tests.parity.scenario import NOTHING, POD, Row, base, merged
+from tests.waiting import wait_for
 
 IPV4, IPV6, DUAL = FAMILIES
 

@@ -202,8 +202,7 @@ def _read(*argv: str, stdin: str = "") -> str:
 def _files(place: Place) -> dict[str, str]:
     root = str(place.host.path(_STATE))
     found: dict[str, str] = {}
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name != "index"]
+    for folder, _, names in os.walk(root):
         for name in names:
             path = os.path.join(folder, name)
             if not name.startswith(_OF_THE_NETWORK) and not name.startswith("."):

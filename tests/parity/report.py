@@ -1,4 +1,4 @@
-"""The table in docs/drop-in.md, made of verdicts; and what a test needs to see that it isn't of another list."""
+"""The table in docs/dev/drop-in.md, made of verdicts; and what a test needs to see that it isn't of another list."""
 
 import collections
 import hashlib
@@ -13,7 +13,7 @@ from tests.parity.product import BAD_SCENARIOS, KEYS, NO_MEANING, SCENARIOS, VER
 from tests.parity.rules import BETTER, NOT_SHOWN, SAME, WORSE, Verdict
 from tests.parity.scenario import VERBS, Row
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "drop-in.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "dev" / "drop-in.md"
 
 _SIGNS = {SAME: "=", BETTER: "+", WORSE: "✗", NOT_SHOWN: "○", None: "·"}
 _NAMES = [family.name for family in FAMILIES]

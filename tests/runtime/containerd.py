@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.waiting import wait_for
+
 from . import image
 from .cri import Cri
-from .machine import Machine, wait_for
+from .machine import Machine
 
 CONFIG = "/etc/containerd/config.toml"
 SOCKET = "/run/containerd/containerd.sock"

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from tests.waiting import wait_for
+
 from . import image
-from .machine import Failed, wait_for
+from .machine import Failed
 from .wire import Fields, Message, Value, decode, encode
 
 BOUND = 60.0

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
+
+from tests.waiting import wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -32,18 +33,6 @@ Answer = TypeVar("Answer")
 
 class Failed(AssertionError):
     """A command or a condition on the machine that did not come out as it should, with all that was said."""
-
-
-def wait_for(look: Callable[[], Answer], what: str, bound: float = 10.0) -> Answer:
-    """Look until the answer is true, and return it. Raises Failed after `bound` seconds."""
-    end = time.monotonic() + bound
-    while True:
-        answer = look()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise Failed(f"{what}: not within {bound:g} s")
-        time.sleep(0.02)
 
 
 class Machine:

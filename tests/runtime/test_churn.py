@@ -2,8 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.waiting import wait_for
+
 from . import containerd
-from .machine import wait_for
 from .node import DEBIAN, Wheel, node
 
 SANDBOXES, AT_A_TIME = 100, 8

@@ -8,9 +8,11 @@ from contextlib import suppress
 import grpc
 import pytest
 
+from tests.waiting import wait_for
+
 from . import containerd, image
 from .containerd import Containerd
-from .machine import Failed, wait_for
+from .machine import Failed
 from .node import ADDRESS, LAYOUTS, OUTSIDE, Layout, Node, Wheel, node
 
 

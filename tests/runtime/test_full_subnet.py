@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from tests.waiting import wait_for
+
 from . import containerd
 from .containerd import Containerd
-from .machine import wait_for
 from .node import DEBIAN, Node, Wheel, node
 
 SUBNET = "10.244.0.0/29"

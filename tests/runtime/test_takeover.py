@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.waiting import wait_for
+
 from . import containerd
 from .calls import REFERENCE_CONFLIST, Refused, cnictl_bridge, host_local
 from .containerd import Containerd
-from .machine import wait_for
 from .node import DEBIAN, Node, Wheel, node
 
 REFERENCE_CONF = "/etc/cni/net.d/10-bridge.conflist"

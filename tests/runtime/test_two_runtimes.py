@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.waiting import wait_for
+
 from . import containerd
 from .containerd import Containerd
-from .machine import wait_for
 from .node import DEBIAN, NETWORK, Node, Wheel, node
 from .podman import Podman
 

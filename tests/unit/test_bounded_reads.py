@@ -12,8 +12,7 @@ import pytest
 from cnictl.core import attachments, durable, locks, netns, odd, process
 from cnictl.core.conf import resolv
 from cnictl.core.errors import CniError, Problem
-from cnictl.core.leases import lease_store, pool_map
-from cnictl.core.leases.pool_map import PoolMap
+from cnictl.core.leases import lease_store
 from cnictl.node.host import plugin_log
 
 
@@ -90,7 +89,7 @@ def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, 
             assert [line for line in odd.failures() if f"/net/{name}: " in line]
         elif name == "last_reserved_ip.0" and kind is not _huge:
             with pytest.raises(OSError, match=r"last_reserved_ip\.0"):
-                store._remember_last(0, "10.1.0.3")
+                lease_store._overwrite(f"{store.folder}/last_reserved_ip.0", "10.1.0.3")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,11 +106,15 @@ def test_record_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", [_pipe, _endless])
-def test_map_names_itself(tmp_path: Path, kind: Kind) -> None:
-    kind(tmp_path / "map")
-    with bounded(), pytest.raises(OSError, match="map"), PoolMap(str(tmp_path / "map")):
-        pass
-    assert pool_map.mapped(str(tmp_path / "none")) == ()
+def test_claim_mark_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", str(tmp_path / "records"))
+    for folder in ("records/net", "networks/net"):
+        (tmp_path / folder).mkdir(parents=True)
+    kind(Path(attachments.claim_mark("net")))
+    store = lease_store.Store("net", str(tmp_path / "networks"))
+    store._shared = False
+    with bounded(), pytest.raises(OSError, match=r"net/\.claimed"):
+        store.ensure_claimed()
 
 
 @pytest.mark.parametrize("kind", KINDS)

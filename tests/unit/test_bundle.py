@@ -50,7 +50,7 @@ def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: s
         "exec(start); load(library, *parts)\n"
         "before = set(sys.modules); __import__(module)\n"
         "assert set(sys.modules) == before, set(sys.modules) - before\n"
-        "print(*(name for name, _, _ in parts[1]))"
+        "print(*(name for name, _, _ in parts[0]))"
     )
     done = subprocess.run(
         [sys.executable, "-IS", "-c", program, str(library), verb, bundle.MODULES[verb]],
@@ -66,43 +66,6 @@ def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
     imported = {name: one.imports for name, one in bundle.read_modules(str(library), str(library)).items()}
     order = bundle.import_order(imported, ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade.rule_set", "cnictl.core.bridge"} & set(order)
-
-
-def test_functions_that_a_verb_does_not_normally_call_work_when_it_does(tmp_path: Path) -> None:
-    source = (
-        '"""What it is for."""\n'
-        "FACTOR: int = 2\n"
-        "def warm(number: int) -> 'int':\n    return cold(number, factor=FACTOR) + Pair(number).sum(1)\n"
-        "def cold(number: int, *, factor: int = 7) -> int:\n    return number * factor + other()\n"
-        "def other() -> int:\n    return 1\n"
-        "class Pair:\n"
-        "    def __init__(self, first: int) -> None:\n        self.first = first\n"
-        "    def sum(self, second: int) -> int:\n        return self.first + second + self.half\n"
-        "    @property\n"
-        "    def half(self) -> int:\n        return self.first // 2\n"
-    )
-    folder = tmp_path / "cnictl_plugin"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "main.py").write_text(source)
-    shutil.copy(ROOT / "plugin/start.py", folder)
-    modules = bundle.read_modules(str(tmp_path), str(tmp_path))
-    hot = frozenset({"cnictl_plugin.main:warm"})
-    (tmp_path / "all").write_bytes(bundle.made(modules, "cnictl_plugin.main", None, ()))
-    (tmp_path / "some").write_bytes(bundle.made(modules, "cnictl_plugin.main", hot, ()))
-    program = (
-        "import marshal, sys\n"
-        "start, *parts = marshal.loads(open(sys.argv[1], 'rb').read())\n"
-        "exec(start); load('', *parts)\n"
-        "from cnictl_plugin.main import warm; print(len(parts[3]), warm(10), warm(4))"
-    )
-    said = [
-        subprocess.run(
-            [sys.executable, "-IS", "-c", program, str(tmp_path / name)], capture_output=True, text=True, check=True
-        ).stdout
-        for name in ("all", "some")
-    ]
-    assert said == ["0 37 16\n", "4 37 16\n"]
 
 
 def test_an_interpreter_started_by_its_link_reads_utf8_and_finds_everything(tmp_path: Path) -> None:

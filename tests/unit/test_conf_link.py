@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnictl.core.cidr import format_address
-from cnictl.core.conf.network import NetConf, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import parse_conf
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 DUAL_STACK: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]]}
@@ -122,9 +123,9 @@ def test_addresses_for_another_ipam_plugin_are_its_own_business() -> None:
 def test_a_wrong_value_is_refused_with_key_and_value(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(CniError) as refused:
         conf(**keys)
-    assert said in refused.value.msg
+    assert said in refused.value.message
     assert refused.value.code == INVALID_CONFIG
-    assert "\n" not in refused.value.msg and len(refused.value.msg) < 250
+    assert "\n" not in refused.value.message and len(refused.value.message) < 250
 
 
 JSON = st.recursive(

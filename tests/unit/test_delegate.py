@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from cnictl_plugin.environment import Call
 
 from cnictl.core.attachments import Record
 from cnictl.core.errors import CniError
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 
@@ -98,7 +98,7 @@ def test_the_first_of_its_name_in_cni_path_is_run(site: Site, tmp_path: Path) ->
     (other / "odd").chmod(0o755)
     with pytest.raises(CniError, match="exit status 3") as refused:
         delegate.add(site.call, site.conf)
-    assert refused.value.code == 107 and f"{other}/odd" in refused.value.msg
+    assert refused.value.code == 107 and f"{other}/odd" in refused.value.message
 
 
 @pytest.mark.parametrize("kind", ["../odd", "a/b", "..", "o\0dd", "o\ndd", "cnictl-bridge"])
@@ -114,14 +114,14 @@ def test_a_missing_plugin_is_told_with_where_it_was_looked_for(site: Site) -> No
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
     assert refused.value.code == 2
-    assert all(part in refused.value.msg for part in ("ipam.type", "'odd'", "CNI_PATH", str(site.folder)))
+    assert all(part in refused.value.message for part in ("ipam.type", "'odd'", "CNI_PATH", str(site.folder)))
 
 
 def test_its_error_is_passed_on_as_it_is_after_its_del(site: Site) -> None:
     site.plugin(ADD=FAILS, DEL="echo broken; exit 1")
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
-    assert (refused.value.code, refused.value.msg, refused.value.details) == (123, "no lease", "try the other one")
+    assert (refused.value.code, refused.value.message, refused.value.hint) == (123, "no lease", "try the other one")
     assert site.verbs == ["ADD", "DEL"]
 
 
@@ -167,9 +167,7 @@ def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: py
     assert refused.value.code == 107
     assert site.verbs == ["ADD", "DEL"]
     child = Path(f"/proc/{(site.folder / 'child').read_text().strip()}")
-    end = time.monotonic() + 10
-    while child.exists() and "\nState:\tZ" not in (child / "status").read_text():
-        assert time.monotonic() < end, "the child still runs"
+    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child's end")
 
 
 def test_a_child_left_behind_with_stdout_open_holds_nobody_up(site: Site) -> None:

@@ -51,7 +51,7 @@ def test_links_in_a_circle_and_into_no_folder_are_refused_by_name(tmp_path: Path
     with pytest.raises(Problem) as refused:
         write(tmp_path / "link")
     assert f"there is no folder {tmp_path}/missing" in refused.value.message
-    assert f"rm {tmp_path}/link" in refused.value.mend
+    assert f"rm {tmp_path}/link" in refused.value.hint
     assert sorted(os.listdir(tmp_path)) == ["link", "one", "two"]
 
 

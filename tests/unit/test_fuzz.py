@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from cnictl.core import attachments, jsontext
 from cnictl.core.cidr import parse_address, parse_interface
-from cnictl.core.conf.network import NetConf, interface_name_fault, parse_conf
+from cnictl.core.conf.netconf import NetConf
+from cnictl.core.conf.network import interface_name_fault, parse_conf
 from cnictl.core.errors import CniError
 from cnictl.core.leases.lease import parse_owner
-from cnictl.core.leases.pool_map import PoolMap
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.result import SUPPORTED_VERSIONS, objects, shape
 from tests.faults import inputs
 
@@ -26,8 +27,8 @@ REFUSED = {1, 2, 4, 6, 7, 101}
 def sane(error: CniError) -> None:
     """An error as its reader wants it: a code of the specification's, one line, of a length that can be read."""
     assert error.code in REFUSED, error.code
-    assert error.msg and len(error.msg) < 1000
-    jsontext.dumps({"msg": error.msg, "details": error.details})
+    assert error.message and len(error.message) < 1000
+    jsontext.dumps({"msg": error.message, "details": error.hint})
 
 
 def fit(conf: NetConf) -> None:
@@ -167,12 +168,16 @@ def test_any_lease_names_an_owner_that_a_record_can_be_named_after_or_none(conte
 
 
 @inputs.bounded(200)
-@given(head=st.binary(max_size=120), count=st.integers(0, 3), rest=st.binary(max_size=40))
-def test_any_index_is_read_or_taken_for_none(head: bytes, count: int, rest: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "mynet")
-        for content in (head, b"cnx2\1\0" + count.to_bytes(2, "big") + bytes(8) + head + rest):
-            path.write_bytes(content)
-            with PoolMap(str(path)) as known:
-                assert all(one.size >= 0 for one in known.sets)
-                assert not known.free(b"\x0a\xf4\0\2") or known.sets
+@given(content=st.binary(max_size=40) | st.integers().map(lambda number: str(number).encode()))
+def test_any_claim_mark_but_the_right_one_is_taken_for_none(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attachments, "ATTACHMENTS_DIR", f"{folder}/records")
+        patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{folder}/spare")
+        for place in ("records/mynet", "networks/mynet"):
+            os.makedirs(f"{folder}/{place}")
+        store = Store("mynet", f"{folder}/networks")
+        mark = Path(attachments.claim_mark("mynet"))
+        mark.write_bytes(content)
+        assert not store._claimed()
+        mark.write_text(str(os.stat(store.folder).st_mtime_ns))
+        assert store._claimed()

@@ -127,3 +127,18 @@ def test_a_whole_call_loads_nothing_more(library: Path, environment: dict[str, s
     assert done.returncode in (0, 1)
     assert not set(done.stderr.split()) & set(COSTLY), done.stderr
     assert json.loads(done.stdout)["cniVersion"]
+
+
+def test_commands_that_only_look_load_no_pyroute2() -> None:
+    """docs/decisions/0014: its import costs more than most of them take."""
+    modules = (
+        "cli.ipam",
+        "node.addresses.lease_list",
+        "views.status",
+        "doctor.catalogue",
+        "watch.keeper",
+        "node.runs.reset",
+    )
+    code = "".join(f"import cnictl.{module}\n" for module in modules) + "import sys; print('pyroute2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"

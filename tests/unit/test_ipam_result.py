@@ -80,4 +80,4 @@ def test_what_is_malformed_is_named(answered: Json, said: str) -> None:
     with pytest.raises(CniError, match=said) as refused:
         parse_ipam_result(answered, "odd")
     assert refused.value.code == 6
-    assert "ipam.type 'odd'" in refused.value.msg
+    assert "ipam.type 'odd'" in refused.value.message

@@ -64,6 +64,24 @@ def test_an_undo_is_over_once_it_is_noted_what_it_took_back() -> None:
     assert journal.unfinished() == []
 
 
+@pytest.mark.parametrize(
+    ("command", "about", "expected"),
+    [
+        ("undo 1, not confirmed", {"undoes": 1}, True),  # earlier releases noted it in the command alone
+        ("undo 1", {"undoes": 1}, False),
+        ("undo 1", {"undoes": 1, "unconfirmed": True}, True),
+        ("undo 1, not confirmed", {"undoes": 1, "unconfirmed": False}, False),
+        ("nat enable, not confirmed", {}, False),
+    ],
+)
+def test_a_flag_tells_that_a_run_was_taken_back_unconfirmed(
+    command: str, about: dict[str, Any], expected: bool
+) -> None:
+    Journal(command, about).begin("bridge/cni0", {"mtu": 1500}, None, "ip link delete cni0")
+    run = journal.last()
+    assert run is not None and run.undoes_unconfirmed is expected
+
+
 @pytest.mark.parametrize("torn", [1, 40])
 def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> None:
     record = Journal("nat enable")

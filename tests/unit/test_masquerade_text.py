@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.core.masquerade.rule_set import Masquerade, chain, nft_text, steps
+from cnictl.core.masquerade.backends import backend
+from cnictl.core.masquerade.nft import text as nft_text
+from cnictl.core.masquerade.rule_set import RuleSet, chain
 
 
-def of(name: str, subnets: str, networks: str = "", scope: str = "") -> Masquerade:
-    return Masquerade(name, map(parse_cidr, subnets.split()), map(parse_cidr, networks.split()), scope)
+def of(name: str, subnets: str, networks: str = "", scope: str = "") -> RuleSet:
+    return RuleSet(name, map(parse_cidr, subnets.split()), map(parse_cidr, networks.split()), scope)
 
 
 MYNET = of("mynet", "10.244.0.0/24", "10.244.0.0/20")
@@ -48,9 +50,9 @@ def test_each_family_has_its_rules_and_stays_out_of_the_others() -> None:
 
 def test_one_family_alone_asks_nothing_of_the_other() -> None:
     assert "ip6" not in nft_text(MYNET) and " ip " not in nft_text(IPV6)
-    assert [argv[0] for argv, _ in steps(MYNET, "iptables")] == ["iptables-restore"]
-    assert [argv[0] for argv, _ in steps(IPV6, "iptables")] == ["ip6tables-restore"]
-    assert [argv[0] for argv, _ in steps(DUAL, "iptables")] == ["iptables-restore", "ip6tables-restore"]
+    assert [argv[0] for argv, _ in backend("iptables").steps(MYNET)] == ["iptables-restore"]
+    assert [argv[0] for argv, _ in backend("iptables").steps(IPV6)] == ["ip6tables-restore"]
+    assert [argv[0] for argv, _ in backend("iptables").steps(DUAL)] == ["iptables-restore", "ip6tables-restore"]
 
 
 def test_every_subnet_of_a_network_lies_inside_it() -> None:
@@ -61,7 +63,7 @@ def test_every_subnet_of_a_network_lies_inside_it() -> None:
 
 def test_pod_to_pod_across_nodes_leaves_out_what_others_marked_for_masquerade() -> None:
     assert nft_text(DUAL).count("meta mark & 0x6000 == 0") == 2
-    assert all("--mark 0/0x6000" in stdin for _, stdin in steps(DUAL, "iptables"))
+    assert all("--mark 0/0x6000" in stdin for _, stdin in backend("iptables").steps(DUAL))
 
 
 def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
@@ -104,14 +106,14 @@ def feed(scratch: list[str], argv: list[str], text: str) -> subprocess.Completed
 
 
 @ALL
-def test_nft_takes_it(scratch: list[str], masquerade: Masquerade) -> None:
+def test_nft_takes_it(scratch: list[str], masquerade: RuleSet) -> None:
     done = feed(scratch, ["nft", "-c", "-f", "-"], nft_text(masquerade))
     assert done.returncode == 0, done.stderr
 
 
 @ALL
-def test_iptables_takes_it(scratch: list[str], masquerade: Masquerade) -> None:
-    for (program, *words), stdin in steps(masquerade, "iptables"):
+def test_iptables_takes_it(scratch: list[str], masquerade: RuleSet) -> None:
+    for (program, *words), stdin in backend("iptables").steps(masquerade):
         done = feed(scratch, [program, "--test", *words], stdin)
         assert done.returncode == 0, done.stderr
 

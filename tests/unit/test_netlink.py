@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from cnictl.core import sysctl
-from cnictl.core.masquerade import rule_set
+from cnictl.core.masquerade import nft
 from cnictl.core.netlink import conntrack, nftables
 from cnictl.core.netlink.messages import Netlink, NetlinkError
 
@@ -22,8 +22,9 @@ def test_a_protocol_that_the_kernel_lacks_is_its_refusal() -> None:
 def test_without_nfnetlink_there_is_nothing_to_list_or_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("messages", "nftables", "conntrack"):
         monkeypatch.setattr(f"cnictl.core.netlink.{module}.NETLINK_NETFILTER", MISSING)
+    monkeypatch.setattr(nft, "NETLINK_NETFILTER", MISSING)
     monkeypatch.setattr(sysctl, "read", lambda _: "7")
     assert nftables.chains(nftables.FAMILY_BRIDGE, "cnictl") == []
     assert nftables.rules(nftables.FAMILY_BRIDGE, "cnictl", "prerouting") == []
-    assert not rule_set.present("mynet", "nft")
+    assert not nft.Nft().present("mynet")
     conntrack.forget([b"\x0a\0\0\7"])

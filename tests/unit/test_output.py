@@ -12,6 +12,8 @@ from rich import console
 
 from cnictl.cli import main, output, status, steps
 from cnictl.node.resources.sysctl import Forwarding
+from cnictl.node.runs.engine import Report
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
 from cnictl.node.spine import Change, Plan, Step
 
@@ -62,7 +64,8 @@ def test_interrupt_is_told_and_leaves_the_shells_status(
 
 
 def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFixture[str]) -> None:
-    steps.show_plan(Plan(()), output.Format.TABLE, pods_cut_off=["default/web (10.244.0.7, live)"])
+    pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
+    steps.Terminal(output.Format.TABLE).preview(Plan(()), [pod])
     assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
 
 
@@ -106,7 +109,7 @@ def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         with output.working("looking") as tell:
-            note = steps.Steps().following(plan, tell)
+            note = Report(plan).follow(tell)
             _read_until(ours, "1 of 2: make br0")
             note(changes[0], "changed")
             _read_until(ours, "2 of 2: make br1")

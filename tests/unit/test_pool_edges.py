@@ -27,18 +27,29 @@ def test_an_address_with_a_meaning_of_its_own_is_refused_with_that(subnet: str, 
     with pytest.raises(CniError) as refused:
         distribute([whole(subnet)], [parse_address(address)])
     assert refused.value.code == ADDRESS_CONFLICT
-    assert address in refused.value.msg and refused.value.details == reason
+    assert address in refused.value.message and refused.value.hint == reason
 
 
 def test_none_of_them_is_handed_out() -> None:
     ranges = whole("10.9.0.0/29")
-    given = [format_address(ranges.nth(place)) for place in range(ranges.places)]
-    assert (
-        given == [f"10.9.0.{last}" for last in range(1, 7)] and ranges.size == 5
-    )  # the gateway's place is passed over
-    assert format_address(whole("fd00:9::/64").nth(0)) == "fd00:9::1"
+    assert list(map(format_address, ranges.in_turn(b""))) == [f"10.9.0.{last}" for last in range(2, 7)]
+    assert ranges.size == 5
+    assert format_address(next(whole("fd00:9::/64").in_turn(b""))) == "fd00:9::2"
 
 
 def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
     last = parse_address("fd00:9::ffff:ffff:ffff:ffff")
     assert distribute([whole("fd00:9::/64")], [last]) == [last]
+
+
+@pytest.mark.parametrize(
+    "last", ["", "10.9.0.1", "10.9.0.2", "10.9.0.4", "10.8.0.2", "10.8.0.6", "10.99.0.1", "fd00::1"]
+)
+def test_each_address_comes_once_from_the_one_after_the_last_on(last: str) -> None:
+    """The answer that a scan of one place after the other gives."""
+    pair = RangeSet([Range(parse_cidr("10.9.0.0/29")), Range(parse_cidr("10.8.0.0/29"))])
+    every = [pair.nth(place) for place in range(pair.places)]
+    after = every.index(parse_address(last)) + 1 if last.startswith(("10.9.", "10.8.")) else 0
+    rotated = every[after:] + every[:after]
+    turn = list(pair.in_turn(parse_address(last) if last else b""))
+    assert turn == [packed for packed in rotated if pair.holds(packed)] and len(turn) == pair.size

@@ -1,12 +1,15 @@
 """Each cause is named when its fault is there to see, and the first fault on the packet's way wins."""
 
+import errno
 import socket
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cnictl.node.host import pod_routes
+from cnictl.core.netlink.rtnetlink import IFF_UP, Link, ifinfo
+from cnictl.node.host import neighbours, pod_routes
+from cnictl.node.host.route_lookup import Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.probe import arp, causes_local, ndp, trace
 from cnictl.probe.capture import Sighting
@@ -20,13 +23,14 @@ from cnictl.probe.failure import (
     Failure,
     PeerEvidence,
 )
-from cnictl.probe.host import Host, Route
+from cnictl.probe.host import Host
 from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
-from cnictl.probe.pods import Pod
+from cnictl.probe.pods import CheckedPod
 
 PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
-POD = Pod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
+UP, DOWN = Link(ifinfo(4, IFF_UP)), Link(ifinfo(4))
+POD = CheckedPod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
 DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 
 
@@ -34,7 +38,7 @@ class FakeHost(Host):
     """A node in good order; a test spoils one thing."""
 
     forwarding = True
-    bridge: dict[str, Any] | None = {"flags": ["UP"]}
+    bridge: Link | None = UP
     bridge_addresses = ["10.244.0.1/24"]
     masquerade_stands = True
     drifted: tuple[str, ...] = ("route/", "forward/")
@@ -46,8 +50,7 @@ class FakeHost(Host):
         self.strays = []
         self.silent_links: set[str] = set()
         self.fault = ""
-        self.neighbours: dict[str, str] = {}
-        self.routes: dict[tuple[str, str], Route] = {}
+        self.routes: dict[tuple[str, str], Way] = {}
         """By target and the link that the packet came in by."""
 
     def differs(self, *kinds: str) -> bool:
@@ -59,16 +62,13 @@ class FakeHost(Host):
     def port_fault(self, host_veth: str) -> str:
         return self.fault if host_veth == POD.host_veth else ""
 
-    def neighbour(self, address: str) -> str:
-        return self.neighbours.get(address, "REACHABLE")
-
     def strict_reverse_path(self, link: str) -> str:
         return f"net.ipv4.conf.{link}.rp_filter"
 
-    def route(self, to: str, source: str = "", through: str = "") -> Route:
+    def route(self, to: str, source: str = "", through: str = "") -> Way:
         via = {"10.244.1.7": "10.0.10.51", "1.1.1.1": "10.0.0.1"}.get(to, "")
         forwarded = bool(source)
-        return self.routes.get((to, through), Route("eth0", via, "" if forwarded else "10.0.0.210"))
+        return self.routes.get((to, through), Way((("eth0", via),), "" if forwarded else "10.0.0.210"))
 
 
 def series(to: str, answered: bool = False, *refusals: Refusal) -> Series:
@@ -108,6 +108,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
     monkeypatch.setattr(arp, "answers", lambda *_: True)
     monkeypatch.setattr(causes_local, "pod_default_route", lambda *_: "10.244.0.1")
+    monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def host() -> FakeHost:
 
 PEER6 = Peer("fd00:244:0:1::/64", "fd00:10::51")
 SPEC6 = NodeSpec(("fd00:244::/64",), ("fd00:244::/48",), peers=(PEER6,))
-POD6 = Pod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
+POD6 = CheckedPod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
 def named(one: Failure) -> tuple[str, str]:
@@ -131,12 +132,12 @@ def named(one: Failure) -> tuple[str, str]:
     ("bridge", "addresses", "words"),
     [
         (None, [], "bridge cni0 does not exist"),
-        ({"flags": []}, ["10.244.0.1/24"], "bridge cni0 is down"),
-        ({"flags": ["UP"]}, [], "has no IPv4 address instead of the gateway address 10.244.0.1/24"),
-        ({"flags": ["UP"]}, ["10.9.0.1/24"], "has 10.9.0.1/24 instead of"),
+        (DOWN, ["10.244.0.1/24"], "bridge cni0 is down"),
+        (UP, [], "has no IPv4 address instead of the gateway address 10.244.0.1/24"),
+        (UP, ["10.9.0.1/24"], "has 10.9.0.1/24 instead of"),
     ],
 )
-def test_bridge(host: FakeHost, bridge: dict[str, Any] | None, addresses: list[str], words: str) -> None:
+def test_bridge(host: FakeHost, bridge: Link | None, addresses: list[str], words: str) -> None:
     host.bridge, host.bridge_addresses = bridge, addresses
     cause = most_likely(failure(EXTERNAL, "1.1.1.1", host))
     assert words in cause.words
@@ -171,22 +172,22 @@ def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
 
 
 def test_peer_route_missing_is_mended_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
-    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.0.1")
+    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl apply")
     assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: they would go to 10.0.0.1" in (
         most_likely(one).words
     )
     stranger = FakeHost(replace(SPEC, peers=()))
-    stranger.routes["10.244.1.7", "cni0"] = Route(error="Network is unreachable")
+    stranger.routes["10.244.1.7", "cni0"] = Way(errno=errno.ENETUNREACH)
     one = failure(OTHER_HOST_POD, "10.244.1.7", stranger, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl route add-peer 10.244.1.0/24 10.0.10.51")
-    assert most_likely(one).words.endswith("Network is unreachable")
+    assert most_likely(one).words.endswith("network is unreachable")
 
 
 def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     host.drifted = ()
-    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.0.1")
+    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
     assert (cause.name, cause.mend.command) == ("no-route", "")
     assert "another route or rule comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.mend
@@ -202,35 +203,35 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
 
 def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
     host.spec = replace(SPEC, peers=(Peer("10.244.1.0/24", "10.0.10.50"),))
-    host.routes["10.244.1.7", "cni0"] = Route("eth0", "10.0.10.50")
+    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.10.50"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one)[1] == "cnictl route add-peer 10.244.1.0/24 10.0.10.51 --replace"
 
 
 def test_setting_of_a_link_with_a_dot_is_named_with_slashes(host: FakeHost) -> None:
     host.silent_links = {"eth0.5"}
-    host.routes["1.1.1.1", ""] = Route("eth0.5", "10.0.0.1")
+    host.routes["1.1.1.1", ""] = Way((("eth0.5", "10.0.0.1"),))
     assert most_likely(failure(EXTERNAL, "1.1.1.1", host)).mend == "sysctl -w net/ipv4/conf/eth0.5/forwarding=1"
 
 
 def test_no_route_to_the_outside(host: FakeHost) -> None:
-    host.routes["1.1.1.1", "cni0"] = Route(error="Network is unreachable")
-    assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == ("no route to 1.1.1.1: Network is unreachable")
+    host.routes["1.1.1.1", "cni0"] = Way(errno=errno.ENETUNREACH)
+    assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == ("no route to 1.1.1.1: network is unreachable")
 
 
 def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.neighbours["10.0.10.51"] = "FAILED"
+    monkeypatch.setattr(neighbours, "state_of", lambda _: "FAILED")
     one = failure(OTHER_HOST, "10.0.10.51", host, "", at_peer=at_peer(False))
     assert "10.0.10.51 does not answer ARP on eth0 (neighbour table: FAILED)" in most_likely(one).words
-    host.neighbours["10.0.10.51"] = "REACHABLE"
+    monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
     monkeypatch.setattr(arp, "answers", lambda *_: False)
     one = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
     assert most_likely(one).name == "neighbour-unresolved"
 
 
-@pytest.mark.parametrize("error", ["Invalid cross-device link", "Invalid argument"])
-def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost, error: str) -> None:
-    host.routes["10.244.0.5", "eth1"] = Route(error=error)
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EINVAL])
+def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost, error: int) -> None:
+    host.routes["10.244.0.5", "eth1"] = Way(errno=error)
     came = [
         Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
         Sighting("eth1", False, True, "10.244.1.7", "10.244.0.5", 0),
@@ -333,7 +334,7 @@ def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) ->
 def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost(SPEC6)
     host.bridge_addresses = ["fd00:244::1/64"]
-    host.routes = {("fd00:10::51", link): Route("eth0", "", "fd00:10::210") for link in ("", "cni0")}
+    host.routes = {("fd00:10::51", link): Way((("eth0", ""),), "fd00:10::210") for link in ("", "cni0")}
     seen = [Sighting("eth0", True, False, "fd00:244::5", "fd00:10::51", 0)]
     failed = Failure(OTHER_HOST, POD6, series("fd00:10::51"), host, seen, lambda: None)
     monkeypatch.setattr(ndp, "answers", lambda *_: False)

@@ -112,7 +112,7 @@ def test_an_error_object_becomes_a_failure_with_its_code_and_stops_the_chain(rec
         chain(recorded).add(POD)
     assert (caught.value.plugin, caught.value.command, caught.value.code) == ("first", "ADD", 7)
     assert caught.value.message == "plugin first, ADD: bad subnet (CNI code 7)"
-    assert caught.value.mend == "try /24"
+    assert caught.value.hint == "try /24"
     assert len(recorded.calls) == 1
 
 

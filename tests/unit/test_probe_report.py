@@ -6,20 +6,22 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cnictl.cli.connectivity import _seconds
 from cnictl.core.errors import UsageProblem
 from cnictl.node import hint
-from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, Check, Report
+from cnictl.probe import request
+from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import Cause
 from cnictl.probe.matrix import lines, matrix
 from cnictl.probe.trace import read_drop
 
 GATEWAY = Cause("gateway-only", "gateway only", hint.advice("use --pod", because="a test"))
 ROUTE = Cause("no-route", "no route to 1.1.1.1", hint.command("cnictl apply"))
-GOOD = Check("own-host", "10.244.0.5", "10.0.0.210", OK, 3, 3, (0.0412345, 0.05, 0.06))
-UNSURE = Check("pod-other-host", "10.244.0.5", "10.244.1.1", UNCERTAIN, 3, 3, (0.1, 0.2, 0.3), GATEWAY)
-BAD = Check("external", "10.244.0.5", "1.1.1.1", FAILED, 3, 0, None, ROUTE)
-LEFT_OUT = Check("other-host", "10.244.0.5", "", SKIPPED, cause=Cause("skipped", "no peer in node.toml", hint.NONE))
+GOOD = CheckResult("own-host", "10.244.0.5", "10.0.0.210", OK, 3, 3, (0.0412345, 0.05, 0.06))
+UNSURE = CheckResult("pod-other-host", "10.244.0.5", "10.244.1.1", UNCERTAIN, 3, 3, (0.1, 0.2, 0.3), GATEWAY)
+BAD = CheckResult("external", "10.244.0.5", "1.1.1.1", FAILED, 3, 0, None, ROUTE)
+LEFT_OUT = CheckResult(
+    "other-host", "10.244.0.5", "", SKIPPED, cause=Cause("skipped", "no peer in node.toml", hint.NONE)
+)
 
 
 def shown(*reports: tuple[str, Report]) -> str:
@@ -48,8 +50,8 @@ def test_json_has_every_field_whatever_the_outcome() -> None:
 
 
 def test_matrix_has_a_row_for_each_family() -> None:
-    six = Check("own-host", "fd00:244::5", "fd00:10::210", OK, 3, 3, (0.1, 0.2, 0.3))
-    without = Check(
+    six = CheckResult("own-host", "fd00:244::5", "fd00:10::210", OK, 3, 3, (0.1, 0.2, 0.3))
+    without = CheckResult(
         "own-host", "", "", FAILED, cause=Cause("no-address", "pod p has no IPv6 address", hint.NONE), family="ipv6"
     )
     assert [one["family"] for one in Report((GOOD, six)).as_json()["checks"]] == ["ipv4", "ipv6"]
@@ -79,7 +81,7 @@ def test_matrix_names_each_failures_cause_and_mend() -> None:
 
 
 def test_matrix_names_a_cause_once_for_all_it_explains() -> None:
-    also = Check("other-host", "10.244.0.5", "10.0.10.51", FAILED, 3, 0, None, ROUTE)
+    also = CheckResult("other-host", "10.244.0.5", "10.0.10.51", FAILED, 3, 0, None, ROUTE)
     text = shown(("node1", Report((GOOD, also, BAD))))
     assert "✘ node1 → other host 10.0.10.51, external 1.1.1.1: no route to 1.1.1.1" in text
     assert text.count("hint:") == 1
@@ -95,13 +97,13 @@ def test_lines_are_whole_for_programs_that_cut_columns() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert _seconds(text) == seconds
+    assert request.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "10d", "-1s", "0", "nan", "inf", "1e99h"])
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
-        _seconds(text)
+        request.seconds(text)
 
 
 def test_trace_messages_that_say_drop_are_read() -> None:

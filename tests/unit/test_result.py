@@ -92,4 +92,4 @@ def test_an_unknown_version_is_refused_with_those_that_are_served(version: str) 
     with pytest.raises(CniError, match="is not supported") as refused:
         check_version(version, "ADD")
     assert refused.value.code == INCOMPATIBLE_VERSION
-    assert refused.value.details == "supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"
+    assert refused.value.hint == "supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"

@@ -19,10 +19,9 @@ SMALL = RangeSet([Range(parse_cidr("10.244.0.0/29"))])
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The default store, map and records in folders of the test's own."""
+    """The default store and records in folders of the test's own."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
-    monkeypatch.setattr(attachments, "INDEX_DIR", f"{tmp_path}/index")
     for module in (lease_store, shared_store):
         monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")
     return Store("mynet", f"{tmp_path}/networks")
@@ -72,7 +71,7 @@ def test_a_store_without_locks_is_named(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(locks, "flock", none)
     with pytest.raises(CniError, match=r"mynet/lock: its file system has no locks") as caught:
         add(store, "c1")
-    assert caught.value.code == IO_FAILURE and "dataDir" in caught.value.details
+    assert caught.value.code == IO_FAILURE and "dataDir" in caught.value.hint
     assert store.count() == 0
 
 
@@ -89,6 +88,7 @@ def test_in_a_store_elsewhere_only_the_named_owners_leases_are_claimed(store: St
     assert record is not None and sorted(record.addresses) == ["10.244.0.3", "10.244.0.4"]
     assert add(other, "c1") == "10.244.0.5"
     assert attachments.owners("mynet") == {("mine", "eth0"), ("c1", "eth0")}
+    assert not Path(attachments.claim_mark("mynet")).exists()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_peer_the_wrong_way_round(given: tuple[str, str], meant: Peer | None) ->
 def test_hint_of_each_place_is_right_there(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="wrong way round") as option:
         peers.parse_peer("10.0.10.51%eth0=10.244.1.0/24")
-    assert option.value.mend == "--peer 10.244.1.0/24=10.0.10.51%eth0"
+    assert option.value.hint == "--peer 10.244.1.0/24=10.0.10.51%eth0"
     path = tmp_path / "node.toml"
     path.write_text(
         'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n'
@@ -39,7 +39,7 @@ def test_hint_of_each_place_is_right_there(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageProblem, match="wrong way round") as file:
         node_file.load(str(path))
-    assert file.value.mend == 'pod_cidr = "10.244.1.0/24", via = "10.0.10.51"'
+    assert file.value.hint == 'pod_cidr = "10.244.1.0/24", via = "10.0.10.51"'
 
 
 def test_peer_to_drop_may_not_be_its_address() -> None:
@@ -47,10 +47,10 @@ def test_peer_to_drop_may_not_be_its_address() -> None:
     assert peers.to_drop("10.244.1.0/24", known) == "10.244.1.0/24"
     with pytest.raises(UsageProblem, match=r"the address of the peer with pod CIDR 10\.244\.1\.0/24") as refused:
         peers.to_drop("10.0.10.51", known)
-    assert refused.value.mend == "cnictl route del-peer 10.244.1.0/24"
+    assert refused.value.hint == "cnictl route del-peer 10.244.1.0/24"
     with pytest.raises(UsageProblem, match="no peer is reached through it") as unknown:
         peers.to_drop("10.0.10.59", known)
-    assert "10.244.1.0/24, 10.244.2.0/24" in unknown.value.mend
+    assert "10.244.1.0/24, 10.244.2.0/24" in unknown.value.hint
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_line_that_is_no_toml_is_shown_with_its_cause(line: str, words: str, hin
     assert refused.value.message.startswith("/etc/cnictl/node.toml: line 3: ")
     assert refused.value.message.endswith(f": {line}")
     assert words in refused.value.message
-    assert refused.value.mend == hint or not hint
+    assert refused.value.hint == hint or not hint
     if hint:
         tomlkit.parse(hint)
 

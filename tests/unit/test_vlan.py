@@ -9,7 +9,7 @@ from cnictl_plugin import vlan
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cnictl.core.bridge import BridgeMade
-from cnictl.core.conf.network import NetConf
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import CniError
 from cnictl.core.netlink.messages import Netlink, NetlinkError
 from cnictl.core.netlink.rtnetlink import Link

@@ -3,7 +3,7 @@
 import struct
 
 from cnictl.core.netlink.messages import attr, text_attr
-from cnictl.node.resources.route import PROTOCOL
+from cnictl.node.host.route_lookup import PROTOCOL
 from cnictl.watch import events
 from cnictl.watch.repairs import CALM, FIGHT, Repairs
 

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from cnictl.cli import groups
 from cnictl.lab import enter
 from cnictl.lab.syscalls import allow_inspection, die_with_parent, rename_process
 from cnictl.probe import icmp
@@ -27,6 +28,7 @@ def main(name: str) -> None:
     die_with_parent(signal.SIGKILL)
     for module in _LOADED:
         importlib.import_module(module)
+    groups.load_all()
     assert not icmp._run.cache_info().currsize, "each command tells its own echo requests from others'"
     compiled.once()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -5,6 +5,7 @@ Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/curren
 
 from cnictl.core.cidr import MAPPED, Cidr, parse_cidr, parse_interface, parse_pod_cidr, unmapped
 from cnictl.core.conf import fields
+from cnictl.core.conf.netconf import HOST_LOCAL, NetConf
 from cnictl.core.conf.routes import MAIN_TABLE, Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.leases.pool import Range, RangeSet, first_overlap
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from cnictl.core.conf.network import NetConf
-
-HOST_LOCAL = "host-local"
-
 _IPAM_KEYS = frozenset(
     ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "routes", "dataDir", "resolvConf", "name")
 )
@@ -26,7 +23,7 @@ _ROUTE_KEYS = frozenset(("dst", "gw", "mtu", "advmss", "priority", "table", "sco
 _EDGES = ("rangeStart", "rangeEnd", "gateway")
 
 
-def read_addresses(conf: "NetConf", document: "dict[str, Any]", with_ranges: bool = True) -> bool:
+def read_addresses(conf: NetConf, document: "dict[str, Any]", with_ranges: bool = True) -> bool:
     """Fill in what pods get; returns whether the configuration has the walk-through's form.
 
     Without `with_ranges` there may be none, for only an ADD gets those of the runtime.
@@ -75,7 +72,7 @@ def _place(cidr: Cidr) -> tuple[int, int]:
     return cidr.bits, cidr.first
 
 
-def _delegate(conf: "NetConf", kind: str, subnets: list[str]) -> None:
+def _delegate(conf: NetConf, kind: str, subnets: list[str]) -> None:
     if subnets:
         raise CniError(
             INVALID_CONFIG,
@@ -88,7 +85,7 @@ def _delegate(conf: "NetConf", kind: str, subnets: list[str]) -> None:
 
 
 def _serve(
-    conf: "NetConf", document: "dict[str, Any]", ipam: "dict[str, Any]", subnets: list[str], with_ranges: bool
+    conf: NetConf, document: "dict[str, Any]", ipam: "dict[str, Any]", subnets: list[str], with_ranges: bool
 ) -> None:
     conf.ipam_type = HOST_LOCAL
     sets = []
@@ -176,7 +173,7 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
     return found
 
 
-def _refuse_clash(conf: "NetConf", sets: list[RangeSet]) -> None:
+def _refuse_clash(conf: NetConf, sets: list[RangeSet]) -> None:
     """Range sets that share an address, or more of a family than the version's result has room for."""
     clash = first_overlap(one for ranges in sets for one in ranges.ranges)
     if clash is not None:

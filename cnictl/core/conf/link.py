@@ -6,6 +6,7 @@ Names, meanings and defaults are the reference bridge's (cni.dev, plugins/curren
 
 from cnictl.core.cidr import parse_interface, unmapped
 from cnictl.core.conf import fields
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.leases.pool import unavailable
 from cnictl.core.netlink.rtnetlink import parse_mac
@@ -14,8 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cnictl.core.conf.network import NetConf
-
 LAST_VLAN = 4094
 """IEEE 802.1Q: 4095 is reserved."""
 
@@ -23,7 +22,7 @@ _ARGS_KEYS = frozenset(("cni",))
 _TRUNK_KEYS = frozenset(("id", "minID", "maxID"))
 
 
-def read_unusual(conf: "NetConf", document: "dict[str, Any]") -> None:
+def read_unusual(conf: NetConf, document: "dict[str, Any]") -> None:
     """Fill in what these keys ask for. Raises CniError 7 naming key and value."""
     conf.force_address = fields.flag(document, "forceAddress", False)
     conf.promiscuous = fields.flag(document, "promiscMode", False)
@@ -79,7 +78,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def refuse_contradictions(conf: "NetConf") -> None:
+def refuse_contradictions(conf: NetConf) -> None:
     """Raises CniError 7 naming keys that exclude each other."""
     if conf.promiscuous and conf.hairpin:
         raise CniError(
@@ -107,7 +106,7 @@ def _mac(given: "dict[str, Any]", what: str) -> bytes:
         raise CniError(INVALID_CONFIG, f"{what}: {error}") from None
 
 
-def _asked(conf: "NetConf", given: "dict[str, Any]", what: str) -> list[bytes]:
+def _asked(conf: NetConf, given: "dict[str, Any]", what: str) -> list[bytes]:
     """The addresses of a list, each with or without a prefix length, that is the subnet's to say."""
     asked = []
     for place, one in enumerate(fields.members(given, "ips", what)):

@@ -1,21 +1,18 @@
-"""The plugin's network configuration: the keys it takes, checked once, as a value.
+"""Read the plugin's network configuration: which keys it takes, and what each may say.
 
 Names and meanings are those of the reference `bridge` plugin and of the CNI specification 1.1.0, section 1;
 `network` and `subnet` beside them are the walk-through's.
 """
 
-from cnictl.core.cidr import Cidr
+from cnictl.core import programs
 from cnictl.core.conf import fields
-from cnictl.core.conf.addresses import HOST_LOCAL, read_addresses
+from cnictl.core.conf.addresses import read_addresses
+from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from cnictl.core.conf.routes import Route
-    from cnictl.core.leases.pool import RangeSet
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 NAME_CHARACTERS = frozenset(_LETTERS + "_.-")
@@ -34,7 +31,7 @@ KEYS = frozenset(
 )
 """Keys that the specification, the reference, the walk-through or this plugin gives a meaning."""
 
-# what a plain configuration has none of: read by `conf_link`, that is loaded only then
+# what a plain configuration has none of: read by `link`, which is loaded only then
 _UNUSUAL = frozenset(
     (
         "args",
@@ -54,101 +51,6 @@ _UNUSUAL = frozenset(
 _ATTACHMENT_KEYS = frozenset(("containerID", "ifname"))
 
 
-class NetConf:
-    """What one network asks of the plugin."""
-
-    walk_through = False
-    """Whether it has the walk-through's form, with `subnet`: then `cnictl init-node` sees to the node's forwarding."""
-    bridge = "cni0"
-    mtu = 0
-    """Bytes; 0: the bridge's."""
-    is_gateway = False
-    """Whether the bridge has the ranges' gateway addresses."""
-    default_route = False
-    """Whether pods get a default route in each family that `routes` has none for."""
-    masquerade = False
-    backend = "nft"
-    hairpin = False
-    promiscuous = False
-    isolated = False
-    """Whether pods of this network can't reach each other through the bridge (portIsolation)."""
-    mac_check = False
-    """Whether a pod may send from its own MAC alone (macspoofchk)."""
-    vlan = 0
-    """The pod's untagged VLAN; 0: none."""
-    keep_default_vlan = False
-    container_down = False
-    """Whether the pod's interface stays down (disableContainerInterface)."""
-    dad = False
-    """Whether duplicate addresses are looked for before an IPv6 address is used (enabledad)."""
-    force_address = False
-    """Whether another address on the bridge gives way to the gateway's."""
-    mac = b""
-    """The pod's MAC that the configuration asks for, before what CNI_ARGS says; empty: none."""
-    mac_key = ""
-    """The key that asks for it."""
-    wanted: "tuple[bytes, ...]" = ()
-    """Addresses that the configuration asks for, besides those of CNI_ARGS."""
-    ipam_type = ""
-    """Empty: layer 2 only. `host-local`: served here, for the walk-through's `subnet` too. Else: a plugin to ask."""
-    sets: "tuple[RangeSet, ...]" = ()
-    """What addresses are taken from, one of each; empty unless served here."""
-    subnets_vary = False
-    """Whether the runtime says the ranges, and may say others for the next pod."""
-    networks: tuple[Cidr, ...] = ()
-    """Never masqueraded within: the cluster's pod networks, or the subnets where none is named."""
-    pod_networks: tuple[Cidr, ...] = ()
-    """Of these the ones that `network` names."""
-    data_dir = NETWORKS_DIR
-    resolv_conf = ""
-    """A resolver's configuration whose words pods get where `dns` says nothing."""
-    log_file = PLUGIN_LOG
-    log_level = "info"
-    prev_result: "dict[str, Any] | None" = None
-    valid_attachments: list[tuple[str, str]] | None = None
-    """What GC was told lives; None if it was not told."""
-
-    def __init__(self, name: str, cni_version: str) -> None:
-        self.name = name
-        self.cni_version = cni_version
-        self.vlan_trunk: list[tuple[int, int]] = []
-        """Tagged VLANs that the pod may use: first and last of each span."""
-        self.routes: list[Route] = []
-        self.dns: dict[str, Any] = {}
-
-    @property
-    def served(self) -> bool:
-        """Whether addresses are leased here, from `sets`."""
-        return self.ipam_type == HOST_LOCAL
-
-    @property
-    def subnets(self) -> tuple[Cidr, ...]:
-        """The subnets of the range sets, each once."""
-        return tuple(dict.fromkeys(one.subnet for ranges in self.sets for one in ranges.ranges))
-
-    @property
-    def gateways(self) -> list[Cidr]:
-        """The bridge's addresses, each with its subnet's prefix; none if the bridge is no gateway."""
-        if not self.is_gateway:
-            return []
-        spans = (one for ranges in self.sets for one in ranges.ranges)
-        return list(dict.fromkeys(Cidr(one.gateway, one.subnet.prefix) for one in spans))
-
-    def result_dns(self) -> "dict[str, Any]":
-        """The result's `dns`: the configuration's, else resolvConf's, else the former plugin's.
-
-        Raises CniError 7 if the file resolvConf names can't be read.
-        """
-        if any(self.dns.values()):
-            return self.dns
-        if self.resolv_conf:
-            from cnictl.core.conf.resolv import read_resolv_conf
-
-            return read_resolv_conf(self.resolv_conf)
-        found = (self.prev_result or {}).get("dns")
-        return found if isinstance(found, dict) else {}
-
-
 def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True) -> NetConf:
     """Check one plugin's configuration. Raises CniError 7 naming key, value and hint, or 2 for what isn't served.
 
@@ -165,7 +67,10 @@ def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True
             "the runtime passes each plugin its own part of a .conflist",
         )
     document = fields.spelled(document, KEYS)
-    name = network_name(fields.text(document, "name"))
+    name = fields.text(document, "name")
+    fault = network_name_fault(name)
+    if fault:
+        raise CniError(INVALID_CONFIG, f"name: {fault}")
     if not name:
         raise CniError(INVALID_CONFIG, "name: missing; a network needs one, such as mynet")
     conf = NetConf(name, fields.text(document, "cniVersion") or "0.1.0")
@@ -199,18 +104,13 @@ def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
         )
 
 
-def network_name(name: str) -> str:
-    """`name` if it may name a network (spec section 1: a file name too), or empty. Raises CniError 7 otherwise."""
+def network_name_fault(name: str) -> str:
+    """Return why a text can't name a network (spec section 1: a file name too); empty if it can, or is empty."""
     if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name)):
-        raise CniError(
-            INVALID_CONFIG,
-            f"name: {fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit",
-        )
+        return f"{fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
     if len(name) > NAME_MAX:
-        raise CniError(
-            INVALID_CONFIG, f"name: {fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
-        )
-    return name
+        return f"{fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
+    return ""
 
 
 def interface_name_fault(name: str) -> str:
@@ -242,8 +142,6 @@ def _read_link(conf: NetConf, document: "dict[str, Any]") -> None:
     conf.masquerade = fields.flag(document, "ipMasq", False)
     backend = fields.text(document, "ipMasqBackend")
     if not backend:  # the reference's choice is the other way round; whichever there is has to do
-        from cnictl.core import programs  # cnictl's own confs name the backend
-
         only_iptables = conf.masquerade and not programs.find("nft") and bool(programs.find("iptables"))
         backend = "iptables" if only_iptables else "nftables"
     if backend not in ("nftables", "iptables"):

@@ -4,22 +4,7 @@
 under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/backend/disk.
 """
 
-from posix import (
-    O_CLOEXEC,
-    O_CREAT,
-    O_DIRECTORY,
-    O_RDONLY,
-    O_RDWR,
-    close,
-    fstat,
-    ftruncate,
-    link,
-    listdir,
-    lstat,
-    pwrite,
-    stat,
-    unlink,
-)
+from posix import F_OK, O_CREAT, O_RDWR, access, close, ftruncate, link, listdir, pwrite, stat, unlink
 from posix import open as open_descriptor
 
 from cnictl.core import attachments, durable
@@ -27,13 +12,12 @@ from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.leases.lease import Duplicate, Exhausted, Lease, Taken, parse_owner
 from cnictl.core.leases.pool import distribute
-from cnictl.core.leases.pool_map import PoolMap
 from cnictl.core.locks import LOCK_WAIT, Locked
 from cnictl.core.paths import NETWORKS_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from cnictl.core.leases.pool import Range, RangeSet
 
@@ -45,7 +29,6 @@ class Store:
         self.network = network
         self.data_dir = data_dir
         self.folder = f"{data_dir}/{network}"
-        self._map_path = attachments.index_path(network)
         self._shared: bool | None = None
 
     @property
@@ -80,23 +63,26 @@ class Store:
         owner = f"{container}\r\n{ifname}".encode()
         descriptor, name = durable.unnamed(self.folder, owner, 0o600)  # on disk before anyone has to wait for us
         try:
-            with self.locked(), PoolMap(self._map_path) as known:
-                self._refresh(known, sets)
-                if not known.claimed and not self.shared:
+            with self.locked():
+                claimed = self._claimed()
+                if not claimed and not self.shared:
                     self._claim()
+                    claimed = True
                     record = attachments.read(self.network, container, ifname)
                     if record is not None:
                         raise Duplicate(Lease("".join(record.addresses[:1]), container, ifname, record.created))
+                names = frozenset(listdir(self.folder))
                 chosen = [
-                    self._check_wanted(one) if one else self._next(known, number) for number, one in enumerate(asked)
+                    self._check_wanted(packed, names) if packed else self._next(sets[number], number, names)
+                    for number, packed in enumerate(asked)
                 ]
                 addresses = [format_address(packed) for packed in chosen]
                 before(addresses)
                 self._give(descriptor, name, addresses)
-                for number, packed in enumerate(chosen):
-                    self._remember_last(number, addresses[number])
-                    known.mark(packed, taken=True)
-                known.settle(self._modified(), claimed=known.claimed or not self.shared)
+                for number, address in enumerate(addresses):
+                    _overwrite(f"{self.folder}/last_reserved_ip.{number}", address)  # as host-local does
+                if claimed:
+                    self._mark_claimed(stat(self.folder).st_mtime_ns)
                 return [(packed, one.range_of(packed)) for packed, one in zip(chosen, sets, strict=True)]
         finally:
             durable.discard(descriptor, name)
@@ -105,11 +91,11 @@ class Store:
         """Free an address if this owner holds it; False if not: a late DEL must not free the next owner's."""
         if not self._exists():
             return False
-        with self.locked(wait), PoolMap(self._map_path, create=False) as known:
+        with self.locked(wait):
             lease = self.read(address)
             if lease is None or (lease.container, lease.ifname) != (container, ifname):
                 return False
-            self._unlink(known, [address])
+            self._unlink([address])
             return True
 
     def release_all(self, addresses: "Iterable[str]", container: str, ifname: str) -> list[str]:
@@ -119,23 +105,23 @@ class Store:
         """
         if not self._exists():
             return []
-        with self.locked(), PoolMap(self._map_path, create=False) as known:
+        with self.locked():
             held = [lease for lease in map(self.read, addresses) if lease is not None]
             theirs = ((container, ifname), ("", ""))
             freed = [lease.address for lease in held if (lease.container, lease.ifname) in theirs]
             if freed:
-                self._unlink(known, freed)
+                self._unlink(freed)
             return freed
 
     def release_torn(self, address: str) -> bool:
         """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
         if not self._exists():
             return False
-        with self.locked(), PoolMap(self._map_path, create=False) as known:
+        with self.locked():
             lease = self.read(address)
             if lease is None or lease.container:
                 return False
-            self._unlink(known, [address])
+            self._unlink([address])
             return True
 
     def clear_unfinished(self) -> None:
@@ -160,13 +146,11 @@ class Store:
                 with self.locked():
                     self._claim(owner)
             return
-        with self.locked(), PoolMap(self._map_path) as known:
-            in_step = self._in_step(known)
-            if not (known.claimed and in_step):
+        with self.locked():
+            if not self._claimed():
+                modified = stat(self.folder).st_mtime_ns
                 self._claim()
-                if not in_step:
-                    known.forget()
-                known.settle(self._modified(), claimed=True)
+                self._mark_claimed(modified)
 
     def read(self, address: str) -> Lease | None:
         """The lease of an address, or None."""
@@ -195,14 +179,6 @@ class Store:
         """How many addresses are leased: of one range set, where it is given."""
         return sum(among is None or among.holds(_packed(name)) for name in self._addresses())
 
-    def _modified(self) -> int:
-        """The store's modification time in ns. It is opened for that: NFS then asks its server, whatever it caches."""
-        descriptor = open_descriptor(self.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        try:
-            return fstat(descriptor).st_mtime_ns
-        finally:
-            close(descriptor)
-
     def _exists(self) -> bool:
         try:
             stat(self.folder)
@@ -217,54 +193,46 @@ class Store:
             return []
         return [name for name in names if _packed(name)]
 
-    def _refresh(self, known: PoolMap, sets: "Sequence[RangeSet]") -> None:
-        in_step = self._in_step(known)
-        if not (in_step and known.covers(sets)):
-            self._rebuild(known, sets, claimed=known.claimed and in_step)
+    def _claimed(self) -> bool:
+        """Whether every lease has an attachment record.
 
-    def _rebuild(self, known: PoolMap, sets: "Sequence[RangeSet]", claimed: bool) -> None:
-        known.rebuild(sets, [_packed(name) for name in self._addresses()], claimed)
-
-    def _in_step(self, known: PoolMap) -> bool:
-        """Whether the map is true for the store as it is.
-
-        Before Linux 6.13 two changes within one clock tick leave one modification time. host-local's ADD is betrayed
-        by `last_reserved_ip.N` then: a lease that the map does not know.
+        The mark says so if the store's folder still has the modification time that it holds: host-local, an operator
+        or a call that was killed leaves another one. Before Linux 6.13 two changes within one clock tick leave the same
+        time; host-local's ADD then shows by the address given last, whose lease has no record.
         """
-        if known.store_mtime != self._modified():
-            return False
-        lasts = (self._last(number) for number in range(len(known.sets)))
-        return not any(last and known.free(last) and self._taken(last) for last in lasts)
-
-    def _next(self, known: PoolMap, number: int) -> bytes:
-        among = known.sets[number]
-        last = self._last(number)
-        start = among.offset(last) + 1 if last else 0
-        anew = False
-        while True:
-            offset = known.next_free(number, start)
-            if offset < 0 and not anew:
-                # a lease that went within the clock tick that the map was settled in
-                self._rebuild(known, known.sets, known.claimed)
-                anew = True
-                continue
-            if offset < 0:
-                raise Exhausted(among, self.network)
-            packed = among.nth(offset)
-            if not self._taken(packed):
-                return packed
-            known.mark(packed, taken=True)  # leased within the clock tick that the map was settled in
-
-    def _taken(self, packed: bytes) -> bool:
         try:
-            lstat(f"{self.folder}/{format_address(packed)}")
-        except FileNotFoundError:
+            marked = int(durable.contents(attachments.claim_mark(self.network)))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return False
+        if marked != stat(self.folder).st_mtime_ns:
+            return False
+        number = 0
+        while last := self._last(number):
+            lease = self.read(format_address(last))
+            if lease is not None and lease.container:
+                record = attachments.record_path(self.network, lease.container, lease.ifname)
+                if not access(record, F_OK):
+                    return False
+            number += 1
         return True
 
-    def _check_wanted(self, wanted: bytes) -> bytes:
-        if self._taken(wanted):
-            address = format_address(wanted)
+    def _mark_claimed(self, modified: int) -> None:
+        """Note that every lease has a record as of this modification time (ns) of the store's folder."""
+        try:
+            _overwrite(attachments.claim_mark(self.network), str(modified))
+        except FileNotFoundError:
+            return  # no lease needed a record, so there is no folder for records yet
+
+    def _next(self, among: "RangeSet", number: int, names: "Collection[str]") -> bytes:
+        """The first free address after the one that the set gave last."""
+        for packed in among.in_turn(self._last(number)):
+            if format_address(packed) not in names:
+                return packed
+        raise Exhausted(among, self.network)
+
+    def _check_wanted(self, wanted: bytes, names: "Collection[str]") -> bytes:
+        address = format_address(wanted)
+        if address in names:
             raise Taken(address, self.read(address))
         return wanted
 
@@ -297,25 +265,12 @@ class Store:
         except (OSError, AddressError, UnicodeDecodeError):
             return b""
 
-    def _remember_last(self, number: int, address: str) -> None:
-        """In place, as host-local does: a hint that may be torn, and no second name may stand in the store."""
-        path = f"{self.folder}/last_reserved_ip.{number}"
-        descriptor = open_descriptor(path, O_RDWR | O_CREAT | durable.AT_ONCE, 0o600)
-        try:
-            durable.ensure_regular(descriptor, path)
-            written = pwrite(descriptor, address.encode(), 0)
-            ftruncate(descriptor, written)
-        finally:
-            close(descriptor)
-
-    def _unlink(self, known: PoolMap, addresses: list[str]) -> None:
-        in_step = self._in_step(known)
+    def _unlink(self, addresses: list[str]) -> None:
+        claimed = self._claimed()
         for address in addresses:
             unlink(f"{self.folder}/{address}")
-            if in_step:
-                known.mark(parse_address(address), taken=False)
-        if in_step:
-            known.settle(self._modified(), known.claimed)
+        if claimed:
+            self._mark_claimed(stat(self.folder).st_mtime_ns)
 
     def _claim(self, only: "tuple[str, str] | None" = None) -> None:
         """Give each owner without a record one, or `only` that one: DEL finds its leases by name from now on."""
@@ -344,3 +299,14 @@ def _packed(name: str) -> bytes:
         return parse_address(name)
     except AddressError:
         return b""
+
+
+def _overwrite(path: str, text: str) -> None:
+    """Write a small file in place: what it holds may be torn, and no second name may stand in a store."""
+    descriptor = open_descriptor(path, O_RDWR | O_CREAT | durable.AT_ONCE, 0o600)
+    try:
+        durable.ensure_regular(descriptor, path)
+        written = pwrite(descriptor, text.encode(), 0)
+        ftruncate(descriptor, written)
+    finally:
+        close(descriptor)

@@ -8,7 +8,7 @@ from cnictl.core.errors import ADDRESS_CONFLICT, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _FEW = 8
 """Ranges that are looked through one by one: more are searched by halves."""
@@ -147,6 +147,22 @@ class RangeSet:
                 return (one.start + offset).to_bytes(len(one.subnet.packed), "big")
             offset -= one.places
         raise LookupError(offset)
+
+    def in_turn(self, last: bytes) -> "Iterator[bytes]":
+        """Every address that pods can have, as host-local gives them out: the one after `last` first, then all round.
+
+        From the beginning where `last` is empty or lies outside.
+        """
+        gateways = {span.gateway for span in self.ranges}
+        turn = self.offset(last) + 1 if last else 0
+        for begin, end in ((turn, self.places), (0, turn)):
+            before = 0
+            for span in self.ranges:
+                for place in range(max(begin - before, 0), min(end - before, span.places)):
+                    packed = (span.start + place).to_bytes(len(span.subnet.packed), "big")
+                    if packed not in gateways:
+                        yield packed
+                before += span.places
 
     def __str__(self) -> str:
         shown = ", ".join(str(one) for one in self.ranges[:_FEW])

@@ -4,13 +4,15 @@ A host without ip6tables is served as long as no subnet is an IPv6 one.
 """
 
 from cnictl.core import programs
-from cnictl.core.errors import FIREWALL_FAILED, UNSUPPORTED_FIELD, CniError, Problem
-from cnictl.core.masquerade.rule_set import MASQUERADE_MARKS, Masquerade, chain, never, owner, run
+from cnictl.core.errors import FIREWALL_FAILED, CniError, MissingProgram, Problem
+from cnictl.core.masquerade.rule_set import MASQUERADE_MARKS, PURPOSE, RuleSet, chain, never, owner
+from cnictl.core.process import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from cnictl.core.cidr import Cidr
     from cnictl.core.process import Finished
 
 PROGRAMS = {32: "iptables", 128: "ip6tables"}
@@ -22,9 +24,63 @@ _BY_MARK = (" -j KUBE-POSTROUTING", " -j CNI-HOSTPORT-MASQ")
 portmap where it finds one missing."""
 
 
-def stands(m: Masquerade) -> bool:
-    """Whether each family's chain is whole, and its jumps come before any other tool's rule."""
-    return all(_stands(m, bits) for bits in m.families)
+class Iptables:
+    """The backend `iptables`, with ip6tables for IPv6; `Backend` says what each method does."""
+
+    name = "iptables"
+
+    def stands(self, rules: RuleSet) -> bool:
+        """Each family's chain is whole, and its jumps come before any other tool's rule. Costs two processes each."""
+        return all(_stands(rules, bits) for bits in rules.families)
+
+    def present(self, name: str, families: "Iterable[int]" = (32, 128)) -> bool:
+        """A family whose program is missing counts as one without rules."""
+        return any(chains(bits, name) for bits in families)
+
+    def load(self, rules: RuleSet) -> None:
+        """One transaction a family; where a later one is refused, the earlier are taken back if they are new."""
+        # what can't be listed can't be loaded: a program that is missing stops this before anything is changed
+        new = [bits for bits in rules.families if not _jumps(rules, bits)]
+        for place, bits in enumerate(rules.families):
+            try:
+                _load(rules, bits)
+            except CniError:
+                for earlier in rules.families[:place]:
+                    if earlier in new:
+                        remove_chain(earlier, _chain(rules))
+                raise
+
+    def check(self, rules: RuleSet) -> None:
+        """`--test` reads the rules and commits nothing."""
+        for bits in rules.families:
+            _restore(bits, text(rules, bits, _jumps(rules, bits)), "--test")
+
+    def check_any(self, name: str, subnet: "Cidr") -> None:
+        """Which program it takes is known with a subnet's family: nothing is said beforehand."""
+
+    def remove(self, name: str, scope: str = "") -> None:
+        """Both families' chains go."""
+        for bits in PROGRAMS:
+            for listed in chains(bits, name, scope):
+                remove_chain(bits, listed)
+
+    def steps(self, rules: RuleSet) -> list[tuple[list[str], str]]:
+        """A program a family."""
+        return [([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(rules, bits)) for bits in rules.families]
+
+    def removal_commands(self, name: str, families: "Iterable[int]" = (32, 128)) -> list[str]:
+        """Only for the families whose chain is there."""
+        commands, whole = [], chain(name)
+        for bits in families:
+            program = PROGRAMS[bits]
+            if chains(bits, name):
+                jumps = f"{program} -w -t nat -S POSTROUTING | grep -- '-j {whole}'"
+                commands += [
+                    f"{jumps}   # delete each: {program} -w -t nat -D …",
+                    f"{program} -w -t nat -F {whole}",
+                    f"{program} -w -t nat -X {whole}",
+                ]
+        return commands
 
 
 def chains(bits: int, name: str, scope: str = "") -> list[str]:
@@ -34,63 +90,32 @@ def chains(bits: int, name: str, scope: str = "") -> list[str]:
     if not programs.find(PROGRAMS[bits]):
         return []
     try:
-        listed, unread = listing(PROGRAMS[bits], "nat")
+        lines, unread = listing(PROGRAMS[bits], "nat")
     except Problem:
         return []
     whole = chain(name, scope)
-    names = [line.split()[1] for line in listed if line.startswith("-N ")] + unread
-    return [one for one in names if one == whole or (not scope and one.startswith(f"{whole}-"))]
+    names = [line.split()[1] for line in lines if line.startswith("-N ")] + unread
+    return [listed for listed in names if listed == whole or (not scope and listed.startswith(f"{whole}-"))]
 
 
-def load(m: Masquerade) -> None:
-    """One transaction a family; where a later one is refused, the earlier are taken back if they are new."""
-    # what can't be listed can't be loaded: a program that is missing stops this before anything is changed
-    new = [bits for bits in m.families if not _jumps(m, bits)]
-    for place, bits in enumerate(m.families):
-        try:
-            _load(m, bits)
-        except CniError:
-            for earlier in m.families[:place]:
-                if earlier in new:
-                    remove_chain(earlier, _chain(m))
-            raise
-
-
-def check(m: Masquerade) -> None:
-    """Raise what `load` would raise, as far as that can be told without changing anything."""
-    for bits in m.families:
-        run([f"{PROGRAMS[bits]}-restore", "--test", "--noflush", "-w"], text(m, bits, _jumps(m, bits)))
-
-
-def _load(m: Masquerade, bits: int) -> None:
+def _load(rules: RuleSet, bits: int) -> None:
     """Another ADD may replace a former release's jumps between the listing of them and their removal."""
     for left in range(_TRIES - 1, -1, -1):
         try:
-            run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(m, bits, _jumps(m, bits)))
+            _restore(bits, text(rules, bits, _jumps(rules, bits)))
             return
         except CniError:
             if not left:
                 raise
 
 
-def _jumps(m: Masquerade, bits: int) -> list[str]:
+def _jumps(rules: RuleSet, bits: int) -> list[str]:
     """The jumps to our chain there are, as `iptables -S` lists them."""
     try:
-        return [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(m)}")]
+        return [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(rules)}")]
     except CniError as error:
-        raise CniError(error.code, f"{error.msg} (for {' '.join(map(str, m.of(bits)))})", error.details) from None
-
-
-def steps(m: Masquerade) -> list[tuple[list[str], str]]:
-    """Each program with its input."""
-    return [([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(m, bits)) for bits in m.families]
-
-
-def remove(name: str, scope: str = "") -> None:
-    """Take away a network's chains, or those of one scope, in both families."""
-    for bits in PROGRAMS:
-        for one in chains(bits, name, scope):
-            remove_chain(bits, one)
+        error.message += f" (for {' '.join(map(str, rules.of(bits)))})"
+        raise
 
 
 def remove_chain(bits: int, one: str) -> None:
@@ -98,13 +123,11 @@ def remove_chain(bits: int, one: str) -> None:
     try:
         if _nat(bits, "-S", one, check=False).status:
             return
-    except CniError as error:
-        if error.code == UNSUPPORTED_FIELD:
-            return
-        raise
+    except MissingProgram:
+        return
     jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {one}")]
     lines = ["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]
-    run([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], "\n".join(lines))
+    _restore(bits, "\n".join(lines))
 
 
 def source_masquerades(bits: int, source: str, one: str) -> bool:
@@ -112,28 +135,26 @@ def source_masquerades(bits: int, source: str, one: str) -> bool:
     try:
         listed = _nat(bits, "-S", one, check=False).stdout.splitlines()
         jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {one}") and f"-s {source}/" in line]
-    except CniError as error:
-        if error.code == UNSUPPORTED_FIELD:
-            return False
-        raise
+    except MissingProgram:
+        return False
     return bool(jumps) and any("-j MASQUERADE" in line for line in listed)
 
 
-def text(m: Masquerade, bits: int, former: "Sequence[str]" = ()) -> str:
+def text(rules: RuleSet, bits: int, former: "Sequence[str]" = ()) -> str:
     """What `iptables-restore --noflush` reads. `former`: the jumps there are, as `iptables -S` lists them.
 
     The new jumps come first of all rules.
     """
-    one = _chain(m)
-    lines = ["*nat", f":{one} - [0:0]", *_rules(m, bits)]
+    one = _chain(rules)
+    lines = ["*nat", f":{one} - [0:0]", *_rules(rules, bits)]
     lines += [line.replace("-A ", "-D ", 1) for line in former]
-    for subnet in m.of(bits):
-        lines.append(f'-I POSTROUTING 1 -s {subnet} -m comment --comment "{owner(m.name)}" -j {one}')
+    for subnet in rules.of(bits):
+        lines.append(f'-I POSTROUTING 1 -s {subnet} -m comment --comment "{owner(rules.name)}" -j {one}')
     return "\n".join([*lines, "COMMIT", ""])
 
 
-def _rules(m: Masquerade, bits: int) -> list[str]:
-    own, inside = m.of(bits), m.inside(bits)
+def _rules(rules: RuleSet, bits: int) -> list[str]:
+    own, inside = rules.of(bits), rules.inside(bits)
     parts = [(f"-d {one} ", "RETURN") for one in own]
     parts += [(f"-d {one} -m mark ! --mark 0/{MASQUERADE_MARKS} ", "RETURN") for one in inside]
     for one in inside:
@@ -142,19 +163,19 @@ def _rules(m: Masquerade, bits: int) -> list[str]:
         ]
     parts += [(f"-d {one} ", "RETURN") for one in (*inside, *never(bits))]
     parts += [("-m addrtype --dst-type LOCAL ", "RETURN"), ("", "MASQUERADE --random-fully")]
-    return [f'-A {_chain(m)} {match}-m comment --comment "{m.comment}" -j {target}' for match, target in parts]
+    return [f'-A {_chain(rules)} {match}-m comment --comment "{rules.comment}" -j {target}' for match, target in parts]
 
 
-def _stands(m: Masquerade, bits: int) -> bool:
-    listed = _nat(bits, "-S", _chain(m), check=False)
-    return listed.stdout.count(f'"{m.comment}"') == len(_rules(m, bits)) and _jumps_first(m, bits)
+def _stands(rules: RuleSet, bits: int) -> bool:
+    listed = _nat(bits, "-S", _chain(rules), check=False)
+    return listed.stdout.count(f'"{rules.comment}"') == len(_rules(rules, bits)) and _jumps_first(rules, bits)
 
 
-def _jumps_first(m: Masquerade, bits: int) -> bool:
+def _jumps_first(rules: RuleSet, bits: int) -> bool:
     """Whether our jumps come before any other's rule that takes unmarked packets: what it masquerades stays so."""
-    waiting = {f"-s {subnet} " for subnet in m.of(bits)}
+    waiting = {f"-s {subnet} " for subnet in rules.of(bits)}
     for line in _postrouting(bits):
-        if line.endswith(f"-j {_chain(m)}"):
+        if line.endswith(f"-j {_chain(rules)}"):
             waiting -= {source for source in waiting if source in line}
             if not waiting:
                 return True
@@ -163,8 +184,8 @@ def _jumps_first(m: Masquerade, bits: int) -> bool:
     return False
 
 
-def _chain(m: Masquerade) -> str:
-    return chain(m.name, m.scope)
+def _chain(rules: RuleSet) -> str:
+    return chain(rules.name, rules.scope)
 
 
 def _postrouting(bits: int) -> list[str]:
@@ -176,4 +197,8 @@ def _postrouting(bits: int) -> list[str]:
 
 
 def _nat(bits: int, *words: str, check: bool = True) -> "Finished":
-    return run([PROGRAMS[bits], "-w", "-t", "nat", *words], check=check)
+    return run([PROGRAMS[bits], "-w", "-t", "nat", *words], check=check, purpose=PURPOSE)
+
+
+def _restore(bits: int, stdin: str, *words: str) -> None:
+    run([f"{PROGRAMS[bits]}-restore", *words, "--noflush", "-w"], stdin, purpose=PURPOSE)

@@ -12,35 +12,36 @@ from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_cidr
 from cnictl.core.locks import LOCK_WAIT, hold
-from cnictl.core.masquerade import rule_set
-from cnictl.core.masquerade.rule_set import BACKENDS, Masquerade
+from cnictl.core.masquerade import backends
+from cnictl.core.masquerade.backends import BACKENDS, backend
+from cnictl.core.masquerade.rule_set import RuleSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cnictl.core.conf.network import NetConf
+    from cnictl.core.conf.netconf import NetConf
 
 
-def named(addresses: "Iterable[Cidr]", backend: str) -> list[str]:
+def named(addresses: "Iterable[Cidr]", kind: str) -> list[str]:
     """What a record's `masqueraded` says for these addresses: backend and subnet of each rule set."""
-    return list(dict.fromkeys(f"{backend} {address.network}" for address in addresses))
+    return list(dict.fromkeys(f"{kind} {address.network}" for address in addresses))
 
 
-def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[Masquerade, str]]:
+def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[RuleSet, str]]:
     """The rule sets that a record names, each with its backend; never masqueraded within `networks`.
 
     What can't be read was written by no release, and names nothing.
     """
     found = []
-    for one in record.masqueraded:
-        backend, _, subnet = one.partition(" ")
+    for named_set in record.masqueraded:
+        kind, _, subnet = named_set.partition(" ")
         try:
             source = parse_cidr(subnet)
         except AddressError:
             continue
-        if backend in BACKENDS:
-            found.append((Masquerade(record.network, (source,), networks, scope=subnet), backend))
+        if kind in BACKENDS:
+            found.append((RuleSet(record.network, (source,), networks, scope=subnet), kind))
     return found
 
 
@@ -52,21 +53,21 @@ def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
     if not conf.served:
         return conf.networks
     families = {network.bits for network in conf.pod_networks}
-    own = (one.subnets[0] for one, _ in rule_sets(record, ()))
+    own = (rules.subnets[0] for rules, _ in rule_sets(record, ()))
     return (*conf.pod_networks, *(subnet for subnet in own if subnet.bits not in families))
 
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
     """The subnets whose rule sets a record names and that don't stand. Raises CniError 106."""
-    return [one.scope for one, backend in rule_sets(record, networks) if not rule_set.stands(one, backend)]
+    return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).stands(rules)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
     """Load what the record names, which has to be on disk by now. Raises CniError 106, 2, 11."""
     descriptor = _lock(record)
     try:
-        for one, backend in rule_sets(record, networks):
-            rule_set.ensure(one, backend)
+        for rules, kind in rule_sets(record, networks):
+            backends.ensure(rules, kind)
     finally:
         close(descriptor)
 
@@ -77,9 +78,9 @@ def remove_with_record(record: Record) -> None:
     try:
         others = attachments.all_records(record.network)
         needed = {one for other in others if other.path != record.path for one in other.masqueraded}
-        for one, backend in rule_sets(record, ()):
-            if f"{backend} {one.scope}" not in needed:
-                rule_set.remove(record.network, backend, one.scope)
+        for rules, kind in rule_sets(record, ()):
+            if f"{kind} {rules.scope}" not in needed:
+                backend(kind).remove(record.network, rules.scope)
         attachments.remove(record.network, record.container, record.ifname)
     finally:
         close(descriptor)

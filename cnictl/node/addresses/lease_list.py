@@ -1,4 +1,4 @@
-"""A network's leases beside their attachment records, each with its proof: what `cnictl ipam` shows.
+"""List a network's leases with their attachment records, and judge whether each is still in use.
 
 Everything here only reads: a lease that has no record gets none by being looked at. Joining and judging are pure
 functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
@@ -11,7 +11,8 @@ from typing import Any
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address
-from cnictl.core.errors import Problem
+from cnictl.core.conf.network import network_name_fault
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease import Lease, folder_networks
 from cnictl.core.leases.lease_store import Store
@@ -20,7 +21,9 @@ from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.node.spec import pod_names
+from cnictl.node.addresses import ranges
+from cnictl.node.spec import node_file, pod_names, swapped
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
@@ -88,13 +91,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """All that this host knows of a network's addresses."""
+    """What this host knows of a network's addresses."""
 
     network: str
     data_dir: str
     rows: tuple[Row, ...]
     sets: tuple[RangeSet, ...] = ()
-    """What the network hands out; empty where nothing on this host says."""
+    """The addresses that the network hands out; empty if nothing on this host says."""
     strays: tuple[str, ...] = ()
     """Host veths with this network's mark that no record names."""
 
@@ -147,7 +150,7 @@ class Listing:
 
 
 def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
-    """The network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
+    """Return the network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
     known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
     if wanted and wanted != configured and wanted not in stores:
         raise Problem(f"no leases of a network {wanted!r} here", known)
@@ -167,7 +170,7 @@ def assemble(
     judge_lone: Callable[[Lease], Verdict],
     shared: bool = False,
 ) -> list[Row]:
-    """Leases and records joined by owner, in the order of the addresses.
+    """Join leases and records by owner, and return them in the order of their addresses.
 
     `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record. `shared`: other nodes
     use the store too.
@@ -215,8 +218,44 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
 
 
+def listing_asked_for(network: str, data_dir: str) -> Listing:
+    """Return the listing of the network that options name: by default the node's own, else the only one here.
+
+    `data_dir` is where the lease stores are, if not where the conf says. Raises Problem, UsageProblem, OSError.
+    """
+    data_dir = data_dir.rstrip("/")
+    if swapped.is_cidr(network):
+        known = networks(data_dir or NETWORKS_DIR)
+        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
+        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
+    fault = network_name_fault(network)
+    if fault:
+        raise UsageProblem(f"--network: {fault}")
+    spec = node_file.load()
+    own = spec.name if spec is not None and data_dir in ("", NETWORKS_DIR) else ""
+    name = network or own
+    folder = data_dir or (ranges.of_network(name, spec).data_dir if name else NETWORKS_DIR)
+    return listing_of(choose_network(network, own, networks(folder)), spec, folder)
+
+
+def listings(spec: NodeSpec | None) -> list[Listing]:
+    """Return the listing of each network that has leases or records here, and of the node's own. Raises OSError."""
+    own = [spec.name] if spec is not None else []
+    return [listing_of(name, spec) for name in sorted({*own, *networks()})]
+
+
+def listing_of(network: str, spec: NodeSpec | None, data_dir: str = "") -> Listing:
+    """Return all that this host knows of a network's addresses. Raises OSError.
+
+    The ranges are those of the node file, a CNI conf or the plugin's own note; so is the store, unless `data_dir` names
+    another one.
+    """
+    known = ranges.of_network(network, spec)
+    return observe(network, data_dir or known.data_dir, known.sets)
+
+
 def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
-    """Read and judge all of a network, in the host's network namespace. Raises OSError."""
+    """Read and judge a network's leases in the host's network namespace. Raises OSError."""
     store = Store(network, data_dir)
     leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
     records = [one for one in attachments.all_records(network) if (one.data_dir or NETWORKS_DIR) == data_dir]
@@ -249,13 +288,13 @@ def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
 
 
 def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Networks that have leases in `data_dir`, or records."""
+    """Return the networks that have leases in `data_dir`, or records."""
     recorded = attachments.networks() if data_dir == NETWORKS_DIR else []
     return sorted({*folder_networks(data_dir), *recorded})
 
 
 def find(rows: Sequence[Row], target: str) -> list[Row]:
-    """The rows of an address, a pod (`namespace/name` or `name`), or a container by its id or a beginning of it.
+    """Return the rows of an address, a pod (`namespace/name` or `name`), or a container's id or its beginning.
 
     Raises Problem where there is none, or where several containers are meant.
     """
@@ -280,6 +319,6 @@ def _names(row: Row) -> Names:
 
 
 def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
-    """The rows found, and those of the other addresses that their attachments hold: they go together."""
+    """Return the rows found and those of their attachments' other addresses, which are freed together."""
     records = {(row.container, row.ifname) for row in found if row.record is not None}
     return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import attachments, durable, odd
+from cnictl.core import durable, odd
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf.network import parse_conf
-from cnictl.core.errors import CniError
+from cnictl.core.errors import Problem
 from cnictl.core.leases.pool import Range, RangeSet
-from cnictl.core.leases.pool_map import mapped
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.host import runtimes
 from cnictl.node.spec.node_spec import NodeSpec
@@ -24,9 +23,9 @@ _ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway"
 
 @dataclass(frozen=True)
 class Ranges:
-    """A network's range sets (none where nothing says) and the lease store's parent folder.
+    """A network's range sets and the lease store's parent folder.
 
-    Where the runtime gives the ranges to each pod, they are those of the last pod.
+    No range sets where no file says them, as where the runtime gives the ranges to each pod.
     """
 
     sets: tuple[RangeSet, ...]
@@ -34,7 +33,7 @@ class Ranges:
 
 
 def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | None = None) -> Ranges:
-    """By node.toml, else by the network's CNI conf, else by the map that the plugin keeps."""
+    """Return what node.toml says, else what the network's CNI conf says."""
     if spec is not None and spec.name == network:
         try:
             return Ranges(tuple(RangeSet([Range(parse_pod_cidr(subnet))]) for subnet in spec.subnets))
@@ -46,7 +45,7 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
             found = of_configuration(document)
             if found is not None:
                 return found
-    return Ranges(mapped(attachments.index_path(network)))
+    return Ranges(())
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
@@ -64,10 +63,10 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
             conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
-        except CniError:
+        except Problem:
             return None  # a form that host-local itself refuses
         if conf.served:
-            return Ranges(conf.sets or mapped(attachments.index_path(str(name))), conf.data_dir)
+            return Ranges(conf.sets, conf.data_dir)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Freeing addresses on an operator's word or on proof: what `cnictl ipam release` and `gc` do.
+"""Free addresses: those that an operator names (`ipam release`), or those that are provably stale (`ipam gc`).
 
 The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
 and record go together), by owner through `core.leases` where there is none.
@@ -6,29 +6,33 @@ and record go together), by owner through `core.leases` where there is none.
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
-from cnictl.core.errors import CniError
+from cnictl.core.errors import Problem
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NODE_LOCK
 from cnictl.core.taken_over import remove_pair
+from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
-from cnictl.node.state.journal import Journal
+from cnictl.node.state import run_lock
+from cnictl.node.state.journal import DONE, FAILED, Journal
 
 _IN_FLIGHT_WAIT = 5.0
 """Seconds that a release waits for a call at work on what it is to free: a DEL takes milliseconds."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one row."""
+class ReleaseOutcome:
+    """What was done with one row."""
 
     row: Row
     action: str
@@ -46,6 +50,47 @@ def refusal(row: Row, force: bool) -> str:
     return f"{row.address or 'the attachment'} is {shown}: {row.holder} ({row.reason})"
 
 
+def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listing, list[Row]]:
+    """Return what an operator wants released, once calls at work on it have ended: whole attachments.
+
+    Raises Problem if some of it may not be released, or as `lease_list.listing_asked_for` and `find` do.
+    """
+    listing, rows = _find(network, data_dir, target)
+    if await_others(rows):
+        listing, rows = _find(network, data_dir, target)
+    refused = [reason for row in rows if (reason := refusal(row, force))]
+    if refused:
+        in_flight = any(row.state == IN_FLIGHT for row in rows)
+        raise Problem(
+            "; ".join(refused),
+            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
+        )
+    return listing, rows
+
+
+def _find(network: str, data_dir: str, target: str) -> tuple[Listing, list[Row]]:
+    listing = lease_list.listing_asked_for(network, data_dir)
+    return listing, lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
+
+
+def stale_rows(listing: Listing) -> list[Row]:
+    """Return the rows that `collect` frees."""
+    return [row for row in listing.rows if not keep_reason(row)]
+
+
+@contextmanager
+def journalled(command: str) -> Iterator[Journal]:
+    """Hold the node for a run that frees addresses, and give its journal; other commands are waited for."""
+    with run_lock.exclusive():
+        journal = Journal(command)
+        try:
+            yield journal
+        except BaseException:
+            journal.end(FAILED)
+            raise
+        journal.end(DONE)
+
+
 def await_others(rows: list[Row]) -> bool:
     """Wait for calls that are at work on these attachments, for some seconds; False if there was none, or one stays."""
     busy = [row for row in rows if row.state == IN_FLIGHT and row.record is not None]
@@ -55,7 +100,7 @@ def await_others(rows: list[Row]) -> bool:
             try:
                 wait = max(0.0, deadline - time.monotonic())
                 free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
-            except CniError:
+            except Problem:
                 return False
             if free >= 0:
                 os.close(free)
@@ -78,7 +123,7 @@ def commands(listing: Listing, row: Row) -> list[str]:
     return [*lines, f"rm {row.record.path}"] if row.record else lines
 
 
-def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
+def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
     """For programs: what became of each, and the release as typed by hand of those that were not left."""
     rows = []
     for one in outcomes:
@@ -92,7 +137,7 @@ def as_json(listing: Listing, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[Outcome]:
+def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
     """Free these rows, each noted in `journal` before. Without `force` each is judged once more under its lock.
 
     Raises CniError 11 (node locked).
@@ -100,25 +145,27 @@ def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) ->
     return _work(listing, [(row, "") for row in rows], not force, journal)
 
 
-def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[Outcome]:
+def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[ReleaseOutcome]:
     """Free what is provably stale, each noted in `journal` before; the outcome of every row.
 
     Raises CniError 11 (node locked).
     """
     judged = [(row, keep_reason(row)) for row in listing.rows]
     if dry_run:
-        return [Outcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
+        return [ReleaseOutcome(row, "left" if kept else "would free", kept or row.reason) for row, kept in judged]
     Store(listing.network, listing.data_dir).clear_unfinished()
     return _work(listing, judged, True, journal)
 
 
-def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None) -> list[Outcome]:
+def _work(
+    listing: Listing, judged: list[tuple[Row, str]], check: bool, journal: Journal | None
+) -> list[ReleaseOutcome]:
     outcomes = []
     gone: set[tuple[str, str]] = set()
     with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
         for row, kept in judged:
             if kept:
-                outcomes.append(Outcome(row, "left", kept))
+                outcomes.append(ReleaseOutcome(row, "left", kept))
                 continue
             if journal is not None:
                 what = row.address or f"{row.container}@{row.ifname}"
@@ -127,13 +174,13 @@ def _work(listing: Listing, judged: list[tuple[Row, str]], check: bool, journal:
                 journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
-            except (CniError, OSError) as error:
-                outcomes.append(Outcome(row, "failed", str(error)))
+            except (Problem, OSError) as error:
+                outcomes.append(ReleaseOutcome(row, "failed", str(error)))
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"
             if freed and row.record is not None and row.record.ipam:
                 reason += f"; the address is {row.record.ipam}'s to free"
-            outcomes.append(Outcome(row, "freed" if freed else "left", reason))
+            outcomes.append(ReleaseOutcome(row, "freed" if freed else "left", reason))
     return outcomes
 
 

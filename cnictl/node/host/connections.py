@@ -1,4 +1,4 @@
-"""What the kernel tracks of connections, listed. Apart from `conntrack`, for no pod's start needs it.
+"""List the connections that the kernel tracks. The plugin does not need this, so it is not part of `conntrack`.
 
 Sources: linux/netfilter/nfnetlink_conntrack.h.
 """
@@ -15,7 +15,7 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 
 
 class Connection:
-    """A connection as it is tracked: who asked whom, and who answers; that is another where NAT made it so."""
+    """A tracked connection: who sent to whom, and who answers. NAT makes the answering address another one."""
 
     __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
 
@@ -28,26 +28,26 @@ class Connection:
         self.source = source
         self.target = target
         self.answering = answering
-        """Whose answer is awaited, or came."""
+        """The address that answers."""
         self.port = port
-        """Where it was sent to; 0 of what has no ports, such as an echo request."""
+        """The destination port; 0 for a protocol without ports, such as ICMP."""
         self.answering_port = answering_port
         self.status = status
         """IPS_*."""
 
     @property
     def answered(self) -> bool:
-        """Whether anything came back: of TCP that may be a refusal."""
+        """Whether there was any answer; in TCP it may be a refusal."""
         return bool(self.status & _SEEN_REPLY)
 
     @property
     def assured(self) -> bool:
-        """Whether both sides talk: a TCP connection that was opened, UDP that went on after its first answer."""
+        """Whether both sides talk: TCP was opened, or UDP went on after the first answer."""
         return bool(self.status & _ASSURED)
 
 
 def connections(sent_on: bool = False) -> Iterator[Connection]:
-    """All that is tracked, addresses packed; with `sent_on` at least those that NAT gave another destination.
+    """Yield every tracked connection; with `sent_on` at least those that NAT gave another destination.
 
     The kernel picks those since Linux 5.15, and lists all before: a busy host has hundreds of thousands.
     Raises NetlinkError.

@@ -56,8 +56,13 @@ def remember_iptables(family: str = "ip") -> None:
 
     iptables-nft makes them as it needs them and never removes them.
     """
-    if original_state.recall(_key(family)) is None:
+    if not remembers_iptables(family):
         original_state.remember(_key(family), {"there": _iptables_objects(ruleset(), family)})
+
+
+def remembers_iptables(family: str = "ip") -> bool:
+    """Whether `remember_iptables` has kept them: cnictl may have used the family's program."""
+    return original_state.recall(_key(family)) is not None
 
 
 def drop_left_over(table: str, chain: str, family: str = "ip") -> None:
@@ -137,11 +142,11 @@ def legacy_beside_nft(family: str = "ip") -> bool:
     return not usual or "nf_tables" in run([usual, "--version"], check=False).stdout
 
 
-def legacy_in_use(family: str = "ip") -> bool:
-    """Whether the kernel holds a filter table of iptables' old interface."""
+def legacy_in_use(family: str = "ip", table: str = "filter") -> bool:
+    """Whether the kernel holds a table of iptables' old interface."""
     try:
         with open(f"/proc/net/{'ip6' if family == 'ip6' else 'ip'}_tables_names", encoding="ascii") as file:
-            return "filter" in file.read().split()
+            return table in file.read().split()
     except OSError:
         return False
 

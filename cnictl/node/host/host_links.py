@@ -1,4 +1,4 @@
-"""What the host looks like to the node's resources: uplink, addresses, how a peer is reached. Only reads."""
+"""Read the host's uplink, addresses, and the links to the peers. Changes nothing."""
 
 import glob
 from dataclasses import dataclass
@@ -10,16 +10,9 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import route_lookup
+from cnictl.node.host.route_lookup import Packet, Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How the kernel would send to an address."""
-
-    dev: str
-    gateway: str
-    """Empty exactly when the address is on the link."""
+from cnictl.node.spec.peers import is_link_local
 
 
 def uplink(spec: NodeSpec) -> str:
@@ -56,7 +49,7 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     a VPN's default route does, the main table is right: the peer is where its subnet is.
     """
     asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
-    ways = dict(zip(asked, route_lookup.ways([route_lookup.Packet(via) for via in asked]), strict=True))
+    ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
     connected = _connected() if asked else []
     found = {}
     for peer in spec.peers:
@@ -64,7 +57,7 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     return found
 
 
-def _on_link(address: str, way: route_lookup.Way, connected: list[tuple[Cidr, str]]) -> str:
+def _on_link(address: str, way: Way, connected: list[tuple[Cidr, str]]) -> str:
     packed = parse_address(address)
     subnet, dev = max(
         ((subnet, dev) for subnet, dev in connected if subnet.holds(packed)),
@@ -139,7 +132,7 @@ def narrowest(spec: NodeSpec) -> Narrowest:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
     found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
-    routes = route_lookup.ways([route_lookup.Packet(peer.via, oif=links[peer]) for peer in spec.peers])
+    routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.peers])
     for peer, route in zip(spec.peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
@@ -154,12 +147,12 @@ def mtu(spec: NodeSpec) -> int:
 
 
 def own_addresses() -> dict[str, str]:
-    """Every address of this host, and the link that has it."""
+    """Return every address of this host, and the link that has it."""
     return {interface.partition("/")[0]: link for interface, link in own_interfaces().items()}
 
 
 def own_interfaces() -> dict[str, str]:
-    """Every address of this host as ADDRESS/PREFIX, and the link that has it; IPv6's link-local ones too."""
+    """Return every address of this host as ADDRESS/PREFIX and its link, link-local ones included."""
     found = {}
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
@@ -168,27 +161,24 @@ def own_interfaces() -> dict[str, str]:
     return found
 
 
-def reach(address: str, dev: str = "") -> Reached | None:
-    """Return the kernel's route to an address (`ip route get`), over `dev` if one is named; None if it has none."""
-    found = route_lookup.way(route_lookup.Packet(address, oif=dev), entries=False)
-    return Reached(found.dev, found.gateway) if found.dev and not found.errno else None
-
-
-def reach_peer(peer: Peer, link: str) -> Reached | None:
+def reach_peer(peer: Peer, link: str) -> Way | None:
     """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`.
 
-    Where a policy rule takes even the host's own packets to the peer away, the peer is on its link all the same.
+    It has a gateway exactly when the peer is not on the link. Where a policy rule takes even the host's own packets to
+    the peer away, the peer is on its link all the same.
     """
-    found = reach(peer.via, peer.dev if parse_address(peer.via).startswith(b"\xfe\x80") else "")
     packed = parse_address(peer.via)
-    elsewhere = found is not None and not peer.dev and link not in ("", found.dev)
+    way = route_lookup.way(Packet(peer.via, oif=peer.dev if is_link_local(packed) else ""), entries=False)
+    if not way.dev or way.errno:
+        return None
+    elsewhere = not peer.dev and link not in ("", way.dev)
     if elsewhere and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
-        return Reached(link, "")
-    return found
+        return Way(((link, ""),))
+    return way
 
 
 def processes() -> set[str]:
-    """Names of the processes that run, as /proc/PID/comm has them: at most 15 characters."""
+    """Return the names of the running processes as in /proc/PID/comm: at most 15 characters."""
     found = set()
     for path in glob.glob("/proc/[0-9]*/comm"):
         try:

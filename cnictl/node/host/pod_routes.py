@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cnictl.core import durable
+from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
@@ -422,11 +422,11 @@ def switched_off(packet: Packet) -> str:
     if not packet.iif:
         return ""
     if is_ipv6(packet.target):
-        return "net.ipv6.conf.all.forwarding" if _read("/proc/sys/net/ipv6/conf/all/forwarding") == "0" else ""
-    if _read("/proc/sys/net/ipv4/ip_forward") == "0":
+        return "net.ipv6.conf.all.forwarding" if sysctl.read(sysctl.FORWARDING[16]) == "0" else ""
+    if sysctl.read(sysctl.FORWARDING[4]) == "0":
         return "net.ipv4.ip_forward"
     own = f"net.ipv4.conf.{packet.iif}.forwarding"
-    return own if _read(f"/proc/sys/net/ipv4/conf/{packet.iif}/forwarding") == "0" else ""
+    return own if sysctl.read(f"net/ipv4/conf/{packet.iif}/forwarding") == "0" else ""
 
 
 def switch_on(name: str) -> Hint:
@@ -435,13 +435,6 @@ def switch_on(name: str) -> Hint:
     link = rest.removesuffix(".forwarding")
     setting = f"{head.replace('.', '/')}/conf/{link}/forwarding" if "." in link else name
     return hint.command(f"sysctl -qw {setting}=1")
-
-
-def _read(path: str) -> str:
-    try:
-        return durable.contents(path).decode("ascii", "replace").strip()
-    except OSError:
-        return ""
 
 
 def _distinct(strays: Iterable[Stray]) -> Iterator[Stray]:

@@ -46,12 +46,12 @@ _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet to ask about; without `iif` it is one that this host sends itself."""
+    """A packet to ask about. Without `iif` this host sends it itself."""
 
     target: str
     source: str = ""
     iif: str = ""
-    """The link that it comes in by; then it needs a source."""
+    """The link by which it comes in; then `source` is required."""
     oif: str = ""
     mark: int = 0
 
@@ -67,7 +67,7 @@ class Way:
     kind: int = UNICAST
     table: int = 0
     destination: str = ""
-    """Of the route, as a CIDR: `0.0.0.0/0` for a default route."""
+    """The route's destination as a CIDR: `0.0.0.0/0` for a default route."""
     protocol: int = 0
     priority: int = 0
     mtu: int = 0
@@ -75,7 +75,7 @@ class Way:
     dead: bool = False
     """Whether its link is down or has no carrier."""
     errno: int = 0
-    """Why there is none."""
+    """The error number if there is no route."""
 
     @property
     def dev(self) -> str:
@@ -154,7 +154,7 @@ def routes() -> list[tuple[Cidr, Way]]:
 
 
 def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes | None:
-    """The message without its header; None where a link that it names is not there."""
+    """Return the message without its header; None if it names a link that does not exist."""
     if any(name and name not in indexes for name in (packet.iif, packet.oif)):
         return None
     target = parse_address(packet.target)
@@ -173,7 +173,8 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
 
 def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
     asked = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
-    asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
+    if asked:
+        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
     answered: dict[int, Way] = {}
     while len(answered) < len(asked):
         data = asking.recv(1 << 16)

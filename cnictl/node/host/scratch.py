@@ -62,7 +62,7 @@ def _be_child(work: Callable[[], Any], private: Sequence[str], limit: int, write
                 _cover(path)
             answer = {"value": work()}
         except Problem as problem:
-            answer = {"problem": [problem.message, problem.mend]}
+            answer = {"problem": [problem.message, problem.hint]}
         except OSError as error:
             answer = {"problem": [f"scratch namespace: {error}", ""]}
         os.write(writer, json.dumps(answer).encode())

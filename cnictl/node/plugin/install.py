@@ -9,7 +9,7 @@ from cnictl.core import attachments, durable, liveness
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import files, interpreters, ownership, releases, selftest
+from cnictl.node.plugin import files, interpreters, ownership, releases, selftest, version_folder
 from cnictl.node.plugin.releases import PLUGIN, Library
 from cnictl.node.state import folders
 
@@ -80,7 +80,7 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
         selftest.check(found.launcher)
     except BaseException:  # an interruption as well
         if fresh:
-            releases.remove(lib_dir, name)
+            version_folder.remove(lib_dir, name)
             folders.unmake(lib_dir)
         raise
     _place(found, bin_dirs)
@@ -117,7 +117,7 @@ def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ..
     """
     remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
     for name in releases.versions(lib_dir):
-        releases.remove(lib_dir, name)
+        version_folder.remove(lib_dir, name)
     if os.path.lexists(f"{lib_dir}/{RECORD}"):
         os.unlink(f"{lib_dir}/{RECORD}")
     folders.unmake(lib_dir)

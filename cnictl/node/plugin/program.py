@@ -2,27 +2,23 @@
 
 The cnictl that an operator types may be in a virtual environment of an ordinary user's; a unit that started that one
 would make this user root at the next boot. The copy is in the plugin's library folder, belongs to root, and runs
-without `site`, so that no other folder's packages or `.pth` files are read. A version's folder never changes once it
-has its name; the link `current` says which one the units start.
+without `site`, so that no other folder's packages or `.pth` files are read. `version_folder` says how versions live
+side by side; the link `current` names the one that the units start.
 """
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import re
 import shlex
-import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import cnictl
 from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.core.process import run
-from cnictl.node.plugin import install, interpreters, ownership, releases
+from cnictl.node.plugin import install, interpreters, ownership, version_folder
 from cnictl.node.plugin.interpreters import Interpreter
 from cnictl.node.state import folders
 
@@ -31,9 +27,6 @@ CURRENT = f"{HOME}/current"
 COMMAND = f"{CURRENT}/cnictl"
 """What units name in ExecStart."""
 
-_MANIFEST = "manifest.json"
-_FORMAT = 1
-_NEW = ".cnictl-building-"
 _OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
 _NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
 """Distributions that cnictl depends on (pyproject.toml)."""
@@ -66,6 +59,8 @@ import netaddr, prometheus_client, pyroute2, rich.console, rich.table, tomlkit, 
 import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard
 import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, cnictl.node.addresses.reclaim
 import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
+from cnictl.cli import groups
+groups.load_all()
 from cnictl.node.plugin import releases
 releases.sources()
 """
@@ -87,10 +82,10 @@ class Copy:
 def examine(name: str) -> Copy:
     """Look at a version: are its files there, and is it root's alone. Contents are not read: this is done often."""
     folder = f"{HOME}/{name}"
-    manifest = _manifest(name)
+    manifest = version_folder.manifest(folder)
     release, interpreter = str(manifest.get("release", "")), str(manifest.get("interpreter", ""))
     if not manifest:
-        return Copy(name, release, "", interpreter, f"{folder}/{_MANIFEST} is missing or unreadable")
+        return Copy(name, release, "", interpreter, f"{folder}/{version_folder.MANIFEST} is missing or unreadable")
     fault = ownership.fault(f"{folder}/cnictl") or ownership.fault(f"{folder}/site/cnictl")
     fault = fault or _damage(folder, manifest["files"])
     return Copy(name, release, "" if fault else str(manifest["digest"]), interpreter, fault)
@@ -118,15 +113,6 @@ def current() -> str:
         return ""
 
 
-def names() -> list[str]:
-    """Every version that is there."""
-    try:
-        found = os.listdir(HOME)
-    except OSError:
-        return []
-    return sorted(name for name in found if not name.startswith(".") and name != "current" and _manifest(name))
-
-
 def is_sound() -> bool:
     """Whether the units have a copy to start that is whole and root's alone."""
     name = current()
@@ -140,7 +126,7 @@ def sources() -> dict[str, str]:
     if os.path.dirname(os.path.dirname(site)) == HOME:  # this is a copy that runs: it knows what belongs to it
         found = {path: f"{site}/{path}" for path in _below(site)}
         name = os.path.basename(os.path.dirname(site))
-        if digest_of(found) != _manifest(name).get("digest"):
+        if digest_of(found) != version_folder.manifest(f"{HOME}/{name}").get("digest"):
             raise Problem(f"{HOME}/{name} is damaged, and can't be made anew by itself", "run `cnictl apply` by hand")
         return found
     for package in _OWN:
@@ -167,21 +153,8 @@ def sources() -> dict[str, str]:
 
 
 def digest_of(files: dict[str, str]) -> str:
-    """One digest over names and contents."""
-    whole = hashlib.sha256()
-    for name in sorted(files):
-        content = durable.contents(files[name])
-        whole.update(f"{name}\0{len(content)}\0".encode())
-        whole.update(content)
-    return whole.hexdigest()
-
-
-def name_for(digest: str) -> str:
-    """The folder name for a digest: this cnictl's release, or with the digest's start where another has that name."""
-    taken = _manifest(cnictl.__version__)
-    if os.path.lexists(f"{HOME}/{cnictl.__version__}") and taken.get("digest") != digest:
-        return f"{cnictl.__version__}+{digest[:8]}"
-    return cnictl.__version__
+    """Return the digest of the copy's files, given by their path in it and their path here."""
+    return version_folder.digest_of((name, durable.contents(files[name])) for name in sorted(files))
 
 
 def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
@@ -193,101 +166,40 @@ def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
             "give it to root alone: chown root:root, chmod go-w, setfacl -b",
         )
     folders.make(HOME)
-    new, folder = f"{HOME}/{_NEW}{os.getpid()}", f"{HOME}/{name}"
-    clear_half_built()
-    try:
-        _fill(new, folder, files, interpreter)
+    with version_folder.building(HOME, name) as new:
+        _fill(new, f"{HOME}/{name}", files, interpreter)
         run([interpreter.path, "-I", "-S", "-c", _SELF_TEST, f"{new}/site"], timeout=120)
-        if os.path.lexists(folder):  # a damaged one, which may be running
-            releases.exchange(new, folder)
-        else:
-            os.rename(new, folder)
-        os.sync()
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def use(name: str) -> None:
-    """Have the units start the version `name`, in one step."""
-    temporary = f"{HOME}/{_NEW}{os.getpid()}-link"
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    os.symlink(name, temporary)
-    os.rename(temporary, CURRENT)
-
-
-def remove(name: str) -> None:
-    """Delete a version: first its name, so that no half of it is ever found."""
-    aside = f"{HOME}/{_NEW}{os.getpid()}-old"
-    try:
-        os.rename(f"{HOME}/{name}", aside)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(aside)
 
 
 def remove_all() -> None:
     """Delete the copy in all its versions."""
     if os.path.lexists(CURRENT):
         os.unlink(CURRENT)
-    for name in names():
-        remove(name)
-    clear_half_built()
+    for name in version_folder.names(HOME):
+        version_folder.remove(HOME, name)
+    version_folder.clear_half_built(HOME)
     folders.unmake(HOME)
-
-
-def clear_half_built() -> None:
-    """Delete what a `build` or `remove` that was killed was at. The caller holds the node's lock."""
-    try:
-        found = os.listdir(HOME)
-    except OSError:
-        return
-    for name in found:
-        if name.startswith(_NEW):
-            path = f"{HOME}/{name}"
-            if os.path.islink(path):
-                os.unlink(path)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _fill(new: str, final: str, files: dict[str, str], interpreter: Interpreter) -> None:
     for path, source in files.items():
-        _write(f"{new}/site/{path}", durable.contents(source), 0o644)
+        version_folder.write(f"{new}/site/{path}", durable.contents(source), 0o644)
     pythons = " ".join(shlex.quote(path) for path in dict.fromkeys([interpreter.path, interpreters.SYSTEM]))
     launcher = _LAUNCHER.replace("@PYTHONS@", pythons).replace("@RUN@", shlex.quote(f"{final}/run.py"))
-    _write(f"{new}/cnictl", launcher.encode(), 0o755)
-    _write(f"{new}/run.py", _RUN.replace("@SITE@", repr(f"{final}/site")).encode(), 0o644)
+    version_folder.write(f"{new}/cnictl", launcher.encode(), 0o755)
+    version_folder.write(f"{new}/run.py", _RUN.replace("@SITE@", repr(f"{final}/site")).encode(), 0o644)
     sizes = {
         os.path.relpath(f"{place}/{file}", new): os.lstat(f"{place}/{file}").st_size
         for place, _, entries in os.walk(new)
         for file in entries
     }
     manifest = {
-        "format": _FORMAT,
         "release": cnictl.__version__,
         "digest": digest_of(files),
         "interpreter": interpreter.path,
         "files": dict(sorted(sizes.items())),
     }
-    _write(f"{new}/{_MANIFEST}", json.dumps(manifest).encode() + b"\n", 0o644)
-    for place, _, _ in os.walk(new):
-        os.chmod(place, 0o755)  # whatever the operator's umask
-
-
-def _write(path: str, content: bytes, mode: int) -> None:
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    with open(path, "xb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), mode)
-
-
-def _manifest(name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(durable.contents(f"{HOME}/{name}/{_MANIFEST}"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and found.get("format") == _FORMAT else {}
+    version_folder.write_manifest(new, manifest)
 
 
 def _package(name: str) -> dict[str, str]:

@@ -6,14 +6,13 @@ Which version is in use is part of the node's desired state: where the host is a
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cnictl
-from cnictl.core.errors import CniError, Problem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_FILE, NODE_LOCK
+from cnictl.core.errors import Problem
+from cnictl.core.paths import NODE_FILE
 from cnictl.node import spine
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import install, releases
@@ -25,16 +24,13 @@ from cnictl.node.resources.program import ProgramCopy
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spec import node_file
 from cnictl.node.spine import Change, Plan, Resource, State, Step
-from cnictl.node.state import original_state
+from cnictl.node.state import original_state, plugin_calls
 from cnictl.node.state.journal import DONE, Journal
 from cnictl.node.state.run_lock import RUN_LOCK_WAIT, exclusive
 
-_LOCK_WAIT = 20.0
-"""Seconds to wait for calls under way to end; a call takes far less unless something hangs."""
-
 
 @dataclass(frozen=True)
-class Outcome:
+class VersionOutcome:
     """What a command did or would do: its changes; none where everything was already so."""
 
     changes: tuple[Change, ...]
@@ -42,28 +38,28 @@ class Outcome:
     """`already so`, `changed` or `would change`."""
 
 
-def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
     with _alone(dry_run, wait):
         after = plugin.newest()
         return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
 
 
-def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Outcome:
+def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
     """Make a version that is there current, between two calls of the plugin. Raises Problem."""
-    with _alone(dry_run, wait), _no_call_under_way(dry_run):
+    with _alone(dry_run, wait, calls=False):
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
 
 def take_away(
     plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
-) -> Outcome:
+) -> VersionOutcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
 
     Raises Problem if `name` is current, if without `force` pods or a conf still need the plugin, or if the plugin is
     not as it was when the change was `shown`.
     """
-    with _alone(dry_run, wait), _no_call_under_way(dry_run):
+    with _alone(dry_run, wait, calls=False):
         before = plugin.observe()
         if shown is not None and before != shown.before:
             raise Problem("the plugin changed while cnictl waited for the answer; nothing was changed", "run it again")
@@ -137,13 +133,15 @@ def newer_than_in_use(lib_dir: str, current: str) -> bool:
     return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
 
 
-def _ordered(release: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0]))
+def _ordered(release: str) -> tuple[tuple[int, ...], bool]:
+    """Return what orders releases; `0.2.0.dev0` is what comes before `0.2.0` (PEP 440)."""
+    numbers, development, _ = release.partition("+")[0].partition(".dev")
+    return tuple(int(number) for number in re.findall(r"\d+", numbers)), not development
 
 
 def _carry_out(
     plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
-) -> Outcome:
+) -> VersionOutcome:
     """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
 
     `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
@@ -158,15 +156,15 @@ def _carry_out(
         steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
     todo = Plan(tuple(steps))
     if not todo.changes:
-        return Outcome((), "already so")
+        return VersionOutcome((), "already so")
     if dry_run:
-        return Outcome(todo.changes, "would change")
+        return VersionOutcome(todo.changes, "would change")
     journal, in_effect = Journal(command), original_state.specs()[-1:]
     spine.apply(todo, lambda *_: None, journal)
     if spec is not None and in_effect == [replace(spec, plugin_version=one.plugin_version) for one in in_effect]:
         original_state.add_spec(spec)  # else the file was edited: that is for `apply`
     journal.end(DONE)
-    return Outcome(todo.changes, "changed")
+    return VersionOutcome(todo.changes, "changed")
 
 
 def _step(resource: Resource, after: State | None) -> Step:
@@ -193,26 +191,10 @@ def _refuse_while_needed() -> None:
 
 
 @contextmanager
-def _alone(dry_run: bool, wait: float) -> Iterator[None]:
-    """Keep other commands away; a dry run leaves not even a lock file."""
+def _alone(dry_run: bool, wait: float, calls: bool = True) -> Iterator[None]:
+    """Keep other commands away, without `calls` the plugin's calls too; a dry run leaves not even a lock file."""
     if dry_run:
         yield
         return
-    with exclusive(wait):
+    with exclusive(wait), nullcontext() if calls else plugin_calls.kept_out():
         yield
-
-
-@contextmanager
-def _no_call_under_way(dry_run: bool) -> Iterator[None]:
-    if dry_run:
-        yield
-        return
-    lock = Locked(NODE_LOCK, wait=_LOCK_WAIT)
-    try:
-        lock.__enter__()
-    except CniError as error:
-        raise Problem(error.msg, error.details) from None
-    try:
-        yield
-    finally:
-        lock.__exit__()

@@ -7,19 +7,19 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from cnictl.core import outside
-from cnictl.core.errors import CniError, Problem, UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
-from cnictl.node.preflight.finding import Check, Finding
+from cnictl.node.preflight.finding import PreflightCheck, PreflightFinding
 from cnictl.node.spec.node_spec import NodeSpec
 
-__all__ = ["CHECKS", "IGNORABLE", "Finding", "parse_ignored", "run", "without_ignored"]
+__all__ = ["CHECKS", "IGNORABLE", "PreflightFinding", "parse_ignored", "run", "without_ignored"]
 
 _ALL = "all"
 _NEVER = {"root": "only root can set up a node"}
 """Checks that can't be ignored, with the reason."""
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, PreflightCheck] = {
     "root": host.root,
     "firewall-tool": host.firewall_tool,
     "kernel": host.kernel,
@@ -61,16 +61,18 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
             known = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {known}")
+            raise UsageProblem(
+                f"there is no preflight check {outside.line(name)!r} to ignore", f"the checks are: {known}"
+            )
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 
-def without_ignored(findings: Iterable[Finding], ignored: Collection[str]) -> list[Finding]:
+def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[str]) -> list[PreflightFinding]:
     """Return the findings, with those of ignored checks marked. A marked finding does not stop a run."""
     return [replace(finding, ignored=True) if finding.name in ignored else finding for finding in findings]
 
 
-def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[Finding]:
+def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
     """Return everything on the host that would stop `spec` from working. Nothing is changed.
 
     `previous_spec` is the node's present spec; its bridge and routes are no obstacle. A check that fails is a finding
@@ -81,8 +83,8 @@ def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[Finding]:
         try:
             findings += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.mend, because="the error's hint is text")
-            findings.append(Finding(name, "error", name, f"can't be checked: {problem.message}", what))
-        except (OSError, CniError) as fault:
-            findings.append(Finding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
+            what = hint.advice(problem.hint, because="the error's hint is text")
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+        except OSError as fault:
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return findings

@@ -4,16 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from netaddr import IPAddress, IPNetwork
-
+from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import host_links, pod_routes, route_lookup
-from cnictl.node.preflight.finding import Finding, error, warning
-from cnictl.node.resources import sysctl
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
@@ -21,7 +19,6 @@ from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spec.suggestions import first_free
 
 _OUR_ALIAS = "cnictl:"
-_IPV6_CONF = "/proc/sys/net/ipv6/conf"
 _OTHERS_ROUTE = hint.advice(
     "give that node another pod CIDR, or remove the route from the configuration that adds it",
     because="the route belongs to another program or the operator, and its purpose is not known here",
@@ -58,7 +55,7 @@ class HostRoute:
         return f"{kind}{self.destination}{via}{f' dev {self.dev}' if self.dev and not self.kind else ''}"
 
 
-def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """Check the bridge's name: it is free, or the bridge is ours or can be adopted, because its address is right."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
@@ -96,7 +93,7 @@ def _another_bridge() -> Hint:
     return hint.option(f"--bridge {next(name for name in map('cni{}'.format, count()) if name not in taken)}")
 
 
-def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """Check that no foreign route, address or gateway of the host lies in this node's pod CIDR or a peer's.
 
     A route that covers a pod CIDR is no obstacle, because the kernel prefers the longest prefix.
@@ -126,7 +123,7 @@ def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
     ]
 
 
-def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
+def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[PreflightFinding]:
     """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
@@ -144,7 +141,7 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[Finding]:
     return findings
 
 
-def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that no policy rule (`ip rule`) diverts pods' packets before the kernel looks in the main table."""
     findings = []
     for strays in pod_routes.causes(pod_routes.predicted(spec)):
@@ -154,7 +151,7 @@ def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  #
     return findings
 
 
-def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """Check that the host's own addresses lie outside the pod network, where nothing is masqueraded."""
     bridges = {spec.bridge, previous.bridge if previous else spec.bridge}
     return [
@@ -170,11 +167,11 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
         )
         for address, dev in host_links.own_addresses().items()
         for network in spec.networks
-        if dev not in bridges and IPAddress(address) in IPNetwork(network)
+        if dev not in bridges and parse_cidr(network).holds(parse_address(address))
     ]
 
 
-def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that each peer is on a link of this host: a plain route to its pods needs the peer as next hop."""
     own, links = host_links.own_addresses(), host_links.peer_links(spec)
     findings = []
@@ -230,22 +227,21 @@ def _or_link_local(spec: NodeSpec, peer: Peer) -> str:
     )
 
 
-def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that the host and its links support IPv6, if the node has an IPv6 subnet."""
     if not any(map(is_ipv6, spec.subnets)):
         return []
     subnet = next(filter(is_ipv6, spec.subnets))
     without = f"or leave out --subnet {subnet}"
-    try:
-        disabled = sysctl.read(f"{_IPV6_CONF}/all/disable_ipv6") != "0"
-    except FileNotFoundError:
+    disabled = sysctl.read("net/ipv6/conf/all/disable_ipv6")
+    if not disabled:
         message = "the kernel runs without IPv6"
         what = hint.advice(
             f"remove ipv6.disable=1 from the kernel's command line and use a kernel with CONFIG_IPV6, {without}",
             because="it needs a reboot",
         )
         return [error("ipv6", subnet, message, what)]
-    if disabled:
+    if disabled != "0":
         what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
     limit = host_links.narrowest(spec)

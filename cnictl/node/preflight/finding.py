@@ -9,7 +9,7 @@ from cnictl.node.spec.node_spec import NodeSpec
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightFinding:
     """A fault that stops the run (error), or that the operator should know (warning)."""
 
     name: str
@@ -27,15 +27,15 @@ class Finding:
         return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
 
 
-Check = Callable[[NodeSpec, NodeSpec | None], list[Finding]]
+PreflightCheck = Callable[[NodeSpec, NodeSpec | None], list[PreflightFinding]]
 """Looks for one kind of fault and changes nothing. The second spec is the node's present one, or None."""
 
 
-def error(name: str, subject: str, message: str, mend: Hint) -> Finding:
+def error(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
     """Return a finding that stops the set-up of a node."""
-    return Finding(name, "error", subject, message, mend)
+    return PreflightFinding(name, "error", subject, message, mend)
 
 
-def warning(name: str, subject: str, message: str, mend: Hint) -> Finding:
+def warning(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
     """Return a finding that does not stop the set-up of a node."""
-    return Finding(name, "warning", subject, message, mend)
+    return PreflightFinding(name, "warning", subject, message, mend)

@@ -4,7 +4,7 @@ import os
 
 from cnictl.node import hint
 from cnictl.node.host.verdicts.pods import families
-from cnictl.node.preflight.finding import Finding, warning
+from cnictl.node.preflight.finding import PreflightFinding, warning
 from cnictl.node.resources.forward import IPTABLES, IptablesForward, IptablesLook
 from cnictl.node.resources.forward_nft import NftLook
 from cnictl.node.spec.node_spec import NodeSpec
@@ -12,7 +12,7 @@ from cnictl.node.spec.node_spec import NodeSpec
 _HINT = hint.option("--no-forward", "the firewall's own rules then decide about pods' packets")
 
 
-def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Return each drop, by a policy or a rule, that an accept for pods' packets comes ahead of."""
     if not spec.forward or os.geteuid() != 0:
         return []  # `root` reports it

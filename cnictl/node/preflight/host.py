@@ -10,14 +10,15 @@ from typing import Any
 from cnictl.core import programs
 from cnictl.core.bridge import ensure_bridge
 from cnictl.core.cidr import parse_cidr, parse_interface
-from cnictl.core.errors import CniError, Problem
-from cnictl.core.masquerade import rule_set
+from cnictl.core.errors import Problem
+from cnictl.core.masquerade import backends
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import scratch
-from cnictl.node.preflight.finding import Finding, error
+from cnictl.node.preflight.finding import PreflightFinding, error
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 
 _FORWARD = {False: "/proc/sys/net/ipv4/ip_forward", True: "/proc/sys/net/ipv6/conf/all/forwarding"}
@@ -36,14 +37,14 @@ _OTHER = {"nft": "iptables", "iptables": "nft"}
 _AS_ROOT = hint.advice("run it with sudo", because="only the user can choose to become root")
 
 
-def root(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def root(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that root runs the command."""
     if os.geteuid() == 0:
         return []
     return [error("root", "this user", f"user {os.geteuid()} is not root", _AS_ROOT)]
 
 
-def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that the programs of the masquerade backend are installed."""
     if not spec.nat:
         return []
@@ -60,7 +61,7 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what)]
 
 
-def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that bridge, veth pair and masquerade work, and that forwarding can be switched on."""
     if os.geteuid() != 0:
         return []  # `root` reports it
@@ -93,18 +94,18 @@ def _try_features(backend: str, tried: tuple[tuple[str, str], ...]) -> list[Any]
     with Netlink() as netlink:
         try:
             index = ensure_bridge(netlink, "cnictl-try0", gateway).index
-        except (CniError, OSError) as fault:
+        except (Problem, OSError) as fault:
             return [["bridge", f"the kernel can't create a bridge: {fault}"]]
         try:
             _try_veth(netlink, index)
-        except (CniError, OSError, Problem) as fault:
+        except (Problem, OSError) as fault:
             refused.append(["veth", f"the kernel can't create a veth pair: {fault}"])
     if backend:
         subnets, networks = zip(*tried, strict=True)
-        rules = rule_set.Masquerade("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
+        rules = RuleSet("cnictl-try", tuple(map(parse_cidr, subnets)), tuple(map(parse_cidr, networks)))
         try:
-            rule_set.load(rules, backend)
-        except (CniError, OSError, Problem) as fault:
+            backends.backend(backend).load(rules)
+        except (Problem, OSError) as fault:
             refused.append(["masquerade", f"the rule set can't be loaded: {fault}"])
     return refused
 

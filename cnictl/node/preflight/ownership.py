@@ -10,7 +10,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import install, ownership
 from cnictl.node.plugin.program import HOME
-from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.spec.node_spec import NodeSpec
 
@@ -29,7 +29,7 @@ _PREFIXES = "-@:+!|"
 """The prefixes of a command in a unit (systemd.service(5), Command lines)."""
 
 
-def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that only root can change each program that cnictl starts by name."""
     findings = []
     for name in _PROGRAMS:
@@ -40,7 +40,7 @@ def programs(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     return findings
 
 
-def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that only root can change what root reads: node file, confs, records, leases and log."""
     log = spec.log_file or PLUGIN_LOG
     node_file = NODE_FILE if os.path.exists(NODE_FILE) else os.path.dirname(NODE_FILE)
@@ -55,7 +55,7 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     return findings
 
 
-def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that only root can change what units named cnictl start, such as an older watch unit or a drop-in."""
     findings = []
     names = ("cnictl*.service", "cnictl*.service.d/*.conf")

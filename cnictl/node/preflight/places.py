@@ -9,7 +9,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import files, install, ownership, program
 from cnictl.node.plugin.releases import PLUGIN
-from cnictl.node.preflight.finding import Finding, error, warning
+from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.resources import boot_unit, inventory
 from cnictl.node.resources.cni_conf import FILE_NAME, is_foreign
@@ -43,7 +43,7 @@ def _get_loopback(folder: str) -> Hint:
     )
 
 
-def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that each runtime's conf folder is writable."""
     return [
         error("conf-dir", folder, "is not writable", _WRITABLE)
@@ -52,7 +52,7 @@ def conf_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     ]
 
 
-def state(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def state(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that the folders of node file, records and leases are writable, and that their disks have room."""
     findings = []
     for path in (NODE_FILE, f"{STATE_DIR}/new", f"{NETWORKS_DIR}/new", f"{RUN_DIR}/new"):
@@ -74,7 +74,7 @@ def _has_room(path: str) -> bool:
     return free.f_bavail > 0 and (free.f_files == 0 or free.f_favail > 0)
 
 
-def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:
+def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """Check that the files that bring the node back after a boot are writable. Until then it works without them."""
     message = "is not writable here and is left out: the node works without it until the next boot or restart"
     what = hint.advice(
@@ -89,7 +89,7 @@ def _no_exec(folder: str) -> bool:
     return bool(os.statvfs(install.nearest(folder)).f_flag & os.ST_NOEXEC)
 
 
-def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that our conf's name is not taken by another tool's file."""
     findings = []
     for folder in runtimes.conf_dirs(runtimes.find()):
@@ -99,7 +99,7 @@ def conf_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # no
     return findings
 
 
-def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that no conf sorts before ours, because runtimes use the first by name."""
     findings = []
     for folder in runtimes.conf_dirs(runtimes.find()):
@@ -114,7 +114,7 @@ def conf_order(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # n
     return findings
 
 
-def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that root, and only root, can write to each runtime's plugin folder."""
     findings = []
     for folder in runtimes.bin_dirs(runtimes.find()):
@@ -145,7 +145,7 @@ def _elsewhere() -> Hint:
     return hint.command("cnictl plugin install --lib-dir /opt/cnictl", "it installs the plugin elsewhere")
 
 
-def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that root, and only root, can write to the folder of the plugin's versions."""
     installed = install.installed(runtimes.bin_dirs(runtimes.find()))
     folder = installed.lib_dir
@@ -161,7 +161,7 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa
     return [error("lib-dir", folder, reason, what)]
 
 
-def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that our launcher's name is not taken by another tool's file."""
     paths = [f"{folder}/{PLUGIN}" for folder in runtimes.bin_dirs(runtimes.find())]
     return [
@@ -171,7 +171,7 @@ def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  
     ]
 
 
-def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check for `loopback`, which the CRI runs for each pod. Without it every pod fails although the node is ready."""
     findings = []
     for runtime in runtimes.find():
@@ -183,7 +183,7 @@ def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noq
     return findings
 
 
-def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[Finding]:  # noqa: ARG001
+def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that only root can change what the boot unit starts, and that the unit is not masked."""
     if not boot_unit.systemd_runs():
         return []

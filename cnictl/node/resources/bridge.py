@@ -3,21 +3,20 @@
 import errno
 from collections.abc import Collection, Iterable
 
-from cnictl.core import sysctl as switches
+from cnictl.core import durable, sysctl
 from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
 from cnictl.node.host import host_links
-from cnictl.node.resources import sysctl
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
 
 _SYSFS = "/sys/class/net"
-_NET_ADDR_SET = "3"
+_NET_ADDR_SET = b"3"
 
 _NOTIFY = ("net/ipv4/conf/{}/arp_notify", "net/ipv6/conf/{}/ndisc_notify")
 
@@ -144,7 +143,7 @@ class Bridge:
         return ", ".join([*standing, *(f"the address {other}" for other in others)])
 
     def carry_out(self, change: Change) -> None:
-        """Create, change or remove the bridge. Raises Problem, CniError."""
+        """Create, change or remove the bridge. Raises Problem."""
         with Netlink() as netlink:
             if change.after is None:
                 self._remove(netlink)
@@ -197,16 +196,16 @@ class Bridge:
 def announce(netlink: Netlink, bridge: Link) -> None:
     """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
-    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
+    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises Problem.
     """
-    before = {path: switches.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
+    before = {path: sysctl.read(path) for path in (one.format(bridge.name) for one in _NOTIFY)}
     for path in before:
-        switches.put(path, "1")
+        sysctl.put(path, "1")
     try:
         netlink.call(rtnetlink.set_mac(bridge.name, rtnetlink.parse_mac(bridge.mac)))
     finally:
         for path, value in before.items():
-            switches.put(path, value)
+            sysctl.put(path, value)
 
 
 class Address:
@@ -285,7 +284,7 @@ def _ports(netlink: Netlink, index: int) -> list[str]:
 def _mac_stays(name: str) -> bool:
     """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't tell."""
     try:
-        return sysctl.read(f"{_SYSFS}/{name}/addr_assign_type") == _NET_ADDR_SET
+        return durable.contents(f"{_SYSFS}/{name}/addr_assign_type").strip() == _NET_ADDR_SET
     except OSError:
         return True
 

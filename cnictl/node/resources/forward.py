@@ -18,7 +18,7 @@ from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
 from cnictl.node.host.verdicts.places import Need, Survey
 from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
-from cnictl.node.resources import chains
+from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.forward_nft import MARK, WHY
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
@@ -31,7 +31,6 @@ BASE = "FORWARD"
 _KUBE = "KUBE-"
 """The beginning of the names of chains of kube-proxy and similar tools."""
 _UNREADABLE = "unreadable"
-_TABLES = {"ip": "/proc/net/ip_tables_names", "ip6": "/proc/net/ip6_tables_names"}
 
 
 class IptablesForward:
@@ -46,9 +45,12 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """Return the accepts and, by chain, the jumps to them; a misplaced jump includes the reason. None for none."""
-        if not self._legacy and chains.left("filter", CHAIN, self._family):
-            return {_UNREADABLE: f"{CHAIN} stands, but {chains.gone('filter', self._family)}"}
+        """The accepts, and by chain the jumps to them, with the reason where one is out of place; None for nothing.
+
+        Raises Problem where the accepts stand and the command that shows them is missing.
+        """
+        if not self._legacy and hidden_chains.hides("filter", CHAIN, self._family):
+            return {_UNREADABLE: f"{CHAIN} stands, but {hidden_chains.reason('filter', self._family)}"}
         if not self.works():
             return None
         look = IptablesLook(self.program, self._family, self._spec)
@@ -62,16 +64,8 @@ class IptablesForward:
         return {"accepts": look.accepts or [], "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Accepts for the family's pod subnet over the bridge; None without one, or without the command.
-
-        Raises Problem where the accepts stand and the command that shows them is gone.
-        """
+        """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
         node = _of_family(spec, self._family)
-        if node is not None and spec.forward and not self._legacy and not firewall.has_command(self.program):
-            if chains.left("filter", CHAIN, self._family):
-                gone = chains.gone("filter", self._family)
-                raise Problem(f"{CHAIN} stands, but {gone}", f"install {self.program} again, then: cnictl apply")
-            return None
         if node is None or not spec.forward or not self.works():
             return None
         look = IptablesLook(self.program, self._family, spec)
@@ -82,7 +76,7 @@ class IptablesForward:
         """Return whether the program works. The old interface counts only if the new one is in use too."""
         if not self._legacy:
             return firewall.iptables_works(self._family)
-        return "filter" in _words(_TABLES[self._family]) and firewall.legacy_beside_nft(self._family)
+        return firewall.legacy_in_use(self._family) and firewall.legacy_beside_nft(self._family)
 
     def remember(self) -> None:
         """Record which iptables chains exist."""
@@ -96,7 +90,7 @@ class IptablesForward:
             return f"put {CHAIN} back", ""
         if _UNREADABLE in (before or {}):
             summary = f"remove {CHAIN}, the accepts for pods in {program}' FORWARD"
-            return summary, "\n".join(chains.removal_commands("filter", CHAIN, self._family))
+            return summary, "\n".join(hidden_chains.removal_commands("filter", CHAIN, self._family))
         look = IptablesLook(program, self._family, self._spec) if self.works() else None
         removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None else []
         if after is None:
@@ -117,15 +111,13 @@ class IptablesForward:
         after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
-                f"{CHAIN} can't be put back: {chains.gone('filter', self._family)}",
-                f"install {self.program}, then: cnictl apply",
+                f"{CHAIN} can't be put back: {hidden_chains.reason('filter', self._family)}",
+                hidden_chains.hint("filter", self._family),
             )
         if _UNREADABLE in (change.before or {}):
-            chains.remove("filter", CHAIN, self._family)
+            hidden_chains.remove("filter", CHAIN, self._family)
             firewall.drop_left_over("filter", BASE, self._family)
             return
-        if after is not None and not self._legacy:
-            chains.note("filter", CHAIN, self._family)
         look = IptablesLook(self.program, self._family, self._spec)
         lines = ["*filter", *(f"-D {line}" for line in look.removals())]
         if after is not None:
@@ -136,7 +128,6 @@ class IptablesForward:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         run([f"{self.program}-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
         if after is None and not self._legacy:
-            chains.forget("filter", CHAIN, self._family)
             firewall.drop_left_over("filter", BASE, self._family)
 
     def _name(self) -> str:
@@ -384,11 +375,3 @@ def _in_words(after: State, look: IptablesLook | None) -> str:
 def _reasons(state: State | None) -> str:
     texts = [text for labels in (state or {}).get("jumps", {}).values() for text in labels if WHY in text]
     return ", ".join(dict.fromkeys(text.partition(WHY)[2] for text in texts))
-
-
-def _words(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().split()
-    except OSError:
-        return []

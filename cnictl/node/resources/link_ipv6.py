@@ -2,17 +2,16 @@
 
 import os
 
-from cnictl.core import advertisements
-from cnictl.core import sysctl as switches
+from cnictl.core import advertisements, sysctl
 from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
-from cnictl.node.resources.sysctl import SYSCTLS, read, write
+from cnictl.node.resources.sysctl import write
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
 
-_CONF = f"{SYSCTLS}/net/ipv6/conf"
+_CONF = "net/ipv6/conf"
 
 
 class RouterAdvertisements:
@@ -82,12 +81,12 @@ def _remembered() -> dict[str, str]:
 
 
 def _advertised() -> list[str]:
-    """Return the links whose accept_ra must be 2: all before forwarding is turned on, then those with a route."""
-    if not os.path.isdir(_CONF):
+    """Return the links whose accept_ra has to be 2: all, or those with a learned route if the host forwards already."""
+    if not os.path.isdir(f"/proc/sys/{_CONF}"):
         return []
     with Netlink() as netlink:
         links, routes = rtnetlink.all_links(netlink), advertisements.learned(netlink)
-    if switches.read(switches.FORWARDING[16]) == "1":
+    if sysctl.read(sysctl.FORWARDING[16]) == "1":
         links = [link for link in links if link.index in routes]
     return advertisements.to_keep(links, routes, lambda name: _value(name, "accept_ra"))
 
@@ -148,8 +147,5 @@ class BridgeIpv6:
 
 
 def _value(link: str, key: str) -> str:
-    """Return a link's kernel setting; empty if the link does not exist."""
-    try:
-        return read(f"{_CONF}/{link}/{key}")
-    except FileNotFoundError:
-        return ""
+    """Return a link's kernel setting; empty if there is no such link."""
+    return sysctl.read(f"{_CONF}/{link}/{key}")

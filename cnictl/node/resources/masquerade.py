@@ -5,11 +5,12 @@ from typing import Any
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
-from cnictl.core.masquerade import iptables, rule_set
-from cnictl.core.masquerade.rule_set import BACKENDS
+from cnictl.core.masquerade import backends, iptables, rule_set
+from cnictl.core.masquerade.backends import BACKENDS
+from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.resources import chains
+from cnictl.node.resources import hidden_chains
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -27,20 +28,20 @@ class Masquerade:
     def observe(self) -> State | None:
         """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
         found = {}
-        unread = [family for family in PROGRAMS if chains.left("nat", rule_set.chain(self._name), family)]
+        hidden = [family for family in PROGRAMS if hidden_chains.hides("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
-            if backend == "iptables" and unread:
-                found[backend] = {"damaged": f"rules stand, but {chains.gone('nat', unread[0])}"}
-            elif rule_set.present(self._name, backend):
+            if backend == "iptables" and hidden:
+                found[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
+            elif backends.backend(backend).present(self._name):
                 found[backend] = self._recognised(backend)
         return found or None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """One rule set in the spec's backend; none without NAT. Raises Problem where what stands can't be read."""
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
-            if chains.left("nat", rule_set.chain(spec.name), family):
-                why = chains.gone("nat", family)
-                raise Problem(f"the masquerade rules stand, but {why}", _readable_again(family))
+            if hidden_chains.hides("nat", rule_set.chain(spec.name), family):
+                why = hidden_chains.reason("nat", family)
+                raise Problem(f"the masquerade rules stand, but {why}", hidden_chains.hint("nat", family))
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
@@ -71,13 +72,10 @@ class Masquerade:
         old, new = change.before or {}, change.after or {}
         for backend, rules in new.items():
             if old.get(backend) != rules and "subnets" in rules:
-                if backend == "iptables":
-                    for family in _families(rules["subnets"]):
-                        chains.note("nat", rule_set.chain(self._name), family)
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
                     self._remove_other_families(wanted)
-                rule_set.load(wanted, backend)
+                backends.backend(backend).load(wanted)
         for backend in old:
             if backend not in new:
                 self._remove(backend)
@@ -86,15 +84,14 @@ class Masquerade:
         chain = rule_set.chain(self._name)
         if backend == "iptables":
             for family in PROGRAMS:
-                if chains.left("nat", chain, family):
-                    chains.remove("nat", chain, family)
-        rule_set.remove(self._name, backend)
+                if hidden_chains.hides("nat", chain, family):
+                    hidden_chains.remove("nat", chain, family)
+        backends.backend(backend).remove(self._name)
         if backend == "iptables":
             for family in PROGRAMS:
-                chains.forget("nat", chain, family)
                 firewall.drop_left_over("nat", "POSTROUTING", family)
 
-    def _remove_other_families(self, wanted: rule_set.Masquerade) -> None:
+    def _remove_other_families(self, wanted: RuleSet) -> None:
         """Loading leaves alone the chain of a family that has no subnet (any more)."""
         for bits in {32, 128} - set(wanted.families):
             iptables.remove_chain(bits, rule_set.chain(self._name))
@@ -104,16 +101,10 @@ class Masquerade:
             rules = _rules(spec)
             wanted = _of(self._name, rules)
             others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
-            if rule_set.stands(wanted, backend) and not (others and rule_set.present(self._name, backend, others)):
+            chosen = backends.backend(backend)
+            if chosen.stands(wanted) and not (others and chosen.present(self._name, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
-
-
-def _readable_again(family: str) -> str:
-    program = PROGRAMS[family]
-    if not firewall.has_command(program):
-        return f"install {program} again; or: cnictl nat enable --backend nft"
-    return f"nft -a list chain {family} nat POSTROUTING shows that rule: put it into a table of its own"
 
 
 def _families(subnets: Iterable[str]) -> list[str]:
@@ -125,31 +116,23 @@ def _rules(spec: NodeSpec) -> dict[str, Any]:
     return {"subnets": list(spec.subnets), "networks": list(spec.networks)}
 
 
-def _of(name: str, rules: dict[str, Any]) -> rule_set.Masquerade:
-    return rule_set.Masquerade(
-        name, map(parse_cidr, rules["subnets"]), (parse_cidr(one, "network") for one in rules["networks"])
-    )
+def _of(name: str, rules: dict[str, Any]) -> RuleSet:
+    return RuleSet(name, map(parse_cidr, rules["subnets"]), (parse_cidr(one, "network") for one in rules["networks"]))
 
 
 def _load_commands(name: str, rules: dict[str, Any], backend: str) -> list[str]:
-    steps = rule_set.steps(_of(name, rules), backend)
+    steps = backends.backend(backend).steps(_of(name, rules))
     return [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
 
 
 def _removal_commands(name: str, backend: str) -> list[str]:
+    chosen, chain = backends.backend(backend), rule_set.chain(name)
     if backend == "nft":
-        suffix = rule_set.owner(name).removeprefix("cnictl:")
-        commands = [f"nft delete chain inet {rule_set.TABLE} {kind}-{suffix}" for kind, _ in rule_set.CHAIN_KINDS]
-        return [*commands, f"nft delete table inet {rule_set.TABLE}   # only if nothing else is in it"]
-    chain = rule_set.chain(name)
+        return chosen.removal_commands(name)
     commands = []
-    for family, program in PROGRAMS.items():
-        if chains.left("nat", chain, family):
-            commands += chains.removal_commands("nat", chain, family)
-        elif rule_set.present(name, backend, [_BITS[family]]):
-            commands += [
-                f"{program} -w -t nat -S POSTROUTING | grep -- '-j {chain}'   # delete each: {program} -w -t nat -D …",
-                f"{program} -w -t nat -F {chain}",
-                f"{program} -w -t nat -X {chain}",
-            ]
+    for family in PROGRAMS:
+        if hidden_chains.hides("nat", chain, family):
+            commands += hidden_chains.removal_commands("nat", chain, family)
+        else:
+            commands += chosen.removal_commands(name, [_BITS[family]])
     return commands

@@ -7,7 +7,7 @@ from typing import Any
 import cnictl
 from cnictl.core.errors import Problem
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, interpreters, releases
+from cnictl.node.plugin import install, interpreters, releases, version_folder
 from cnictl.node.plugin.releases import PLUGIN
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -67,7 +67,7 @@ class Plugin:
         """Return the state with this cnictl's own version in use; the other versions stay installed."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
-        name = releases.name_for(lib_dir, digest)
+        name = version_folder.name_for(lib_dir, digest)
         release = releases.examine(f"{lib_dir}/{name}")
         keep = release.digest == digest and release.interpreter
         # a working interpreter stays, so that a second installation of cnictl does not show it as drift
@@ -141,7 +141,7 @@ class Plugin:
             install.remove_launchers(tuple(folder for folder in before["bin_dirs"] if folder not in bin_dirs))
             for name in before["versions"]:
                 if name not in after["versions"]:
-                    releases.remove(before["lib_dir"], name)
+                    version_folder.remove(before["lib_dir"], name)
 
 
 def _require_sound(lib_dir: str, name: str) -> None:

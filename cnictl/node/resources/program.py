@@ -2,7 +2,7 @@
 
 import cnictl
 from cnictl.core.errors import Problem
-from cnictl.node.plugin import files, interpreters, program
+from cnictl.node.plugin import files, interpreters, program, version_folder
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -21,7 +21,7 @@ class ProgramCopy:
     def observe(self) -> State | None:
         """Return the version that the units start, and the digest of its files; None if there is no copy."""
         name = program.current()
-        if not name and not program.names():
+        if not name and not version_folder.names(program.HOME):
             return None
         copy = program.examine(name) if name else None
         return {
@@ -46,7 +46,7 @@ class ProgramCopy:
     def newest(self) -> State:
         """Return the state with a copy of the running cnictl. The previous copy stays."""
         digest = program.digest_of(program.sources())
-        name = program.name_for(digest)
+        name = version_folder.name_for(program.HOME, digest)
         copy = program.examine(name)
         interpreter = copy.interpreter if copy.digest == digest else interpreters.choose().path
         return {
@@ -85,8 +85,8 @@ class ProgramCopy:
                     raise Problem(f"{program.HOME}/{name} is gone or damaged", "run: cnictl plugin install")
                 program.build(name, sources, interpreters.inspect(after["interpreter"]))
             if program.current() != name:
-                program.use(name)
+                version_folder.point(program.CURRENT, name)
         former = before["version"] if before else ""
-        for other in program.names():
+        for other in version_folder.names(program.HOME):
             if former != name and other not in (name, former):
-                program.remove(other)
+                version_folder.remove(program.HOME, other)

@@ -10,21 +10,20 @@ import shlex
 from collections.abc import Iterable
 from itertools import pairwise
 from socket import AF_INET, AF_INET6
-from typing import Any
 
 from cnictl.core import isolation, macspoof
 from cnictl.core.errors import Problem
-from cnictl.core.iptables_listing import listing
+from cnictl.core.iptables_listing import FAMILIES, listing
 from cnictl.core.masquerade import rule_set
 from cnictl.core.netlink import nftables, rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.process import run
 from cnictl.core.unlinking import unlink
-from cnictl.node.host import firewall
+from cnictl.node.host import firewall, route_lookup
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.resources import chains
+from cnictl.node.host.route_lookup import MAIN_TABLE, PROTOCOL, Way
+from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.bridge import OWNER_MARK
-from cnictl.node.resources.route import PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -35,8 +34,6 @@ _INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
 _MARK = "cnictl:"
 LEARNED_PROTOCOL = 68
 """rtm_protocol of routes learned from a store."""
-_MAIN_TABLE = 254
-_UNSPECIFIED = {AF_INET: "0.0.0.0", AF_INET6: "::"}
 
 Line = tuple[str, str]
 """A table's name and a line: `-A CHAIN …` as `iptables-save` prints it, or `-N CHAIN`."""
@@ -62,7 +59,13 @@ class TaggedIptables(_Remnant):
         self.id = f"remnants/{program}"
 
     def observe(self) -> State | None:
-        """Return by table the lines of iptables-save that add our rules, and `-N CHAIN` for each chain of ours."""
+        """Return by table the lines of iptables-save that add the rules, and `-N CHAIN` for each chain.
+
+        Raises Problem where the program is missing and a chain of ours stands that it would show.
+        """
+        if not firewall.has_command(f"{self._program}-save"):
+            self._refuse_unseen()
+            return None
         found: dict[str, list[str]] = {}
         if native := self._native():
             found[_NATIVE] = native
@@ -72,6 +75,14 @@ class TaggedIptables(_Remnant):
             if (table, words[1]) not in self._covered and leads_to not in self._covered:
                 found.setdefault(table, []).append(line)
         return found or None
+
+    def _refuse_unseen(self) -> None:
+        family = FAMILIES[self._program]
+        places = [(table, chain) for table in nftables.tables(family) for chain in nftables.chains(family, table)]
+        unseen = [(table, chain) for table, chain in places if chain.startswith(_CHAINS)]
+        names = [f"{chain} in table {table}" for table, chain in unseen if (table, chain) not in self._covered]
+        if names:
+            raise hidden_chains.missing(self._program, f"{', '.join(names)} stand")
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the iptables commands."""
@@ -137,8 +148,8 @@ class TaggedIptables(_Remnant):
             for rule in rules
             if rule["family"] == self._family
             and (rule["table"], rule["chain"]) in unread
-            and chains.target(rule) not in covered
-            and (chains.target(rule).startswith(_CHAINS) or str(rule.get("comment", "")).startswith(_MARK))
+            and hidden_chains.target(rule) not in covered
+            and (hidden_chains.target(rule).startswith(_CHAINS) or str(rule.get("comment", "")).startswith(_MARK))
         ]
 
     def _marked(self) -> list[Line]:
@@ -194,37 +205,6 @@ def iptables_programs() -> list[str]:
     return programs
 
 
-class LostChains(_Remnant):
-    """Our chains that iptables-nft made, on a host whose iptables command is gone. `family` is `ip` or `ip6`."""
-
-    def __init__(self, family: str, covered: frozenset[tuple[str, str]] = frozenset()) -> None:
-        self._family = family
-        self._covered = covered
-        self.id = f"remnants/{PROGRAMS[family]}"
-
-    def observe(self) -> State | None:
-        """Return the chains by table."""
-        found: dict[str, list[str]] = {}
-        for entry in firewall.ruleset():
-            chain = entry.get("chain", {})
-            place = (chain.get("table", ""), chain.get("name", ""))
-            if chain.get("family") == self._family and place[1].startswith(_CHAINS) and place not in self._covered:
-                found.setdefault(place[0], []).append(place[1])
-        return found or None
-
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """Return the summary and the nft commands."""
-        pairs = [(table, chain) for table, names in (before or {}).items() for chain in names]
-        commands = [line for pair in pairs for line in chains.removal_commands(*pair, self._family)]
-        return f"remove {', '.join(chain for _, chain in pairs)}, which iptables made", "\n".join(commands)
-
-    def carry_out(self, change: Change) -> None:
-        """Remove each with the jumps to it. Raises Problem."""
-        for table, names in (change.before or {}).items():
-            for chain in names if change.after is None else ():
-                chains.remove(table, chain, self._family)
-
-
 class OwnTables(_Remnant):
     """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that nothing else claims.
 
@@ -244,7 +224,7 @@ class OwnTables(_Remnant):
         return {family: names for family, names in names_by_kind.items() if names} or None
 
     def _masquerade(self) -> list[str]:
-        every = nftables.chains(rule_set.FAMILY_INET, rule_set.TABLE)
+        every = nftables.chains(nftables.FAMILY_INET, rule_set.TABLE)
         return [chain for chain in every if chain not in self._known and chain.partition("/")[0] not in self._known]
 
     def _guards(self) -> list[str]:
@@ -263,12 +243,12 @@ class OwnTables(_Remnant):
         return f"remove {' and '.join(words)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove the chains, and each table that is empty then. Raises CniError."""
+        """Remove the chains, and each table that is empty then. Raises Problem."""
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])
-        nftables.remove_chains(rule_set.FAMILY_INET, rule_set.TABLE, gone.__contains__)
-        nftables.remove_table_if_empty(rule_set.FAMILY_INET, rule_set.TABLE)
+        nftables.remove_chains(nftables.FAMILY_INET, rule_set.TABLE, gone.__contains__)
+        nftables.remove_table_if_empty(nftables.FAMILY_INET, rule_set.TABLE)
         for port in (change.before or {}).get("bridge", []):
             macspoof.remove((port,))
         for port in (change.before or {}).get("isolated", []):
@@ -302,36 +282,27 @@ class TaggedRoutes(_Remnant):
             for route in _tagged_routes():
                 if _in_words(route) not in wanted:
                     continue
-                told = {"dst": route["dst"], "proto": route["proto"], "table": route["table"], "type": route["type"]}
+                family = AF_INET6 if ":" in route.destination else AF_INET
+                told = {"dst": route.destination, "proto": route.protocol, "table": route.table, "type": route.kind}
                 try:
-                    iproute.route("del", family=route["family"], priority=route["metric"], **told)
+                    iproute.route("del", family=family, priority=route.priority, **told)
                 except NetlinkError as error:
                     raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
 
 
-def _tagged_routes() -> list[dict[str, Any]]:
-    from pyroute2 import IPRoute
-
-    tagged = []
-    with IPRoute() as iproute:
-        for family in (AF_INET, AF_INET6):
-            for route in iproute.get_routes(family=family):
-                table = route.get_attr("RTA_TABLE")
-                learned = route["proto"] == LEARNED_PROTOCOL
-                if learned or (route["proto"] == PROTOCOL and table != _MAIN_TABLE):
-                    dst = f"{route.get_attr('RTA_DST') or _UNSPECIFIED[family]}/{route['dst_len']}"
-                    tagged.append({
-                        "family": family, "dst": dst, "proto": route["proto"], "table": table, "type": route["type"],
-                        "metric": route.get_attr("RTA_PRIORITY") or 0, "via": route.get_attr("RTA_GATEWAY") or "",
-                    })  # fmt: skip
-    return tagged
+def _tagged_routes() -> list[Way]:
+    return [
+        route
+        for _, route in route_lookup.routes()
+        if route.protocol == LEARNED_PROTOCOL or (route.protocol == PROTOCOL and route.table != MAIN_TABLE)
+    ]
 
 
-def _in_words(route: dict[str, Any]) -> str:
-    via = f" via {route['via']}" if route["via"] else ""
-    table = "" if route["table"] == _MAIN_TABLE else f" table {route['table']}"
-    metric = f" metric {route['metric']}" if route["metric"] else ""
-    return f"{route['dst']}{via}{table}{metric} proto {route['proto']}"
+def _in_words(route: Way) -> str:
+    via = f" via {route.gateway}" if route.gateway else ""
+    table = "" if route.table == MAIN_TABLE else f" table {route.table}"
+    metric = f" metric {route.priority}" if route.priority else ""
+    return f"{route.destination}{via}{table}{metric} proto {route.protocol}"
 
 
 class TaggedLinks(_Remnant):

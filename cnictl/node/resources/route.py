@@ -1,22 +1,14 @@
 """Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
-from socket import AF_INET, AF_INET6
-from struct import Struct
-from sys import byteorder
 from typing import Any
 
-from cnictl.core.cidr import format_address
 from cnictl.core.errors import Problem
-from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Netlink, attributes
-from cnictl.node.host import host_links
-from cnictl.node.host.route_lookup import PROTOCOL as PROTOCOL
+from cnictl.node.host import host_links, route_lookup
+from cnictl.node.host.route_lookup import PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
 OURS = "cnictl"
-_MAIN_TABLE = 254
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
 
@@ -115,34 +107,18 @@ class RouteTable:
 
     def _all(self) -> list[tuple[str, dict[str, str]]]:
         if self._read is None:
-            self._read = _dumped()
+            self._read = _listed()
         return self._read
 
 
-def _dumped() -> list[tuple[str, dict[str, str]]]:
-    routes = []
-    with Netlink() as netlink:
-        names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        for family in (AF_INET, AF_INET6):
-            for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, *bytes(8))):
-                _, prefix, _, _, table, protocol, *_ = _RTMSG.unpack_from(payload)
-                parts = attributes(payload, _RTMSG.size)
-                if (_number(parts, rtnetlink.RTA_TABLE) or table) != _MAIN_TABLE:
-                    continue
-                packed = parts.get(rtnetlink.RTA_DST) or bytes(4 if family == AF_INET else 16)
-                gateway = parts.get(rtnetlink.RTA_GATEWAY)
-                route = {
-                    "via": format_address(gateway) if gateway else "",
-                    "dev": names.get(_number(parts, rtnetlink.RTA_OIF), ""),
-                    "owner": OURS if protocol == PROTOCOL else f"proto {_PROTOCOLS.get(protocol, protocol)}",
-                }
-                priority = _number(parts, rtnetlink.RTA_PRIORITY)
-                routes.append((priority, f"{format_address(packed)}/{prefix}", route))
-    return [(destination, route) for _, destination, route in sorted(routes, key=lambda entry: entry[0])]
-
-
-def _number(parts: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(parts.get(kind, b""), byteorder)
+def _listed() -> list[tuple[str, dict[str, str]]]:
+    found = []
+    for destination, route in route_lookup.routes():
+        if route.table == route_lookup.MAIN_TABLE:
+            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
+            owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
+            found.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
+    return found
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:

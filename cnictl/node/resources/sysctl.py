@@ -1,14 +1,15 @@
 """Turn on forwarding, one switch per family, and record its side effects, so that a reset restores every value."""
 
+import contextlib
 import os
 
+from cnictl.core import sysctl
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
 
-SYSCTLS = "/proc/sys"
 _OWNER_MARK = "cnictl:"
 """The beginning of the alias of a bridge that the plugin made."""
 
@@ -20,12 +21,13 @@ class Forwarding:
         self.ipv6 = ipv6
         self._family = "IPv6" if ipv6 else "IPv4"
         self.key = "net.ipv6.conf.all.forwarding" if ipv6 else "net.ipv4.ip_forward"
-        self._path = f"{SYSCTLS}/{self.key.replace('.', '/')}"
+        self._path = sysctl.FORWARDING[16 if ipv6 else 4]
         self.id = f"sysctl/{self.key}"
 
     def observe(self) -> State | None:
         """Return the value; None if the kernel lacks the family."""
-        return {"value": read(self._path)} if os.path.exists(self._path) else None
+        value = sysctl.read(self._path)
+        return {"value": value} if value else None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
         """Return that forwarding is on."""
@@ -34,7 +36,7 @@ class Forwarding:
     def remember(self) -> None:
         """Record the original value, and every value that turning it on changes."""
         if original_state.recall(self.id) is None:
-            values = {"value": read(self._path), "conf": self._side_effects()}
+            values = {"value": sysctl.read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
     def former(self) -> State | None:
@@ -48,7 +50,7 @@ class Forwarding:
         Docker and libvirt check forwarding only when they start.
         """
         remembered = original_state.recall(self.id) or {"value": "1"}
-        if remembered["value"] == "1" or "bridges" not in remembered or read(self._path) == "0":
+        if remembered["value"] == "1" or "bridges" not in remembered or sysctl.read(self._path) == "0":
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
@@ -95,7 +97,7 @@ class Forwarding:
 
     @property
     def _conf(self) -> str:
-        return f"{SYSCTLS}/net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
+        return f"net/{'ipv6' if self.ipv6 else 'ipv4'}/conf"
 
     def _side_effects(self) -> dict[str, str]:
         """Return the value of each `LINK/KEY`, `all` first, because writing `all` changes the others.
@@ -103,32 +105,23 @@ class Forwarding:
         What the kernel changes for `all`, `default` and each link: net/ipv4/devinet.c, inet_forward_change;
         net/ipv6/addrconf.c, addrconf_forward_change.
         """
-        names = sorted(os.listdir(self._conf), key=lambda name: (name != "all", name != "default", name))
-        values = {}
+        names = sorted(os.listdir(f"/proc/sys/{self._conf}"), key=lambda name: (name != "all", name != "default", name))
+        found = {}
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
-                try:
-                    values[f"{name}/{key}"] = read(f"{self._conf}/{name}/{key}")
-                except FileNotFoundError:
-                    continue  # the link disappeared meanwhile
-        return values
+                value = sysctl.read(f"{self._conf}/{name}/{key}")
+                if value:  # else the link went away meanwhile
+                    found[f"{name}/{key}"] = value
+        return found
 
     def _restore(self, name: str, value: str) -> None:
         path = f"{self._conf}/{name}"
-        try:
-            if read(path) != value:
+        with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
+            if sysctl.read(path) not in ("", value):
                 write(path, value)
-        except FileNotFoundError:
-            return
-
-
-def read(path: str) -> str:
-    """Return the value of the kernel setting at `path`. Raises OSError."""
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
 
 
 def write(path: str, value: str) -> None:
-    """Set the kernel setting at `path`. Raises OSError."""
-    with open(path, "w", encoding="ascii") as file:
+    """Set a kernel setting; `path` is relative to /proc/sys. Raises OSError."""
+    with open(f"/proc/sys/{path}", "w", encoding="ascii") as file:
         file.write(value)

@@ -1,8 +1,8 @@
-"""Two processes that undo an unconfirmed run when its time is up, apart from the terminal and session that began it.
+"""Undo an unconfirmed run when its time is up, in a process apart from the terminal and session that began the run.
 
-Each holds a pidfd (pidfd_open(2)) of the other and starts a new one when that dies, so that neither a hang-up nor a
-`kill -9` of one stops the undo. They are forked, not executed: what they run is in memory, and goes on where the
-environment that cnictl was started from goes away. What they wait for is on disk; they only look.
+The process is forked, not executed: what it runs is in memory, and works even if the environment that cnictl was
+started from is removed. What it waits for is on disk. If it is killed, whoever looks next undoes
+(`cnictl.node.runs.confirm`).
 """
 
 import os
@@ -10,13 +10,15 @@ import select
 import signal
 import sys
 import syslog
+import time
 from typing import NoReturn
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.process import run, shared
 from cnictl.node.plugin import program
 from cnictl.node.resources import boot_unit
 from cnictl.node.runs import confirm
+from cnictl.node.state import pending
 from cnictl.node.state.run_lock import Held, exclusive
 
 NAME = "cnictl-guard"
@@ -26,39 +28,37 @@ _LOOK = 0.5
 """Seconds between two looks at the record and the clock."""
 
 _START = 10.0
-"""Seconds for both to stand."""
+"""Seconds that the guard may take to start."""
 
 _TIMER = "cnictl-confirm"
 
 
 def start() -> None:
-    """Start both. Returns when they stand; raises Problem if they don't.
+    """Start the guard and return when it runs. Raises Problem if it doesn't.
 
-    To be called from a process with one thread that holds `spine.exclusive`; `confirm.arm` comes first.
+    To be called from a process with one thread that holds `exclusive`; `pending.arm` comes first.
     """
-    import pyroute2  # noqa: F401 - before the fork: all that the undo needs is in memory then
-
-    from cnictl.node.runs import history  # noqa: F401
+    import pyroute2  # noqa: F401 - before the fork, so that all that the undo needs is in memory; slow to load
 
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _become_first(writer)
+        _become_guard(writer)
     os.close(writer)
     try:
         os.waitpid(child, 0)
-        stands = select.select([reader], [], [], _START)[0] and os.read(reader, 1)
+        runs = select.select([reader], [], [], _START)[0] and os.read(reader, 1)
     finally:
         os.close(reader)
-    if not stands:
+    if not runs:
         raise Problem("no guard could be started, so nothing would undo the run", "run it without --confirm-within")
 
 
 def start_timer(seconds: float) -> None:
-    """Where systemd runs, have it look too when the time is up: its timer outlives whatever ends both guards.
+    """Where systemd runs, have it look too when the time is up: its timer outlives whatever ends the guard.
 
-    It starts root's copy of cnictl, as the units do; where that is not there or not root's alone, the guards suffice.
+    It starts root's copy of cnictl, as the units do; where that copy is missing or not root's alone, there is no timer.
     """
     if boot_unit.systemd_runs() and program.is_sound():
         stop_timer()
@@ -76,19 +76,19 @@ def stop_timer() -> None:
         run(["systemctl", "--quiet", "stop", f"{_TIMER}.timer"], check=False)
 
 
-def _become_first(ready: int) -> NoReturn:
-    """In the first child: leave its parent, start the second guard, and watch."""
+def _become_guard(ready: int) -> NoReturn:
+    """In the child: leave its parent's session, tell that the guard runs, and watch until nothing waits any more."""
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
         _detach(ready)
-        waiting = confirm.pending()
+        waiting = pending.read()
         sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # as whom the history and others' waiting name it
-        partner = _start_partner()
         os.write(ready, b"1")
         os.close(ready)
-        _watch(partner)
+        while not _is_over():
+            time.sleep(_LOOK)
     finally:
         os._exit(1)
 
@@ -109,65 +109,22 @@ def _detach(kept: int) -> None:
         name.write(NAME)
 
 
-def _start_partner() -> int:
-    """Fork a guard of this guard; its pid, in the parent."""
-    parent = os.getpid()
-    partner = os.fork()
-    if partner:
-        return partner
-    try:
-        os.setsid()  # what is sent to the other's process group doesn't reach it
-        _watch(parent)
-    finally:
-        os._exit(1)
-
-
-def _watch(partner: int) -> NoReturn:
-    """Until nothing waits any more: keep the partner alive, and undo when it is time."""
-    descriptor = _open(partner)
-    while not _is_over():
-        if descriptor < 0 or select.select([descriptor], [], [], _LOOK)[0]:
-            _close(descriptor, partner)
-            if _is_over():
-                break  # as the partner found
-            partner = _start_partner()
-            descriptor = _open(partner)
-            select.select([], [], [], _LOOK)  # where no process can live, don't start one after the other
-    os._exit(0)
-
-
-def _open(pid: int) -> int:
-    """A descriptor that is readable once the process has ended; -1 if it has by now."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1
-
-
-def _close(descriptor: int, pid: int) -> None:
-    if descriptor >= 0:
-        os.close(descriptor)
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # it was this one's parent
-
-
 def _is_over() -> bool:
     """Whether nothing waits any more; undoes what is due."""
     try:
-        if confirm.pending() is None:
+        waiting = pending.read()
+        if waiting is None:
             return True
-        if not confirm.is_due(at_work=False):
+        if not waiting.is_due(at_work=False):
             return False
         with exclusive(wait=0):
             undone = confirm.settle()
     except Held:
         return False  # the run itself, or another: the next look
-    except (Problem, CniError, OSError) as error:
+    except (Problem, OSError) as error:
         syslog.syslog(syslog.LOG_ERR, f"cnictl: undoing what was not confirmed: {error}")
         return False
     if undone is not None:
         for line in (str(undone), *undone.left):
             syslog.syslog(syslog.LOG_WARNING, f"cnictl: {line}")
-    return confirm.pending() is None
+    return pending.read() is None

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import note_mtu as note_bridge_mtu
@@ -14,7 +14,7 @@ from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, as_data
 from cnictl.node.spine import Change, OnStep, Plan, Resource, Step
 from cnictl.node.state import original_state
-from cnictl.node.state.journal import Journal
+from cnictl.node.state.journal import DONE, UNDONE, Journal
 
 _MADE = "made"
 """Where `former` keeps the ids of what cnictl has made as a spec asked for."""
@@ -71,6 +71,8 @@ class Move:
     removal: Plan
     """Of what earlier specs made under names that are no longer in use."""
     wanted: Plan
+    reapplies: bool = False
+    """Whether it applies the node file as it stands, rather than an edit of it."""
 
     @property
     def whole(self) -> Plan:
@@ -78,13 +80,13 @@ class Move:
         return spine.joined(self.node_file, self.removal, self.wanted)
 
 
-def plan(spec: NodeSpec, only: Collection[str] = (), command: str = "") -> Move:
-    """Every difference between this host and `spec`; with `only`, those of some kinds and the node file's.
+def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> Move:
+    """Return every difference between this host and `spec`; with `only`, those of some kinds and the node file's.
 
-    `command`: the one that asks; `apply`, and `plan` which shows what that would do, raise the pods' MTU again.
+    `reapplies`: the node file is applied as it stands, which may raise the pods' MTU again.
     """
     earlier = original_state.specs()
-    node_file, *wanted = inventory.resources(spec, earlier, command in ("apply", "plan"))
+    node_file, *wanted = inventory.resources(spec, earlier, reapplies)
     left = inventory.left_over(spec, earlier)
     if only:
         left, wanted = _of_kinds(left, only), _of_kinds(wanted, only)
@@ -95,6 +97,7 @@ def plan(spec: NodeSpec, only: Collection[str] = (), command: str = "") -> Move:
         mark.repairs(spine.plan([node_file], spec)),
         mark.repairs(spine.plan_removal(left)),
         mark.repairs(spine.plan(wanted, spec)),
+        reapplies,
     )
 
 
@@ -134,7 +137,7 @@ class _Marking:
         known = self._known.get(change.resource)
         try:
             return (known.desired(self._previous) if known is not None else None) == change.after
-        except (Problem, CniError, OSError):
+        except (Problem, OSError):
             return False
 
 
@@ -181,21 +184,20 @@ def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journ
     return Journal(command, {"spec": as_data(move.spec), **about})
 
 
-def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None = None) -> Plan:
+def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
     """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
-    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. `apply` of the spec that is
-    in effect already is no move: it mends what it can, and undoes nothing.
+    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. To apply the spec that is in
+    effect already repairs what it can, and undoes nothing.
     """
     more = Plan(())
-    mends = command == "apply" and original_state.specs() == [move.spec]
-    if not mends or not move.whole.changes:
+    repairs = move.reapplies and original_state.specs() == [move.spec]
+    if not repairs or not move.whole.changes:
         move.whole.refuse_unknown()
     if not move.whole.changes:
         return more
     before = original_state.snapshot()
-    journal = journal or journal_of(move, command)
-    if mends:
+    if repairs:
         spine.remember(move.wanted)
         spine.mend(move.whole, on_step, journal)
         _note_made(move)
@@ -211,7 +213,7 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
             more = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules are others by now
             spine.apply(more, on_step, journal, done)
     except BaseException:
-        if journal.outcome == "undone":
+        if journal.outcome == UNDONE:
             original_state.restore(before)
         raise
     for step in move.removal.steps:
@@ -219,5 +221,5 @@ def establish(move: Move, command: str, on_step: OnStep, journal: Journal | None
     if not move.only:
         original_state.only_spec(move.spec)
     _note_made(move)
-    journal.end("done")
+    journal.end(DONE)
     return more

@@ -4,13 +4,12 @@ Nothing is put back as a whole image. A thing is taken back where it is as the r
 since, or what pods stand on by now, is left and said.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_LOCK
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
@@ -18,12 +17,12 @@ from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.route import PeerRoute
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.runs import converge, live_pods, sweep
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
-from cnictl.node.state import journal, original_state
+from cnictl.node.state import journal, original_state, plugin_calls
 from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
@@ -37,9 +36,6 @@ _FOR_GOOD = {
     "lease": "an address that was freed: another pod may have it by now",
 }
 """Changes that no undo takes back, by kind."""
-
-_PLUGIN_CALLS_WAIT = 30.0
-"""Seconds to wait for plugin calls at work to end before their code is switched or removed."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     kept = [trace for trace in found if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
-    pods: tuple[Pod, ...] | None = None
+    pods: tuple[AttachedPod, ...] | None = None
     spec = _spec_after(run)
     names = {one.name for one in converge.specs_in_place()}
     for trace in _in_order([one for one in found if one not in kept]):
@@ -139,7 +135,11 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         if resource is None:
             left.append(f"{trace.resource}: {_FOR_GOOD.get(kind, 'nothing that cnictl can take back by itself')}")
             continue
-        now = resource.observe()
+        try:
+            now = resource.observe()
+        except (Problem, OSError) as error:
+            left.append(f"{trace.resource}: not known, and left as it is: {error}")
+            continue
         target, notes = way_back(resource, trace, now)
         if target != now and kind in POD_KINDS and _takes_away(target, trace):
             if pods is None:
@@ -158,20 +158,20 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec))
 
 
-def carry_out(undo: Undo, command: str, on_step: OnStep) -> Run | None:
+def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
     """Take a run back as planned. The caller holds `spine.exclusive` since before it was planned.
 
-    Returns the undo's own run; None where there was nothing to do any more. All that can be is done; raises Problem
-    that names what failed, and then the run counts as not taken back.
+    `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None where there was nothing to do any
+    more. All that can be is done; raises Problem that names what failed, and then the run counts as not taken back.
     """
     stopped = _cut_off_undos(undo.run)
-    record = Journal(command, {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole})
+    about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
+    record = Journal(command, about)
     try:
-        if any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps):
-            with Locked(NODE_LOCK, wait=_PLUGIN_CALLS_WAIT):
+        if undo.plan.steps:
+            switches = any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps)
+            with plugin_calls.kept_out() if switches else nullcontext():
                 spine.mend(undo.plan, on_step, record)
-        elif undo.plan.steps:
-            spine.mend(undo.plan, on_step, record)
         if undo.run.half_made or stopped:
             sweep.sweep_cut_off()
             sweep.sweep_chains()
@@ -217,7 +217,7 @@ def resume() -> tuple[list[str], list[Run]]:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
-            carry_out(undo, run.command, lambda *_: None)
+            carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
             told.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
@@ -305,7 +305,7 @@ def _takes_away(target: dict[str, Any] | None, trace: Trace) -> bool:
     return not (trace.after is None and target is not None)
 
 
-def _standing(run: Run, spec: NodeSpec | None) -> tuple[Pod, ...]:
+def _standing(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
     """Pods, not proven dead, that lose their network if the run is taken back."""
     if any(entry.resource == NodeFile.id for entry in run.entries):
         return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()
@@ -314,7 +314,7 @@ def _standing(run: Run, spec: NodeSpec | None) -> tuple[Pod, ...]:
     return ()
 
 
-def _alive() -> tuple[Pod, ...]:
+def _alive() -> tuple[AttachedPod, ...]:
     names = dict.fromkeys([*(spec.name for spec in converge.specs_in_place()), *attachments.networks()])
     return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
 

@@ -1,4 +1,4 @@
-"""Pods that would lose their network: what has to be asked before a node moves or is reset."""
+"""Find the pods that would lose their network if the node moved or was reset."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from cnictl.core import attachments, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.foreign import MARK, ForeignLinks
 from cnictl.core.leases.lease import Lease
 from cnictl.core.leases.lease_store import Store
@@ -26,8 +26,8 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Pod:
-    """One attachment, and what is known of its life."""
+class AttachedPod:
+    """One attachment, and whether it is alive."""
 
     network: str
     container: str
@@ -49,7 +49,7 @@ class Pod:
         return f"{who} ({', '.join(self.addresses) or 'no address'}, {self.state})"
 
 
-def attached(names: Iterable[str]) -> list[Pod]:
+def attached(names: Iterable[str]) -> list[AttachedPod]:
     """Return every attachment of these networks, also those that are only a lease, or only a link with our alias.
 
     Nothing is written. What may be another node's, in a store that several use, is none of this host's unless its link
@@ -82,7 +82,7 @@ def _marked_ports(netlink: Netlink) -> list[Link]:
     return [link for link in links if link.kind == "veth" and link.alias.startswith(MARK) and "/" in link.alias]
 
 
-def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[Pod]:
+def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[AttachedPod]:
     lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{MARK}{network}/")]
     found = []
     for link, present in zip(lost, addresses_behind(lost), strict=True):
@@ -91,33 +91,33 @@ def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[Pod]:
         reason += "" if link.peer_namespace else ", whose other end is on this host"
         addresses = tuple(sorted(format_address(packed) for packed in present if not is_link_local(packed)))
         pod = link.alias.removeprefix(f"{MARK}{network}/")
-        found.append(Pod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
+        found.append(AttachedPod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
     return found
 
 
-def _of_lease(store: Store, lease: Lease, foreign: ForeignLinks) -> Pod:
+def _of_lease(store: Store, lease: Lease, foreign: ForeignLinks) -> AttachedPod:
     verdict = liveness.judge_unmarked([lease.address], lease.modified, store.data_dir, foreign=foreign)
-    return Pod(
+    return AttachedPod(
         store.network, lease.container, lease.ifname, "", (lease.address,), verdict.state, verdict.reason, ours=False
     )
 
 
-def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> Pod:
+def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> AttachedPod:
     verdict = liveness.judge(record, netlink, foreign)
-    return Pod(
+    return AttachedPod(
         record.network, record.container, record.ifname, record.pod, tuple(record.addresses), verdict.state,
         verdict.reason, record.data_dir or NETWORKS_DIR, bool(record.host_veth),
     )  # fmt: skip
 
 
-def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[Pod]:
+def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[AttachedPod]:
     """Pods not proven dead that would lose their network if the host moved from `before` to `after`; None: a reset."""
     moved = [one for one in before if after is None or not _stays(one, after)]
     pods = [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
     return [pod for pod in pods if after is None or not _is_untouched(pod, moved, after)]
 
 
-def _is_untouched(pod: Pod, moved: Sequence[NodeSpec], after: NodeSpec) -> bool:
+def _is_untouched(pod: AttachedPod, moved: Sequence[NodeSpec], after: NodeSpec) -> bool:
     """Whether all its addresses lie in subnets that stay where it is: a family it never had may go."""
     for one in moved:
         if one.name == pod.network:
@@ -134,7 +134,7 @@ def _stays(before: NodeSpec, after: NodeSpec) -> bool:
     return same and set(before.subnets) <= set(after.subnets)
 
 
-def refuse(pods: Sequence[Pod], what: str) -> None:
+def refuse(pods: Sequence[AttachedPod], what: str) -> None:
     """Raise Problem with the list of pods if there are any."""
     if not pods:
         return
@@ -146,7 +146,7 @@ def refuse(pods: Sequence[Pod], what: str) -> None:
     )
 
 
-def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
+def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPod]:
     """Delete each attachment properly, so that no pod hangs in Terminating for want of a plugin. Raises Problem."""
     done = []
     with Netlink() as netlink:
@@ -166,7 +166,7 @@ def detach_all(pods: Iterable[Pod], journal: Journal) -> list[Pod]:
             try:
                 which = (pod.network, pod.container, pod.ifname, pod.data_dir)
                 detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
-            except (CniError, OSError) as error:
+            except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)
     return done

@@ -10,7 +10,6 @@ from cnictl.node.host import firewall
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.resources.forward import CHAIN
 from cnictl.node.resources.remnants import (
-    LostChains,
     OwnTables,
     TaggedIptables,
     TaggedLinks,
@@ -56,10 +55,9 @@ def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
     for program in programs:
         covered = _covered(program, own) if program in firewall.PROGRAMS.values() else frozenset()
         found.append(TaggedIptables(program, covered))
-    for family, program in firewall.PROGRAMS.items():
-        if not any(one.startswith(program) for one in programs):
-            found.append(LostChains(family, frozenset({("filter", CHAIN), *(("nat", chain) for chain in own)})))
-    return found
+    named = frozenset({("filter", CHAIN), *(("nat", chain) for chain in own)})
+    missing = [base for base in firewall.PROGRAMS.values() if not any(known.startswith(base) for known in programs)]
+    return [*found, *(TaggedIptables(program, named) for program in missing)]
 
 
 def _covered(program: str, own: list[str]) -> frozenset[tuple[str, str]]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cnictl.core import attachments, liveness
-from cnictl.core.errors import CniError, Problem
-from cnictl.core.locks import Locked
-from cnictl.core.paths import NODE_FILE, NODE_LOCK, PLUGIN_LOG, RUN_DIR, STATE_DIR
+from cnictl.core.errors import Problem
+from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
@@ -19,14 +18,12 @@ from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs import converge, live_pods, remnants, sweep
-from cnictl.node.runs.live_pods import Pod
+from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import OnStep, Plan, Resource
-from cnictl.node.state.journal import Journal
-
-PLUGIN_CALLS_WAIT = 30.0
-"""Seconds to wait for plugin calls at work to end: a call's own waits are bounded below that."""
+from cnictl.node.state import plugin_calls
+from cnictl.node.state.journal import DONE, Journal
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Reset:
 
     names: tuple[str, ...]
     conf: Plan
-    pods: tuple[Pod, ...]
+    pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
     """What stays though it looks like ours, for another tool made it or lives by it; in words."""
@@ -79,8 +76,9 @@ def _switches() -> list[Forwarding]:
 
 
 def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
-    """The conf, and all the rest in the order it goes: what only its mark tells of, then what is known as it came,
-    backwards, but the node file and the plugin last.
+    """Return the conf's resource, and all others in the order in which they are removed.
+
+    What only its mark shows comes first, then what is known, the last made first; the node file and the plugin go last.
     """
     plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also where no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)
@@ -110,7 +108,7 @@ def in_words(todo: Reset) -> list[str]:
 
 
 def carry_out(
-    force: bool, on_step: OnStep, on_pod: Callable[[Pod], None], check: Callable[[Reset], None] = lambda _: None
+    force: bool, on_step: OnStep, on_pod: Callable[[AttachedPod], None], check: Callable[[Reset], None] = lambda _: None
 ) -> Reset:
     """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
 
@@ -124,17 +122,17 @@ def carry_out(
     journal = Journal("reset-node")
     done = spine.apply(todo.conf, on_step, journal)
     try:
-        with Locked(NODE_LOCK, wait=PLUGIN_CALLS_WAIT):  # whoever read the conf before it went has ended
+        with plugin_calls.kept_out():  # whoever read the conf before it went has ended
             pods = live_pods.attached(todo.names)
             if not force:
                 _refuse_live(pods)
             for pod in live_pods.detach_all(pods, journal):
                 on_pod(pod)
-    except (Problem, CniError) as failure:
+    except Problem:
         spine.undo(done, on_step, journal)
-        raise failure if isinstance(failure, Problem) else Problem(failure.msg, failure.details) from None
+        raise
     spine.apply(todo.rest, on_step, journal, done)
-    journal.end("done")
+    journal.end(DONE)
     others = {pod.network for pod in pods if not pod.ours}
     sweep.sweep(list(todo.names), [name for name in recorded if name not in others])
     return todo
@@ -145,6 +143,7 @@ def remains() -> list[str]:
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
     return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
 
 
@@ -159,5 +158,5 @@ def no_node() -> Problem:
     )
 
 
-def _refuse_live(pods: Iterable[Pod]) -> None:
+def _refuse_live(pods: Iterable[AttachedPod]) -> None:
     live_pods.refuse([pod for pod in pods if pod.state != liveness.STALE], "reset-node")

@@ -12,7 +12,6 @@ from cnictl.core.leases.shared_store import may_be_shared
 from cnictl.core.netlink.messages import Netlink
 from cnictl.core.paths import (
     ATTACHMENTS_DIR,
-    INDEX_DIR,
     LIB_DIR,
     METRICS_FILE,
     NETWORKS_DIR,
@@ -22,22 +21,22 @@ from cnictl.core.paths import (
     RUN_DIR,
     SPARE_ATTACHMENTS_DIR,
     SPARE_DIR,
-    SPARE_INDEX_DIR,
     STATE_DIR,
     WATCH_FILE,
 )
 from cnictl.node.host import firewall, runtimes
-from cnictl.node.plugin import install, program, releases
+from cnictl.node.plugin import install, program, version_folder
 from cnictl.node.resources import boot_unit, firewalld, network_manager, networkd
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
-from cnictl.node.runs import confirm
 from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.node.state import folders, journal, original_state
+from cnictl.node.state import folders, journal, original_state, pending
 from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
 _LOG_DIR = os.path.dirname(PLUGIN_LOG)
+_OLD_INDEX_DIRS = (f"{STATE_DIR}/index", f"{SPARE_DIR}/index")
+"""Where releases up to 0.1.0 kept their maps of free addresses."""
 
 
 def remember(spec: NodeSpec) -> None:
@@ -57,8 +56,8 @@ def sweep(names: list[str], ours: list[str]) -> None:
     """
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
     for name in names:
-        _empty_index(name)
-    for folder in (SPARE_ATTACHMENTS_DIR, SPARE_INDEX_DIR, SPARE_DIR):
+        _forget_records(name)
+    for folder in (*_OLD_INDEX_DIRS, SPARE_ATTACHMENTS_DIR, SPARE_DIR):
         _rmdir(folder)
     for name in names:
         store = Store(name)
@@ -74,7 +73,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
         if not were_there[folder]:
             _rmdir(folder)
     sweep_cut_off()
-    confirm.disarm()
+    pending.disarm()
     journal.remove_all()
     for key in original_state.snapshot():
         original_state.forget(key)
@@ -83,10 +82,8 @@ def sweep(names: list[str], ours: list[str]) -> None:
             os.unlink(file)
     for folder in (
         ATTACHMENTS_DIR,
-        INDEX_DIR,
         STATE_DIR,
         SPARE_ATTACHMENTS_DIR,
-        SPARE_INDEX_DIR,
         SPARE_DIR,
         f"{RUN_DIR}/probe",
         RUN_DIR,
@@ -99,9 +96,8 @@ def sweep_cut_off() -> None:
     """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
     found = runtimes.find()
     lib_dirs, bin_dirs = plugin_folders()
-    for lib_dir in lib_dirs:
-        releases.clear_half_built(lib_dir)
-    program.clear_half_built()
+    for folder in (*lib_dirs, program.HOME):
+        version_folder.clear_half_built(folder)
     files = (NODE_FILE, SYSCTL_FILE, network_manager.CONF_FILE, firewalld.ZONE, firewalld.POLICY, *boot_unit.FILES)
     written_to = {
         *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),
@@ -142,15 +138,17 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _empty_index(name: str) -> None:
-    for folder in (INDEX_DIR, SPARE_INDEX_DIR):
-        if os.path.lexists(f"{folder}/{name}"):
-            os.unlink(f"{folder}/{name}")
+def _forget_records(name: str) -> None:
+    """Remove what is left beside a network's attachment records, and the records of other nodes' leases."""
     for record in attachments.all_records(name):
         if not record.host_veth and may_be_shared(record.data_dir):
-            attachments.remove(name, record.container, record.ifname)  # of a lease that is another node's
+            attachments.remove(name, record.container, record.ifname)
     for folder in (ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR):
+        _remove_files(f"{folder}/{name}", (attachments.CLAIM_MARK,))
         _rmdir(f"{folder}/{name}")
+    for path in (f"{folder}/{name}" for folder in _OLD_INDEX_DIRS):
+        if os.path.lexists(path):
+            os.unlink(path)
 
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
 from cnictl.core.conf.network import LOG_LEVELS, NAME_MAX
 from cnictl.core.errors import UsageProblem
-from cnictl.core.masquerade.rule_set import BACKENDS
+from cnictl.core.masquerade.backends import BACKENDS
 from cnictl.node.spec import swapped
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local

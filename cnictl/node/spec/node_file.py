@@ -58,12 +58,12 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
     except UnicodeDecodeError as error:
         said = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
         raise UsageProblem(f"{path}: {said}", "save it as UTF-8") from None
+    spec = parse(text, path)
     try:
-        return addressing.check(parse(text, path))
+        return addressing.check(spec)
     except UsageProblem as problem:
-        if problem.message.startswith(path):
-            raise
-        raise UsageProblem(f"{path}: {problem.message}", problem.mend) from None
+        problem.message = f"{path}: {problem.message}"
+        raise
 
 
 def text_of_file(path: str = NODE_FILE) -> str:

@@ -117,6 +117,10 @@ def _value(number: int, key: str, value: str) -> tuple[int, str, str] | None:
         if re.fullmatch(r"[+-]?0\d+", bare):
             return number, "a number has no leading zero", f"{key} = {bare.lstrip('+-0') or '0'}"
         return number, "the value needs quotes", f"{key} = {_quoted(bare)}"
+    return _quoted_value(number, key, value, bare)
+
+
+def _quoted_value(number: int, key: str, value: str, bare: str) -> tuple[int, str, str] | None:
     if value.startswith(('"""', "'''")):
         return number, "the three quotes are not closed", ""
     quote = value[0]

@@ -136,8 +136,17 @@ class Run:
     confirmed: float = 0.0
     whole: bool = False
     """Of an undo: whether it takes the run's repairs back too."""
+    unconfirmed: bool | None = None
+    """Of an undo: whether it took back a run that nobody confirmed in time; None in journals of earlier releases."""
     marks_repairs: bool = False
     """Whether the entries say which changes are repairs; those of earlier releases don't."""
+
+    @property
+    def undoes_unconfirmed(self) -> bool:
+        """Whether the run is the undo of a run that nobody confirmed in time."""
+        if self.unconfirmed is None:
+            return bool(self.undoes) and self.command.endswith(", not confirmed")
+        return self.unconfirmed
 
     @property
     def is_repair(self) -> bool:

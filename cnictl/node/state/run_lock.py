@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cnictl.core import durable, outside
-from cnictl.core.errors import CniError, Problem
+from cnictl.core.errors import Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
 from cnictl.core.process import shared
@@ -73,12 +73,12 @@ def _hold(descriptor: int, wait: float, deadline: float, on_wait: Callable[[str]
     try:
         hold(descriptor, RUN_LOCK, wait=0)
         return
-    except CniError:
+    except Problem:
         if wait > 0:
             on_wait(f"waiting for another cnictl command to end, at most {wait:g} s: {holder()}")
     try:
         hold(descriptor, RUN_LOCK, wait=max(0.0, deadline - time.monotonic()))
-    except CniError:
+    except Problem:
         waited = f" (waited {wait:g} s)" if wait else ""
         raise Held(
             f"another cnictl command is changing this node{waited}: {holder()}",
@@ -103,7 +103,7 @@ def is_held() -> bool:
         return False
     try:
         hold(descriptor, RUN_LOCK, shared=True, wait=0)
-    except CniError:
+    except Problem:
         return True
     finally:
         os.close(descriptor)

@@ -15,7 +15,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel import commands
-from tests.kernel.plugin.client import LEASES, RECORDS, Host, Pod, finish, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, Host, Pod, finish
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -58,7 +59,7 @@ def states(host: Host, network: str = "mynet") -> dict[str, str]:
 
 
 def everything(host: Host) -> str:
-    """All files of leases, records and maps with their content and times: what looking must not change."""
+    """All files of leases and records with their content and times: what looking must not change."""
     files = host.run("find", "/var/lib", "/run", "-printf", "%p %y %T@ %C@ %s %m\\n")
     return "\n".join(sorted(line for line in files.splitlines() if "/run/netns" not in line))
 
@@ -94,6 +95,9 @@ class Mixed:
 
 @pytest.fixture
 def mixed(host: Host) -> Iterator[Mixed]:
+    confs = host.path("/etc/cni/net.d")
+    confs.mkdir(parents=True)
+    (confs / "10-mynet.conf").write_text(json.dumps(host.conf))
     live, stale, cut, busy, foreign, old = host.pods(6, "p")
     host.add(live, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0")
     veth = host.add(stale)["interfaces"][1]["name"]
@@ -277,7 +281,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
         "cnictl: no leases of a network 'nonet' here",
-        "  mend: networks here: other",
+        "  hint: networks here: other",
     ]
 
 
@@ -355,7 +359,7 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
     )
     node.run(["sh", "-c", break_them])
     listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['leases'] if r['container'] == 'gone'])"
-    commands.wait_until(
+    wait_for(
         lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
         "it is gone",
     )

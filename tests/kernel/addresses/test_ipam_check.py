@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import call, cnictl, wait_until
+from tests.kernel.commands import call, cnictl
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -51,7 +52,7 @@ def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:
 def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None:
     pods = dual(node, "gone", "thief")
     node.run(["ip", "netns", "delete", "gone"])
-    wait_until(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its links are gone")
+    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its links are gone")
     assert {row["found"] for row in checked(node, 1).values()} == {"namespace gone", "live"}
     for address, more in zip(pods["gone"], ([], ["nodad"]), strict=True):
         node.run(["ip", "-n", "thief", "address", "add", f"{address}/{24 + 40 * bool(more)}", "dev", "eth0", *more])

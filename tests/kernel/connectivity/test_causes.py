@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from cnictl.lab.lab import Lab
-from tests.kernel.cluster import GUARD, Cluster, Outcome, eventually, served, shell
+from tests.kernel.cluster import GUARD, Cluster, Outcome, served, shell
 from tests.kernel.hints import applies, matches
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -205,7 +206,7 @@ def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
     assert bool(address) == fault.there
     shell(pods.cluster.node_at(address) if address else broken, command)
     # a bridge that comes up gets its carrier by deferred work, and loses packets until then
-    eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
+    wait_for(lambda: pods.test().overall == "ok", f"{command} mends it")
     if fault.undo:
         shell(broken, f"{fault.undo}; cnictl apply")
 
@@ -222,7 +223,7 @@ def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(
     check = pods.test().of(fault.check)
     address, command = check["hint"]["on"], check["hint"]["command"]
     shell(pods.cluster.node_at(address), f"{command}; {fault.undo or 'true'}; cnictl apply")
-    eventually(lambda: pods.test().overall == "ok", f"{command} mends it")
+    wait_for(lambda: pods.test().overall == "ok", f"{command} mends it")
     assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
 
 
@@ -307,7 +308,7 @@ def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
     assert check["cause_name"] == "port-unfit"
     assert matches("probe.causes_local.port_unfit: cnictl apply", check["hint"]["command"])
     shell(pods.cluster.here, check["hint"]["command"])
-    eventually(lambda: pods.test().overall == "ok", "apply brings the port back")
+    wait_for(lambda: pods.test().overall == "ok", "apply brings the port back")
 
 
 @applies("probe.causes_local._route_to: cnictl route add-peer {} {}{}")
@@ -318,7 +319,7 @@ def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> 
     assert check["cause_name"] == "no-route"
     assert matches("probe.causes_local._route_to: cnictl route add-peer {} {}{}", check["hint"]["command"])
     shell(here, check["hint"]["command"])
-    eventually(lambda: pods.test().overall == "ok", "the peer is added")
+    wait_for(lambda: pods.test().overall == "ok", "the peer is added")
 
 
 def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import Cluster, eventually, served, shell, traces
+from tests.kernel.cluster import Cluster, served, shell, traces
+from tests.waiting import wait_for
 
 CHECKS = ["own-host", "pod-same-host", "other-host", "pod-other-host", "external"]
 
@@ -98,7 +99,7 @@ def test_a_signal_ends_it_with_nothing_left(cluster: Cluster, number: signal.Sig
     cluster.test()
     before = traces(cluster.here)
     process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
-    eventually(lambda: shell(cluster.here, "ls /run/netns").count("cnictl-probe-") == 2, "two probe pods")
+    wait_for(lambda: shell(cluster.here, "ls /run/netns").count("cnictl-probe-") == 2, "two probe pods")
     shell(cluster.here, f"pkill -{int(number)} -f '[t]est-connectivity --count 100'")
     process.communicate(timeout=20)
     assert process.returncode == 130
@@ -109,7 +110,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     cluster.test()
     before = traces(cluster.here)
     process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
-    eventually(lambda: shell(cluster.here, "ls -A /var/lib/cnictl/attachments/mynet").count("@") == 2, "two pods")
+    wait_for(lambda: shell(cluster.here, "ls -A /var/lib/cnictl/attachments/mynet").count("@") == 2, "two pods")
     shell(cluster.here, "pkill -9 -f '[t]est-connectivity --count 100'")
     process.communicate(timeout=20)
     assert traces(cluster.here) != before
@@ -186,7 +187,7 @@ def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
     done = node.run(["cnictl", "test-connectivity"], check=False)
     assert (done.status, done.stdout) == (1, "")
     assert done.stderr == (
-        "cnictl: this host is no node yet: there is no /etc/cnictl/node.toml\n  mend: cnictl init-node\n"
+        "cnictl: this host is no node yet: there is no /etc/cnictl/node.toml\n  hint: cnictl init-node\n"
     )
 
 

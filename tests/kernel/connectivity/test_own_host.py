@@ -27,6 +27,8 @@ def nft(table: str, hook: str, *rules: str, policy: str = "accept", priority: st
 
 @dataclass(frozen=True)
 class Firewall:
+    """A rule set that drops what goes to the host itself: how it is loaded and removed, and the chain that drops."""
+
     load: str
     chain: str
     unload: str
@@ -65,7 +67,7 @@ FIREWALLS = {
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[tuple[Node, Pod]]:
+def world() -> Iterator[tuple[Node, Pod]]:
     with Lab(nodes=2, dual_stack=True) as lab:
         set_up(lab, both=True)
         node = lab.nodes[0]
@@ -88,8 +90,8 @@ def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     "node.host.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.host.own_host._allow: nft insert rule {} '{}{} accept'"
 )
 @pytest.mark.parametrize("name", FIREWALLS)
-def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(site: tuple[Node, Pod], name: str) -> None:
-    node, _ = site
+def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(world: tuple[Node, Pod], name: str) -> None:
+    node, _ = world
     firewall = FIREWALLS[name]
     assert findings(node) == []
     shell(node, firewall.load)
@@ -111,8 +113,8 @@ def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(site: tu
         shell(node, firewall.unload)
 
 
-def test_a_node_that_drops_what_it_sends_to_its_pods_is_named(site: tuple[Node, Pod]) -> None:
-    node, _ = site
+def test_a_node_that_drops_what_it_sends_to_its_pods_is_named(world: tuple[Node, Pod]) -> None:
+    node, _ = world
     shell(node, "iptables -A OUTPUT -o cni0 -p icmp -j ACCEPT; iptables -A OUTPUT -o cni0 -j DROP")
     try:
         (found,) = findings(node)
@@ -137,8 +139,8 @@ def test_a_node_that_drops_what_it_sends_to_its_pods_is_named(site: tuple[Node, 
         "iptables -A INPUT -i cni0 -j ACCEPT; iptables -A INPUT -j REJECT",
     ],
 )
-def test_drops_of_particular_packets_are_not_reported(site: tuple[Node, Pod], rule: str) -> None:
-    node, _ = site
+def test_drops_of_particular_packets_are_not_reported(world: tuple[Node, Pod], rule: str) -> None:
+    node, _ = world
     shell(node, rule)
     try:
         assert findings(node) == []
@@ -146,8 +148,8 @@ def test_drops_of_particular_packets_are_not_reported(site: tuple[Node, Pod], ru
         shell(node, "iptables -F INPUT")
 
 
-def test_a_node_that_lets_pods_in_to_some_ports_is_neither_ok_nor_failed(site: tuple[Node, Pod]) -> None:
-    node, _ = site
+def test_a_node_that_lets_pods_in_to_some_ports_is_neither_ok_nor_failed(world: tuple[Node, Pod]) -> None:
+    node, _ = world
     shell(node, "iptables -A INPUT -i cni0 -p udp --dport 53 -j ACCEPT; iptables -A INPUT -i cni0 ! -p icmp -j DROP")
     try:
         status, checks = own_host(node)
@@ -156,8 +158,8 @@ def test_a_node_that_lets_pods_in_to_some_ports_is_neither_ok_nor_failed(site: t
         shell(node, "iptables -F INPUT")
 
 
-def test_a_ping_that_is_blocked_alone_fails_no_check(site: tuple[Node, Pod]) -> None:
-    node, _ = site
+def test_a_ping_that_is_blocked_alone_fails_no_check(world: tuple[Node, Pod]) -> None:
+    node, _ = world
     shell(node, "iptables -I INPUT -i cni0 -p icmp -j DROP")
     try:
         assert findings(node) == []

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from cnictl.lab.lab import Lab
-from tests.kernel.cluster import Cluster, eventually, shell
+from tests.kernel.cluster import Cluster, shell
 from tests.kernel.commands import Pod, cnictl, start_pod
 from tests.kernel.hints import applies, matches
 from tests.kernel.node.test_dual_stack import set_up
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -149,7 +150,7 @@ def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) 
         }  # fmt: skip
         assert all("`5270: from all lookup 52`" in one["cause"] for one in failed), failed
         world.sh(failed[0]["mend"])
-        eventually(lambda: world.cluster.test().overall != "failed", "the hint helps")
+        wait_for(lambda: world.cluster.test().overall != "failed", "the hint helps")
     finally:
         world.sh(
             "ip rule del pref 5270; ip rule del pref 5269; ip rule del pref 5269; true" + _NO_VPN.replace("{six}", "")

@@ -11,8 +11,9 @@ from typing import Any
 from cnictl.lab.lab import Lab
 from tests.kernel.commands import Pod, call, start_pod
 from tests.kernel.node.test_dual_stack import set_up
+from tests.waiting import wait_for
 
-from ..cluster import Cluster, eventually, shell
+from ..cluster import Cluster, shell
 from ..hints import matches
 
 TABLE = "CNICTL_DOCTOR_TABLE"
@@ -157,21 +158,21 @@ def run(world: World, case: Case) -> None:
     type_in(case.fault)
     mend: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
     try:
-        eventually(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
+        wait_for(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
         found = world.doctor()
         assert [check for check, _ in found] == [case.check], found
         assert case.subject in found[0][1], found
         left = mend()
-        eventually(lambda: not case.suffers(world), "it works again")
+        wait_for(lambda: not case.suffers(world), "it works again")
         if case.hint:
             if case.restore:
                 world.sh(f"{case.restore}; {case.also or 'true'}")
             type_in(case.fault)
-            eventually(lambda: case.suffers(world), f"the fault hurts again: {case.symptom}")
+            wait_for(lambda: case.suffers(world), f"the fault hurts again: {case.symptom}")
             world.follow(case.check, case.hint)
             if case.then:
                 type_in(case.then)
-            eventually(lambda: not case.suffers(world), "it works again by the hint")
+            wait_for(lambda: not case.suffers(world), "it works again by the hint")
             left = [] if case.by_hand or case.restore else world.doctor()
     except BaseException:
         mend()  # the next case's node is to be sound, whatever becomes of this one

@@ -1,5 +1,8 @@
-"""Two connections that take one source port at the same moment, made certain: the first one's packet is held back
-between its translation and its entry into the table (nfnetlink_queue), until the second one's has passed."""
+"""Two connections that take one source port at the same moment, made certain.
+
+The first one's packet is held back between its translation and its entry into the table (nfnetlink_queue), until the
+second one's has passed.
+"""
 
 HOLD = """
 import socket, struct, sys

@@ -24,8 +24,9 @@ def main() -> None:
     """Run the tests; without a failure of theirs, renew the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows"
-        folders = [str(Path(__file__).parent), str(_ROOT / "tests" / "coexistence")]
-        argv = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *folders]
+        made_in = ("kernel/doctor", "coexistence", "kernel/node/test_program.py")
+        tests = [str(_ROOT / "tests" / name) for name in made_in]
+        argv = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *tests]
         status = subprocess.run(argv, env={**os.environ, TABLE: path}, check=False).returncode
         if status:
             sys.exit(status)
@@ -33,9 +34,10 @@ def main() -> None:
     order = [check.id for check in CHECKS]
     rows.sort(key=lambda row: order.index(row["check"]))
     shown = ["| finding | fault | symptom | mended by |", "|---|---|---|---|"]
-    shown += [
+    lines = (
         f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['mended'])}` |" for row in rows
-    ]
+    )
+    shown += dict.fromkeys(lines)  # a fault may be made by several tests
     text = _between(PAGE.read_text(encoding="utf-8"), _SHOWN, shown)
     PAGE.write_text(_between(text, _KNOWN, checks_table()), encoding="utf-8")
 

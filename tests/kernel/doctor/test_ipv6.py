@@ -7,8 +7,8 @@ import pytest
 from cnictl.lab.lab import Lab
 from tests.kernel.commands import cnictl, start_pod
 from tests.kernel.node.test_dual_stack import set_up
+from tests.waiting import wait_for
 
-from ..cluster import eventually
 from .harness import Case, World, new_world, run
 
 pytestmark = pytest.mark.once
@@ -49,9 +49,9 @@ def test_router_that_is_no_longer_heeded(both: World) -> None:
     both.sh(f"ip -6 route del default; sysctl -qw {heed}=2 {heed}_defrtr=1")
     advertising = both.there.popen(["/usr/bin/python3", "-c", _ADVERTISE, both.names["dev"]])
     try:
-        eventually(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
+        wait_for(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
         both.sh(f"sysctl -qw {heed}=1; cnictl apply")  # as on a host that had it so before cnictl
-        eventually(lambda: both.reaches(outside6), "the route leads outside")
+        wait_for(lambda: both.reaches(outside6), "the route leads outside")
         symptom = "a pod can't reach the outside by IPv6 once the route has run out"
         fault = f"sysctl -w {heed}=1"
         run(both, Case("router-advertisements", fault, symptom, lambda world: not world.reaches(outside6)))

@@ -210,7 +210,7 @@ def test_explain_and_list_teach(world: World) -> None:
 def test_dry_run_of_fix_changes_nothing(world: World) -> None:
     world.sh("nft delete table inet cnictl")
     shown = world.here.run(["cnictl", "doctor", "--fix", "--dry-run"], check=False)
-    assert (shown.status, "would mend: masquerade/mynet" in shown.stdout) == (1, True)
+    assert (shown.status, "would fix: masquerade/mynet" in shown.stdout) == (1, True)
     assert [check for check, _ in world.doctor()] == ["masquerade"]
     assert world.doctor("--fix") == []
     assert json.loads(world.sh("cnictl history -o json"))["runs"][0]["command"] == "doctor --fix"

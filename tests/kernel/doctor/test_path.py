@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.kernel.commands import call
+from tests.waiting import wait_for
 
-from ..cluster import eventually
 from ..hints import applies
 from .harness import Case, World, note, run
 from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to_peer
@@ -311,7 +311,7 @@ def test_pod_larger_than_the_uplink(world: World) -> None:
     """The uplink's MTU was lowered, and the bridge's with it: pods that run keep theirs."""
     world.sh("ip link set {dev} mtu 1400; cnictl apply")
     try:
-        eventually(lambda: world.reaches("10.244.0.1"), "small packets pass")
+        wait_for(lambda: world.reaches("10.244.0.1"), "small packets pass")
         assert {check for check, _ in world.doctor()} == {"mtu"}
         assert not world.reaches("far", "-M", "do", "-s", "1450")
     finally:

@@ -7,8 +7,7 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,10 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab import state
 from cnictl.lab.lab import Lab, Node
 from cnictl.lab.owners import FIRST, LAST
+from tests.waiting import wait_for
 
 CNICTL = [sys.executable, "-m", "cnictl", "lab"]
 TREE = Path(__file__).resolve().parent.parent.parent
-
-
-def eventually(holds: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    """Wait until `holds()`, at most `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        select.select([], [], [], 0.01)
 
 
 def processes_in(namespaces: set[str]) -> list[int]:
@@ -247,7 +239,7 @@ def test_killing_what_popen_gave_kills_the_command(shared_node: Node) -> None:
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         process.kill()
     listing = ["ps", "-e", "-o", "stat=,comm="]  # Z: ended, not yet reaped by the host's process 1
-    eventually(lambda: "S sleep" not in " ".join(shared_node.run(listing).stdout.split()), "sleep has ended")
+    wait_for(lambda: "S sleep" not in " ".join(shared_node.run(listing).stdout.split()), "sleep has ended")
 
 
 def test_environment_of_the_host_stays_outside(shared_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +270,7 @@ def test_killed_holder_takes_the_whole_lab_along() -> None:
         os.kill(lab.holder, signal.SIGKILL)
         assert sleeper.wait(10) == -signal.SIGKILL
         sleeper.communicate()
-        eventually(lambda: processes_in(made) == [], "every process of the lab has ended")
+        wait_for(lambda: processes_in(made) == [], "every process of the lab has ended")
 
 
 def test_lab_ends_with_the_process_that_made_it() -> None:
@@ -291,7 +283,7 @@ def test_lab_ends_with_the_process_that_made_it() -> None:
         holder = int(maker.stdout.readline())
         assert state.identity(holder)
         maker.kill()
-    eventually(lambda: state.identity(holder) == "", "the holder has ended")
+    wait_for(lambda: state.identity(holder) == "", "the holder has ended")
 
 
 def test_two_labs_side_by_side_share_nothing(shared_lab: Lab) -> None:
@@ -352,7 +344,7 @@ def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
     assert cli("up", "--nodes", "1", *option).returncode == 0
     holder = json.loads(cli("status", *option, "-o", "json").stdout)["holder"]
     os.kill(holder, signal.SIGKILL)
-    eventually(lambda: state.identity(holder) == "", "the holder has ended")
+    wait_for(lambda: state.identity(holder) == "", "the holder has ended")
     assert cli("status", *option).returncode == 1
     assert cli("up", *option).returncode == 0
     assert len(json.loads(cli("status", *option, "-o", "json").stdout)["machines"]) == 3

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import cnictl, drifted, init, snapshot, start_pod, wait_until
+from tests.kernel.commands import cnictl, drifted, init, snapshot, start_pod
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -36,7 +37,7 @@ def reboot(node: Node) -> None:
             "for file in /etc/sysctl.d/*.conf; do sysctl -qp $file; done",
         ]
     )  # fmt: skip
-    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pods are gone")
+    wait_for(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pods are gone")
     for line in re.findall(r"^ExecStart(?:Post)?=-?(.*)$", node.run(["cat", UNIT]).stdout, re.MULTILINE):
         node.run(line.split(), timeout=60)
 

@@ -25,7 +25,7 @@ SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 CARRY_OUT = """
 import json, sys
 from cnictl.node.resources.{module} import {name}
-from cnictl.node.spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change
 spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 resource = {name}(spec)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import cnictl, drifted, init, outcomes, snapshot, start_pod, wait_until
+from tests.kernel.commands import cnictl, drifted, init, outcomes, snapshot, start_pod
+from tests.waiting import wait_for
 
 NETWORK, NETWORK6 = "10.244.0.0/20", "fd00:244::/48"
 
@@ -163,7 +164,7 @@ def test_node_that_lives_by_router_advertisements_keeps_its_default_route(dual_l
     # a neighbour that says it is no router ends the default route through it (net/ipv6/ndisc.c, rt6_clean_tohost)
     router.run(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"])
     router.run(["/usr/bin/python3", "-c", ADVERTISE])
-    wait_until(learned, "the advertisement gave a default route")
+    wait_for(learned, "the advertisement gave a default route")
     assert value() == "1"
     done = outcomes(cnictl(node, "init-node", *options(dual_lab, node, both=False), "-o", "json"))
     assert done.get("sysctl/net.ipv6.accept_ra") == "changed"

@@ -10,8 +10,8 @@ import pytest
 
 from cnictl.lab import plan
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually
 from tests.kernel.commands import Pod, call, cnictl, drifted
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -75,7 +75,7 @@ def test_pods_get_past_ip6tables_and_dropping_chains_of_each_nft_family_until_a_
     cnictl(node, "apply")
     for host, family in product((running.far, running.sibling), "46"):
         # a pod asks once more for a neighbour that it could not find only when it has given up
-        eventually(partial(running.reaches, host, family), f"{host.name} is reached over IPv{family}")
+        wait_for(partial(running.reaches, host, family), f"{host.name} is reached over IPv{family}")
     assert drifted(node) == []
     cnictl(node, "reset-node", "--yes", "--force")
     assert "cnictl" not in node.run(["nft", "list", "ruleset"]).stdout

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import Lines, Pod, cnictl, drifted, outcomes, start_pod
 from tests.kernel.node.test_dual_stack import options, set_up
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -98,7 +99,7 @@ FIREWALLS = (
 )
 
 
-class Place:
+class World:
     """Two nodes of both families, pods on each, and the stranger on the first."""
 
     def __init__(self, lab: Lab) -> None:
@@ -148,46 +149,46 @@ def _address6(pod: Pod) -> str:
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def world() -> Iterator[World]:
     with Lab(nodes=2, dual_stack=True) as lab:
-        yield Place(lab)
+        yield World(lab)
 
 
 @pytest.fixture(params=FIREWALLS, ids=str)
-def firewall(place: Place, request: pytest.FixtureRequest) -> Iterator[Firewall]:
+def firewall(world: World, request: pytest.FixtureRequest) -> Iterator[Firewall]:
     """One that is loaded when cnictl has done its work, and taken away again."""
     yield request.param
-    place.run(request.param.unload)
-    cnictl(place.here, "apply")
-    assert drifted(place.here) == []
+    world.run(request.param.unload)
+    cnictl(world.here, "apply")
+    assert drifted(world.here) == []
 
 
-def test_pods_pass_and_others_drops_keep_their_word(place: Place, firewall: Firewall) -> None:
-    here = place.here
-    assert place.reached() == OPEN
-    place.run(firewall.load)
+def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Firewall) -> None:
+    here = world.here
+    assert world.reached() == OPEN
+    world.run(firewall.load)
     found = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)
     assert {one["subject"] for one in found if "forward" in one["subject"]} <= set(firewall.resources)
     cnictl(here, "apply")
-    assert place.reached() == PROMISED
+    assert world.reached() == PROMISED
     assert drifted(here) == []
     # a later rule of theirs stands behind the accept, and is passed over until the accept is moved
-    place.run(firewall.append)
+    world.run(firewall.append)
     if "last-rule" not in firewall.name:
-        ahead = pings(here, place.pod.command(), place.there.address, place.there.address6)
+        ahead = pings(here, world.pod.command(), world.there.address, world.there.address6)
         assert ahead
         assert drifted(here) == list(firewall.resources)
         assert "comes ahead of another program's rule" in cnictl(here, "doctor", check=False).stdout
         cnictl(here, "apply")
-        assert not pings(here, place.pod.command(), place.there.address, place.there.address6)
+        assert not pings(here, world.pod.command(), world.there.address, world.there.address6)
     assert drifted(here) == []
-    assert place.reached() == PROMISED
+    assert world.reached() == PROMISED
 
 
-def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(place: Place) -> None:
-    here, firewall = place.here, FIREWALLS[0]
-    init = ["init-node", *options(place.lab, here, both=True), "-o", "json"]
-    place.run(firewall.load)
+def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: World) -> None:
+    here, firewall = world.here, FIREWALLS[0]
+    init = ["init-node", *options(world.lab, here, both=True), "-o", "json"]
+    world.run(firewall.load)
     rules = here.run(["nft", "-s", "list", "table", "inet", "theirs"]).stdout
     try:
         assert "forward/iptables" in outcomes(cnictl(here, *init, "--no-forward"))
@@ -206,16 +207,16 @@ def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(place: Pl
         assert (
             "warning [forward] inet theirs guard: pods' packets are accepted ahead of this drop: policy drop" in warned
         )
-        assert place.reached() == PROMISED
+        assert world.reached() == PROMISED
     finally:
-        place.run(firewall.unload)
+        world.run(firewall.unload)
         cnictl(here, *init, "--forward")
     assert drifted(here) == []
 
 
-def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(place: Place) -> None:
-    here, firewall = place.here, FIREWALLS[0]
-    place.run(firewall.load)
+def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(world: World) -> None:
+    here, firewall = world.here, FIREWALLS[0]
+    world.run(firewall.load)
     former = [
         'iifname "cni0" ip saddr 10.244.0.0/24 counter accept comment "cnictl:mynet"',
         'oifname "cni0" ip daddr 10.244.0.0/24 counter accept comment "cnictl:mynet"',
@@ -225,12 +226,12 @@ def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(plac
     old = _chain(here)
     assert drifted(here) == ["forward/nft"]
     cnictl(here, "apply")
-    assert place.reached() == PROMISED
+    assert world.reached() == PROMISED
     assert not set(former) & set(_chain(here)[:2])
     (latest,) = json.loads(cnictl(here, "history", "--limit", "1", "-o", "json").stdout)["runs"]
     cnictl(here, "undo", str(latest["run"]))
     assert sorted(_chain(here)) == sorted(old) and _chain(here)[0] == former[0]  # where it let pods past the drop
-    place.run(firewall.unload)
+    world.run(firewall.unload)
     cnictl(here, "apply")
 
 
@@ -240,42 +241,42 @@ def _chain(node: Node) -> list[str]:
     return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in listed[3:-2]]
 
 
-def test_a_peer_may_reach_pods_from_when_it_is_one(place: Place) -> None:
-    here, there, firewall = place.here, place.there, FIREWALLS[2]
-    place.run(firewall.load)
+def test_a_peer_may_reach_pods_from_when_it_is_one(world: World) -> None:
+    here, there, firewall = world.here, world.there, FIREWALLS[2]
+    world.run(firewall.load)
     cnictl(here, "route", "del-peer", there.pod_cidr)
     assert drifted(here) == []
-    assert not pings(there, [], place.pod.address)
+    assert not pings(there, [], world.pod.address)
     cnictl(here, "route", "add-peer", there.pod_cidr, there.address)
-    assert pings(there, [], place.pod.address)
+    assert pings(there, [], world.pod.address)
     assert drifted(here) == []
-    place.run(firewall.unload)
+    world.run(firewall.unload)
 
 
-def test_watch_moves_accepts_that_a_new_rule_came_behind(place: Place) -> None:
-    here, firewall = place.here, FIREWALLS[2]
-    place.run(firewall.load)
+def test_watch_moves_accepts_that_a_new_rule_came_behind(world: World) -> None:
+    here, firewall = world.here, FIREWALLS[2]
+    world.run(firewall.load)
     watching = here.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
     try:
-        eventually(lambda: (said.next() or "").startswith("watching"), "watch hears of changes", 30)
-        place.run(firewall.append)
-        eventually(
-            lambda: not pings(here, place.pod.command(), place.there.address, place.there.address6),
+        wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes", 30)
+        world.run(firewall.append)
+        wait_for(
+            lambda: not pings(here, world.pod.command(), world.there.address, world.there.address6),
             "the accept is behind the new rule", 30,
         )  # fmt: skip
-        assert place.reached() == PROMISED
+        assert world.reached() == PROMISED
     finally:
         watching.terminate()
         watching.communicate()
-        place.run(firewall.unload)
+        world.run(firewall.unload)
         cnictl(here, "apply")
 
 
-def test_reset_takes_every_accept_out_of_others_chains(place: Place) -> None:
-    here = place.here
+def test_reset_takes_every_accept_out_of_others_chains(world: World) -> None:
+    here = world.here
     for firewall in (FIREWALLS[0], FIREWALLS[2], FIREWALLS[4]):
-        place.run(firewall.load)
+        world.run(firewall.load)
     listing = "nft -s list table inet theirs; iptables-save -t filter; ip6tables-save -t filter; iptables-legacy -S"
     before = re.sub(r"\[\d+:\d+\]|#.*", "", shell(here, listing))
     cnictl(here, "apply")

@@ -238,5 +238,5 @@ def test_host_that_is_no_node_is_told_so_in_one_line_and_its_mend(shared_node: N
     refused = cnictl(shared_node, *command, check=False)
     assert refused.status == 1
     assert (
-        refused.stderr.startswith("cnictl: this host is no cnictl node") and "mend: cnictl init-node" in refused.stderr
+        refused.stderr.startswith("cnictl: this host is no cnictl node") and "hint: cnictl init-node" in refused.stderr
     )

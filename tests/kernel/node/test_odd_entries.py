@@ -58,8 +58,6 @@ def littered() -> Iterator[Host]:
         (journal / "lost+found").mkdir()
         (journal / "000007.jsonl").mkdir()
         (journal / "000008.jsonl~").write_text("{}")
-        index = host.path("/var/lib/cnictl/index")
-        (index / "lost+found").mkdir()
         yield host
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from cnictl.node import preflight
-from cnictl.node.preflight import Finding
+from cnictl.node.preflight import PreflightFinding
 from cnictl.node.spec.node_spec import NodeSpec, Peer, as_data
 
 pytestmark = pytest.mark.once
@@ -28,14 +28,14 @@ json.dump([asdict(one) for one in found], sys.stdout)
 """
 
 
-def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[Finding]:
+def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[PreflightFinding]:
     """What the checks find on the node, but for what its empty plugin folders lack."""
     both = json.dumps([as_data(spec), as_data(previous) if previous else None])
     found = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
-    return [Finding(**one) for one in found]
+    return [PreflightFinding(**one) for one in found]
 
 
-def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> dict[str, Finding]:
+def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> dict[str, PreflightFinding]:
     """The errors by the check's name."""
     return {one.name: one for one in findings(node, spec, previous) if one.severity == "error"}
 
@@ -126,7 +126,7 @@ def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
     found = errors(node, spec)["peer-link"]
     assert "172.20.0.5" in found.subject
     assert found.message == (
-        "not on the same link, reached through 10.0.0.99: plain routes can't carry pod traffic there"
+        "is not on a link of this host, but behind the gateway 10.0.0.99: plain routes can't carry pod traffic there"
     )
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import eventually, shell
+from tests.kernel.cluster import shell
 from tests.kernel.commands import cnictl, doctor, init, snapshot
 from tests.kernel.hints import applies, matches
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.once,
@@ -47,7 +48,7 @@ def containerd(node: Node, *options: str) -> Iterator[None]:
     argv = ["sh", "-c", f"cd /tmp && exec containerd {' '.join(options)}"]
     daemon = node.popen(argv, stdin=subprocess.DEVNULL)
     try:
-        eventually(
+        wait_for(
             lambda: node.run(["test", "-e", "/tmp/elsewhere/containerd.sock"], check=False).status == 0,
             "containerd's socket",
         )

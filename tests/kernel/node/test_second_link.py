@@ -7,7 +7,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import shell
-from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, start_pod, wait_until
+from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, start_pod
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -46,7 +47,7 @@ def test_pods_get_the_mtu_of_the_link_to_their_peers_and_doctor_is_content(nodes
     assert mtu(here, "cni0") == 1450
     assert "mtu 1450" in pod.run("ip", "link", "show", "eth0").stdout
     large = ("ping", "-n", "-q", "-c1", "-W2", "-M", "do", "-s", "1422", far.address)
-    wait_until(lambda: pod.run(*large, check=False).status == 0, "the largest packet arrives")
+    wait_for(lambda: pod.run(*large, check=False).status == 0, "the largest packet arrives")
     done = cnictl(here, "doctor", check=False)
     assert done.status == 0 and "healthy" in done.stdout, done.stdout
     (row,) = json.loads(cnictl(here, "route", "list", "-o", "json").stdout)["routes"]

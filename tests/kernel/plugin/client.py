@@ -13,15 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cnictl.core.attachments import CLAIM_MARK
 from cnictl.node.plugin import releases
 from cnictl.node.plugin.interpreters import Interpreter
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 Answered = TypeVar("Answered")
@@ -293,12 +294,12 @@ class Host:
     def records(self, network: str = "mynet") -> set[str]:
         """Names of the attachment records."""
         folder = self.path(f"{RECORDS}/{network}")
-        return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        return {file.name for file in folder.iterdir() if file.name != CLAIM_MARK} if folder.is_dir() else set()
 
     def traces(self) -> Json:
         """All that an attachment could leave on the host: links, addresses, routes, rules, leases, records.
 
-        Folders, the store's lock and last address and the map of free addresses are the network's, not an attachment's.
+        Folders, the store's lock and last address and the claim mark are the network's, not an attachment's.
         """
         links: dict[str, Json] = {
             name: {key: link.get(key) for key in ("flags", "mtu", "master", "address", "ifalias", "ifindex")}
@@ -311,7 +312,7 @@ class Host:
         files = {
             str(file.relative_to(state)): file.read_bytes()
             for file in sorted(state.rglob("*"))
-            if file.is_file() and not file.name.startswith(("lock", "last_reserved_ip.")) and "index" not in file.parts
+            if file.is_file() and not file.name.startswith(("lock", "last_reserved_ip.", CLAIM_MARK))
         }
         return {
             "links": links,
@@ -335,18 +336,6 @@ def finish(started: subprocess.Popen[bytes], bound: float = _BOUND) -> Answer:
     """Wait for a call that `Host.start` began."""
     stdout, stderr = started.communicate(timeout=bound)
     return Answer(started.returncode, stdout, stderr)
-
-
-def wait_for(look: Callable[[], Answered], what: str, bound: float = 10.0) -> Answered:
-    """Look until the answer is true, and return it. Raises Unexpected after `bound` seconds."""
-    end = time.monotonic() + bound
-    while True:
-        answer = look()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise Unexpected(f"{what}: not within {bound:g} s")
-        time.sleep(0.01)
 
 
 @contextmanager

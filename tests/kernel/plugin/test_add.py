@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import LEASES, RECORDS, WALK_THROUGH, Host, Pod, finish, plugin_executable, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, WALK_THROUGH, Host, Pod, finish, plugin_executable
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 

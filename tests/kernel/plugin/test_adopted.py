@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import Host, Pod, new_host, wait_for
+from tests.kernel.plugin.client import Host, Pod, new_host
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 

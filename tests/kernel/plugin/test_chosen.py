@@ -11,8 +11,9 @@ import cnictl
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.commands import cnictl as run
-from tests.kernel.commands import doctor, drifted, init, start_pod, wait_until
+from tests.kernel.commands import doctor, drifted, init, start_pod
 from tests.kernel.runs.test_watch import watching
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -99,7 +100,7 @@ def test_repair_puts_the_chosen_version_back(node: Node) -> None:
     with watching(node) as one:
         node.run(["sh", "-c", f"rm {LAUNCHER}; nft flush ruleset"])  # the latter is what makes it look
         one.until("repaired: ")
-        wait_until(lambda: in_use(node) == OLD, "the launcher is back")
+        wait_for(lambda: in_use(node) == OLD, "the launcher is back")
         assert drifted(node) == []
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import LEASES, RECORDS, WALK_THROUGH, Host, Pod, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, WALK_THROUGH, Host, Pod
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import Host, Pod, plugin_executable, wait_for
+from tests.kernel.plugin.client import Host, Pod, plugin_executable
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 

@@ -168,7 +168,6 @@ def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> N
 
 
 CONNECTIONS = """
-from cnictl.core import conntrack
 from cnictl.core.netlink.messages import NETLINK_NETFILTER, Netlink, attributes
 for family, source in ((2, 1), (10, 3)):
     with Netlink(NETLINK_NETFILTER) as netlink:

@@ -1,6 +1,6 @@
 """Whatever is on stdin and in the environment: an answer by the specification, and nothing left behind.
 
-`make fuzz` draws twenty times as many examples, others in each run; the figures are in docs/faults.md.
+`make fuzz` draws twenty times as many examples, others in each run; the figures are in docs/dev/faults.md.
 """
 
 import json

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import LEASES, RECORDS, VALID, WALK_THROUGH, Host, Pod, finish, wait_for
+from tests.kernel.plugin.client import LEASES, RECORDS, VALID, WALK_THROUGH, Host, Pod, finish
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 CONF: Json = {**WALK_THROUGH, "cniVersion": "1.1.0"}

@@ -1,6 +1,6 @@
 """`kill -9` at every step of ADD, DEL and GC: a DEL and one `ipam gc` later nothing is left, and no packet was lost.
 
-Here before some system calls, spread evenly; `make soak` does it before more, and before each (docs/faults.md).
+Here before some system calls, spread evenly; `make soak` does it before more, and before each (docs/dev/faults.md).
 """
 
 from collections import Counter

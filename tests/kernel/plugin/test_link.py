@@ -275,9 +275,10 @@ def test_vlans_of_a_port(host: Host, keep: bool) -> None:
 
 _GATEWAY = """
 import sys
-from cnictl.core import rtnetlink, vlan
+from cnictl_plugin import vlan
 from cnictl.core.bridge import ensure_bridge
-from cnictl.core.conf.network import NetConf
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.conf.netconf import NetConf
 conf = NetConf("mynet", "1.0.0")
 conf.vlan = 100
 with rtnetlink.Netlink() as netlink:

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.kernel.plugin.client import Host, Pod, wait_for
+from tests.kernel.plugin.client import Host, Pod
+from tests.waiting import wait_for
 
 OWN, OTHER = "02:00:00:00:00:11", "02:00:00:00:00:22"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.addresses.test_ipam import cut_off
-from tests.kernel.plugin.client import RECORDS, Host, Json, Pod, finish, plugin_executable, wait_for
+from tests.kernel.plugin.client import RECORDS, Host, Json, Pod, finish, plugin_executable
 from tests.kernel.plugin.test_delegation import ANSWER, PATH, Odd
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 

@@ -113,7 +113,7 @@ CASES: dict[str, Case] = {
     "a last address that is a folder": Case("last_reserved_ip.0", sh(f"mkdir -p {LEASES}/net/last_reserved_ip.0")),
     "records read-only": Case(RECORDS, sh(f"mkdir -p {RECORDS}/net; {_RO.format(f'{RECORDS}/net')}")),
     "records that are a file": Case(RECORDS, sh(f"mkdir -p {RECORDS}; touch {RECORDS}/net")),
-    "a map that is a folder": Case("index", sh("mkdir -p /var/lib/cnictl/index/net")),
+    "a claim mark that is a folder": Case(".claimed", sh(f"mkdir -p {RECORDS}/net/.claimed")),
     "a dataDir that leads nowhere": Case("/run/data", sh("ln -s /mnt/none /run/data"), ipam(dataDir="/run/data")),
     "a dataDir below a file": Case("/run/data", sh("touch /run/data"), ipam(dataDir="/run/data/leases")),
     "the node's lock a folder": Case("node.lock", sh("mkdir -p /run/cnictl/node.lock")),

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 
 _HEAD = """
 import errno, json
-from cnictl.core import netlink, nftables, rtnetlink
+from cnictl.core.netlink import messages as netlink, nftables, rtnetlink
 from cnictl.core.netlink.messages import Netlink, NetlinkError
 def address(number): return bytes((10, 1, number >> 8, number & 255))
 def giving(numbers): return [rtnetlink.add_address(1, address(one), 32) for one in numbers]

@@ -181,7 +181,7 @@ def test_adds_of_two_nodes_at_once_share_no_address(two: Two) -> None:
 _MOUNTED = """
 import ctypes, os, sys
 sys.path.insert(0, sys.argv[1])
-from cnictl.core import shared_store
+from cnictl.core.leases import shared_store
 libc = ctypes.CDLL(None, use_errno=True)
 os.mkdir("/run/kind"); os.mkdir("/run/kind/u"); os.mkdir("/run/kind/w")
 fuse = os.open("/dev/fuse", os.O_RDWR)

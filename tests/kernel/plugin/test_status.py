@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import LEASES, WALK_THROUGH, Host, wait_for
+from tests.kernel.plugin.client import LEASES, WALK_THROUGH, Host
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 CONF: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "subnet": "10.244.0.0/30"}

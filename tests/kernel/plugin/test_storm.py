@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.faults.storm import Storm, addresses, clear, crew, judge, storm
-from tests.kernel.plugin.client import Answer, Host, Pod, finish, wait_for
+from tests.kernel.plugin.client import Answer, Host, Pod, finish
 from tests.soak import SOAK
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 

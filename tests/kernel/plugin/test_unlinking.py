@@ -13,7 +13,8 @@ pytestmark = pytest.mark.once
 
 _UNLINK = """
 import os
-from cnictl.core import rtnetlink, unlinking
+from cnictl.core import unlinking
+from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 
 def no_more(): raise BlockingIOError(11, "Resource temporarily unavailable")

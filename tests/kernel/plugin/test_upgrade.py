@@ -253,7 +253,7 @@ def test_leases_that_0_1_0_took_over_from_host_local_go_with_their_del(host: Hos
     host.add(host.pod("ours"))
     theirs = Pod("theirs", "")
     host.path("/var/lib/cni/networks/mynet/10.244.0.9").write_bytes(b"theirs\r\neth0")
-    host.path("/var/lib/cnictl/index/mynet").unlink()
+    host.path(f"{RECORDS}/mynet/.claimed").unlink()
     host.add(host.pod("next"))
     written_by_0_1_0(host, theirs, CLAIMED_0_1_0)
     host.delete(theirs)

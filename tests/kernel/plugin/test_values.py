@@ -40,6 +40,11 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _documents() -> Iterator[tuple[str, str]]:
     yield from _versions()
+    yield from _types()
+    yield from _spellings()
+
+
+def _types() -> Iterator[tuple[str, str]]:
     for value in ("1400", "1500.0", "1.5e3", '"1400"', '""', "false", "[]", "{}", "null", "0", "01400", "1e99"):
         yield f"mtu {value}", top(f'"mtu":{value}')
     for key in ("IPMASQ", "ipmasq", "isgateway", "HairpinMode"):
@@ -57,6 +62,9 @@ def _documents() -> Iterator[tuple[str, str]]:
     for key in ("ranges", "routes", "dataDir", "resolvConf", "rangeStart", "gateway"):
         for value in ("null", '""', "0", "[]"):
             yield f"ipam.{key} {value}", ipam(f'"{key}":{value}')
+
+
+def _spellings() -> Iterator[tuple[str, str]]:
     yield "runtimeConfig.IPs", top('"runtimeConfig":{"IPs":["10.22.0.9"]}')
     yield "runtimeConfig.MAC", top(f'"runtimeConfig":{{"MAC":"{_MAC}"}}')
     yield "RuntimeConfig.IPRanges", top('"RuntimeConfig":{"IPRanges":[[{"Subnet":"10.33.0.0/24"}]]}')

@@ -30,7 +30,7 @@ def call(host: Host, verb: str, name: str) -> Answer:
     ("verb", "path"),
     [
         ("ADD", f"{LEASES}/mynet/last_reserved_ip.0"),
-        ("ADD", "/var/lib/cnictl/index/mynet"),
+        ("ADD", f"{RECORDS}/mynet/.claimed"),
         ("ADD", f"{RECORDS}/mynet/NAME@eth0"),
         ("DEL", f"{RECORDS}/mynet/NAME@eth0"),
     ],

@@ -3,7 +3,8 @@
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import at_terminal, cnictl, doctor, drifted, init, snapshot, start_pod, wait_until
+from tests.kernel.commands import at_terminal, cnictl, doctor, drifted, init, snapshot, start_pod
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -50,7 +51,7 @@ def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.pings("10.244.0.1")
     node.run(["ip", "netns", "delete", "pod"])
-    wait_until(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its end is noticed")
+    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its end is noticed")
     refused = at_terminal(node, "n", "ipam", "gc")
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.address in cnictl(node, "ipam", "list").stdout

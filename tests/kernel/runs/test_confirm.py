@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node, environment
-from tests.kernel.commands import INIT_OPTIONS, call, cnictl, drifted, init, snapshot, start_pod, wait_until
+from tests.kernel.commands import INIT_OPTIONS, call, cnictl, drifted, init, snapshot, start_pod
+from tests.kernel.runs.test_watch import watching
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -26,7 +28,7 @@ _OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
 
 
 def guards(node: Node) -> list[str]:
-    """The pids of the guards that stand."""
+    """The pids of the guards that run."""
     rows = [line.split() for line in node.run(["ps", "-eo", "pid,comm"]).stdout.splitlines()]
     return [pid for pid, name in rows if name == "cnictl-guard"]
 
@@ -48,7 +50,7 @@ def as_before(node: Node) -> dict[str, object]:
 def in_another_boot(node: Node) -> None:
     """What a reboot takes: processes, links, addresses, routes, rules, sysctls, /run; and the boot's id is another."""
     wipe = (
-        "while pkill -9 -x cnictl-guard; do :; done; "
+        "pkill -9 -x cnictl-guard; "
         "ip link delete cni0; ip route flush proto 67; nft flush ruleset; rm -rf /run/cnictl; "
         "sysctl -qw net.ipv4.ip_forward=0; sysctl -qp /etc/sysctl.d/99-cnictl.conf; "
         f"echo {uuid.uuid4()} > /tmp/boot_id; mount --bind /tmp/boot_id /proc/sys/kernel/random/boot_id"
@@ -61,9 +63,9 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     done = init(node, *PEER, *SOON, "-o", "json")
     assert json.loads(done.stdout)["confirm_within"] == 2
     assert "run 1 is taken back in 2 s, unless you run: cnictl confirm" in done.stderr
-    assert len(guards(node)) == 2
-    wait_until(lambda: not waits(node), "the run is undone", 30)
-    wait_until(lambda: not guards(node), "the guards are gone")
+    assert len(guards(node)) == 1
+    wait_for(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not guards(node), "the guard is gone")
     assert as_before(node) == before
     late = cnictl(node, "confirm", check=False)
     assert late.status == 1 and "run 1 (init-node) was taken back by run 2" in late.stderr
@@ -75,7 +77,7 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     refused = cnictl(node, "nat", "disable", check=False)
     assert refused.status == 1 and "run 3 (init-node) waits to be confirmed" in refused.stderr
     assert "run 3 (init-node) is confirmed" in cnictl(node, "confirm").stderr
-    wait_until(lambda: not guards(node), "the guards are gone")
+    wait_for(lambda: not guards(node), "the guard is gone")
     assert as_before(node) == made
     assert cnictl(node, "confirm", "--status", check=False).status == 1
 
@@ -92,7 +94,7 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
 def test_each_changing_command_can_be_made_to_undo_itself(set_up: Node, words: tuple[str, ...]) -> None:
     before = in_one_order(as_before(set_up))
     cnictl(set_up, *words, "--confirm-within", "1")
-    wait_until(lambda: not waits(set_up), "the run is undone", 30)
+    wait_for(lambda: not waits(set_up), "the run is undone", 30)
     assert in_one_order(as_before(set_up)) == before
     assert drifted(set_up) == []
 
@@ -134,44 +136,50 @@ def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> 
     os.close(ours)  # the connection is gone: the kernel hangs up on the whole session
     session.kill()
     session.wait(timeout=10)
-    assert len(guards(node)) == 2
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    assert len(guards(node)) == 1
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     assert as_before(node) == before
 
 
-def test_killed_guard_is_replaced_by_the_other(node: Node) -> None:
-    before = as_before(node)
-    init(node, *PEER, "--confirm-within", "4")
-    for _ in range(3):
-        first = guards(node)
-        node.run(["kill", "-9", first[0]])
-        wait_until(lambda gone=first[0]: len(guards(node)) == 2 and gone not in guards(node), "two stand again")  # type: ignore[misc]
-    wait_until(lambda: not waits(node), "the run is undone", 30)
-    assert as_before(node) == before
+def kill_guard(node: Node) -> None:
+    """End the guard by SIGKILL."""
+    node.run(["kill", "-9", *guards(node)])
+    wait_for(lambda: not guards(node), "the guard is gone")
 
 
-def test_next_command_undoes_where_both_guards_were_killed(node: Node) -> None:
+def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
     before = as_before(node)
     init(node, *PEER, "--confirm-within", "1")
-    node.run(["kill", "-9", *guards(node)])
-    if waits(node):  # else they were quicker
-        wait_until(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
+    kill_guard(node)
+    if waits(node):  # else the guard was quicker
+        wait_for(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
     assert not waits(node)
     assert as_before(node) == before
 
 
-def test_run_killed_at_work_is_undone_by_the_guards_at_once(node: Node) -> None:
+def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
+    before = in_one_order(as_before(set_up))
+    with watching(set_up):
+        cnictl(set_up, "route", "add-peer", "10.244.2.0/24", "10.0.10.52", "--confirm-within", "2")
+        assert waits(set_up)
+        kill_guard(set_up)
+        event = "ip route add blackhole 192.0.2.1; ip route del blackhole 192.0.2.1"
+        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes", 30)
+    assert in_one_order(as_before(set_up)) == before
+
+
+def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
     before = as_before(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER, *LATER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_until(
+    wait_for(
         lambda: '"masquerade/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
         "the masquerade is begun",
         30,
     )
     node.run(["sh", "-c", "kill -9 $(cat /tmp/pid)"])
     running.communicate(timeout=60)
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     node.run(["rm", "/tmp/pid"])
     assert as_before(node) == before
 
@@ -180,7 +188,7 @@ def test_run_killed_at_work_is_undone_by_the_guards_at_once(node: Node) -> None:
 def test_run_that_died_at_work_is_not_kept_by_whoever_comes_next(node: Node, words: tuple[str, ...]) -> None:
     before = as_before(node)
     init(node, *PEER, *LATER)
-    node.run(["sh", "-c", "while pkill -9 -x cnictl-guard; do :; done"])
+    kill_guard(node)
     node.run(["sed", "-i", r's/"deadline": [0-9.]*/"deadline": 0.0/', RECORD])
     cnictl(node, *words, check=False)
     assert not waits(node)
@@ -192,7 +200,7 @@ def test_reboot_undoes_before_anything_else(node: Node, when: str) -> None:
     before = as_before(node)
     init(node, *PEER, *LATER)
     if when == "while it was at work":
-        node.run(["sh", "-c", "while pkill -9 -x cnictl-guard; do :; done"])
+        kill_guard(node)
         node.run(["sed", "-i", r's/"deadline": [0-9.]*/"deadline": 0.0/', RECORD])
     in_another_boot(node)
     done = cnictl(node, "apply")  # what the unit runs
@@ -222,7 +230,7 @@ def _settled(value: object) -> object:
 def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -> None:
     init(node, *PEER, "--confirm-within", "3")
     pod = start_pod(node, "pod")
-    wait_until(lambda: not waits(node), "the run is undone", 30)
+    wait_for(lambda: not waits(node), "the run is undone", 30)
     assert pod.pings("10.244.0.1")
     left = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["left"]
     assert any(note.startswith("bridge/cni0: pods stand on it") and pod.address in note for note in left)
@@ -230,7 +238,7 @@ def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -
     assert node.run(["ip", "route", "show", "proto", "67"]).stdout == ""
     assert node.run(["ls", "/etc/cnictl", "/etc/cni/net.d"], check=False).stdout.split() == ["/etc/cni/net.d:"]
     node.run(["ip", "netns", "delete", "pod"])
-    wait_until(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
+    wait_for(lambda: "veth" not in node.run(["ip", "-br", "link"]).stdout, "the pod's veth is gone")
     assert cnictl(node, "undo", "1").status == 0
     assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import CONF, INIT_OPTIONS, NETWORK, cnictl, drifted, init, outcomes, snapshot, wait_until
+from tests.kernel.commands import CONF, INIT_OPTIONS, NETWORK, cnictl, drifted, init, outcomes, snapshot
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -123,7 +124,7 @@ def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_until(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
+    wait_for(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
     node.run(["sh", "-c", "kill -TERM $(cat /tmp/pid)"])
     running.communicate(timeout=60)
     assert running.returncode == 130
@@ -144,7 +145,7 @@ def test_killed_run_is_swept_up_by_a_reset(node: Node, step: str) -> None:
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_until(
+    wait_for(
         lambda: f'"resource": "{step}/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
         f"the {step} is begun",
         30,

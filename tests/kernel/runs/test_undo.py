@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import cnictl, drifted, init, start_pod, wait_until
+from tests.kernel.commands import cnictl, drifted, init, start_pod
 from tests.kernel.runs.test_confirm import as_before, in_one_order
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -155,7 +156,7 @@ def test_undo_cut_off_by_a_kill_is_finished_by_watch(node: Node) -> None:
     assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 2", "cut off")
     watch = node.popen(["cnictl", "watch"])
     try:
-        wait_until(lambda: "taken back" in cnictl(node, "history").stdout, "the undo is finished", 20)
+        wait_for(lambda: "taken back" in cnictl(node, "history").stdout, "the undo is finished", 20)
     finally:
         watch.kill()
         watch.communicate()

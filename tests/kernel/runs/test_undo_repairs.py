@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import at_terminal, cnictl, drifted, init, wait_until
+from tests.kernel.commands import at_terminal, cnictl, drifted, init
 from tests.kernel.node.test_routes import routes
 from tests.kernel.runs.test_confirm import as_before, in_one_order
 from tests.kernel.runs.test_watch import Watching, watching
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -34,7 +35,7 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
         with watching(node) as one:
             lose_routes(node)
             one.until("repaired: ")
-            wait_until(lambda: drifted(node) == [], "all is as it should be")
+            wait_for(lambda: drifted(node) == [], "all is as it should be")
     else:
         lose_routes(node)
         cnictl(node, *(("apply",) if by == "apply" else ("doctor", "--fix", "--only", "peer-route", "--only",

@@ -10,7 +10,8 @@ import pytest
 
 from cnictl.lab.lab import Lab, Node
 from cnictl.node.plugin import program
-from tests.kernel.commands import Lines, cnictl, drifted, init, start_pod, wait_until
+from tests.kernel.commands import Lines, cnictl, drifted, init, start_pod
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
@@ -75,7 +76,7 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
         line = one.until(told)
         assert line.startswith("repaired: ")
         assert not by or f"removed by {by} (process" in line
-        wait_until(lambda: drifted(node) == [], "all is as it should be")
+        wait_for(lambda: drifted(node) == [], "all is as it should be")
     run = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]
     assert (run["command"], run["outcome"]) == ("watch", "done")
 

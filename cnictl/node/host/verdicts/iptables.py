@@ -1,7 +1,7 @@
 """Read iptables rules (`iptables -S`, split into words) into the model of a packet filter."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Match, Rule, Ruleset, Verdict
 
@@ -63,29 +63,33 @@ def _parsed(words: list[str]) -> tuple[tuple[Match, ...], str, Verdict | None]:
             continue
         if word in ("-j", "-g"):
             return tuple(matches), next(rest), "goto" if word == "-g" else "jump"
-        if word == "-m":
-            if next(rest) not in _SILENT_MODULES:
-                matches.append(UNKNOWN)
-        elif word == "--comment":
-            next(rest)
-        elif word in _OPTIONS:
-            value = next(rest)
-            matches.append(Match(_OPTIONS[word], (_pattern(word, value),), negated))
-        elif word in ("--ctstate", "--state"):
-            matches.append(Match("state", tuple(next(rest).lower().split(",")), negated))
-        elif word in _ADDRESS_TYPES:
-            matches.append(Match(_ADDRESS_TYPES[word], tuple(next(rest).lower().split(",")), negated))
-        elif word == "--ctstatus":
-            wanted = next(rest).lower().split(",")
-            matches.append(Match("translated", (), negated) if wanted == ["dnat"] else UNKNOWN)
-        elif word == "-p":
-            protocol = next(rest)
-            if protocol not in ("all", "0"):
-                matches.append(Match("protocol", (protocol,), negated))
-        elif word.startswith("-"):
-            matches.append(UNKNOWN)  # the option's values are words without a dash
+        match = _match(word, rest, negated)
+        if match is not None:
+            matches.append(match)
         negated = False
     return tuple(matches), "", None
+
+
+def _match(word: str, rest: Iterator[str], negated: bool) -> Match | None:
+    """Return what the option `word` matches, taking its value from `rest`; None if it matches every packet."""
+    if word == "-m":
+        return None if next(rest) in _SILENT_MODULES else UNKNOWN
+    if word == "--comment":
+        next(rest)
+        return None
+    if word in _OPTIONS:
+        return Match(_OPTIONS[word], (_pattern(word, next(rest)),), negated)
+    if word in ("--ctstate", "--state"):
+        return Match("state", tuple(next(rest).lower().split(",")), negated)
+    if word in _ADDRESS_TYPES:
+        return Match(_ADDRESS_TYPES[word], tuple(next(rest).lower().split(",")), negated)
+    if word == "--ctstatus":
+        return Match("translated", (), negated) if next(rest).lower() == "dnat" else UNKNOWN
+    if word == "-p":
+        protocol = next(rest)
+        return None if protocol in ("all", "0") else Match("protocol", (protocol,), negated)
+    # the values of an unknown option, if it has any, are words without a dash
+    return UNKNOWN if word.startswith("-") else None
 
 
 def _pattern(option: str, value: str) -> str:

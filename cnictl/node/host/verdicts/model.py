@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
-Network = IPv4Network | IPv6Network
+from cnictl.core.cidr import AddressError, Cidr, parse_interface
+
 Verdict = Literal["accept", "drop", "return", "jump", "goto", "continue"]
 
 
@@ -118,27 +118,26 @@ def _is_named(pattern: str, link: str) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _address(values: tuple[str, ...], known: str, family: str) -> Truth:
     """Return how many addresses of the CIDR `known` lie in one of `values`."""
-    everything = network("::/0" if family == "ip6" else "0.0.0.0/0")
-    packets_network = network(known) if known else everything
+    asked = network(known or ("::/0" if family == "ip6" else "0.0.0.0/0"))
     truth = Truth.NEVER
     for text in values:
         value = network(text)
         if value is None:
             truth = max(truth, Truth.SOMETIMES)
-        elif packets_network is not None and value.version == packets_network.version:
-            if value.prefixlen <= packets_network.prefixlen and value.overlaps(packets_network):
+        elif asked is not None:
+            if value.covers(asked):
                 return Truth.ALWAYS
-            if value.overlaps(packets_network):
+            if value.overlaps(asked):
                 truth = Truth.SOMETIMES
     return truth
 
 
 @lru_cache(maxsize=4096)
-def network(text: str) -> Network | None:
-    """Return a CIDR or address as a network; None if the text is neither."""
+def network(text: str) -> Cidr | None:
+    """Return a CIDR or a single address as a subnet; None if the text is neither."""
     try:
-        return ip_network(text, strict=False)
-    except ValueError:
+        return parse_interface(text if "/" in text else f"{text}/{128 if ':' in text else 32}").network
+    except AddressError:
         return None
 
 

@@ -1,0 +1,51 @@
+"""`cnictl support-bundle`: what somebody who helps needs to see, in one file."""
+
+import socket
+from typing import Annotated
+
+import typer
+
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.steps import require_root
+from cnictl.node.plugin import output_file
+from cnictl.views.support_bundle import parts as collect
+from cnictl.views.support_bundle import write
+
+
+def support_bundle(
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Default: cnictl-support-HOST.tar.gz here.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what it would hold.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, leases, logs, versions.
+
+    It shows what is known to be harmless: addresses, names of links and pods, rules, routes, versions, messages.
+    Everything else is left out, such as unknown keys, comments and arguments. It is readable by root alone, and
+    MANIFEST.json in it lists its parts.
+
+    \b
+    cnictl support-bundle
+    cnictl support-bundle --dry-run
+    """
+    parts = collect()
+    if dry_run:
+        rows = [{"name": part.name, "holds": part.holds} for part in parts]
+        if output is Format.JSON:
+            print_json(rows)
+        else:
+            print_table(("file", "holds"), [(row["name"], row["holds"]) for row in rows])
+        return
+    require_root("support-bundle", "reads rules and records")
+    path = file or f"cnictl-support-{socket.gethostname()}.tar.gz"
+    with working("gathering"):
+        found = write(path, parts)
+    if output_file.is_stdout(path):
+        return
+    if output is Format.JSON:
+        print_json({"file": path, "parts": found})
+        return
+    cells = [
+        (row["name"], row["holds"], f"failed: {row['failed']}" if row["failed"] else str(row["bytes"])) for row in found
+    ]
+    print_table(("file", "holds", "bytes"), cells)
+    say(f"written: {path}")

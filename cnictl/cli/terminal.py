@@ -1,0 +1,54 @@
+"""Tables, coloured lines and the spinner as a terminal shows them. Imported only where there is a terminal."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import console
+from rich.table import Table
+from rich.text import Text
+
+from cnictl.cli import encoding
+
+_STYLES = {
+    "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
+    "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
+    "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
+    "undone": "magenta",
+    "error": "bold red", "warning": "yellow", "skipped": "dim",
+}  # fmt: skip
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Print rows of text as a table on stdout."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
+    for column in columns:
+        # a narrow terminal breaks a name over lines; cut off, it could be any
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell.split(":")[0], "")) for cell in row))
+    console.Console().print(table)
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines on stdout, each a style and its text."""
+    stdout = console.Console(soft_wrap=True, highlight=False)  # what is copied from here has to be whole
+    for style, text in lines:
+        stdout.print(Text(text, style=style))
+
+
+class Spinner:
+    """A line on stderr that moves for as long as work goes on."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        name = "dots" if encoding.takes(sys.stderr, "\u280b") else "line"
+        self._status = console.Console(stderr=True).status("", spinner=name)
+
+    def show(self, text: str) -> None:
+        """Say what goes on now."""
+        self._status.update(Text(text))
+        self._status.start()
+
+    def stop(self) -> None:
+        """Remove the line."""
+        self._status.stop()

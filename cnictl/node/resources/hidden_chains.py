@@ -1,0 +1,79 @@
+"""Find and remove our iptables chains where iptables can't read the built-in chain that leads to them.
+
+A native rule of nft's in that chain is what iptables can't read. A program that is missing leaves the answer open:
+whether a chain of ours stands is not known then.
+"""
+
+from typing import Any
+
+from cnictl.core.errors import Problem
+from cnictl.core.iptables_listing import FAMILIES
+from cnictl.core.netlink import nftables
+from cnictl.core.process import run
+from cnictl.node.host import firewall
+from cnictl.node.host.firewall import PROGRAMS
+
+_LED_FROM = {"filter": "FORWARD", "nat": "POSTROUTING"}
+"""The built-in chain that leads to ours, by table."""
+
+
+def hides(table: str, chain: str, family: str = "ip") -> bool:
+    """Return whether our chain stands and a native rule keeps the family's program from reading what leads to it.
+
+    Raises Problem if the program is missing and the chain stands, or may stand among the old kernel interface's rules.
+    """
+    program = PROGRAMS[family]
+    stands = chain in nftables.chains(FAMILIES[program], table)
+    if firewall.has_command(program):
+        return stands and not firewall.reads(table, _LED_FROM[table], family)
+    if stands or _may_be_in_legacy(table, family):
+        raise missing(program, f"chain {chain} in table {table} {'stands' if stands else 'may stand'}")
+    return False
+
+
+def missing(program: str, what: str) -> Problem:
+    """Return the error about what can't be looked at without `program`."""
+    return Problem(f"{what}, but the {program} command is missing", f"install {program} again, then repeat this")
+
+
+def reason(table: str, family: str = "ip") -> str:
+    """Return why the program can't read what leads to our chain."""
+    return f"{PROGRAMS[family]} can't read {_LED_FROM[table]} of table {table}: a native rule of nft's stands in it"
+
+
+def hint(table: str, family: str = "ip") -> str:
+    """Return what to do about that."""
+    return f"nft -a list chain {family} {table} {_LED_FROM[table]} shows that rule: put it into a table of its own"
+
+
+def remove(table: str, chain: str, family: str = "ip") -> None:
+    """Remove the jumps to our chain and the chain with nft. Raises Problem."""
+    jumps = [
+        f"delete rule {family} {table} {rule['chain']} handle {rule['handle']}"
+        for rule in (entry["rule"] for entry in firewall.ruleset() if "rule" in entry)
+        if (rule["family"], rule["table"]) == (family, table) and target(rule) == chain
+    ]
+    lines = [*jumps, f"flush chain {family} {table} {chain}", f"delete chain {family} {table} {chain}", ""]
+    run(["nft", "-f", "-"], "\n".join(lines))
+
+
+def removal_commands(table: str, chain: str, family: str = "ip") -> list[str]:
+    """Return the manual commands for `remove`."""
+    jumps = f"delete each jump to {chain}: nft delete rule {family} {table} … handle …"
+    return [
+        f"nft -a list table {family} {table}   # {jumps}",
+        f"nft flush chain {family} {table} {chain}",
+        f"nft delete chain {family} {table} {chain}",
+    ]
+
+
+def target(rule: dict[str, Any]) -> str:
+    """Return the chain that a rule of nft's JSON jumps or goes to; empty where it does neither."""
+    verdicts = [part.get("jump") or part.get("goto") or {} for part in rule.get("expr", []) if isinstance(part, dict)]
+    return next((str(verdict["target"]) for verdict in verdicts if "target" in verdict), "")
+
+
+def _may_be_in_legacy(table: str, family: str) -> bool:
+    """Return whether the old kernel interface holds the table, cnictl has used iptables, and nothing can list it."""
+    unlisted = firewall.legacy_in_use(family, table) and not firewall.has_command(f"{PROGRAMS[family]}-legacy")
+    return unlisted and firewall.remembers_iptables(family)

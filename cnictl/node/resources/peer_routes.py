@@ -1,0 +1,69 @@
+"""How the route to each peer's pods stands: what the routing table holds, and which way pods' packets really go."""
+
+from dataclasses import dataclass
+
+from cnictl.node.host import host_links, pod_routes
+from cnictl.node.resources.route import OURS, RouteTable
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
+
+
+@dataclass(frozen=True)
+class PeerRouteState:
+    """One peer's route, or a route of ours that no peer claims."""
+
+    peer: Peer | None
+    """None: no peer claims it."""
+    pod_cidr: str
+    via: str
+    dev: str
+    state: str
+    """In words, for people: `ok`, `missing`, `stale`, …"""
+    works: bool = False
+    """Whether it is in place and pods' packets take it."""
+    link: str = ""
+    """In words where the peer is: on the link, or behind a gateway."""
+    on_link: bool = False
+    strays: tuple[pod_routes.Stray, ...] = ()
+    """The packets that go another way."""
+
+
+def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
+    """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
+    table, looked = RouteTable(), looked or pod_routes.look(spec)
+    found = [_state(peer, spec, table, looked) for peer in spec.peers]
+    for pod_cidr in table.orphans(spec):
+        route = table.to(pod_cidr)[0]
+        found.append(PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale"))
+    return found
+
+
+def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer]:
+    """Return the peers on a link of this node whose route works. Raises OSError."""
+    return [state.peer for state in states(spec, looked) if state.peer is not None and state.works and state.on_link]
+
+
+def _state(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked) -> PeerRouteState:
+    dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
+    same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
+    strays = looked.of(peer)
+    off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
+    works = bool(same) and not strays and not off
+    if works:
+        state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
+    elif same:
+        state = strays[0].short if strays else f"not forwarded: {off[0]} is 0"
+    elif not there:
+        state = "missing"
+    elif there[0]["owner"] == OURS:
+        state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
+    else:
+        state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
+    reached = host_links.reach_peer(peer, dev)
+    if reached is None:
+        link = "no route to it"
+    elif reached.gateway:
+        link = f"not on the same link, reached through {reached.gateway}"
+    else:
+        link = "on the link"
+    on_link = reached is not None and not reached.gateway
+    return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(strays))

@@ -1,0 +1,184 @@
+"""What a command's options make of a node's spec, and which kinds of resources follow: decided before a run begins."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node import preflight
+from cnictl.node.host import firewall, host_links
+from cnictl.node.preflight import PreflightFinding
+from cnictl.node.resources import inventory
+from cnictl.node.resources.bridge import Bridge
+from cnictl.node.resources.cni_conf import CniConf
+from cnictl.node.runs import converge
+from cnictl.node.spec import addressing, named_peers, peers
+from cnictl.node.spec.named_peers import NamedPeers
+from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
+
+PEER_KINDS = ("route", "forward", "firewalld")
+"""What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
+
+_BRIDGE_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What the options of `init-node` ask for."""
+
+    values: Mapping[str, Any]
+    """Fields of the spec that are given."""
+    peers: tuple[Peer, ...]
+    prune: bool
+    """Whether peers that are not named go."""
+    replace: bool
+    """Whether a peer that is named with another address moves."""
+
+    def spec(self) -> tuple[NodeSpec, NamedPeers]:
+        """Return what this node is to be, and what becomes of its peers. Raises UsageProblem."""
+        known = converge.known_spec()
+        if known is None:
+            if not (self.values.get("subnets") and self.values.get("networks")):
+                raise UsageProblem("this host is not set up as a node yet: init-node needs --subnet and --network")
+            kind = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
+            known = NodeSpec(self.values["subnets"], self.values["networks"], backend=kind)
+        chosen = named_peers.combine(known.peers, self.peers, self.prune, self.replace)
+        return addressing.check(dataclasses.replace(known, **self.values, peers=chosen.peers)), chosen
+
+    def notes(self, spec: NodeSpec, chosen: NamedPeers) -> list[str]:
+        """Return in words what the options leave out and what that does to the node as it is."""
+        specs = converge.specs_in_place()
+        notes = []
+        if specs and converge.lost_its_file():
+            notes.append("/etc/cnictl/node.toml is missing: what no option says stays as cnictl last set it up here")
+        gone = [subnet for subnet in (specs[-1].subnets if specs else ()) if subnet not in spec.subnets]
+        notes += [f"drops this node's pod CIDR {subnet}, which --subnet does not name" for subnet in gone]
+        notes += chosen.in_words()
+        if chosen.kept and self.peers:
+            kept = ", ".join(peer.pod_cidr for peer in chosen.kept)
+            notes.append(f"keeps {kept}, which no --peer names; --prune drops them")
+        return notes
+
+
+def refuse_findings(findings: Collection[PreflightFinding]) -> None:
+    """Raise Problem if one of preflight's findings is an error that is not ignored."""
+    errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
+    if errors:
+        count = f"{len(errors)} preflight check{'s' if len(errors) != 1 else ''} failed"
+        names = [name for name in dict.fromkeys(errors) if name in preflight.IGNORABLE]
+        accepted = f"if you accept that: {' '.join(f'--ignore {name}' for name in names)}" if names else ""
+        raise Problem(f"{count}, nothing was changed", accepted)
+
+
+@dataclass(frozen=True)
+class BridgeUp:
+    """What the options of `bridge up` ask for; what is empty stays."""
+
+    subnets: tuple[str, ...]
+    networks: tuple[str, ...]
+    bridge: str
+    mtu: int | None
+
+    def start(self) -> NodeSpec:
+        """Return the spec to edit. Raises UsageProblem."""
+        known = converge.known_spec()
+        if known is None and not (self.subnets and self.networks):
+            raise UsageProblem("this host is not set up as a node yet: bridge up needs --subnet and --network")
+        return known or NodeSpec(self.subnets, self.networks, nat=False)
+
+    def edit(self, spec: NodeSpec) -> NodeSpec:
+        """Return `spec` with what is asked for. Raises UsageProblem."""
+        return addressing.check(
+            dataclasses.replace(
+                spec,
+                subnets=addressing.changed_families(spec.subnets, self.subnets),
+                networks=addressing.changed_families(spec.networks, self.networks),
+                bridge=self.bridge or spec.bridge,
+                mtu=spec.mtu if self.mtu is None else self.mtu,
+            )
+        )
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of resources that it changes."""
+        known = converge.known_spec()
+        wanted = self.edit(self.start())
+        kinds = _BRIDGE_KINDS
+        if CniConf(wanted).observe() is not None:
+            kinds += (inventory.CONF_KIND,)
+        if known is not None and (wanted.subnets, wanted.bridge) != (known.subnets, known.bridge):
+            kinds += ("masquerade",)
+        return kinds
+
+
+def masquerade_kinds() -> tuple[str, ...]:
+    """Return the kinds that masquerade changes: the rules, and the conf where there is one, which names them."""
+    conf = CniConf(converge.current_spec()).observe()
+    return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
+
+
+@dataclass(frozen=True)
+class AddPeer:
+    """What `route add-peer` asks for."""
+
+    peer: Peer
+    replace: bool
+    """Whether a peer with this pod CIDR moves to the new address."""
+
+    def edit(self, spec: NodeSpec) -> NodeSpec:
+        """Return `spec` with the peer. Raises UsageProblem."""
+        return dataclasses.replace(spec, peers=self._combined(spec).peers)
+
+    def check(self) -> None:
+        """Raise Problem if the peer can't be reached without a gateway, UsageProblem if it does not fit the node."""
+        wanted = self.edit(converge.current_spec())
+        addressing.check(wanted)
+        reached = host_links.reach_peer(self.peer, host_links.peer_links(wanted).get(self.peer, ""))
+        if reached is not None and reached.gateway and not self.peer.dev:
+            raise Problem(
+                f"{self.peer.via} is not on the same link, it is reached through {reached.gateway}: "
+                "plain routes can't carry pod traffic there",
+                "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
+            )
+
+    def notes(self) -> list[str]:
+        """Return in words what becomes of the peers that are there."""
+        return self._combined(converge.current_spec()).in_words()
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of resources that it changes. Raises Problem if pods' IPv6 needs a larger MTU."""
+        return PEER_KINDS + (("bridge",) if _lowers_mtu(self.edit(converge.current_spec())) else ())
+
+    def _combined(self, spec: NodeSpec) -> NamedPeers:
+        return named_peers.combine(spec.peers, (self.peer,), False, self.replace)
+
+
+def without_peer(spec: NodeSpec, pod_cidr: str) -> NodeSpec:
+    """Return `spec` without the peer of this pod CIDR. Raises UsageProblem if it has none such."""
+    kept = tuple(peer for peer in spec.peers if peer.pod_cidr != pod_cidr)
+    if len(kept) == len(spec.peers):
+        named = ", ".join(peer.pod_cidr for peer in spec.peers) or "none"
+        raise UsageProblem(f"peer {pod_cidr} is not one of this node's peers; they are: {named}")
+    return dataclasses.replace(spec, peers=kept)
+
+
+def check_links(spec: NodeSpec) -> None:
+    """Raise UsageProblem if the spec names this host as a peer, or a link that is not there."""
+    peers.check_not_ours(spec.peers, host_links.own_interfaces())
+    host_links.check_links(spec)
+
+
+def _lowers_mtu(spec: NodeSpec) -> bool:
+    """Return whether a new peer needs smaller packets of pods than the bridge has now."""
+    limit = host_links.narrowest(spec)
+    if spec.mtu or limit.peer is None:
+        return False
+    least = addressing.MTU_MIN_IPV6
+    if limit.mtu < least and any(map(is_ipv6, spec.subnets)):
+        raise Problem(
+            f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
+            f"{least} bytes at least",
+            f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
+        )
+    bridge = Bridge(spec).observe()
+    return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu

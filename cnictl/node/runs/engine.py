@@ -1,0 +1,425 @@
+"""Run a command that changes this node: hold the node, finish what was cut off, plan, ask, carry out, report.
+
+Nothing here prints. Whoever calls says through an `Operator` how a run is told of and asked about.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cnictl.core.errors import Problem
+from cnictl.node import spine
+from cnictl.node.resources import inventory
+from cnictl.node.runs import confirm_guard, converge, edits, history, live_pods, reset
+from cnictl.node.runs.history import Undo
+from cnictl.node.runs.live_pods import AttachedPod
+from cnictl.node.runs.reset import Reset
+from cnictl.node.spec import addressing
+from cnictl.node.spec.node_spec import NodeSpec, as_data
+from cnictl.node.spine import Change, OnStep, Plan
+from cnictl.node.state import journal, original_state, pending, run_lock
+from cnictl.node.state.journal import DONE, FAILED, UNDONE, Journal, Run
+from cnictl.node.state.run_lock import RUN_LOCK_WAIT
+
+_BRIDGE_KINDS = ("bridge", "address", "netfilter")
+"""Kinds of resources that go when the bridge is taken down."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about its work."""
+
+    dry_run: bool = False
+    """Change nothing."""
+    force: bool = False
+    """Go on although live pods lose their network."""
+    no_wait: bool = False
+    """Fail at once if another command holds the node."""
+    confirm_within: int | None = None
+    """Undo the run after so many seconds, unless it is confirmed."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for another command to end."""
+        return 0.0 if self.no_wait else RUN_LOCK_WAIT
+
+
+@dataclass
+class Report:
+    """What a run was to do and what has become of it."""
+
+    plan: Plan
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """By resource: changed, failed or undone; nothing of a step that was not reached."""
+    error: str = ""
+    """Why the run failed."""
+    spec: NodeSpec | None = None
+    """What the node should be after the run."""
+    confirm_within: int = 0
+    """Seconds within which the run has to be confirmed."""
+    run: int = 0
+    """The run's number; 0 if it changed nothing."""
+
+    def follow(self, tell: Callable[[str], None]) -> OnStep:
+        """Return what takes the outcome of each step; it tells which step is at work."""
+        ahead = list(self.plan.changes)
+        count = len(ahead)
+
+        def tell_next() -> None:
+            if ahead:
+                tell(f"{count - len(ahead) + 1} of {count}: {ahead[0].summary}")
+
+        def note(change: Change, outcome: str) -> None:
+            self.outcomes[change.resource] = outcome
+            if outcome == UNDONE:
+                tell(f"taken back: {change.summary}")
+                return
+            ahead[:] = [other for other in ahead if other.resource != change.resource]
+            tell_next()
+
+        tell_next()
+        return note
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return each step as JSON values."""
+        rows = []
+        for step in self.plan.steps:
+            change = step.change
+            outcome = "already so" if change is None else self.outcomes.get(change.resource, "not reached")
+            if step.unknown:
+                outcome = "not known"
+            row: dict[str, Any] = {"resource": step.resource.id, "outcome": outcome, "summary": step.summary}
+            if change is not None:
+                row |= {"before": change.before, "after": change.after, "command": change.command}
+            rows.append(row)
+        return rows
+
+
+class Operator(Protocol):
+    """Whoever runs a command: is told of its run, and asked about it."""
+
+    def say(self, message: str) -> None:
+        """Tell a message."""
+
+    def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Tell what goes on for as long as the context lasts; what it gives tells the next step."""
+
+    def asks(self) -> bool:
+        """Return whether the operator approves a change before it is made."""
+
+    def approve(self, lines: Iterable[str], question: str) -> None:
+        """Show what is about to change and ask; raises whatever ends the command if the answer is no."""
+
+    def preview(self, plan: Plan, pods: Sequence[AttachedPod]) -> None:
+        """Show what a run would change, and whose attachments it would delete."""
+
+    def report(self, done: Report) -> None:
+        """Show what a run has done; of one that fails too, before its error is raised."""
+
+
+@contextlib.contextmanager
+def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator[bool]:
+    """Hold the node for one run; gives whether the run before it was cut off.
+
+    With `resume`, an undo that was cut off is finished first. After any other run that was cut off, whatever is within
+    has to make the whole node so. A dry run holds nothing. Raises Problem if another command holds the node for too
+    long.
+    """
+    if options.dry_run:
+        yield False
+        return
+    with run_lock.exclusive(options.patience, operator.say):
+        if not resume:
+            yield False
+            return
+        told, cut_off = history.resume()
+        for line in told:
+            operator.say(line)
+        yield bool(cut_off)
+        for run in cut_off:
+            if journal.read(run.number):
+                journal.append(run.number, {"end": journal.FINISHED})
+
+
+@contextlib.contextmanager
+def journalled(command: str) -> Iterator[Journal]:
+    """Hold the node for a run that plans nothing ahead, and give its journal; other commands are waited for."""
+    with run_lock.exclusive():
+        record = Journal(command)
+        try:
+            yield record
+        except BaseException:
+            record.end(FAILED)
+            raise
+        record.end(DONE)
+
+
+def edit_node(
+    command: str,
+    edit: Callable[[NodeSpec], NodeSpec],
+    only: Collection[str],
+    options: Options,
+    operator: Operator,
+    start: NodeSpec | None = None,
+    question: str = "",
+    reapplies: bool = False,
+) -> None:
+    """Change this node's spec, and make just those kinds of resources so.
+
+    `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
+    `question` is asked once it is shown what is about to change. `reapplies`: nothing is edited. Raises Problem,
+    UsageProblem.
+    """
+
+    def edited() -> NodeSpec:
+        return addressing.check(edit(start or converge.current_spec()))
+
+    shown = None
+    if question and not options.dry_run and operator.asks():
+        goes_on = any(not run.undoes for run in journal.unfinished())
+        shown = converge.plan(edited(), () if goes_on else only).whole
+        if shown.changes:
+            operator.approve((change.summary for change in shown.changes), question)
+    with alone(options, operator) as was_cut_off:
+        spec = edited()
+        edits.check_links(spec)
+        pods = pods_in_the_way(command, converge.specs_in_place(), spec, options)
+        if options.dry_run:
+            operator.preview(converge.plan(spec, only, reapplies).whole, pods)
+            return
+        only = () if was_cut_off else only
+        if shown is not None:
+            refuse_unshown(shown, converge.plan(spec, only, reapplies).whole)
+        establish(command, spec, only, options, operator, pods, reapplies=reapplies)
+
+
+def establish(
+    command: str,
+    spec: NodeSpec,
+    only: Collection[str],
+    options: Options,
+    operator: Operator,
+    pods: Sequence[AttachedPod] = (),
+    ignored: Collection[str] = (),
+    reapplies: bool = False,
+) -> None:
+    """Make the host as `spec` says, and report it. The caller holds the node. Raises Problem.
+
+    `pods` are detached first. `ignored`: preflight checks whose findings were accepted. `reapplies`: the node file is
+    applied as it stands.
+    """
+    move = converge.plan(spec, only, reapplies)
+    if not move.whole.changes:
+        operator.report(Report(move.whole, spec=spec))
+        move.whole.refuse_unknown()
+        return
+    record = converge.journal_of(move, command, ignored)
+
+    def work(on_step: OnStep) -> Plan:
+        further = converge.establish(move, on_step, record)
+        return spine.joined(move.whole, Plan(further.changed))
+
+    _carry_out(Report(move.whole, spec=spec), work, record, options, operator, pods, reapplies)
+
+
+def take_bridge_down(options: Options, operator: Operator) -> None:
+    """Remove the pods' bridge; the node's spec stays. Raises Problem."""
+    spec = converge.current_spec()
+    made = inventory.resources(spec, converge.specs_in_place())
+    goes = [resource for resource in reversed(made) if inventory.kind(resource) in _BRIDGE_KINDS]
+
+    def look() -> tuple[list[AttachedPod], Plan]:
+        return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(goes)
+
+    shown = None
+    if not options.dry_run and operator.asks():
+        shown = look()
+        if shown[1].changes:
+            lines = [f"delete the attachment of {pod}" for pod in shown[0]]
+            operator.approve([*lines, *(change.summary for change in shown[1].changes)], f"Take {spec.bridge} down?")
+    with alone(options, operator):
+        pods, todo = look()
+        if shown is not None:
+            refuse_unshown(shown[1], todo, shown[0], pods)
+        if options.dry_run:
+            operator.preview(todo, pods)
+            return
+        todo.refuse_unknown()
+        record = Journal("bridge down", {"spec": as_data(spec)})
+
+        def work(on_step: OnStep) -> Plan:
+            removal = spine.plan_removal(goes)  # anew: the ports of pods are gone by now
+            spine.apply(removal, on_step, record)
+            record.end(DONE)
+            return removal
+
+        _carry_out(Report(todo, spec=spec), work, record, options, operator, pods)
+
+
+def take_back(
+    shown: Undo, number: int | None, asked: bool, options: Options, operator: Operator, announce: Callable[[Undo], None]
+) -> tuple[Undo, Report]:
+    """Take back the run that was `shown`, and return the undo with what has become of it. Raises Problem.
+
+    Without `number`, it is the latest run by then that an undo is for: `announce` is called if that is another one than
+    was shown. `asked`: the operator approved what was shown, and nothing else is to be done.
+    """
+    with alone(options, operator, resume=False):
+        chosen = run_to_undo(number)
+        is_another = chosen.number != shown.run.number
+        if is_another and asked:
+            raise Problem(
+                f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
+            )
+        waiting = pending.read()
+        if waiting is not None and waiting.run != chosen.number:
+            raise Problem(
+                f"run {waiting.run} ({waiting.command}) waits to be confirmed",
+                f"first cnictl confirm, or cnictl undo {waiting.run}",
+            )
+        todo = history.plan_undo(chosen)
+        if is_another:
+            announce(todo)
+        if asked:
+            refuse_unshown(shown.plan, todo.plan)
+        report = Report(todo.plan)
+        with _reported(report, operator), operator.working("looking at this host") as tell:
+            history.carry_out(todo, f"undo {chosen.number}", report.follow(tell))
+        if waiting is not None:
+            pending.disarm()
+            confirm_guard.stop_timer()
+    return todo, report
+
+
+def refuse_reset(todo: Reset, options: Options, operator: Operator) -> None:
+    """Raise Problem, after a report of it, where a reset can't be done."""
+    with _reported(Report(todo.whole), operator):
+        reset.refuse(todo, options.force)
+
+
+def reset_node(
+    shown: Reset | None, options: Options, operator: Operator, on_pod: Callable[[AttachedPod], None]
+) -> tuple[Reset, Report]:
+    """Reset this host; `on_pod` is called for each attachment that is deleted. Raises Problem.
+
+    `shown` is what the operator approved, and nothing else is to be done; None if nobody was asked.
+    """
+
+    def check(now: Reset) -> None:
+        if shown is not None:
+            refuse_unshown(shown.whole, now.whole, shown.pods, now.pods)
+
+    with alone(options, operator):
+        report = Report(reset.plan().whole)
+        with _reported(report, operator), operator.working("looking at this host") as tell:
+            done = reset.carry_out(options.force, report.follow(tell), on_pod, check)
+        report.plan = done.whole
+    return done, report
+
+
+def run_to_undo(number: int | None) -> Run:
+    """Return the run of that number, or the latest one that an undo is for. Raises Problem without one."""
+    return history.find(number) if number is not None else history.latest_to_undo()
+
+
+def pods_in_the_way(
+    command: str, before: Sequence[NodeSpec], after: NodeSpec | None, options: Options
+) -> list[AttachedPod]:
+    """Return the pods that would lose their network if this host became `after`. Raises Problem unless forced."""
+    pods = live_pods.cut_off(before, after)
+    if not options.force:
+        live_pods.refuse(pods, f"cnictl {command}")
+    return pods
+
+
+def refuse_unshown(
+    shown: Plan, now: Plan, pods_shown: Iterable[AttachedPod] = (), pods_now: Iterable[AttachedPod] = ()
+) -> None:
+    """Raise Problem if there is more to do now than the operator was shown: changes or pods."""
+    known = {change.resource: change for change in shown.changes}
+    more = [change.summary for change in now.changes if known.get(change.resource) != change]
+    names_shown = set(map(_name_of, pods_shown))
+    more += [name for name in map(_name_of, pods_now) if name not in names_shown]
+    if more:
+        raise Problem(
+            f"this host changed while cnictl waited for the answer ({'; '.join(more)}); nothing was changed",
+            "run the command again",
+        )
+
+
+def _name_of(pod: AttachedPod) -> str:
+    """Return what tells a pod from others, whatever has become of it since."""
+    return f"{pod.network} {pod.container or pod.lost_port} {pod.ifname} {pod.name}".strip()
+
+
+def _carry_out(
+    report: Report,
+    work: Callable[[OnStep], Plan],
+    record: Journal,
+    options: Options,
+    operator: Operator,
+    pods: Sequence[AttachedPod],
+    reapplies: bool = False,
+) -> None:
+    """Detach `pods` and do `work`, which returns what was carried out in the end; report it, also if it fails."""
+    _refuse_while_unconfirmed(report.spec, reapplies)
+    with _reported(report, operator), _guarded(record, options, operator):
+        for pod in live_pods.detach_all(pods, record):
+            operator.say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+        with operator.working("looking at this host") as tell:
+            report.plan = work(report.follow(tell))
+    report.confirm_within, report.run = options.confirm_within or 0, record.number
+    operator.report(report)
+
+
+@contextlib.contextmanager
+def _reported(report: Report, operator: Operator) -> Iterator[None]:
+    """Report a run that fails within, and pass its failure on."""
+    try:
+        yield
+    except (Problem, KeyboardInterrupt) as failure:
+        report.error = failure.message if isinstance(failure, Problem) else "interrupted"
+        operator.report(report)
+        raise
+
+
+def _refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool) -> None:
+    """Raise Problem while a run waits to be confirmed: taking it back would meet what was made on top of it.
+
+    To repair what drifted from the spec in effect is no new thing.
+    """
+    waiting = pending.read()
+    if waiting is None or (reapplies and original_state.specs()[-1:] == [spec]):
+        return
+    raise Problem(
+        f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
+        "cnictl confirm keeps it, cnictl undo takes it back; then run this again",
+    )
+
+
+@contextlib.contextmanager
+def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[None]:
+    """Have what is done within undone by itself unless it is confirmed in time; without a time, just do it."""
+    seconds = options.confirm_within
+    if not seconds:
+        yield
+        return
+
+    def start_clock() -> None:
+        waiting = pending.start_clock()
+        confirm_guard.start_timer(seconds)
+        operator.say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")
+
+    pending.arm(record.command, seconds)
+    try:
+        confirm_guard.start()
+        yield
+    except BaseException:
+        if record.outcome == UNDONE or not record.number:
+            pending.disarm()
+        else:  # some of it stands
+            start_clock()
+        raise
+    start_clock()

@@ -1,0 +1,50 @@
+"""Show a run as its journal tells it: what `cnictl history` and `cnictl undo` say of one."""
+
+import shlex
+import time
+from typing import Any
+
+from cnictl.node.runs import history, revert
+from cnictl.node.state import pending, run_lock
+from cnictl.node.state.journal import Run
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return what a run was and what has become of it, without its changes."""
+    return {
+        "run": run.number,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
+        "command": run.command,
+        "kind": "repair" if run.is_repair else "undo" if run.undoes else "change",
+        "repair": run.is_repair,
+        "outcome": _outcome(run),
+        "changes": len(revert.traces(run)),
+        "words": shlex.join(["cnictl", *run.argv]),
+        "user": run.user,
+        "undoes": run.undoes or None,
+        "taken_back_by": run.taken_back or None,
+        "left": run.left,
+        "ignored": run.ignored,
+    }
+
+
+def changes(run: Run) -> list[dict[str, Any]]:
+    """Return each change that a run made, in its order."""
+    return [
+        {
+            "resource": entry.resource,
+            "summary": entry.summary,
+            "before": entry.before,
+            "after": entry.after,
+            "command": entry.command,
+            "repair": entry.repair or run.is_repair,
+        }
+        for entry in run.entries
+    ]
+
+
+def _outcome(run: Run) -> str:
+    waiting = pending.read()
+    if waiting is not None and waiting.run == run.number and run.end:
+        return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
+    return history.outcome(run, at_work=run_lock.is_held())
