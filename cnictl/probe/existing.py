@@ -9,7 +9,7 @@ from cnictl.probe.pods import CheckedPod
 
 
 def existing_pod(text: str) -> CheckedPod:
-    """The live pod of that address, name or container id (or its beginning), of any network of ours.
+    """Return the live pod with an address, name or container id (or the beginning of an id), of any cnictl network.
 
     Raises Problem if no pod or several pods match, or the pod is not live.
     """

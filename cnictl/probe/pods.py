@@ -57,7 +57,7 @@ class CheckedPod:
 
 @contextmanager
 def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
-    """`count` pods, made at once and all gone at the end, also where a signal ends us (as KeyboardInterrupt).
+    """Make `count` pods at the same time, and remove them at the end.
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """

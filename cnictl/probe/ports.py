@@ -201,16 +201,20 @@ class Trying:
             attempt.send()
         with selectors.DefaultSelector() as selector:
             self._register(selector)
-            while (waiting := [one for one in self._attempts if one.state == UNTRIED]) and (
+            while (waiting := [attempt for attempt in self._attempts if attempt.state == UNTRIED]) and (
                 left := deadline - time.monotonic()
             ) > 0:
                 self._take_events(selector, min(left, _AGAIN))
-                for one in waiting:
-                    if one.protocol == UDP and one.state == UNTRIED and time.monotonic() - one.sent_at >= _AGAIN:
-                        one.send()
-        for one in self._attempts:
-            if one.state == UNTRIED:
-                one.state, one.words = SILENT, "nothing comes back"
+                for attempt in waiting:
+                    if (
+                        attempt.protocol == UDP
+                        and attempt.state == UNTRIED
+                        and time.monotonic() - attempt.sent_at >= _AGAIN
+                    ):
+                        attempt.send()
+        for attempt in self._attempts:
+            if attempt.state == UNTRIED:
+                attempt.state, attempt.words = SILENT, "no answer"
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for listener in self._listeners:

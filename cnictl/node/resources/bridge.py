@@ -198,7 +198,7 @@ def announce(netlink: Netlink, bridge: Link) -> None:
 
     Without this, pods notice only when their neighbour entry expires, after half a minute. Raises Problem.
     """
-    before = {path: sysctl.read(path) for path in (one.format(bridge.name) for one in _NOTIFY)}
+    before = {path: sysctl.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
     for path in before:
         sysctl.put(path, "1")
     try:

@@ -45,9 +45,9 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """The accepts, and by chain the jumps to them, with the reason where one is out of place; None for nothing.
+        """Return the accepts and, by chain, the jumps to them; a misplaced jump includes the reason. None for none.
 
-        Raises Problem where the accepts stand and the command that shows them is missing.
+        Raises Problem if the accepts exist and the command that shows them is missing.
         """
         if not self._legacy and hidden_chains.hides("filter", CHAIN, self._family):
             return {_UNREADABLE: f"{CHAIN} stands, but {hidden_chains.reason('filter', self._family)}"}
@@ -64,7 +64,7 @@ class IptablesForward:
         return {"accepts": look.accepts or [], "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
+        """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
         node = _of_family(spec, self._family)
         if node is None or not spec.forward or not self.works():
             return None

@@ -61,20 +61,20 @@ class TaggedIptables(_Remnant):
     def observe(self) -> State | None:
         """Return by table the lines of iptables-save that add the rules, and `-N CHAIN` for each chain.
 
-        Raises Problem where the program is missing and a chain of ours stands that it would show.
+        Raises Problem if the program is missing and a chain of ours exists that it would show.
         """
         if not firewall.has_command(f"{self._program}-save"):
             self._refuse_unseen()
             return None
-        found: dict[str, list[str]] = {}
+        lines: dict[str, list[str]] = {}
         if native := self._native():
-            found[_NATIVE] = native
+            lines[_NATIVE] = native
         for table, line in self._marked():
             words = shlex.split(line)
             leads_to = (table, words[-1]) if words[-2] == "-j" else None
             if (table, words[1]) not in self._covered and leads_to not in self._covered:
-                found.setdefault(table, []).append(line)
-        return found or None
+                lines.setdefault(table, []).append(line)
+        return lines or None
 
     def _refuse_unseen(self) -> None:
         family = FAMILIES[self._program]
@@ -129,9 +129,9 @@ class TaggedIptables(_Remnant):
         return saved, unread
 
     def _native(self) -> list[str]:
-        """Our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
+        """Return our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
 
-        Raises Problem where nft is missing.
+        Raises Problem if nft is missing.
         """
         _, unread = self._saved()
         if not unread:

@@ -106,13 +106,13 @@ class Forwarding:
         net/ipv6/addrconf.c, addrconf_forward_change.
         """
         names = sorted(os.listdir(f"/proc/sys/{self._conf}"), key=lambda name: (name != "all", name != "default", name))
-        found = {}
+        values = {}
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 value = sysctl.read(f"{self._conf}/{name}/{key}")
                 if value:  # else the link went away meanwhile
-                    found[f"{name}/{key}"] = value
-        return found
+                    values[f"{name}/{key}"] = value
+        return values
 
     def _restore(self, name: str, value: str) -> None:
         path = f"{self._conf}/{name}"
