@@ -57,7 +57,7 @@ def test_connectivity(
     Two short-lived pods are made through the installed plugin, as a runtime would, and taken away again. From the
     first, real ICMP echo goes to this host, the second pod, each peer's node address, a pod on each peer, and the
     outside, in each address family that the node has. Each failure is looked into: routes, forwarding, firewall,
-    neighbours, masquerade, the peer's side; and the command that mends it is printed. Exit status 1 if any check
+    neighbours, masquerade, the peer's side; and the command that fixes it is printed. Exit status 1 if any check
     fails.
 
     A pod on the other host has to be named, for its gateway answers even where its firewall drops what it forwards:

@@ -27,7 +27,7 @@ def doctor(
         str, typer.Option("--explain", metavar="ID", help="What a check looks at, why, and by hand.")
     ] = "",
     list_checks: Annotated[bool, typer.Option("--list", help="Every check and why it matters.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely, then look again.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what is safe to fix, then check again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show what would be done.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -72,7 +72,7 @@ def doctor(
     else:
         _show(examined, output, note, facts.spec is not None)
     for check, subject in fixed:
-        say(f"mended: {check} {subject}")
+        say(f"fixed: {check} {subject}")
     if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
         raise typer.Exit(1)
 
@@ -127,7 +127,7 @@ def _explain(name: str, output: Format) -> None:
             }
         )  # fmt: skip
         return
-    write(f"{check.id} ({check.severity}{', mended by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
+    write(f"{check.id} ({check.severity}{', fixed by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
     write(f"Looks at: {check.looks_at}")
     if check.behind:
         write(f"Says nothing where one of these is found: {', '.join(check.behind)}")

@@ -60,7 +60,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "apply",
             "node:apply",
-            "Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what mends drift.",
+            "Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what repairs drift.",
         ),
         Command(
             "plan",
@@ -92,8 +92,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "history",
             "history:history",
-            "List the runs that changed this host, latest first; of one run, show each change, and how it is "
-            "typed by hand.",
+            "List the runs that changed this host, latest first; of one run, show each change and its manual command.",
         ),
         Command(
             "undo",

@@ -21,7 +21,7 @@ def history(
     limit: Annotated[int, typer.Option(help="How many runs to list, latest first.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the runs that changed this host, latest first; of one run, show each change, and how it is typed by hand.
+    """List the runs that changed this host, latest first; of one run, show each change and its manual command.
 
     A repair brought back what was missing of the node, and changed nothing of what it should be: by `watch`,
     `doctor --fix`, or an `apply` that met drift, as at boot.

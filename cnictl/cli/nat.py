@@ -107,6 +107,6 @@ def show(output: OutputOption = Format.TABLE) -> None:
         if not spec.nat:
             say("masquerade is off: `cnictl nat enable` turns it on")
         if not stands:
-            say("the rules are not as they should be: `cnictl apply` mends them")
+            say("the rules are not as they should be: `cnictl apply` repairs them")
     if not stands:
         raise typer.Exit(1)

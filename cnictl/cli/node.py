@@ -186,9 +186,9 @@ def apply(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what mends drift.
+    """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what repairs drift.
 
-    What drifted is mended as far as it can be, whatever of it fails. Edit the file and run this to move the node:
+    It repairs as much of the drift as it can, even if a part fails. Edit the file and run this to move the node:
     then a failure undoes what was done, and live pods that would lose their network refuse it.
 
     \b
@@ -212,7 +212,7 @@ def plan(
 ) -> None:
     """Show what `cnictl apply` would change: this host against /etc/cnictl/node.toml, as a diff, with the commands.
 
-    Nothing is touched. A line with - is what is there, one with + what should be, one with # is typed by hand.
+    Nothing is touched. A line with - is what is there, one with + what should be, one with # is the manual command.
     `init-node --dry-run` shows the same for other options, `reset-node --dry-run` and `undo --dry-run` for the way
     back.
 

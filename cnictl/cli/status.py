@@ -117,7 +117,7 @@ def _show(found: dict[str, Any]) -> None:
             say(f"{one['fault']}\n  hint: {one['mend']}")
     if found["drifted"]:
         apply = hint.command("cnictl apply")
-        say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` mends them")
+        say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` repairs them")
     say_strays(found["strays"])
 
 

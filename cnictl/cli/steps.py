@@ -1,4 +1,4 @@
-"""How a plan and a run are shown: what would be typed by hand, and a table of what was done."""
+"""Show a plan with its manual commands, and a run as a table of its steps."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence

@@ -1,1 +1,1 @@
-"""What keeps a node from working though nothing is wrong with cnictl: looked for, named in one line, mended."""
+"""Find what keeps a node from working although cnictl is sound, name it in one line, and fix it."""

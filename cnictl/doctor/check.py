@@ -1,4 +1,4 @@
-"""What a check is: where it looks, why it matters, what it finds, and what mends that."""
+"""A check: what it looks at, why that matters, what it finds, and the fix."""
 
 import shlex
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     message: str
     mend: Hint
     fixable: bool = True
-    """Whether the check's `fix` may mend this one; without a `fix` none is."""
+    """Whether the check's `fix` may be used for this finding; a check without a `fix` has none that may."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Action:
     """A step that is no resource's."""
 
     command: str
-    """As typed by hand."""
+    """The manual command."""
     carry_out: Callable[[], object]
     """Does it. Raises Problem, OSError."""
 
@@ -78,7 +78,7 @@ class Check:
     why: str
     """One sentence."""
     by_hand: str
-    """The commands that show the fault and that mend it, for `--explain`."""
+    """The commands that show the fault and the ones that fix it, for `--explain`."""
     find: Callable[["Facts"], Iterable[Seen]]
     """Reads only. Raises Problem, OSError if it can't look."""
     fix: Callable[["Facts", Finding], Remedy] | None = None

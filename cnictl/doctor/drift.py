@@ -1,4 +1,4 @@
-"""Faults that are a difference between the node and its node file: found by the spine's plan, mended by applying it."""
+"""Differences between the node and its node file: the spine's plan finds them, and applying it fixes them."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -1,4 +1,4 @@
-"""`--fix`: what checks found, mended through the spine or by the documented step, each journalled beforehand."""
+"""Fix what checks found: through the spine, or by the documented step. Each step is journalled first."""
 
 from collections.abc import Sequence
 
@@ -35,13 +35,13 @@ def fix(
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:
-    """What would mend a finding; nothing where that is left to people."""
+    """Return the fix of a finding, or None where people have to decide."""
     check = by_id(finding.id)
     return check.fix(facts, finding) if check is not None and check.fix is not None and finding.fixable else Remedy()
 
 
 def plan_of(facts: Facts, findings: Sequence[Finding]) -> tuple[Plan, list[tuple[Finding, Action]]]:
-    """The changes of the node's resources that mend these findings, and the steps for the others."""
+    """Return the changes of resources that fix these findings, and the steps for the others."""
     remedies = [(finding, remedy_of(facts, finding)) for finding in findings]
     wanted = {resource for _, remedy in remedies for resource in remedy.resources}
     plan = converge.plan(facts.spec).whole if wanted and facts.spec is not None else Plan(())

@@ -25,7 +25,7 @@ class Change:
     summary: str
     """`give cni0 the address 10.244.0.1/24`"""
     command: str
-    """`ip address add 10.244.0.1/24 dev cni0`: the step as typed by hand; several lines where it takes several."""
+    """`ip address add 10.244.0.1/24 dev cni0`: the manual command of the step, on several lines if it takes several."""
     repair: bool = False
     """Whether it brings back what the node was already set up to be, rather than moving the node."""
 

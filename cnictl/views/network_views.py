@@ -80,7 +80,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
             return found
         if now != wanted:
             found.append(
-                f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply mends it"
+                f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply repairs it"
             )
     return found
 

@@ -84,7 +84,7 @@ class Keeper:
             events.wait(0, wakeup, set())
 
     def _look(self) -> bool:
-        """Look once and mend; whether anything was changed."""
+        """Look once and repair; return whether anything changed."""
         changed = False
         begun = time.monotonic()
         self._retry = REGULAR

@@ -90,7 +90,7 @@ def test_ufw_that_was_there_first_gets_its_rules_back(node: Node) -> None:
     node.run(["iptables", "-D", "FORWARD", "-m", "comment", "--comment", "cnictl:mynet", "-j", "CNICTL-FORWARD"])
     assert not reaches(pod)
     assert "forward-drop" in cnictl(node, "doctor", check=False).stdout
-    assert "mended: forward-drop" in cnictl(node, "doctor", "--fix", check=False).stderr
+    assert "fixed: forward-drop" in cnictl(node, "doctor", "--fix", check=False).stderr
     assert reaches(pod)
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "reset-node", "--yes", "--force")

@@ -114,7 +114,7 @@ def keep_reason(row: Row) -> str:
 
 
 def commands(listing: Listing, row: Row) -> list[str]:
-    """The release, as typed by hand."""
+    """Return the manual command of the release."""
     if row.state == TORN:
         return [f"rm {listing.data_dir}/{listing.network}/{row.address}"]
     lines = [f"ip link delete {row.host_veth}"] if row.host_veth else []
@@ -124,7 +124,7 @@ def commands(listing: Listing, row: Row) -> list[str]:
 
 
 def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
-    """For programs: what became of each, and the release as typed by hand of those that were not left."""
+    """Return for programs what became of each, with the manual command of those that were released."""
     rows = []
     for one in outcomes:
         typed = [] if one.action == "left" else commands(listing, one.row)

@@ -20,7 +20,7 @@ from cnictl.node.spec import addressing
 from cnictl.node.spec.node_spec import NodeSpec, as_data
 from cnictl.node.spine import Change, OnStep, Plan
 from cnictl.node.state import journal, original_state, pending, run_lock
-from cnictl.node.state.journal import DONE, FAILED, UNDONE, Journal, Run
+from cnictl.node.state.journal import DONE, UNDONE, Journal, Run
 from cnictl.node.state.run_lock import RUN_LOCK_WAIT
 
 _BRIDGE_KINDS = ("bridge", "address", "netfilter")
@@ -141,19 +141,6 @@ def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator
         for run in cut_off:
             if journal.read(run.number):
                 journal.append(run.number, {"end": journal.FINISHED})
-
-
-@contextlib.contextmanager
-def journalled(command: str) -> Iterator[Journal]:
-    """Hold the node for a run that plans nothing ahead, and give its journal; other commands are waited for."""
-    with run_lock.exclusive():
-        record = Journal(command)
-        try:
-            yield record
-        except BaseException:
-            record.end(FAILED)
-            raise
-        record.end(DONE)
 
 
 def edit_node(

@@ -104,7 +104,8 @@ def _read() -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise Problem(
-            f"{RECORD} is damaged: {error}", "it says what a reset puts back; mend it, or move it away to go without"
+            f"{RECORD} is damaged: {error}",
+            "a reset puts back what it says: repair the file, or move it away to reset without it",
         ) from None
     return dict(found)
 

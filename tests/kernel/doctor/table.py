@@ -33,7 +33,7 @@ def main() -> None:
         rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     order = [check.id for check in CHECKS]
     rows.sort(key=lambda row: order.index(row["check"]))
-    shown = ["| finding | fault | symptom | mended by |", "|---|---|---|---|"]
+    shown = ["| finding | fault | symptom | fixed by |", "|---|---|---|---|"]
     lines = (
         f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['mended'])}` |" for row in rows
     )

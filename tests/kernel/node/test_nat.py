@@ -115,7 +115,7 @@ def test_show_says_when_the_rules_are_gone(pair: tuple[Pod, Pod, Node]) -> None:
     node.run(["nft", "flush", "table", "inet", "cnictl"])
     shown = cnictl(node, "nat", "show", check=False)
     assert shown.status == 1
-    assert "`cnictl apply` mends them" in shown.stderr
+    assert "`cnictl apply` repairs them" in shown.stderr
 
 
 def test_second_enable_changes_nothing(pair: tuple[Pod, Pod, Node]) -> None:
