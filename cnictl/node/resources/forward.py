@@ -64,7 +64,7 @@ class IptablesForward:
         return {"accepts": look.accepts or [], "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Accepts for the family's pod subnet over the bridge; None without one, or without the command."""
+        """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
         node = _of_family(spec, self._family)
         if node is None or not spec.forward or not self.works():
             return None

@@ -66,15 +66,15 @@ class TaggedIptables(_Remnant):
         if not firewall.has_command(f"{self._program}-save"):
             self._refuse_unseen()
             return None
-        found: dict[str, list[str]] = {}
+        lines: dict[str, list[str]] = {}
         if native := self._native():
-            found[_NATIVE] = native
+            lines[_NATIVE] = native
         for table, line in self._marked():
             words = shlex.split(line)
             leads_to = (table, words[-1]) if words[-2] == "-j" else None
             if (table, words[1]) not in self._covered and leads_to not in self._covered:
-                found.setdefault(table, []).append(line)
-        return found or None
+                lines.setdefault(table, []).append(line)
+        return lines or None
 
     def _refuse_unseen(self) -> None:
         family = FAMILIES[self._program]
@@ -129,9 +129,9 @@ class TaggedIptables(_Remnant):
         return saved, unread
 
     def _native(self) -> list[str]:
-        """Our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
+        """Return our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
 
-        Raises Problem where nft is missing.
+        Raises Problem if nft is missing.
         """
         _, unread = self._saved()
         if not unread:
@@ -243,7 +243,7 @@ class OwnTables(_Remnant):
         return f"remove {' and '.join(words)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove the chains, and each table that is empty then. Raises CniError."""
+        """Remove the chains, and each table that is empty then. Raises Problem."""
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])

@@ -112,13 +112,13 @@ class RouteTable:
 
 
 def _listed() -> list[tuple[str, dict[str, str]]]:
-    listed = []
+    routes = []
     for destination, route in route_lookup.routes():
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
             owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
-            listed.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
-    return listed
+            routes.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
+    return routes
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
