@@ -61,9 +61,7 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
             known = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(
-                f"there is no preflight check {outside.line(name)!r} to ignore", f"the checks are: {known}"
-            )
+            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {known}")
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 

@@ -196,7 +196,7 @@ class Bridge:
 def announce(netlink: Netlink, bridge: Link) -> None:
     """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
-    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises Problem.
+    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
     """
     before = {path: sysctl.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
     for path in before:

@@ -58,7 +58,7 @@ class Ports:
         return f"connect pods to {self._bridge} again: {', '.join(wrong)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Attach the ports to the bridge, set them up, and announce the bridge's MAC to the pods. Raises Problem."""
+        """Attach the ports to the bridge, set them up, and announce the bridge's MAC to the pods. Raises CniError."""
         if change.after is not None:
             return
         with Netlink() as netlink:

@@ -243,7 +243,7 @@ class OwnTables(_Remnant):
         return f"remove {' and '.join(words)}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Remove the chains, and each table that is empty then. Raises Problem."""
+        """Remove the chains, and each table that is empty then. Raises CniError."""
         if change.after is not None:
             return
         gone = (change.before or {}).get("inet", [])

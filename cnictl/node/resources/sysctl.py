@@ -110,7 +110,7 @@ class Forwarding:
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 value = sysctl.read(f"{self._conf}/{name}/{key}")
-                if value:  # else the link disappeared meanwhile
+                if value:  # else the link went away meanwhile
                     values[f"{name}/{key}"] = value
         return values
 
