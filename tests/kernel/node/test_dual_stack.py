@@ -211,7 +211,7 @@ def test_family_comes_and_goes_under_a_live_pod(dual_lab: Lab) -> None:
         ),
         (
             "ip -6 address delete fd00:10::210/64 dev eth0",
-            "(eth0 has no IPv6 address of its own), or name the peer's link-local one",
+            "(eth0 has no IPv6 address of its own), or name the peer's link-local address",
         ),
     ],
     ids=["disabled", "overlap", "uplink without address"],

@@ -108,7 +108,7 @@ def test_folders_that_are_links_are_used_and_stay(node: Node) -> None:
         (f"rmdir /etc/cnictl; ln -s {REPOSITORY}/missing /etc/cnictl", "where there is no folder"),
         (
             f"mkdir {REPOSITORY}/ro; mount -t tmpfs -o ro none {REPOSITORY}/ro; ln -s {REPOSITORY}/ro/n {NODE_FILE}",
-            "can't be written to",
+            "node.toml: is not writable",
         ),
     ],
     ids=["no folder", "circle", "device", "folder nowhere", "read-only"],

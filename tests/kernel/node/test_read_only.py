@@ -40,7 +40,7 @@ def test_files_for_the_next_boot_are_left_out_with_a_note(node: Node) -> None:
     with read_only(node, "/etc/systemd/system", "/etc/sysctl.d"):
         done = init(node)
         for path in LEFT_OUT:
-            assert done.stderr.count(f"warning [not-kept] {path}: can't be written here") == 1
+            assert done.stderr.count(f"warning [not-kept] {path}: is not writable here") == 1
         assert (drifted(node), doctor(node)) == ([], [])
         start_pod(node, "web")
         status, healthy = cnictl(node, "status"), cnictl(node, "doctor")
