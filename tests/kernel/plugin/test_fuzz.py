@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnictl.core.attachments import CLAIM_MARK
 from tests.faults import inputs
 from tests.faults.inside import Inside, plugin_inside, processes_inside
 from tests.kernel.plugin.client import VALID, WALK_THROUGH, Answer, Host, Pod, new_host, plugin_executable
@@ -76,7 +77,7 @@ class Ground:
         for top in ("run", "var/lib", "var/log", "opt"):
             for file in host.path(f"/{top}").rglob("*"):
                 inside = str(file.relative_to(host.path("/")))
-                if file.is_dir() or file.name == "lock" or file.name.startswith("last_reserved_ip."):
+                if file.is_dir() or file.name in ("lock", CLAIM_MARK) or file.name.startswith("last_reserved_ip."):
                     continue
                 if not inside.startswith(OWN_FOLDERS) or "/attachments/" in inside or "/cni/networks/" in inside:
                     found.append(inside)
