@@ -23,7 +23,7 @@ class Change:
     before: State | None
     after: State | None
     summary: str
-    """`give cni0 the address 10.244.0.1/24`"""
+    """`add address 10.244.0.1/24 to cni0`"""
     command: str
     """`ip address add 10.244.0.1/24 dev cni0`: the manual command of the step, on several lines if it takes several."""
     repair: bool = False
