@@ -39,7 +39,9 @@ def bridged(shared_host: Host) -> Iterator[Host]:
     yield host
     host.run("ip", "-all", "netns", "delete")
     host.run("ip", "link", "delete", "br0")
-    host.run("ip", "link", "delete", "uplink", check=False)
+    # a namespace's end comes later: until then a link into it keeps the routes that were learned there
+    for link in ("uplink", "wan0"):
+        host.run("ip", "link", "delete", link, check=False)
     host.run("sh", "-c", "rm -rf /run/cnictl/bridges /var/lib/cni/networks/* /var/lib/cnictl/attachments/*")
 
 
