@@ -290,8 +290,7 @@ class Attempt:
         interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
         others = [
             (other.host_veth, other.addresses)
-            for network in attachments.networks()
-            for other in attachments.all_records(network)
+            for other in attachments.every_record()
             if other.isolated and other.bridge == conf.bridge and rtnetlink.get_link(self._host, other.host_veth)
         ]
         addresses = [address.address for address in given.addresses]

@@ -56,12 +56,11 @@ def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
 def _in_a_record(host: Netlink, bridge: str, record: Record) -> str:
     """An attachment that is about to get the MAC, or whose port was taken off the bridge for a while."""
     own = (record.network, record.container, record.ifname)
-    for network in attachments.networks():
-        for other in attachments.all_records(network):
-            if (other.bridge, other.mac) != (bridge, record.mac) or (network, other.container, other.ifname) == own:
-                continue
-            if liveness.judge(other, host).state != liveness.STALE:
-                return f"{other.pod or other.container} {other.ifname} on network {network}"
+    for other in attachments.every_record():
+        if (other.bridge, other.mac) != (bridge, record.mac) or (other.network, other.container, other.ifname) == own:
+            continue
+        if liveness.judge(other, host).state != liveness.STALE:
+            return f"{other.pod or other.container} {other.ifname} on network {other.network}"
     return ""
 
 

@@ -108,7 +108,7 @@ class Facts:
     @cached_property
     def records(self) -> list[Record]:
         """The attachments of every network."""
-        return [record for network in attachments.networks() for record in attachments.all_records(network)]
+        return list(attachments.every_record())
 
     @cached_property
     def listings(self) -> list[Listing]:

@@ -30,7 +30,7 @@ def existing_pod(text: str) -> CheckedPod:
 
 def known_as(text: str) -> list[Record]:
     """Return the attachments of this node that `text` may name."""
-    records = [record for network in attachments.networks() for record in attachments.all_records(network)]
+    records = list(attachments.every_record())
     return pod_names.named(text, records, _names)
 
 

@@ -224,7 +224,6 @@ def is_mark(text: str, words: Words) -> bool:
 
 
 _NAME_KEYS = listed("name type bridge master ifname interface container pod dev uplink at behind where")
-_TEXT_KEYS = listed("message mend hint advice option reason summary failed subject effect command outcome note")
 
 
 def of_cnictl(value: Any, words: Words, texts: Callable[[str], str], key: str = "") -> Any:

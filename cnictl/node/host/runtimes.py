@@ -283,15 +283,20 @@ def containerd_runtime(config: dict[str, Any], source: str, settled: bool = True
     for name in ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"):
         table = plugins.get(name, {})
         cni = {**cni, **table.get("cni", {})} if isinstance(table, dict) else cni
-    listed = [folder for folder in [*cni.get("bin_dirs", []), cni.get("bin_dir", "")] if folder]
     return Runtime(
         "containerd",
-        tuple(dict.fromkeys(_clean(folder) for folder in listed)) or DEFAULT_BIN_DIRS[:1],
+        _bin_dirs(cni, "bin_dirs", "bin_dir"),
         _clean(cni.get("conf_dir") or DEFAULT_CONF_DIR),
         source,
         settled,
         needs_loopback=not cni.get("use_internal_loopback", False),
     )
+
+
+def _bin_dirs(table: dict[str, Any], several: str, single: str) -> tuple[str, ...]:
+    """Return the plugin folders that a table names under either key, in its order; the usual one if it names none."""
+    listed = [folder for folder in [*table.get(several, []), table.get(single, "")] if folder]
+    return tuple(dict.fromkeys(_clean(folder) for folder in listed)) or DEFAULT_BIN_DIRS[:1]
 
 
 def crio() -> Runtime | None:
@@ -306,10 +311,9 @@ def crio() -> Runtime | None:
 def crio_runtime(config: dict[str, Any], settled: bool = True) -> Runtime:
     """The runtime that a merged CRI-O configuration describes (crio.conf(5), table crio.network)."""
     network = config.get("crio", {}).get("network", {})
-    listed = [folder for folder in [*network.get("plugin_dirs", []), network.get("plugin_dir", "")] if folder]
     return Runtime(
         "CRI-O",
-        tuple(dict.fromkeys(_clean(folder) for folder in listed)) or DEFAULT_BIN_DIRS[:1],
+        _bin_dirs(network, "plugin_dirs", "plugin_dir"),
         _clean(network.get("network_dir") or DEFAULT_CONF_DIR),
         CRIO_CONFIG,
         settled,

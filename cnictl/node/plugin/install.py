@@ -127,11 +127,10 @@ def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ..
 def live_attachments() -> list[str]:
     """Pods that would lose their plugin: `NETWORK CONTAINER (POD)` of each attachment not provably gone."""
     found = []
-    for network in attachments.networks():
-        for record in attachments.all_records(network):
-            if liveness.judge(record).state != liveness.STALE:
-                pod = f" ({record.pod})" if record.pod else ""
-                found.append(f"{network} {record.container[:12]}{pod}")
+    for record in attachments.every_record():
+        if liveness.judge(record).state != liveness.STALE:
+            pod = f" ({record.pod})" if record.pod else ""
+            found.append(f"{record.network} {record.container[:12]}{pod}")
     return found
 
 
