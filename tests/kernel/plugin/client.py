@@ -36,6 +36,16 @@ WALK_THROUGH: Json = {
 }
 """The walk-through's own conf, unchanged but for `type`."""
 
+REFERENCE: Json = {
+    "cniVersion": "0.4.0",
+    "name": "mynet",
+    "type": "bridge",
+    "bridge": "cni0",
+    "isDefaultGateway": True,
+    "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
+}
+"""The same network as the reference bridge plugin has it."""
+
 RECORDS = "/var/lib/cnictl/attachments"
 LEASES = "/var/lib/cni/networks"
 PLUGIN_LOG = "/var/log/cnictl/plugin.log"

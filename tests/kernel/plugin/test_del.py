@@ -7,19 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.plugin.client import LEASES, RECORDS, WALK_THROUGH, Host, Pod
+from tests.kernel.plugin.client import LEASES, RECORDS, REFERENCE, WALK_THROUGH, Host, Pod
 from tests.waiting import wait_for
 
 Json = dict[str, Any]
-
-REFERENCE: Json = {
-    "cniVersion": "0.4.0",
-    "name": "mynet",
-    "type": "bridge",
-    "bridge": "cni0",
-    "isDefaultGateway": True,
-    "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
-}
 
 
 def nothing_of(host: Host, pod: Pod) -> bool:

@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 
 from cnictl.core.digest import former_host_veth_name, host_veth_name
-from tests.kernel.plugin.client import RECORDS, Host, Pod
+from tests.kernel.plugin.client import RECORDS, REFERENCE, Host, Pod
 
 Json = dict[str, Any]
 
-REFERENCE: Json = {
-    "cniVersion": "0.4.0",
-    "name": "mynet",
-    "type": "bridge",
-    "bridge": "cni0",
-    "isDefaultGateway": True,
-    "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
-}
 PLAIN: Json = {"cniVersion": "0.4.0", "name": "mynet", "type": "cnictl-bridge", "bridge": "cni0"}
 """Without addresses: nothing but links to tell by."""
 
