@@ -2,8 +2,6 @@
 
 from posix import close
 
-from cnictl_plugin.existing import refuse_second
-
 from cnictl.core import attachments, jsontext
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
@@ -15,6 +13,7 @@ from cnictl.core.netns import Netns
 from .answer import previous
 from .attempt import Attempt, Met, wanted_addresses
 from .environment import Call
+from .existing import refuse_second
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

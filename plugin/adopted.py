@@ -1,7 +1,5 @@
 """DEL of an attachment that this plugin didn't make, or lost the record of: found by what DEL was given."""
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf.netconf import NetConf
@@ -9,6 +7,8 @@ from cnictl.core.detach import detach
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.taken_over import remove_pair
+
+from .environment import Call
 
 
 def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None:

@@ -3,8 +3,6 @@
 import time
 from posix import F_OK, access, stat
 
-from cnictl_plugin.existing import refuse_second
-
 from cnictl.core import attachments, host_veth, liveness, sysctl
 from cnictl.core.attachments import Record
 from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
@@ -27,6 +25,7 @@ from cnictl.core.paths import NODE_FILE
 from .answer import Given, answer
 from .attach import NameTaken, activate, configure, make_pair
 from .environment import Call, calling_process, kept_args
+from .existing import refuse_second
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Attempt:
             given = Given()
             self._write_record()
         if conf.mac or self._call.mac:
-            from cnictl_plugin import macs
+            from . import macs
 
             macs.refuse_taken(host, bridge.name, record, conf.mac_key or "CNI_ARGS MAC")
         host_mac = self._make_pair(bridge)
@@ -159,7 +158,7 @@ class Attempt:
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
                 bridge.former.append(back)
         if conf.vlan or conf.vlan_trunk:
-            from cnictl_plugin import vlan
+            from . import vlan
 
             vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
 
@@ -186,7 +185,7 @@ class Attempt:
         if not conf.vlan:
             give_addresses(self._host, bridge, bridge, gateways, conf.force_address)
             return None
-        from cnictl_plugin import vlan
+        from . import vlan
 
         link = vlan.ensure_gateway(self._host, bridge, conf, f"cnictl:{conf.name}")
         give_addresses(self._host, bridge, link, gateways, conf.force_address)
@@ -276,15 +275,15 @@ class Attempt:
 
             macspoof.ensure(record.host_veth, record.mac)
         if conf.vlan or conf.vlan_trunk:
-            from cnictl_plugin import vlan
+            from . import vlan
 
             vlan.set_port(self._host, record.host_veth, conf)
 
     def _isolate(self, given: Given) -> None:
         """Keep other isolated pods from reaching this one by way of the node."""
-        from cnictl_plugin import vlan
-
         from cnictl.core import isolation
+
+        from . import vlan
 
         conf, record = self._conf, self.record
         interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
@@ -305,7 +304,7 @@ class Attempt:
         """Have the node forward for the families that the pod has, as the reference's isGateway does."""
         for family in {len(address.packed) for address in given.addresses}:
             if sysctl.read(sysctl.FORWARDING[family]) == "0":
-                from cnictl_plugin import forwarding
+                from . import forwarding
 
                 forwarding.open_forwarding(self._host, family, self._switched)
 

@@ -151,7 +151,7 @@ def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -
 def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[Cidr]) -> None:
     link, what = bridge, f"bridge {conf.bridge}"
     if conf.vlan:
-        from cnictl_plugin import vlan
+        from . import vlan
 
         name = vlan.gateway_name(conf.bridge, conf.vlan)
         inside = rtnetlink.get_link(host, name)
@@ -178,7 +178,7 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
     if conf.isolated and veth.port.get(rtnetlink.IFLA_BRPORT_ISOLATED) != b"\1":
         raise _failed(f"portIsolation: {veth.name} isn't isolated", f"bridge link set dev {veth.name} isolated on")
     if conf.vlan or conf.vlan_trunk:
-        from cnictl_plugin import vlan
+        from . import vlan
 
         present = vlan.port_vlans(host, veth.index)
         for vid, flags in vlan.wanted_port(conf).items():
@@ -213,9 +213,9 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
 
 def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: list[str]) -> None:
     """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
-    from cnictl_plugin import vlan
-
     from cnictl.core import isolation
+
+    from . import vlan
 
     interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
     pod = (host_veth, [address for address in record.addresses if address in addresses])

@@ -19,14 +19,14 @@ def delete(call: Call, conf: NetConf) -> str:
     with Netlink() as host:
 
         def remove_foreign(record: Record) -> None:
-            from cnictl_plugin.adopted import remove_foreign_pair  # not what a DEL normally pays for
+            from .adopted import remove_foreign_pair  # not what a DEL normally pays for
 
             remove_foreign_pair(host, call, conf, record)
 
         which = (conf.name, call.container, call.ifname, conf.data_dir)
         record = detach(host, *which, before=remove_foreign, pod=call.pod, netns=call.netns)
         if record is None:
-            from cnictl_plugin.adopted import delete_unrecorded
+            from .adopted import delete_unrecorded
 
             record = delete_unrecorded(host, call, conf)
     if failure is not None:

@@ -3,8 +3,6 @@
 import time
 from posix import close
 
-from cnictl_plugin.environment import Call
-
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.conf.netconf import NetConf
@@ -13,6 +11,8 @@ from cnictl.core.errors import INTERFACE_EXISTS, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import Inside, Netns
+
+from .environment import Call
 
 
 def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
@@ -34,7 +34,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         verdict = liveness.judge(record, host)
         if verdict.state != liveness.IN_FLIGHT and is_dead(record):
             if record.ipam and record.ipam == conf.ipam_type:
-                from cnictl_plugin import delegate
+                from . import delegate
 
                 delegate.forget(call, conf, record)
             detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead, pod=call.pod)

@@ -77,7 +77,7 @@ def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
 def _gateway_link(host: Netlink, conf: NetConf) -> Link | None:
     if not conf.vlan:
         return rtnetlink.get_link(host, conf.bridge)
-    from cnictl_plugin import vlan
+    from . import vlan
 
     return rtnetlink.get_link(host, vlan.gateway_name(conf.bridge, conf.vlan))
 
@@ -159,7 +159,7 @@ def _can_be_set(switch: str) -> bool:
 def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
     """The kernel's bridge can keep VLANs apart."""
     if conf.vlan or conf.vlan_trunk:
-        from cnictl_plugin import vlan
+        from . import vlan
 
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
