@@ -5,7 +5,7 @@ from posix import F_OK, access, stat
 
 from cnictl.core import attachments, host_veth, liveness, sysctl
 from cnictl.core.attachments import Record
-from cnictl.core.bridge import BridgeMade, ensure_bridge, give_addresses, remove_if_empty
+from cnictl.core.bridge import BridgeMade, ensure_bridge, gateway_mac, give_addresses, remove_if_empty
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.conf.routes import complete
@@ -64,7 +64,13 @@ class Attempt:
         host, conf, record = self._host, self._conf, self.record
         noting = not (conf.walk_through and access(NODE_FILE, F_OK))  # addresses are the node file's, if there is one
         bridge = self._bridge = ensure_bridge(
-            host, conf.bridge, None, conf.mtu, owner=f"cnictl:{conf.name}", noting=noting
+            host,
+            conf.bridge,
+            None,
+            conf.mtu,
+            owner=f"cnictl:{conf.name}",
+            noting=noting,
+            mac=gateway_mac(conf.gateways),
         )
         self._set_bridge(bridge)
         gateway = self._give_gateways(bridge, conf.gateways)

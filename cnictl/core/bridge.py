@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MTU = 1500
 
+_GATEWAY_MAC = b"\x0e\x63"
+"""How a bridge's MAC begins: locally administered, unicast (IEEE 802); the gateway's address follows."""
+
 
 class BridgeMade:
     """A bridge that is as it should be, and what of it is this call's doing."""
@@ -68,19 +71,21 @@ def ensure_bridge(
     owner: str = "",
     nf_call: bool | None = None,
     noting: bool | None = None,
+    mac: bytes = b"",
 ) -> BridgeMade:
     """Make the bridge if there is none, bring it up and give it `gateway` (address with the subnet's prefix).
 
-    `mtu` in bytes and `nf_call` (bridged packets pass iptables; default: where br_netfilter is present) hold for a
-    bridge made here; `owner` is its alias. One that exists and has the right address is taken as it is. `noting`:
-    what is changed of one that cnictl didn't make is noted, to be put back with its last pod; all of it, or (False)
-    without what the node file is responsible for.
+    `mtu` in bytes, `mac` (default: a random one) and `nf_call` (bridged packets pass iptables; default: where
+    br_netfilter is present) hold for a bridge made here; `owner` is its alias. One that exists and has the right
+    address is taken as it is. `noting`: what is changed of one that cnictl didn't make is noted, to be put back with
+    its last pod; all of it, or (False) without what the node file is responsible for.
     Raises CniError 105 if `name` is no bridge or has another IPv4 address, 103 if the kernel refuses.
     """
     link = rtnetlink.get_link(netlink, name)
     made = False
     if link is None:
-        made = _create(netlink, name, mtu or DEFAULT_MTU, owner, has_bridge_netfilter() if nf_call is None else nf_call)
+        hooked = has_bridge_netfilter() if nf_call is None else nf_call
+        made = _create(netlink, name, mtu or DEFAULT_MTU, owner, hooked, mac or rtnetlink.random_mac())
         link = rtnetlink.get_link(netlink, name)
         if link is None:
             raise CniError(KERNEL_REFUSED, f"bridge {name}: removed by another process while it was set up")
@@ -136,6 +141,22 @@ def give_addresses(
         netlink.call(rtnetlink.set_mac(link.name, rtnetlink.parse_mac(link.mac)))
 
 
+def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
+    """Return a MAC that follows from the gateways' addresses; without any, a random one.
+
+    A pod trusts the MAC of its gateway for up to 45 s (`base_reachable_time` in arp(7), times 1.5) and asks three times
+    more before it looks for another. A bridge that was removed and is made again has the same MAC, so running pods
+    reach it at once.
+    """
+    if not gateways:
+        return rtnetlink.random_mac()
+    first = min(gateways, key=lambda gateway: (gateway.bits, gateway.packed))
+    folded = bytes(4)
+    for start in range(0, len(first.packed), 4):
+        folded = bytes(a ^ b for a, b in zip(folded, first.packed[start : start + 4], strict=True))
+    return _GATEWAY_MAC + folded
+
+
 def remove_if_empty(netlink: Netlink, name: str) -> bool:
     """Delete a bridge that has no port; whether it was."""
     link = rtnetlink.get_link(netlink, name)
@@ -154,9 +175,8 @@ def another_mtu(mtu: int) -> int:
     return mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1
 
 
-def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) -> bool:
+def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool, mac: bytes) -> bool:
     # a MAC given at creation stays (addr_assign_type 3); else the bridge takes that of its lowest port
-    mac = rtnetlink.random_mac()
     hooks = (rtnetlink.IFLA_BR_NF_CALL_IPTABLES, rtnetlink.IFLA_BR_NF_CALL_IP6TABLES) if nf_call else ()
     data = b"".join(attr(hook, b"\1") for hook in hooks)
     info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
@@ -182,7 +202,7 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool) ->
             rtnetlink.delete_link(netlink, name)
         raise CniError(KERNEL_REFUSED, f"bridge {name}: {error.strerror}") from None
     sysctl.put(f"net/ipv6/conf/{name}/accept_ra", "0")  # a pod must not become the node's router
-    # its MAC is random; without this the link-local address that it asks pods' MACs from is late by a second or two
+    # nobody else has its MAC; without this the link-local address that it asks pods' MACs from is late by a second
     sysctl.put(f"net/ipv6/conf/{name}/accept_dad", "0")
     return True
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Collection, Iterable
 
 from cnictl.core import durable, sysctl
-from cnictl.core.bridge import another_mtu, ensure_bridge, remove_if_empty
+from cnictl.core.bridge import another_mtu, ensure_bridge, gateway_mac, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
@@ -104,7 +104,7 @@ class Bridge:
         if before is None:
             return f"make the bridge {name}, MTU {after['mtu']}", "\n".join(
                 (
-                    f"ip link add {name} address {_example_mac()} type bridge",
+                    f"ip link add {name} address {rtnetlink.format_mac(gateway_mac(self._gateways))} type bridge",
                     f"ip link set {name} mtu {another_mtu(after['mtu'])}",
                     f"ip link set {name} mtu {after['mtu']} alias {after['owner']} up",
                     f"sysctl -w net/ipv6/conf/{name}/accept_ra=0 net/ipv6/conf/{name}/accept_dad=0",
@@ -150,7 +150,8 @@ class Bridge:
                 return
             after = change.after
             # BridgeNetfilter sets the netfilter hook
-            ensure_bridge(netlink, self._name, None, mtu=after["mtu"], owner=after["owner"], nf_call=False)
+            mac = gateway_mac(self._gateways)
+            ensure_bridge(netlink, self._name, None, mtu=after["mtu"], owner=after["owner"], nf_call=False, mac=mac)
             now = self.observe()
             if now is None:
                 raise Problem(f"{self._name}: another program removed it during the set-up")
@@ -316,8 +317,3 @@ def _delete_address(netlink: Netlink, index: int, address: Cidr) -> None:
     except NetlinkError as error:
         if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
             raise
-
-
-def _example_mac() -> str:
-    """Return a MAC for the manual command. Any fixed MAC will do; otherwise the bridge follows its ports' MACs."""
-    return "02:00:00:00:00:01"

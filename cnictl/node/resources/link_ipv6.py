@@ -96,7 +96,7 @@ class BridgeIpv6:
 
     Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
     advertisements. Without accept_dad 0 the bridge's link-local address, from which it asks for pods' MACs, is not
-    usable for a second or two after the first pod. Duplicates are unlikely, because it follows from a random MAC.
+    usable for a second or two after the first pod. Duplicates are unlikely, because its MAC is its own.
     """
 
     def __init__(self, spec: NodeSpec) -> None:

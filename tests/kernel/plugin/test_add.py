@@ -155,6 +155,14 @@ def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> 
     assert host.links()["cni0"]["address"] == mac
 
 
+@pytest.mark.parametrize("conf", [{}, {"subnet": "fd00:10:244::/64", "network": "fd00:10::/32"}], ids=["IPv4", "IPv6"])
+def test_bridge_made_anew_has_the_mac_that_pods_know_their_gateway_by(host: Host, conf: Json) -> None:
+    one, other = host.pods(2)
+    mac = host.add(one, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
+    host.run("ip", "link", "delete", "cni0")
+    assert host.add(other, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"] == mac == host.links()["cni0"]["address"]
+
+
 def test_bridge_keeps_its_mtu_when_a_smaller_port_joins(host: Host) -> None:
     one, other = host.pods(2)
     host.add(one)
