@@ -1,14 +1,15 @@
 """The spine: desired state → observe → diff → apply → verify → undo. Every command is a view of it."""
 
+import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from cnictl.core.errors import Problem
 from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.node.state.journal import DONE, FAILED, UNDONE, Journal
+from cnictl.node.state.journal import DONE, FAILED, UNDONE, Entry, Journal
 from cnictl.node.state.run_lock import exclusive as exclusive
 
 State = dict[str, Any]
@@ -96,6 +97,22 @@ class Carrying(Protocol):
 
     def carries(self) -> str:
         """What stands on it, in words; empty where nothing does."""
+
+
+class Batch(Protocol):
+    """What carries out the changes of many resources of one kind at once."""
+
+    def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
+        """Make each `change.after` true as far as possible; return what failed, by resource."""
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A resource whose changes are carried out together with those of its neighbours in the plan."""
+
+    @property
+    def batch(self) -> Batch:
+        """The same object for all that belong together."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +226,9 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     """
     done = [] if done is None else done
     try:
-        for step in todo.steps:
-            if step.change is not None:
-                _begin(journal, step.change)
-                _carry_out(step.resource, step.change, done, on_step, journal)
-                on_step(step.change, CHANGED)
+        for group in _groups(todo):
+            for problem in _carry_out(group, done, on_step, journal):
+                raise problem
         _verify(done)
     except BaseException as failure:
         left = undo(done, on_step, journal)
@@ -231,17 +246,8 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
     """
     done: Done = []
     problems: list[Problem] = []
-    for step in todo.steps:
-        if step.change is None:
-            continue
-        _begin(journal, step.change)
-        try:
-            _carry_out(step.resource, step.change, [], on_step, journal)
-        except Problem as problem:
-            problems.append(problem)
-        else:
-            done.append((step.resource, step.change))
-            on_step(step.change, CHANGED)
+    for group in _groups(todo):
+        problems += _carry_out(group, done, on_step, journal, keep_parts=False)
     for look in (todo.refuse_unknown, partial(_verify, done)):
         try:
             look()
@@ -252,22 +258,66 @@ def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
         raise Problem("; ".join(problem.message for problem in problems), problems[0].hint)
 
 
-def _begin(journal: Journal, change: Change) -> None:
-    journal.begin(change.resource, change.before, change.after, change.command, change.summary, change.repair)
+_Group = list[tuple[Resource, Change]]
 
 
-def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep, journal: Journal) -> None:
-    try:
-        resource.carry_out(change)
-    except BaseException as error:
+def _groups(todo: Plan) -> Iterator[_Group]:
+    """Yield the plan's changes in order, those of neighbours that are carried out at once in one group."""
+    pairs = [(step.resource, step.change) for step in todo.steps if step.change is not None]
+    return _grouped(pairs)
+
+
+def _grouped(pairs: Iterable[tuple[Resource, Change]]) -> Iterator[_Group]:
+    for _, group in itertools.groupby(pairs, lambda pair: id(_batch_of(pair[0]) or pair[0])):
+        yield list(group)
+
+
+def _batch_of(resource: Resource) -> Batch | None:
+    return resource.batch if isinstance(resource, Batched) else None
+
+
+def _carry_out(group: _Group, done: Done, on_step: OnStep, journal: Journal, keep_parts: bool = True) -> list[Problem]:
+    """Journal a group's changes, make them, and return what failed; what was made is added to `done`.
+
+    `keep_parts`: what failed and got part of the way is added too. What is no failure of a step, such as a signal, is
+    raised.
+    """
+    journal.begin_all(
+        Entry(change.resource, change.before, change.after, change.command, change.summary, change.repair)
+        for _, change in group
+    )
+    failures = _failures(group, done, on_step, journal)
+    problems = []
+    for resource, change in group:
+        failure = failures.get(change.resource)
+        if failure is None:
+            done.append((resource, change))
+            on_step(change, CHANGED)
+            continue
         journal.failed(change.resource)
         on_step(change, FAILED)
-        if _differs(resource, change.before):
-            done.append((resource, change))  # it got part of the way
-        if isinstance(error, _FAILURES):
-            raise _problem(error, change.summary) from None
+        if keep_parts and _differs(resource, change.before):
+            done.append((resource, change))
+        problems.append(_problem(failure, change.summary))
+    return problems
+
+
+def _failures(group: _Group, done: Done, on_step: OnStep, journal: Journal) -> dict[str, Problem | OSError]:
+    batch = _batch_of(group[0][0])
+    try:
+        if batch is not None:
+            return dict(batch.carry_out([change for _, change in group]))
+        group[0][0].carry_out(group[0][1])
+    except _FAILURES as failure:
+        return {change.resource: failure for _, change in group}
+    except BaseException:
+        for resource, change in group:
+            journal.failed(change.resource)
+            on_step(change, FAILED)
+            if _differs(resource, change.before):
+                done.append((resource, change))  # it got part of the way
         raise
-    done.append((resource, change))
+    return {}
 
 
 def _differs(resource: Resource, state: State | None) -> bool:
@@ -302,21 +352,25 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
 
     What could not be taken back is returned, in words; the rest is still tried.
     """
-    left = []
+    left: list[str] = []
+    made = {change.resource: change for _, change in done}
+
+    def tell(back: Change, outcome: str) -> None:
+        if outcome == CHANGED:
+            on_step(made[back.resource], UNDONE)
+
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
     try:
-        for resource, change in reversed(done):
-            summary, command = resource.describe(change.after, change.before)
-            back = Change(change.resource, change.after, change.before, summary, command, change.repair)
-            _begin(journal, back)
-            try:
-                resource.carry_out(back)
-            except _FAILURES as error:
-                journal.failed(back.resource)
-                left.append(_problem(error, summary).message)
-            else:
-                on_step(change, UNDONE)
+        # one group after the other: how a change is taken back may depend on what was taken back before it
+        for group in _grouped(_reversed(resource, change) for resource, change in reversed(done)):
+            problems = _carry_out(group, [], tell, journal, keep_parts=False)
+            left += [problem.message for problem in problems]
         journal.end(FAILED if left else UNDONE)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return left
+
+
+def _reversed(resource: Resource, change: Change) -> tuple[Resource, Change]:
+    summary, command = resource.describe(change.after, change.before)
+    return resource, Change(change.resource, change.after, change.before, summary, command, change.repair)

@@ -15,6 +15,7 @@ from cnictl.core.netlink.messages import NETLINK_NETFILTER as NETLINK_NETFILTER
 from cnictl.core.netlink.messages import NLM_F_CREATE as NLM_F_CREATE
 from cnictl.core.netlink.messages import NLM_F_DUMP as NLM_F_DUMP
 from cnictl.core.netlink.messages import NLM_F_EXCL as NLM_F_EXCL
+from cnictl.core.netlink.messages import NLM_F_REPLACE as NLM_F_REPLACE
 from cnictl.core.netlink.messages import Netlink as Netlink
 from cnictl.core.netlink.messages import NetlinkError as NetlinkError
 from cnictl.core.netlink.messages import attr as attr
@@ -29,7 +30,7 @@ except ImportError:
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
@@ -47,7 +48,7 @@ IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 252, 254, 3, 1
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
 _IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 _IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
@@ -268,6 +269,26 @@ def add_route(
     if metrics:
         body += attr(RTA_METRICS | NESTED, metrics)
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body
+
+
+def add_route_via(
+    index: int, destination: bytes, prefix: int, gateway: bytes, protocol: int, replace: bool = False
+) -> tuple[int, int, bytes]:
+    """The message that adds a route through a gateway to the main table, or replaces the one to the same destination.
+
+    `index` 0 has the kernel find the link.
+    """
+    family = AF_INET if len(destination) == 4 else AF_INET6
+    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    body += attr(RTA_DST, destination) + attr(RTA_GATEWAY, gateway) + (u32_attr(RTA_OIF, index) if index else b"")
+    return RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body
+
+
+def delete_route(destination: bytes, prefix: int, protocol: int) -> tuple[int, int, bytes]:
+    """The message that removes a route with this protocol number from the main table."""
+    family = AF_INET if len(destination) == 4 else AF_INET6
+    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_NOWHERE, 0, 0)
+    return RTM_DELROUTE, 0, body + attr(RTA_DST, destination)
 
 
 def add_veth_pair(

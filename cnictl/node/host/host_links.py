@@ -9,7 +9,7 @@ from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.node.host import route_lookup
+from cnictl.node.host import reading, route_lookup
 from cnictl.node.host.route_lookup import Packet, Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
@@ -48,6 +48,10 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
     a VPN's default route does, the main table is right: the peer is where its subnet is.
     """
+    return reading.known(f"links of {spec.uplink} {hash(spec.peers)}", lambda: _peer_links(spec))
+
+
+def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
     asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
     ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
     connected = _connected() if asked else []

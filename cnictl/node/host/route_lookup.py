@@ -26,6 +26,7 @@ from cnictl.core.netlink.rtnetlink import (
     RTM_GETROUTE,
     Netlink,
 )
+from cnictl.node.host import reading
 
 RTA_SRC, RTA_IIF, RTA_PREFSRC, RTA_MULTIPATH, RTA_MARK, RTA_VIA = 2, 3, 7, 9, 16, 18
 RTM_F_CLONED, RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH = 0x200, 0x1000, 0x2000
@@ -143,6 +144,10 @@ def source_to(target: str, dev: str = "") -> str:
 
 def routes() -> list[tuple[Cidr, Way]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
+    return reading.known("routes", _read_routes)
+
+
+def _read_routes() -> list[tuple[Cidr, Way]]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         found = []

@@ -31,6 +31,8 @@ BASE = "FORWARD"
 _KUBE = "KUBE-"
 """The beginning of the names of chains of kube-proxy and similar tools."""
 _UNREADABLE = "unreadable"
+_AT_ONCE = 250
+"""Rules in one transaction: more do not fit a socket's send buffer of the default size (net.core.wmem_default)."""
 
 
 class IptablesForward:
@@ -61,7 +63,7 @@ class IptablesForward:
             jumps.setdefault(place.chain, []).append(label + (WHY + why if why else ""))
         if not jumps and look.accepts is None:
             return None
-        return {"accepts": look.accepts or [], "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
+        return {"accepts": look.in_order(), "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
@@ -107,7 +109,10 @@ class IptablesForward:
         return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
-        """Make all changes in one iptables-restore. Raises Problem."""
+        """Make all changes in one transaction; beyond some hundred peers, the rules of our chain first. Raises Problem.
+
+        Our chain only accepts, and what stays of it is never taken away meanwhile.
+        """
         after = _as_now(change.after) if change.after is not None else None
         if _UNREADABLE in (after or {}):
             raise Problem(
@@ -119,16 +124,21 @@ class IptablesForward:
             firewall.drop_left_over("filter", BASE, self._family)
             return
         look = IptablesLook(self.program, self._family, self._spec)
-        lines = ["*filter", *(f"-D {line}" for line in look.removals())]
+        lines = [f"-D {line}" for line in look.removals()]
         if after is not None:
-            lines.append(f":{CHAIN} - [0:0]")
-            lines += [f"-A {CHAIN} {rule}" for rule in after["accepts"]]
-            lines += look.insertions(after, self._name())
+            changes = look.changes_of_accepts(after["accepts"])
+            while len(changes) > _AT_ONCE:
+                self._restore(changes[:_AT_ONCE])
+                del changes[:_AT_ONCE]
+            lines = changes + lines + look.insertions(after, self._name())
         elif look.accepts is not None:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
-        run([f"{self.program}-restore", "--noflush", "-w"], "\n".join([*lines, "COMMIT", ""]))
+        self._restore(lines)
         if after is None and not self._legacy:
             firewall.drop_left_over("filter", BASE, self._family)
+
+    def _restore(self, lines: list[str]) -> None:
+        run([f"{self.program}-restore", "--noflush", "-w"], "\n".join(["*filter", *lines, "COMMIT", ""]))
 
     def _name(self) -> str:
         return self._spec.name if self._spec is not None else ""
@@ -147,7 +157,7 @@ class IptablesLook:
         """The rules of our chain; None if the chain does not exist."""
         self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
-        node = _of_family(spec, family)
+        self._node = node = _of_family(spec, family)
         self._flows = [traffic(spec, family, host_links.links_to_others(spec))] if spec is not None and node else []
         self._labels = _labels(node) if node is not None else {}
         self._kinds = {
@@ -158,6 +168,22 @@ class IptablesLook:
         }
         name = spec.name if spec is not None else ""
         self._valid = {rule for rule in self._kinds if rule in {jump(label, name) for label in self._labels}}
+
+    def in_order(self) -> list[str]:
+        """Return the rules of our chain in the order of `accepts`, then those that it does not have.
+
+        Their order in the chain means nothing: each of them accepts.
+        """
+        position = {rule: at for at, rule in enumerate(accepts(self._node))} if self._node is not None else {}
+        return sorted(self.accepts or [], key=lambda rule: position.get(rule, len(position)))
+
+    def changes_of_accepts(self, wanted: list[str]) -> list[str]:
+        """Return the lines for iptables-restore that make our chain hold just these rules."""
+        if self.accepts is None:
+            return [f":{CHAIN} - [0:0]", *(f"-A {CHAIN} {rule}" for rule in wanted)]
+        present, kept = set(self.accepts), set(wanted)
+        gone = [f"-D {CHAIN} {rule}" for rule in self.accepts if rule not in kept]
+        return [*(f"-A {CHAIN} {rule}" for rule in wanted if rule not in present), *gone]
 
     def ours(self) -> list[tuple[Place, str]]:
         """Return each rule of ours outside our chain: its place, and its match options (the whole rule if invalid)."""

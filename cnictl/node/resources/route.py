@@ -1,8 +1,11 @@
 """Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.errors import Problem
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.node.host import host_links, route_lookup
 from cnictl.node.host.route_lookup import PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec, Peer
@@ -30,7 +33,7 @@ class PeerRoute:
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
-        peer = next((peer for peer in spec.peers if peer.pod_cidr == self._pod_cidr), None)
+        peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
             return now if now is not None and now["owner"] != OURS else None
@@ -53,27 +56,15 @@ class PeerRoute:
         command = f"ip route {verb} {self._pod_cidr} via {after['via']}{dev} proto {PROTOCOL}"
         return f"route {self._pod_cidr} through {after['via']}{dev.replace(' dev', ' on')}", command
 
+    @property
+    def batch(self) -> "RouteTable":
+        """The table that carries out the changes of all its routes at once."""
+        return self._table
+
     def carry_out(self, change: Change) -> None:
         """Add, replace or remove the route. Raises Problem with the kernel's error, or if another's route exists."""
-        from pyroute2 import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
-
-        self._table.forget()
-        with IPRoute() as iproute:
-            try:
-                if change.after is None:
-                    iproute.route("del", dst=self._pod_cidr, proto=PROTOCOL)
-                    return
-                _refuse_foreign(self._pod_cidr, change.before)
-                arguments: dict[str, Any] = {"dst": self._pod_cidr, "gateway": change.after["via"], "proto": PROTOCOL}
-                if change.after["dev"]:
-                    links = iproute.link_lookup(ifname=change.after["dev"])
-                    if not links:
-                        raise Problem(f"there is no link {change.after['dev']}", "`ip link` lists the links")
-                    arguments["oif"] = links[0]
-                iproute.route("add" if change.before is None else "replace", **arguments)
-            except NetlinkError as error:
-                raise Problem(*_kernel_words(error, change)) from None
+        for problem in self._table.carry_out([change]).values():
+            raise problem
 
 
 class RouteTable:
@@ -83,16 +74,42 @@ class RouteTable:
     """
 
     def __init__(self) -> None:
-        self._read: list[tuple[str, dict[str, str]]] | None = None
+        self._read: dict[str, list[dict[str, str]]] | None = None
         self._links: tuple[NodeSpec, dict[Peer, str]] | None = None
+        self._peers: tuple[NodeSpec, dict[str, Peer]] | None = None
 
     def forget(self) -> None:
         """Forget the routes, because one was changed; the next question reads them again."""
         self._read = None
 
+    def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
+        """Add, replace and remove routes, all over one socket; return what the kernel refuses, by resource."""
+        self.forget()
+        failures: dict[str, Problem] = {}
+        messages: list[tuple[int, int, bytes]] = []
+        sent: list[Change] = []
+        with Netlink() as netlink:
+            indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
+            for change in changes:
+                try:
+                    messages.append(_message(change, indexes))
+                    sent.append(change)
+                except Problem as problem:
+                    failures[change.resource] = problem
+            for refused in netlink.refusals(*messages):
+                change = sent[refused.position]
+                failures[change.resource] = Problem(*_kernel_words(refused, change))
+        return failures
+
     def to(self, pod_cidr: str) -> list[dict[str, str]]:
         """Return the routes to exactly that CIDR, lowest metric first: `via`, `dev`, `owner`."""
-        return [route for destination, route in self._all() if destination == pod_cidr]
+        return self._all().get(pod_cidr, [])
+
+    def peer_at(self, pod_cidr: str, spec: NodeSpec) -> Peer | None:
+        """Return the peer of `spec` that has a pod CIDR; None without one."""
+        if self._peers is None or self._peers[0] is not spec:
+            self._peers = (spec, {peer.pod_cidr: peer for peer in spec.peers})
+        return self._peers[1].get(pod_cidr)
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
         """Return the link of a peer's route; empty if the kernel knows none, and then it refuses the route."""
@@ -103,22 +120,40 @@ class RouteTable:
     def orphans(self, spec: NodeSpec | None) -> list[str]:
         """Return the destinations of our routes that belong to no peer of `spec`."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
-        return sorted({destination for destination, route in self._all() if route["owner"] == OURS} - claimed)
+        ours = {cidr for cidr, routes in self._all().items() if any(route["owner"] == OURS for route in routes)}
+        return sorted(ours - claimed)
 
-    def _all(self) -> list[tuple[str, dict[str, str]]]:
+    def _all(self) -> dict[str, list[dict[str, str]]]:
         if self._read is None:
             self._read = _listed()
         return self._read
 
 
-def _listed() -> list[tuple[str, dict[str, str]]]:
-    routes = []
+def _listed() -> dict[str, list[dict[str, str]]]:
+    routes: dict[str, list[dict[str, str]]] = {}
     for destination, route in route_lookup.routes():
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
             owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
-            routes.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
+            routes.setdefault(str(destination), []).append({"via": gateway, "dev": dev, "owner": owner})
     return routes
+
+
+def _message(change: Change, indexes: dict[str, int]) -> tuple[int, int, bytes]:
+    """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not."""
+    cidr = parse_cidr(_pod_cidr(change))
+    if change.after is None:
+        return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
+    _refuse_foreign(str(cidr), change.before)
+    dev = change.after["dev"]
+    if dev and dev not in indexes:
+        raise Problem(f"there is no link {dev}", "`ip link` lists the links")
+    index, gateway = indexes.get(dev, 0), parse_address(change.after["via"])
+    return rtnetlink.add_route_via(index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None)
+
+
+def _pod_cidr(change: Change) -> str:
+    return change.resource.partition("/")[2]
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
@@ -130,8 +165,8 @@ def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
         )
 
 
-def _kernel_words(error: Exception, change: Change) -> tuple[str, str]:
-    said = str(error.args[1]) if len(error.args) > 1 else str(error)
+def _kernel_words(error: NetlinkError, change: Change) -> tuple[str, str]:
+    said = error.strerror or str(error)
     via = change.after["via"] if change.after else ""
     return (
         f"the kernel refuses the route: {said}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from cnictl.core.errors import Problem
 from cnictl.node import spine
+from cnictl.node.host import reading
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import note_mtu as note_bridge_mtu
 from cnictl.node.resources.firewalld import Firewalld
@@ -80,6 +81,7 @@ class Move:
         return spine.joined(self.node_file, self.removal, self.wanted)
 
 
+@reading.once()
 def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> Move:
     """Return every difference between this host and `spec`; with `only`, those of some kinds and the node file's.
 

@@ -64,19 +64,19 @@ class Report:
 
     def follow(self, tell: Callable[[str], None]) -> OnStep:
         """Return what takes the outcome of each step; it tells which step is at work."""
-        ahead = list(self.plan.changes)
+        ahead = {change.resource: change.summary for change in self.plan.changes}
         count = len(ahead)
 
         def tell_next() -> None:
             if ahead:
-                tell(f"{count - len(ahead) + 1} of {count}: {ahead[0].summary}")
+                tell(f"{count - len(ahead) + 1} of {count}: {next(iter(ahead.values()))}")
 
         def note(change: Change, outcome: str) -> None:
             self.outcomes[change.resource] = outcome
             if outcome == UNDONE:
                 tell(f"taken back: {change.summary}")
                 return
-            ahead[:] = [other for other in ahead if other.resource != change.resource]
+            ahead.pop(change.resource, None)
             tell_next()
 
         tell_next()

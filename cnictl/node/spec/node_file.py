@@ -9,7 +9,6 @@ import os
 from dataclasses import fields
 from typing import Any
 
-import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 import cnictl
@@ -85,7 +84,7 @@ def _contents(path: str) -> bytes:
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     """The spec that a node file's text says, its form checked but not its addresses. Raises UsageProblem."""
     try:
-        document: dict[str, Any] = tomlkit.parse(text).unwrap()
+        document = toml_text.parse(text)
     except TOMLKitError as error:
         words, what = toml_fault.explain(text, error)
         raise UsageProblem(f"{path}: {words}", what) from None
@@ -250,7 +249,7 @@ def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
         for key, value in changed.items():
             blocks[0].put(key, value, within="plugin")
     else:
-        blocks.append(toml_text.new_table(toml_text.joined(blocks), "[plugin]", changed))
+        blocks.append(toml_text.new_table(blocks, "[plugin]", changed))
 
 
 def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
@@ -276,7 +275,7 @@ def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
             block.put("dev", peer.dev)
     for cidr in order:
         if cidr not in kept:
-            kept[cidr] = toml_text.new_table(toml_text.joined(blocks), "[[peers]]", _as_table(wanted[cidr]))
+            kept[cidr] = toml_text.new_table(blocks, "[[peers]]", _as_table(wanted[cidr]))
             blocks.append(kept[cidr])
     toml_text.reorder(blocks, [kept[cidr] for cidr in order])
 

@@ -3,6 +3,8 @@
 Wrong ones are usage errors that name the value and what was probably meant.
 """
 
+from functools import lru_cache
+
 from netaddr import IPAddress
 
 from cnictl.core.cidr import (
@@ -17,6 +19,7 @@ from cnictl.core.cidr import (
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec import swapped
 from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec.overlaps import overlapping
 from cnictl.node.spec.pod_names import address_in
 from cnictl.node.spec.suggestions import meant_free, meant_network
 
@@ -46,6 +49,7 @@ def parse_peer(text: str) -> Peer:
     return Peer(pod_cidr, via, dev)
 
 
+@lru_cache(maxsize=1 << 16)  # a command checks its node's peers several times, and there may be thousands
 def check_peer(peer: Peer) -> Peer:
     """One peer by itself, in canonical form. Raises UsageProblem."""
     meant = swapped.peer(peer.pod_cidr, peer.via)
@@ -103,6 +107,7 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
 def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> tuple[Peer, ...]:
     """A node's peers in canonical form, beside its own subnets and networks by bits. Raises UsageProblem."""
     checked: list[Peer] = []
+    cidrs: list[Cidr] = []
     for peer in map(check_peer, peers):
         cidr = parse_cidr(peer.pod_cidr)
         if cidr.bits not in subnets:
@@ -117,21 +122,26 @@ def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dic
             raise UsageProblem(f"peer {cidr} overlaps this node's subnet {subnet}{meant_free(cidr, subnet, network)}")
         if not network.covers(cidr):
             raise UsageProblem(f"peer {cidr} lies outside the network {network}{meant_network(cidr, network)}")
-        for other in checked:
-            if other.pod_cidr == str(cidr):
-                raise UsageProblem(f"peer {cidr} is given twice, through {other.via} and {peer.via}")
-            if cidr.overlaps(parse_cidr(other.pod_cidr)):
-                raise UsageProblem(
-                    f"peer {cidr} overlaps peer {other.pod_cidr}, which is through {other.via}: "
-                    "each node needs a pod CIDR of its own, so name one of them"
-                )
         for pods, whose in ((subnet, "this node's pod CIDR"), (network, "the pod network")):
             if pods.holds(parse_address(peer.via)):
                 raise UsageProblem(
                     f"peer {cidr}: its address {peer.via} lies in {whose} {pods}; give the node's own address"
                 )
         checked.append(peer)
+        cidrs.append(cidr)
+    for first, second in overlapping(cidrs):
+        raise _shared(checked[first], checked[second])
     return tuple(checked)
+
+
+def _shared(first: Peer, second: Peer) -> UsageProblem:
+    """Return the error for two peers whose pod CIDRs overlap."""
+    if first.pod_cidr == second.pod_cidr:
+        return UsageProblem(f"peer {second.pod_cidr} is given twice, through {first.via} and {second.via}")
+    return UsageProblem(
+        f"peer {second.pod_cidr} overlaps peer {first.pod_cidr}, which is through {first.via}: "
+        "each node needs a pod CIDR of its own, so name one of them"
+    )
 
 
 def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
@@ -139,10 +149,11 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 
     `own` maps this host's ADDRESS/PREFIX to links.
     """
+    interfaces = [(parse_interface(interface), link) for interface, link in own.items()]
     for peer in peers:
         via = parse_address(peer.via)
-        for interface, link in own.items():
-            fault = _no_neighbour(via, parse_interface(interface))
+        for interface, link in interfaces:
+            fault = _no_neighbour(via, interface)
             if fault:
                 raise UsageProblem(
                     f"peer {peer.pod_cidr}: {peer.via} is {fault} (on {link}); give the address of the other node"

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,6 +27,19 @@ DONE, UNDONE, FAILED, FINISHED = "done", "undone", "failed", "finished"
 """Outcomes: all done; taken back by itself; not all could be done or taken back; cut off and gone on with since."""
 
 State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change, as it was begun."""
+
+    resource: str
+    before: State | None
+    after: State | None
+    command: str
+    summary: str
+    repair: bool = False
+    """Whether it brought back what the node was set up to be."""
 
 
 class Journal:
@@ -65,14 +79,15 @@ class Journal:
         that, `cnictl undo` says that it can't be taken back. `repair`: it moves nothing, but brings back what the node
         was set up to be.
         """
-        entry: dict[str, Any] = {
-            "resource": resource, "before": before, "after": after, "command": command, "summary": summary,
-            "repair": repair or self._repairs,
-        }  # fmt: skip
+        self.begin_all([Entry(resource, before, after, command, summary, repair)])
+
+    def begin_all(self, changes: Iterable[Entry]) -> None:
+        """Note changes that are about to be made together, as `begin` does."""
+        entries = [{**vars(change), "repair": change.repair or self._repairs} for change in changes]
         if self.number:
-            append(self.number, entry)
+            append(self.number, *entries)
         else:
-            self._start(entry)
+            self._start(entries)
 
     def failed(self, resource: str) -> None:
         """Note that the change of `resource` that was begun last failed: it may be half made."""
@@ -84,25 +99,12 @@ class Journal:
         if self.number:
             append(self.number, {"end": outcome})
 
-    def _start(self, first: dict[str, Any]) -> None:
+    def _start(self, first: list[dict[str, Any]]) -> None:
         durable.make_folder(FOLDER, 0o700)
         _drop_old()
         self.number = next_number()
         who = {"boot_id": liveness.boot_id(), "user": os.environ.get("SUDO_USER") or os.environ.get("USER", "")}
-        append(self.number, {"time": time.time(), **who, **self._head}, first)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One change, as it was begun."""
-
-    resource: str
-    before: State | None
-    after: State | None
-    command: str
-    summary: str
-    repair: bool = False
-    """Whether it brought back what the node was set up to be."""
+        append(self.number, {"time": time.time(), **who, **self._head}, *first)
 
 
 @dataclass

@@ -1,0 +1,22 @@
+"""Find CIDRs that overlap, in a time that grows with their number and not with its square."""
+
+from collections.abc import Iterator, Sequence
+
+from cnictl.core.cidr import Cidr
+
+
+def overlapping(cidrs: Sequence[Cidr]) -> Iterator[tuple[int, int]]:
+    """Yield the positions of CIDRs that overlap, the earlier one of each pair first.
+
+    Two CIDRs overlap only if one covers the other. So in the order of their first addresses, wider ones first, each is
+    compared with the one that it lies in alone: of three that are nested, two pairs are yielded.
+    """
+    order = sorted(range(len(cidrs)), key=lambda at: (cidrs[at].bits, cidrs[at].first, cidrs[at].prefix))
+    around: list[int] = []
+    for at in order:
+        cidr = cidrs[at]
+        while around and not (cidrs[around[-1]].bits == cidr.bits and cidr.first <= cidrs[around[-1]].last):
+            around.pop()
+        if around:
+            yield min(around[-1], at), max(around[-1], at)
+        around.append(at)
