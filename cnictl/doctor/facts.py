@@ -25,7 +25,7 @@ from cnictl.node.runs import converge
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, Plan, Step
-from cnictl.probe import owning
+from cnictl.probe import neighbours, owning
 
 
 class Facts:
@@ -91,8 +91,11 @@ class Facts:
     @cached_property
     def answering(self) -> set[str]:
         """The peers' addresses that answer a small echo request."""
+        links = {peer.via: link for peer, link in self.peer_links.items() if not peer.dev}
+        on_link = neighbours.answering((address, link) for address, link in links.items() if link)
         peers = self.spec.peers if self.spec is not None else ()
-        return {address for address, answered in echo.at_once(echo.answers, {peer.via for peer in peers}) if answered}
+        asked = {peer.via for peer in peers if on_link.get((peer.via, links.get(peer.via, ""))) is not False}
+        return {address for address, answered in echo.at_once(echo.answers, asked) if answered}
 
     @cached_property
     def served(self) -> dict[Peer, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations
 
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr, parse_interface
 from cnictl.core.netlink.rtnetlink import Link
@@ -16,6 +15,7 @@ from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.overlaps import overlapping
 from cnictl.probe import arp, owning
 from cnictl.probe.failure import gateway_of
 
@@ -88,11 +88,12 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None:
         return
-    for one, other in combinations(spec.peers, 2):
-        if parse_cidr(one.pod_cidr).overlaps(parse_cidr(other.pod_cidr)):
-            yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
-                       hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
-                                   because="only the operator knows which node has these pods"))  # fmt: skip
+    peers = spec.peers
+    for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
+        one, other = peers[first], peers[second]
+        yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
+                   hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
+                               because="only the operator knows which node has these pods"))  # fmt: skip
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and link.up:

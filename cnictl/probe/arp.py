@@ -5,7 +5,7 @@ import struct
 
 from cnictl.probe.hearing import heard
 
-_ETH_P_ARP = 0x0806
+ETH_P_ARP = 0x0806
 _REQUEST, _REPLY = 1, 2
 _BODY = struct.Struct("!HHBBH6s4s6s4s")
 _ARPHRD_ETHER, _ETH_P_IP = 1, 0x0800
@@ -22,27 +22,35 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
 
 def asked(address: str, link: str, source: str) -> socket.socket:
     """Send an ARP request for `address` on `link` from our address `source`; return the socket. Raises OSError."""
-    asking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP))
+    asking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP))
     try:
-        asking.bind((link, _ETH_P_ARP))
-        own = asking.getsockname()[4]
-        body = _BODY.pack(
-            _ARPHRD_ETHER, _ETH_P_IP, 6, 4, _REQUEST,
-            own, socket.inet_aton(source), bytes(6), socket.inet_aton(address),
-        )  # fmt: skip
-        asking.send(b"\xff" * 6 + own + struct.pack("!H", _ETH_P_ARP) + body)
+        asking.bind((link, ETH_P_ARP))
+        asking.send(request(address, source, asking.getsockname()[4]))
     except BaseException:
         asking.close()
         raise
     return asking
 
 
+def request(address: str, source: str, mac: bytes) -> bytes:
+    """Return the Ethernet frame that asks for `address`, from our address `source` and our MAC."""
+    body = _BODY.pack(
+        _ARPHRD_ETHER, _ETH_P_IP, 6, 4, _REQUEST, mac, socket.inet_aton(source), bytes(6), socket.inet_aton(address),
+    )  # fmt: skip
+    return b"\xff" * 6 + mac + struct.pack("!H", ETH_P_ARP) + body
+
+
+def sender(frame: bytes) -> str:
+    """Return the address whose ARP reply an Ethernet frame is; empty if it is none."""
+    if len(frame) < 14 + _BODY.size:
+        return ""
+    fields = _BODY.unpack_from(frame, 14)
+    return socket.inet_ntoa(fields[6]) if fields[4] == _REPLY else ""
+
+
 def is_answer(frame: bytes, address: str) -> bool:
     """Return whether an Ethernet frame is an ARP reply from `address`."""
-    if len(frame) < 14 + _BODY.size:
-        return False
-    fields = _BODY.unpack_from(frame, 14)
-    return (fields[4], fields[6]) == (_REPLY, socket.inet_aton(address))
+    return sender(frame) == socket.inet_ntoa(socket.inet_aton(address))
 
 
 def answering_mac(frame: bytes, address: str) -> bytes:

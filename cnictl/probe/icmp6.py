@@ -1,6 +1,7 @@
 """Translate ICMPv6 types and codes (RFC 4443) to ICMP's (RFC 792), so that checks and causes know only one set."""
 
 import socket
+import struct
 
 NEXT_HEADER = 58
 HEADER_BYTES = 40
@@ -28,3 +29,11 @@ def as_icmp(kind: int, code: int) -> tuple[int, int]:
 def addresses(packet: bytes) -> tuple[str, str]:
     """Return source and destination of an IPv6 packet."""
     return socket.inet_ntop(socket.AF_INET6, packet[8:24]), socket.inet_ntop(socket.AF_INET6, packet[24:40])
+
+
+def checksum(addresses: bytes, message: bytes) -> int:
+    """Return the checksum of a message whose own is 0 (RFC 4443, section 2.3). `addresses`: source, destination."""
+    data = addresses + struct.pack("!II", len(message), NEXT_HEADER) + message
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))  # all messages here have an even length
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF

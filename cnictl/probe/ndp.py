@@ -13,7 +13,7 @@ _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOURCE_LINK_ADDRESS, _TARGET_LINK_ADDRESS = 1, 2
 _OPTIONS = 24
 """Length of an advertisement without its options, in bytes."""
-_HOPS = 255  # a neighbour discards a lower value: such a packet came through a router
+HOPS = 255  # a neighbour discards a lower value: such a packet came through a router
 
 
 def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
@@ -27,7 +27,6 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
 
 def asked(address: str, link: str, source: str) -> socket.socket:
     """Send a solicitation for `address` on `link` from our address `source`; return the socket. Raises OSError."""
-    target = socket.inet_pton(socket.AF_INET6, address)
     index = socket.if_nametoindex(link)
     with Netlink() as netlink:
         known_link = rtnetlink.get_link(netlink, link)
@@ -37,25 +36,39 @@ def asked(address: str, link: str, source: str) -> socket.socket:
     mac = rtnetlink.parse_mac(known_link.mac)
     asking = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     try:
-        asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOPS)
+        asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         if source:
             asking.bind((source, 0, 0, index))
-        body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + target + bytes((_SOURCE_LINK_ADDRESS, 1)) + mac
-        asking.sendto(body, (f"ff02::1:ff{target[13]:02x}:{target[14]:02x}{target[15]:02x}", 0, 0, index))
+        asking.sendto(solicitation(address, mac), (group(address), 0, 0, index))
     except BaseException:
         asking.close()
         raise
     return asking
 
 
+def solicitation(address: str, mac: bytes) -> bytes:
+    """Return the ICMPv6 message, without its checksum, that asks for `address` from our MAC."""
+    target = socket.inet_pton(socket.AF_INET6, address)
+    return struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + target + bytes((_SOURCE_LINK_ADDRESS, 1)) + mac
+
+
+def group(address: str) -> str:
+    """Return the solicited-node multicast address of `address` (RFC 4291, section 2.7.1)."""
+    target = socket.inet_pton(socket.AF_INET6, address)
+    return f"ff02::1:ff{target[13]:02x}:{target[14]:02x}{target[15]:02x}"
+
+
+def target(message: bytes) -> str:
+    """Return the address whose neighbour advertisement an ICMPv6 message is; empty if it is none."""
+    if len(message) < _OPTIONS or message[0] != _ADVERTISEMENT:
+        return ""
+    return socket.inet_ntop(socket.AF_INET6, message[8:24])
+
+
 def is_answer(message: bytes, address: str) -> bool:
     """Return whether an ICMPv6 message is a neighbour advertisement of `address`."""
-    return (
-        len(message) >= _OPTIONS
-        and message[0] == _ADVERTISEMENT
-        and message[8:24] == socket.inet_pton(socket.AF_INET6, address)
-    )
+    return target(message) == socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
 
 
 def answering_mac(message: bytes, address: str) -> bytes:

@@ -15,6 +15,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import route_lookup
 from cnictl.node.spec.node_spec import Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
+from cnictl.probe import neighbours
 from cnictl.probe.failure import gateway_of
 from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 
@@ -22,6 +23,9 @@ SERVED, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded"
 
 _INTERVAL, _AGAIN, _WAIT = 0.1, 1.1, 0.5
 """Seconds between two requests in the first and in the second round, and seconds to wait for an answer."""
+
+AT_ONCE = 256
+"""Peers that get echo requests at the same time: each takes an entry of the neighbour table."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Asked:
 
 
 def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
-    """Return for each peer whether it serves its pod CIDR. All peers are asked at the same time. Raises OSError.
+    """Return for each peer whether it serves its pod CIDR. Raises OSError.
+
+    Peers that do not answer on their link are `UNKNOWN` and get no echo request. The others are asked in groups, all of
+    a group at the same time.
 
     Peers that are not on a link of this node are left out, because the requests expire on the way. So are peers whose
     packets a policy rule of this host sends elsewhere.
@@ -46,10 +53,17 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
     if not reached:
         return {}
-    said = _ask(reached, _INTERVAL)
+    links = {peer: way.dev for peer, way in zip(peers, ways, strict=True)}
+    there = neighbours.answering((peer.via, links[peer]) for peer in reached)
+    said = {peer: UNKNOWN for peer in reached if there[peer.via, links[peer]] is False}
+    asked = [peer for peer in reached if peer not in said]
+    for at in range(0, len(asked), AT_ONCE):
+        said |= _ask(asked[at : at + AT_ONCE], _INTERVAL)
     silent = [peer for peer, state in said.items() if state == NOT_FORWARDED]
     # after six reports of expired packets, a kernel sends this host one a second (icmp_ratelimit)
-    return said | (_ask(silent, _AGAIN) if silent else {})
+    for at in range(0, len(silent), AT_ONCE):
+        said |= _ask(silent[at : at + AT_ONCE], _AGAIN)
+    return said
 
 
 def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:

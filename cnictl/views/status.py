@@ -2,22 +2,21 @@
 
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cnictl
 from cnictl.core import odd
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
-from cnictl.node.host import pod_routes, reading, route_lookup, runtimes
+from cnictl.node.host import pod_routes, reading, runtimes
 from cnictl.node.plugin import install, versions
 from cnictl.node.resources import boot_note, inventory, peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.peer_routes import PeerRouteState
 from cnictl.node.runs import converge
-from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Step
-from cnictl.probe import arp, ndp, owning
+from cnictl.probe import neighbours, owning
 from cnictl.views import network_views
 from cnictl.watch import repairs
 
@@ -71,9 +70,8 @@ def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
     found = routes(peer_routes.states(spec, looked))
     if not found:
         return []
-    with ThreadPoolExecutor(min(16, len(found))) as pool:
-        answered = list(pool.map(_answers, found))
-    return [{**one, "answers": answer} for one, answer in zip(found, answered, strict=True)]
+    answered = neighbours.answering((route["via"], route["dev"]) for route in found if route["via"] and route["dev"])
+    return [{**route, "answers": answered.get((route["via"], route["dev"]))} for route in found]
 
 
 def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
@@ -102,20 +100,6 @@ def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:
         "fault": fault,
         "mend": fix,
     }
-
-
-def _answers(route: dict[str, Any]) -> bool | None:
-    """Return whether a peer answers; None if this node has no link to it or no address there."""
-    via, dev = route["via"], route["dev"]
-    if not via or not dev:
-        return None
-    own = route_lookup.source_to(via, dev)
-    if not own:
-        return None
-    try:
-        return ndp.answers(via, dev, own) if is_ipv6(via) else arp.answers(via, dev, own)
-    except OSError:
-        return None
 
 
 def _confs(folder: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Read the host's uplink, addresses, and the links to the peers. Changes nothing."""
 
 import glob
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cnictl.core import durable
@@ -166,19 +167,27 @@ def own_interfaces() -> dict[str, str]:
 
 
 def reach_peer(peer: Peer, link: str) -> Way | None:
-    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`.
+    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`."""
+    return reach_peers({peer: link})[peer]
 
-    It has a gateway exactly when the peer is not on the link. Where a policy rule takes even the host's own packets to
-    the peer away, the peer is on its link all the same.
+
+def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
+    """Return how this host reaches each peer; None where it has no route. `links` as of `peer_links`.
+
+    A way has a gateway exactly when the peer is not on the link. Where a policy rule takes even the host's own packets
+    to the peer away, the peer is on its link all the same.
     """
-    packed = parse_address(peer.via)
-    way = route_lookup.way(Packet(peer.via, oif=peer.dev if is_link_local(packed) else ""), entries=False)
-    if not way.dev or way.errno:
-        return None
-    elsewhere = not peer.dev and link not in ("", way.dev)
-    if elsewhere and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
-        return Way(((link, ""),))
-    return way
+    packets = [Packet(peer.via, oif=peer.dev if is_link_local(parse_address(peer.via)) else "") for peer in links]
+    connected = _connected()
+    reached: dict[Peer, Way | None] = {}
+    for (peer, link), way in zip(links.items(), route_lookup.ways(packets, entries=False), strict=True):
+        reached[peer] = None if not way.dev or way.errno else way
+        elsewhere = not peer.dev and link not in ("", way.dev)
+        if reached[peer] and elsewhere:
+            packed = parse_address(peer.via)
+            if any(dev == link and subnet.holds(packed) for subnet, dev in connected):
+                reached[peer] = Way(((link, ""),))
+    return reached
 
 
 def processes() -> set[str]:

@@ -177,7 +177,14 @@ class Looked:
 
     def of(self, peer: Peer) -> list[Stray]:
         """Return the strays that cut off a peer's pods."""
-        return [stray for stray in self.strays if stray.asked.peer == peer]
+        return self._by_peer.get(peer, [])
+
+    @cached_property
+    def _by_peer(self) -> dict[Peer | None, list[Stray]]:
+        strays_by_peer: dict[Peer | None, list[Stray]] = {}
+        for stray in self.strays:
+            strays_by_peer.setdefault(stray.asked.peer, []).append(stray)
+        return strays_by_peer
 
 
 def look(spec: NodeSpec) -> Looked:

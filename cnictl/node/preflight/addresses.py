@@ -15,6 +15,7 @@ from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
+from cnictl.node.spec.overlaps import CidrIndex
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spec.suggestions import first_free
 
@@ -100,21 +101,29 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightF
     """
     foreign = list(_foreign_routes(spec, previous))
     inside = [*foreign, *_own_addresses(spec, previous)]
+    index = _index(spec)
+    routes_by_cidr: dict[str, list[HostRoute]] = {}
+    for route in inside:
+        for pod_cidr in index.covering(parse_cidr(route.destination)):
+            routes_by_cidr.setdefault(str(pod_cidr), []).append(route)
     findings = []
     for subnet in spec.subnets:
-        for route in _within(inside, subnet):
+        for route in _without_links(routes_by_cidr.get(subnet, [])):
             message = f"overlaps the host's {route}"
             findings.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
     for peer in spec.peers:
-        for route in _within(inside, peer.pod_cidr):
+        for route in _without_links(routes_by_cidr.get(peer.pod_cidr, [])):
             message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
             findings.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
-    return findings + _hidden_hosts(spec, foreign)
+    return findings + _hidden_hosts(spec, foreign, index)
 
 
-def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
+def _index(spec: NodeSpec) -> CidrIndex:
+    return CidrIndex(map(parse_cidr, (*spec.subnets, *(peer.pod_cidr for peer in spec.peers))))
+
+
+def _without_links(there: list[HostRoute]) -> list[HostRoute]:
     """Return the routes and addresses in a pod CIDR. An address is left out if its link's route is there too."""
-    there = [route for route in routes if _lies_in(route.destination, pod_cidr)]
     by_route = {(route.dev, route.destination) for route in there if not route.own}
     return [
         route
@@ -123,21 +132,21 @@ def _within(routes: list[HostRoute], pod_cidr: str) -> list[HostRoute]:
     ]
 
 
-def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute]) -> list[PreflightFinding]:
+def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) -> list[PreflightFinding]:
     """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
     needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.peers}
     findings = []
     for what, address in needed.items():
-        for pod_cidr in (*spec.subnets, *(peer.pod_cidr for peer in spec.peers)):
-            if parse_cidr(pod_cidr).holds(parse_address(address)):
-                way_out = hint.advice(
-                    f"choose a pod CIDR that does not contain {address}",
-                    because="which addresses this site reserves for pods is not known here",
-                )
-                message = f"contains {what}, which would become unreachable"
-                findings.append(error("subnet-overlap", pod_cidr, message, way_out))
+        packed = parse_address(address)
+        for pod_cidr in index.covering(Cidr(packed, len(packed) * 8)):
+            way_out = hint.advice(
+                f"choose a pod CIDR that does not contain {address}",
+                because="which addresses this site reserves for pods is not known here",
+            )
+            message = f"contains {what}, which would become unreachable"
+            findings.append(error("subnet-overlap", str(pod_cidr), message, way_out))
     return findings
 
 
@@ -173,7 +182,8 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Preflight
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that each peer is on a link of this host: a plain route to its pods needs the peer as next hop."""
-    own, links = host_links.own_addresses(), host_links.peer_links(spec)
+    own = host_links.own_addresses()
+    reached_peers = host_links.reach_peers(host_links.peer_links(spec))
     findings = []
     for peer in spec.peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
@@ -182,7 +192,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
             what = hint.advice("give the other node's address", because="only the operator knows it")
             findings.append(error("peer-link", subject, message, what))
             continue
-        reached = host_links.reach_peer(peer, links[peer])
+        reached = reached_peers[peer]
         asked = peer.dev or spec.uplink
         if reached is None:
             what = hint.advice(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
+from cnictl.node.host.route_lookup import Way
 from cnictl.node.resources.route import OURS, RouteTable
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
@@ -30,7 +31,8 @@ class PeerRouteState:
 def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
     table, looked = RouteTable(), looked or pod_routes.look(spec)
-    found = [_state(peer, spec, table, looked) for peer in spec.peers]
+    reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.peers})
+    found = [_state(peer, reached[peer], spec, table, looked) for peer in spec.peers]
     for pod_cidr in table.orphans(spec):
         route = table.to(pod_cidr)[0]
         found.append(PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale"))
@@ -42,7 +44,9 @@ def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> li
     return [state.peer for state in states(spec, looked) if state.peer is not None and state.works and state.on_link]
 
 
-def _state(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked) -> PeerRouteState:
+def _state(
+    peer: Peer, reached: Way | None, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked
+) -> PeerRouteState:
     dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
     same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
     strays = looked.of(peer)
@@ -58,7 +62,6 @@ def _state(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Loo
         state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
-    reached = host_links.reach_peer(peer, dev)
     if reached is None:
         link = "no route to it"
     elif reached.gateway:

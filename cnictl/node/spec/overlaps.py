@@ -1,6 +1,6 @@
-"""Find CIDRs that overlap, in a time that grows with their number and not with its square."""
+"""Find CIDRs that overlap or cover each other, in a time that grows with their number and not with its square."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cnictl.core.cidr import Cidr
 
@@ -20,3 +20,22 @@ def overlapping(cidrs: Sequence[Cidr]) -> Iterator[tuple[int, int]]:
         if around:
             yield min(around[-1], at), max(around[-1], at)
         around.append(at)
+
+
+class CidrIndex:
+    """Find the CIDRs of a collection that cover another one, without comparing it with each."""
+
+    def __init__(self, cidrs: Iterable[Cidr]) -> None:
+        self._known: dict[tuple[int, int], dict[int, Cidr]] = {}
+        for cidr in cidrs:
+            self._known.setdefault((cidr.bits, cidr.prefix), {})[cidr.first] = cidr
+
+    def covering(self, inner: Cidr) -> list[Cidr]:
+        """Return the CIDRs that cover `inner`, the widest first."""
+        found = []
+        for (bits, prefix), by_first in sorted(self._known.items(), key=lambda entry: entry[0]):
+            if bits == inner.bits and prefix <= inner.prefix:
+                cidr = by_first.get(Cidr(inner.packed, prefix).first)
+                if cidr is not None:
+                    found.append(cidr)
+        return found
