@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from cnictl.core.errors import Problem
+from cnictl.node.host import reading
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state.journal import DONE, FAILED, UNDONE, Entry, Journal
 from cnictl.node.state.run_lock import exclusive as exclusive
@@ -337,6 +338,7 @@ def _reason(error: BaseException) -> Problem:
     return error if isinstance(error, Problem) else Problem(str(error))
 
 
+@reading.once()
 def _verify(done: Done) -> None:
     for resource, change in done:
         found = resource.observe()

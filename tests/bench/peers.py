@@ -13,8 +13,8 @@ from cnictl.core.cidr import format_address
 from cnictl.lab.lab import Lab, Node
 
 _COUNTS = (0, 100, 1000, 5000)
-_NETWORK, _OWN = "100.64.0.0/10", "100.64.0.0/24"
-_UNDERLAY = "172.16.0.1/16"
+NETWORK, OWN = "100.64.0.0/10", "100.64.0.0/24"
+UNDERLAY = "172.16.0.1/16"
 _FIRST_POD_CIDR, _FIRST_ADDRESS = 100 << 24 | 64 << 16, 172 << 24 | 16 << 16
 
 
@@ -53,8 +53,8 @@ def _dotted(value: int) -> str:
 
 
 def _measure(node: Node, count: int, only: list[str] | None) -> list[str]:
-    node.run(["ip", "address", "add", _UNDERLAY, "dev", "eth0"])
-    node.run(["cnictl", "init-node", "--subnet", _OWN, "--network", _NETWORK])
+    node.run(["ip", "address", "add", UNDERLAY, "dev", "eth0"])
+    node.run(["cnictl", "init-node", "--subnet", OWN, "--network", NETWORK])
     tables = "".join(f'\n[[peers]]\npod_cidr = "{pod_cidr(at)}"\nvia = "{address(at)}"\n' for at in range(1, count + 1))
     node.run(["sh", "-c", "cat >> /etc/cnictl/node.toml"], stdin=tables)
     cells = []

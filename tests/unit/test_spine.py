@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -243,3 +243,76 @@ def test_interruption_within_a_step_takes_that_step_back_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         spine.apply(spine.plan([resource], SPEC), lambda *_: None, Journal("test"))
     assert world == {}
+
+
+class Group:
+    """Carries out switches together, and counts how often."""
+
+    def __init__(self, world: dict[str, State]) -> None:
+        self.world = world
+        self.calls: list[list[str]] = []
+        self.refused: set[str] = set()
+
+    def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
+        self.calls.append([change.resource for change in changes])
+        for change in changes:
+            if change.resource in self.refused:
+                continue
+            if change.after is None:
+                self.world.pop(change.resource)
+            else:
+                self.world[change.resource] = change.after
+        return {change.resource: Problem("refused") for change in changes if change.resource in self.refused}
+
+
+class Grouped(Switch):
+    """A switch that is carried out with its neighbours."""
+
+    def __init__(self, group: Group, name: str, wanted: State | None) -> None:
+        super().__init__(group.world, name, wanted)
+        self.batch = group
+
+
+def test_neighbours_of_a_batch_are_carried_out_and_undone_together(journal_folder: Path) -> None:
+    world: dict[str, State] = {}
+    group = Group(world)
+    lone = Switch(world, "lone", {"on": 1})
+    resources = [Grouped(group, "a", {"on": 1}), Grouped(group, "b", {"on": 1}), lone, Grouped(group, "c", {"on": 1})]
+    record = Journal("test")
+    done = spine.apply(spine.plan(resources, SPEC), lambda *_: None, record)
+    assert group.calls == [["a", "b"], ["c"]]
+    assert list(world) == ["a", "b", "lone", "c"]
+    assert [entry["resource"] for entry in entries(journal_folder) if "resource" in entry] == ["a", "b", "lone", "c"]
+    assert spine.undo(done, lambda *_: None, record) == []
+    assert group.calls[2:] == [["c"], ["b", "a"]]
+    assert world == {}
+
+
+def test_one_refused_of_a_batch_takes_all_of_the_run_back(journal_folder: Path) -> None:
+    world: dict[str, State] = {}
+    group = Group(world)
+    group.refused = {"b"}
+    resources = [Grouped(group, name, {"on": 1}) for name in "abc"]
+    outcomes: list[tuple[str, str]] = []
+    with pytest.raises(Problem, match="set b: refused"):
+        spine.apply(
+            spine.plan(resources, SPEC),
+            lambda change, outcome: outcomes.append((change.resource, outcome)),
+            Journal("test"),
+        )
+    assert world == {}
+    assert outcomes == [
+        ("a", "changed"), ("b", "failed"), ("c", "changed"), ("c", "undone"), ("a", "undone"),
+    ]  # fmt: skip
+    assert {"failed": "b"} in entries(journal_folder)
+
+
+def test_repair_of_a_batch_keeps_what_could_be_made() -> None:
+    world: dict[str, State] = {}
+    group = Group(world)
+    group.refused = {"b"}
+    with pytest.raises(Problem, match="set b: refused"):
+        spine.mend(
+            spine.plan([Grouped(group, name, {"on": 1}) for name in "abc"], SPEC), lambda *_: None, Journal("test")
+        )
+    assert list(world) == ["a", "c"]

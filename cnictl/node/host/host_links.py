@@ -29,7 +29,7 @@ def default_link(spec: NodeSpec) -> str:
 
     The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
     """
-    known = route_lookup.routes()
+    known = route_lookup.others_routes()
     for subnet in spec.subnets:
         for destination, route in known:
             is_default = destination.prefix == 0 and (destination.bits == 128) == is_ipv6(subnet)
@@ -62,26 +62,37 @@ def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
     return found
 
 
-def _on_link(address: str, way: Way, connected: list[tuple[Cidr, str]]) -> str:
+@dataclass(frozen=True)
+class _Connected:
+    """A route of the main table without a gateway."""
+
+    subnet: Cidr
+    dev: str
+    first: int
+    last: int
+
+    def holds(self, packed: bytes) -> bool:
+        return len(packed) * 8 == self.subnet.bits and self.first <= int.from_bytes(packed, "big") <= self.last
+
+
+def _on_link(address: str, way: Way, connected: list[_Connected]) -> str:
     packed = parse_address(address)
-    subnet, dev = max(
-        ((subnet, dev) for subnet, dev in connected if subnet.holds(packed)),
-        key=lambda entry: entry[0].prefix,
-        default=(None, ""),
+    around = max(
+        (route for route in connected if route.holds(packed)), key=lambda route: route.subnet.prefix, default=None
     )
     if way.kind == route_lookup.UNICAST and way.dev and not way.gateway:
         prefix = int(way.destination.partition("/")[2])
-        return way.dev if subnet is None or prefix >= subnet.prefix else dev
+        return way.dev if around is None or prefix >= around.subnet.prefix else around.dev
     if way.gateway and way.table in (0, route_lookup.MAIN_TABLE):
         return ""  # the main table itself has a route to it through a gateway
-    return dev
+    return around.dev if around is not None else ""
 
 
-def _connected() -> list[tuple[Cidr, str]]:
-    """Return the main table's routes without a gateway, and the link of each; not default routes."""
+def _connected() -> list[_Connected]:
+    """Return the main table's routes without a gateway; not default routes."""
     return [
-        (destination, route.dev)
-        for destination, route in route_lookup.routes()
+        _Connected(destination, route.dev, destination.first, destination.last)
+        for destination, route in route_lookup.others_routes()
         if route.table == route_lookup.MAIN_TABLE
         and route.kind == route_lookup.UNICAST
         and route.dev
@@ -185,7 +196,7 @@ def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
         elsewhere = not peer.dev and link not in ("", way.dev)
         if reached[peer] and elsewhere:
             packed = parse_address(peer.via)
-            if any(dev == link and subnet.holds(packed) for subnet, dev in connected):
+            if any(route.dev == link and route.holds(packed) for route in connected):
                 reached[peer] = Way(((link, ""),))
     return reached
 

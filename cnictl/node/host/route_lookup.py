@@ -144,16 +144,26 @@ def source_to(target: str, dev: str = "") -> str:
 
 def routes() -> list[tuple[Cidr, Way]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
-    return reading.known("routes", _read_routes)
+    return reading.known("routes", lambda: _read_routes(ours=True))
 
 
-def _read_routes() -> list[tuple[Cidr, Way]]:
+def others_routes() -> list[tuple[Cidr, Way]]:
+    """Return the same without cnictl's own routes, of which there may be thousands."""
+    return reading.known("others' routes", lambda: _read_routes(ours=False))
+
+
+def _read_routes(ours: bool) -> list[tuple[Cidr, Way]]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         found = []
         for family in (AF_INET, AF_INET6):
             payloads = netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-            found += [_read(one, names) for one in payloads if not _RTMSG.unpack_from(one)[8] & RTM_F_CLONED]
+            heads = [(_RTMSG.unpack_from(payload), payload) for payload in payloads]
+            found += [
+                _read(payload, names)
+                for (_, _, _, _, _, protocol, _, _, flags), payload in heads
+                if not flags & RTM_F_CLONED and (ours or protocol != PROTOCOL)
+            ]
     found.sort(key=lambda entry: entry[1].priority)
     return found
 

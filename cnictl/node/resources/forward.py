@@ -4,6 +4,7 @@ Docker and others set FORWARD to DROP later in the boot, so there is a jump even
 comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
 """
 
+import ipaddress
 import shlex
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,8 @@ BASE = "FORWARD"
 _KUBE = "KUBE-"
 """The beginning of the names of chains of kube-proxy and similar tools."""
 _UNREADABLE = "unreadable"
+_JOINED_FROM = 64
+"""Peers up to which each has a rule that names its address."""
 _AT_ONCE = 250
 """Rules in one transaction: more do not fit a socket's send buffer of the default size (net.core.wmem_default)."""
 
@@ -281,7 +284,7 @@ def accepts(node: NodeSpec) -> list[str]:
     """Return the rules of our chain for a node of one family, as `iptables -S` prints them."""
     mark = _mark(node.name)
     to_pods = f"-d {node.subnet} -o {node.bridge}"
-    senders = [node.network, *(f"{peer}/{128 if is_ipv6(peer) else 32}" for peer in peers_addresses(node, node.subnet))]
+    senders = [node.network, *_senders(peers_addresses(node, node.subnet))]
     rules = [
         f"-s {node.subnet} -i {node.bridge}",
         f"{to_pods} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT",
@@ -289,6 +292,14 @@ def accepts(node: NodeSpec) -> list[str]:
         f"{to_pods} -m addrtype --src-type LOCAL",
     ]
     return [f"{rule} {mark} -j ACCEPT" for rule in rules]
+
+
+def _senders(addresses: tuple[str, ...]) -> list[str]:
+    """Return the CIDRs that hold just these addresses, few of them where there are many: packets meet each rule."""
+    if len(addresses) <= _JOINED_FROM:
+        return [f"{address}/{128 if is_ipv6(address) else 32}" for address in addresses]
+    networks = [ipaddress.ip_network(address) for address in addresses]
+    return list(map(str, ipaddress.collapse_addresses(networks)))  # type: ignore[type-var]
 
 
 def jump(label: str, name: str) -> str:

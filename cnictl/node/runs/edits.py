@@ -7,7 +7,7 @@ from typing import Any
 
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import preflight
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.preflight import PreflightFinding
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
@@ -129,6 +129,7 @@ class AddPeer:
         """Return `spec` with the peer. Raises UsageProblem."""
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
+    @reading.once()
     def check(self) -> None:
         """Raise Problem if the peer can't be reached without a gateway, UsageProblem if it does not fit the node."""
         wanted = self.edit(converge.current_spec())
@@ -145,6 +146,7 @@ class AddPeer:
         """Return in words what becomes of the peers that are there."""
         return self._combined(converge.current_spec()).in_words()
 
+    @reading.once()
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of resources that it changes. Raises Problem if pods' IPv6 needs a larger MTU."""
         return PEER_KINDS + (("bridge",) if _lowers_mtu(self.edit(converge.current_spec())) else ())

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
 from cnictl.core.conf.network import LOG_LEVELS, NAME_MAX
@@ -37,6 +38,7 @@ _NO_PODS = tuple(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
+@lru_cache(maxsize=8)  # a command checks its node's spec several times, and there may be thousands of peers
 def check(spec: NodeSpec) -> NodeSpec:
     """`spec` with its addresses in canonical form. Raises UsageProblem for the first value that can't be right."""
     try:

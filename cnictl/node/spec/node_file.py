@@ -7,6 +7,7 @@ import codecs
 import difflib
 import os
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 from tomlkit.exceptions import TOMLKitError
@@ -81,6 +82,7 @@ def _contents(path: str) -> bytes:
     return durable.contents(path)
 
 
+@lru_cache(maxsize=8)
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     """The spec that a node file's text says, its form checked but not its addresses. Raises UsageProblem."""
     try:
