@@ -93,7 +93,7 @@ class Facts:
         """The peers' addresses that answer a small echo request."""
         links = {peer.via: link for peer, link in self.peer_links.items() if not peer.dev}
         on_link = neighbours.answering((address, link) for address, link in links.items() if link)
-        peers = self.spec.peers if self.spec is not None else ()
+        peers = self.spec.known_peers if self.spec is not None else ()
         asked = {peer.via for peer in peers if on_link.get((peer.via, links.get(peer.via, ""))) is not False}
         return {address for address, answered in echo.at_once(echo.answers, asked) if answered}
 

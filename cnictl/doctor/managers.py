@@ -67,7 +67,7 @@ def _reload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _overridden(facts: Facts) -> Iterable[Seen]:
-    if facts.spec is None or not facts.spec.peers or not is_used():
+    if facts.spec is None or not facts.spec.known_peers or not is_used():
         return
     value, source = "", ""
     for path in in_order([f"{folder}/networkd.conf.d" for folder in FOLDERS]):

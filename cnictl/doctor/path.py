@@ -32,9 +32,9 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
             facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
             _another_uplink(facts.spec), False,
         )  # fmt: skip
-    elif facts.spec.peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
+    elif facts.spec.known_peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
         yield _no_way_out(down, "nothing leaves this node")
-    elif facts.spec.peers and not facts.others:
+    elif facts.spec.known_peers and not facts.others:
         yield Seen("uplink", "no link leads to the peers: there is no default route, and none of them is on a link",
                    hint.advice("bring up the link to the peers and give it its address: ip -br link; ip route",
                                because="which link leads to the peers is for the operator to say"),
@@ -54,7 +54,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
-        if link is not None and not link.up and any(own.holds(parse_address(peer.via)) for peer in spec.peers):
+        if link is not None and not link.up and any(own.holds(parse_address(peer.via)) for peer in spec.known_peers):
             return link
     return None
 
@@ -88,7 +88,7 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None:
         return
-    peers = spec.peers
+    peers = spec.known_peers
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
         one, other = peers[first], peers[second]
         yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
@@ -147,7 +147,7 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
 def _too_large(facts: Facts) -> Iterable[Seen]:
     """Compare MTUs on this node: packets larger than a link's MTU are fragmented or refused."""
     limit = facts.narrowest
-    if facts.spec is None or limit is None or not facts.spec.peers:
+    if facts.spec is None or limit is None or not facts.spec.known_peers:
         return
     bridge = facts.links.get(facts.spec.bridge)
     lasting = bridge is not None and (facts.spec.mtu or not bridge.alias.startswith(OWNER_MARK))  # else it is drift
@@ -194,7 +194,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     """Ping from the bridge's address in place of a pod's: it has the same subnet and the same route."""
     spec = facts.spec
-    if spec is None or not spec.peers:
+    if spec is None or not spec.known_peers:
         return
     sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
 
@@ -204,7 +204,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
     asked = [
         peer
-        for peer in spec.peers
+        for peer in spec.known_peers
         if not peer.dev and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
     ]
     for peer, is_filtered in echo.at_once(filtered, asked):

@@ -97,7 +97,7 @@ def diverted(failure: Failure) -> Cause | None:
     asked: list[Asked] = []
     if failure.check == OWN_HOST:
         asked = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
-    elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.peers and link:
+    elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.known_peers and link:
         asked = [
             Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
             Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
@@ -154,8 +154,8 @@ def no_route(failure: Failure) -> Cause | None:
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
     """Return the hint for packets to a peer's pods that go elsewhere: add, repair or inspect a route."""
-    if peer not in failure.host.spec.peers:
-        moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.peers)
+    if peer not in failure.host.spec.known_peers:
+        moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.known_peers)
         return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
     if failure.host.differs("route/"):
         return hint.command("cnictl apply")

@@ -33,12 +33,12 @@ def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], c
     spec = node_file.load()
     if spec is None:
         raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
-    added = tuple(peer for peer in map(parse_peer, peers) if peer not in spec.peers)
+    added = tuple(peer for peer in map(parse_peer, peers) if peer not in spec.known_peers)
     addressing.check(replace(spec, peers=spec.peers + added, externals=outside))
     spec = addressing.check(spec)
     addresses = tuple(address for text in named for address in _addresses_of(text))
     _check_in_network(addresses, spec.networks)
-    _check_no_gateway(addresses, [*spec.subnets, *(peer.pod_cidr for peer in (*spec.peers, *added))])
+    _check_no_gateway(addresses, [*spec.subnets, *(peer.pod_cidr for peer in (*spec.known_peers, *added))])
     return Request(spec, Wanted(count, timeout, addresses, tuple(map(_canonical, outside)), added))
 
 

@@ -69,7 +69,7 @@ class Targets:
         self._spec, self._host, self._other, self._wanted = spec, host, other, wanted
         self._inside, self._outside = inside, outside
         self._pods = [pod for pod in wanted.pods if is_ipv6(pod) == host.ipv6]
-        self._evidence = {peer: self._peer_evidence(peer) for peer in spec.peers}
+        self._evidence = {peer: self._peer_evidence(peer) for peer in spec.known_peers}
 
     def everything(self) -> list[Planned]:
         """Return every check, in the order of `CHECKS`."""
@@ -83,7 +83,7 @@ class Targets:
 
     def _own_address(self) -> str:
         """Return this node's address towards its peers, else towards the outside, else its bridge's address."""
-        for to in (*(peer.via for peer in self._spec.peers), self._external_address()):
+        for to in (*(peer.via for peer in self._spec.known_peers), self._external_address()):
             source = self._host.route(to).source
             if source and not is_link_local(parse_address(source)):  # a pod can't reach a link-local address
                 return source

@@ -86,7 +86,7 @@ def names_here() -> set[str]:
     try:
         spec = node_file.load()
         if spec is not None:
-            found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.peers)}
+            found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.known_peers)}
         for listing in lease_list.listings(spec):
             found.add(listing.network)
             for row in listing.rows:

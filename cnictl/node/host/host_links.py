@@ -49,15 +49,15 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
     a VPN's default route does, the main table is right: the peer is where its subnet is.
     """
-    return reading.known(f"links of {spec.uplink} {hash(spec.peers)}", lambda: _peer_links(spec))
+    return reading.known(f"links of {spec.uplink} {hash(spec.known_peers)}", lambda: _peer_links(spec))
 
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
-    asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
+    asked = list(dict.fromkeys(peer.via for peer in spec.known_peers if not peer.dev))
     ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
     connected = _connected() if asked else []
     found = {}
-    for peer in spec.peers:
+    for peer in spec.known_peers:
         found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
     return found
 
@@ -120,7 +120,7 @@ def check_links(spec: NodeSpec) -> None:
     """Raise Problem if a link that the spec names is not there."""
     with Netlink() as netlink:
         names = [link.name for link in rtnetlink.all_links(netlink)]
-    named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.peers}
+    named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
     for name, what in named.items():
         if name and name not in names:
             raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
@@ -148,8 +148,8 @@ def narrowest(spec: NodeSpec) -> Narrowest:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
     found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
-    routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.peers])
-    for peer, route in zip(spec.peers, routes, strict=True):
+    routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
+    for peer, route in zip(spec.known_peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
             own = route.mtu if route.dev == link else 0

@@ -269,7 +269,7 @@ class _Look:
         if not mark:
             for address in (pod, *self._more_specific.get(node.subnet, [])):
                 yield Asked(OWN, Packet(address), bridge)
-        for peer in node.peers:
+        for peer in node.known_peers:
             link = self._peer_links[peer]
             if not link or link not in self._links:
                 continue
@@ -286,7 +286,7 @@ class _Look:
             yield Asked(FROM_OUTSIDE, Packet(pod, outside, uplink), bridge)
 
     def _from_here(self, node: NodeSpec) -> Iterator[Asked]:
-        for peer in node.peers:
+        for peer in node.known_peers:
             link = self._peer_links[peer]
             if link in self._links:
                 yield Asked(TO_PODS, Packet(pod_of(peer.pod_cidr)), link, peer.via, peer)
@@ -297,7 +297,7 @@ class _Look:
 
         Each route is looked up by its containing prefixes, so that many routes and many peers stay cheap.
         """
-        known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.peers))
+        known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.known_peers))
         by_prefix = {parse_cidr(pod_cidr): pod_cidr for pod_cidr in known}
         lengths = sorted({cidr.prefix for cidr in by_prefix})
         addresses_by_cidr: dict[str, dict[str, None]] = {}
@@ -384,7 +384,7 @@ class _Look:
         """Return the strays that the rules will cause."""
         strays = []
         for node in by_family(self._spec):
-            for peer in node.peers:
+            for peer in node.known_peers:
                 pod = pod_of(node.subnet)
                 for target in (pod_of(peer.pod_cidr), *self._more_specific.get(peer.pod_cidr, [])):
                     there = Asked(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)

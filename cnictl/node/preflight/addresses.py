@@ -111,7 +111,7 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightF
         for route in _without_links(routes_by_cidr.get(subnet, [])):
             message = f"overlaps the host's {route}"
             findings.append(error("subnet-overlap", subnet, message, _suggest(spec, subnet, inside)))
-    for peer in spec.peers:
+    for peer in spec.known_peers:
         for route in _without_links(routes_by_cidr.get(peer.pod_cidr, [])):
             message = f"the pod CIDR of peer {peer.via} overlaps the host's {route}"
             findings.append(error("subnet-overlap", peer.pod_cidr, message, route.way_out))
@@ -119,7 +119,7 @@ def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightF
 
 
 def _index(spec: NodeSpec) -> CidrIndex:
-    return CidrIndex(map(parse_cidr, (*spec.subnets, *(peer.pod_cidr for peer in spec.peers))))
+    return CidrIndex(map(parse_cidr, (*spec.subnets, *(peer.pod_cidr for peer in spec.known_peers))))
 
 
 def _without_links(there: list[HostRoute]) -> list[HostRoute]:
@@ -136,7 +136,7 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) ->
     """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
-    needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.peers}
+    needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.known_peers}
     findings = []
     for what, address in needed.items():
         packed = parse_address(address)
@@ -185,7 +185,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
     own = host_links.own_addresses()
     reached_peers = host_links.reach_peers(host_links.peer_links(spec))
     findings = []
-    for peer in spec.peers:
+    for peer in spec.known_peers:
         subject = f"{peer.pod_cidr} via {peer.via}"
         if peer.via in own:
             message = f"{peer.via} is this host's own address on {own[peer.via]}"
@@ -272,7 +272,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
     matter only if a policy rule leads there; `policy_rules` checks that.
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
-    wanted = {(peer.pod_cidr, peer.via) for peer in spec.peers}
+    wanted = {(peer.pod_cidr, peer.via) for peer in spec.known_peers}
     former = {peer.pod_cidr for peer in previous.peers} if previous else set()
     for destination, route in route_lookup.routes():
         known = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
@@ -309,7 +309,7 @@ def _suggest(spec: NodeSpec, subnet: str, foreign: list[HostRoute]) -> Hint:
     """Return the hint with a free pod CIDR of the same size inside the pod network."""
     network = of_family(spec.networks, subnet)
     within = [route.destination for route in foreign if _lies_in(route.destination, network)]
-    taken = [*within, *(peer.pod_cidr for peer in spec.peers)]
+    taken = [*within, *(peer.pod_cidr for peer in spec.known_peers)]
     free = first_free(network, parse_cidr(subnet).prefix, taken)
     if free:
         return hint.option(f"--subnet {free}", f"it is free within {network} on this host")

@@ -110,7 +110,7 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
     Existing drop-ins stay, because a link's file may be known again when networkd runs.
     """
     paths = set(glob.glob(KEPT_FILES))
-    if spec.peers and is_used():
+    if spec.known_peers and is_used():
         for link in host_links.links_to_others(spec):
             file = file_of(link)
             if file and not _says_what_to_keep(file):

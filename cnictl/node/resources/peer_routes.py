@@ -31,8 +31,8 @@ class PeerRouteState:
 def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
     table, looked = RouteTable(), looked or pod_routes.look(spec)
-    reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.peers})
-    found = [_state(peer, reached[peer], spec, table, looked) for peer in spec.peers]
+    reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
+    found = [_state(peer, reached[peer], spec, table, looked) for peer in spec.known_peers]
     for pod_cidr in table.orphans(spec):
         route = table.to(pod_cidr)[0]
         found.append(PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale"))

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
 from cnictl.core.conf.network import LOG_LEVELS, NAME_MAX
@@ -38,7 +37,6 @@ _NO_PODS = tuple(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
-@lru_cache(maxsize=8)  # a command checks its node's spec several times, and there may be thousands of peers
 def check(spec: NodeSpec) -> NodeSpec:
     """`spec` with its addresses in canonical form. Raises UsageProblem for the first value that can't be right."""
     try:
@@ -65,7 +63,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
                 f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, near).network}"
             )
     _check_matching(subnets, networks)
-    peers = check_peers(spec.peers, subnets, networks)
+    peers = check_peers(spec.peers, tuple(subnets.values()), tuple(networks.values()))
     check_link_name(spec.bridge, "bridge")
     if spec.uplink:
         check_link_name(spec.uplink, "uplink")

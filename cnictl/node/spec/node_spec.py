@@ -1,7 +1,7 @@
 """A node's desired state as a value: what /etc/cnictl/node.toml says."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
@@ -17,6 +17,22 @@ class Peer:
     pod_cidr: str
     via: str
     dev: str = ""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where this node learns its peers from: the `[reach]` table of the node file."""
+
+    source: str = ""
+    """`file` or `kubernetes`; empty: the peers are those in the node file."""
+    node: str = ""
+    """This node's name in the source; empty: the host's name for Kubernetes, and for a file its own addresses tell."""
+    file: str = ""
+    """Of a file: its path; empty: /etc/cnictl/cluster.toml."""
+    kubeconfig: str = ""
+    """Of Kubernetes: path of the credential; empty: /etc/cnictl/kubeconfig."""
+    unclaimed: str = ""
+    """What becomes of packets to a pod CIDR that no node has: `unreachable` (also if empty) or `default-route`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,14 @@ class NodeSpec:
     """Folders that the plugin goes into besides those of the runtimes that are found here."""
     conf_dirs: tuple[str, ...] = ()
     """Folders that the conf goes into besides those."""
+    reach: Reach = Reach()
+    learned: tuple[Peer, ...] = field(default=(), compare=False)
+    """The peers that were learned from the source and accepted. No part of the desired state: the source decides."""
+
+    @property
+    def known_peers(self) -> tuple[Peer, ...]:
+        """All peers: those of the node file, then the learned ones."""
+        return (*self.peers, *self.learned)
 
     @property
     def subnet(self) -> str:
@@ -78,6 +102,7 @@ def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
             subnets=(subnet,),
             networks=(of_family(spec.networks, subnet),),
             peers=tuple(peer for peer in spec.peers if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
+            learned=tuple(peer for peer in spec.learned if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
             externals=tuple(one for one in spec.externals if is_ipv6(one) == is_ipv6(subnet)),
         )
         for subnet in spec.subnets
@@ -103,7 +128,10 @@ def texts_of(value: str | list[str]) -> tuple[str, ...]:
 
 def as_data(spec: NodeSpec) -> dict[str, Any]:
     """The spec as JSON values."""
-    data = {**asdict(spec), "peers": [asdict(peer) for peer in spec.peers]}
+    data = {**asdict(replace(spec, learned=())), "peers": [asdict(peer) for peer in spec.peers]}
+    del data["learned"]
+    if not spec.reach.source:
+        del data["reach"]  # as in journals of a node that learns nothing
     data |= {field: list(data[field]) for field in FOLDERS}
     return data | {key: text_or_list(data.pop(field)) for key, field in FAMILIED.items()}
 
@@ -113,10 +141,13 @@ def from_data(data: dict[str, Any]) -> NodeSpec:
     values = {FAMILIED.get(key, key): value for key, value in data.items()}
     values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
     values |= {field: tuple(data[field]) for field in FOLDERS if field in data}
+    values.pop("learned", None)
+    if "reach" in data:
+        values["reach"] = Reach(**_known(Reach, data["reach"]))
     values["peers"] = tuple(Peer(**_known(Peer, entry)) for entry in data["peers"])
     return NodeSpec(**_known(NodeSpec, values))
 
 
-def _known(kind: type[Peer | NodeSpec], values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Peer | NodeSpec | Reach], values: dict[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     return {key: value for key, value in values.items() if key in names}

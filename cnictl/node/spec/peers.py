@@ -104,8 +104,10 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
     )
 
 
-def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> tuple[Peer, ...]:
-    """A node's peers in canonical form, beside its own subnets and networks by bits. Raises UsageProblem."""
+@lru_cache(maxsize=8)
+def check_peers(peers: tuple[Peer, ...], own: tuple[Cidr, ...], around: tuple[Cidr, ...]) -> tuple[Peer, ...]:
+    """A node's peers in canonical form, beside its own subnets and the pod networks. Raises UsageProblem."""
+    subnets, networks = ({cidr.bits: cidr for cidr in cidrs} for cidrs in (own, around))
     checked: list[Peer] = []
     cidrs: list[Cidr] = []
     for peer in map(check_peer, peers):

@@ -50,7 +50,7 @@ def _routed(node: NodeSpec, family: str, links: Sequence[str | None]) -> list[tu
             (RECEIVED, Packets(family, link, bridge, target=subnet, states=_OLD)),
             (RECEIVED, Packets(family, link, bridge, target=subnet, translated=True)),
         ]
-        peers = [peer for peer in node.peers if link is None or peer.dev in ("", link)]
+        peers = [peer for peer in node.known_peers if link is None or peer.dev in ("", link)]
         if peers:  # from a peer's own address: a rule that drops all new incoming packets drops these too
             flows.append((RECEIVED, Packets(family, link, bridge, target=subnet)))
         for peer in peers:
@@ -87,7 +87,7 @@ def peers_addresses(spec: NodeSpec, subnet: str) -> tuple[str, ...]:
 
     Forwarded packets never have a link-local address.
     """
-    addresses = {peer.via for peer in spec.peers if is_ipv6(peer.via) == is_ipv6(subnet)}
+    addresses = {peer.via for peer in spec.known_peers if is_ipv6(peer.via) == is_ipv6(subnet)}
     return tuple(sorted(address for address in addresses if not address.startswith("fe80:")))
 
 
