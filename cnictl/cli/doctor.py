@@ -9,7 +9,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import require_root
 from cnictl.core import odd
 from cnictl.core.errors import UsageProblem
-from cnictl.doctor import catalogue, mending
+from cnictl.doctor import catalogue, fixes
 from cnictl.doctor.catalogue import CHECKS, Examined, by_id
 from cnictl.doctor.check import Finding
 from cnictl.doctor.facts import Facts
@@ -58,7 +58,7 @@ def doctor(
         say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
         if fix and not dry_run:
-            examined, fixed = mending.fix(
+            examined, fixed = fixes.fix(
                 facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
             )
         else:
@@ -99,7 +99,7 @@ def _mend_words(finding: Finding) -> str:
 
 
 def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
-    plan, actions = mending.plan_of(facts, [one for one in examined.findings if one.fixable])
+    plan, actions = fixes.plan_of(facts, [one for one in examined.findings if one.fixable])
     rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
     if output is Format.JSON:
