@@ -85,7 +85,7 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     if output is Format.JSON:
         print_json([one.as_json() for one in examined.findings])
     elif examined.findings:
-        rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
+        rows = [(one.severity, one.id, one.subject, one.message, _fix_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "fix"), rows)
     elif healthy:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
@@ -94,8 +94,8 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
 
 
-def _mend_words(finding: Finding) -> str:
-    return f"--fix, or: {finding.mend}" if finding.fixable else finding.mend
+def _fix_words(finding: Finding) -> str:
+    return f"--fix, or: {finding.hint}" if finding.fixable else finding.hint
 
 
 def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
@@ -111,7 +111,7 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
             write(f"    # {line}")
     for one in examined.findings:
         if not one.fixable:
-            write(f"left to you: {one.id} {one.subject}: {one.mend}")
+            write(f"left to you: {one.id} {one.subject}: {one.hint}")
     if not examined.findings:
         say("nothing to fix")
 

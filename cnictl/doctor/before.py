@@ -16,7 +16,7 @@ def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
             return
         for name in names:
             for one in preflight.CHECKS[name](facts.spec, facts.spec):
-                yield Seen(one.subject, one.message, of_a_node(one.mend), False)
+                yield Seen(one.subject, one.message, of_a_node(one.hint), False)
 
     return find
 

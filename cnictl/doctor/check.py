@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cnictl.core.process import run
-from cnictl.node.hint import Hint, parts
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 
 if TYPE_CHECKING:
     from cnictl.doctor.facts import Facts
@@ -19,7 +20,7 @@ class Seen(NamedTuple):
 
     subject: str
     message: str
-    mend: Hint
+    hint: Hint
     fixable: bool = True
     """Whether the check's `fix` may be used for this finding; a check without a `fix` has none that may."""
 
@@ -32,12 +33,12 @@ class Finding:
     severity: Severity
     subject: str
     message: str
-    mend: Hint
+    hint: Hint
     fixable: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding for programs: `mend` is the hint as people read it, then come its parts."""
-        return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
+        """Return the finding for programs; `hint` is as `hint.as_json` documents it."""
+        return {**vars(self), "hint": hint.as_json(self.hint)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Check:
         """What it finds on this host, worst first told by its order."""
         return [
             Finding(
-                self.id, self.severity, seen.subject, seen.message, seen.mend, seen.fixable and self.fix is not None
+                self.id, self.severity, seen.subject, seen.message, seen.hint, seen.fixable and self.fix is not None
             )
             for seen in self.find(facts)
         ]

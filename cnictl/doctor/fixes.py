@@ -27,7 +27,7 @@ def fix(
     while todo := [finding for finding in examined.findings if finding.fixable and finding not in tried]:
         tried += todo
         with spine.exclusive():
-            mend(facts, todo, on_step)
+            carry_out(facts, todo, on_step)
         examined = catalogue.examine(facts, only, skip)
         found |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     left = {(finding.id, finding.subject) for finding in examined.findings}
@@ -49,8 +49,8 @@ def plan_of(facts: Facts, findings: Sequence[Finding]) -> tuple[Plan, list[tuple
     return Plan(steps), [(finding, action) for finding, remedy in remedies for action in remedy.actions]
 
 
-def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
-    """Mend what can be. The caller holds `spine.exclusive`. Raises Problem naming what could not."""
+def carry_out(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
+    """Fix these findings. The caller holds `spine.exclusive`. Raises Problem that names what could not be fixed."""
     facts.forget()
     plan, actions = plan_of(facts, findings)
     if not plan.changes and not actions:
@@ -67,5 +67,5 @@ def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
     if facts.spec is not None and not original_state.specs():
         original_state.add_spec(facts.spec)
     spine.remember(plan)
-    spine.mend(plan, on_step, journal)
+    spine.repair(plan, on_step, journal)
     facts.forget()

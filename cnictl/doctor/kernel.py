@@ -143,7 +143,7 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
     if os.geteuid() != 0:
         raise Problem("only root can try the kernel's features")
     for one in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
-        yield Seen(one.subject, one.message, of_a_node(one.mend), False)
+        yield Seen(one.subject, one.message, of_a_node(one.hint), False)
 
 
 CHECKS = (

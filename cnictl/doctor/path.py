@@ -229,9 +229,9 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
     for peer, state in facts.served.items():
-        fault, mend = owning.in_words(peer, state)
+        fault, what_to_do = owning.in_words(peer, state)
         if fault:
-            yield Seen(peer.pod_cidr, fault, mend)
+            yield Seen(peer.pod_cidr, fault, what_to_do)
 
 
 def _peer_silent(facts: Facts) -> Iterable[Seen]:

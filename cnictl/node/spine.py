@@ -223,7 +223,7 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     return done
 
 
-def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
+def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
     """Carry out all of the plan that can be, whatever fails of it: for a node that is to be what it was already.
 
     At boot one peer whose link is late must not cost the node its bridge. Closes the journal; raises Problem that

@@ -93,7 +93,7 @@ class Keeper:
             if undone is not None:
                 self._tell(f"warning: {undone}")
             self._finish_undo()
-            changed = self._mend()
+            changed = self._repair()
         except Held:
             self._retry = 0.2  # another command is at work: what it leaves is looked at then
         except (Problem, OSError) as error:
@@ -111,7 +111,7 @@ class Keeper:
                 for line in history.resume()[0]:
                     self._tell(f"warning: {line}")
 
-    def _mend(self) -> bool:
+    def _repair(self) -> bool:
         spec = _spec()
         changed = False
         if spec is None or not original_state.specs() or original_state.specs()[-1] != spec:
@@ -146,7 +146,7 @@ class Keeper:
         begun = time.monotonic()
         failure = ""
         try:
-            spine.mend(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
+            spine.repair(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
         except Problem as problem:
             failure = problem.message
             self._tell(f"error: {failure}")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
@@ -156,6 +157,11 @@ def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
     return list(groups.values())
 
 
+def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
+    """Return a fault of the routes for programs."""
+    return {"cause": words, "hint": hint.as_json(what_to_do)}
+
+
 @dataclass
 class Looked:
     """The results of a look at a node's routes."""
@@ -164,15 +170,14 @@ class Looked:
     unforwarded: tuple[str, ...] = ()
     """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
-    def told(self) -> list[dict[str, str]]:
-        """Return the certain faults as JSON values: cause and hint."""
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the certain faults for programs: cause and hint."""
         faults = []
         for group in causes(stray for stray in self.strays if stray.certain):
-            faults += [{"cause": stray.words, "mend": hint_for(group)} for stray in group]
+            faults += [fault_json(stray.words, hint_for(group)) for stray in group]
         for name in self.unforwarded:
-            faults.append(
-                {"cause": f"{name} is 0: this node forwards no packets of pods there", "mend": switch_on(name)}
-            )
+            words = f"{name} is 0: this node forwards no packets of pods there"
+            faults.append(fault_json(words, switch_on(name)))
         return faults
 
     def of(self, peer: Peer) -> list[Stray]:
