@@ -7,8 +7,8 @@ from typing import NamedTuple
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
+from cnictl.node.resources import placed_rules
 from cnictl.node.resources.forward import IptablesForward, IptablesLook
-from cnictl.node.resources.forward_nft import WHY
 from cnictl.node.spine import Change, Plan
 
 
@@ -192,8 +192,8 @@ _TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which
 
 
 def _is_ahead(change: Change) -> bool:
-    """Whether something of ours takes effect from another program's rule that drops particular packets."""
-    return change.resource.startswith("forward/") and f"{WHY}ahead of " in str(change.before)
+    """Return whether one of our rules comes ahead of another program's drop of particular packets."""
+    return change.resource.startswith("forward/") and placed_rules.any_ahead(change.before or {})
 
 
 def _matters(facts: Facts, change: Change) -> bool:

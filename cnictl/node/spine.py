@@ -83,6 +83,14 @@ class Merging(Protocol):
 
 
 @runtime_checkable
+class Updating(Protocol):
+    """A resource whose states have another form in an earlier release's journal."""
+
+    def updated(self, state: State) -> State:
+        """Return a state from a journal in this release's form."""
+
+
+@runtime_checkable
 class Skipping(Protocol):
     """A resource that a node works without until the next boot or restart: it is left out where it can't be written."""
 
