@@ -15,8 +15,8 @@ def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
         if facts.spec is None:
             return
         for name in names:
-            for one in preflight.CHECKS[name](facts.spec, facts.spec):
-                yield Seen(one.subject, one.message, of_a_node(one.hint), False)
+            for finding in preflight.CHECKS[name](facts.spec, facts.spec):
+                yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
 
     return find
 

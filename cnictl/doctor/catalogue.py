@@ -48,19 +48,19 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
     if not chosen:
         raise UsageProblem("every check is skipped, so nothing would be looked at", "name fewer with --skip")
     waiting = [check for check in chosen if check.waits]
-    found: dict[str, list[Finding]] = {}
+    findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
     with reading.once(), ThreadPoolExecutor(max(1, len(waiting))) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
         made = {check.id: _made(check, facts) for check in chosen if not check.waits}
-        made |= {name: asked.result() for name, asked in begun.items()}
+        made |= {name: future.result() for name, future in begun.items()}
     for check in chosen:
         findings, why = made[check.id]
         if why is not None:
             unable.append((check.id, why))
         else:
-            found[check.id] = findings
-    return Examined(tuple(_explained(chosen, found)), tuple(unable))
+            findings_by_check[check.id] = findings
+    return Examined(tuple(_explained(chosen, findings_by_check)), tuple(unable))
 
 
 def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
@@ -75,14 +75,14 @@ def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
         return [], f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"
 
 
-def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:
+def _explained(chosen: Sequence[Check], findings_by_check: dict[str, list[Finding]]) -> list[Finding]:
     left = []
     for check in chosen:
-        explaining = [finding for other in check.behind for finding in found.get(other, ())]
+        explaining = [finding for other in check.behind for finding in findings_by_check.get(other, ())]
         # an error that only a warning explains would leave the exit status at 0
         worst = {finding.severity for finding in explaining}
         if not worst or (check.severity == "error" and "error" not in worst):
-            left += found.get(check.id, [])
+            left += findings_by_check.get(check.id, [])
     return sorted(left, key=lambda finding: finding.severity != "error")
 
 

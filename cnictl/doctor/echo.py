@@ -41,8 +41,8 @@ def largest(address: str, mtu: int) -> int:
 
 def at_once(ask: Callable[[Asked], Answer], about: Iterable[Asked]) -> list[tuple[Asked, Answer]]:
     """What `ask` says about each, side by side."""
-    asked = list(about)
-    if not asked:
+    questions = list(about)
+    if not questions:
         return []
-    with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as pool:
-        return list(zip(asked, pool.map(ask, asked), strict=True))
+    with ThreadPoolExecutor(min(len(questions), _AT_ONCE)) as pool:
+        return list(zip(questions, pool.map(ask, questions), strict=True))

@@ -62,8 +62,8 @@ class Facts:
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
         """The link to each peer, also one that is down; empty where none is known."""
-        found = host_links.peer_links(self.spec) if self.spec is not None else {}
-        return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in found.items()}
+        links = host_links.peer_links(self.spec) if self.spec is not None else {}
+        return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in links.items()}
 
     @cached_property
     def others(self) -> list[str]:
@@ -74,8 +74,8 @@ class Facts:
     @cached_property
     def narrowest(self) -> Narrowest | None:
         """What limits the size of pods' packets; None where no link to others is known."""
-        found = host_links.narrowest(self.spec) if self.spec is not None else None
-        return found if found is not None and found.link else None
+        narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
+        return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
     def looked(self) -> Looked:
@@ -122,20 +122,20 @@ class Facts:
 
     def rules(self, table: str, family: str = "ip") -> list[list[str]]:
         """iptables' rules of a table, in words; nothing where there is no such program."""
-        known: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
-        if (table, family) not in known:
-            known[table, family] = self._listed(table, family)
-        return known[table, family]
+        tables: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
+        if (table, family) not in tables:
+            tables[table, family] = self._listed(table, family)
+        return tables[table, family]
 
     def _listed(self, table: str, family: str) -> list[list[str]]:
         """Raises Problem where the program is there and can't read the table, or not all of nat's POSTROUTING."""
         program = firewall.PROGRAMS[family]
         if not firewall.has_command(program):
             return []
-        found = firewall.rules_of(program, table)
+        rules = firewall.rules_of(program, table)
         if table == "nat" and not firewall.reads(table, "POSTROUTING", family):
             raise Problem(f"{program} can't read POSTROUTING of table nat: a native rule of nft's stands in it")
-        return found
+        return rules
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
@@ -155,7 +155,7 @@ class Facts:
 
 def counters(path: str, group: str) -> dict[str, int]:
     """Return a group of counters of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     names: list[str] = []
     for line in text_of(path).splitlines():
         head, _, rest = line.partition(":")
@@ -164,8 +164,8 @@ def counters(path: str, group: str) -> dict[str, int]:
         if not names:
             names = rest.split()
         else:
-            found = dict(zip(names, map(int, rest.split()), strict=False))
-    return found
+            values = dict(zip(names, map(int, rest.split()), strict=False))
+    return values
 
 
 def per_cpu(path: str) -> dict[str, int]:

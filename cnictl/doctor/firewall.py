@@ -51,17 +51,17 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None:
         return
-    known = {record.container for record in facts.records}
+    holders = {record.container for record in facts.records}
     for network in {*folder_networks(NETWORKS_DIR), *attachments.networks()}:
-        known |= {lease.container for lease in Store(network).all()}
-    for one in by_family(spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+        holders |= {lease.container for lease in Store(network).all()}
+    for node in by_family(spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
             named = _LEAKED.search(" ".join(words))
             if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
                 continue
             source = _option(words, "-s")
-            if source and _subnet(source).overlaps(_subnet(one.subnet)) and not _is_known(named["id"], known):
+            if source and _subnet(source).overlaps(_subnet(node.subnet)) and not _is_known(named["id"], holders):
                 yield Seen(
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
@@ -102,46 +102,46 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None or spec.nat:
         return
-    for one in by_family(spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+    for node in by_family(spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
             if words[:2] != ["-A", "POSTROUTING"] or _option(words, "-j") not in _SOURCE_NAT:
                 continue
-            if _covers(words, one) and not _returned_before(facts.rules("nat", family), words, one):
+            if _covers(words, node) and not _returned_before(facts.rules("nat", family), words, node):
                 program = "ip6tables" if family == "ip6" else "iptables"
                 yield Seen(
                     f"{program} nat: {' '.join(words[1:])}",
                     "gives pods' packets to other nodes' pods the node's address",
-                    hint.command(_keep_source(one, _position(facts, family, words)).command),
+                    hint.command(_keep_source(node, _position(facts, family, words)).command),
                 )
 
 
-def _is_of_pods(words: list[str], one: NodeSpec) -> bool:
+def _is_of_pods(words: list[str], node: NodeSpec) -> bool:
     """Return whether a rule may match packets from pods."""
     source = _option(words, "-s")
-    return not source or _subnet(source).overlaps(_subnet(one.subnet))
+    return not source or _subnet(source).overlaps(_subnet(node.subnet))
 
 
-def _covers(words: list[str], one: NodeSpec) -> bool:
+def _covers(words: list[str], node: NodeSpec) -> bool:
     """Return whether a rule matches packets from pods to other nodes' pods."""
     out = _option(words, "-o")
-    if not _is_of_pods(words, one):
+    if not _is_of_pods(words, node):
         return False
     negated_destination = "-d" in words and words[words.index("-d") - 1] == "!"
     destination = _option(words, "-d")
-    if negated_destination and _subnet(destination).covers(_subnet(one.network)):
+    if negated_destination and _subnet(destination).covers(_subnet(node.network)):
         return False
-    if destination and not negated_destination and not _subnet(destination).overlaps(_subnet(one.network)):
+    if destination and not negated_destination and not _subnet(destination).overlaps(_subnet(node.network)):
         return False
-    return not (out == one.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
+    return not (out == node.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
 
 
-def _returned_before(rules: list[list[str]], rule: list[str], one: NodeSpec) -> bool:
+def _returned_before(rules: list[list[str]], rule: list[str], node: NodeSpec) -> bool:
     for words in rules:
         if words == rule:
             return False
         left_alone = words[:2] == ["-A", "POSTROUTING"] and _option(words, "-j") in ("RETURN", "ACCEPT")
-        if left_alone and (_option(words, "-s"), _option(words, "-d")) == (one.subnet, one.network):
+        if left_alone and (_option(words, "-s"), _option(words, "-d")) == (node.subnet, node.network):
             return True
     return False
 
@@ -156,12 +156,12 @@ def _position(facts: Facts, family: str, rule: list[str]) -> int:
     return [words for words in facts.rules("nat", family) if words[:2] == ["-A", "POSTROUTING"]].index(rule) + 1
 
 
-def _keep_source(one: NodeSpec, position: int) -> Action:
+def _keep_source(node: NodeSpec, position: int) -> Action:
     """The step that keeps pods' sources from the rule there: behind others' rules, kube-proxy's for its marks say."""
-    program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
-    mark = ("-m", "comment", "--comment", f"cnictl:{one.name}", "-j", "RETURN")
+    program = "ip6tables" if is_ipv6(node.subnet) else "iptables"
+    mark = ("-m", "comment", "--comment", f"cnictl:{node.name}", "-j", "RETURN")
     where = ("-I", "POSTROUTING", str(position))
-    return typed(program, "-w", "-t", "nat", *where, "-s", one.subnet, "-d", one.network, *mark)
+    return typed(program, "-w", "-t", "nat", *where, "-s", node.subnet, "-d", node.network, *mark)
 
 
 def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
@@ -170,9 +170,9 @@ def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
     program, _, rule = finding.subject.partition(" nat: ")
     family = "ip6" if program == "ip6tables" else "ip"
     named = [words for words in facts.rules("nat", family) if " ".join(words[1:]) == rule]
-    nodes = [one for one in by_family(facts.spec) if is_ipv6(one.subnet) == (family == "ip6")]
+    nodes = [node for node in by_family(facts.spec) if is_ipv6(node.subnet) == (family == "ip6")]
     return Remedy(
-        actions=tuple(_keep_source(one, _position(facts, family, words)) for one in nodes for words in named[:1])
+        actions=tuple(_keep_source(node, _position(facts, family, words)) for node in nodes for words in named[:1])
     )
 
 
@@ -180,10 +180,10 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
     failed = per_cpu("/proc/net/stat/nf_conntrack").get("insert_failed", 0)
     if facts.spec is None or not failed:
         return
-    for one in by_family(facts.spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+    for node in by_family(facts.spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
-            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, one):
+            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, node):
                 yield Seen(
                     " ".join(words[1:]),
                     f"takes source ports in order: {failed} connections failed because two took one at once",
@@ -214,8 +214,8 @@ def _unleased(facts: Facts) -> set[str]:
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | set(map(gateway_of, spec.subnets))
     # who answers isn't whom the request was sent to: a binding that points to a pod
-    udp = [one for one in connections.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
-    answering = {one.answering for one in udp if one.answering and one.answering != one.target}
+    udp = [flow for flow in connections.connections(sent_on=True) if flow.protocol == socket.IPPROTO_UDP]
+    answering = {flow.answering for flow in udp if flow.answering and flow.answering != flow.target}
     of_pods = {format_address(packed) for packed in answering if any(subnet.holds(packed) for subnet in subnets)}
     return of_pods - held
 

@@ -23,15 +23,15 @@ def fix(
     """
     tried: list[Finding] = []
     examined = catalogue.examine(facts, only, skip)
-    found = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+    seen = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     while todo := [finding for finding in examined.findings if finding.fixable and finding not in tried]:
         tried += todo
         with spine.exclusive():
             carry_out(facts, todo, on_step)
         examined = catalogue.examine(facts, only, skip)
-        found |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+        seen |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     left = {(finding.id, finding.subject) for finding in examined.findings}
-    return examined, [which for which in found if which not in left]
+    return examined, [which for which in seen if which not in left]
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:

@@ -27,9 +27,9 @@ def settled_at_boot(name: str) -> tuple[str, str]:
     """Return the value that a boot gives `name` (`net.ipv4.ip_forward`), and the file that sets it."""
     value, source = "", ""
     for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
-        for key, said in _assignments(path):
+        for key, assigned in _assignments(path):
             if key == name.replace(".", "/"):
-                value, source = said, path
+                value, source = assigned, path
     return value, source
 
 
@@ -142,8 +142,8 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
         return
     if os.geteuid() != 0:
         raise Problem("only root can try the kernel's features")
-    for one in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
-        yield Seen(one.subject, one.message, of_a_node(one.hint), False)
+    for finding in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
+        yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
 
 
 CHECKS = (

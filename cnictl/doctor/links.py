@@ -33,9 +33,9 @@ def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
     asking = OtherEnds()
     with Netlink() as netlink, asking:
         ports = veth_ports(netlink, bridge).values()
-        known = attachments.host_veths()
+        recorded = attachments.host_veths()
         for port, namespace in ports:
-            if port.name not in known:
+            if port.name not in recorded:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
 
 
@@ -63,7 +63,7 @@ def _unleased(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
     held = {lease.address for lease in Store(facts.spec.name).all()}
-    own = {format_address(one.packed) for one in gateways(facts.spec)}
+    own = {format_address(gateway.packed) for gateway in gateways(facts.spec)}
     for port, _, addresses in _unrecorded(facts):
         for address in sorted(_in_subnets(facts, addresses) - held - own):
             yield Seen(

@@ -72,9 +72,9 @@ def _overridden(facts: Facts) -> Iterable[Seen]:
     value, source = "", ""
     for path in in_order([f"{folder}/networkd.conf.d" for folder in FOLDERS]):
         for line in text_of(path).splitlines():
-            key, equals, said = line.partition("=")
+            key, equals, assigned = line.partition("=")
             if equals and key.strip() == _SETTING:
-                value, source = said.strip().lower(), path
+                value, source = assigned.strip().lower(), path
     if source not in ("", DAEMON_CONF) and value not in _NO:
         yield Seen(
             source,

@@ -88,9 +88,9 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None:
         return
-    for one, other in combinations(spec.peers, 2):
-        if parse_cidr(one.pod_cidr).overlaps(parse_cidr(other.pod_cidr)):
-            yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
+    for peer, other in combinations(spec.peers, 2):
+        if parse_cidr(peer.pod_cidr).overlaps(parse_cidr(other.pod_cidr)):
+            yield Seen(other.pod_cidr, f"peers {peer.via} and {other.via} are both said to have it",
                        hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
                                    because="only the operator knows which node has these pods"))  # fmt: skip
     for name in facts.others:
@@ -195,18 +195,18 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     spec = facts.spec
     if spec is None or not spec.peers:
         return
-    sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
+    sources = {is_ipv6(address): address for address in (format_address(gateway.packed) for gateway in gateways(spec))}
 
     def filtered(peer: Peer) -> bool:
         family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
         return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
 
-    asked = [
+    answering_peers = [
         peer
         for peer in spec.peers
         if not peer.dev and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
     ]
-    for peer, is_filtered in echo.at_once(filtered, asked):
+    for peer, is_filtered in echo.at_once(filtered, answering_peers):
         if is_filtered:
             vendor = text_of(_VENDOR)
             yield Seen(

@@ -45,7 +45,7 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
     if facts.spec is None:
         return False
     target = stray.asked.packet.target
-    sources = [format_address(one.packed) for one in gateways(facts.spec)]
+    sources = [format_address(gateway.packed) for gateway in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
             same = route_lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops

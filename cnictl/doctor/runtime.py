@@ -41,7 +41,7 @@ def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
     plugins = document.get("plugins")
-    return [one for one in plugins if isinstance(one, dict)] if isinstance(plugins, list) else [document]
+    return [plugin for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else [document]
 
 
 def _chain(facts: Facts) -> Iterable[Seen]:
@@ -73,7 +73,7 @@ def _chain(facts: Facts) -> Iterable[Seen]:
 def _versions(path: str) -> list[str]:
     done = run([path], '{"cniVersion": "1.0.0"}', check=False, environment={"CNI_COMMAND": "VERSION"})
     try:
-        return [str(one) for one in json.loads(done.stdout)["supportedVersions"]]
+        return [str(version) for version in json.loads(done.stdout)["supportedVersions"]]
     except (ValueError, LookupError, TypeError):
         return []
 
@@ -92,9 +92,9 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
     del facts
     for path, document in confs():
         for plugin in _chained(document or {}):
-            given = plugin.get("ipam")
-            routes = given.get("routes") if isinstance(given, dict) else None
-            twice = any(isinstance(one, dict) and one.get("dst") in ("0.0.0.0/0", "::/0") for one in routes or [])
+            ipam = plugin.get("ipam")
+            routes = ipam.get("routes") if isinstance(ipam, dict) else None
+            twice = any(isinstance(route, dict) and route.get("dst") in ("0.0.0.0/0", "::/0") for route in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
                 yield Seen(path, "isDefaultGateway and an ipam route to everywhere: the reference plugin fails with "
                            "'file exists'",
@@ -105,11 +105,11 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
 def _unread(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
-    known = runtimes.find()
-    launchers = install.installed(runtimes.bin_dirs(known)).bin_dirs
+    found_runtimes = runtimes.find()
+    launchers = install.installed(runtimes.bin_dirs(found_runtimes)).bin_dirs
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
-    for runtime, fault in runtimes.unread(known, launchers, confs):
+    for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
         yield Seen(runtime, f"{fault}: what cnictl put elsewhere is not seen there", hint.command("cnictl apply"))
 
 
@@ -118,11 +118,11 @@ def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _residue(facts: Facts) -> Iterable[Seen]:
-    known = {str(document.get("name")) for _, document in confs() if document}
+    names = {str(document.get("name")) for _, document in confs() if document}
     if facts.spec is not None:
-        known.add(facts.spec.name)
+        names.add(facts.spec.name)
     for network in folder_networks():
-        if network in known:
+        if network in names:
             continue
         listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):

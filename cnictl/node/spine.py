@@ -159,12 +159,12 @@ _FAILURES = (Problem, OSError)
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
     """Every difference between the host and what `spec` wants of `resources`, in their order; nothing is touched."""
-    return Plan(tuple(step for one in resources for step in _looked_at(one, partial(one.desired, spec))))
+    return Plan(tuple(step for resource in resources for step in _looked_at(resource, partial(resource.desired, spec))))
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
     """What it takes to leave the host as it was before cnictl, in the order given; nothing is touched."""
-    steps = [step for one in resources for step in _looked_at(one, partial(former_state, one))]
+    steps = [step for resource in resources for step in _looked_at(resource, partial(former_state, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
@@ -182,7 +182,7 @@ def remember(todo: Plan) -> None:
 
 def joined(*plans: Plan) -> Plan:
     """Several plans as one, worked through in this order."""
-    return Plan(tuple(step for one in plans for step in one.steps))
+    return Plan(tuple(step for part in plans for step in part.steps))
 
 
 def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
@@ -297,10 +297,10 @@ def _reason(error: BaseException) -> Problem:
 
 def _verify(done: Done) -> None:
     for resource, change in done:
-        found = resource.observe()
-        if found != change.after:
+        now = resource.observe()
+        if now != change.after:
             raise Problem(
-                f"{change.summary}: done, but {resource.id} now is {found}, not {change.after}",
+                f"{change.summary}: done, but {resource.id} now is {now}, not {change.after}",
                 "another program undid it; `nft monitor` and `ip monitor` name who changes what",
             )
 

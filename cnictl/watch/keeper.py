@@ -64,7 +64,7 @@ class Keeper:
                 events.close()
 
     def _hear(self, events: Events, wakeup: int) -> None:
-        found = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
+        heard = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
         self._unseen = []
         woken = _drain(wakeup)
         if signal.SIGHUP in woken:
@@ -72,13 +72,13 @@ class Keeper:
         if signal.SIGTERM in woken or signal.SIGINT in woken:
             return
         notify("WATCHDOG=1")
-        if found:
+        if heard:
             pause = self._last_look + min(_SHARE * self._cost, _MOST) - time.monotonic()
             if select.select([wakeup], [], [], max(_GATHER, pause))[0]:
-                self._unseen = found  # the signal first
+                self._unseen = heard  # the signal first
                 return
-            found += events.wait(0, wakeup, _links(_spec()))
-        self._causes = [cause for cause in map(_culprit, found) if cause]
+            heard += events.wait(0, wakeup, _links(_spec()))
+        self._causes = [cause for cause in map(_culprit, heard) if cause]
         if self._look():
             # what it just did itself; what another did in the same moment goes with it, and is seen at the look to come
             events.wait(0, wakeup, set())
@@ -86,7 +86,7 @@ class Keeper:
     def _look(self) -> bool:
         """Look once and repair; return whether anything changed."""
         changed = False
-        begun = time.monotonic()
+        start = time.monotonic()
         self._retry = REGULAR
         try:
             undone = confirm.undo_if_due(wait=0)
@@ -100,7 +100,7 @@ class Keeper:
             self._tell(f"error: {error}")
             self._retry = 5.0
         self._last_look = time.monotonic()
-        self._cost = self._last_look - begun
+        self._cost = self._last_look - start
         return changed
 
     def _finish_undo(self) -> None:
@@ -143,14 +143,14 @@ class Keeper:
 
     def _carry_out(self, todo: Plan) -> None:
         cause = ", ".join(dict.fromkeys(self._causes))
-        begun = time.monotonic()
+        start = time.monotonic()
         failure = ""
         try:
             spine.repair(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
         except Problem as problem:
             failure = problem.message
             self._tell(f"error: {failure}")
-        took = (time.monotonic() - begun) * 1000
+        took = (time.monotonic() - start) * 1000
         for change in todo.changes:
             if not failure:
                 by = f" (removed by {cause})" if cause else ""

@@ -43,7 +43,7 @@ class Repairs:
             return 0.0
         if thing.given_up:
             return float("inf")
-        recent = sum(now - one < WINDOW for one in thing.times)
+        recent = sum(now - repaired_at < WINDOW for repaired_at in thing.times)
         return thing.times[-1] + _FIRST_PAUSE * 2 ** (recent - 2) - now if recent >= 2 else 0.0
 
     def note(self, resource: str, now: float, cause: str) -> bool:
@@ -98,10 +98,10 @@ class Repairs:
 def saved() -> dict[str, Any] | None:
     """What a `cnictl watch` that runs says of itself; None if none does."""
     try:
-        found = json.loads(durable.contents(WATCH_FILE))
-        os.kill(int(found["pid"]), 0)
+        state = json.loads(durable.contents(WATCH_FILE))
+        os.kill(int(state["pid"]), 0)
     except (FileNotFoundError, ValueError, LookupError, TypeError, ProcessLookupError):
         return None
     except PermissionError:
         pass  # it is root's, and we are not
-    return dict(found)
+    return dict(state)

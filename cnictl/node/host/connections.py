@@ -57,9 +57,9 @@ def connections(sent_on: bool = False) -> Iterator[Connection]:
         for family, source in ((AF_INET, V4_SOURCE), (AF_INET6, V6_SOURCE)):
             for entry in netlink.dump(GET, HEAD[family] + wanted):
                 parts = attributes(entry, 4)
-                asked, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
-                addresses = attributes(asked.get(TUPLE_IP, b""))
-                sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (asked, reply))
+                original, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
+                addresses = attributes(original.get(TUPLE_IP, b""))
+                sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (original, reply))
                 yield Connection(
                     int.from_bytes(sent.get(_PROTO_NUM, b""), "big"),
                     addresses.get(source, b""),

@@ -25,21 +25,21 @@ def ruleset() -> list[dict[str, Any]]:
     """Every table, chain and rule, as libnftables-json(5) has them; empty without `nft`. Raises Problem."""
     if not has_command("nft"):
         return []
-    found = _entries(["list", "ruleset"])
-    return found if found is not None else _table_by_table()
+    entries = _entries(["list", "ruleset"])
+    return entries if entries is not None else _table_by_table()
 
 
 def _table_by_table() -> list[dict[str, Any]]:
     """The same where nft 1.0.6 dies at a table that is switched off: without those, which decide nothing."""
-    found = []
+    listed = []
     for line in run(["nft", "list", "tables"]).stdout.splitlines():
         name = line.split()[1:]
         entries = _entries(["list", "table", *name])
         if entries is not None:
-            found += entries
+            listed += entries
         elif "flags dormant" not in run(["nft", "list", "table", *name], check=False).stdout:
             raise Problem(f"nft can't list table {' '.join(name)} as JSON", f"nft -j list table {' '.join(name)}")
-    return found
+    return listed
 
 
 def _entries(words: list[str]) -> list[dict[str, Any]] | None:
@@ -70,13 +70,13 @@ def drop_left_over(table: str, chain: str, family: str = "ip") -> None:
     remembered = original_state.recall(_key(family))
     if remembered is None or not has_command("nft"):
         return
-    found = ruleset()
+    entries = ruleset()
     chain_name, table_name = f"{family} {table} {chain}", f"{family} {table}"
-    objects = _iptables_objects(found, family)
-    if chain_name in objects and chain_name not in remembered["there"] and _is_idle(found, family, table, chain):
+    objects = _iptables_objects(entries, family)
+    if chain_name in objects and chain_name not in remembered["there"] and _is_idle(entries, family, table, chain):
         run(["nft", "delete", "chain", family, table, chain], check=False)  # another's rule may just have come
-        found = ruleset()
-    if table_name in objects and table_name not in remembered["there"] and _is_empty(found, family, table):
+        entries = ruleset()
+    if table_name in objects and table_name not in remembered["there"] and _is_empty(entries, family, table):
         run(["nft", "delete", "table", family, table], check=False)
 
 
@@ -84,33 +84,35 @@ def _key(family: str) -> str:
     return f"firewall/{PROGRAMS[family]}"
 
 
-def _iptables_objects(found: list[dict[str, Any]], family: str) -> list[str]:
+def _iptables_objects(entries: list[dict[str, Any]], family: str) -> list[str]:
     """`ip TABLE` and `ip TABLE CHAIN` of a family that iptables uses."""
-    names = [f"{family} {one['table']['name']}" for one in found if one.get("table", {}).get("family") == family]
-    for entry in found:
+    names = [
+        f"{family} {entry['table']['name']}" for entry in entries if entry.get("table", {}).get("family") == family
+    ]
+    for entry in entries:
         chain = entry.get("chain", {})
         if chain.get("family") == family:
             names.append(f"{family} {chain['table']} {chain['name']}")
     return names
 
 
-def _is_idle(found: list[dict[str, Any]], family: str, table: str, chain: str) -> bool:
+def _is_idle(entries: list[dict[str, Any]], family: str, table: str, chain: str) -> bool:
     """A built-in chain with no rule and the policy it was made with."""
-    for entry in found:
-        rule, one = entry.get("rule", {}), entry.get("chain", {})
+    for entry in entries:
+        rule, base = entry.get("rule", {}), entry.get("chain", {})
         if (rule.get("family"), rule.get("table"), rule.get("chain")) == (family, table, chain):
             return False
-        if (one.get("family"), one.get("table"), one.get("name")) == (family, table, chain) and (
-            one.get("policy") != "accept" or chain not in _BUILT_IN
+        if (base.get("family"), base.get("table"), base.get("name")) == (family, table, chain) and (
+            base.get("policy") != "accept" or chain not in _BUILT_IN
         ):
             return False
     return True
 
 
-def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
+def _is_empty(entries: list[dict[str, Any]], family: str, table: str) -> bool:
     """A table with no chain, set, map or anything else in it."""
-    things = [one for entry in found for one in entry.values() if one.get("family") == family]
-    return not any(one.get("table") == table for one in things)
+    things = [thing for entry in entries for thing in entry.values() if thing.get("family") == family]
+    return not any(thing.get("table") == table for thing in things)
 
 
 def rules_of(program: str, table: str) -> list[list[str]]:

@@ -28,9 +28,9 @@ def default_link(spec: NodeSpec) -> str:
 
     The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
     """
-    known = route_lookup.routes()
+    routes = route_lookup.routes()
     for subnet in spec.subnets:
-        for destination, route in known:
+        for destination, route in routes:
             is_default = destination.prefix == 0 and (destination.bits == 128) == is_ipv6(subnet)
             if (
                 is_default
@@ -48,13 +48,13 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
     a VPN's default route does, the main table is right: the peer is where its subnet is.
     """
-    asked = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
-    ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
-    connected = _connected() if asked else []
-    found = {}
+    addresses = list(dict.fromkeys(peer.via for peer in spec.peers if not peer.dev))
+    ways = dict(zip(addresses, route_lookup.ways([Packet(via) for via in addresses]), strict=True))
+    connected = _connected() if addresses else []
+    links = {}
     for peer in spec.peers:
-        found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
-    return found
+        links[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
+    return links
 
 
 def _on_link(address: str, way: Way, connected: list[tuple[Cidr, str]]) -> str:
@@ -89,8 +89,8 @@ def _connected() -> list[tuple[Cidr, str]]:
 def link_of_subnet(address: str) -> str:
     """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
     packed = parse_address(address)
-    found = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
-    held = [(cidr.prefix, dev) for cidr, dev in found if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
+    own = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
+    held = [(cidr.prefix, dev) for cidr, dev in own if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
     return max(held, default=(0, ""))[1]
 
 
@@ -130,15 +130,15 @@ def narrowest(spec: NodeSpec) -> Narrowest:
     """
     with Netlink() as netlink:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
-    found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
+    limits = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
     routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.peers])
     for peer, route in zip(spec.peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
             own = route.mtu if route.dev == link else 0
-            found.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
-    return min(found, key=lambda one: one.mtu, default=Narrowest(DEFAULT_MTU, ""))
+            limits.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
+    return min(limits, key=lambda limit: limit.mtu, default=Narrowest(DEFAULT_MTU, ""))
 
 
 def mtu(spec: NodeSpec) -> int:
@@ -153,12 +153,12 @@ def own_addresses() -> dict[str, str]:
 
 def own_interfaces() -> dict[str, str]:
     """Return every address of this host as ADDRESS/PREFIX and its link, link-local ones included."""
-    found = {}
+    link_by_address = {}
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         for index, packed, prefix in rtnetlink.all_addresses(netlink):
-            found[str(Cidr(packed, prefix))] = names.get(index, "")
-    return found
+            link_by_address[str(Cidr(packed, prefix))] = names.get(index, "")
+    return link_by_address
 
 
 def reach_peer(peer: Peer, link: str) -> Way | None:
@@ -179,10 +179,10 @@ def reach_peer(peer: Peer, link: str) -> Way | None:
 
 def processes() -> set[str]:
     """Return the names of the running processes as in /proc/PID/comm: at most 15 characters."""
-    found = set()
+    names = set()
     for path in glob.glob("/proc/[0-9]*/comm"):
         try:
-            found.add(durable.contents(path).decode("utf-8", "replace").strip())
+            names.add(durable.contents(path).decode("utf-8", "replace").strip())
         except OSError:
             continue  # it has just ended
-    return found
+    return names

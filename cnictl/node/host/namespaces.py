@@ -20,10 +20,10 @@ def path_behind(link_name: str) -> str:
         if link is None or not link.peer_namespace:
             return ""
         for path in chain.from_iterable(sorted(glob.glob(place)) for place in _PLACES):
-            found = identity(path)
-            if found is None or found in seen:
+            namespace = identity(path)
+            if namespace is None or namespace in seen:
                 continue
-            seen.add(found)
+            seen.add(namespace)
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:

@@ -52,14 +52,14 @@ class Dropped:
 
 def dropped(spec: NodeSpec) -> list[Dropped]:
     """Look at every chain that packets between pods and this node pass. Raises Problem."""
-    found = []
+    drops_found = []
     for node in by_family(spec):
         family = "ip6" if is_ipv6(node.subnet) else "ip"
         for ruleset, base, table in _bases(family):
             drop = _of_chain(node, family, ruleset, base, table)
             if drop is not None:
-                found.append(drop)
-    return found
+                drops_found.append(drop)
+    return drops_found
 
 
 def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
@@ -82,7 +82,9 @@ def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
         model = iptables.ruleset(firewall.rules_of(legacy, "filter"))
         yield from ((model, model.chains[name], legacy) for name in ("INPUT", "OUTPUT") if name in model.chains)
     dormant = {
-        f"{one['family']} {one['name']}" for one in nft.entries(listed, "table") if "dormant" in one.get("flags", ())
+        f"{table['family']} {table['name']}"
+        for table in nft.entries(listed, "table")
+        if "dormant" in table.get("flags", ())
     }
     for base in native.chains.values():
         table = base.name.rpartition(" ")[0]

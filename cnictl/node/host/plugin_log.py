@@ -59,13 +59,13 @@ def path_of(spec: NodeSpec | None) -> str:
 
 def parse(line: str) -> Call | None:
     """A line as a call; None for what is no whole line of ours."""
-    found = _LINE.fullmatch(line)
-    if found is None:
+    match = _LINE.fullmatch(line)
+    if match is None:
         return None
-    known = {key: "" if value == "-" else value for key, value in found.groupdict().items()}
+    fields = {key: "" if value == "-" else value for key, value in match.groupdict().items()}
     return Call(
-        known["time"], known["level"] == "error", known["verb"], float(known["ms"]), known["container"],
-        known["ifname"], known["pod"], known["address"], known["outcome"],
+        fields["time"], fields["level"] == "error", fields["verb"], float(fields["ms"]), fields["container"],
+        fields["ifname"], fields["pod"], fields["address"], fields["outcome"],
     )  # fmt: skip
 
 

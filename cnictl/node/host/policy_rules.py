@@ -80,15 +80,15 @@ def table_name(number: int) -> str:
 
 def rules() -> list[Rule]:
     """Return the host's policy rules of both families in their order."""
-    found = []
+    rules_read = []
     with Netlink() as netlink:
         for family in (AF_INET, AF_INET6):
-            found += [_read(payload) for payload in netlink.dump(RTM_GETRULE, _HEADER.pack(family, *[0] * 8))]
-    return sorted(found, key=lambda rule: (rule.ipv6, rule.priority))
+            rules_read += [_read(payload) for payload in netlink.dump(RTM_GETRULE, _HEADER.pack(family, *[0] * 8))]
+    return sorted(rules_read, key=lambda rule: (rule.ipv6, rule.priority))
 
 
 def decide(
-    known: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
+    rules: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
 ) -> tuple[Rule | None, Way | None]:
     """Return the rule that decides about a packet, and the route; no route where the rule refuses.
 
@@ -97,7 +97,7 @@ def decide(
     """
     target = parse_address(packet.target)
     ahead = 0
-    for rule in known:
+    for rule in rules:
         if rule.ipv6 != (len(target) == 16) or rule.priority < ahead or not matches(rule, packet):
             continue
         if rule.action == GOTO:

@@ -121,14 +121,14 @@ def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
     indexes = {name: index for index, name in names.items()}
-    found: list[Way] = []
+    answers: list[Way] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
         asking.settimeout(10)
         for at in range(0, len(packets), _AT_ONCE):
             part = packets[at : at + _AT_ONCE]
             questions = [_question(packet, indexes, entries) for packet in part]
-            found += _answers(asking, questions, names)
-    return found
+            answers += _answers(asking, questions, names)
+    return answers
 
 
 def way(packet: Packet, entries: bool = True) -> Way:
@@ -145,12 +145,14 @@ def routes() -> list[tuple[Cidr, Way]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        found = []
+        entries = []
         for family in (AF_INET, AF_INET6):
             payloads = netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-            found += [_read(one, names) for one in payloads if not _RTMSG.unpack_from(one)[8] & RTM_F_CLONED]
-    found.sort(key=lambda entry: entry[1].priority)
-    return found
+            entries += [
+                _read(payload, names) for payload in payloads if not _RTMSG.unpack_from(payload)[8] & RTM_F_CLONED
+            ]
+    entries.sort(key=lambda entry: entry[1].priority)
+    return entries
 
 
 def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes | None:
@@ -172,11 +174,11 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
 
 
 def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
-    asked = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
-    if asked:
-        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
+    sent = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
+    if sent:
+        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in sent))
     answered: dict[int, Way] = {}
-    while len(answered) < len(asked):
+    while len(answered) < len(sent):
         data = asking.recv(1 << 16)
         offset = 0
         while offset + 16 <= len(data):

@@ -33,8 +33,8 @@ class Process:
 
     def variable(self, name: str) -> str:
         """Return a variable of its environment; empty without."""
-        found = [one.partition("=")[2] for one in self.environment if one.startswith(f"{name}=")]
-        return found[-1] if found else ""
+        values = [entry.partition("=")[2] for entry in self.environment if entry.startswith(f"{name}=")]
+        return values[-1] if values else ""
 
     def path(self, named: str) -> str:
         """Return a path that its arguments or its configuration name, as this process finds it."""
@@ -79,9 +79,9 @@ def running(*names: str) -> Iterator[Process]:
     except OSError:
         return
     for number in numbers:
-        found = _look(number, names)
-        if found is not None:
-            yield found
+        process = _look(number, names)
+        if process is not None:
+            yield process
 
 
 def _look(pid: int, names: Sequence[str]) -> Process | None:
@@ -105,8 +105,8 @@ def _look(pid: int, names: Sequence[str]) -> Process | None:
     return Process(pid, name, tuple(argv), os.path.normpath(cwd), root, tuple(environment))
 
 
-def _same(one: str, other: str) -> bool:
+def _same(path: str, other: str) -> bool:
     try:
-        return os.path.samestat(os.stat(one), os.stat(other))
+        return os.path.samestat(os.stat(path), os.stat(other))
     except OSError:
         return False

@@ -75,9 +75,9 @@ def give(bin_dirs: tuple[str, ...], conf_dirs: tuple[str, ...]) -> None:
 @functools.cache  # containerd takes 40 ms to answer, and one run of cnictl asks often
 def find() -> tuple[Runtime, ...]:
     """The runtimes of this host; those that run through the CRI first, and last the folders that the operator named."""
-    found = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
+    candidates = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
     kept: dict[tuple[tuple[str, ...], str, str], Runtime] = {}
-    for runtime in found:
+    for runtime in candidates:
         if runtime is not None:
             kept.setdefault((runtime.bin_dirs, runtime.conf_dir, runtime.name), runtime)
     return tuple(kept.values())
@@ -85,15 +85,15 @@ def find() -> tuple[Runtime, ...]:
 
 def started() -> list[Runtime]:
     """The runtimes that run now with folders or a configuration of their own on the command line."""
-    found: list[Runtime | None] = []
+    runtimes: list[Runtime | None] = []
     for process in runtime_processes.running("containerd", "crio", "cri-dockerd", "kubelet", "dockerd"):
         if process.name == "containerd":
-            found.append(_started_containerd(process))
+            runtimes.append(_started_containerd(process))
         elif process.name == "crio":
-            found.append(_started_crio(process))
+            runtimes.append(_started_crio(process))
         else:
-            found.append(_started_docker(process))
-    return [runtime for runtime in found if runtime is not None]
+            runtimes.append(_started_docker(process))
+    return [runtime for runtime in runtimes if runtime is not None]
 
 
 def _started_containerd(process: Process) -> Runtime | None:
@@ -114,14 +114,14 @@ def _started_crio(process: Process) -> Runtime | None:
     if not (config or drop_ins or conf_dir or plugins) and process.root == "/":
         return None
     folder = process.readable(drop_ins or os.path.dirname(CRIO_DROP_INS))
-    said = _merged([process.readable(config or CRIO_CONFIG), *sorted(glob.glob(f"{glob.escape(folder)}/*"))])
-    network = said.setdefault("crio", {}).setdefault("network", {})
+    settings = _merged([process.readable(config or CRIO_CONFIG), *sorted(glob.glob(f"{glob.escape(folder)}/*"))])
+    network = settings.setdefault("crio", {}).setdefault("network", {})
     if conf_dir:
         network["network_dir"] = conf_dir
     if plugins:
         network.update(plugin_dirs=plugins.split(","), plugin_dir="")
     source = f"{process.path(config or CRIO_CONFIG)} (process {process.pid})"
-    return _of(process, replace(crio_runtime(said), source=source))
+    return _of(process, replace(crio_runtime(settings), source=source))
 
 
 def _started_docker(process: Process) -> Runtime | None:
@@ -145,9 +145,9 @@ def _of(process: Process, runtime: Runtime | None) -> Runtime | None:
 def _distributed() -> list[Runtime | None]:
     """The containerd of each distribution whose configuration is here."""
     return [
-        replace(found, name=f"containerd of {name}")
+        replace(runtime, name=f"containerd of {name}")
         for name, path in CONTAINERDS.items()
-        if os.path.exists(path) and (found := containerd_runtime(with_imports(path), path)) is not None
+        if os.path.exists(path) and (runtime := containerd_runtime(with_imports(path), path)) is not None
     ]
 
 
@@ -161,8 +161,8 @@ def _operators() -> list[Runtime]:
 def _named_in_file() -> Named:
     """What the node file names; nothing where it can't be read, which whoever loads it says."""
     plugin = _merged([NODE_FILE]).get("plugin", {})
-    found = (plugin.get(key, []) if isinstance(plugin, dict) else [] for key in ("bin_dir", "conf_dir"))
-    bins, confs = ([one] if isinstance(one, str) else one if isinstance(one, list) else [] for one in found)
+    values = (plugin.get(key, []) if isinstance(plugin, dict) else [] for key in ("bin_dir", "conf_dir"))
+    bins, confs = ([value] if isinstance(value, str) else value if isinstance(value, list) else [] for value in values)
     return tuple(filter(None, map(str, bins))), tuple(filter(None, map(str, confs)))
 
 
@@ -173,15 +173,15 @@ def unread(
 
     Nothing of what is in no folder at all: then it is missing, not in the wrong place.
     """
-    found = []
+    faults = []
     for runtime in runtimes:
         if not runtime.settled or runtime.name == _NAMED:
             continue
         if bin_dirs and not any(_is_in(folder, bin_dirs) for folder in runtime.bin_dirs):
-            found.append((runtime.name, f"looks for plugins in {', '.join(runtime.bin_dirs)} ({runtime.source})"))
+            faults.append((runtime.name, f"looks for plugins in {', '.join(runtime.bin_dirs)} ({runtime.source})"))
         if conf_dirs and not _is_in(runtime.conf_dir, conf_dirs):
-            found.append((runtime.name, f"reads confs from {runtime.conf_dir} ({runtime.source})"))
-    return found
+            faults.append((runtime.name, f"reads confs from {runtime.conf_dir} ({runtime.source})"))
+    return faults
 
 
 def _is_in(folder: str, others: Collection[str]) -> bool:
@@ -259,9 +259,9 @@ def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
         if current in seen:
             continue
         seen.add(current)
-        said = _merged([current])
-        _merge(merged, said)
-        for pattern in said.get("imports", []):
+        current_config = _merged([current])
+        _merge(merged, current_config)
+        for pattern in current_config.get("imports", []):
             if isinstance(pattern, str):
                 relative = not pattern.startswith("/")
                 named = os.path.join(os.path.dirname(current), pattern) if relative else pattern
@@ -340,8 +340,8 @@ def podman_runtime(config: dict[str, Any], source: str) -> Runtime | None:
 
 def nerdctl() -> Runtime | None:
     """nerdctl, where its configuration names folders of its own."""
-    said = _merged([NERDCTL_CONFIG])
-    folder, conf_dir = said.get("cni_path", ""), said.get("cni_netconfpath", "")
+    config = _merged([NERDCTL_CONFIG])
+    folder, conf_dir = config.get("cni_path", ""), config.get("cni_netconfpath", "")
     if not (isinstance(folder, str) and isinstance(conf_dir, str) and (folder or conf_dir)):
         return None
     dirs = (_clean(folder),) if folder else DEFAULT_BIN_DIRS[:1]

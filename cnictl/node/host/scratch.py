@@ -34,13 +34,13 @@ def attempt(work: Callable[[], Any], private: Sequence[str] = (), limit: int = 3
         _be_child(work, private, limit, writer)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
-    if not said:
+    if not output:
         reason = os.waitstatus_to_exitcode(status)
         end = f"took over {limit} s" if reason == -signal.SIGALRM else f"died ({reason})"
         raise Problem(f"the scratch namespace's process {end}")
-    answer = json.loads(said)
+    answer = json.loads(output)
     if "problem" in answer:
         raise Problem(*answer["problem"])
     return answer["value"]

@@ -106,18 +106,18 @@ def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
 
 def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
     """CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one."""
-    found: dict[int, Cidr] = {}
+    cidr_by_bits: dict[int, Cidr] = {}
     for cidr in cidrs:
         for block, kind in _NO_PODS:
             if cidr.prefix and cidr.overlaps(block):  # of every address there is, something better is said
                 within = "" if block.covers(cidr) else f"it contains {block}, and "
                 raise UsageProblem(f"{what} {cidr}: {within}{kind} addresses can't be pods'")
-        other = found.setdefault(cidr.bits, cidr)
+        other = cidr_by_bits.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
                 f"{what} {cidr} is a second {FAMILIES[cidr.bits]} one beside {other}: at most one of each family"
             )
-    return found
+    return cidr_by_bits
 
 
 def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None:
@@ -142,7 +142,7 @@ def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None
 
 
 def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[str, ...]:
-    found: dict[int, str] = {}
+    address_by_bits: dict[int, str] = {}
     for text in texts:
         packed = host_address(text, "external")
         if is_link_local(packed):
@@ -152,10 +152,10 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
         bits = len(packed) * 8
         if bits not in subnets:
             raise UsageProblem(f"external {text} is {FAMILIES[bits]}; this node's pods have no such address")
-        if bits in found:
-            raise UsageProblem(f"external {text} is a second {FAMILIES[bits]} one beside {found[bits]}")
-        found[bits] = format_address(packed)
-    return tuple(found.values())
+        if bits in address_by_bits:
+            raise UsageProblem(f"external {text} is a second {FAMILIES[bits]} one beside {address_by_bits[bits]}")
+        address_by_bits[bits] = format_address(packed)
+    return tuple(address_by_bits.values())
 
 
 def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
@@ -163,10 +163,10 @@ def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(part.strip() for text in texts for part in text.split(","))
 
 
-def changed_families(now: tuple[str, ...], given: tuple[str, ...]) -> tuple[str, ...]:
+def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
     """`now` with those in `given` in the place of the same family's; of a family that `given` lacks it stays."""
-    kept = [next((one for one in given if is_ipv6(one) == is_ipv6(old)), old) for old in now]
-    return (*kept, *(one for one in given if one not in kept))
+    kept = [next((value for value in new if is_ipv6(value) == is_ipv6(old)), old) for old in now]
+    return (*kept, *(value for value in new if value not in kept))
 
 
 def check_network_name(name: str) -> None:

@@ -56,8 +56,8 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        said = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
-        raise UsageProblem(f"{path}: {said}", "save it as UTF-8") from None
+        words = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise UsageProblem(f"{path}: {words}", "save it as UTF-8") from None
     spec = parse(text, path)
     try:
         return addressing.check(spec)
@@ -110,14 +110,14 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         _check_key(f"{path}: plugin", key, tuple(_PLUGIN_KEYS))
         if key in _PLUGIN_KEYS:
             several = _PLUGIN_KEYS[key] in FOLDERS and isinstance(value, list)
-            for one in value if several else [value]:
-                _check_kind(f"{path}: plugin", key, one, str)
-    told: dict[str, Any] = {
+            for entry in value if several else [value]:
+                _check_kind(f"{path}: plugin", key, entry, str)
+    plugin_fields: dict[str, Any] = {
         field: texts_of(plugin[key]) if field in FOLDERS else plugin[key]
         for key, field in _PLUGIN_KEYS.items()
         if key in plugin
     }
-    return NodeSpec(**document, **told, peers=tuple(_parse_peer(path, entry) for entry in entries))
+    return NodeSpec(**document, **plugin_fields, peers=tuple(_parse_peer(path, entry) for entry in entries))
 
 
 def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
@@ -128,18 +128,18 @@ def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
     for key in ("pod_cidr", "via"):
         if key not in entry:
             raise UsageProblem(f"{path}: a [[peers]] table has no {key!r}")
-    meant = swapped.peer(entry["pod_cidr"], entry["via"])
-    if meant is not None:
+    right = swapped.peer(entry["pod_cidr"], entry["via"])
+    if right is not None:
         words = f"pod_cidr = {entry['pod_cidr']!r} and via = {entry['via']!r} are the wrong way round"
-        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{meant.pod_cidr}", via = "{meant.via}"')
+        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{right.pod_cidr}", via = "{right.via}"')
     return Peer(**{key: value for key, value in entry.items() if key in _PEER_KEYS})
 
 
 def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
     if key not in known and not _is_newer(where, key):
         near = difflib.get_close_matches(key, known, 1)
-        meant = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
-        raise UsageProblem(f"{where}: unknown key {key!r}{meant}")
+        suggestion = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+        raise UsageProblem(f"{where}: unknown key {key!r}{suggestion}")
 
 
 def _is_newer(where: str, key: str) -> bool:
@@ -164,8 +164,8 @@ def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
 
 def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
     if key in FAMILIED and isinstance(value, list):
-        for one in value:
-            _check_kind(where, f"an entry of {key}", one, str)
+        for entry in value:
+            _check_kind(where, f"an entry of {key}", entry, str)
         return
     if type(value) is not kind:
         words = {str: "text in quotes", int: "a whole number", bool: "true or false"}
@@ -189,25 +189,25 @@ def merged(text: str, spec: NodeSpec) -> str:
 
 def _says(text: str, spec: NodeSpec) -> bool:
     """Whether a text says `spec`, in whatever spelling."""
-    said = parse(text)
-    if said == spec:
+    current = parse(text)
+    if current == spec:
         return True
     try:
-        return addressing.check(said) == addressing.check(spec)
+        return addressing.check(current) == addressing.check(spec)
     except UsageProblem:
         return False
 
 
 def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
     """The text with what differs from `spec` put right."""
-    said = parse(text) if text != _HEADER else NodeSpec((), ())
+    current = parse(text) if text != _HEADER else NodeSpec((), ())
     defaults = NodeSpec(spec.subnets, spec.networks)
     blocks = toml_text.split(text)
     head = blocks[0]
     for key in _KINDS:
         value, is_there = _value(spec, key), key in head.values()
         missing = key in always or key in _REQUIRED or value != _value(defaults, key)
-        if (not _same(key, _value(said, key), value)) if is_there else missing:
+        if (not _same(key, _value(current, key), value)) if is_there else missing:
             head.put(key, value)
     _edit_plugin(blocks, spec)
     _edit_peers(blocks, spec.peers)
@@ -219,11 +219,11 @@ def _value(spec: NodeSpec, key: str) -> Any:
     return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
-def _same(key: str, said: Any, value: Any) -> bool:
+def _same(key: str, current: Any, value: Any) -> bool:
     """Whether two values of a key mean the same: a CIDR or an address may be spelled in several ways."""
     if key not in FAMILIED:
-        return bool(said == value)
-    return [_canonical(one) for one in texts_of(said)] == [_canonical(one) for one in texts_of(value)]
+        return bool(current == value)
+    return [_canonical(text) for text in texts_of(current)] == [_canonical(text) for text in texts_of(value)]
 
 
 def _canonical(text: str) -> str:
@@ -234,19 +234,19 @@ def _canonical(text: str) -> str:
 
 
 def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
-    block = next((one for one in blocks if one.name == "plugin"), None)
-    said = block.values() if block is not None else blocks[0].values().get("plugin", {})
+    block = next((block for block in blocks if block.name == "plugin"), None)
+    current = block.values() if block is not None else blocks[0].values().get("plugin", {})
     wanted = {
         key: text_or_list(getattr(spec, field)) if field in FOLDERS else getattr(spec, field)
         for key, field in _PLUGIN_KEYS.items()
     }
-    changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
+    changed = {key: value for key, value in wanted.items() if value != current.get(key, "")}
     if not changed:
         return
     if block is not None:
         for key, value in changed.items():
             block.put(key, value)
-    elif said:
+    elif current:
         for key, value in changed.items():
             blocks[0].put(key, value, within="plugin")
     else:
@@ -261,18 +261,18 @@ def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
         blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
         return
     kept: dict[str, Block] = {}
-    for block in [one for one in blocks if one.name == "peers"]:
-        said = block.values()
-        peer = wanted.get(_cidr_of(said))
+    for block in [block for block in blocks if block.name == "peers"]:
+        current = block.values()
+        peer = wanted.get(_cidr_of(current))
         if peer is None:
             place = blocks.index(block)
             blocks[place - 1].text += block.remains()
             del blocks[place]
             continue
-        kept[_cidr_of(said)] = block
-        if _canonical(said["via"]) != _canonical(peer.via):
+        kept[_cidr_of(current)] = block
+        if _canonical(current["via"]) != _canonical(peer.via):
             block.put("via", peer.via)
-        if said.get("dev", "") != peer.dev:
+        if current.get("dev", "") != peer.dev:
             block.put("dev", peer.dev)
     for cidr in order:
         if cidr not in kept:

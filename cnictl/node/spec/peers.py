@@ -33,10 +33,10 @@ _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 def parse_peer(text: str) -> Peer:
     """`CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, as `--peer` takes it. Raises UsageProblem."""
     pod_cidr, equals, rest = text.partition("=")
-    meant = swapped.peer(pod_cidr, rest)
-    if meant is not None:
-        place = f"{meant.via}%{meant.dev}" if meant.dev else meant.via
-        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {meant.pod_cidr}={place}")
+    right = swapped.peer(pod_cidr, rest)
+    if right is not None:
+        place = f"{right.via}%{right.dev}" if right.dev else right.via
+        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {right.pod_cidr}={place}")
     via, _, dev = rest.partition("%")
     if not equals or not pod_cidr or not via:
         raise UsageProblem(
@@ -48,10 +48,10 @@ def parse_peer(text: str) -> Peer:
 
 def check_peer(peer: Peer) -> Peer:
     """One peer by itself, in canonical form. Raises UsageProblem."""
-    meant = swapped.peer(peer.pod_cidr, peer.via)
-    if meant is not None:
+    right = swapped.peer(peer.pod_cidr, peer.via)
+    if right is not None:
         words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
-        raise UsageProblem(words, f"pod CIDR {meant.pod_cidr}, address {meant.via}")
+        raise UsageProblem(words, f"pod CIDR {right.pod_cidr}, address {right.via}")
     try:
         cidr = parse_pod_cidr(peer.pod_cidr, "peer")
         via = host_address(peer.via, f"address of peer {cidr}")
@@ -90,13 +90,13 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
     packed = address_in(text)
     if not packed:
         return parse_pods(text)
-    meant = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
-    if meant:
-        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in meant)
-        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(meant)}", commands)
-    known = ", ".join(peer.pod_cidr for peer in peers) or "none"
+    pod_cidrs = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
+    if pod_cidrs:
+        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in pod_cidrs)
+        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(pod_cidrs)}", commands)
+    listed = ", ".join(peer.pod_cidr for peer in peers) or "none"
     raise UsageProblem(
-        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {known}"
+        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {listed}"
     )
 
 

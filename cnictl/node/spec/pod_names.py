@@ -34,17 +34,17 @@ def address_in(who: str) -> bytes:
 
 def named(who: str, candidates: Iterable[T], names: Callable[[T], Names], shortest: int = 1) -> list[T]:
     """Return the candidates that `who` means. The beginning of an id has at least `shortest` characters."""
-    listed = [(one, names(one)) for one in candidates]
+    listed = [(candidate, names(candidate)) for candidate in candidates]
     packed = address_in(who)
     if packed or not who:
-        return [one for one, known in listed if packed and packed in map(address_in, known.addresses)]
+        return [candidate for candidate, own in listed if packed and packed in map(address_in, own.addresses)]
     by: tuple[Callable[[Names], bool], ...] = (
-        lambda known: bool(known.pod) and who in (known.pod, known.pod.rpartition("/")[2]),
-        lambda known: who == known.container,
-        lambda known: len(who) >= shortest and known.container.startswith(who),
+        lambda own: bool(own.pod) and who in (own.pod, own.pod.rpartition("/")[2]),
+        lambda own: who == own.container,
+        lambda own: len(who) >= shortest and own.container.startswith(who),
     )
     for matches in by:
-        found = [one for one, known in listed if matches(known)]
-        if found:
-            return found
+        matching = [candidate for candidate, own in listed if matches(own)]
+        if matching:
+            return matching
     return []

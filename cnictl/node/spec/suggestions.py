@@ -22,7 +22,7 @@ def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:
 
 def first_free(network: str, prefix: int, taken: Iterable[str]) -> str:
     """The first subnet of that length in the network that nothing in `taken` touches; empty if there is none."""
-    free = IPSet([IPNetwork(network)]) - IPSet(IPNetwork(one) for one in taken)
+    free = IPSet([IPNetwork(network)]) - IPSet(IPNetwork(cidr) for cidr in taken)
     for block in cidr_merge(free.iter_cidrs()):
         if block.prefixlen <= prefix:
             return f"{block.network}/{prefix}"

@@ -21,9 +21,9 @@ def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
         return f"line {text[: text.replace(chr(13) + chr(10), '  ').index(chr(13))].count(chr(10)) + 1}: {words}", (
             "save the file with Unix line ends"
         )
-    found = _twice(lines, error) or _goes_on(lines, number) or _at(lines, number)
-    if found is not None:
-        number, words, hint = found
+    fault = _twice(lines, error) or _goes_on(lines, number) or _at(lines, number)
+    if fault is not None:
+        number, words, hint = fault
     else:
         column = int(getattr(error, "col", 0) or 0)
         rest = lines[number - 1][column:].strip()
@@ -38,9 +38,9 @@ def _shown(line: str) -> str:
 
 def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None:
     """A key or a table that is there twice."""
-    said = str(error)
-    found = _EXISTS.search(said)
-    if found is None and "Redefinition" not in said:
+    message = str(error)
+    duplicate = _EXISTS.search(message)
+    if duplicate is None and "Redefinition" not in message:
         return None
     headers = [(at, line.strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("[")]
     for at, header in headers:
@@ -49,7 +49,7 @@ def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None
             name = header.strip("[] ")
             hint = f"write [[{name}]] for each of several" if name == "peers" else f"put both under one [{name}]"
             return at, f"table {name!r} is on line {earlier[0]} already", hint
-    key, table, seen = found[1] if found else "", 0, dict[tuple[int, str], int]()
+    key, table, seen = duplicate[1] if duplicate else "", 0, dict[tuple[int, str], int]()
     for at, line in enumerate(lines, 1):
         table = at if line.strip().startswith("[") else table
         assigned = _ASSIGNED.match(line)
@@ -91,10 +91,10 @@ def _header(number: int, line: str) -> tuple[int, str, str] | None:
 def _not_assigned(number: int, line: str) -> tuple[int, str, str] | None:
     if line.startswith("="):
         return number, "there is no key ahead of '='", ""
-    found = re.match(rf"({_KEY})\s*(:?)\s*(.*)", line)
-    if found is None or line[:1] in "\"'":
+    match = re.match(rf"({_KEY})\s*(:?)\s*(.*)", line)
+    if match is None or line[:1] in "\"'":
         return None
-    key, colon, value = found[1], found[2], found[3].strip()
+    key, colon, value = match[1], match[2], match[3].strip()
     if not value:
         return number, f"{key!r} has no value", f"{key} = …"
     if "=" in value:

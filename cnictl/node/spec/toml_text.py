@@ -23,8 +23,8 @@ class Block:
 
     def values(self) -> dict[str, Any]:
         """Return what the block says; of a table, its own keys."""
-        said: Any = tomlkit.parse(self.text).unwrap()
-        inner = said.get(self.name, {}) if self.name else said
+        document: Any = tomlkit.parse(self.text).unwrap()
+        inner = document.get(self.name, {}) if self.name else document
         return dict(inner[0] if isinstance(inner, list) else inner)
 
     def put(self, key: str, value: Any, within: str = "") -> None:
@@ -102,8 +102,8 @@ def joined(blocks: list[Block]) -> str:
 
 def reorder(blocks: list[Block], wanted: list[Block]) -> None:
     """Put these blocks, which are among the file's, into this order, in the places that they have together."""
-    places = [place for place, block in enumerate(blocks) if any(block is one for one in wanted)]
-    if all(blocks[place] is one for place, one in zip(places, wanted, strict=True)):
+    places = [place for place, block in enumerate(blocks) if any(block is moved for moved in wanted)]
+    if all(blocks[place] is moved for place, moved in zip(places, wanted, strict=True)):
         return
     for place, block in zip(places, wanted, strict=True):
         newline = _newline(block.text)

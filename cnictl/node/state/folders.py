@@ -34,7 +34,7 @@ def make(path: str, mode: int = 0o755) -> None:
             os.mkdir(folder, mode)
         except OSError:
             if os.path.isdir(folder):  # somebody else made it meanwhile
-                _remember([one for one in _remembered() if one != folder])
+                _remember([other for other in _remembered() if other != folder])
                 continue
             unmake(missing[0])
             raise
@@ -62,10 +62,10 @@ def remembered() -> list[str]:
 
 def _remembered() -> list[str]:
     try:
-        found = json.loads(durable.contents(RECORD))
+        paths = json.loads(durable.contents(RECORD))
     except FileNotFoundError:
         return []
-    return [str(path) for path in found]
+    return [str(path) for path in paths]
 
 
 def _remember(paths: list[str]) -> None:

@@ -202,7 +202,7 @@ def read(number: int) -> Run | None:
     except OSError as error:
         odd.pass_over_error(path_of(number), error)
         return None
-    run, known = Run(number), {one.name for one in fields(Run)}
+    run, names = Run(number), {entry.name for entry in fields(Run)}
     for line in lines:
         try:
             entry = json.loads(line)
@@ -216,7 +216,7 @@ def read(number: int) -> Run | None:
         elif "failed" in entry:
             run.half_made.add(entry["failed"])
         else:
-            for key in known & entry.keys():
+            for key in names & entry.keys():
                 setattr(run, key, entry[key])
     if not run.end and run.entries:
         run.half_made.add(run.entries[-1].resource)
@@ -230,8 +230,8 @@ def runs() -> list[Run]:
 
 def last() -> Run | None:
     """The latest run; None without any."""
-    known = numbers()
-    return read(known[-1]) if known else None
+    run_numbers = numbers()
+    return read(run_numbers[-1]) if run_numbers else None
 
 
 def unfinished() -> list[Run]:
@@ -239,8 +239,8 @@ def unfinished() -> list[Run]:
 
     The caller holds `spine.exclusive`, so that none is at work.
     """
-    known = {run.number: run for run in runs() if run.entries}
-    return [run for run in known.values() if not run.end or _is_unnoted(run, known.get(run.undoes))]
+    run_by_number = {run.number: run for run in runs() if run.entries}
+    return [run for run in run_by_number.values() if not run.end or _is_unnoted(run, run_by_number.get(run.undoes))]
 
 
 def _is_unnoted(run: Run, undone: Run | None) -> bool:

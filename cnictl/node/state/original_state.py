@@ -25,9 +25,9 @@ def recall(key: str) -> Any:
 
 def remember(key: str, value: Any) -> None:
     """Keep `value` (JSON, not None) unless the key holds one already."""
-    found = _read()
-    if key not in found:
-        _write({**found, key: value})
+    record = _read()
+    if key not in record:
+        _write({**record, key: value})
 
 
 def amend(key: str, value: Any) -> None:
@@ -37,9 +37,9 @@ def amend(key: str, value: Any) -> None:
 
 def forget(key: str) -> None:
     """Drop what was remembered: it is back in its place."""
-    found = _read()
-    if found.pop(key, None) is not None:
-        _write(found)
+    record = _read()
+    if record.pop(key, None) is not None:
+        _write(record)
 
 
 def specs() -> list[NodeSpec]:
@@ -49,25 +49,25 @@ def specs() -> list[NodeSpec]:
 
 def newer_keys() -> set[str]:
     """Keys of the specs kept here that this release does not know: a newer cnictl wrote them."""
-    found, known = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
-    keys = {key for data in found for part in (data, *data["peers"]) for key in part}
-    return keys - known - {"peers", *FAMILIED}
+    kept, own = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
+    keys = {key for data in kept for part in (data, *data["peers"]) for key in part}
+    return keys - own - {"peers", *FAMILIED}
 
 
-def _as_kept(spec: NodeSpec, found: dict[str, Any]) -> dict[str, Any]:
+def _as_kept(spec: NodeSpec, record: dict[str, Any]) -> dict[str, Any]:
     """The spec's data, with what a newer cnictl had noted in the latest."""
-    latest: dict[str, Any] = next(iter(found.get(_SPECS, [])[-1:]), {})
+    latest: dict[str, Any] = next(iter(record.get(_SPECS, [])[-1:]), {})
     newer = newer_keys()
     return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
 
 
 def add_spec(spec: NodeSpec) -> None:
     """Note, before anything is made, that `spec` may leave something on this host."""
-    found = _read()
-    data = _as_kept(spec, found)
-    known = [other for other in found.get(_SPECS, []) if _footprint(other) != _footprint(data)]
-    if found.get(_SPECS) != [*known, data]:
-        _write({**found, _SPECS: [*known, data]})
+    record = _read()
+    data = _as_kept(spec, record)
+    others = [other for other in record.get(_SPECS, []) if _footprint(other) != _footprint(data)]
+    if record.get(_SPECS) != [*others, data]:
+        _write({**record, _SPECS: [*others, data]})
 
 
 def _footprint(data: dict[str, Any]) -> list[Any]:
@@ -77,13 +77,13 @@ def _footprint(data: dict[str, Any]) -> list[Any]:
 
 def only_spec(spec: NodeSpec | None) -> None:
     """Note that nothing of any other spec is left."""
-    found = _read()
-    wanted = [_as_kept(spec, found)] if spec is not None else []
-    if found.get(_SPECS, []) != wanted:
-        found[_SPECS] = wanted
+    record = _read()
+    wanted = [_as_kept(spec, record)] if spec is not None else []
+    if record.get(_SPECS, []) != wanted:
+        record[_SPECS] = wanted
         if not wanted:
-            del found[_SPECS]
-        _write(found)
+            del record[_SPECS]
+        _write(record)
 
 
 def snapshot() -> dict[str, Any]:
@@ -91,15 +91,15 @@ def snapshot() -> dict[str, Any]:
     return _read()
 
 
-def restore(found: dict[str, Any]) -> None:
+def restore(record: dict[str, Any]) -> None:
     """Go back to a `snapshot`: what came since was undone."""
-    if _read() != found:
-        _write(found)
+    if _read() != record:
+        _write(record)
 
 
 def _read() -> dict[str, Any]:
     try:
-        found = json.loads(durable.contents(RECORD))
+        record = json.loads(durable.contents(RECORD))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -107,13 +107,13 @@ def _read() -> dict[str, Any]:
             f"{RECORD} is damaged: {error}",
             "a reset puts back what it says: repair the file, or move it away to reset without it",
         ) from None
-    return dict(found)
+    return dict(record)
 
 
-def _write(found: dict[str, Any]) -> None:
-    if not found:
+def _write(record: dict[str, Any]) -> None:
+    if not record:
         if os.path.exists(RECORD):
             os.unlink(RECORD)
         return
     durable.make_folder(STATE_DIR)
-    durable.replace(RECORD, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n", 0o600)
+    durable.replace(RECORD, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n", 0o600)

@@ -120,8 +120,8 @@ class _Look:
                 if any(event.kind == "ours" and event.certain and event.text in enough for event in before):
                     continue
                 need = Need(kind, self._anchored(dropped.path), (dropped.place.chain, dropped.text))
-                known = need_by_chain.get((kind, need.place.chain))
-                if known is None or need.place.index < known.place.index:
+                other = need_by_chain.get((kind, need.place.chain))
+                if other is None or need.place.index < other.place.index:
                     need_by_chain[kind, need.place.chain] = need
         every = list(need_by_chain.values())
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
