@@ -1,4 +1,4 @@
-"""Differences between the node and its node file: the spine's plan finds them, and applying it fixes them."""
+"""Report differences between the node and its node file. The spine's plan finds them, and applying it fixes them."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -17,9 +17,9 @@ class _Part(NamedTuple):
     row: int
     severity: Severity
     resources: tuple[str, ...]
-    """Ids, or what ids begin with."""
+    """The ids of the part's resources, or prefixes of ids."""
     wrong: str
-    """What a difference there means."""
+    """What a difference in the part means."""
     looks_at: str
     why: str
     by_hand: str
@@ -167,7 +167,7 @@ _PARTS = (
 
 
 def _part_of(change: Change) -> str:
-    """Which part a difference is of."""
+    """Return the id of the part that a difference belongs to."""
     if change.resource.startswith("route/") and change.after is None:
         return "stale-route"
     return _part_of_resource(change.resource)
@@ -197,9 +197,9 @@ def _is_ahead(change: Change) -> bool:
 
 
 def _matters(facts: Facts, change: Change) -> bool:
-    """Whether packets are lost by it, or let through: a jump that is missing where nothing drops is `status`'s alone.
+    """Return whether the difference drops packets or lets packets through; a missing jump where nothing drops does not.
 
-    By the rules as they are, not by the difference: other programs flush and rewrite theirs at any time.
+    Reads the present rules, not the difference, because other programs rewrite their rules at any time.
     """
     program = change.resource.removeprefix("forward/")
     family = "ip6" if program.startswith("ip6") else "ip"

@@ -42,7 +42,7 @@ class Facts:
 
     @cached_property
     def drift(self) -> list[Change]:
-        """Where the node differs from its spec, in the spine's order; nothing on a host that is no node."""
+        """Where the node differs from its spec, in the spine's order; empty if this host is not a node."""
         return list(self._plan.changes)
 
     @cached_property
@@ -61,7 +61,7 @@ class Facts:
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
-        """The link to each peer, also one that is down; empty where none is known."""
+        """The link to each peer, even if it is down; empty if it is not known."""
         links = host_links.peer_links(self.spec) if self.spec is not None else {}
         return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in links.items()}
 
@@ -73,7 +73,7 @@ class Facts:
 
     @cached_property
     def narrowest(self) -> Narrowest | None:
-        """What limits the size of pods' packets; None where no link to others is known."""
+        """The smallest MTU on the way to other hosts; None if no link to them is known."""
         narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
         return narrowest if narrowest is not None and narrowest.link else None
 
@@ -121,14 +121,14 @@ class Facts:
         return firewall.ruleset()
 
     def rules(self, table: str, family: str = "ip") -> list[list[str]]:
-        """iptables' rules of a table, in words; nothing where there is no such program."""
+        """Return iptables' rules of a table, each split into words; none if the program is missing."""
         tables: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
         if (table, family) not in tables:
             tables[table, family] = self._listed(table, family)
         return tables[table, family]
 
     def _listed(self, table: str, family: str) -> list[list[str]]:
-        """Raises Problem where the program is there and can't read the table, or not all of nat's POSTROUTING."""
+        """Return the rules. Raises Problem if the program can't read the table, or not all of nat's POSTROUTING."""
         program = firewall.PROGRAMS[family]
         if not firewall.has_command(program):
             return []
@@ -139,7 +139,7 @@ class Facts:
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
-        """What our conf on this host has the plugin called with; None without one that can be read."""
+        """The plugin's configuration in our conf on this host; None if no conf can be read."""
         for folder in runtimes.conf_dirs(runtimes.find()):
             try:
                 return dict(json.loads(text_of(f"{folder}/{FILE_NAME}"))["plugins"][0])

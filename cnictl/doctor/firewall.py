@@ -31,7 +31,7 @@ _HINTS = {
 
 
 def _forward_off(facts: Facts) -> Iterable[Seen]:
-    """Where `forward` is false, or only the owner of a table may change it: what drops is named, and left."""
+    """Report drops that cnictl leaves: `forward` is false, or only the table's owner may change it."""
     spec = facts.spec
     if spec is None:
         return
@@ -40,14 +40,14 @@ def _forward_off(facts: Facts) -> Iterable[Seen]:
 
 
 def _own_host(facts: Facts) -> Iterable[Seen]:
-    """What keeps pods from their own node, and the node from its pods, whatever the port."""
+    """Report rules that drop all packets between pods and their own node, whatever the port."""
     for drop in own_host.dropped(facts.spec) if facts.spec is not None else ():
         if not drop.chosen:
             yield Seen(drop.chain, drop.words, drop.allow)
 
 
 def _leaked_chains(facts: Facts) -> Iterable[Seen]:
-    """Of addresses of this node's alone: what other networks' pods have is their plugin's to know."""
+    """Report left-over masquerade chains for this node's pod addresses; other networks belong to their own plugins."""
     spec = facts.spec
     if spec is None:
         return
@@ -98,7 +98,7 @@ def _option(words: list[str], name: str) -> str:
 
 
 def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
-    """Only where ours are not asked first: an identity binding of ours keeps the source, whatever follows."""
+    """Report rules that masquerade pod-to-pod packets. With `nat`, our own rules come first and keep the source."""
     spec = facts.spec
     if spec is None or spec.nat:
         return
@@ -157,7 +157,7 @@ def _position(facts: Facts, family: str, rule: list[str]) -> int:
 
 
 def _keep_source(node: NodeSpec, position: int) -> Action:
-    """The step that keeps pods' sources from the rule there: behind others' rules, kube-proxy's for its marks say."""
+    """Return the step that excludes pod-to-pod packets from the rule at `position`, after the rules before it."""
     program = "ip6tables" if is_ipv6(node.subnet) else "iptables"
     mark = ("-m", "comment", "--comment", f"cnictl:{node.name}", "-j", "RETURN")
     where = ("-I", "POSTROUTING", str(position))
@@ -213,7 +213,7 @@ def _unleased(facts: Facts) -> set[str]:
     subnets = [parse_cidr(subnet) for subnet in spec.subnets]
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | set(map(gateway_of, spec.subnets))
-    # who answers isn't whom the request was sent to: a binding that points to a pod
+    # NAT sends these flows on: another address answers than the one that the request was sent to
     udp = [flow for flow in connections.connections(sent_on=True) if flow.protocol == socket.IPPROTO_UDP]
     answering = {flow.answering for flow in udp if flow.answering and flow.answering != flow.target}
     of_pods = {format_address(packed) for packed in answering if any(subnet.holds(packed) for subnet in subnets)}

@@ -1,4 +1,4 @@
-"""Fix what checks found: through the spine, or by the documented step. Each step is journalled first."""
+"""Fix findings: through the spine, or by the documented step. Each step is journalled first."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ from cnictl.node.state.journal import FAILED, Journal
 def fix(
     facts: Facts, only: Sequence[str], skip: Sequence[str], on_step: OnStep
 ) -> tuple[Examined, list[tuple[str, str]]]:
-    """Look, fix what can be, and look again until nothing new can be fixed. Raises Problem.
+    """Check, fix, and check again until nothing new can be fixed. Raises Problem.
 
-    A fix can bring to light what was behind it: a bridge made anew has lost its ports. Returns what is found in the
-    end, and the check and subject of each finding that is gone.
+    A fix can reveal another fault: a new bridge has no ports. Return the remaining findings, and the check and subject
+    of each finding that is gone.
     """
     tried: list[Finding] = []
     examined = catalogue.examine(facts, only, skip)
@@ -35,7 +35,7 @@ def fix(
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:
-    """Return the fix of a finding, or None where people have to decide."""
+    """Return the fix of a finding; it is empty if a person has to decide."""
     check = by_id(finding.id)
     return check.fix(facts, finding) if check is not None and check.fix is not None and finding.fixable else Remedy()
 

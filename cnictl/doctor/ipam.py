@@ -1,4 +1,4 @@
-"""Addresses: who holds them though nobody uses them, who uses them though nobody holds them, how many are left."""
+"""Check leases: addresses leased but unused, used but not leased, and how many are left."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from cnictl.node.addresses import reclaim
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 
 _LOW = 0.1
-"""Of a subnet's addresses."""
+"""The share of a subnet's addresses."""
 _NAMED = 5
 
 
@@ -26,7 +26,7 @@ def _torn(facts: Facts) -> Iterable[Seen]:
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
     for listing in facts.listings:
-        # what another node may be about to write is no fault
+        # another node may be about to write these leases
         rows = [row for row in listing.rows if row.state == state and row.leased and not row.elsewhere]
         held = [row.address or row.container for row in rows]
         if held:
@@ -46,7 +46,7 @@ def _collect(facts: Facts, finding: Finding) -> Remedy:
 
 
 def _left(listing: Listing) -> int | None:
-    """Addresses that the next pods can have: what is provably stale is taken back by the ADD that needs it."""
+    """Return how many addresses the next pods can get; ADD reclaims stale leases when it needs them."""
     if listing.free is None:
         return None
     return listing.free + sum(row.leased and not reclaim.keep_reason(row) for row in listing.rows)

@@ -17,9 +17,9 @@ from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import is_ipv6
 
 _SYSCTL_DIRS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
-"""The earlier hides a file of the same name in the later (sysctl.d(5))."""
+"""A file hides its namesakes in later folders (sysctl.d(5))."""
 _SYSCTL_CONF = "/etc/sysctl.conf"
-"""Read after the folders by procps' `sysctl --system`."""
+"""procps' `sysctl --system` reads it after the folders."""
 _FULL = 0.8
 
 
@@ -119,8 +119,8 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
     for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
         path, key = f"/proc/net/stat/{name}_cache", f"net.{family}.neigh.default.gc_thresh3"
         table = per_cpu(path)
-        most = sysctl.read(key.replace(".", "/"))  # the limit can be read in the host's own namespace alone
-        entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each line says all of them
+        most = sysctl.read(key.replace(".", "/"))  # readable only in the host's own network namespace
+        entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each CPU's line has the total
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield Seen(
                 key,
@@ -133,7 +133,7 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 def _more_neighbours(key: str, now: int) -> Hint:
     """Return the command that doubles the neighbour table's limit."""
     most = max(8192, 2 * now)
-    half = f"{key.removesuffix('3')}2={most // 2}"  # the kernel begins to clear up there
+    half = f"{key.removesuffix('3')}2={most // 2}"  # from here on the kernel removes old entries
     return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")
 
 

@@ -1,4 +1,4 @@
-"""The bridge's ports."""
+"""Check the bridge's ports."""
 
 from collections.abc import Iterable, Iterator
 
@@ -23,9 +23,9 @@ def _bridge(facts: Facts) -> Link | None:
 
 
 def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
-    """Veths on the bridge that no record names, their namespace's id here, and the other end's addresses.
+    """Yield each veth on the bridge without a record, its pod's namespace id, and the other end's addresses.
 
-    The ports are looked at first: an ADD in flight writes its record before it makes its port.
+    Ports are read before records, because ADD writes the record before it makes the port.
     """
     bridge = _bridge(facts)
     if bridge is None or facts.spec is None:

@@ -1,4 +1,4 @@
-"""NetworkManager and systemd-networkd as they are at work: what they hold for theirs, whatever cnictl's files say."""
+"""Check whether NetworkManager or systemd-networkd manages the bridge or its ports in spite of cnictl's files."""
 
 import os
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from cnictl.node.resources.networkd import DAEMON_CONF, FOLDERS, NETWORK_FILE, f
 
 _DEVICES = ["nmcli", "-t", "-f", "DEVICE,STATE", "device"]
 _LEFT_ALONE = ("unmanaged", "disconnected")
-"""A bridge that was down when NetworkManager let go of it shows as `disconnected` for good (seen with 1.42)."""
+"""A bridge that was down when NetworkManager released it stays `disconnected` (seen with 1.42)."""
 _SETTING = "ManageForeignRoutes"
 _NO = ("0", "no", "n", "false", "f", "off")
 """As systemd reads a boolean."""
 
 
 def _ours(facts: Facts) -> list[str]:
-    """The bridge, and the ports it has or should have: one that was taken is on no bridge."""
+    """Return the bridge, its ports, and recorded host veths, which may have been taken off the bridge."""
     if facts.spec is None:
         return []
     recorded = {record.host_veth for record in facts.records if record.bridge == facts.spec.bridge}

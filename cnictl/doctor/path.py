@@ -106,7 +106,7 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
         address = format_address(gateway.packed)
         if not source or is_ipv6(address) or not arp.answers(address, link, source):
             continue
-        # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
+        # a router with proxy ARP also answers for an address that nobody has
         if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
                        hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
@@ -191,7 +191,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
 
 
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
-    """Ping from the bridge's address in place of a pod's: it has the same subnet and the same route."""
+    """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
     spec = facts.spec
     if spec is None or not spec.peers:
         return
@@ -199,7 +199,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
     def filtered(peer: Peer) -> bool:
         family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
-        return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
+        return not echo.answers(target, sources[family]) and echo.answers(target)  # second: the kernel's source
 
     answering_peers = [
         peer
@@ -218,7 +218,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 
 
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
-    """Return the command for the peer's route to this node's pods."""
+    """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     return hint.command(
         f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",

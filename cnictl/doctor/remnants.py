@@ -1,4 +1,4 @@
-"""What cnictl made, on a host that is no node: its files were lost, or saved rules were restored at boot."""
+"""Find remains of cnictl on a host that is not a node: its files were lost, or saved rules were restored at boot."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Where the kernel sends pods' packets: policy rules, other tables, more specific routes."""
+"""Check where the kernel sends pods' packets: policy rules, other tables, more specific routes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def _diverted(facts: Facts) -> Iterable[Seen]:
-    """What goes outside by another table than the main one is a finding only if no answer comes from there."""
+    """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
     if facts.spec is None:
         return
     for strays in pod_routes.causes(facts.looked.strays):
@@ -38,9 +38,9 @@ def _message(strays: Sequence[Stray]) -> str:
 
 
 def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Whether an echo by that way is answered; the bridge's own address stands for a pod's, where it goes the same way.
+    """Return whether an echo on that way is answered, sent from the bridge's address if that takes the same way.
 
-    Where it doesn't, a link without a gateway can be asked by name; any other way can't be tried from here.
+    Otherwise an echo through the link is tried, which works only without a gateway.
     """
     if facts.spec is None:
         return False

@@ -15,7 +15,7 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 
 
 class Connection:
-    """A tracked connection: who sent to whom, and who answers. NAT makes the answering address another one."""
+    """A tracked connection: source, target, and the answering address, which differs from the target with NAT."""
 
     __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
 
@@ -37,12 +37,12 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether there was any answer; in TCP it may be a refusal."""
+        """Whether there was an answer; in TCP it may be a refusal."""
         return bool(self.status & _SEEN_REPLY)
 
     @property
     def assured(self) -> bool:
-        """Whether both sides talk: TCP was opened, or UDP went on after the first answer."""
+        """Whether TCP was established, or UDP went on after the first answer."""
         return bool(self.status & _ASSURED)
 
 

@@ -16,7 +16,7 @@ from cnictl.node.spec.peers import is_link_local
 
 
 def uplink(spec: NodeSpec) -> str:
-    """Return the link to the outside: the one named, else that of the default route, else of the first peer; or empty.
+    """Return the uplink: the one in the spec, else the default route's link, else the first peer's; empty without one.
 
     Peers may be on other links: `links_to_others` returns all of them.
     """
@@ -26,7 +26,7 @@ def uplink(spec: NodeSpec) -> str:
 def default_link(spec: NodeSpec) -> str:
     """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
 
-    The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
+    The kernel's choice does not count, so that a VPN with a policy rule of its own does not move the uplink.
     """
     routes = route_lookup.routes()
     for subnet in spec.subnets:
@@ -43,7 +43,7 @@ def default_link(spec: NodeSpec) -> str:
 
 
 def peer_links(spec: NodeSpec) -> dict[Peer, str]:
-    """Return the link to each peer: the one named, else the one that the peer is on; else the uplink named, or empty.
+    """Return the link to each peer: the spec's, else the one that the peer is on, else the spec's uplink, or empty.
 
     Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
     a VPN's default route does, the main table is right: the peer is where its subnet is.
@@ -68,12 +68,12 @@ def _on_link(address: str, way: Way, connected: list[tuple[Cidr, str]]) -> str:
         prefix = int(way.destination.partition("/")[2])
         return way.dev if subnet is None or prefix >= subnet.prefix else dev
     if way.gateway and way.table in (0, route_lookup.MAIN_TABLE):
-        return ""  # the main table itself has a route to it through a gateway
+        return ""  # the main table has a route to it through a gateway
     return dev
 
 
 def _connected() -> list[tuple[Cidr, str]]:
-    """Return the main table's routes without a gateway, and the link of each; not default routes."""
+    """Return the main table's routes without a gateway and their links, except default routes."""
     return [
         (destination, route.dev)
         for destination, route in route_lookup.routes()
@@ -87,7 +87,7 @@ def _connected() -> list[tuple[Cidr, str]]:
 
 
 def link_of_subnet(address: str) -> str:
-    """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
+    """Return the link on which this host has an address in the same subnet, up or down; empty without one."""
     packed = parse_address(address)
     own = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
     held = [(cidr.prefix, dev) for cidr, dev in own if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
@@ -95,13 +95,13 @@ def link_of_subnet(address: str) -> str:
 
 
 def links_to_others(spec: NodeSpec) -> list[str]:
-    """Return the links that packets of pods pass on their way to other hosts: the uplink, and those to the peers."""
+    """Return the links to other hosts: the uplink and the links to the peers."""
     named = [uplink(spec), *peer_links(spec).values()]
     return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
 
 
 def check_links(spec: NodeSpec) -> None:
-    """Raise Problem if a link that the spec names is not there."""
+    """Raise Problem if a link that the spec names does not exist."""
     with Netlink() as netlink:
         names = [link.name for link in rtnetlink.all_links(netlink)]
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.peers}
@@ -112,12 +112,12 @@ def check_links(spec: NodeSpec) -> None:
 
 @dataclass(frozen=True)
 class Narrowest:
-    """What limits the size of pods' packets."""
+    """The smallest MTU on the way to other hosts."""
 
     mtu: int
     """In bytes."""
     link: str
-    """Empty where no link to others is known."""
+    """The link that has it; empty if no link to others is known."""
     peer: Peer | None = None
     """The peer that is reached over it; None: it is the uplink."""
 

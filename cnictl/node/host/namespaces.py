@@ -1,4 +1,4 @@
-"""Network namespaces of this host by what leads into them: where nothing recorded their path."""
+"""Find the path of a network namespace by a veth that leads into it, if no record has the path."""
 
 import glob
 import os
@@ -9,11 +9,11 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
 
 _PLACES = ("/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net")
-"""Where runtimes keep them by name, then every process's own."""
+"""Where runtimes keep namespaces by name, then every process's namespace."""
 
 
 def path_behind(link_name: str) -> str:
-    """A path of the namespace that a veth of the host leads into; empty if it is none, or no path is found."""
+    """Return a path of the namespace that a veth of the host leads into; empty if there is none."""
     seen = set()
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, link_name)

@@ -62,7 +62,7 @@ class Stray:
 
     @property
     def certain(self) -> bool:
-        """Whether they are surely lost. Packets to the outside may use another table on purpose, and arrive."""
+        """Whether they are certainly lost; packets to the outside may use another table on purpose."""
         return self.asked.what != TO_OUTSIDE or bool(self.way.errno) or self.way.kind in REFUSING or self.way.dead
 
     @property
@@ -73,7 +73,7 @@ class Stray:
 
     @property
     def fate(self) -> str:
-        """Where they go, in words."""
+        """Where they go instead, in words."""
         refusing = self.rule.action if self.rule is not None and self.rule.action in REFUSING else self.way.kind
         if refusing in REFUSING:
             return f"are refused ({REFUSING[refusing]})"
@@ -98,7 +98,7 @@ class Stray:
 
     @property
     def short(self) -> str:
-        """The stray in the few words of a table's cell."""
+        """A short form for a table's cell."""
         where = self.fate.removeprefix("go ").removeprefix("are ")
         by = f"rule {self.rule.priority}" if self.rule is not None else f"route {self.way.destination or 'missing'}"
         return f"{_SHORT[self.asked.what]}: {where} by {by}"

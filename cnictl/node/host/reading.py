@@ -1,4 +1,4 @@
-"""One look at the host: what programs list is asked for once, however many parts of a command need it."""
+"""Run each program that lists something once, even if several parts of a command need its output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from cnictl.core import process
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Within it every program that only lists (nft, iptables, ip, containerd) runs once with the same arguments.
+    """Run programs that only list (nft, iptables, ip, containerd) once with the same arguments within this context.
 
-    For commands that change nothing meanwhile. A look within a look is part of it.
+    For commands that change nothing meanwhile. A nested context belongs to the outer one.
     """
     if process.answered is not None:
         yield

@@ -1,7 +1,7 @@
-"""What must hold among a node's addresses and names before anything is touched: wrong ones are usage errors.
+"""Check a node's addresses and names before anything is changed. Wrong ones are usage errors.
 
-Each message names the value and what was probably meant. The syntax of one address is `core.cidr`'s; what holds
-between several is set arithmetic.
+Each message names the value and suggests a correction. `core.cidr` checks the syntax of one address; this module
+checks several against each other.
 """
 
 import os
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
 def check(spec: NodeSpec) -> NodeSpec:
-    """`spec` with its addresses in canonical form. Raises UsageProblem for the first value that can't be right."""
+    """Return `spec` with its addresses in canonical form. Raises UsageProblem for the first wrong value."""
     try:
         return _check(spec)
     except AddressError as error:
@@ -97,7 +97,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
 
 
 def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
-    """Folders without their second spellings. Raises UsageProblem for one that is not an absolute path."""
+    """Return the folders, normalized and each once. Raises UsageProblem for one that is not an absolute path."""
     for path in paths:
         if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
             raise UsageProblem(f"{what} {path!r} is not a folder's absolute path, such as /opt/cni/bin")
@@ -105,11 +105,11 @@ def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
 
 
 def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
-    """CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one."""
+    """Return the CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one family."""
     cidr_by_bits: dict[int, Cidr] = {}
     for cidr in cidrs:
         for block, kind in _NO_PODS:
-            if cidr.prefix and cidr.overlaps(block):  # of every address there is, something better is said
+            if cidr.prefix and cidr.overlaps(block):  # a later check has a better message for prefix length 0
                 within = "" if block.covers(cidr) else f"it contains {block}, and "
                 raise UsageProblem(f"{what} {cidr}: {within}{kind} addresses can't be pods'")
         other = cidr_by_bits.setdefault(cidr.bits, cidr)
@@ -159,12 +159,12 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
 
 
 def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
-    """What an option that is given once a family names: each time one value, or several with commas between."""
+    """Return the values of an option that may be repeated or hold several values separated by commas."""
     return tuple(part.strip() for text in texts for part in text.split(","))
 
 
 def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """`now` with those in `given` in the place of the same family's; of a family that `given` lacks it stays."""
+    """Return `now` with each value replaced by the one of its family in `new`, and `new`'s other values added."""
     kept = [next((value for value in new if is_ipv6(value) == is_ipv6(old)), old) for old in now]
     return (*kept, *(value for value in new if value not in kept))
 
@@ -182,7 +182,7 @@ def check_network_name(name: str) -> None:
 
 
 def _meant_subnet(subnet: Cidr, network: Cidr) -> str:
-    """Swapped arguments, a network that is too narrow, or a subnet mistyped: the likeliest of them."""
+    """Return the likeliest correction of a subnet outside its network, in words."""
     if subnet.covers(network):
         return f", probably meant --subnet {network} --network {subnet}"
     return meant_network(subnet, network)

@@ -1,4 +1,4 @@
-"""/etc/cnictl/node.toml, read strictly and written with care.
+"""Read /etc/cnictl/node.toml strictly, and write it with care.
 
 The file belongs to the operator: writing it keeps comments, order and whatever they aligned by hand.
 """
@@ -30,12 +30,12 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MADE = "node-file-made"
-"""Under which `former` keeps where a link led to when cnictl made the node file there."""
+"""The key in the original state for the target of a symbolic link where cnictl made the node file."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
 _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
                 "conf_dir": "conf_dirs"}  # fmt: skip
-"""The [plugin] table's, and the spec's fields for them."""
+"""The keys of the [plugin] table, and the spec's fields for them."""
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -46,9 +46,9 @@ _HEADER = """\
 
 
 def load(path: str = NODE_FILE) -> NodeSpec | None:
-    """The spec in `path`; None if there is no such file.
+    """Return the spec in `path`; None if there is no such file.
 
-    Raises UsageProblem for anything that is no node file or does not pass `cnictl.node.spec.addressing.check`.
+    Raises UsageProblem if it is not a node file or does not pass `cnictl.node.spec.addressing.check`.
     """
     try:
         contents = _contents(path)
@@ -67,7 +67,7 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
 
 
 def text_of_file(path: str = NODE_FILE) -> str:
-    """The node file as it stands; empty if there is none."""
+    """Return the text of the node file; empty if there is none."""
     try:
         return _contents(path).decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def _contents(path: str) -> bytes:
 
 
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
-    """The spec that a node file's text says, its form checked but not its addresses. Raises UsageProblem."""
+    """Return the spec in a node file's text. Its addresses are not checked. Raises UsageProblem."""
     try:
         document: dict[str, Any] = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:
@@ -143,7 +143,7 @@ def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
 
 
 def _is_newer(where: str, key: str) -> bool:
-    """Whether a newer cnictl put this key into the node file, as its note in `former` shows; says so once."""
+    """Return whether a newer cnictl wrote this key, as the original state shows; print a note once if it did."""
     try:
         if not {key, f"plugin_{key}"} & original_state.newer_keys():
             return False
@@ -159,7 +159,7 @@ _told: set[tuple[str, str]] = set()
 
 
 def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
-    return ("",) if required and not value else texts_of(value)  # an empty one is named as such when it is checked
+    return ("",) if required and not value else texts_of(value)  # a later check reports the empty value
 
 
 def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
@@ -173,7 +173,7 @@ def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
 
 
 def merged(text: str, spec: NodeSpec) -> str:
-    """A node file's text changed as little as makes it say `spec`: comments, order and spelling stay."""
+    """Return a node file's text with only the edits that `spec` needs: comments, order and spelling stay."""
     if not text:
         return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
     if _says(text, spec):
@@ -183,12 +183,12 @@ def merged(text: str, spec: NodeSpec) -> str:
         if _says(edited, spec):
             return edited
     except (UsageProblem, TOMLKitError, LookupError):
-        pass  # written in a form that can't be edited by lines
+        pass  # its form can't be edited line by line
     return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
 
 
 def _says(text: str, spec: NodeSpec) -> bool:
-    """Whether a text says `spec`, in whatever spelling."""
+    """Return whether a node file's text means `spec`, in whatever spelling."""
     current = parse(text)
     if current == spec:
         return True
@@ -199,7 +199,7 @@ def _says(text: str, spec: NodeSpec) -> bool:
 
 
 def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
-    """The text with what differs from `spec` put right."""
+    """Return the text with every difference from `spec` corrected."""
     current = parse(text) if text != _HEADER else NodeSpec((), ())
     defaults = NodeSpec(spec.subnets, spec.networks)
     blocks = toml_text.split(text)
@@ -215,12 +215,12 @@ def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
 
 
 def _value(spec: NodeSpec, key: str) -> Any:
-    """What the file says under a key."""
+    """Return a key's value in the file's form."""
     return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
 def _same(key: str, current: Any, value: Any) -> bool:
-    """Whether two values of a key mean the same: a CIDR or an address may be spelled in several ways."""
+    """Return whether two values of a key mean the same; a CIDR or an address has several spellings."""
     if key not in FAMILIED:
         return bool(current == value)
     return [_canonical(text) for text in texts_of(current)] == [_canonical(text) for text in texts_of(value)]
@@ -291,7 +291,7 @@ def _as_table(peer: Peer) -> dict[str, str]:
 
 
 def write_text(text: str, path: str = NODE_FILE) -> None:
-    """Give the node file this text, in one step; an empty text removes it. Raises OSError."""
+    """Replace the node file atomically; an empty text removes it. Raises OSError."""
     if not text:
         files.remove(path)
         folders.unmake(os.path.dirname(path))
@@ -299,11 +299,11 @@ def write_text(text: str, path: str = NODE_FILE) -> None:
     folders.make(os.path.dirname(path))
     target = files.resolve(path)
     if target != path and not os.path.lexists(target):
-        original_state.amend(_MADE, target)  # first: whoever is killed between the two leaves nothing unknown
+        original_state.amend(_MADE, target)  # before the write, so that a killed process leaves nothing unrecorded
     files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def is_operators(path: str = NODE_FILE) -> bool:
-    """Whether the node file is one that a link leads to, and that cnictl did not make there."""
+    """Return whether the node file is behind a symbolic link and was not made there by cnictl."""
     target = os.path.realpath(path)
     return target != path and os.path.exists(target) and original_state.recall(_MADE) != target

@@ -1,4 +1,4 @@
-"""A node's desired state as a value: what /etc/cnictl/node.toml says."""
+"""Hold a node's desired state, which is the content of /etc/cnictl/node.toml."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -56,22 +56,22 @@ class NodeSpec:
 
     @property
     def subnet(self) -> str:
-        """The first pod CIDR: the one whose addresses runtimes take for the pods' own."""
+        """The first pod CIDR; runtimes report its addresses as the pods' addresses."""
         return self.subnets[0]
 
     @property
     def network(self) -> str:
-        """The pod network that the first pod CIDR lies in."""
+        """The pod network of the first pod CIDR."""
         return of_family(self.networks, self.subnet) or self.networks[0]
 
 
 def is_ipv6(text: str) -> bool:
-    """Whether an address or CIDR is of IPv6."""
+    """Return whether an address or a CIDR is of IPv6."""
     return ":" in text
 
 
 def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
-    """The node as each of its address families has it, in the order of its subnets."""
+    """Return the spec split by address family, in the order of its subnets."""
     return tuple(
         replace(
             spec,
@@ -85,31 +85,31 @@ def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
 
 
 def of_family(texts: Iterable[str], like: str) -> str:
-    """The first of some addresses or CIDRs that has the family of `like`; empty if none has."""
+    """Return the first address or CIDR that has the family of `like`; empty if none has."""
     return next((text for text in texts if is_ipv6(text) == is_ipv6(like)), "")
 
 
 def text_or_list(texts: tuple[str, ...]) -> str | list[str]:
-    """As files say it: plain text where there is one or none, as ever; else a list."""
+    """Return the form for files: a string for one text or none, else a list."""
     return list(texts) if len(texts) > 1 else "".join(texts)
 
 
 def texts_of(value: str | list[str]) -> tuple[str, ...]:
-    """What `text_or_list` gave, read back."""
+    """Return the texts that `text_or_list` turned into `value`."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(value)
 
 
 def as_data(spec: NodeSpec) -> dict[str, Any]:
-    """The spec as JSON values."""
+    """Return the spec as JSON values."""
     data = {**asdict(spec), "peers": [asdict(peer) for peer in spec.peers]}
     data |= {field: list(data[field]) for field in FOLDERS}
     return data | {key: text_or_list(data.pop(field)) for key, field in FAMILIED.items()}
 
 
 def from_data(data: dict[str, Any]) -> NodeSpec:
-    """What `as_data` gave, read back. A key that this release does not know was written by a newer one: left out."""
+    """Return the spec that `as_data` turned into `data`. Keys of a newer cnictl are left out."""
     values = {FAMILIED.get(key, key): value for key, value in data.items()}
     values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
     values |= {field: tuple(data[field]) for field in FOLDERS if field in data}

@@ -1,6 +1,6 @@
-"""The other nodes: their pod CIDRs and addresses, checked one by one and beside this node's own.
+"""Check the peers' pod CIDRs and addresses, each by itself and against this node's own.
 
-Wrong ones are usage errors that name the value and what was probably meant.
+Wrong ones are usage errors that name the value and suggest a correction.
 """
 
 from netaddr import IPAddress
@@ -31,7 +31,7 @@ _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
 def parse_peer(text: str) -> Peer:
-    """`CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, as `--peer` takes it. Raises UsageProblem."""
+    """Return the peer in `CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, the form of `--peer`. Raises UsageProblem."""
     pod_cidr, equals, rest = text.partition("=")
     right = swapped.peer(pod_cidr, rest)
     if right is not None:
@@ -47,7 +47,7 @@ def parse_peer(text: str) -> Peer:
 
 
 def check_peer(peer: Peer) -> Peer:
-    """One peer by itself, in canonical form. Raises UsageProblem."""
+    """Return a peer in canonical form, checked by itself. Raises UsageProblem."""
     right = swapped.peer(peer.pod_cidr, peer.via)
     if right is not None:
         words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
@@ -73,12 +73,12 @@ def check_peer(peer: Peer) -> Peer:
 
 
 def is_link_local(packed: bytes) -> bool:
-    """Whether an address is one of IPv6's that hold on one link alone (RFC 4291, section 2.5.6)."""
+    """Return whether an address is a link-local IPv6 address (RFC 4291, section 2.5.6)."""
     return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
 
 
 def parse_pods(text: str) -> str:
-    """A peer's pod CIDR in canonical form. Raises UsageProblem."""
+    """Return a peer's pod CIDR in canonical form. Raises UsageProblem."""
     try:
         return str(parse_pod_cidr(text, "peer"))
     except AddressError as error:
@@ -86,7 +86,7 @@ def parse_pods(text: str) -> str:
 
 
 def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
-    """The pod CIDR of the peer to drop. Raises UsageProblem, with the right command where it names a peer's address."""
+    """Return the pod CIDR of the peer to drop. Raises UsageProblem, with the right command for a peer's address."""
     packed = address_in(text)
     if not packed:
         return parse_pods(text)
@@ -101,7 +101,7 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
 
 
 def check_peers(peers: tuple[Peer, ...], subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> tuple[Peer, ...]:
-    """A node's peers in canonical form, beside its own subnets and networks by bits. Raises UsageProblem."""
+    """Return a node's peers in canonical form, checked against its subnets and networks. Raises UsageProblem."""
     checked: list[Peer] = []
     for peer in map(check_peer, peers):
         cidr = parse_cidr(peer.pod_cidr)
@@ -150,7 +150,7 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 
 
 def _no_neighbour(address: bytes, interface: Cidr) -> str:
-    """What an address is, seen from an interface of this host, if it can't be another host's; else empty."""
+    """Return in words why an address can't be another host's on this interface; empty if it can."""
     if address == interface.packed:
         return "this host's own address"
     if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has two hosts and nothing else
@@ -163,7 +163,7 @@ def _no_neighbour(address: bytes, interface: Cidr) -> str:
 
 
 def host_address(text: str, what: str) -> bytes:
-    """An address that a host can have. Raises UsageProblem, AddressError."""
+    """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
         raise UsageProblem(f"{what} {text!r}: has a prefix length, probably meant {text.partition('/')[0]}")
     packed = parse_address(text, what)

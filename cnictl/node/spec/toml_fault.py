@@ -1,4 +1,4 @@
-"""Say in plain words why a text is no TOML: the line as it stands, what is wrong, and how it should read. Pure."""
+"""Explain why a text is not TOML: the line, what is wrong with it, and how to write it. Pure."""
 
 import re
 
@@ -7,7 +7,7 @@ from tomlkit.exceptions import TOMLKitError
 _KEY = r"[A-Za-z0-9_.\"'-]+"
 _ASSIGNED = re.compile(rf"\s*({_KEY})\s*=\s*(.*)")
 _LETTERED = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-"""How people write a switch that TOML knows as true and false."""
+"""How people write the values that TOML writes as true and false."""
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _EXISTS = re.compile(r'Key "(.*)" already exists')
 
@@ -37,7 +37,7 @@ def _shown(line: str) -> str:
 
 
 def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None:
-    """A key or a table that is there twice."""
+    """Return the fault of a key or a table that is there twice."""
     message = str(error)
     duplicate = _EXISTS.search(message)
     if duplicate is None and "Redefinition" not in message:
@@ -61,7 +61,7 @@ def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None
 
 
 def _at(lines: list[str], number: int) -> tuple[int, str, str] | None:
-    """What is wrong with the line that could not be read, or with the one above it that goes on."""
+    """Return what is wrong with the line that could not be read."""
     line = lines[number - 1].strip()
     if any(letter in line for letter in _CURLY):
         straight = re.sub(f"[{_CURLY}]", '"', line)
@@ -154,7 +154,7 @@ def _list(number: int, key: str, bare: str) -> tuple[int, str, str] | None:
 
 
 def _goes_on(lines: list[str], number: int) -> tuple[int, str, str] | None:
-    """A list, a table in braces or a text in three quotes that begins above and does not end."""
+    """Return the fault of a list, inline table or three-quoted text that begins above the line and does not end."""
     for at in range(number - 1, 0, -1):
         assigned = _ASSIGNED.fullmatch(lines[at - 1].strip())
         value = assigned[2].strip() if assigned else ""
@@ -171,7 +171,7 @@ def _goes_on(lines: list[str], number: int) -> tuple[int, str, str] | None:
 
 
 def _quoted(value: str) -> str:
-    """A value in quotes; of several with commas between, a list of them."""
+    """Return a value in quotes; several that are separated by commas as a list."""
     bare = value.partition("#")[0].strip().strip("\"'").strip()
     if "," in bare:
         return "[" + ", ".join(_quoted(part) for part in bare.split(",") if part.strip()) + "]"

@@ -1,7 +1,7 @@
-"""What stood on the host before cnictl changed it, kept so that a reset puts it back exactly.
+"""Keep the original state of what cnictl changes on the host, so that a reset restores it exactly.
 
-/var/lib/cnictl/former.json. A value is written before the change it belongs to, and only the first time: what a
-second run finds is cnictl's own doing. Only a run that holds the node's lock may write.
+The file is /var/lib/cnictl/former.json. A value is written before its change, and only the first time, because a
+second run finds what cnictl made. Only a run that holds the node's lock may write.
 """
 
 import json
@@ -19,7 +19,7 @@ _SPECS = "specs"
 
 
 def recall(key: str) -> Any:
-    """The value under `key`; None if none was remembered."""
+    """Return the value under `key`; None without one."""
     return _read().get(key)
 
 
@@ -31,38 +31,38 @@ def remember(key: str, value: Any) -> None:
 
 
 def amend(key: str, value: Any) -> None:
-    """Keep `value` under `key`, whatever was there."""
+    """Keep `value` under `key`, whatever it held."""
     _write({**_read(), key: value})
 
 
 def forget(key: str) -> None:
-    """Drop what was remembered: it is back in its place."""
+    """Remove a key: its original state is restored."""
     record = _read()
     if record.pop(key, None) is not None:
         _write(record)
 
 
 def specs() -> list[NodeSpec]:
-    """Every spec that may have left something on this host, the latest last."""
+    """Return every spec that may have left something on this host, the latest last."""
     return [from_data(data) for data in _read().get(_SPECS, [])]
 
 
 def newer_keys() -> set[str]:
-    """Keys of the specs kept here that this release does not know: a newer cnictl wrote them."""
+    """Return the keys of the recorded specs that only a newer cnictl knows."""
     kept, own = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
     keys = {key for data in kept for part in (data, *data["peers"]) for key in part}
     return keys - own - {"peers", *FAMILIED}
 
 
 def _as_kept(spec: NodeSpec, record: dict[str, Any]) -> dict[str, Any]:
-    """The spec's data, with what a newer cnictl had noted in the latest."""
+    """Return the spec's data, with a newer cnictl's keys of the latest record."""
     latest: dict[str, Any] = next(iter(record.get(_SPECS, [])[-1:]), {})
     newer = newer_keys()
     return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
 
 
 def add_spec(spec: NodeSpec) -> None:
-    """Note, before anything is made, that `spec` may leave something on this host."""
+    """Record, before any change, that `spec` may leave something on this host."""
     record = _read()
     data = _as_kept(spec, record)
     others = [other for other in record.get(_SPECS, []) if _footprint(other) != _footprint(data)]
@@ -71,12 +71,12 @@ def add_spec(spec: NodeSpec) -> None:
 
 
 def _footprint(data: dict[str, Any]) -> list[Any]:
-    """What the names and places of things on the host follow from; peers' routes are found by their mark."""
+    """Return what determines the names of things on the host. Peers' routes are found by their mark instead."""
     return [data[key] for key in ("name", "bridge", "subnet", "network")]
 
 
 def only_spec(spec: NodeSpec | None) -> None:
-    """Note that nothing of any other spec is left."""
+    """Record that nothing of any other spec is left."""
     record = _read()
     wanted = [_as_kept(spec, record)] if spec is not None else []
     if record.get(_SPECS, []) != wanted:
@@ -87,12 +87,12 @@ def only_spec(spec: NodeSpec | None) -> None:
 
 
 def snapshot() -> dict[str, Any]:
-    """All that is remembered."""
+    """Return the whole record."""
     return _read()
 
 
 def restore(record: dict[str, Any]) -> None:
-    """Go back to a `snapshot`: what came since was undone."""
+    """Replace the record by a `snapshot`: later changes were undone."""
     if _read() != record:
         _write(record)
 
