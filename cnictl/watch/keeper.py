@@ -158,7 +158,7 @@ class Keeper:
             if self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
                 self._tell(
-                    f"error: {change.resource} is taken away again and again{whose}: left as it is now; stop that "
+                    f"error: {change.resource} is changed again and again{whose}: no longer repaired; stop that "
                     "program, then: systemctl reload cnictl-watch (or kill -HUP)"
                 )
         self._retry = _AGAIN

@@ -59,7 +59,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
             subnet = subnets.get(network.bits, network)
             near = min(subnet.prefix, 16 if network.bits == 32 else 48) or 16
             raise UsageProblem(
-                f"network {network} is every address there is, so nothing would ever be masqueraded; "
+                f"network {network} contains every address, so nothing would be masqueraded; "
                 f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, near).network}"
             )
     _check_matching(subnets, networks)
@@ -84,7 +84,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
     bin_dirs, conf_dirs = _folders(spec.bin_dirs, "bin_dir"), _folders(spec.conf_dirs, "conf_dir")
     if spec.plugin_version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]*", spec.plugin_version):
-        raise UsageProblem(f"plugin version {spec.plugin_version!r} is no version's name, such as 0.1.0")
+        raise UsageProblem(f"plugin version {spec.plugin_version!r} is not a version such as 0.1.0")
     return replace(
         spec,
         subnets=tuple(map(str, subnets.values())),
@@ -146,9 +146,7 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
     for text in texts:
         packed = host_address(text, "external")
         if is_link_local(packed):
-            raise UsageProblem(
-                f"external {text} is link-local: it lies on one link, and nothing outside the cluster does"
-            )
+            raise UsageProblem(f"external {text} is link-local, so it is not an address outside the cluster")
         bits = len(packed) * 8
         if bits not in subnets:
             raise UsageProblem(f"external {text} is {FAMILIES[bits]}; this node's pods have no such address")
@@ -172,13 +170,13 @@ def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, .
 def check_network_name(name: str) -> None:
     """Refuse what the CNI specification (1.1.0, section 1, `name`) or the plugin refuses: it names a folder."""
     if swapped.is_cidr(name):
-        raise UsageProblem(f"name {name!r} is a CIDR, no network name", f"--network {name} names the pod network")
+        raise UsageProblem(f"name {name!r} is a CIDR, not a network name", f"--network {name} names the pod network")
     if not _NAME.match(name):
         raise UsageProblem(
-            f"name {name!r} is no network name: a letter or digit first, then letters, digits, '_', '.', '-'"
+            f"name {name!r} is not a network name: use letters, digits, '_', '.', '-', first a letter or a digit"
         )
     if len(name) > NAME_MAX:
-        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters, a network's name has at most {NAME_MAX}")
+        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters; a network's name has at most {NAME_MAX}")
 
 
 def _meant_subnet(subnet: Cidr, network: Cidr) -> str:

@@ -66,8 +66,7 @@ def check_peer(peer: Peer) -> Peer:
         check_link_name(peer.dev, f"device of peer {cidr}")
     elif is_link_local(via):
         raise UsageProblem(
-            f"peer {cidr}: {peer.via} is link-local, which says nothing without its link: "
-            f"{cidr}={peer.via}%LINK, such as {peer.via}%eth0"
+            f"peer {cidr}: {peer.via} is link-local and needs its link: {cidr}={peer.via}%LINK, such as {peer.via}%eth0"
         )
     return Peer(str(cidr), format_address(via), peer.dev)
 
@@ -96,7 +95,7 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
         raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(pod_cidrs)}", commands)
     listed = ", ".join(peer.pod_cidr for peer in peers) or "none"
     raise UsageProblem(
-        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {listed}"
+        f"{text} is an address, and no peer is reached through it", f"give one of the pod CIDRs: {listed}"
     )
 
 
@@ -165,23 +164,23 @@ def _no_neighbour(address: bytes, interface: Cidr) -> str:
 def host_address(text: str, what: str) -> bytes:
     """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
-        raise UsageProblem(f"{what} {text!r}: has a prefix length, probably meant {text.partition('/')[0]}")
+        raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
     packed = parse_address(text, what)
     address = IPAddress(text)
     odd = address.is_multicast() or address.is_loopback() or int(address) == 0
     if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
-        raise UsageProblem(f"{what} {text!r}: is no address that a host can have")
+        raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
     return packed
 
 
 def check_link_name(name: str, what: str) -> None:
     """Refuse what the kernel would refuse as a link's name (net/core/dev.c, dev_valid_name)."""
     if not name or name in (".", "..") or any(letter in "/:" or letter.isspace() for letter in name):
-        raise UsageProblem(f"{what} {name!r} is no link name: not empty, no '/', ':' or space")
+        raise UsageProblem(f"{what} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
     if len(name.encode()) > LINK_NAME_MAX:
         raise UsageProblem(
-            f"{what} {name!r} has {len(name.encode())} characters, a link's name has at most {LINK_NAME_MAX}: "
+            f"{what} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
             f"{name[:LINK_NAME_MAX]!r}?"
         )
     if not name.isascii() or '"' in name or "\\" in name or "%" in name:
-        raise UsageProblem(f"{what} {name!r} is no name that firewall rules can match: use letters, digits, '-', '_'")
+        raise UsageProblem(f"{what} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")

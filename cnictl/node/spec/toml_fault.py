@@ -55,7 +55,7 @@ def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None
         assigned = _ASSIGNED.match(line)
         name = assigned[1].strip("\"'") if assigned else ""
         if name and (table, name) in seen and (not key or name == key):
-            return at, f"{name!r} is on line {seen[table, name]} already", "take one of the two out"
+            return at, f"{name!r} is on line {seen[table, name]} already", "remove one of the two"
         seen[table, name] = at
     return None
 
@@ -65,9 +65,9 @@ def _at(lines: list[str], number: int) -> tuple[int, str, str] | None:
     line = lines[number - 1].strip()
     if any(letter in line for letter in _CURLY):
         straight = re.sub(f"[{_CURLY}]", '"', line)
-        return number, "the quotes have to be straight ones", straight
+        return number, "the quotes have to be straight", straight
     if "\0" in line:
-        return number, "it holds a byte of value 0", "the file was cut off or is no text: write it anew"
+        return number, "it contains a byte of value 0", "the file was cut off or is not text: write it again"
     if line.startswith((";", "//")):
         return number, "comments begin with #", "#" + line.lstrip(";/")
     if line.startswith("["):
@@ -90,7 +90,7 @@ def _header(number: int, line: str) -> tuple[int, str, str] | None:
 
 def _not_assigned(number: int, line: str) -> tuple[int, str, str] | None:
     if line.startswith("="):
-        return number, "there is no key ahead of '='", ""
+        return number, "the key before '=' is missing", ""
     match = re.match(rf"({_KEY})\s*(:?)\s*(.*)", line)
     if match is None or line[:1] in "\"'":
         return None
@@ -99,7 +99,7 @@ def _not_assigned(number: int, line: str) -> tuple[int, str, str] | None:
         return number, f"{key!r} has no value", f"{key} = …"
     if "=" in value:
         return number, "a key is one word", ""
-    what = "a ':' stands in place of '='" if colon else "there is no '=' after the key"
+    what = "use '=' instead of ':'" if colon else "there is no '=' after the key"
     return number, what, f"{key} = {_quoted(value)}"
 
 
@@ -113,7 +113,7 @@ def _value(number: int, key: str, value: str) -> tuple[int, str, str] | None:
         return _list(number, key, bare)
     if bare[0] not in "\"'":
         if re.search(r"[\"']\s*$", bare):
-            return number, "the quote ahead of the value is missing", f"{key} = {_quoted(bare)}"
+            return number, "the quote before the value is missing", f"{key} = {_quoted(bare)}"
         if re.fullmatch(r"[+-]?0\d+", bare):
             return number, "a number has no leading zero", f"{key} = {bare.lstrip('+-0') or '0'}"
         return number, "the value needs quotes", f"{key} = {_quoted(bare)}"
@@ -134,9 +134,9 @@ def _quoted_value(number: int, key: str, value: str, bare: str) -> tuple[int, st
         return number, "comments begin with #", f"{key} = {quote}{inside}{quote}  # {rest.lstrip('/; ')}"
     if rest.startswith(","):
         several = ", ".join(_quoted(part.strip()) for part in bare.split(","))
-        return number, "several values stand in brackets", f"{key} = [{several}]"
+        return number, "several values need brackets", f"{key} = [{several}]"
     if rest:
-        return number, f"nothing may come after the value, and {rest!r} does", f"{key} = {quote}{inside}{quote}"
+        return number, f"{rest!r} may not follow the value", f"{key} = {quote}{inside}{quote}"
     return None
 
 

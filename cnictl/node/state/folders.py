@@ -23,7 +23,7 @@ def make(path: str, mode: int = 0o755) -> None:
                 f"make that folder, or remove the link: rm {path}",
             )
         if os.path.lexists(path):
-            raise Problem(f"{path} is there and no folder", f"move it out of the way: mv {path} {path}.old")
+            raise Problem(f"{path} exists and is not a folder", f"move it out of the way: mv {path} {path}.old")
         missing.append(path)
         path = os.path.dirname(path)
     if not missing:

@@ -105,7 +105,7 @@ def _read() -> dict[str, Any]:
     except ValueError as error:
         raise Problem(
             f"{RECORD} is damaged: {error}",
-            "a reset puts back what it says: repair the file, or move it away to reset without it",
+            "a reset restores its content: repair the file, or move it away to reset without it",
         ) from None
     return dict(record)
 

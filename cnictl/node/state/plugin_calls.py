@@ -21,7 +21,7 @@ def kept_out() -> Iterator[None]:
     try:
         lock.__enter__()
     except Problem as problem:
-        problem.message = f"calls of the plugin are under way: {problem.message}"
+        problem.message = f"calls of the plugin are still running: {problem.message}"
         raise
     try:
         yield
