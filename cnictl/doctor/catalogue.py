@@ -46,7 +46,7 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
     if not chosen:
-        raise UsageProblem("every check is skipped, so nothing would be looked at", "name fewer with --skip")
+        raise UsageProblem("every check is skipped", "name fewer with --skip")
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
     except OSError as error:
         return [], f"{error.filename or ''} {error.strerror or error}".strip()
     except Exception as fault:  # an unexpected error in one check must not stop the others
-        return [], f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"
+        return [], f"a bug in cnictl, please report it: {type(fault).__name__}: {fault}"
 
 
 def _explained(chosen: Sequence[Check], findings_by_check: dict[str, list[Finding]]) -> list[Finding]:

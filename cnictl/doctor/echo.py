@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 def answers(address: str, source: str = "", payload: int = _SMALL) -> bool:
     """Return whether one of two echo requests of that many bytes, which must not be fragmented, is answered."""
     if not firewall.has_command("ping"):
-        raise Problem("there is no ping here", "install iputils-ping")
+        raise Problem("ping is not installed", "install iputils-ping")
     argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", "-M", "do", "-s", str(payload)]
     return run([*argv, *(["-I", source] if source else []), address], check=False).status == 0
 

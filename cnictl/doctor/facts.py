@@ -134,7 +134,7 @@ class Facts:
             return []
         rules = firewall.rules_of(program, table)
         if table == "nat" and not firewall.reads(table, "POSTROUTING", family):
-            raise Problem(f"{program} can't read POSTROUTING of table nat: a native rule of nft's stands in it")
+            raise Problem(f"{program} can't read POSTROUTING of table nat: it contains a native nftables rule")
         return rules
 
     @cached_property

@@ -23,7 +23,7 @@ from cnictl.probe.failure import gateway_of
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
 _HINTS = {
-    forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or have that firewall accept them"),
+    forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or let that firewall accept them"),
     forward_off.OWNED: hint.advice(
         "have the program that owns the table accept them", because="nobody else can change its table"
     ),
@@ -111,7 +111,7 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
                 program = "ip6tables" if family == "ip6" else "iptables"
                 yield Seen(
                     f"{program} nat: {' '.join(words[1:])}",
-                    "gives pods' packets to other nodes' pods the node's address",
+                    "gives pods' packets to other nodes' pods the node's address as source",
                     hint.command(_keep_source(node, _position(facts, family, words)).command),
                 )
 
@@ -186,7 +186,7 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
             if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, node):
                 yield Seen(
                     " ".join(words[1:]),
-                    f"takes source ports in order: {failed} connections failed because two took one at once",
+                    f"takes source ports in order: {failed} connections failed because two took the same one",
                     hint.advice(
                         "add --random-fully to that rule, or leave the masquerade to cnictl: cnictl nat enable",
                         because="the rule belongs to the program that made it, which would make it anew",
@@ -200,7 +200,7 @@ def _stale_connections(facts: Facts) -> Iterable[Seen]:
         six = "-f ipv6 " if is_ipv6(address) else ""
         yield Seen(
             address,
-            "connections are tracked to it, and no pod has it: packets of old flows go nowhere",
+            "the kernel tracks connections to it, but no pod has it: packets of old flows are lost",
             hint.command("cnictl doctor --fix --only stale-connection", f"or: conntrack -D {six}-r {address}"),
         )
 
@@ -229,7 +229,7 @@ CHECKS = (
     Check(
         "forward-off", 9, "error",
         "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl puts no accept, the host's own rules have to let pods' packets pass.",
+        "Where cnictl adds no accepts, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,
@@ -237,7 +237,7 @@ CHECKS = (
     Check(
         "own-host", 9, "error",
         "base chains at prerouting, input and output (nftables, iptables INPUT and OUTPUT): TCP and UDP of pods' "
-        "addresses by the bridge",
+        "addresses on the bridge",
         "Pods use DNS, published ports and agents on their node, and the node probes its pods; a ping proves neither.",
         "iptables -S INPUT; nft -a list ruleset | grep -A8 'hook input'\n"
         "iptables -I INPUT -i cni0 -s 10.244.0.0/24 -j ACCEPT",
@@ -246,7 +246,7 @@ CHECKS = (
     Check(
         "leaked-chain", 13, "error",
         "iptables -t nat -S POSTROUTING: chains CNI-… whose comment names a container that holds no lease",
-        "The reference plugin's masquerade chain stays where a DEL came late, and the address's next pod meets it.",
+        "A late DEL leaves the reference plugin's masquerade chain behind, and it affects the address's next pod.",
         "iptables -t nat -S POSTROUTING | grep CNI-\n"
         "iptables -t nat -D POSTROUTING …; iptables -t nat -F CNI-…; iptables -t nat -X CNI-…",
         _leaked_chains, _remove_leaked,
@@ -254,7 +254,7 @@ CHECKS = (
     Check(
         "pods-masqueraded", 14, "error",
         "iptables -t nat -S POSTROUTING: MASQUERADE or SNAT that matches pod network to pod network",
-        "Pods of different nodes are to see each other's own addresses.",
+        "Pods of different nodes have to see each other's own addresses.",
         "iptables -t nat -S POSTROUTING\n"
         "iptables -t nat -I POSTROUTING 1 -s 10.244.0.0/24 -d 10.244.0.0/20 -j RETURN   # 1: the number of that rule",
         _pods_masqueraded, _keep_sources, ("leaked-chain",),
@@ -262,14 +262,14 @@ CHECKS = (
     Check(
         "port-race", 16, "warning",
         "insert_failed in /proc/net/stat/nf_conntrack; MASQUERADE rules for pods without --random-fully",
-        "Two connections that take one source port at the same moment: the second's first packet is dropped.",
+        "If two connections take one source port at the same moment, the second one's first packet is dropped.",
         "conntrack -S | grep insert_failed\niptables -t nat -S POSTROUTING | grep MASQUERADE",
         _port_race,
     ),
     Check(
         "stale-connection", 17, "warning",
-        "UDP flows tracked (ctnetlink) that lead by NAT to an address of the pod subnet which has no lease",
-        "A UDP flow to a host port or Service stays bound to the pod that is gone, as long as packets come.",
+        "tracked UDP flows (ctnetlink) that NAT sends to an address of the pod subnet without a lease",
+        "A UDP flow to a host port or Service stays bound to the old pod as long as packets arrive.",
         "conntrack -L -r 10.244.0.7\nconntrack -D -r 10.244.0.7",
         _stale_connections, _forget,
     ),

@@ -50,7 +50,7 @@ def _no_node(facts: Facts) -> Iterable[Seen]:
     if converge.lost_its_file():
         yield Seen(NODE_FILE, "is missing on a host that was set up as a node: most checks were not made",
                    hint.command("cnictl init-node",
-                                "it brings it back as it was last; cnictl reset-node removes all"))  # fmt: skip
+                                "restores the last one; cnictl reset-node removes the node"))  # fmt: skip
     else:
         yield Seen(NODE_FILE, "this host is not set up as a cnictl node: most checks were not made",
                    hint.advice("make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
@@ -85,7 +85,7 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
         if name and max(everywhere, own) == "1":
             yield Seen(
                 name,
-                f"drops packets whose sender it would answer over another link: {dropped} since boot",
+                f"drops packets whose answers would take another link: {dropped} since boot",
                 hint.command(
                     f"sysctl -w {hint.sysctl_name('net', 'ipv4', 'conf', name, 'rp_filter')}=2", "and in /etc/sysctl.d"
                 ),
@@ -149,14 +149,14 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
 CHECKS = (
     Check(
         "no-node", 0, "error", "/etc/cnictl/node.toml",
-        "On a host that is not set up nothing says what should be there, and no health can be vouched for.",
+        "On a host that is not a node nothing says what should be there, so it can't be called healthy.",
         "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20", _no_node,
     ),
     Check(
         "forwarding-at-boot", 1, "error",
         "sysctl.d in the boot's order (/etc, /run, /usr/lib by name, then /etc/sysctl.conf): the last value of "
         "net.ipv4.ip_forward and net.ipv6.conf.all.forwarding",
-        "A file that sorts after ours has the last word at every boot and at every `sysctl --system`.",
+        "A file that sorts after ours wins at every boot and at every `sysctl --system`.",
         "sysctl --system | grep -e '^\\*' -e forward\nrm or edit the file; cnictl apply",
         _forwarding_at_boot,
     ),
@@ -164,14 +164,14 @@ CHECKS = (
         "reverse-path", 2, "warning",
         "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the links to others and bridge, TcpExt "
         "IPReversePathFilter in /proc/net/netstat",
-        "With the strict filter, a packet that came by another link than its answer would take is dropped in silence.",
+        "The strict filter silently drops a packet that arrives on another link than its answer would take.",
         "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",
         _strict_reverse_path, _loosen,
     ),
     Check(
         "conntrack-full", 6, "error",
         "net.netfilter.nf_conntrack_count against nf_conntrack_max; drop and early_drop in /proc/net/stat/nf_conntrack",
-        "When the table is full the kernel drops the first packet of every new connection.",
+        "When the table is full, the kernel drops the first packet of every new connection.",
         "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
         "sysctl -w net.netfilter.nf_conntrack_max=524288",
         _conntrack_full, _widen,
@@ -179,15 +179,15 @@ CHECKS = (
     Check(
         "neighbours-full", 7, "error",
         "table_fulls in /proc/net/stat/arp_cache and ndisc_cache; net.ipv4.neigh.default.gc_thresh3",
-        "When the table is full no new neighbour is learnt: some hosts and pods can't be reached, others can.",
+        "When the table is full, the kernel learns no new neighbour: some hosts and pods can't be reached.",
         "sysctl net.ipv4.neigh.default.gc_thresh3; ip neigh | wc -l\n"
         "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192",
         _neighbours_full,
     ),
     Check(
         "kernel-lacks", 8, "error",
-        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace; lsmod is never asked",
-        "What the kernel can't make, no pod can have.",
+        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace, without lsmod",
+        "Pods need all of these from the kernel.",
         "unshare -n ip link add b type bridge\nmodprobe bridge veth nf_nat",
         _kernel_lacks,
     ),

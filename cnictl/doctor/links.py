@@ -68,7 +68,7 @@ def _unleased(facts: Facts) -> Iterable[Seen]:
         for address in sorted(_in_subnets(facts, addresses) - held - own):
             yield Seen(
                 address,
-                f"is in use behind {port.name} and leased to nobody: the next pod may be given it too",
+                f"is in use behind {port.name} without a lease: the next pod may get it too",
                 hint.advice(
                     f"end that pod; if nothing else does: ip link delete {port.name}",
                     because="what runs behind that port loses its network",
@@ -111,21 +111,21 @@ CHECKS = (
     Check(
         "orphan-veth", 23, "warning",
         "IFLA_MASTER and IFLA_IFALIAS of each veth, against the attachment records",
-        "What a pod left on the bridge keeps a name and a port that the next one needs.",
+        "The port of a pod that is gone keeps a name and a place on the bridge that others need.",
         "ip -d link show master cni0\\nip link delete veth1a2b3c4d5e6",
         _orphans, _delete_port,
     ),
     Check(
         "unleased-address", 25, "error",
         "addresses of each port's other end (RTM_GETADDR with IFA_TARGET_NETNSID), against the leases",
-        "An address in use that the store calls free will be given out a second time.",
+        "An address that is in use without a lease will be given to a second pod.",
         "ip -n POD address; ls /var/lib/cni/networks/mynet\\nip link delete veth1a2b3c4d5e6",
         _unleased,
     ),
     Check(
         "hairpin-off", 24, "error",
         "/sys/class/net/PORT/brport/hairpin_mode, where the conf asks for hairpinMode",
-        "A bridge doesn't send a packet back to the port it came from: a pod that is its own Service's endpoint waits.",
+        "A bridge never sends a packet back to its port, so a pod that is its own Service's endpoint gets no answer.",
         "bridge -d link show | grep -A1 veth\\nbridge link set dev veth1a2b3c4d5e6 hairpin on",
         _hairpin, _hairpin_on,
     ),

@@ -78,9 +78,9 @@ def _overridden(facts: Facts) -> Iterable[Seen]:
     if source not in ("", DAEMON_CONF) and value not in _NO:
         yield Seen(
             source,
-            f"has the last word on {_SETTING}: systemd-networkd drops the routes to peers when it is restarted",
+            f"overrides {_SETTING}: systemd-networkd deletes the routes to peers when it restarts",
             hint.advice(
-                f"take that line out of {source}, then: networkctl reload", because="the file is the operator's"
+                f"remove that line from {source}, then: networkctl reload", because="the file is the operator's"
             ),
         )
 
@@ -89,7 +89,7 @@ CHECKS = (
     Check(
         "network-manager-takes", 20, "warning",
         "nmcli -t -f DEVICE,STATE device: the bridge and its ports are unmanaged",
-        "What NetworkManager manages loses its address and its ports over `nmcli networking off` or a suspend.",
+        "A bridge that NetworkManager manages loses its address and ports at `nmcli networking off` or a suspend.",
         "nmcli device; NetworkManager --print-config | grep unmanaged\n"
         "rm /etc/NetworkManager/conf.d/99-zz.conf; nmcli general reload",
         _managed, None, ("network-manager",),
@@ -97,7 +97,7 @@ CHECKS = (
     Check(
         "networkd-takes", 21, "warning",
         "NETWORK_FILE of the bridge and its ports in /run/systemd/netif/links",
-        "The first .network file by name that matches a link counts: one for `*` before ours takes bridge and ports.",
+        "The first matching .network file by name counts: one for `*` before ours matches bridge and ports.",
         "networkctl status cni0 | grep 'Network File'\n"
         "mv /etc/systemd/network/00-all.network /etc/systemd/network/90-all.network; networkctl reload",
         _taken, _reload, ("networkd-links",),
@@ -105,7 +105,7 @@ CHECKS = (
     Check(
         "networkd-override", 21, "warning",
         "ManageForeignRoutes in networkd.conf.d of /etc/systemd, /run/systemd and /usr/lib/systemd, by name",
-        "The last file by name has the last word, and ours is not the last.",
+        "The last file by name wins, and ours is not the last.",
         "systemd-analyze cat-config systemd/networkd.conf | grep ManageForeignRoutes",
         _overridden, None, ("networkd-routes",),
     ),
