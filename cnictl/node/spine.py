@@ -276,7 +276,7 @@ def _carry_out(resource: Resource, change: Change, done: Done, on_step: OnStep, 
         journal.failed(change.resource)
         on_step(change, FAILED)
         if _differs(resource, change.before):
-            done.append((resource, change))  # it got part of the way
+            done.append((resource, change))  # part of the change was made
         if isinstance(error, _FAILURES):
             raise _problem(error, change.summary) from None
         raise
@@ -316,7 +316,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
     Return in words what could not be undone. A failure does not stop the rest.
     """
     left = []
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not stop the undo halfway
     try:
         for resource, change in reversed(done):
             summary, command = resource.describe(change.after, change.before)

@@ -226,5 +226,5 @@ def notify(state: str) -> None:
 
 def to_stderr(message: str) -> None:
     """Print a line on stderr at once, for systemd's journal."""
-    with contextlib.suppress(OSError):  # a journal that is full must not end the repairs
+    with contextlib.suppress(OSError):  # a full journal must not stop the repairs
         print(outside.line(message), file=sys.stderr, flush=True)

@@ -190,9 +190,9 @@ def look(spec: NodeSpec) -> Looked:
     return _Look(spec).found()
 
 
-def judge(spec: NodeSpec, asked: Sequence[Asked]) -> list[Stray]:
+def judge(spec: NodeSpec, questions: Sequence[Asked]) -> list[Stray]:
     """Ask the kernel about these packets."""
-    return _Look(spec).judge(asked).strays
+    return _Look(spec).judge(questions).strays
 
 
 def predicted(spec: NodeSpec) -> list[Stray]:
@@ -241,11 +241,13 @@ class _Look:
             return self.judge([question for node in nodes for question in self._from_here(node)])
         return self.judge([question for node in nodes for question in self._questions(node)])
 
-    def judge(self, asked: Sequence[Asked]) -> Looked:
+    def judge(self, questions: Sequence[Asked]) -> Looked:
         """Ask about these packets; return the strays."""
         unforwarded: dict[str, None] = {}
         strays = []
-        for question, way in zip(asked, route_lookup.ways([question.packet for question in asked]), strict=True):
+        for question, way in zip(
+            questions, route_lookup.ways([question.packet for question in questions]), strict=True
+        ):
             if _is_right(question, way):
                 continue
             switch = switched_off(question.packet) if way.errno else ""

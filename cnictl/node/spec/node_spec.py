@@ -21,7 +21,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """What this node should be. Addresses and CIDRs are canonical text, checked before they get here."""
+    """The desired state of a node. Addresses and CIDRs are canonical text, which `addressing.check` has checked."""
 
     subnets: tuple[str, ...]
     """This node's pod CIDRs, at most one a family; the first address of each is the bridge's."""
@@ -42,13 +42,13 @@ class NodeSpec:
     """Addresses outside the cluster that `test-connectivity` pings, at most one a family; without: Cloudflare's."""
 
     log_level: str = ""
-    """Of the plugin: one of `core.conf.LOG_LEVELS`; empty: its default."""
+    """The plugin's log level, one of `core.conf.LOG_LEVELS`; empty for the default."""
     log_file: str = ""
-    """Of the plugin: an absolute path; empty: its default."""
+    """The absolute path of the plugin's log; empty for the default."""
     plugin_version: str = ""
     """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
-    """Whether accepts for pods' packets are put where the host's firewalls drop what is forwarded."""
+    """Whether cnictl adds accepts for pods' packets where the host's firewalls drop forwarded packets."""
     bin_dirs: tuple[str, ...] = ()
     """Folders that the plugin goes into besides those of the runtimes that are found here."""
     conf_dirs: tuple[str, ...] = ()
