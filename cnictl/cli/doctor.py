@@ -130,7 +130,7 @@ def _explain(name: str, output: Format) -> None:
     write(f"{check.id} ({check.severity}{', fixed by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
     write(f"Looks at: {check.looks_at}")
     if check.behind:
-        write(f"Says nothing where one of these is found: {', '.join(check.behind)}")
+        write(f"Left out if another finding explains it: {', '.join(check.behind)}")
     write("\nBy hand:")
     for line in check.by_hand.splitlines():
         write(f"    {line}")
