@@ -53,7 +53,7 @@ fuzz:
 	sh tests/setup.sh --tests
 	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/plugin/test_fuzz.py
 
-# each fault that doctor knows, made and mended on a lab node; renews the table in docs/doctor.md
+# each fault that doctor knows, made and fixed on a lab node; renews the table in docs/doctor.md
 doctor:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.kernel.doctor.table

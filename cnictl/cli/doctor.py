@@ -9,7 +9,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.steps import require_root
 from cnictl.core import odd
 from cnictl.core.errors import UsageProblem
-from cnictl.doctor import catalogue, mending
+from cnictl.doctor import catalogue, fixes
 from cnictl.doctor.catalogue import CHECKS, Examined, by_id
 from cnictl.doctor.check import Finding
 from cnictl.doctor.facts import Facts
@@ -58,7 +58,7 @@ def doctor(
         say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
     with working("looking at this node"):
         if fix and not dry_run:
-            examined, fixed = mending.fix(
+            examined, fixed = fixes.fix(
                 facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
             )
         else:
@@ -85,7 +85,7 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     if output is Format.JSON:
         print_json([one.as_json() for one in examined.findings])
     elif examined.findings:
-        rows = [(one.severity, one.id, one.subject, one.message, _mend_words(one)) for one in examined.findings]
+        rows = [(one.severity, one.id, one.subject, one.message, _fix_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "fix"), rows)
     elif healthy:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
@@ -94,12 +94,12 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
         say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
 
 
-def _mend_words(finding: Finding) -> str:
-    return f"--fix, or: {finding.mend}" if finding.fixable else finding.mend
+def _fix_words(finding: Finding) -> str:
+    return f"--fix, or: {finding.hint}" if finding.fixable else finding.hint
 
 
 def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
-    plan, actions = mending.plan_of(facts, [one for one in examined.findings if one.fixable])
+    plan, actions = fixes.plan_of(facts, [one for one in examined.findings if one.fixable])
     rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
     if output is Format.JSON:
@@ -111,7 +111,7 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
             write(f"    # {line}")
     for one in examined.findings:
         if not one.fixable:
-            write(f"left to you: {one.id} {one.subject}: {one.mend}")
+            write(f"left to you: {one.id} {one.subject}: {one.hint}")
     if not examined.findings:
         say("nothing to fix")
 
@@ -130,7 +130,7 @@ def _explain(name: str, output: Format) -> None:
     write(f"{check.id} ({check.severity}{', fixed by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
     write(f"Looks at: {check.looks_at}")
     if check.behind:
-        write(f"Says nothing where one of these is found: {', '.join(check.behind)}")
+        write(f"Left out if another finding explains it: {', '.join(check.behind)}")
     write("\nBy hand:")
     for line in check.by_hand.splitlines():
         write(f"    {line}")

@@ -115,4 +115,4 @@ def _fault(error: Exception) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"
-    return f"a fault of cnictl, please report it: {type(error).__name__}: {error} (at {place})"
+    return f"a bug in cnictl, please report it: {type(error).__name__}: {error} (at {place})"

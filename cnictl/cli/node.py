@@ -173,7 +173,7 @@ def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collectio
 
 
 def _in_words(finding: PreflightFinding) -> str:
-    hint = f"\n  hint: {finding.mend}" if finding.mend else ""
+    hint = f"\n  hint: {finding.hint}" if finding.hint else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
 

@@ -46,10 +46,13 @@ def say(message: str) -> None:
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
 
-def say_strays(strays: Sequence[dict[str, str]]) -> None:
-    """Print where packets of pods go astray on stderr, each cause once, and under those of one hint the hint."""
-    for hint in dict.fromkeys(stray["mend"] for stray in strays):
-        for cause in dict.fromkeys(stray["cause"] for stray in strays if stray["mend"] == hint):
+def say_strays(strays: Sequence[dict[str, Any]]) -> None:
+    """Print on stderr where packets of pods go astray: each cause once, and below the causes of one hint the hint."""
+    causes_by_hint: dict[str, list[str]] = {}
+    for stray in strays:
+        causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])
+    for hint, causes in causes_by_hint.items():
+        for cause in dict.fromkeys(causes):
             say(cause)
         say(f"  hint: {hint}")
 

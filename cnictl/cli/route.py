@@ -117,7 +117,7 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
         print_table(("pod CIDR", "via", "dev", "state", "peer", "pods"), rows)
         for row in found:
             if row["fault"]:
-                say(f"{row['fault']}\n  hint: {row['mend']}")
+                say(f"{row['fault']}\n  hint: {row['hint']['text']}")
         if not found:
             say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
         say_strays([stray for row in found for stray in row["strays"]])

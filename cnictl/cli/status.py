@@ -112,9 +112,9 @@ def _show(found: dict[str, Any]) -> None:
         rules = [(one["where"], one["source"], one["destination"], str(one["packets"])) for one in found["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
-    for one in found["peers"]:
-        if one["fault"]:
-            say(f"{one['fault']}\n  hint: {one['mend']}")
+    for peer in found["peers"]:
+        if peer["fault"]:
+            say(f"{peer['fault']}\n  hint: {peer['hint']['text']}")
     if found["drifted"]:
         apply = hint.command("cnictl apply")
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` repairs them")

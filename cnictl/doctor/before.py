@@ -1,4 +1,4 @@
-"""Checks that stand before each set-up, made of the node as it is."""
+"""Make preflight checks on a host that is a node already."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,20 +9,20 @@ from cnictl.node.hint import Hint
 
 
 def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
-    """What the preflight's checks of these names find; nothing on a host that is no node."""
+    """Return a check that makes the preflight checks of these names; it finds nothing if this host is not a node."""
 
     def find(facts: Facts) -> Iterable[Seen]:
         if facts.spec is None:
             return
         for name in names:
-            for one in preflight.CHECKS[name](facts.spec, facts.spec):
-                yield Seen(one.subject, one.message, of_a_node(one.mend), False)
+            for finding in preflight.CHECKS[name](facts.spec, facts.spec):
+                yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
 
     return find
 
 
 def of_a_node(given: Hint) -> Hint:
-    """Return a preflight hint for a host that is a node already: an option has no command there to be added to."""
+    """Return a preflight hint for a host that is a node already: no command was refused to which to add an option."""
     if not given.option:
         return given
     words = f"set the node up with another one: cnictl init-node {given.option}"

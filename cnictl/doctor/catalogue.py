@@ -1,4 +1,4 @@
-"""Every check, in the order in which they are made, and a run of them."""
+"""List every check, and make them in that order."""
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,62 +27,62 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Examined:
-    """What a run of checks came to."""
+    """The results of the checks."""
 
     findings: tuple[Finding, ...]
     unable: tuple[tuple[str, str], ...]
-    """Checks that couldn't be made, each with its reason."""
+    """The checks that could not be made, with the reasons."""
 
 
 def by_id(name: str) -> Check | None:
-    """The check of that id."""
+    """Return the check of this id."""
     return next((check for check in CHECKS if check.id == name), None)
 
 
 def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
-    """Make the checks; one that another's finding explains says nothing. Raises UsageProblem if none is left.
+    """Make the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
 
-    Those that wait for other hosts are made beside the rest, so that the whole takes as long as the slowest.
+    Checks that wait for other hosts run in parallel with the rest.
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
     if not chosen:
-        raise UsageProblem("every check is skipped, so nothing would be looked at", "name fewer with --skip")
+        raise UsageProblem("every check is skipped", "name fewer with --skip")
     waiting = [check for check in chosen if check.waits]
-    found: dict[str, list[Finding]] = {}
+    findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
     with reading.once(), ThreadPoolExecutor(max(1, len(waiting))) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
         made = {check.id: _made(check, facts) for check in chosen if not check.waits}
-        made |= {name: asked.result() for name, asked in begun.items()}
+        made |= {name: future.result() for name, future in begun.items()}
     for check in chosen:
         findings, why = made[check.id]
         if why is not None:
             unable.append((check.id, why))
         else:
-            found[check.id] = findings
-    return Examined(tuple(_explained(chosen, found)), tuple(unable))
+            findings_by_check[check.id] = findings
+    return Examined(tuple(_explained(chosen, findings_by_check)), tuple(unable))
 
 
 def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
-    """What a check found, None; or why it could not be made."""
+    """Return a check's findings and None, or no findings and the reason why it could not be made."""
     try:
         return check.findings(facts), None
     except Problem as problem:
         return [], problem.message
     except OSError as error:
         return [], f"{error.filename or ''} {error.strerror or error}".strip()
-    except Exception as fault:  # what one check did not reckon with is to cost no other
-        return [], f"a fault of cnictl, please report it: {type(fault).__name__}: {fault}"
+    except Exception as fault:  # an unexpected error in one check must not stop the others
+        return [], f"a bug in cnictl, please report it: {type(fault).__name__}: {fault}"
 
 
-def _explained(chosen: Sequence[Check], found: dict[str, list[Finding]]) -> list[Finding]:
+def _explained(chosen: Sequence[Check], findings_by_check: dict[str, list[Finding]]) -> list[Finding]:
     left = []
     for check in chosen:
-        explaining = [finding for other in check.behind for finding in found.get(other, ())]
+        explaining = [finding for other in check.behind for finding in findings_by_check.get(other, ())]
         # an error that only a warning explains would leave the exit status at 0
         worst = {finding.severity for finding in explaining}
         if not worst or (check.severity == "error" and "error" not in worst):
-            left += found.get(check.id, [])
+            left += findings_by_check.get(check.id, [])
     return sorted(left, key=lambda finding: finding.severity != "error")
 
 

@@ -1,4 +1,4 @@
-"""A check: what it looks at, why that matters, what it finds, and the fix."""
+"""Define a check: what it looks at, why that matters, its findings and its fix."""
 
 import shlex
 from collections.abc import Callable, Iterable
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cnictl.core.process import run
-from cnictl.node.hint import Hint, parts
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 
 if TYPE_CHECKING:
     from cnictl.doctor.facts import Facts
@@ -15,13 +16,13 @@ Severity = Literal["error", "warning"]
 
 
 class Seen(NamedTuple):
-    """One thing a check saw: what about, what is wrong with it, and the hint."""
+    """One fault that a check found: its subject, what is wrong, and the hint."""
 
     subject: str
     message: str
-    mend: Hint
+    hint: Hint
     fixable: bool = True
-    """Whether the check's `fix` may be used for this finding; a check without a `fix` has none that may."""
+    """Whether the check's `fix`, if it has one, may be used for this finding."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,26 @@ class Finding:
     severity: Severity
     subject: str
     message: str
-    mend: Hint
+    hint: Hint
     fixable: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding for programs: `mend` is the hint as people read it, then come its parts."""
-        return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
+        """Return the finding for programs; `hint` is as `hint.as_json` documents it."""
+        return {**vars(self), "hint": hint.as_json(self.hint)}
 
 
 @dataclass(frozen=True)
 class Action:
-    """A step that is no resource's."""
+    """A step of a fix that is not part of a resource."""
 
     command: str
     """The manual command."""
     carry_out: Callable[[], object]
-    """Does it. Raises Problem, OSError."""
+    """Makes the change. Raises Problem, OSError."""
 
 
 def typed(*argv: str) -> Action:
-    """A step that is just that command."""
+    """Return a step that runs this command."""
     return Action(shlex.join(argv), lambda: run(list(argv)))
 
 
@@ -60,7 +61,7 @@ class Remedy:
     """What `--fix` does about a finding."""
 
     resources: tuple[str, ...] = ()
-    """Applied through the spine: ids as in plans, `bridge/cni0`."""
+    """The ids of resources to apply through the spine, such as `bridge/cni0`."""
     actions: tuple[Action, ...] = ()
 
 
@@ -69,29 +70,29 @@ class Check:
     """One kind of fault."""
 
     id: str
-    """What `--only`, `--skip` and `--explain` name."""
+    """The name for `--only`, `--skip` and `--explain`."""
     row: int
-    """In the list of what operators suffer from, docs/doctor.md."""
+    """The row in the table of checks in docs/doctor.md."""
     severity: Severity
     looks_at: str
-    """Exactly: the sysctl, netlink attribute, firewall query, file under /proc."""
+    """The exact kernel setting, netlink attribute, firewall query or file under /proc."""
     why: str
     """One sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
     find: Callable[["Facts"], Iterable[Seen]]
-    """Reads only. Raises Problem, OSError if it can't look."""
+    """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
     fix: Callable[["Facts", Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
-    """Checks whose finding would explain this one: then it says nothing."""
+    """Checks whose findings explain this one's, which are then left out."""
     waits: bool = False
-    """Whether it asks other hosts: then it is made beside the others, for a silent host is waited for."""
+    """Whether it waits for answers from other hosts; then it runs in parallel with the other checks."""
 
     def findings(self, facts: "Facts") -> list[Finding]:
-        """What it finds on this host, worst first told by its order."""
+        """Return the findings on this host."""
         return [
             Finding(
-                self.id, self.severity, seen.subject, seen.message, seen.mend, seen.fixable and self.fix is not None
+                self.id, self.severity, seen.subject, seen.message, seen.hint, seen.fixable and self.fix is not None
             )
             for seen in self.find(facts)
         ]

@@ -1,4 +1,4 @@
-"""Differences between the node and its node file: the spine's plan finds them, and applying it fixes them."""
+"""Report differences between the node and its node file. The spine's plan finds them, and applying it fixes them."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -7,8 +7,8 @@ from typing import NamedTuple
 from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
+from cnictl.node.resources import placed_rules
 from cnictl.node.resources.forward import IptablesForward, IptablesLook
-from cnictl.node.resources.forward_nft import WHY
 from cnictl.node.spine import Change, Plan
 
 
@@ -17,9 +17,9 @@ class _Part(NamedTuple):
     row: int
     severity: Severity
     resources: tuple[str, ...]
-    """Ids, or what ids begin with."""
+    """The ids of the part's resources, or prefixes of ids."""
     wrong: str
-    """What a difference there means."""
+    """What a difference in the part means."""
     looks_at: str
     why: str
     by_hand: str
@@ -36,138 +36,139 @@ _PARTS = (
     ),
     _Part(
         "sysctl-file", 1, "warning", ("file/etc/sysctl.d/",),
-        "the boot would leave forwarding off", "/etc/sysctl.d/99-cnictl.conf",
-        "What is set in the kernel alone is gone with the next boot.",
+        "forwarding would stay off after a boot", "/etc/sysctl.d/99-cnictl.conf",
+        "A setting that is only in the kernel is lost at the next boot.",
         "cat /etc/sysctl.d/99-cnictl.conf\ncnictl apply",
     ),
     _Part(
         "bridge-hooks", 3, "error", ("netfilter/",),
-        "bridged packets pass by iptables", "IFLA_BR_NF_CALL_IPTABLES of the bridge, /proc/sys/net/bridge/",
-        "A pod that reaches a Service whose endpoint is on its own node gets answers from an address it never asked.",
+        "bridged packets bypass iptables", "IFLA_BR_NF_CALL_IPTABLES of the bridge, /proc/sys/net/bridge/",
+        "A pod that reaches a Service whose endpoint is on its own node gets its answers from an unexpected address.",
         "ip -d link show cni0 | grep -o 'nf_call_iptables .'\nip link set cni0 type bridge nf_call_iptables 1",
         ("bridge",),
     ),
     _Part(
         "router-advertisements", 5, "error", ("sysctl/net.ipv6.accept_ra",),
-        "the host forwards and so ignores the router that it has its default route from",
+        "the host forwards, so it ignores the router from which it has its default route",
         "net.ipv6.conf.UPLINK.accept_ra, routes of protocol ra",
-        "With forwarding on, the kernel drops the default route it learnt from a router unless accept_ra is 2.",
+        "With forwarding on, the kernel drops the default route that a router announced unless accept_ra is 2.",
         "ip -6 route show proto ra\nsysctl net.ipv6.conf.eth0.accept_ra\nsysctl -w net.ipv6.conf.eth0.accept_ra=2",
     ),
     _Part(
         "two-iptables", 12, "error", ("forward/iptables-legacy", "forward/ip6tables-legacy"),
-        "the old iptables drops pods' packets beside nftables' rules",
+        "iptables-legacy drops pods' packets",
         "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",
-        "Both kinds of iptables are asked for each packet, and an accept in one says nothing to the other.",
+        "Each packet passes both kinds of iptables, and an accept in one does not help in the other.",
         "iptables-legacy -S FORWARD; iptables-nft -S FORWARD\n"
         "iptables-legacy -A FORWARD -s 10.244.0.0/24 -i cni0 -j ACCEPT",
     ),
     _Part(
         "forward-drop", 9, "error", ("forward/iptables", "forward/ip6tables"),
         "pods' packets are not accepted where FORWARD drops", "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
-        "Docker, firewalld and ufw drop what is forwarded, and an accept helps only in the chain that drops.",
+        "Docker, firewalld and ufw drop forwarded packets, and an accept helps only in the chain that drops.",
         "iptables -S FORWARD                # policy DROP, or a rule that drops all of pods' packets\n"
         "iptables -A FORWARD -j CNICTL-FORWARD   # or -I, right ahead of that rule",
     ),
     _Part(
         "forward-drop-nft", 4, "error", ("forward/nft",),
         "a chain drops pods' packets", "nft -j list ruleset: base chains hooked at forward, families inet, ip, bridge",
-        "Every base chain at forward is asked, and one that drops has the last word, between two pods of a node too.",
+        "Packets pass every base chain at forward, and one that drops is enough, also between two pods of a node.",
         "nft -a list ruleset | grep -B3 -A8 'hook forward'\n"
         "nft add rule inet filter forward iifname cni0 accept   # policy drop; else: nft insert rule … handle …",
         ("firewalld",),
     ),
     _Part(
         "firewalld", 10, "error", ("firewalld/",),
-        "firewalld doesn't trust pods", "firewall-cmd --get-active-zones; cnictl.xml, cnictl-pods.xml",
-        "firewalld rejects what no zone lets in, and each reload makes its rules anew, without others' accepts.",
+        "firewalld does not trust pods", "firewall-cmd --get-active-zones; cnictl.xml, cnictl-pods.xml",
+        "firewalld rejects what no zone accepts, and each reload rewrites its rules without others' accepts.",
         "firewall-cmd --get-active-zones\nfirewall-cmd --zone=trusted --change-interface=cni0\ncnictl apply",
     ),
     _Part(
         "masquerade", 15, "error", ("masquerade/",),
-        "what pods send outside keeps a source that nobody there can answer", "table inet cnictl, or CNICTL- chains",
+        "pods' packets to the outside keep a source that nobody there can answer",
+        "table inet cnictl, or CNICTL- chains",
         "Hosts outside the cluster have no route back to a pod's address.",
         "nft list table inet cnictl         # is not there, or has other rules\ncnictl nat enable",
     ),
     _Part(
         "bridge", 19, "error", ("bridge/",),
-        "the bridge is missing, down, or not as it should be",
-        "IFLA_INFO_KIND, IFF_UP, IFLA_MTU of the bridge; /sys/class/net/cni0/addr_assign_type (3: its MAC stays)",
-        "Every pod's traffic passes it, and its MAC is what pods know their gateway by.",
+        "the bridge is missing, down or misconfigured",
+        "IFLA_INFO_KIND, IFF_UP, IFLA_MTU of the bridge; /sys/class/net/cni0/addr_assign_type (3: fixed MAC)",
+        "All pods' traffic passes the bridge, and pods know their gateway by its MAC.",
         "ip -d link show cni0; cat /sys/class/net/cni0/addr_assign_type\ncnictl bridge up",
     ),
     _Part(
         "bridge-ipv6", 19, "error", ("sysctl/net.ipv6.conf.",),
-        "the bridge's IPv6 is off or not as it should be", "net.ipv6.conf.cni0.disable_ipv6, accept_ra",
+        "the bridge's IPv6 is off or misconfigured", "net.ipv6.conf.cni0.disable_ipv6, accept_ra",
         "Without IPv6 on the bridge no pod has an IPv6 gateway.",
         "sysctl net.ipv6.conf.cni0.disable_ipv6\ncnictl bridge up", ("bridge",),
     ),
     _Part(
         "bridge-address", 18, "error", ("address/",),
-        "the bridge hasn't the pods' gateway address", "RTM_GETADDR of the bridge",
-        "Pods send to the gateway address; where nobody has it, nothing leaves the node.",
+        "the bridge does not have the pods' gateway address", "RTM_GETADDR of the bridge",
+        "Pods send to the gateway address; if nobody has it, no packet leaves the node.",
         "ip address show dev cni0\nip address add 10.244.0.1/24 broadcast + dev cni0", ("bridge", "bridge-ipv6"),
     ),
     _Part(
         "port-off", 23, "error", ("ports/",),
         "pods are cut off", "IFLA_MASTER and IFF_UP of each attachment's host veth",
-        "A pod whose port is down or off the bridge reaches nobody, and nothing says so inside it.",
+        "A pod whose port is down or not on the bridge reaches nobody, and nothing in the pod shows why.",
         "ip -br link show type veth; bridge link\nip link set veth1a2b3c4d5e6 master cni0 up", ("bridge",),
     ),
     _Part(
-        "stale-route", 32, "warning", (), "a route of ours leads to nobody's pods",
+        "stale-route", 32, "warning", (), "a route of cnictl's leads to no peer's pods",
         "RTM_GETROUTE, protocol 67, against the peers in node.toml",
-        "A route that outlives its peer takes along whatever gets that pod CIDR next.",
+        "A route that outlives its peer misleads packets to the next owner of that pod CIDR.",
         "ip route show proto 67\nip route del 10.244.9.0/24 proto 67",
     ),
     _Part(
-        "peer-route", 31, "error", ("route/",), "the way to a peer's pods is missing or another",
+        "peer-route", 31, "error", ("route/",), "the route to a peer's pods is missing or wrong",
         "RTM_GETROUTE of each peer's pod CIDR in the main table",
-        "Without it pods' traffic to that node takes the default route and is lost.",
+        "Without it pods' packets to that node take the default route and are lost.",
         "ip route show 10.244.1.0/24\nip route add 10.244.1.0/24 via 10.0.10.51 proto 67",
         ("peer-link", "uplink-down"),
     ),
     _Part(
-        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or not the chosen one",
+        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or of another version",
         "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
-        "Without it no pod starts, and none can be ended.",
+        "Without it no pod starts or ends.",
         "cnictl plugin list\ncnictl apply             # puts the chosen version into use", ("runtime-folders",),
     ),
     _Part(
-        "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or another",
-        "10-cnictl.conflist in each runtime's conf dir", "Without it a node is not ready, or pods get no network.",
+        "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or changed",
+        "10-cnictl.conflist in each runtime's conf dir", "Without it the node is not ready, or pods get no network.",
         "ls /etc/cni/net.d\ncnictl apply", ("runtime-folders",),
     ),
     _Part(
         "network-manager", 20, "warning", ("file/etc/NetworkManager/",),
-        "NetworkManager would set up the bridge and its ports as it likes", "/etc/NetworkManager/conf.d/99-cnictl.conf",
-        "NetworkManager sets up any link that it takes for its own, over what stands there.",
+        "NetworkManager would change the bridge and its ports", "/etc/NetworkManager/conf.d/99-cnictl.conf",
+        "NetworkManager changes the configuration of every link that it manages.",
         "nmcli device                       # the bridge and veths are not `unmanaged`\ncnictl apply",
     ),
     _Part(
         "networkd-links", 21, "warning", ("file/etc/systemd/network/00-cnictl.network",),
-        "systemd-networkd would set up the bridge and its ports by any .network file that matches them",
+        "systemd-networkd would change the bridge and its ports by any .network file that matches them",
         "/etc/systemd/network/00-cnictl.network",
-        "A .network file for `*` takes host veths off the bridge, and the bridge's address away.",
+        "A .network file for `*` removes host veths from the bridge, and the bridge's address.",
         "networkctl                         # the bridge and veths are not `unmanaged`\ncnictl apply",
     ),
     _Part(
         "networkd-routes", 21, "warning", ("file/etc/systemd/networkd.conf.d/", "file/etc/systemd/network/"),
-        "systemd-networkd would drop the routes to peers when it is restarted",
+        "systemd-networkd would delete the routes to peers when it restarts",
         "/etc/systemd/networkd.conf.d/99-cnictl.conf, 99-cnictl.conf beside the .network file of the links to peers",
-        "When it starts, it drops routes that it didn't make, and addresses, which others' routes go with.",
+        "When it starts, it deletes routes that it did not make, and addresses together with others' routes.",
         "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
-        "boot-unit", 1, "warning", ("boot/", "program/"), "the next boot would not bring the node back",
+        "boot-unit", 1, "warning", ("boot/", "program/"), "the node would not come back after a boot",
         "/etc/systemd/system/cnictl.service, whether it is enabled, and the copy of cnictl that it starts",
-        "Bridge, routes and rules are gone with a reboot.", "systemctl status cnictl\ncnictl apply",
+        "A reboot removes bridge, routes and rules.", "systemctl status cnictl\ncnictl apply",
     ),
 )  # fmt: skip
 
 
 def _part_of(change: Change) -> str:
-    """Which part a difference is of."""
+    """Return the id of the part that a difference belongs to."""
     if change.resource.startswith("route/") and change.after is None:
         return "stale-route"
     return _part_of_resource(change.resource)
@@ -188,18 +189,18 @@ def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
 
 
 _FORWARD = ("forward-drop", "two-iptables")
-_TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which drops no packet of pods' any more"
+_TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which no longer drops pods' packets"
 
 
 def _is_ahead(change: Change) -> bool:
-    """Whether something of ours takes effect from another program's rule that drops particular packets."""
-    return change.resource.startswith("forward/") and f"{WHY}ahead of " in str(change.before)
+    """Return whether one of our rules comes ahead of another program's drop of particular packets."""
+    return change.resource.startswith("forward/") and placed_rules.any_ahead(change.before or {})
 
 
 def _matters(facts: Facts, change: Change) -> bool:
-    """Whether packets are lost by it, or let through: a jump that is missing where nothing drops is `status`'s alone.
+    """Return whether the difference drops packets or lets packets through; a missing jump where nothing drops does not.
 
-    By the rules as they are, not by the difference: other programs flush and rewrite theirs at any time.
+    Reads the present rules, not the difference, because other programs rewrite their rules at any time.
     """
     program = change.resource.removeprefix("forward/")
     family = "ip6" if program.startswith("ip6") else "ip"

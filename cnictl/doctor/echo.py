@@ -1,4 +1,4 @@
-"""Echo requests of doctor's own: of any size, not to be cut up on the way, many at once."""
+"""Send echo requests of any size that must not be fragmented, to many hosts at the same time."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,25 +10,25 @@ from cnictl.node.host import firewall
 from cnictl.node.spec.node_spec import is_ipv6
 
 HEADERS = {False: 28, True: 48}
-"""Bytes of IP and ICMP before an echo's payload, by whether it is IPv6's."""
+"""The bytes of the IP and ICMP headers, by whether the family is IPv6."""
 _SMALL = 56
 _AT_ONCE = 64
-"""A silent host costs a second and a half; a cluster has many."""
+"""Hosts to ask at the same time: a silent one takes 1.5 seconds."""
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 
 def answers(address: str, source: str = "", payload: int = _SMALL) -> bool:
-    """Whether an echo of that many bytes, not to be cut up on the way, is answered; once more if not."""
+    """Return whether one of two echo requests of that many bytes, which must not be fragmented, is answered."""
     if not firewall.has_command("ping"):
-        raise Problem("there is no ping here", "install iputils-ping")
+        raise Problem("ping is not installed", "install iputils-ping")
     argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", "-M", "do", "-s", str(payload)]
     return run([*argv, *(["-I", source] if source else []), address], check=False).status == 0
 
 
 def largest(address: str, mtu: int) -> int:
-    """The largest packet in bytes, up to `mtu`, that a host which answers a small one answers; found by halves."""
+    """Return the size in bytes of the largest packet, up to `mtu`, that a host answers. It must answer small ones."""
     header = HEADERS[is_ipv6(address)]
     if answers(address, "", mtu - header):
         return mtu
@@ -40,9 +40,9 @@ def largest(address: str, mtu: int) -> int:
 
 
 def at_once(ask: Callable[[Asked], Answer], about: Iterable[Asked]) -> list[tuple[Asked, Answer]]:
-    """What `ask` says about each, side by side."""
-    asked = list(about)
-    if not asked:
+    """Return each value of `about` with the answer of `ask`, which is called for many of them at the same time."""
+    questions = list(about)
+    if not questions:
         return []
-    with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as pool:
-        return list(zip(asked, pool.map(ask, asked), strict=True))
+    with ThreadPoolExecutor(min(len(questions), _AT_ONCE)) as pool:
+        return list(zip(questions, pool.map(ask, questions), strict=True))

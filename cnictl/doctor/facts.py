@@ -42,7 +42,7 @@ class Facts:
 
     @cached_property
     def drift(self) -> list[Change]:
-        """Where the node differs from its spec, in the spine's order; nothing on a host that is no node."""
+        """Where the node differs from its spec, in the spine's order; empty if this host is not a node."""
         return list(self._plan.changes)
 
     @cached_property
@@ -61,9 +61,9 @@ class Facts:
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
-        """The link to each peer, also one that is down; empty where none is known."""
-        found = host_links.peer_links(self.spec) if self.spec is not None else {}
-        return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in found.items()}
+        """The link to each peer, even if it is down; empty if it is not known."""
+        links = host_links.peer_links(self.spec) if self.spec is not None else {}
+        return {peer: link or host_links.link_of_subnet(peer.via) for peer, link in links.items()}
 
     @cached_property
     def others(self) -> list[str]:
@@ -73,9 +73,9 @@ class Facts:
 
     @cached_property
     def narrowest(self) -> Narrowest | None:
-        """What limits the size of pods' packets; None where no link to others is known."""
-        found = host_links.narrowest(self.spec) if self.spec is not None else None
-        return found if found is not None and found.link else None
+        """The smallest MTU on the way to other hosts; None if no link to them is known."""
+        narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
+        return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
     def looked(self) -> Looked:
@@ -124,25 +124,25 @@ class Facts:
         return firewall.ruleset()
 
     def rules(self, table: str, family: str = "ip") -> list[list[str]]:
-        """iptables' rules of a table, in words; nothing where there is no such program."""
-        known: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
-        if (table, family) not in known:
-            known[table, family] = self._listed(table, family)
-        return known[table, family]
+        """Return iptables' rules of a table, each split into words; none if the program is missing."""
+        tables: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})
+        if (table, family) not in tables:
+            tables[table, family] = self._listed(table, family)
+        return tables[table, family]
 
     def _listed(self, table: str, family: str) -> list[list[str]]:
-        """Raises Problem where the program is there and can't read the table, or not all of nat's POSTROUTING."""
+        """Return the rules. Raises Problem if the program can't read the table, or not all of nat's POSTROUTING."""
         program = firewall.PROGRAMS[family]
         if not firewall.has_command(program):
             return []
-        found = firewall.rules_of(program, table)
+        rules = firewall.rules_of(program, table)
         if table == "nat" and not firewall.reads(table, "POSTROUTING", family):
-            raise Problem(f"{program} can't read POSTROUTING of table nat: a native rule of nft's stands in it")
-        return found
+            raise Problem(f"{program} can't read POSTROUTING of table nat: it contains a native nftables rule")
+        return rules
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
-        """What our conf on this host has the plugin called with; None without one that can be read."""
+        """The plugin's configuration in our conf on this host; None if no conf can be read."""
         for folder in runtimes.conf_dirs(runtimes.find()):
             try:
                 return dict(json.loads(text_of(f"{folder}/{FILE_NAME}"))["plugins"][0])
@@ -158,7 +158,7 @@ class Facts:
 
 def counters(path: str, group: str) -> dict[str, int]:
     """Return a group of counters of /proc/net/netstat or /proc/net/snmp: `TcpExt`, `Ip`, `Udp`."""
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     names: list[str] = []
     for line in text_of(path).splitlines():
         head, _, rest = line.partition(":")
@@ -167,8 +167,8 @@ def counters(path: str, group: str) -> dict[str, int]:
         if not names:
             names = rest.split()
         else:
-            found = dict(zip(names, map(int, rest.split()), strict=False))
-    return found
+            values = dict(zip(names, map(int, rest.split()), strict=False))
+    return values
 
 
 def per_cpu(path: str) -> dict[str, int]:

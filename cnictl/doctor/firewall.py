@@ -23,7 +23,7 @@ from cnictl.probe.failure import gateway_of
 _LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
 _HINTS = {
-    forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or have that firewall accept them"),
+    forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or let that firewall accept them"),
     forward_off.OWNED: hint.advice(
         "have the program that owns the table accept them", because="nobody else can change its table"
     ),
@@ -31,7 +31,7 @@ _HINTS = {
 
 
 def _forward_off(facts: Facts) -> Iterable[Seen]:
-    """Where `forward` is false, or only the owner of a table may change it: what drops is named, and left."""
+    """Report drops that cnictl leaves: `forward` is false, or only the table's owner may change it."""
     spec = facts.spec
     if spec is None:
         return
@@ -40,28 +40,28 @@ def _forward_off(facts: Facts) -> Iterable[Seen]:
 
 
 def _own_host(facts: Facts) -> Iterable[Seen]:
-    """What keeps pods from their own node, and the node from its pods, whatever the port."""
+    """Report rules that drop all packets between pods and their own node, whatever the port."""
     for drop in own_host.dropped(facts.spec) if facts.spec is not None else ():
         if not drop.chosen:
             yield Seen(drop.chain, drop.words, drop.allow)
 
 
 def _leaked_chains(facts: Facts) -> Iterable[Seen]:
-    """Of addresses of this node's alone: what other networks' pods have is their plugin's to know."""
+    """Report left-over masquerade chains for this node's pod addresses; other networks belong to their own plugins."""
     spec = facts.spec
     if spec is None:
         return
-    known = {record.container for record in facts.records}
+    holders = {record.container for record in facts.records}
     for network in {*folder_networks(NETWORKS_DIR), *attachments.networks()}:
-        known |= {lease.container for lease in Store(network).all()}
-    for one in by_family(spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+        holders |= {lease.container for lease in Store(network).all()}
+    for node in by_family(spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
             named = _LEAKED.search(" ".join(words))
             if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
                 continue
             source = _option(words, "-s")
-            if source and _subnet(source).overlaps(_subnet(one.subnet)) and not _is_known(named["id"], known):
+            if source and _subnet(source).overlaps(_subnet(node.subnet)) and not _is_known(named["id"], holders):
                 yield Seen(
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
@@ -98,50 +98,50 @@ def _option(words: list[str], name: str) -> str:
 
 
 def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
-    """Only where ours are not asked first: an identity binding of ours keeps the source, whatever follows."""
+    """Report rules that masquerade pod-to-pod packets. With `nat`, our own rules come first and keep the source."""
     spec = facts.spec
     if spec is None or spec.nat:
         return
-    for one in by_family(spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+    for node in by_family(spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
             if words[:2] != ["-A", "POSTROUTING"] or _option(words, "-j") not in _SOURCE_NAT:
                 continue
-            if _covers(words, one) and not _returned_before(facts.rules("nat", family), words, one):
+            if _covers(words, node) and not _returned_before(facts.rules("nat", family), words, node):
                 program = "ip6tables" if family == "ip6" else "iptables"
                 yield Seen(
                     f"{program} nat: {' '.join(words[1:])}",
-                    "gives pods' packets to other nodes' pods the node's address",
-                    hint.command(_keep_source(one, _position(facts, family, words)).command),
+                    "gives pods' packets to other nodes' pods the node's address as source",
+                    hint.command(_keep_source(node, _position(facts, family, words)).command),
                 )
 
 
-def _is_of_pods(words: list[str], one: NodeSpec) -> bool:
+def _is_of_pods(words: list[str], node: NodeSpec) -> bool:
     """Return whether a rule may match packets from pods."""
     source = _option(words, "-s")
-    return not source or _subnet(source).overlaps(_subnet(one.subnet))
+    return not source or _subnet(source).overlaps(_subnet(node.subnet))
 
 
-def _covers(words: list[str], one: NodeSpec) -> bool:
+def _covers(words: list[str], node: NodeSpec) -> bool:
     """Return whether a rule matches packets from pods to other nodes' pods."""
     out = _option(words, "-o")
-    if not _is_of_pods(words, one):
+    if not _is_of_pods(words, node):
         return False
     negated_destination = "-d" in words and words[words.index("-d") - 1] == "!"
     destination = _option(words, "-d")
-    if negated_destination and _subnet(destination).covers(_subnet(one.network)):
+    if negated_destination and _subnet(destination).covers(_subnet(node.network)):
         return False
-    if destination and not negated_destination and not _subnet(destination).overlaps(_subnet(one.network)):
+    if destination and not negated_destination and not _subnet(destination).overlaps(_subnet(node.network)):
         return False
-    return not (out == one.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
+    return not (out == node.bridge and words[words.index("-o") - 1] != "!") and "--mark" not in words
 
 
-def _returned_before(rules: list[list[str]], rule: list[str], one: NodeSpec) -> bool:
+def _returned_before(rules: list[list[str]], rule: list[str], node: NodeSpec) -> bool:
     for words in rules:
         if words == rule:
             return False
         left_alone = words[:2] == ["-A", "POSTROUTING"] and _option(words, "-j") in ("RETURN", "ACCEPT")
-        if left_alone and (_option(words, "-s"), _option(words, "-d")) == (one.subnet, one.network):
+        if left_alone and (_option(words, "-s"), _option(words, "-d")) == (node.subnet, node.network):
             return True
     return False
 
@@ -156,12 +156,12 @@ def _position(facts: Facts, family: str, rule: list[str]) -> int:
     return [words for words in facts.rules("nat", family) if words[:2] == ["-A", "POSTROUTING"]].index(rule) + 1
 
 
-def _keep_source(one: NodeSpec, position: int) -> Action:
-    """The step that keeps pods' sources from the rule there: behind others' rules, kube-proxy's for its marks say."""
-    program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
-    mark = ("-m", "comment", "--comment", f"cnictl:{one.name}", "-j", "RETURN")
+def _keep_source(node: NodeSpec, position: int) -> Action:
+    """Return the step that excludes pod-to-pod packets from the rule at `position`, after the rules before it."""
+    program = "ip6tables" if is_ipv6(node.subnet) else "iptables"
+    mark = ("-m", "comment", "--comment", f"cnictl:{node.name}", "-j", "RETURN")
     where = ("-I", "POSTROUTING", str(position))
-    return typed(program, "-w", "-t", "nat", *where, "-s", one.subnet, "-d", one.network, *mark)
+    return typed(program, "-w", "-t", "nat", *where, "-s", node.subnet, "-d", node.network, *mark)
 
 
 def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
@@ -170,9 +170,9 @@ def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
     program, _, rule = finding.subject.partition(" nat: ")
     family = "ip6" if program == "ip6tables" else "ip"
     named = [words for words in facts.rules("nat", family) if " ".join(words[1:]) == rule]
-    nodes = [one for one in by_family(facts.spec) if is_ipv6(one.subnet) == (family == "ip6")]
+    nodes = [node for node in by_family(facts.spec) if is_ipv6(node.subnet) == (family == "ip6")]
     return Remedy(
-        actions=tuple(_keep_source(one, _position(facts, family, words)) for one in nodes for words in named[:1])
+        actions=tuple(_keep_source(node, _position(facts, family, words)) for node in nodes for words in named[:1])
     )
 
 
@@ -180,13 +180,13 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
     failed = per_cpu("/proc/net/stat/nf_conntrack").get("insert_failed", 0)
     if facts.spec is None or not failed:
         return
-    for one in by_family(facts.spec):
-        family = "ip6" if is_ipv6(one.subnet) else "ip"
+    for node in by_family(facts.spec):
+        family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
-            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, one):
+            if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, node):
                 yield Seen(
                     " ".join(words[1:]),
-                    f"takes source ports in order: {failed} connections failed because two took one at once",
+                    f"takes source ports in order: {failed} connections failed because two took the same one",
                     hint.advice(
                         "add --random-fully to that rule, or leave the masquerade to cnictl: cnictl nat enable",
                         because="the rule belongs to the program that made it, which would make it anew",
@@ -200,7 +200,7 @@ def _stale_connections(facts: Facts) -> Iterable[Seen]:
         six = "-f ipv6 " if is_ipv6(address) else ""
         yield Seen(
             address,
-            "connections are tracked to it, and no pod has it: packets of old flows go nowhere",
+            "the kernel tracks connections to it, but no pod has it: packets of old flows are lost",
             hint.command("cnictl doctor --fix --only stale-connection", f"or: conntrack -D {six}-r {address}"),
         )
 
@@ -213,9 +213,9 @@ def _unleased(facts: Facts) -> set[str]:
     subnets = [parse_cidr(subnet) for subnet in spec.subnets]
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | set(map(gateway_of, spec.subnets))
-    # who answers isn't whom the request was sent to: a binding that points to a pod
-    udp = [one for one in connections.connections(sent_on=True) if one.protocol == socket.IPPROTO_UDP]
-    answering = {one.answering for one in udp if one.answering and one.answering != one.target}
+    # NAT sends these flows on: another address answers than the one that the request was sent to
+    udp = [flow for flow in connections.connections(sent_on=True) if flow.protocol == socket.IPPROTO_UDP]
+    answering = {flow.answering for flow in udp if flow.answering and flow.answering != flow.target}
     of_pods = {format_address(packed) for packed in answering if any(subnet.holds(packed) for subnet in subnets)}
     return of_pods - held
 
@@ -229,7 +229,7 @@ CHECKS = (
     Check(
         "forward-off", 9, "error",
         "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl puts no accept, the host's own rules have to let pods' packets pass.",
+        "Where cnictl adds no accepts, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,
@@ -237,7 +237,7 @@ CHECKS = (
     Check(
         "own-host", 9, "error",
         "base chains at prerouting, input and output (nftables, iptables INPUT and OUTPUT): TCP and UDP of pods' "
-        "addresses by the bridge",
+        "addresses on the bridge",
         "Pods use DNS, published ports and agents on their node, and the node probes its pods; a ping proves neither.",
         "iptables -S INPUT; nft -a list ruleset | grep -A8 'hook input'\n"
         "iptables -I INPUT -i cni0 -s 10.244.0.0/24 -j ACCEPT",
@@ -246,7 +246,7 @@ CHECKS = (
     Check(
         "leaked-chain", 13, "error",
         "iptables -t nat -S POSTROUTING: chains CNI-… whose comment names a container that holds no lease",
-        "The reference plugin's masquerade chain stays where a DEL came late, and the address's next pod meets it.",
+        "A late DEL leaves the reference plugin's masquerade chain behind, and it affects the address's next pod.",
         "iptables -t nat -S POSTROUTING | grep CNI-\n"
         "iptables -t nat -D POSTROUTING …; iptables -t nat -F CNI-…; iptables -t nat -X CNI-…",
         _leaked_chains, _remove_leaked,
@@ -254,7 +254,7 @@ CHECKS = (
     Check(
         "pods-masqueraded", 14, "error",
         "iptables -t nat -S POSTROUTING: MASQUERADE or SNAT that matches pod network to pod network",
-        "Pods of different nodes are to see each other's own addresses.",
+        "Pods of different nodes have to see each other's own addresses.",
         "iptables -t nat -S POSTROUTING\n"
         "iptables -t nat -I POSTROUTING 1 -s 10.244.0.0/24 -d 10.244.0.0/20 -j RETURN   # 1: the number of that rule",
         _pods_masqueraded, _keep_sources, ("leaked-chain",),
@@ -262,14 +262,14 @@ CHECKS = (
     Check(
         "port-race", 16, "warning",
         "insert_failed in /proc/net/stat/nf_conntrack; MASQUERADE rules for pods without --random-fully",
-        "Two connections that take one source port at the same moment: the second's first packet is dropped.",
+        "If two connections take one source port at the same moment, the second one's first packet is dropped.",
         "conntrack -S | grep insert_failed\niptables -t nat -S POSTROUTING | grep MASQUERADE",
         _port_race,
     ),
     Check(
         "stale-connection", 17, "warning",
-        "UDP flows tracked (ctnetlink) that lead by NAT to an address of the pod subnet which has no lease",
-        "A UDP flow to a host port or Service stays bound to the pod that is gone, as long as packets come.",
+        "tracked UDP flows (ctnetlink) that NAT sends to an address of the pod subnet without a lease",
+        "A UDP flow to a host port or Service stays bound to the old pod as long as packets arrive.",
         "conntrack -L -r 10.244.0.7\nconntrack -D -r 10.244.0.7",
         _stale_connections, _forget,
     ),

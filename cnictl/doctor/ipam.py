@@ -1,4 +1,4 @@
-"""Addresses: who holds them though nobody uses them, who uses them though nobody holds them, how many are left."""
+"""Check leases: addresses leased but unused, used but not leased, and how many are left."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from cnictl.node.addresses import reclaim
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 
 _LOW = 0.1
-"""Of a subnet's addresses."""
+"""The share of a subnet's addresses."""
 _NAMED = 5
 
 
@@ -21,12 +21,12 @@ def _gone(facts: Facts) -> Iterable[Seen]:
 
 
 def _torn(facts: Facts) -> Iterable[Seen]:
-    return _counted(facts, TORN, "held by a lease that names no owner, as a power cut leaves it")
+    return _counted(facts, TORN, "held by a lease without an owner, as after a power cut")
 
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
     for listing in facts.listings:
-        # what another node may be about to write is no fault
+        # another node may be about to write these leases
         rows = [row for row in listing.rows if row.state == state and row.leased and not row.elsewhere]
         held = [row.address or row.container for row in rows]
         if held:
@@ -46,7 +46,7 @@ def _collect(facts: Facts, finding: Finding) -> Remedy:
 
 
 def _left(listing: Listing) -> int | None:
-    """Addresses that the next pods can have: what is provably stale is taken back by the ADD that needs it."""
+    """Return how many addresses the next pods can get; ADD reclaims stale leases when it needs them."""
     if listing.free is None:
         return None
     return listing.free + sum(row.leased and not reclaim.keep_reason(row) for row in listing.rows)
@@ -57,8 +57,8 @@ def _full(facts: Facts) -> Iterable[Seen]:
         if _left(listing) == 0:
             yield Seen(listing.network, f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
                        hint.advice("end pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
-                                   because="which pods can go, and which addresses are free for others, "
-                                           "is for the operator to say"))  # fmt: skip
+                                   because="only the operator knows which pods can go, and which addresses "
+                                           "are free"))  # fmt: skip
 
 
 def _nearly_full(facts: Facts) -> Iterable[Seen]:
@@ -72,7 +72,7 @@ def _nearly_full(facts: Facts) -> Iterable[Seen]:
 
 def _unheld(facts: Facts) -> Iterable[Seen]:
     for row in _rows_unheld(facts):
-        yield Seen(row.address, f"{row.holder} lives and has no lease for it: the next pod may be given it too",
+        yield Seen(row.address, f"{row.holder} uses it without a lease: the next pod may get it too",
                    hint.command(f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}"))  # fmt: skip
 
 
@@ -110,27 +110,27 @@ CHECKS = (
     Check(
         "stale-lease", 26, "warning",
         "each lease's record: boot id, device and inode of its namespace, its host veth",
-        "An address of a pod that is gone counts as used until somebody takes it back.",
+        "The address of a pod that is gone counts as used until it is reclaimed.",
         "cnictl ipam list\ncnictl ipam gc", _gone, _collect,
     ),
     Check(
         "torn-lease", 27, "warning", "lease files that are empty or name no owner",
-        "Nobody's DEL will ever name that address.", "find /var/lib/cni/networks -size 0\ncnictl ipam gc",
+        "No DEL will ever free that address.", "find /var/lib/cni/networks -size 0\ncnictl ipam gc",
         _torn, _collect,
     ),
     Check(
-        "pool-full", 28, "error", "leases of each range set against its size, what is provably stale taken off",
-        "The next pod on this node fails, while the node may still say that it is ready.",
+        "pool-full", 28, "error", "leases of each range set, without stale ones, against its size",
+        "The next pod on this node fails, although the node may still be reported as ready.",
         "cnictl ipam list", _full,
     ),
     Check(
         "pool-low", 28, "warning", "the same: fewer than one address in ten left",
-        "A deployment that is rolled over needs addresses for old and new pods at once.",
+        "A rolling update needs addresses for old and new pods at the same time.",
         "cnictl ipam list", _nearly_full, behind=("pool-full",),
     ),
     Check(
         "unheld-address", 30, "error", "live attachments whose addresses have no lease",
-        "A tool that freed a live pod's address has it given out a second time.",
+        "A live pod's address without a lease will be given to a second pod.",
         "cnictl ipam list\nprintf 'CONTAINER\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.7",
         _unheld, _lease_again,
     ),

@@ -17,9 +17,9 @@ from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import is_ipv6
 
 _SYSCTL_DIRS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
-"""The earlier hides a file of the same name in the later (sysctl.d(5))."""
+"""A file hides its namesakes in later folders (sysctl.d(5))."""
 _SYSCTL_CONF = "/etc/sysctl.conf"
-"""Read after the folders by procps' `sysctl --system`."""
+"""procps' `sysctl --system` reads it after the folders."""
 _FULL = 0.8
 
 
@@ -27,9 +27,9 @@ def settled_at_boot(name: str) -> tuple[str, str]:
     """Return the value that a boot gives `name` (`net.ipv4.ip_forward`), and the file that sets it."""
     value, source = "", ""
     for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
-        for key, said in _assignments(path):
+        for key, assigned in _assignments(path):
             if key == name.replace(".", "/"):
-                value, source = said, path
+                value, source = assigned, path
     return value, source
 
 
@@ -50,7 +50,7 @@ def _no_node(facts: Facts) -> Iterable[Seen]:
     if converge.lost_its_file():
         yield Seen(NODE_FILE, "is missing on a host that was set up as a node: most checks were not made",
                    hint.command("cnictl init-node",
-                                "it brings it back as it was last; cnictl reset-node removes all"))  # fmt: skip
+                                "restores the last one; cnictl reset-node removes the node"))  # fmt: skip
     else:
         yield Seen(NODE_FILE, "this host is not set up as a cnictl node: most checks were not made",
                    hint.advice("make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
@@ -85,7 +85,7 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
         if name and max(everywhere, own) == "1":
             yield Seen(
                 name,
-                f"drops packets whose sender it would answer over another link: {dropped} since boot",
+                f"drops packets whose answers would take another link: {dropped} since boot",
                 hint.command(
                     f"sysctl -w {hint.sysctl_name('net', 'ipv4', 'conf', name, 'rp_filter')}=2", "and in /etc/sysctl.d"
                 ),
@@ -119,8 +119,8 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
     for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
         path, key = f"/proc/net/stat/{name}_cache", f"net.{family}.neigh.default.gc_thresh3"
         table = per_cpu(path)
-        most = sysctl.read(key.replace(".", "/"))  # the limit can be read in the host's own namespace alone
-        entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each line says all of them
+        most = sysctl.read(key.replace(".", "/"))  # readable only in the host's own network namespace
+        entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each CPU's line has the total
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield Seen(
                 key,
@@ -133,7 +133,7 @@ def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 def _more_neighbours(key: str, now: int) -> Hint:
     """Return the command that doubles the neighbour table's limit."""
     most = max(8192, 2 * now)
-    half = f"{key.removesuffix('3')}2={most // 2}"  # the kernel begins to clear up there
+    half = f"{key.removesuffix('3')}2={most // 2}"  # from here on the kernel removes old entries
     return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")
 
 
@@ -142,21 +142,21 @@ def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
         return
     if os.geteuid() != 0:
         raise Problem("only root can try the kernel's features")
-    for one in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
-        yield Seen(one.subject, one.message, of_a_node(one.mend), False)
+    for finding in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
+        yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
 
 
 CHECKS = (
     Check(
         "no-node", 0, "error", "/etc/cnictl/node.toml",
-        "On a host that is not set up nothing says what should be there, and no health can be vouched for.",
+        "On a host that is not a node nothing says what should be there, so it can't be called healthy.",
         "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20", _no_node,
     ),
     Check(
         "forwarding-at-boot", 1, "error",
         "sysctl.d in the boot's order (/etc, /run, /usr/lib by name, then /etc/sysctl.conf): the last value of "
         "net.ipv4.ip_forward and net.ipv6.conf.all.forwarding",
-        "A file that sorts after ours has the last word at every boot and at every `sysctl --system`.",
+        "A file that sorts after ours wins at every boot and at every `sysctl --system`.",
         "sysctl --system | grep -e '^\\*' -e forward\nrm or edit the file; cnictl apply",
         _forwarding_at_boot,
     ),
@@ -164,14 +164,14 @@ CHECKS = (
         "reverse-path", 2, "warning",
         "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the links to others and bridge, TcpExt "
         "IPReversePathFilter in /proc/net/netstat",
-        "With the strict filter, a packet that came by another link than its answer would take is dropped in silence.",
+        "The strict filter silently drops a packet that arrives on another link than its answer would take.",
         "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",
         _strict_reverse_path, _loosen,
     ),
     Check(
         "conntrack-full", 6, "error",
         "net.netfilter.nf_conntrack_count against nf_conntrack_max; drop and early_drop in /proc/net/stat/nf_conntrack",
-        "When the table is full the kernel drops the first packet of every new connection.",
+        "When the table is full, the kernel drops the first packet of every new connection.",
         "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n"
         "sysctl -w net.netfilter.nf_conntrack_max=524288",
         _conntrack_full, _widen,
@@ -179,15 +179,15 @@ CHECKS = (
     Check(
         "neighbours-full", 7, "error",
         "table_fulls in /proc/net/stat/arp_cache and ndisc_cache; net.ipv4.neigh.default.gc_thresh3",
-        "When the table is full no new neighbour is learnt: some hosts and pods can't be reached, others can.",
+        "When the table is full, the kernel learns no new neighbour: some hosts and pods can't be reached.",
         "sysctl net.ipv4.neigh.default.gc_thresh3; ip neigh | wc -l\n"
         "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192",
         _neighbours_full,
     ),
     Check(
         "kernel-lacks", 8, "error",
-        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace; lsmod is never asked",
-        "What the kernel can't make, no pod can have.",
+        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace, without lsmod",
+        "Pods need all of these from the kernel.",
         "unshare -n ip link add b type bridge\nmodprobe bridge veth nf_nat",
         _kernel_lacks,
     ),

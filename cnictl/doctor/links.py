@@ -1,4 +1,4 @@
-"""The bridge's ports."""
+"""Check the bridge's ports."""
 
 from collections.abc import Iterable, Iterator
 
@@ -23,9 +23,9 @@ def _bridge(facts: Facts) -> Link | None:
 
 
 def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
-    """Veths on the bridge that no record names, their namespace's id here, and the other end's addresses.
+    """Yield each veth on the bridge without a record, its pod's namespace id, and the other end's addresses.
 
-    The ports are looked at first: an ADD in flight writes its record before it makes its port.
+    Ports are read before records, because ADD writes the record before it makes the port.
     """
     bridge = _bridge(facts)
     if bridge is None or facts.spec is None:
@@ -33,9 +33,9 @@ def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
     asking = OtherEnds()
     with Netlink() as netlink, asking:
         ports = veth_ports(netlink, bridge).values()
-        known = attachments.host_veths()
+        recorded = attachments.host_veths()
         for port, namespace in ports:
-            if port.name not in known:
+            if port.name not in recorded:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
 
 
@@ -63,12 +63,12 @@ def _unleased(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
     held = {lease.address for lease in Store(facts.spec.name).all()}
-    own = {format_address(one.packed) for one in gateways(facts.spec)}
+    own = {format_address(gateway.packed) for gateway in gateways(facts.spec)}
     for port, _, addresses in _unrecorded(facts):
         for address in sorted(_in_subnets(facts, addresses) - held - own):
             yield Seen(
                 address,
-                f"is in use behind {port.name} and leased to nobody: the next pod may be given it too",
+                f"is in use behind {port.name} without a lease: the next pod may get it too",
                 hint.advice(
                     f"end that pod; if nothing else does: ip link delete {port.name}",
                     because="what runs behind that port loses its network",
@@ -111,21 +111,21 @@ CHECKS = (
     Check(
         "orphan-veth", 23, "warning",
         "IFLA_MASTER and IFLA_IFALIAS of each veth, against the attachment records",
-        "What a pod left on the bridge keeps a name and a port that the next one needs.",
+        "The port of a pod that is gone keeps a name and a place on the bridge that others need.",
         "ip -d link show master cni0\\nip link delete veth1a2b3c4d5e6",
         _orphans, _delete_port,
     ),
     Check(
         "unleased-address", 25, "error",
         "addresses of each port's other end (RTM_GETADDR with IFA_TARGET_NETNSID), against the leases",
-        "An address in use that the store calls free will be given out a second time.",
+        "An address that is in use without a lease will be given to a second pod.",
         "ip -n POD address; ls /var/lib/cni/networks/mynet\\nip link delete veth1a2b3c4d5e6",
         _unleased,
     ),
     Check(
         "hairpin-off", 24, "error",
         "/sys/class/net/PORT/brport/hairpin_mode, where the conf asks for hairpinMode",
-        "A bridge doesn't send a packet back to the port it came from: a pod that is its own Service's endpoint waits.",
+        "A bridge never sends a packet back to its port, so a pod that is its own Service's endpoint gets no answer.",
         "bridge -d link show | grep -A1 veth\\nbridge link set dev veth1a2b3c4d5e6 hairpin on",
         _hairpin, _hairpin_on,
     ),

@@ -1,4 +1,4 @@
-"""NetworkManager and systemd-networkd as they are at work: what they hold for theirs, whatever cnictl's files say."""
+"""Check whether NetworkManager or systemd-networkd manages the bridge or its ports in spite of cnictl's files."""
 
 import os
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from cnictl.node.resources.networkd import DAEMON_CONF, FOLDERS, NETWORK_FILE, f
 
 _DEVICES = ["nmcli", "-t", "-f", "DEVICE,STATE", "device"]
 _LEFT_ALONE = ("unmanaged", "disconnected")
-"""A bridge that was down when NetworkManager let go of it shows as `disconnected` for good (seen with 1.42)."""
+"""A bridge that was down when NetworkManager released it stays `disconnected` (seen with 1.42)."""
 _SETTING = "ManageForeignRoutes"
 _NO = ("0", "no", "n", "false", "f", "off")
 """As systemd reads a boolean."""
 
 
 def _ours(facts: Facts) -> list[str]:
-    """The bridge, and the ports it has or should have: one that was taken is on no bridge."""
+    """Return the bridge, its ports, and recorded host veths, which may have been taken off the bridge."""
     if facts.spec is None:
         return []
     recorded = {record.host_veth for record in facts.records if record.bridge == facts.spec.bridge}
@@ -72,15 +72,15 @@ def _overridden(facts: Facts) -> Iterable[Seen]:
     value, source = "", ""
     for path in in_order([f"{folder}/networkd.conf.d" for folder in FOLDERS]):
         for line in text_of(path).splitlines():
-            key, equals, said = line.partition("=")
+            key, equals, assigned = line.partition("=")
             if equals and key.strip() == _SETTING:
-                value, source = said.strip().lower(), path
+                value, source = assigned.strip().lower(), path
     if source not in ("", DAEMON_CONF) and value not in _NO:
         yield Seen(
             source,
-            f"has the last word on {_SETTING}: systemd-networkd drops the routes to peers when it is restarted",
+            f"overrides {_SETTING}: systemd-networkd deletes the routes to peers when it restarts",
             hint.advice(
-                f"take that line out of {source}, then: networkctl reload", because="the file is the operator's"
+                f"remove that line from {source}, then: networkctl reload", because="the file is the operator's"
             ),
         )
 
@@ -89,7 +89,7 @@ CHECKS = (
     Check(
         "network-manager-takes", 20, "warning",
         "nmcli -t -f DEVICE,STATE device: the bridge and its ports are unmanaged",
-        "What NetworkManager manages loses its address and its ports over `nmcli networking off` or a suspend.",
+        "A bridge that NetworkManager manages loses its address and ports at `nmcli networking off` or a suspend.",
         "nmcli device; NetworkManager --print-config | grep unmanaged\n"
         "rm /etc/NetworkManager/conf.d/99-zz.conf; nmcli general reload",
         _managed, None, ("network-manager",),
@@ -97,7 +97,7 @@ CHECKS = (
     Check(
         "networkd-takes", 21, "warning",
         "NETWORK_FILE of the bridge and its ports in /run/systemd/netif/links",
-        "The first .network file by name that matches a link counts: one for `*` before ours takes bridge and ports.",
+        "The first matching .network file by name counts: one for `*` before ours matches bridge and ports.",
         "networkctl status cni0 | grep 'Network File'\n"
         "mv /etc/systemd/network/00-all.network /etc/systemd/network/90-all.network; networkctl reload",
         _taken, _reload, ("networkd-links",),
@@ -105,7 +105,7 @@ CHECKS = (
     Check(
         "networkd-override", 21, "warning",
         "ManageForeignRoutes in networkd.conf.d of /etc/systemd, /run/systemd and /usr/lib/systemd, by name",
-        "The last file by name has the last word, and ours is not the last.",
+        "The last file by name wins, and ours is not the last.",
         "systemd-analyze cat-config systemd/networkd.conf | grep ManageForeignRoutes",
         _overridden, None, ("networkd-routes",),
     ),

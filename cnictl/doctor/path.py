@@ -29,13 +29,13 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
         return
     if facts.spec.uplink and facts.spec.uplink not in facts.links:
         yield Seen(
-            facts.spec.uplink, "there is no such link, and node.toml names it as the uplink",
+            facts.spec.uplink, "does not exist, but node.toml names it as the uplink",
             _another_uplink(facts.spec), False,
         )  # fmt: skip
     elif facts.spec.known_peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
         yield _no_way_out(down, "nothing leaves this node")
     elif facts.spec.known_peers and not facts.others:
-        yield Seen("uplink", "no link leads to the peers: there is no default route, and none of them is on a link",
+        yield Seen("uplink", "no link leads to the peers: there is no default route, and no peer is on a link here",
                    hint.advice("bring up the link to the peers and give it its address: ip -br link; ip route",
                                because="which link leads to the peers is for the operator to say"),
                    False)  # fmt: skip
@@ -90,9 +90,9 @@ def _same_pods(facts: Facts) -> Iterable[Seen]:
         return
     peers = spec.known_peers
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
-        one, other = peers[first], peers[second]
-        yield Seen(other.pod_cidr, f"peers {one.via} and {other.via} are both said to have it",
-                   hint.advice("take the wrong one of the two out of node.toml, then: cnictl apply",
+        peer, other = peers[first], peers[second]
+        yield Seen(other.pod_cidr, f"peers {peer.via} and {other.via} both have it in node.toml",
+                   hint.advice("remove the wrong one from node.toml, then: cnictl apply",
                                because="only the operator knows which node has these pods"))  # fmt: skip
     for name in facts.others:
         link = facts.links.get(name)
@@ -107,11 +107,11 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
         address = format_address(gateway.packed)
         if not source or is_ipv6(address) or not arp.answers(address, link, source):
             continue
-        # a router that answers for everybody (proxy ARP) answers for one that nobody has, too
+        # a router with proxy ARP also answers for an address that nobody has
         if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
                        hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
-                                   because="the host that gets another one has to restart its pods"))  # fmt: skip
+                                   because="the pods of the host that gets another one have to restart"))  # fmt: skip
 
 
 def _own_address(facts: Facts, link: str) -> str:
@@ -140,7 +140,7 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
         for network in facts.spec.networks:
             if parse_cidr(network).holds(packed):
                 yield Seen(server, f"this host's name server has an address of the pod network {network}",
-                           hint.advice("choose a --network that it doesn't lie in, or another name server",
+                           hint.advice("choose a --network that does not contain it, or another name server",
                                        because="the pod network is the same on all nodes"))  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
     for port in facts.ports:
         if port.mtu > limit.mtu and (bridge is None or bridge.mtu <= limit.mtu):
             yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
-                       hint.advice("restart that pod", because="a pod's MTU is given to it when it starts"),
+                       hint.advice("restart that pod", because="a pod gets its MTU when it starts"),
                        False)  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
             f"raise the MTU on the way to {MTU_MIN_IPV6} bytes at least, which IPv6 needs",
             because="bridge and pods can't have less, and the links on the way are not cnictl's",
         )
-    after = "pods that run have to be restarted to get it"
+    after = "running pods have to be restarted to get it"
     return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
 
 
@@ -192,34 +192,34 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
 
 
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
-    """Ping from the bridge's address in place of a pod's: it has the same subnet and the same route."""
+    """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
         return
-    sources = {is_ipv6(address): address for address in (format_address(one.packed) for one in gateways(spec))}
+    sources = {is_ipv6(address): address for address in (format_address(gateway.packed) for gateway in gateways(spec))}
 
     def filtered(peer: Peer) -> bool:
         family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
-        return not echo.answers(target, sources[family]) and echo.answers(target)  # from what the kernel chooses
+        return not echo.answers(target, sources[family]) and echo.answers(target)  # second: the kernel's source
 
-    asked = [
+    answering_peers = [
         peer
         for peer in spec.known_peers
         if not peer.dev and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
     ]
-    for peer, is_filtered in echo.at_once(filtered, asked):
+    for peer, is_filtered in echo.at_once(filtered, answering_peers):
         if is_filtered:
             vendor = text_of(_VENDOR)
             yield Seen(
                 peer.via,
-                f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or what is "
-                f"between drops sources that it doesn't know{f' (a machine by {vendor})' if vendor else ''}",
+                f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or something "
+                f"between drops unknown sources{f' (a machine by {vendor})' if vendor else ''}",
                 _route_back(facts, spec, peer),
             )
 
 
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
-    """Return the command for the peer's route to this node's pods."""
+    """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     return hint.command(
         f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
@@ -230,24 +230,24 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
     for peer, state in facts.served.items():
-        fault, mend = owning.in_words(peer, state)
+        fault, what_to_do = owning.in_words(peer, state)
         if fault:
-            yield Seen(peer.pod_cidr, fault, mend)
+            yield Seen(peer.pod_cidr, fault, what_to_do)
 
 
 def _peer_silent(facts: Facts) -> Iterable[Seen]:
     for peer, state in facts.served.items():
         if state == owning.UNKNOWN:
             yield Seen(peer.via, f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
-                       hint.advice(f"see that {peer.via} is up, on this link, and accepts ICMP echo",
-                                   because="nothing that is asked of it is answered"))  # fmt: skip
+                       hint.advice(f"check that {peer.via} is up, on this link, and accepts ICMP echo",
+                                   because="it does not answer, so its state is not known here"))  # fmt: skip
 
 
 def _bad_checksums(facts: Facts) -> Iterable[Seen]:
     wrong = counters("/proc/net/snmp", "Udp").get("InCsumErrors", 0)
     for link in facts.links.values() if wrong else ():
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
-            yield Seen(link.name, f"{wrong} datagrams came with a wrong checksum, and this link leaves it to the card",
+            yield Seen(link.name, f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
                        hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"))  # fmt: skip
 
 
@@ -269,13 +269,13 @@ CHECKS = (
     ),
     Check(
         "peer-link", 33, "error", "RTM_GETROUTE to each peer: RTA_GATEWAY, RTA_OIF; the host's own addresses",
-        "A plain route needs the peer as its next hop, on a link both share.",
+        "A plain route needs the peer as its next hop, on a shared link.",
         "ip route get 10.0.10.51            # names no gateway if it is on the link",
         preflight_check("peer-link"), behind=("uplink-down",),
     ),
     Check(
         "overlap", 35, "error", "RTM_GETROUTE of the main table, the host's addresses and gateways, against pod CIDRs",
-        "Addresses that are both a pod's and another host's reach only one of the two.",
+        "If a pod and another host have the same address, only one of them can be reached.",
         "ip route show", preflight_check("subnet-overlap"),
     ),
     Check(
@@ -283,7 +283,7 @@ CHECKS = (
         35,
         "warning",
         "RTM_GETADDR of every link against the pod network",
-        "What pods send to that host's neighbours leaves with the pods' own addresses, for it counts as pods' traffic.",
+        "Pods' packets to that host's neighbours keep the pods' own addresses, because they count as pod traffic.",
         "ip -br address\ncnictl init-node --network 10.244.0.0/20 …",
         preflight_check("network-overlap"),
         behind=("overlap",),
@@ -296,18 +296,18 @@ CHECKS = (
     Check(
         "same-pod-cidr", 36, "error",
         "the peers in node.toml among themselves; ARP on the links to others for the bridge's own address",
-        "Two nodes with one pod CIDR give out the same addresses, and each peer's route leads to one of them.",
+        "Two nodes with one pod CIDR assign the same addresses, and each peer's route leads to only one of them.",
         "arping -I eth0 10.244.0.1          # nobody but this node may answer", _same_pods,
         behind=("uplink-down",), waits=True,
     ),
     Check(
         "mtu", 37, "error", "IFLA_MTU of the links to others, of their routes (RTAX_MTU), bridge and ports",
-        "What is larger than the next link takes is cut up or refused: small requests work, large answers don't come.",
+        "Packets above the next link's MTU are fragmented or refused: small requests work, large answers are lost.",
         "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
     ),
     Check(
-        "mtu-path", 37, "error", "an echo of the pods' MTU to each peer that may not be cut up; then by halves",
-        "Where no router says that a packet was too large, connections open and then hang.",
+        "mtu-path", 37, "error", "an echo of the pods' MTU to each peer, never fragmented; then smaller ones",
+        "If no router reports that a packet was too large, connections open and then hang.",
         "ping -M do -s 1472 10.0.10.51\ncnictl bridge up --mtu 1400     # then restart the pods", _black_hole,
         behind=("uplink-down", "peer-link"), waits=True,
     ),
@@ -315,7 +315,7 @@ CHECKS = (
         "pods-filtered", 38, "error",
         "an echo to each peer's gateway address from the node's own and from the bridge's; "
         "/sys/class/dmi/id/sys_vendor",
-        "Clouds drop what a machine sends with an address they didn't give it, and pods' addresses are such.",
+        "Clouds drop packets with a source address that they did not assign, such as pods' addresses.",
         "ping -I 10.0.0.210 10.244.1.1; ping -I 10.244.0.1 10.244.1.1", _pods_filtered,
         behind=("uplink-down", "peer-link", "peer-route", "masquerade", "bridge", "bridge-address", "forwarding",
                 "same-pod-cidr", "reverse-path", "overlap"), waits=True,
@@ -323,19 +323,19 @@ CHECKS = (
     Check(
         "peer-pods", 38, "error",
         "echo requests with a time to live of 1 to each peer's gateway address, and to the last one of its pod CIDR",
-        "A node that was reset, or has another pod CIDR now, answers ping as ever, and drops what pods get.",
+        "A node that was reset or has another pod CIDR now still answers ping, but drops packets to the pods.",
         "ping -t 1 10.244.1.1               # answers only if the peer itself has it\n"
         "cnictl route del-peer 10.244.1.0/24",
         _pod_cidr_elsewhere, behind=_OWN_WAY, waits=True,
     ),
     Check(
         "peer-silent", 38, "warning", "echo requests to each peer's own address",
-        "Of a peer that does not answer nothing can be said, and no pod of it may be reached.",
+        "The state of a silent peer is not known, and its pods may be out of reach.",
         "ping 10.0.10.51\ncnictl test-connectivity", _peer_silent, behind=_OWN_WAY, waits=True,
     ),
     Check(
         "vxlan-checksum", 39, "warning", "Udp InCsumErrors in /proc/net/snmp; ethtool -k of vxlan links",
-        "Some cards write a wrong checksum into what they wrap up: the other side drops it.",
+        "Some cards write a wrong checksum into encapsulated packets, and the other side drops them.",
         "nstat -az UdpInCsumErrors; ethtool -k flannel.1\nethtool -K flannel.1 tx-checksum-ip-generic off",
         _bad_checksums, _no_offload,
     ),

@@ -1,4 +1,4 @@
-"""What cnictl made, on a host that is no node: its files were lost, or saved rules were restored at boot."""
+"""Find remains of cnictl on a host that is not a node: its files were lost, or saved rules were restored at boot."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def _remnants(facts: Facts) -> Iterable[Seen]:
     if facts.spec is not None:
         return
     for standing in reset.remains():
-        yield Seen("this host", f"is no node, but what cnictl made stands: {standing}",
+        yield Seen("this host", f"is not a node, but still has: {standing}",
                    hint.command("cnictl reset-node"), False)  # fmt: skip
 
 
@@ -21,7 +21,7 @@ CHECKS = (
         "remnants", 44, "warning",
         "chains CNICTL-*, rules whose comment begins with cnictl:, nftables' tables cnictl, routes of protocol 67 and "
         "68, links with cnictl's alias, the files of a node; on a host without node.toml",
-        "Accepts, masquerade and routes that no node needs go on sending packets where nobody expects them.",
+        "Remaining accepts, masquerade rules and routes send packets where nobody expects them.",
         "cnictl reset-node --dry-run\ncnictl reset-node",
         _remnants,
     ),

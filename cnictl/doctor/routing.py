@@ -1,4 +1,4 @@
-"""Where the kernel sends pods' packets: policy rules, other tables, more specific routes."""
+"""Check where the kernel sends pods' packets: policy rules, other tables, more specific routes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def _diverted(facts: Facts) -> Iterable[Seen]:
-    """What goes outside by another table than the main one is a finding only if no answer comes from there."""
+    """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
     if facts.spec is None:
         return
     for strays in pod_routes.causes(facts.looked.strays):
@@ -38,14 +38,14 @@ def _message(strays: Sequence[Stray]) -> str:
 
 
 def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Whether an echo by that way is answered; the bridge's own address stands for a pod's, where it goes the same way.
+    """Return whether an echo on that way is answered, sent from the bridge's address if that takes the same way.
 
-    Where it doesn't, a link without a gateway can be asked by name; any other way can't be tried from here.
+    Otherwise an echo through the link is tried, which works only without a gateway.
     """
     if facts.spec is None:
         return False
     target = stray.asked.packet.target
-    sources = [format_address(one.packed) for one in gateways(facts.spec)]
+    sources = [format_address(gateway.packed) for gateway in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
             same = route_lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
@@ -56,7 +56,7 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
 
 def _unforwarded(facts: Facts) -> Iterable[Seen]:
     for name in facts.looked.unforwarded:
-        yield Seen(name, "is 0: no packet of pods is forwarded that comes in there", pod_routes.switch_on(name))
+        yield Seen(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
 
 
 def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -66,7 +66,7 @@ def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 CHECKS = (
     Check(
         "link-forwarding", 1, "error", "net.ipv4.conf.LINK.forwarding of the bridge and of the links to other hosts",
-        "The kernel forwards nothing that comes in by a link whose own setting is 0, whatever ip_forward is.",
+        "The kernel forwards no packets from a link whose own setting is 0, whatever ip_forward is.",
         "sysctl net.ipv4.conf.cni0.forwarding\nsysctl -w net.ipv4.conf.cni0.forwarding=1",
         _unforwarded, _forward, ("forwarding", "forwarding-at-boot"),
     ),
@@ -74,7 +74,7 @@ CHECKS = (
         "pod-routing", 31, "error",
         "RTM_GETROUTE with a pod's source, the bridge as RTA_IIF and kube-proxy's mark, to each peer's pods and node "
         "and to the outside, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
-        "Policy rules come before the main table, and a more specific route before a peer's: a VPN takes pods along.",
+        "Policy rules come before the main table, and more specific routes before a peer's: a VPN may divert pods.",
         "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"
         "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that takes them away",
         _diverted,

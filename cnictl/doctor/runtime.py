@@ -41,7 +41,7 @@ def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
     plugins = document.get("plugins")
-    return [one for one in plugins if isinstance(one, dict)] if isinstance(plugins, list) else [document]
+    return [plugin for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else [document]
 
 
 def _chain(facts: Facts) -> Iterable[Seen]:
@@ -58,13 +58,13 @@ def _chain(facts: Facts) -> Iterable[Seen]:
             places = [f"{folder}/{name}" for folder in folders]
             there = next((place for place in places if os.access(place, os.X_OK)), "")
             if not there:
-                yield Seen(name, f"{path} chains it, and it is in none of {', '.join(folders)}: no pod starts",
+                yield Seen(name, f"{path} chains it, but it is not in {', '.join(folders)}: no pod starts",
                            hint.advice("install it there (Debian: containernetworking-plugins)",
                                        because="programs are the distribution's to install"), False)  # fmt: skip
             elif version not in _versions(there):
                 yield Seen(
                     there,
-                    f"does not speak CNI {version}, which {path} asks for",
+                    f"does not support CNI {version}, which {path} needs",
                     hint.advice("install a newer release", because="programs are the distribution's to install"),
                     False,
                 )
@@ -73,7 +73,7 @@ def _chain(facts: Facts) -> Iterable[Seen]:
 def _versions(path: str) -> list[str]:
     done = run([path], '{"cniVersion": "1.0.0"}', check=False, environment={"CNI_COMMAND": "VERSION"})
     try:
-        return [str(one) for one in json.loads(done.stdout)["supportedVersions"]]
+        return [str(version) for version in json.loads(done.stdout)["supportedVersions"]]
     except (ValueError, LookupError, TypeError):
         return []
 
@@ -83,7 +83,7 @@ def _unreadable(facts: Facts) -> Iterable[Seen]:
         return
     for path, document in confs():
         if document is None and os.path.basename(path) != FILE_NAME:
-            yield Seen(path, "is no CNI configuration: a runtime that reads it says the node is not ready",
+            yield Seen(path, "is not a CNI configuration: a runtime that reads it reports the node as not ready",
                        hint.command(f"mv {shlex.quote(path)} {shlex.quote(path)}.off", "or make it valid JSON"),
                        False)  # fmt: skip
 
@@ -92,25 +92,25 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
     del facts
     for path, document in confs():
         for plugin in _chained(document or {}):
-            given = plugin.get("ipam")
-            routes = given.get("routes") if isinstance(given, dict) else None
-            twice = any(isinstance(one, dict) and one.get("dst") in ("0.0.0.0/0", "::/0") for one in routes or [])
+            ipam = plugin.get("ipam")
+            routes = ipam.get("routes") if isinstance(ipam, dict) else None
+            twice = any(isinstance(route, dict) and route.get("dst") in ("0.0.0.0/0", "::/0") for route in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
-                yield Seen(path, "isDefaultGateway and an ipam route to everywhere: the reference plugin fails with "
+                yield Seen(path, "isDefaultGateway and a default route in ipam: the reference plugin fails with "
                            "'file exists'",
-                           hint.advice("take the route out of it, or set its type to cnictl-bridge",
+                           hint.advice("remove the route, or set the type to cnictl-bridge",
                                        because="the conf is the operator's"), False)  # fmt: skip
 
 
 def _unread(facts: Facts) -> Iterable[Seen]:
     if facts.spec is None:
         return
-    known = runtimes.find()
-    launchers = install.installed(runtimes.bin_dirs(known)).bin_dirs
+    found_runtimes = runtimes.find()
+    launchers = install.installed(runtimes.bin_dirs(found_runtimes)).bin_dirs
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
-    for runtime, fault in runtimes.unread(known, launchers, confs):
-        yield Seen(runtime, f"{fault}: what cnictl put elsewhere is not seen there", hint.command("cnictl apply"))
+    for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
+        yield Seen(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
 
 
 def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -118,15 +118,15 @@ def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 
 
 def _residue(facts: Facts) -> Iterable[Seen]:
-    known = {str(document.get("name")) for _, document in confs() if document}
+    names = {str(document.get("name")) for _, document in confs() if document}
     if facts.spec is not None:
-        known.add(facts.spec.name)
+        names.add(facts.spec.name)
     for network in folder_networks():
-        if network in known:
+        if network in names:
             continue
         listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
-            yield Seen(network, f"no conf is of this network, and {len(listing.rows)} addresses of its pods, all gone, "
+            yield Seen(network, f"no conf has this network, and {len(listing.rows)} addresses of pods, which are gone, "
                        "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
 
 
@@ -139,20 +139,21 @@ def _collect(facts: Facts, finding: Finding) -> Remedy:
 
 CHECKS = (
     Check(
-        "unit-code", 1, "warning", "what cnictl's units and their drop-ins start: owner, mode, ACL, all the way down",
-        "Whoever can change what a unit starts is root at the next boot.",
+        "unit-code", 1, "warning",
+        "what cnictl's units and their drop-ins start: owner, mode and ACL of files and folders",
+        "Whoever can change what a unit starts becomes root at the next boot.",
         "grep Exec /etc/systemd/system/cnictl*.service\nls -ld /usr/local/lib/cnictl/cli",
         preflight_check("unit-code"), behind=("boot-unit",),
     ),
     Check(
         "conf-order", 40, "error", "the runtimes' conf dirs, by name: what sorts before 10-cnictl.conflist",
-        "A runtime takes the first conf by name, and new pods get that network.",
+        "A runtime uses the first conf by name, and new pods get that network.",
         "ls /etc/cni/net.d\nmv /etc/cni/net.d/00-other.conflist ~", preflight_check("conf-order"),
     ),
     Check(
         "runtime-folders", 40, "error",
         "the configuration that each runtime was started with (/proc/PID/cmdline): its folders for plugins and confs",
-        "A plugin or a conf in a folder that the runtime does not read is not there for it.",
+        "A runtime does not find a plugin or a conf in another folder.",
         "tr '\\0' ' ' < /proc/$(pgrep -o -x containerd)/cmdline\ncnictl init-node --bin-dir DIR --conf-dir DIR",
         _unread, _install_there,
     ),
@@ -163,22 +164,22 @@ CHECKS = (
     ),
     Check(
         "chained-plugin", 41, "error", "each plugin that our conf chains: in a bin dir, executable, and its VERSION",
-        "One plugin of the chain that is missing fails every pod.",
+        "If one plugin of the chain is missing, every pod fails.",
         "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain, behind=("cni-conf", "plugin"),
     ),
     Check(
         "loopback", 41, "error", "the `loopback` plugin in the CRI runtime's bin dir",
-        "The CRI runs it for each pod: without it every pod fails though the node says that it is ready.",
+        "The CRI runs it for each pod: without it every pod fails although the node is reported as ready.",
         "containerd config dump | grep -A3 cni\napt install containernetworking-plugins", preflight_check("loopback"),
     ),
     Check(
         "second-default", 42, "warning", "confs of the reference bridge: isDefaultGateway, ipam.routes",
-        "It adds the default route twice, and fails at the second.", "grep -r isDefaultGateway /etc/cni/net.d",
+        "The plugin adds the default route twice and fails the second time.", "grep -r isDefaultGateway /etc/cni/net.d",
         _second_default,
     ),
     Check(
-        "residue", 43, "warning", "leases of networks that no conf and no node.toml names, all of pods that are gone",
-        "What a former life of this host holds looks like pods to every tool that counts.",
+        "residue", 43, "warning", "leases of networks that no conf and no node.toml names, if all their pods are gone",
+        "Leases from an earlier set-up of this host look like pods to every tool that counts.",
         "ls /var/lib/cni/networks\ncnictl ipam gc --network OLD", _residue, _collect,
     ),
 )  # fmt: skip

@@ -101,21 +101,21 @@ def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[P
             start = time.monotonic()
             on_step(f"{act.title}: cnictl {act.command[0]} on both nodes")
             commands = {node.name: _fill(act.command, lab, node) for node in lab.nodes}
-            done = list(pool.map(lambda node, given=commands: _change(node, given[node.name]), lab.nodes))
+            done = list(pool.map(lambda node, commands=commands: _change(node, commands[node.name]), lab.nodes))
             if not served:
                 on_step(f"{act.title}: starting a pod on each node for the other node to ping")
                 served = {node.name: _Server(node) for node in lab.nodes}
                 stack.callback(_end, served)
             on_step(f"{act.title}: testing what pods reach")
             checks = {node.name: _checks(lab, node, served, act) for node in lab.nodes}
-            tested = pool.map(lambda node, given=checks: _test(node, given[node.name]), lab.nodes)
+            tested = pool.map(lambda node, checks=checks: _test(node, checks[node.name]), lab.nodes)
             reports = dict(zip(commands, tested, strict=True))
             surprises = [text for name, report in reports.items() for text in _surprises(name, report, act)]
             if act is STORY[-1]:
                 surprises += _masqueraded(lab, reports, served)
             by_hand = dict(zip(commands, done, strict=True))
             words = {
-                name: "; ".join(" ".join(["cnictl", *command]) for command in given) for name, given in commands.items()
+                name: "; ".join(" ".join(["cnictl", *command]) for command in lines) for name, lines in commands.items()
             }
             yield Played(act, words, by_hand, reports, surprises, time.monotonic() - start)
         on_step("taking everything down")
@@ -167,8 +167,8 @@ def _test(node: Node, command: list[str]) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        said = done.stderr.strip() or f"exit status {done.status}"
-        raise Problem(f"{node.name}: cnictl {' '.join(command)}: {said}") from None
+        words = done.stderr.strip() or f"exit status {done.status}"
+        raise Problem(f"{node.name}: cnictl {' '.join(command)}: {words}") from None
     return report
 
 

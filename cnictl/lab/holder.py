@@ -248,6 +248,6 @@ def _reporting(channel: socket.socket) -> Iterator[None]:
     try:
         yield
     except (OSError, Problem) as error:
-        said = error.message if isinstance(error, Problem) else error.strerror
-        channel.send(json.dumps({"error": said or str(error)}).encode())
+        message = error.message if isinstance(error, Problem) else error.strerror
+        channel.send(json.dumps({"error": message or str(error)}).encode())
         os._exit(1)

@@ -90,8 +90,8 @@ class Node:
                 process.communicate(timeout=_AFTER_KILL_SECONDS)
             raise Problem(f"{words}: still running after {timeout:g} s") from None
         if check and process.returncode != 0:
-            said = stderr.strip() or stdout.strip()
-            raise Problem(f"{words}: exit status {process.returncode}" + (f": {said}" if said else ""))
+            output = stderr.strip() or stdout.strip()
+            raise Problem(f"{words}: exit status {process.returncode}" + (f": {output}" if output else ""))
         return Finished(process.returncode, stdout, stderr)
 
 

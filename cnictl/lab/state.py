@@ -32,11 +32,11 @@ class Running:
 def folder() -> Path:
     """Return the folder for this user's labs; make it if missing. Raises Problem if it belongs to another user."""
     user = os.geteuid()
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
     if user == 0 and os.access("/run", os.W_OK):
         place = Path("/run/cnictl-lab")
-    elif given and os.path.isdir(given) and os.stat(given).st_uid == user:
-        place = Path(given) / "cnictl-lab"
+    elif runtime_dir and os.path.isdir(runtime_dir) and os.stat(runtime_dir).st_uid == user:
+        place = Path(runtime_dir) / "cnictl-lab"
     else:
         place = Path(f"/tmp/cnictl-lab-{user}")
     place.mkdir(mode=0o700, exist_ok=True)

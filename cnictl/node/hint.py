@@ -9,8 +9,6 @@ A hint is the text that people read. It is one of three kinds, each with a funct
 `tests/kernel/hints.py` says how a new hint is added to those tests.
 """
 
-from typing import Any
-
 
 class Hint(str):
     """A hint as people read it, and its parts. As plain text it is shown and stored like any other string."""
@@ -23,11 +21,6 @@ class Hint(str):
     """In words."""
     on: str = ""
     """The address of the host where the command runs; empty for this one."""
-
-    def parts(self) -> dict[str, str]:
-        """Return the parts that are not empty, for programs."""
-        named = {"command": self.command, "option": self.option, "advice": self.advice, "on": self.on}
-        return {name: value for name, value in named.items() if value}
 
 
 def command(line: str, more: str = "", on: str = "") -> Hint:
@@ -56,9 +49,25 @@ def advice(text: str, because: str) -> Hint:
     return made
 
 
-def parts(hint: str) -> dict[str, Any]:
-    """Return the parts of a hint for programs; of plain text, which another host's report holds, none."""
-    return dict(hint.parts()) if isinstance(hint, Hint) else {}
+def as_json(hint: str) -> dict[str, str] | None:
+    """Return the value of the key `hint` in every command's JSON; None (null) where there is no hint.
+
+    `text` is the whole hint as people read it. `command`, `option` and `on` are its parts; one that the hint does not
+    have is an empty string.
+    """
+    if not hint:
+        return None
+    made = hint if isinstance(hint, Hint) else Hint(hint)
+    return {"text": str(made), "command": made.command, "option": made.option, "on": made.on}
+
+
+def from_json(form: dict[str, str] | None) -> Hint:
+    """Return the hint that `as_json` turned into `form`. Raises KeyError if it is not one."""
+    if form is None:
+        return NONE
+    made = Hint(form["text"])
+    made.command, made.option, made.on = form["command"], form["option"], form["on"]
+    return made
 
 
 NONE = Hint("")

@@ -1,4 +1,7 @@
-"""The spine: desired state → observe → diff → apply → verify → undo. Every command is a view of it."""
+"""Plan, apply, verify and undo changes: desired state → observe → diff → apply → verify → undo.
+
+Every command is a view of this.
+"""
 
 import itertools
 import signal
@@ -14,12 +17,12 @@ from cnictl.node.state.journal import DONE, FAILED, UNDONE, Entry, Journal
 from cnictl.node.state.run_lock import exclusive as exclusive
 
 State = dict[str, Any]
-"""What a resource is or should be: JSON values only, so that it is shown, compared and journalled as it is."""
+"""The present or desired state of a resource: JSON values only, so that it can be shown, compared and journalled."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference, as data: it is shown, journalled, carried out, and undone with before and after swapped."""
+    """One difference as data: it is shown, journalled, made, and undone with before and after swapped."""
 
     resource: str
     before: State | None
@@ -27,9 +30,11 @@ class Change:
     summary: str
     """`add address 10.244.0.1/24 to cni0`"""
     command: str
-    """`ip address add 10.244.0.1/24 dev cni0`: the manual command of the step, on several lines if it takes several."""
+    """The manual command, such as `ip address add 10.244.0.1/24 dev cni0`; one line for each command."""
     repair: bool = False
-    """Whether it brings back what the node was already set up to be, rather than moving the node."""
+
+
+"""Whether it restores what the node was already set up to be."""
 
 
 class Resource(Protocol):
@@ -37,40 +42,40 @@ class Resource(Protocol):
 
     @property
     def id(self) -> str:
-        """`bridge/cni0`, `route/10.244.1.0/24`: what it is called in plans, journals and tables."""
+        """The name in plans, journals and tables: `bridge/cni0`, `route/10.244.1.0/24`."""
 
     def observe(self) -> State | None:
-        """What is there now; None if nothing."""
+        """Return the present state; None if the thing does not exist."""
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """What should be there; None to have it removed."""
+        """Return the desired state; None to have the thing removed."""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the manual command of going from `before` to `after`."""
+        """Return the summary and the manual command for the change from `before` to `after`."""
 
     def carry_out(self, change: Change) -> None:
-        """Make `change.after` true. Raises Problem."""
+        """Make the change. Raises Problem."""
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A resource that cnictl may find on the host rather than make."""
+    """A resource that may exist before cnictl's first run."""
 
     def remember(self) -> None:
-        """Keep what is there now as its former state, unless one is kept already; called before the first change."""
+        """Record the present state as the former one unless one is recorded; called before the first change."""
 
 
 @runtime_checkable
 class Restored(Protocol):
-    """A resource of which something may stay when cnictl leaves the host: what was there before."""
+    """A resource that existed before cnictl, and is put back when cnictl leaves the host."""
 
     def former(self) -> State | None:
-        """What the host should be left with; None for nothing."""
+        """Return the state to leave behind; None to remove the thing."""
 
 
 @runtime_checkable
 class Parted(Protocol):
-    """A resource that is several things under one name, such as files: an undo takes back those that are as left."""
+    """A resource of several parts, such as files: an undo takes back the parts that nobody has changed since."""
 
     parted: bool
     """True."""
@@ -78,26 +83,34 @@ class Parted(Protocol):
 
 @runtime_checkable
 class Merging(Protocol):
-    """A resource that knows best how to take a change back where somebody has changed it again since."""
+    """A resource that can take a change back although somebody has changed it again since."""
 
     def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """`now` without what led from `before` to `after`, and in words what of that has to stay."""
+        """Return `now` without the change from `before` to `after`, and in words what of it has to stay."""
+
+
+@runtime_checkable
+class Updating(Protocol):
+    """A resource whose states have another form in an earlier release's journal."""
+
+    def updated(self, state: State) -> State:
+        """Return a state from a journal in this release's form."""
 
 
 @runtime_checkable
 class Skipping(Protocol):
-    """A resource that a node works without until the next boot or restart: it is left out where it can't be written."""
+    """A resource that a node needs only after the next boot or restart: it is left out if it can't be written."""
 
     def skipped(self, spec: NodeSpec) -> list[str]:
-        """Paths that `spec` asks for and that can't be written on this host."""
+        """Return the paths that `spec` needs and that can't be written on this host."""
 
 
 @runtime_checkable
 class Carrying(Protocol):
-    """A resource that others may come to stand on."""
+    """A resource that other things on the host may come to need."""
 
     def carries(self) -> str:
-        """What stands on it, in words; empty where nothing does."""
+        """Return in words what needs it; empty if nothing does."""
 
 
 class Batch(Protocol):
@@ -118,28 +131,28 @@ class Batched(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One resource in a plan: its change, or None where it is already so."""
+    """One resource in a plan, with its change."""
 
     resource: Resource
     state: State | None
-    """As observed."""
+    """The observed state."""
     summary: str
     change: Change | None
     unknown: str = ""
-    """Why it can't be told what is there or should be; empty where it can."""
+    """Why the present or the desired state can't be read; empty if both can."""
     hint: str = ""
-    """What to do about that."""
+    """The hint for `unknown`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every resource in the order it is worked through, and where it differs."""
+    """Every resource, in the order in which changes are made, and its difference."""
 
     steps: tuple[Step, ...]
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """The differences alone."""
+        """The differences."""
         return tuple(step.change for step in self.steps if step.change is not None)
 
     @property
@@ -149,11 +162,11 @@ class Plan:
 
     @property
     def unknown(self) -> tuple[Step, ...]:
-        """The steps of which nothing is known: what is wrong there, and what to change, can't be told."""
+        """The steps whose resource can't be read."""
         return tuple(step for step in self.steps if step.unknown)
 
     def refuse_unknown(self) -> None:
-        """Raise Problem if anything can't be looked at."""
+        """Raise Problem if a resource can't be read."""
         if self.unknown:
             words = dict.fromkeys(f"{step.resource.id} can't be looked at: {step.unknown}" for step in self.unknown)
             raise Problem("; ".join(words), self.unknown[0].hint)
@@ -168,35 +181,35 @@ _FAILURES = (Problem, OSError)
 
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
-    """Every difference between the host and what `spec` wants of `resources`, in their order; nothing is touched."""
-    return Plan(tuple(step for one in resources for step in _looked_at(one, partial(one.desired, spec))))
+    """Return every difference between the host and `spec`, in the order of `resources`. Changes nothing."""
+    return Plan(tuple(step for resource in resources for step in _looked_at(resource, partial(resource.desired, spec))))
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
-    """What it takes to leave the host as it was before cnictl, in the order given; nothing is touched."""
-    steps = [step for one in resources for step in _looked_at(one, partial(former_state, one))]
+    """Return the changes that leave the host as it was before cnictl, in the order given. Changes nothing."""
+    steps = [step for resource in resources for step in _looked_at(resource, partial(former_state, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
 def former_state(resource: Resource) -> State | None:
-    """What a reset leaves of a resource."""
+    """Return the state that a reset leaves a resource in."""
     return resource.former() if isinstance(resource, Restored) else None
 
 
 def remember(todo: Plan) -> None:
-    """Keep the former state of everything in the plan, also of what is already so: it may be changed one day."""
+    """Record the former state of everything in the plan, even of what only a later run may change."""
     for step in todo.steps:
         if isinstance(step.resource, Remembering) and not step.unknown:
             step.resource.remember()
 
 
 def joined(*plans: Plan) -> Plan:
-    """Several plans as one, worked through in this order."""
-    return Plan(tuple(step for one in plans for step in one.steps))
+    """Return several plans as one, in this order."""
+    return Plan(tuple(step for part in plans for step in part.steps))
 
 
 def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
-    """Compare a resource with what is wanted. One that can't be looked at is a step of its own, and costs no other."""
+    """Compare a resource with its desired state. If it can't be read, return a step that says so."""
     try:
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
@@ -216,11 +229,11 @@ def _compare(resource: Resource, after: State | None) -> Iterator[Step]:
 
 
 Done = list[tuple[Resource, Change]]
-"""What a run has made so far, in its order."""
+"""The changes that a run has made so far, in order."""
 
 
 def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = None) -> Done:
-    """Carry the plan's changes out, then look whether the host is as planned.
+    """Make the plan's changes, then check that the host is as planned.
 
     Each change is journalled before it is made. On a failure this run's changes, those in `done` from an earlier
     part of it included, are undone, last first, and the failure is raised as Problem. The caller holds `exclusive`.
@@ -239,8 +252,8 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
     return done
 
 
-def mend(todo: Plan, on_step: OnStep, journal: Journal) -> None:
-    """Carry out all of the plan that can be, whatever fails of it: for a node that is to be what it was already.
+def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
+    """Make as many of the plan's changes as possible, whatever fails: for repairs and undos.
 
     At boot one peer whose link is late must not cost the node its bridge. Closes the journal; raises Problem that
     names every failure. The caller holds `exclusive`.
@@ -322,7 +335,7 @@ def _failures(group: _Group, done: Done, on_step: OnStep, journal: Journal) -> d
 
 
 def _differs(resource: Resource, state: State | None) -> bool:
-    """Whether it is in another state now, as far as that can be seen."""
+    """Return whether the resource's state differs from this one; True if it can't be read."""
     try:
         return resource.observe() != state
     except _FAILURES:
@@ -341,18 +354,18 @@ def _reason(error: BaseException) -> Problem:
 @reading.once()
 def _verify(done: Done) -> None:
     for resource, change in done:
-        found = resource.observe()
-        if found != change.after:
+        now = resource.observe()
+        if now != change.after:
             raise Problem(
-                f"{change.summary}: done, but {resource.id} now is {found}, not {change.after}",
+                f"{change.summary}: done, but {resource.id} now is {now}, not {change.after}",
                 "another program undid it; `nft monitor` and `ip monitor` name who changes what",
             )
 
 
 def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
-    """Take changes back, last first, and close the journal.
+    """Undo changes, last first, and close the journal.
 
-    What could not be taken back is returned, in words; the rest is still tried.
+    Return in words what could not be undone. A failure does not stop the rest.
     """
     left: list[str] = []
     made = {change.resource: change for _, change in done}

@@ -94,23 +94,23 @@ def diverted(failure: Failure) -> Cause | None:
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None
     link = host.peer_links.get(peer, "") if peer is not None else ""
-    asked: list[Asked] = []
+    questions: list[Asked] = []
     if failure.check == OWN_HOST:
-        asked = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
+        questions = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
     elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.known_peers and link:
-        asked = [
+        questions = [
             Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
             Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == OTHER_HOST and peer is not None and link:
-        asked = [
+        questions = [
             Asked(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
             Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == EXTERNAL:
-        asked = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
-        asked += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
-    strays = [stray for stray in pod_routes.judge(spec, asked) if stray.rule is not None or not _is_missing(stray)]
+        questions = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
+        questions += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+    strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
     if not strays:
         return None
     same = [other for other in host.strays if other.by == strays[0].by]
@@ -119,10 +119,10 @@ def diverted(failure: Failure) -> Cause | None:
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
     """Return whether a missing route explains the stray; `no_route` reports that."""
-    asked, way = stray.asked, stray.way
-    if asked.peer is None or asked.what != pod_routes.TO_PODS:
-        return asked.what == pod_routes.TO_OUTSIDE or bool(way.errno)
-    inside = way.destination and parse_cidr(asked.peer.pod_cidr).covers(parse_cidr(way.destination))
+    question, way = stray.asked, stray.way
+    if question.peer is None or question.what != pod_routes.TO_PODS:
+        return question.what == pod_routes.TO_OUTSIDE or bool(way.errno)
+    inside = way.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(way.destination))
     return not inside
 
 
@@ -173,10 +173,10 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
     unresolved = "FAILED" in state or "INCOMPLETE" in state
     if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None
-    asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
+    protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
     return Cause(
         "neighbour-unresolved",
-        f"next hop {hop} does not answer {asked} on {link} (neighbour table: {state or 'nothing'})",
+        f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
             f"bring {hop} up, or check that it is on the same link as {link}; "
             "cnictl route list shows the peers' addresses",

@@ -35,8 +35,8 @@ def peer_silent(failure: Failure) -> Cause | None:
     at = failure.at_peer
     if at is None or at.node.answered:
         return None
-    asked = "neighbour discovery" if failure.host.ipv6 else "ARP"
-    words = f"peer {at.peer.via} does not answer this node either, though it answers {asked}"
+    protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
+    words = f"peer {at.peer.via} does not answer this node either, though it answers {protocol}"
     what = hint.advice(
         f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
         because="whether the host or its firewall is silent is not known here",

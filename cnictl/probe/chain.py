@@ -27,13 +27,13 @@ _RUNTIME_PATH = ":".join(programs.FOLDERS)
 class PluginFailed(Problem):
     """A plugin refused a call. `code` is its CNI error code; 0 if it printed no error object."""
 
-    def __init__(self, plugin: str, command: str, code: int, said: str, details: str = "") -> None:
+    def __init__(self, plugin: str, command: str, code: int, message: str, details: str = "") -> None:
         where = f" (CNI code {code})" if code else ""
-        super().__init__(f"plugin {plugin}, {command}: {said}{where}", details)
+        super().__init__(f"plugin {plugin}, {command}: {message}{where}", details)
         self.plugin = plugin
         self.command = command
         self.code = code
-        self.said = said
+        self.answer = message
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class Chain:
         if done.status == 0 and isinstance(answer, dict):
             return answer
         if isinstance(answer, dict) and "code" in answer:
-            said, details = str(answer.get("msg", "")), str(answer.get("details", ""))
+            message, details = str(answer.get("msg", "")), str(answer.get("details", ""))
             code = answer["code"] if isinstance(answer["code"], int) else 0
-            raise PluginFailed(kind, command, code, said, details)
+            raise PluginFailed(kind, command, code, message, details)
         words = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         raise PluginFailed(kind, command, 0, words[-1])
 

@@ -87,7 +87,7 @@ class CheckResult:
         return round(100 * (self.sent - self.received) / self.sent) if self.sent else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the check as `-o json` prints it."""
+        """Return the check as `-o json` prints it; `hint` is as `hint.as_json` documents it."""
         rtt = self.rtt_ms
         return {
             "check": self.check,
@@ -101,8 +101,7 @@ class CheckResult:
             **{protocol: dict(self.protocols).get(protocol) for protocol in PROTOCOLS},
             "cause": self.cause.words if self.cause else None,
             "cause_name": self.cause.name if self.cause else None,
-            "mend": str(self.cause.mend) if self.cause and self.cause.mend else None,
-            "hint": hint.parts(self.cause.mend) if self.cause else {},
+            "hint": hint.as_json(self.cause.hint) if self.cause else None,
         }
 
 

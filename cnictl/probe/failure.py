@@ -24,7 +24,7 @@ class Cause:
 
     name: str
     words: str
-    mend: Hint
+    hint: Hint
 
 
 @dataclass

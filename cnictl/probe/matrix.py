@@ -58,7 +58,7 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             f"{check.loss}%" if check.sent else "-",
             _times(check) or "-",
             check.cause.words if check.cause else "-",
-            (check.cause.mend if check.cause else "") or "-",
+            (check.cause.hint if check.cause else "") or "-",
         )
         for check in report.checks
     ]
@@ -101,7 +101,7 @@ def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
     texts = []
     for (label, state, cause), targets in targets_by_cause.items():
         text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
-        if cause.mend:
-            text.append(f"\n    hint: {cause.mend}", "cyan")
+        if cause.hint:
+            text.append(f"\n    hint: {cause.hint}", "cyan")
         texts.append(text)
     return texts

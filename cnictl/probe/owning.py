@@ -70,27 +70,29 @@ def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
     with ExitStack() as stack:
         families = {is_ipv6(peer.pod_cidr) for peer in peers}
         senders = {ipv6: stack.enter_context(echo_socket("", ipv6)) for ipv6 in families}
-        asked = {}
+        pings_by_peer = {}
         for peer in peers:
             sender, cidr = senders[is_ipv6(peer.pod_cidr)], parse_cidr(peer.pod_cidr)
             scope = peer.dev if is_link_local(parse_address(peer.via)) else ""
             last = format_address((cidr.last - 1).to_bytes(cidr.bits // 8, "big"))
-            asked[peer] = Asked(
+            pings_by_peer[peer] = Asked(
                 Series(sender, peer.via, 2, scope=scope),
                 Series(sender, gateway_of(peer.pod_cidr), 2, ttl=1),
                 Series(sender, last, 2, ttl=1),
             )
-        requests = [series for pings in asked.values() for series in (pings.node, pings.gateway, pings.expiring)]
+        requests = [
+            series for pings in pings_by_peer.values() for series in (pings.node, pings.gateway, pings.expiring)
+        ]
         ping(requests, interval, _WAIT)
-        return {peer: judge(pings) for peer, pings in asked.items()}
+        return {peer: judge(pings) for peer, pings in pings_by_peer.items()}
 
 
-def judge(asked: Asked) -> str:
+def judge(pings: Asked) -> str:
     """Return what the answers show: `SERVED`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` if the peer is silent."""
-    if asked.gateway.answered:
-        expired = any(refusal.type == TIME_EXCEEDED for refusal in asked.expiring.refusals)
-        return SERVED if expired or asked.expiring.answered else NOT_FORWARDED
-    return ABSENT if asked.node.answered else UNKNOWN
+    if pings.gateway.answered:
+        expired = any(refusal.type == TIME_EXCEEDED for refusal in pings.expiring.refusals)
+        return SERVED if expired or pings.expiring.answered else NOT_FORWARDED
+    return ABSENT if pings.node.answered else UNKNOWN
 
 
 def in_words(peer: Peer, state: str) -> tuple[str, Hint]:

@@ -216,7 +216,7 @@ def answer(
     """
     by_socket = {endpoint: listener for listener in listeners for endpoint in (listener.tcp, listener.udp)}
     deadline = time.monotonic() + seconds
-    known: set[str] = set()
+    sources: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:
         for heard in select.select([*ears, *by_socket], [], [], left)[0]:
             if heard in by_socket:
@@ -226,6 +226,6 @@ def answer(
             ipv6 = heard.family == socket.AF_INET6
             message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
             source = str(origin[0])
-            if kind_of(message, ipv6)[0] == ECHO_REQUEST and source not in known and source not in pod.addresses:
-                known.add(source)
+            if kind_of(message, ipv6)[0] == ECHO_REQUEST and source not in sources and source not in pod.addresses:
+                sources.add(source)
                 yield source

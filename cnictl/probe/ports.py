@@ -87,19 +87,19 @@ class Attempt:
                 self._failed(error.errno or 0)
 
     def _failed(self, number: int) -> None:
-        told = _told(self.asking) if self.asking is not None else None
+        icmp = _told(self.asking) if self.asking is not None else None
         closed = number == errno.ECONNREFUSED and (
-            told is None or (told[1:3] == _PORT_UNREACHABLE[told[0]] and told[3] == self.to)
+            icmp is None or (icmp[1:3] == _PORT_UNREACHABLE[icmp[0]] and icmp[3] == self.to)
         )
-        if closed and not self.listening and (self.protocol == UDP or told is None):
+        if closed and not self.listening and (self.protocol == UDP or icmp is None):
             self.state = PASSES
             return
         self.state = REFUSED
-        if told is None:
+        if icmp is None:
             self.words = "connection reset" if number == errno.ECONNREFUSED else _strerror(number)
         else:
-            kind = UNREACHABLE_WORDS.get(told[2], f"unreachable, code {told[2]}") if told[0] == 2 else "unreachable"
-            self.words = f"{told[3]} answers: {kind}"
+            kind = UNREACHABLE_WORDS.get(icmp[2], f"unreachable, code {icmp[2]}") if icmp[0] == 2 else "unreachable"
+            self.words = f"{icmp[3]} answers: {kind}"
 
 
 def _told(asking: socket.socket) -> tuple[int, int, int, str] | None:
@@ -153,10 +153,10 @@ class Listener:
             self.close()
             raise
 
-    def answer(self, asked: socket.socket) -> str:
+    def answer(self, receiver: socket.socket) -> str:
         """Answer the request that waits on one of the two sockets; return its sender."""
         with contextlib.suppress(OSError):
-            if asked is self.tcp:
+            if receiver is self.tcp:
                 connection, origin = self.tcp.accept()
                 connection.close()
             else:

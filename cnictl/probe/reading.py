@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnictl.node.hint import Hint
+from cnictl.node import hint
 from cnictl.probe.checks import CheckResult, Report
 from cnictl.probe.failure import Cause
 
@@ -23,5 +23,5 @@ def _check(form: dict[str, Any]) -> CheckResult:
         sent=form["sent"],
         received=form["received"],
         rtt_ms=(times["min"], times["avg"], times["max"]) if times else None,
-        cause=Cause(form["cause_name"], words, Hint(form["mend"] or "")) if words else None,
+        cause=Cause(form["cause_name"], words, hint.from_json(form["hint"])) if words else None,
     )

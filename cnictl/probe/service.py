@@ -120,12 +120,12 @@ class _Rule:
     """The parts of an iptables rule that matter here."""
 
     def __init__(self, words: list[str], table: str) -> None:
-        given = dict(pairwise(words))
-        self.table, self.chain = table, given.get("-A", "")
-        self.target = given.get("-j") or given.get("-g", "")
-        self.protocol = given.get("-p", "")
-        self.destination = _host(given["-d"]) if "-d" in given and "!" not in words else None
-        listed = given.get("--dport") or given.get("--dports", "")
+        options = dict(pairwise(words))
+        self.table, self.chain = table, options.get("-A", "")
+        self.target = options.get("-j") or options.get("-g", "")
+        self.protocol = options.get("-p", "")
+        self.destination = _host(options["-d"]) if "-d" in options and "!" not in words else None
+        listed = options.get("--dport") or options.get("--dports", "")
         self.ports = [int(number) for number in re.findall(r"(?<![\d:])\d+(?![\d:])", listed)]
 
 

@@ -28,16 +28,16 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
     drop = _traced(pod, stopped[0])
     rules = _of_rules(host) if check == OWN_HOST else []
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""
-    known = next((rule for rule in rules if chain.endswith(rule.chain.rpartition(" ")[2])), None) if rules else None
+    named = next((rule for rule in rules if chain.endswith(rule.chain.rpartition(" ")[2])), None) if rules else None
     if drop is not None:
         words += f": dropped on this node by {drop.words}"
     elif rules:
-        known = rules[0]
-        words += f': dropped on this node by rule "{known.rule}" of chain {known.chain}'
-    if known is not None and known.chosen:
-        return Cause(CHOSEN, f"{words}; other rules let pods in to some ports", known.allow)
-    if known is not None:
-        return Cause("dropped-here", words, known.allow)
+        named = rules[0]
+        words += f': dropped on this node by rule "{named.rule}" of chain {named.chain}'
+    if named is not None and named.chosen:
+        return Cause(CHOSEN, f"{words}; other rules let pods in to some ports", named.allow)
+    if named is not None:
+        return Cause("dropped-here", words, named.allow)
     if drop is not None:
         let_in = hint.advice(f"accept {pod.address} in that chain", because="the chain's owner decides what it accepts")
         return Cause("dropped-here", words, let_in)

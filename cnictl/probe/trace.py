@@ -129,7 +129,7 @@ def _table_text(source: str, destination: str, port: tuple[str, int] | None = No
         if answers:
             replies = f"{ip} saddr {destination} {ip} daddr {source} {port[0]} sport {port[1]}"
     # where bridged packets pass ip6tables, neighbour solicitations pass it too
-    asked = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
+    solicitations = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
     return (
         f"add table inet {_TABLE}\n"
         f"delete table inet {_TABLE}\n"
@@ -137,7 +137,7 @@ def _table_text(source: str, destination: str, port: tuple[str, int] | None = No
         f" chain marks {{ type filter hook prerouting priority -350; policy accept;\n"
         f"  {requests} meta nftrace set 1\n"
         f"  {replies} meta nftrace set 1\n"
-        f"{asked}"
+        f"{solicitations}"
         " }\n"
         " chain answers { type filter hook output priority -350; policy accept;\n"
         f"  {replies} meta nftrace set 1\n"

@@ -6,6 +6,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
+from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
 from cnictl.node.host import pod_routes, reading, runtimes
@@ -37,7 +38,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "peers": _peers(spec, looked),
-        "strays": looked.told(),
+        "strays": looked.as_json(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
@@ -56,13 +57,12 @@ def look(spec: NodeSpec) -> dict[str, Any]:
 
 def _row(step: Step) -> dict[str, Any]:
     change = step.change
+    row: dict[str, Any] = {"resource": step.resource.id, "hint": None}
     if step.unknown:
-        known = {"resource": step.resource.id, "state": "not known", "now": None, "wanted": None}
-        return {**known, "summary": step.unknown, "mend": step.hint}
-    state = "ok" if change is None else "drifted"
-    wanted = step.state if change is None else change.after
-    row = {"resource": step.resource.id, "state": state, "now": step.state, "wanted": wanted}
-    return row if change is None else {**row, "summary": change.summary}
+        unknown = {"state": "not known", "now": None, "wanted": None, "summary": step.unknown}
+        return {**row, **unknown, "hint": hint.as_json(step.hint)}
+    row |= {"state": "ok", "now": step.state, "wanted": step.state}
+    return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
 def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
@@ -88,17 +88,17 @@ def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
 
 
 def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:
-    fault, fix = owning.in_words(state.peer, pods) if state.peer is not None and pods else ("", "")
+    fault, what_to_do = owning.in_words(state.peer, pods) if state.peer is not None and pods else ("", hint.NONE)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,
         "dev": state.dev,
         "state": state.state,
         "link": state.link,
-        "strays": [{"cause": stray.words, "mend": pod_routes.hint_for(state.strays)} for stray in state.strays],
+        "strays": [pod_routes.fault_json(stray.words, pod_routes.hint_for(state.strays)) for stray in state.strays],
         "pods": pods,
         "fault": fault,
-        "mend": fix,
+        "hint": hint.as_json(what_to_do),
     }
 
 

@@ -1,1 +1,1 @@
-"""Keeping a node right while it runs: what something else took away is put back as the kernel tells of it."""
+"""Keep a node as its node file says: repair what other programs change, as soon as the kernel reports it."""

@@ -54,11 +54,11 @@ class Events:
     def wait(self, seconds: float, wakeup: int, links: "set[str]") -> list[Event]:
         """Return the events of at most `seconds`, or until `wakeup` is readable; only those of `links`."""
         ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup], [], [], seconds)
-        found: list[Event] = []
-        for one in (self._route, self._rules):
-            if one.fileno() in ready:
-                found += _received(one, links)
-        return found
+        events: list[Event] = []
+        for receiver in (self._route, self._rules):
+            if receiver.fileno() in ready:
+                events += _received(receiver, links)
+        return events
 
 
 def _listen(protocol: int, groups: tuple[int, ...]) -> socket.socket:
@@ -70,10 +70,10 @@ def _listen(protocol: int, groups: tuple[int, ...]) -> socket.socket:
     return made
 
 
-def _received(one: socket.socket, links: "set[str]") -> Iterator[Event]:
+def _received(receiver: socket.socket, links: "set[str]") -> Iterator[Event]:
     while True:
         try:
-            data = one.recv(1 << 17)
+            data = receiver.recv(1 << 17)
         except BlockingIOError:
             return
         except OSError as error:

@@ -1,4 +1,4 @@
-"""`cnictl watch`: hears of a change, looks, and applies what of the node's plan differs."""
+"""Run `cnictl watch`: wait for events, compare the node with its plan, and repair differences."""
 
 import contextlib
 import os
@@ -26,13 +26,13 @@ from cnictl.watch.events import Event, Events
 from cnictl.watch.repairs import Repairs
 
 REGULAR = 60.0
-"""Seconds between two looks where nothing happens: for what no event tells of."""
+"""Seconds between two looks without an event: some changes cause none."""
 _GATHER = 0.05
-"""Seconds to wait after an event for those that belong to it."""
+"""Seconds to wait after an event for others that belong to it."""
 _SHARE, _MOST = 4, 0.5
-"""A look waits so many times as long as the last one took, at most so many seconds: a fifth of one processor."""
+"""The pause before a look, as a multiple of the last look's time, and its limit in seconds: a fifth of one CPU."""
 _AGAIN = 0.2
-"""Seconds from a repair to the look that sees whether it stays."""
+"""Seconds from a repair to the look that checks whether it lasts."""
 _OWN = ("cnictl", "cnictl-bridge")
 
 Tell = Callable[[str], None]
@@ -51,7 +51,7 @@ class Keeper:
         self._retry = REGULAR
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP has what was given up looked after again. Raises OSError, Problem."""
+        """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
         events = Events()
         with _signals() as (wakeup, ended):
             try:
@@ -64,7 +64,7 @@ class Keeper:
                 events.close()
 
     def _hear(self, events: Events, wakeup: int) -> None:
-        found = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
+        heard = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
         self._unseen = []
         woken = _drain(wakeup)
         if signal.SIGHUP in woken:
@@ -72,50 +72,50 @@ class Keeper:
         if signal.SIGTERM in woken or signal.SIGINT in woken:
             return
         notify("WATCHDOG=1")
-        if found:
+        if heard:
             pause = self._last_look + min(_SHARE * self._cost, _MOST) - time.monotonic()
             if select.select([wakeup], [], [], max(_GATHER, pause))[0]:
-                self._unseen = found  # the signal first
+                self._unseen = heard  # handle the signal first
                 return
-            found += events.wait(0, wakeup, _links(_spec()))
-        self._causes = [cause for cause in map(_culprit, found) if cause]
+            heard += events.wait(0, wakeup, _links(_spec()))
+        self._causes = [cause for cause in map(_culprit, heard) if cause]
         if self._look():
-            # what it just did itself; what another did in the same moment goes with it, and is seen at the look to come
+            # drop the events of our own repairs; what others did meanwhile is found by the next look
             events.wait(0, wakeup, set())
 
     def _look(self) -> bool:
         """Look once and repair; return whether anything changed."""
         changed = False
-        begun = time.monotonic()
+        start = time.monotonic()
         self._retry = REGULAR
         try:
             undone = confirm.undo_if_due(wait=0)
             if undone is not None:
                 self._tell(f"warning: {undone}")
             self._finish_undo()
-            changed = self._mend()
+            changed = self._repair()
         except Held:
-            self._retry = 0.2  # another command is at work: what it leaves is looked at then
+            self._retry = 0.2  # another command is at work: look at the result soon
         except (Problem, OSError) as error:
             self._tell(f"error: {error}")
             self._retry = 5.0
         self._last_look = time.monotonic()
-        self._cost = self._last_look - begun
+        self._cost = self._last_look - start
         return changed
 
     def _finish_undo(self) -> None:
-        """Finish an undo that was cut off, before what it took away counts as missing."""
+        """Finish an undo that was cut off; otherwise what it has removed would be repaired."""
         run = journal.last()
         if run is not None and run.undoes and not run.end:
             with exclusive(wait=0):
                 for line in history.resume()[0]:
                     self._tell(f"warning: {line}")
 
-    def _mend(self) -> bool:
+    def _repair(self) -> bool:
         spec = _spec()
         changed = False
         if spec is None or not original_state.specs() or original_state.specs()[-1] != spec:
-            return False  # no node, or an edited file: a person applies that
+            return False  # not a node, or the file was edited and only a person may apply it
         wrong = converge.plan(spec).whole
         now = time.monotonic()
         self._repairs.seen({change.resource for change in wrong.changes}, now)
@@ -129,11 +129,11 @@ class Keeper:
         return changed
 
     def _due(self, plan: Plan, now: float) -> Plan:
-        """The part of a plan that may be carried out now; notes when the rest may."""
+        """Return the part of a plan that may be repaired now, and note when the rest may be."""
         steps = []
         for step in plan.steps:
             if step.change is None or step.resource.id == NodeFile.id:
-                continue  # the file is people's: one that is edited just now is no drift
+                continue  # the node file belongs to the operator, who may be editing it now
             wait = self._repairs.due(step.resource.id, now)
             if wait <= 0:
                 steps.append(step)
@@ -143,14 +143,14 @@ class Keeper:
 
     def _carry_out(self, todo: Plan) -> None:
         cause = ", ".join(dict.fromkeys(self._causes))
-        begun = time.monotonic()
+        start = time.monotonic()
         failure = ""
         try:
-            spine.mend(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
+            spine.repair(todo, lambda *_: None, Journal("watch", {"cause": cause}, repairs=True))
         except Problem as problem:
             failure = problem.message
             self._tell(f"error: {failure}")
-        took = (time.monotonic() - begun) * 1000
+        took = (time.monotonic() - start) * 1000
         for change in todo.changes:
             if not failure:
                 by = f" (removed by {cause})" if cause else ""
@@ -158,7 +158,7 @@ class Keeper:
             if self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
                 self._tell(
-                    f"error: {change.resource} is taken away again and again{whose}: left as it is now; stop that "
+                    f"error: {change.resource} is changed again and again{whose}: no longer repaired; stop that "
                     "program, then: systemctl reload cnictl-watch (or kill -HUP)"
                 )
         self._retry = _AGAIN
@@ -168,7 +168,7 @@ def _spec() -> NodeSpec | None:
     try:
         return node_file.load()
     except UsageProblem:
-        return None  # half written by an editor: the next look
+        return None  # an editor may still be writing it; the next look tries again
 
 
 def _links(spec: NodeSpec | None) -> set[str]:
@@ -178,20 +178,20 @@ def _links(spec: NodeSpec | None) -> set[str]:
 
 
 def _culprit(event: Event) -> str:
-    """Who made a change, where that can be told and isn't ourselves."""
+    """Return which process made a change; empty if that is not known or if it was cnictl."""
     if event.pid in (0, os.getpid()):
         return ""
     name = event.process
     try:
         name = name or durable.contents(f"/proc/{event.pid}/comm").decode("utf-8", "replace").strip()
     except OSError:
-        return ""  # it has ended; or the number is no process's
+        return ""  # it has ended, or the number is not a process id
     return "" if name in _OWN else f"{name} (process {event.pid})"
 
 
 @contextmanager
 def _signals() -> Iterator[tuple[int, Callable[[], bool]]]:
-    """A descriptor that signals wake, and whether it is time to end."""
+    """Yield a descriptor that signals make readable, and a function that tells whether to end."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -217,7 +217,7 @@ def _drain(descriptor: int) -> bytes:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it started us with Type=notify (sd_notify(3)); else nothing."""
+    """Send a state to systemd if it started this process with Type=notify (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
@@ -225,6 +225,6 @@ def notify(state: str) -> None:
 
 
 def to_stderr(message: str) -> None:
-    """A line for the journal, at once."""
-    with contextlib.suppress(OSError):  # a journal that is full must not end the repairs
+    """Print a line on stderr at once, for systemd's journal."""
+    with contextlib.suppress(OSError):  # a full journal must not stop the repairs
         print(outside.line(message), file=sys.stderr, flush=True)

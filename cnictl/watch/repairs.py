@@ -1,4 +1,4 @@
-"""How often each thing was put back, when the next time is, and when a fight is given up. Pure, but for its file."""
+"""Count the repairs of each resource, and decide when to repair again and when to give up. Pure but for its file."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from cnictl.core import durable
 from cnictl.core.paths import RUN_DIR, WATCH_FILE
 
 FIGHT = 5
-"""Repairs of one thing within `WINDOW`, after which it is another program's will, and left to people."""
+"""Repairs of one resource within `WINDOW` after which watch gives up, because another program keeps changing it."""
 WINDOW = 60.0
 """Seconds."""
 CALM = 300.0
-"""Seconds that a thing given up has to stay as it should be, before it is looked after again."""
+"""Seconds that a resource has to stay right before watch repairs it again after giving up."""
 _FIRST_PAUSE = 0.5
 """Seconds before the third repair in a row; doubled for each further one."""
 
@@ -29,25 +29,25 @@ class _Thing:
 
 
 class Repairs:
-    """The account of one run of `cnictl watch`. Times are of a clock that only goes on, in seconds."""
+    """The repairs of one run of `cnictl watch`. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._things: dict[str, _Thing] = {}
         self.passes = 0
-        """Looks at the node so far."""
+        """The number of looks at the node so far."""
 
     def due(self, resource: str, now: float) -> float:
-        """Seconds until this may be put back; 0 or below: at once. Infinite where the fight was given up."""
+        """Return the seconds until this may be repaired; 0 or less: at once; infinite after giving up."""
         thing = self._things.get(resource)
         if thing is None or not thing.times:
             return 0.0
         if thing.given_up:
             return float("inf")
-        recent = sum(now - one < WINDOW for one in thing.times)
+        recent = sum(now - repaired_at < WINDOW for repaired_at in thing.times)
         return thing.times[-1] + _FIRST_PAUSE * 2 ** (recent - 2) - now if recent >= 2 else 0.0
 
     def note(self, resource: str, now: float, cause: str) -> bool:
-        """Count a repair; whether it was one too many within the window, so that the fight is given up from here."""
+        """Count a repair; return whether it was one too many within the window, so that watch gives up."""
         thing = self._things.setdefault(resource, _Thing())
         thing.times.append(now)
         thing.count += 1
@@ -58,7 +58,7 @@ class Repairs:
         return thing.given_up
 
     def seen(self, wrong: set[str], now: float) -> None:
-        """What a look found wrong: a thing given up that stays right for long is looked after again."""
+        """Note which resources a look found wrong. One that was given up and stays right is repaired again."""
         self.passes += 1
         for resource, thing in self._things.items():
             if resource in wrong:
@@ -69,19 +69,19 @@ class Repairs:
                     self.forgive(resource)
 
     def forgive(self, resource: str = "") -> None:
-        """Look after it again, or after everything: a person said so."""
+        """Repair this resource again after giving up, or all of them."""
         for name, thing in self._things.items():
             if resource in ("", name):
                 thing.given_up = False
                 thing.times.clear()
 
     def cause(self, resource: str) -> str:
-        """Who took it away, as far as was seen; empty if nothing told."""
+        """Return which process changed a resource; empty if that is not known."""
         thing = self._things.get(resource)
         return thing.cause if thing is not None else ""
 
     def as_data(self) -> dict[str, Any]:
-        """For the state file."""
+        """Return the content of the state file."""
         return {
             "pid": os.getpid(),
             "looks": self.passes,
@@ -90,18 +90,18 @@ class Repairs:
         }
 
     def save(self) -> None:
-        """Put it where others read it. Raises OSError."""
+        """Write the state file. Raises OSError."""
         durable.make_folder(RUN_DIR)
         durable.replace(WATCH_FILE, json.dumps(self.as_data()).encode() + b"\n", 0o644)
 
 
 def saved() -> dict[str, Any] | None:
-    """What a `cnictl watch` that runs says of itself; None if none does."""
+    """Return the state of a running `cnictl watch`; None if none runs."""
     try:
-        found = json.loads(durable.contents(WATCH_FILE))
-        os.kill(int(found["pid"]), 0)
+        state = json.loads(durable.contents(WATCH_FILE))
+        os.kill(int(state["pid"]), 0)
     except (FileNotFoundError, ValueError, LookupError, TypeError, ProcessLookupError):
         return None
     except PermissionError:
-        pass  # it is root's, and we are not
-    return dict(found)
+        pass  # it runs as root, and this process does not
+    return dict(state)

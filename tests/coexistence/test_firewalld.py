@@ -95,7 +95,7 @@ def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_relo
 
 
 @applies("node.host.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
-def test_lost_files_are_found_and_mended(world: Firewalled) -> None:
+def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
     node = world.here
     node.run(["sh", "-ec", FAULT])
     assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
@@ -118,7 +118,7 @@ def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> No
     said = Lines(watching.stderr)
     wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
     world.there.run(["sh", "-ec", FAULT])
-    wait_for(lambda: drifted(world.there) == [], "watch has mended it")
+    wait_for(lambda: drifted(world.there) == [], "watch has repaired it")
     # firewalld's rules are others once it trusts pods: what they still drop is a second repair
     wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(world.there, "--reload")

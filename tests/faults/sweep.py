@@ -222,7 +222,7 @@ def sweep(where: Ground, verb: str, points: int = EVERY) -> Report:
         if where.cut_off(verb, number, prev) is None:
             report.states[where.state()] += 1
         try:
-            _mend(where, verb, place)
+            _clean_up(where, verb, place)
         except AssertionError as fault:
             report.faults.append(f"before call {number}: {fault}")
             where.call("DEL", where.victim)
@@ -245,7 +245,7 @@ def _rehearse(where: Ground, verb: str) -> int:
     return calls
 
 
-def _mend(where: Ground, verb: str, place: int) -> None:
+def _clean_up(where: Ground, verb: str, place: int) -> None:
     if verb == "GC":
         where.call("GC")
         return

@@ -1,5 +1,5 @@
 #!/bin/sh
-# doctor's full neighbour table, made, seen and mended on a kernel of its own: a namespace shares that of the machine.
+# doctor's full neighbour table, made, seen and fixed on a kernel of its own: a namespace shares that of the machine.
 # `make neighbours`, as root: Debian's user-mode-linux is fetched, unpacked into a temporary folder, and sees this
 # machine's files read-only. Not part of the suite: 40 MB, and not every machine lets it run.
 set -eu

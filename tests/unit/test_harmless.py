@@ -53,7 +53,7 @@ def test_plain_word_is_masked_where_a_secret_stands(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "the way to a peer's pods is missing or another: route 10.244.1.0/24 through 10.0.10.51 on eth0",
+        "the route to a peer's pods is missing or wrong: route 10.244.1.0/24 through 10.0.10.51 on eth0",
         "ip route add 10.244.1.0/24 via 10.0.10.51 dev eth0 proto 67",
         "sysctl -w net.ipv4.ip_forward=1",
         "iptables -w -A CNICTL-FORWARD -s 10.244.0.0/24 -i cni0 -j ACCEPT",

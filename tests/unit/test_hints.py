@@ -43,10 +43,16 @@ def test_each_hint_is_run_by_a_test_or_says_why_not() -> None:
 def test_hint_is_the_text_and_its_parts() -> None:
     both = hint.command("ip link set eth0 up", "and its route", on="10.0.10.51")
     assert both == "on 10.0.10.51: ip link set eth0 up  # and its route"
-    assert hint.parts(both) == {"command": "ip link set eth0 up", "advice": "and its route", "on": "10.0.10.51"}
-    assert hint.parts(hint.option("--subnet 10.244.1.0/24")) == {"option": "--subnet 10.244.1.0/24"}
-    assert hint.parts(hint.advice("restart the pod", because="it is so")) == {"advice": "restart the pod"}
-    assert hint.parts(hint.NONE) == hint.parts("from another host") == {}
+    form = {"text": str(both), "command": "ip link set eth0 up", "option": "", "on": "10.0.10.51"}
+    assert hint.as_json(both) == form
+    again = hint.from_json(form)
+    assert (again, again.command, again.on) == (both, both.command, both.on)
+    option = hint.option("--subnet 10.244.1.0/24")
+    assert hint.as_json(option) == {"text": f"add {option.option}", "command": "", "option": option.option, "on": ""}
+    advice = hint.advice("restart the pod", because="it is so")
+    assert hint.as_json(advice) == hint.as_json(str(advice)) == {"text": advice, "command": "", "option": "", "on": ""}
+    assert hint.as_json(hint.NONE) is None
+    assert hint.from_json(None) == hint.NONE
 
 
 @pytest.mark.parametrize("name", sorted(hints.collected()))

@@ -123,9 +123,9 @@ POD6 = CheckedPod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
 def named(one: Failure) -> tuple[str, str]:
-    """The cause's name and mend."""
+    """The cause's name and hint."""
     cause = most_likely(one)
-    return cause.name, cause.mend
+    return cause.name, cause.hint
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_bridge(host: FakeHost, bridge: Link | None, addresses: list[str], words
     host.bridge, host.bridge_addresses = bridge, addresses
     cause = most_likely(failure(EXTERNAL, "1.1.1.1", host))
     assert words in cause.words
-    assert cause.mend == "cnictl bridge up"
+    assert cause.hint == "cnictl bridge up"
 
 
 def test_same_host_pods_need_no_gateway(host: FakeHost) -> None:
@@ -171,7 +171,7 @@ def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
     assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).name == "unexplained"
 
 
-def test_peer_route_missing_is_mended_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
+def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
     host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl apply")
@@ -189,16 +189,16 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
     host.drifted = ()
     host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
-    assert (cause.name, cause.mend.command) == ("no-route", "")
-    assert "another route or rule comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.mend
+    assert (cause.name, cause.hint.command) == ("no-route", "")
+    assert "another route or rule comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.hint
     del host.routes["10.244.1.7", "cni0"]
     monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
-    assert (cause.name, cause.mend) == ("dropped-here", "accept 10.244.0.5 in that chain")
+    assert (cause.name, cause.hint) == ("dropped-here", "accept 10.244.0.5 in that chain")
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
     assert most_likely(one).words.startswith("the masquerade rule did not apply")
-    assert most_likely(one).mend.command == ""
+    assert most_likely(one).hint.command == ""
 
 
 def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
@@ -211,7 +211,7 @@ def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
 def test_setting_of_a_link_with_a_dot_is_named_with_slashes(host: FakeHost) -> None:
     host.silent_links = {"eth0.5"}
     host.routes["1.1.1.1", ""] = Way((("eth0.5", "10.0.0.1"),))
-    assert most_likely(failure(EXTERNAL, "1.1.1.1", host)).mend == "sysctl -w net/ipv4/conf/eth0.5/forwarding=1"
+    assert most_likely(failure(EXTERNAL, "1.1.1.1", host)).hint == "sysctl -w net/ipv4/conf/eth0.5/forwarding=1"
 
 
 def test_no_route_to_the_outside(host: FakeHost) -> None:
@@ -285,7 +285,7 @@ BRIDGE_UP = (
 
 
 @pytest.mark.parametrize(
-    ("evidence", "name", "mend"),
+    ("evidence", "name", "hint"),
     [
         (at_peer(False), "peer-silent", "on 10.0.10.51: check that its firewall accepts ICMP echo from this node"),
         (at_peer(True, False, False), "peer-without-bridge", BRIDGE_UP),
@@ -299,9 +299,9 @@ BRIDGE_UP = (
     ],
 )
 def test_the_peers_faults_are_told_apart_by_what_else_answers(
-    host: FakeHost, evidence: PeerEvidence, name: str, mend: str
+    host: FakeHost, evidence: PeerEvidence, name: str, hint: str
 ) -> None:
-    assert named(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=evidence)) == (name, mend)
+    assert named(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=evidence)) == (name, hint)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def test_json_has_every_field_whatever_the_outcome() -> None:
     good, bad, left_out = document["checks"]
     assert set(good) == set(bad) == set(left_out)
     assert good["rtt_ms"] == {"min": 0.041, "avg": 0.05, "max": 0.06}
-    assert (good["cause"], good["mend"]) == (None, None)
+    assert (good["cause"], good["hint"]) == (None, None)
     assert (bad["from"], bad["to"], bad["sent"], bad["received"]) == ("10.244.0.5", "1.1.1.1", 3, 0)
-    assert (bad["cause_name"], bad["cause"], bad["mend"]) == ("no-route", ROUTE.words, ROUTE.mend)
-    assert (left_out["state"], left_out["mend"]) == ("skipped", None)
+    assert (bad["cause_name"], bad["cause"], bad["hint"]["text"]) == ("no-route", ROUTE.words, ROUTE.hint)
+    assert (left_out["state"], left_out["hint"]) == ("skipped", None)
 
 
 def test_matrix_has_a_row_for_each_family() -> None:
@@ -73,7 +73,7 @@ def test_matrix_has_a_column_a_check_and_a_row_a_pod() -> None:
     assert "node2" in text
 
 
-def test_matrix_names_each_failures_cause_and_mend() -> None:
+def test_matrix_names_each_failures_cause_and_hint() -> None:
     text = shown(("node1", Report((GOOD, BAD))))
     assert "✘ node1 → external 1.1.1.1: no route to 1.1.1.1" in text
     assert "hint: cnictl apply" in text

@@ -93,7 +93,7 @@ def test_apply_makes_it_so_in_order_and_a_second_plan_is_empty(journal_folder: P
     assert journal.unfinished() == []
 
 
-@pytest.mark.parametrize("fault", [Problem("broken", "mend it"), OSError(28, "No space left"), CniError(103, "broken")])
+@pytest.mark.parametrize("fault", [Problem("broken", "fix it"), OSError(28, "No space left"), CniError(103, "broken")])
 def test_failure_half_way_takes_back_what_was_done_last_first(fault: Exception, journal_folder: Path) -> None:
     world: dict[str, State] = {"second": {"on": "before"}}
     resources = three(world)
@@ -210,7 +210,7 @@ def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
-def test_mending_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -> None:
+def test_repair_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     resources = three(world)
 
@@ -220,7 +220,7 @@ def test_mending_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) 
     resources[0].fault = resources[1].fault = fail
     said: list[tuple[str, str]] = []
     with pytest.raises(Problem, match="set first: broken; set second: broken"):
-        spine.mend(
+        spine.repair(
             spine.plan(resources, SPEC),
             lambda change, outcome: said.append((change.resource, outcome)),
             Journal("test"),
@@ -312,7 +312,7 @@ def test_repair_of_a_batch_keeps_what_could_be_made() -> None:
     group = Group(world)
     group.refused = {"b"}
     with pytest.raises(Problem, match="set b: refused"):
-        spine.mend(
+        spine.repair(
             spine.plan([Grouped(group, name, {"on": 1}) for name in "abc"], SPEC), lambda *_: None, Journal("test")
         )
     assert list(world) == ["a", "c"]

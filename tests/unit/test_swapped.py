@@ -59,7 +59,7 @@ def test_peer_to_drop_may_not_be_its_address() -> None:
         (NodeSpec(("10.244.0.0/20",), ("10.244.0.0/24",)), "--subnet 10.244.0.0/24 --network 10.244.0.0/20"),
         (NodeSpec(("fd00:244::/48",), ("fd00:244::/64",)), "--subnet fd00:244::/64 --network fd00:244::/48"),
         (NodeSpec(("10.244.0.0/24",), ("mynet",)), "a network's name goes with --name"),
-        (NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="10.244.0.0/20"), "is a CIDR, no network name"),
+        (NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="10.244.0.0/20"), "is a CIDR, not a network name"),
     ],
 )
 def test_subnet_network_and_name_in_each_others_place(spec: NodeSpec, said: str) -> None:

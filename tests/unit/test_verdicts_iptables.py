@@ -107,7 +107,7 @@ class Look:
 
     def misplaced(self) -> list[str]:
         """Why jumps that are there are out of place."""
-        return list(self._look.survey().misplaced.values())
+        return list(map(str, self._look.survey().misplaced.values()))
 
     def passed(self) -> list[tuple[str, str]]:
         """What the accepts come ahead of."""

@@ -224,7 +224,7 @@ def judged(*rules: Json, policy: str = "accept") -> tuple[dict[int, str], int]:
     """Rules of ours that are out of place, by index, and how many accepts are missing then."""
     model = nft.ruleset([chain("a", "fwd", policy), *rules], lambda one: str(one.get("comment", "")))
     survey = places.survey(model, model.hooked("forward"), lambda _: [traffic(SPEC, "ip", ["eth0"])], OURS)
-    return {place.index: why for place, why in survey.misplaced.items()}, len(survey.needs)
+    return {place.index: str(why) for place, why in survey.misplaced.items()}, len(survey.needs)
 
 
 SENT, RECEIVED = rule("fwd", ACCEPT, comment="sent"), rule("fwd", ACCEPT, comment="received")

@@ -18,7 +18,7 @@ from . import compiled
 
 _LOADED = (
     "pyroute2", "rich.table", "rich.console", "netaddr", "tomlkit", "cnictl.cli.main", "cnictl.doctor.catalogue",
-    "cnictl.doctor.mending", "cnictl.node.runs.history", "cnictl.node.runs.reset", "cnictl.node.runs.confirm",
+    "cnictl.doctor.fixes", "cnictl.node.runs.history", "cnictl.node.runs.reset", "cnictl.node.runs.confirm",
     "cnictl.node.runs.confirm_guard", "cnictl.node.preflight", "cnictl.views.status", "cnictl.watch.keeper",
 )  # fmt: skip
 

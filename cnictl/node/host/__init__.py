@@ -1,1 +1,1 @@
-"""What the host looks like: links, routes, policy rules, packet filters, container runtimes. Reads only."""
+"""Read the host: links, routes, policy rules, packet filters, container runtimes. Changes nothing."""

@@ -15,7 +15,7 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 
 
 class Connection:
-    """A tracked connection: who sent to whom, and who answers. NAT makes the answering address another one."""
+    """A tracked connection: source, target, and the answering address, which differs from the target with NAT."""
 
     __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
 
@@ -37,12 +37,12 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether there was any answer; in TCP it may be a refusal."""
+        """Whether there was an answer; in TCP it may be a refusal."""
         return bool(self.status & _SEEN_REPLY)
 
     @property
     def assured(self) -> bool:
-        """Whether both sides talk: TCP was opened, or UDP went on after the first answer."""
+        """Whether TCP was established, or UDP went on after the first answer."""
         return bool(self.status & _ASSURED)
 
 
@@ -57,9 +57,9 @@ def connections(sent_on: bool = False) -> Iterator[Connection]:
         for family, source in ((AF_INET, V4_SOURCE), (AF_INET6, V6_SOURCE)):
             for entry in netlink.dump(GET, HEAD[family] + wanted):
                 parts = attributes(entry, 4)
-                asked, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
-                addresses = attributes(asked.get(TUPLE_IP, b""))
-                sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (asked, reply))
+                original, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
+                addresses = attributes(original.get(TUPLE_IP, b""))
+                sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (original, reply))
                 yield Connection(
                     int.from_bytes(sent.get(_PROTO_NUM, b""), "big"),
                     addresses.get(source, b""),

@@ -1,4 +1,4 @@
-"""The host's packet filter as cnictl's resources read it: nft's JSON, and what iptables-nft leaves lying about."""
+"""Read the host's packet filters, and remove what iptables-nft leaves behind."""
 
 import json
 import shlex
@@ -11,39 +11,39 @@ from cnictl.core.process import run
 from cnictl.node.state import original_state
 
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
-"""By nftables' name of the family."""
+"""The iptables program by nftables' name of the family."""
 
 _BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 
 def has_command(name: str) -> bool:
-    """Whether `nft` or `iptables` is installed."""
+    """Return whether a program, such as `nft`, is installed."""
     return bool(programs.find(name))
 
 
 def ruleset() -> list[dict[str, Any]]:
-    """Every table, chain and rule, as libnftables-json(5) has them; empty without `nft`. Raises Problem."""
+    """Return every table, chain and rule as in libnftables-json(5); empty without `nft`. Raises Problem."""
     if not has_command("nft"):
         return []
-    found = _entries(["list", "ruleset"])
-    return found if found is not None else _table_by_table()
+    entries = _entries(["list", "ruleset"])
+    return entries if entries is not None else _table_by_table()
 
 
 def _table_by_table() -> list[dict[str, Any]]:
-    """The same where nft 1.0.6 dies at a table that is switched off: without those, which decide nothing."""
-    found = []
+    """Return the same without dormant tables, at which nft 1.0.6 crashes and which filter nothing."""
+    listed = []
     for line in run(["nft", "list", "tables"]).stdout.splitlines():
         name = line.split()[1:]
         entries = _entries(["list", "table", *name])
         if entries is not None:
-            found += entries
+            listed += entries
         elif "flags dormant" not in run(["nft", "list", "table", *name], check=False).stdout:
             raise Problem(f"nft can't list table {' '.join(name)} as JSON", f"nft -j list table {' '.join(name)}")
-    return found
+    return listed
 
 
 def _entries(words: list[str]) -> list[dict[str, Any]] | None:
-    """What nft lists; None where that is no JSON, or it died."""
+    """Return what nft lists; None if that is not JSON or if nft failed."""
     done = run(["nft", "-j", *words], check=False)
     try:
         return list(json.loads(done.stdout)["nftables"]) if done.status == 0 else None
@@ -52,31 +52,31 @@ def _entries(words: list[str]) -> list[dict[str, Any]] | None:
 
 
 def remember_iptables(family: str = "ip") -> None:
-    """Keep which of iptables' own tables and chains were in nftables, before the first iptables command of ours.
+    """Record which of iptables' tables and chains exist in nftables, before our first iptables command.
 
-    iptables-nft makes them as it needs them and never removes them.
+    iptables-nft makes them when it needs them and never removes them.
     """
     if not remembers_iptables(family):
         original_state.remember(_key(family), {"there": _iptables_objects(ruleset(), family)})
 
 
 def remembers_iptables(family: str = "ip") -> bool:
-    """Whether `remember_iptables` has kept them: cnictl may have used the family's program."""
+    """Return whether `remember_iptables` was called, so cnictl may have used the family's program."""
     return original_state.recall(_key(family)) is not None
 
 
 def drop_left_over(table: str, chain: str, family: str = "ip") -> None:
-    """Remove iptables' built-in chain, and then its table, if neither was there before us and nothing is in them."""
+    """Remove iptables' built-in chain, and then its table, if they are empty and did not exist before cnictl."""
     remembered = original_state.recall(_key(family))
     if remembered is None or not has_command("nft"):
         return
-    found = ruleset()
+    entries = ruleset()
     chain_name, table_name = f"{family} {table} {chain}", f"{family} {table}"
-    objects = _iptables_objects(found, family)
-    if chain_name in objects and chain_name not in remembered["there"] and _is_idle(found, family, table, chain):
-        run(["nft", "delete", "chain", family, table, chain], check=False)  # another's rule may just have come
-        found = ruleset()
-    if table_name in objects and table_name not in remembered["there"] and _is_empty(found, family, table):
+    objects = _iptables_objects(entries, family)
+    if chain_name in objects and chain_name not in remembered["there"] and _is_idle(entries, family, table, chain):
+        run(["nft", "delete", "chain", family, table, chain], check=False)  # another program may just have added a rule
+        entries = ruleset()
+    if table_name in objects and table_name not in remembered["there"] and _is_empty(entries, family, table):
         run(["nft", "delete", "table", family, table], check=False)
 
 
@@ -84,37 +84,39 @@ def _key(family: str) -> str:
     return f"firewall/{PROGRAMS[family]}"
 
 
-def _iptables_objects(found: list[dict[str, Any]], family: str) -> list[str]:
-    """`ip TABLE` and `ip TABLE CHAIN` of a family that iptables uses."""
-    names = [f"{family} {one['table']['name']}" for one in found if one.get("table", {}).get("family") == family]
-    for entry in found:
+def _iptables_objects(entries: list[dict[str, Any]], family: str) -> list[str]:
+    """Return the names of a family's tables and chains: `ip TABLE` and `ip TABLE CHAIN`."""
+    names = [
+        f"{family} {entry['table']['name']}" for entry in entries if entry.get("table", {}).get("family") == family
+    ]
+    for entry in entries:
         chain = entry.get("chain", {})
         if chain.get("family") == family:
             names.append(f"{family} {chain['table']} {chain['name']}")
     return names
 
 
-def _is_idle(found: list[dict[str, Any]], family: str, table: str, chain: str) -> bool:
-    """A built-in chain with no rule and the policy it was made with."""
-    for entry in found:
-        rule, one = entry.get("rule", {}), entry.get("chain", {})
+def _is_idle(entries: list[dict[str, Any]], family: str, table: str, chain: str) -> bool:
+    """Return whether a built-in chain has no rule and its original policy."""
+    for entry in entries:
+        rule, base = entry.get("rule", {}), entry.get("chain", {})
         if (rule.get("family"), rule.get("table"), rule.get("chain")) == (family, table, chain):
             return False
-        if (one.get("family"), one.get("table"), one.get("name")) == (family, table, chain) and (
-            one.get("policy") != "accept" or chain not in _BUILT_IN
+        if (base.get("family"), base.get("table"), base.get("name")) == (family, table, chain) and (
+            base.get("policy") != "accept" or chain not in _BUILT_IN
         ):
             return False
     return True
 
 
-def _is_empty(found: list[dict[str, Any]], family: str, table: str) -> bool:
-    """A table with no chain, set, map or anything else in it."""
-    things = [one for entry in found for one in entry.values() if one.get("family") == family]
-    return not any(one.get("table") == table for one in things)
+def _is_empty(entries: list[dict[str, Any]], family: str, table: str) -> bool:
+    """Return whether a table has no chain, set, map or other object."""
+    things = [thing for entry in entries for thing in entry.values() if thing.get("family") == family]
+    return not any(thing.get("table") == table for thing in things)
 
 
 def rules_of(program: str, table: str) -> list[list[str]]:
-    """Each line of `PROGRAM -S` in its words, quotes taken off, without chains that nft alone can read.
+    """Return each line of `PROGRAM -S`, split into words without quotes. Chains that only nft can read are left out.
 
     Raises Problem.
     """
@@ -132,7 +134,7 @@ def _words(line: str) -> list[str]:
 
 
 def reads(table: str, chain: str, family: str = "ip") -> bool:
-    """Whether the family's program is there and can read a built-in chain; it can't where a native rule is in it."""
+    """Return whether the family's program exists and can read a built-in chain: it can't read native nftables rules."""
     program = PROGRAMS[family]
     if not has_command(program):
         return False
@@ -144,7 +146,7 @@ def reads(table: str, chain: str, family: str = "ip") -> bool:
 
 
 def legacy_beside_nft(family: str = "ip") -> bool:
-    """Whether iptables' old kernel interface can be asked by a program of its own, beside the usual one."""
+    """Return whether iptables' old kernel interface has a program of its own, in addition to the usual one."""
     legacy = f"{PROGRAMS[family]}-legacy"
     if not has_command(legacy):
         return False
@@ -153,7 +155,7 @@ def legacy_beside_nft(family: str = "ip") -> bool:
 
 
 def legacy_in_use(family: str = "ip", table: str = "filter") -> bool:
-    """Whether the kernel holds a table of iptables' old interface."""
+    """Return whether the kernel has a table of iptables' old interface."""
     try:
         with open(f"/proc/net/{'ip6' if family == 'ip6' else 'ip'}_tables_names", encoding="ascii") as file:
             return table in file.read().split()
@@ -162,5 +164,5 @@ def legacy_in_use(family: str = "ip", table: str = "filter") -> bool:
 
 
 def iptables_works(family: str = "ip") -> bool:
-    """Whether the family's program is there and can read FORWARD; it can't read one made by hand with nft."""
+    """Return whether the family's program exists and can read FORWARD."""
     return reads("filter", "FORWARD", family)

@@ -17,7 +17,7 @@ from cnictl.node.spec.peers import is_link_local
 
 
 def uplink(spec: NodeSpec) -> str:
-    """Return the link to the outside: the one named, else that of the default route, else of the first peer; or empty.
+    """Return the uplink: the one in the spec, else the default route's link, else the first peer's; empty without one.
 
     Peers may be on other links: `links_to_others` returns all of them.
     """
@@ -27,11 +27,11 @@ def uplink(spec: NodeSpec) -> str:
 def default_link(spec: NodeSpec) -> str:
     """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
 
-    The main table's, not the kernel's choice: a VPN that comes and goes with a rule of its own moves no uplink.
+    The kernel's choice does not count, so that a VPN with a policy rule of its own does not move the uplink.
     """
-    known = route_lookup.others_routes()
+    routes = route_lookup.others_routes()
     for subnet in spec.subnets:
-        for destination, route in known:
+        for destination, route in routes:
             is_default = destination.prefix == 0 and (destination.bits == 128) == is_ipv6(subnet)
             if (
                 is_default
@@ -44,7 +44,7 @@ def default_link(spec: NodeSpec) -> str:
 
 
 def peer_links(spec: NodeSpec) -> dict[Peer, str]:
-    """Return the link to each peer: the one named, else the one that the peer is on; else the uplink named, or empty.
+    """Return the link to each peer: the spec's, else the one that the peer is on, else the spec's uplink, or empty.
 
     Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
     a VPN's default route does, the main table is right: the peer is where its subnet is.
@@ -103,21 +103,21 @@ def _connected() -> list[_Connected]:
 
 
 def link_of_subnet(address: str) -> str:
-    """Return the link that has an address of this host's in the same subnet, up or down; empty without one."""
+    """Return the link on which this host has an address in the same subnet, up or down; empty without one."""
     packed = parse_address(address)
-    found = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
-    held = [(cidr.prefix, dev) for cidr, dev in found if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
+    own = [(parse_interface(text), dev) for text, dev in own_interfaces().items()]
+    held = [(cidr.prefix, dev) for cidr, dev in own if cidr.holds(packed) and not cidr.address.startswith("fe80:")]
     return max(held, default=(0, ""))[1]
 
 
 def links_to_others(spec: NodeSpec) -> list[str]:
-    """Return the links that packets of pods pass on their way to other hosts: the uplink, and those to the peers."""
+    """Return the links to other hosts: the uplink and the links to the peers."""
     named = [uplink(spec), *peer_links(spec).values()]
     return [name for name in dict.fromkeys(named) if name and name != spec.bridge]
 
 
 def check_links(spec: NodeSpec) -> None:
-    """Raise Problem if a link that the spec names is not there."""
+    """Raise Problem if a link that the spec names does not exist."""
     with Netlink() as netlink:
         names = [link.name for link in rtnetlink.all_links(netlink)]
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
@@ -128,12 +128,12 @@ def check_links(spec: NodeSpec) -> None:
 
 @dataclass(frozen=True)
 class Narrowest:
-    """What limits the size of pods' packets."""
+    """The smallest MTU on the way to other hosts."""
 
     mtu: int
     """In bytes."""
     link: str
-    """Empty where no link to others is known."""
+    """The link that has it; empty if no link to others is known."""
     peer: Peer | None = None
     """The peer that is reached over it; None: it is the uplink."""
 
@@ -146,15 +146,15 @@ def narrowest(spec: NodeSpec) -> Narrowest:
     """
     with Netlink() as netlink:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
-    found = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
+    limits = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
     routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
     for peer, route in zip(spec.known_peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
             own = route.mtu if route.dev == link else 0
-            found.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
-    return min(found, key=lambda one: one.mtu, default=Narrowest(DEFAULT_MTU, ""))
+            limits.append(Narrowest(min(sizes[link], own or sizes[link]), link, peer))
+    return min(limits, key=lambda limit: limit.mtu, default=Narrowest(DEFAULT_MTU, ""))
 
 
 def mtu(spec: NodeSpec) -> int:
@@ -169,12 +169,12 @@ def own_addresses() -> dict[str, str]:
 
 def own_interfaces() -> dict[str, str]:
     """Return every address of this host as ADDRESS/PREFIX and its link, link-local ones included."""
-    found = {}
+    link_by_address = {}
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         for index, packed, prefix in rtnetlink.all_addresses(netlink):
-            found[str(Cidr(packed, prefix))] = names.get(index, "")
-    return found
+            link_by_address[str(Cidr(packed, prefix))] = names.get(index, "")
+    return link_by_address
 
 
 def reach_peer(peer: Peer, link: str) -> Way | None:
@@ -203,10 +203,10 @@ def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
 
 def processes() -> set[str]:
     """Return the names of the running processes as in /proc/PID/comm: at most 15 characters."""
-    found = set()
+    names = set()
     for path in glob.glob("/proc/[0-9]*/comm"):
         try:
-            found.add(durable.contents(path).decode("utf-8", "replace").strip())
+            names.add(durable.contents(path).decode("utf-8", "replace").strip())
         except OSError:
             continue  # it has just ended
-    return found
+    return names

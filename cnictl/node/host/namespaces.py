@@ -1,4 +1,4 @@
-"""Network namespaces of this host by what leads into them: where nothing recorded their path."""
+"""Find the path of a network namespace by a veth that leads into it, if no record has the path."""
 
 import glob
 import os
@@ -9,21 +9,21 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
 
 _PLACES = ("/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net")
-"""Where runtimes keep them by name, then every process's own."""
+"""Where runtimes keep namespaces by name, then every process's namespace."""
 
 
 def path_behind(link_name: str) -> str:
-    """A path of the namespace that a veth of the host leads into; empty if it is none, or no path is found."""
+    """Return a path of the namespace that a veth of the host leads into; empty if there is none."""
     seen = set()
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, link_name)
         if link is None or not link.peer_namespace:
             return ""
         for path in chain.from_iterable(sorted(glob.glob(place)) for place in _PLACES):
-            found = identity(path)
-            if found is None or found in seen:
+            namespace = identity(path)
+            if namespace is None or namespace in seen:
                 continue
-            seen.add(found)
+            seen.add(namespace)
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:

@@ -1,8 +1,8 @@
-"""What this host's packet filters do to packets between its pods and itself: no accept of cnictl's is among them.
+"""Find what this host's packet filters drop of the packets between its pods and itself. cnictl has no accepts there.
 
-A pod needs its node for DNS on the node, published ports and node-local services, and the node its pods for probes.
-Which of that is let in is for the host's own rules to decide; what they keep out as a whole is named here, with the
-command that lets it in, in the language of the firewall whose rule it is.
+Pods need their node for its DNS, published ports and node-local services; the node needs its pods for probes.
+The host's own rules decide about these packets. A rule that drops all of them is a finding, with the command that lets
+them in, in the language of that rule's firewall.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _OTHERS = frozenset((f"inet {TABLE}", f"bridge {TABLE}"))
 
 @dataclass(frozen=True)
 class Dropped:
-    """Packets that a rule or a policy drops, whatever port they are for."""
+    """Packets that a rule or a policy drops, whatever their port."""
 
     chain: str
     """`iptables INPUT`, `inet filter input`."""
@@ -36,34 +36,34 @@ class Dropped:
     """TO_NODE or FROM_NODE."""
     protocols: tuple[str, ...]
     subnet: str
-    """Of the pods."""
+    """The pods' subnet."""
     allow: Hint
     """The command that lets them pass."""
     chosen: bool
-    """Whether rules ahead of it let in some of what pods send, for being pods': somebody has chosen what."""
+    """Whether earlier rules accept some of the pods' packets by the pods' addresses or bridge: a deliberate choice."""
 
     @property
     def words(self) -> str:
-        """What is dropped and by what."""
+        """The packets and the rule in one sentence."""
         which = "what pods send to this node" if self.way == TO_NODE else "what this node sends to its pods"
         names = " and ".join(map(str.upper, self.protocols))
         return f"{which} by {names} is dropped ({self.rule})"
 
 
 def dropped(spec: NodeSpec) -> list[Dropped]:
-    """Look at every chain that packets between pods and this node pass. Raises Problem."""
-    found = []
+    """Return what each chain on the way between pods and this node drops. Raises Problem."""
+    drops_found = []
     for node in by_family(spec):
         family = "ip6" if is_ipv6(node.subnet) else "ip"
         for ruleset, base, table in _bases(family):
             drop = _of_chain(node, family, ruleset, base, table)
             if drop is not None:
-                found.append(drop)
-    return found
+                drops_found.append(drop)
+    return drops_found
 
 
 def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
-    """The base chains that such packets pass, each with its rule set, and its table in nft's or iptables' words."""
+    """Yield each base chain that such packets pass, with its rule set and its table in nft's or iptables' words."""
     listed = firewall.ruleset()
     native = nft.ruleset(listed)
     read: set[str] = set()
@@ -82,7 +82,9 @@ def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
         model = iptables.ruleset(firewall.rules_of(legacy, "filter"))
         yield from ((model, model.chains[name], legacy) for name in ("INPUT", "OUTPUT") if name in model.chains)
     dormant = {
-        f"{one['family']} {one['name']}" for one in nft.entries(listed, "table") if "dormant" in one.get("flags", ())
+        f"{table['family']} {table['name']}"
+        for table in nft.entries(listed, "table")
+        if "dormant" in table.get("flags", ())
     }
     for base in native.chains.values():
         table = base.name.rpartition(" ")[0]
@@ -118,12 +120,12 @@ def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table:
 
 
 def _whole_drop(ruleset: Ruleset, base: Chain, packets: Packets) -> Event | None:
-    """The rule or policy that drops all of these packets."""
+    """Return the rule or policy that drops all of these packets, or None."""
     return next((event for event in drops(walk(ruleset, base.name, packets, whole=True)) if event.certain), None)
 
 
 def _is_chosen(ruleset: Ruleset, base: Chain, packets: Packets, drop: Event) -> bool:
-    """Whether a rule ahead of the drop lets in some of them for being pods'."""
+    """Return whether a rule before the drop accepts some of these packets by the pods' addresses or bridge."""
     for event in walk(ruleset, base.name, packets):
         if event.kind == "drop" and event.path == drop.path:
             break
@@ -134,7 +136,7 @@ def _is_chosen(ruleset: Ruleset, base: Chain, packets: Packets, drop: Event) -> 
 
 
 def _is_about_pods(rule: Rule, packets: Packets) -> bool:
-    """Whether a rule names the pods' bridge or addresses."""
+    """Return whether a rule names the pods' bridge or addresses."""
     links = {"incoming": packets.incoming, "outgoing": packets.outgoing, "bridge": packets.bridge}
     for branch in rule.branches:
         for match in branch.matches:
@@ -148,7 +150,7 @@ def _is_about_pods(rule: Rule, packets: Packets) -> bool:
 
 
 def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) -> Hint:
-    """The command that lets pods' packets pass, of the firewall whose chain it is."""
+    """Return the command that accepts pods' packets, for the firewall that the chain belongs to."""
     inward = _HOOKS[base.hook] == TO_NODE
     led_to = {branch.to for rule in base.rules for branch in rule.branches}
     if any(name.startswith("ufw") for name in led_to):

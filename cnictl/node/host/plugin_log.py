@@ -1,4 +1,4 @@
-"""The plugin's log, read back: one call a line, through its rotation."""
+"""Read the plugin's log: one call a line, across its rotation."""
 
 import os
 import re
@@ -18,12 +18,12 @@ _LINE = re.compile(
     r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
 )
 LARGEST = 64 << 20
-"""Bytes of a log that are read at a time: the latest of a longer one."""
+"""Bytes of a log to read at most; of a longer one, the latest."""
 _PIECE = 1 << 20
 _SHORTEST = 4
-"""Characters of an id's beginning: fewer begin many ids of a long log."""
+"""Characters that the beginning of an id needs at least; a shorter one matches many ids of a long log."""
 _LOOK = 0.2
-"""Seconds between two looks at a log that is followed."""
+"""Seconds between two reads of a log that is followed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Call:
     """`ok`, or the error."""
 
     def is_of(self, who: str) -> bool:
-        """Whether it is about that pod (`namespace/name` or `name`), container (or its id's beginning) or address."""
+        """Return whether it is about this pod (`namespace/name` or `name`), container (or id prefix) or address."""
         return bool(pod_names.named(who, [self], _names, _SHORTEST))
 
 
@@ -53,24 +53,24 @@ def _names(call: Call) -> Names:
 
 
 def path_of(spec: NodeSpec | None) -> str:
-    """Where the node's plugin writes it."""
+    """Return the path of the log."""
     return spec.log_file if spec is not None and spec.log_file else PLUGIN_LOG
 
 
 def parse(line: str) -> Call | None:
-    """A line as a call; None for what is no whole line of ours."""
-    found = _LINE.fullmatch(line)
-    if found is None:
+    """Return the call of a line; None if it is not a whole line of the plugin's."""
+    match = _LINE.fullmatch(line)
+    if match is None:
         return None
-    known = {key: "" if value == "-" else value for key, value in found.groupdict().items()}
+    fields = {key: "" if value == "-" else value for key, value in match.groupdict().items()}
     return Call(
-        known["time"], known["level"] == "error", known["verb"], float(known["ms"]), known["container"],
-        known["ifname"], known["pod"], known["address"], known["outcome"],
+        fields["time"], fields["level"] == "error", fields["verb"], float(fields["ms"]), fields["container"],
+        fields["ifname"], fields["pod"], fields["address"], fields["outcome"],
     )  # fmt: skip
 
 
 def calls(path: str) -> Iterator[Call]:
-    """Every call in the log, oldest first, with the part that was rotated away last; none where there is no log."""
+    """Yield every call in the log and in its last rotated part, oldest first; none if there is no log."""
     for part in (f"{path}.1", path):
         yield from filter(None, map(parse, latest(part).splitlines()))
 
@@ -87,7 +87,7 @@ def latest(path: str, most: int = 0) -> str:
 
 
 def follow(path: str) -> Iterator[Call]:
-    """Each further call as it is written; for ever, also where the file is rotated, or not there yet."""
+    """Yield each new call, for ever, even if the file is rotated or does not exist yet."""
     file = open_part(path)
     if file is not None:
         file.seek(0, os.SEEK_END)
@@ -106,7 +106,7 @@ def follow(path: str) -> Iterator[Call]:
 
 
 def open_part(path: str) -> BinaryIO | None:
-    """Open a log to read it; None if there is none, or a pipe or device in its place, which nothing comes back from."""
+    """Open a log to read it; None if there is none, or if it is a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
@@ -123,4 +123,4 @@ def _is_in_place(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
-        return True  # rotated away, and nobody has written since: the end of the old one is still to be read
+        return True  # rotated, and nothing was written since: the end of the old file is still to be read

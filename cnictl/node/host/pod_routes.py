@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address, parse_address, parse_cidr
@@ -61,7 +62,7 @@ class Stray:
 
     @property
     def certain(self) -> bool:
-        """Whether they are surely lost. Packets to the outside may use another table on purpose, and arrive."""
+        """Whether they are certainly lost; packets to the outside may use another table on purpose."""
         return self.asked.what != TO_OUTSIDE or bool(self.way.errno) or self.way.kind in REFUSING or self.way.dead
 
     @property
@@ -72,7 +73,7 @@ class Stray:
 
     @property
     def fate(self) -> str:
-        """Where they go, in words."""
+        """Where they go instead, in words."""
         refusing = self.rule.action if self.rule is not None and self.rule.action in REFUSING else self.way.kind
         if refusing in REFUSING:
             return f"are refused ({REFUSING[refusing]})"
@@ -97,7 +98,7 @@ class Stray:
 
     @property
     def short(self) -> str:
-        """The stray in the few words of a table's cell."""
+        """A short form for a table's cell."""
         where = self.fate.removeprefix("go ").removeprefix("are ")
         by = f"rule {self.rule.priority}" if self.rule is not None else f"route {self.way.destination or 'missing'}"
         return f"{_SHORT[self.asked.what]}: {where} by {by}"
@@ -156,6 +157,11 @@ def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
     return list(groups.values())
 
 
+def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
+    """Return a fault of the routes for programs."""
+    return {"cause": words, "hint": hint.as_json(what_to_do)}
+
+
 @dataclass
 class Looked:
     """The results of a look at a node's routes."""
@@ -164,15 +170,14 @@ class Looked:
     unforwarded: tuple[str, ...] = ()
     """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
-    def told(self) -> list[dict[str, str]]:
-        """Return the certain faults as JSON values: cause and hint."""
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the certain faults for programs: cause and hint."""
         faults = []
         for group in causes(stray for stray in self.strays if stray.certain):
-            faults += [{"cause": stray.words, "mend": hint_for(group)} for stray in group]
+            faults += [fault_json(stray.words, hint_for(group)) for stray in group]
         for name in self.unforwarded:
-            faults.append(
-                {"cause": f"{name} is 0: this node forwards no packets of pods there", "mend": switch_on(name)}
-            )
+            words = f"{name} is 0: this node forwards no packets of pods there"
+            faults.append(fault_json(words, switch_on(name)))
         return faults
 
     def of(self, peer: Peer) -> list[Stray]:
@@ -192,9 +197,9 @@ def look(spec: NodeSpec) -> Looked:
     return _Look(spec).found()
 
 
-def judge(spec: NodeSpec, asked: Sequence[Asked]) -> list[Stray]:
+def judge(spec: NodeSpec, questions: Sequence[Asked]) -> list[Stray]:
     """Ask the kernel about these packets."""
-    return _Look(spec).judge(asked).strays
+    return _Look(spec).judge(questions).strays
 
 
 def predicted(spec: NodeSpec) -> list[Stray]:
@@ -243,11 +248,13 @@ class _Look:
             return self.judge([question for node in nodes for question in self._from_here(node)])
         return self.judge([question for node in nodes for question in self._questions(node)])
 
-    def judge(self, asked: Sequence[Asked]) -> Looked:
+    def judge(self, questions: Sequence[Asked]) -> Looked:
         """Ask about these packets; return the strays."""
         unforwarded: dict[str, None] = {}
         strays = []
-        for question, way in zip(asked, route_lookup.ways([question.packet for question in asked]), strict=True):
+        for question, way in zip(
+            questions, route_lookup.ways([question.packet for question in questions]), strict=True
+        ):
             if _is_right(question, way):
                 continue
             switch = switched_off(question.packet) if way.errno else ""

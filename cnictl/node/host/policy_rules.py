@@ -1,7 +1,7 @@
-"""Policy rules (`ip rule`) as values, and which of them decides about a packet.
+"""Read policy rules (`ip rule`), and determine which of them decides about a packet.
 
 The kernel says where a packet goes, `cnictl.node.host.route_lookup`, but not by which rule. `decide` repeats its walk
-over the rules without I/O, to name the one that a person has to look at. Sources: linux/fib_rules.h;
+over the rules without I/O, to name the one to look at. Sources: linux/fib_rules.h;
 net/core/fib_rules.c, fib_rules_lookup.
 """
 
@@ -23,7 +23,7 @@ _TUNNEL, _SUPPRESS_GROUP, _SUPPRESS_PREFIX, _TABLE, _MASK, _OIF = 12, 13, 14, 15
 _L3MDEV, _UIDS, _PROTOCOL, _SOURCE_PORTS, _TARGET_PORTS, _DSCP = 19, 20, 22, 23, 24, 25
 _NONE = 0xFFFFFFFF
 _LOOPBACK = "lo"
-"""As `iif`, what this host sends itself."""
+"""The `iif` of packets that this host sends itself."""
 _TABLES = {LOCAL_TABLE: "local", MAIN_TABLE: "main", DEFAULT_TABLE: "default"}
 
 
@@ -44,11 +44,11 @@ class Rule:
     inverted: bool = False
     goto: int = 0
     suppress_prefix: int = -1
-    """A route found with a prefix of that length or a shorter one doesn't count."""
+    """A route with a prefix of that length or a shorter one doesn't count."""
     l3mdev: bool = False
-    """The table is that of the link's VRF."""
+    """Whether the table is that of the link's VRF."""
     special: tuple[str, ...] = ()
-    """Selectors that hold for some of a pod's packets alone: ports, protocol, TOS, user, tunnel."""
+    """Selectors that match only some of a pod's packets: ports, protocol, TOS, user, tunnel."""
 
     def __str__(self) -> str:
         words = [f"{self.priority}:", *(["not"] if self.inverted else []), "from", str(self.source or "all")]
@@ -68,9 +68,9 @@ class Rule:
 
 
 Tables = Mapping[int, Sequence[tuple[Cidr, Way]]]
-"""Routes by table; of one destination the lowest metric first."""
+"""Routes by table; for each destination the lowest metric first."""
 Vrf = Callable[[str], int]
-"""The table of the VRF that a link is in, by the link's name; 0 for one that is in none."""
+"""A function from a link's name to the table of its VRF; 0 without one."""
 
 
 def table_name(number: int) -> str:
@@ -80,24 +80,24 @@ def table_name(number: int) -> str:
 
 def rules() -> list[Rule]:
     """Return the host's policy rules of both families in their order."""
-    found = []
+    rules_read = []
     with Netlink() as netlink:
         for family in (AF_INET, AF_INET6):
-            found += [_read(payload) for payload in netlink.dump(RTM_GETRULE, _HEADER.pack(family, *[0] * 8))]
-    return sorted(found, key=lambda rule: (rule.ipv6, rule.priority))
+            rules_read += [_read(payload) for payload in netlink.dump(RTM_GETRULE, _HEADER.pack(family, *[0] * 8))]
+    return sorted(rules_read, key=lambda rule: (rule.ipv6, rule.priority))
 
 
 def decide(
-    known: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
+    rules: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
 ) -> tuple[Rule | None, Way | None]:
     """Return the rule that decides about a packet, and the route; no route where the rule refuses.
 
-    A rule that holds for some packets alone, of one port, say, is passed over. Neither: nothing decides, and the packet
+    A rule that matches only some packets, such as those of one port, is ignored. Without a rule and a route, the packet
     has no route.
     """
     target = parse_address(packet.target)
     ahead = 0
-    for rule in known:
+    for rule in rules:
         if rule.ipv6 != (len(target) == 16) or rule.priority < ahead or not matches(rule, packet):
             continue
         if rule.action == GOTO:

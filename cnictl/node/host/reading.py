@@ -14,7 +14,7 @@ _known: dict[str, Any] | None = None
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Within it every program that only lists (nft, iptables, ip, containerd) runs once with the same arguments.
+    """Run programs that only list (nft, iptables, ip, containerd) once with the same arguments within this context.
 
     What `known` is asked for is read once too. For parts of a command that change nothing meanwhile. A look within a
     look is part of it.

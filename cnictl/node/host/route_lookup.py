@@ -1,7 +1,7 @@
 """Ask the kernel which route a packet takes (RTM_GETROUTE), many packets over one socket.
 
-The main table alone proves nothing: policy rules (`ip rule`) come before it, and so does a more specific route. The
-answer holds for the packet that is described: by whom it is sent, where it comes in, with which mark. Sources:
+The main table alone proves nothing, because policy rules (`ip rule`) and more specific routes come before it. The
+answer is valid for one packet: its source, incoming link and mark. Sources:
 linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_rtm_getroute.
 """
 
@@ -39,7 +39,7 @@ PROTOCOL = 67
 """rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
 LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
 _AT_ONCE = 32
-"""Questions in one datagram: their answers fit into a socket's receive buffer of the default size."""
+"""Questions in one datagram; their answers fit into a receive buffer of the default size."""
 
 _HEADER, _RTMSG, _S32, _U32 = Struct("=IHHII"), Struct("=BBBBBBBBI"), Struct("=i"), Struct("=I")
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
@@ -52,7 +52,7 @@ class Packet:
     target: str
     source: str = ""
     iif: str = ""
-    """The link by which it comes in; then `source` is required."""
+    """The incoming link; it requires `source`."""
     oif: str = ""
     mark: int = 0
 
@@ -62,9 +62,9 @@ class Way:
     """The route that the kernel takes, or its refusal."""
 
     hops: tuple[tuple[str, str], ...] = ()
-    """Link and gateway of each next hop; the gateway is empty where the target is on the link itself."""
+    """Link and gateway of each next hop; the gateway is empty if the target is on the link."""
     source: str = ""
-    """The address that this host would send from."""
+    """The source address that this host would use."""
     kind: int = UNICAST
     table: int = 0
     destination: str = ""
@@ -72,7 +72,7 @@ class Way:
     protocol: int = 0
     priority: int = 0
     mtu: int = 0
-    """The route's own MTU in bytes; 0: the link's."""
+    """The route's own MTU in bytes; 0 if it has none."""
     dead: bool = False
     """Whether its link is down or has no carrier."""
     errno: int = 0
@@ -80,24 +80,24 @@ class Way:
 
     @property
     def dev(self) -> str:
-        """The first next hop's link; empty without."""
+        """The first next hop's link; empty without one."""
         return self.hops[0][0] if self.hops else ""
 
     @property
     def gateway(self) -> str:
-        """The first next hop's gateway; empty without."""
+        """The first next hop's gateway; empty without one."""
         return self.hops[0][1] if self.hops else ""
 
     @property
     def spoofed(self) -> bool:
-        """Whether the source is refused by the reverse path filter: EXDEV, on newer kernels EINVAL.
+        """Whether the reverse path filter refuses the source: EXDEV, in newer kernels EINVAL.
 
-        EINVAL is a blackhole's answer too.
+        EINVAL is also the answer of a blackhole route.
         """
         return self.errno in (errno.EXDEV, errno.EINVAL)
 
     def goes(self, dev: str, gateway: str) -> bool:
-        """Whether every packet goes by that link to that gateway."""
+        """Return whether every packet leaves through this link to this gateway."""
         return self.kind == UNICAST and not self.errno and set(self.hops) == {(dev, gateway)}
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Way:
 def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
     """Return the kernel's answer for each packet, in order.
 
-    With `entries` the answer is the routing table's entry: its CIDR, metric, MTU; without, it is what a packet meets:
+    With `entries` the answer is the routing table's entry with CIDR, metric and MTU; without, it is one packet's way:
     this host's source address, and one next hop of several. Raises OSError.
     """
     if not packets:
@@ -122,14 +122,14 @@ def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
     indexes = {name: index for index, name in names.items()}
-    found: list[Way] = []
+    answers: list[Way] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
         asking.settimeout(10)
         for at in range(0, len(packets), _AT_ONCE):
             part = packets[at : at + _AT_ONCE]
             questions = [_question(packet, indexes, entries) for packet in part]
-            found += _answers(asking, questions, names)
-    return found
+            answers += _answers(asking, questions, names)
+    return answers
 
 
 def way(packet: Packet, entries: bool = True) -> Way:
@@ -138,7 +138,7 @@ def way(packet: Packet, entries: bool = True) -> Way:
 
 
 def source_to(target: str, dev: str = "") -> str:
-    """Return the address that this host sends from to `target`, over `dev` if one is named; empty if it can't."""
+    """Return the source address of this host's packets to `target`, over `dev` if given; empty without a route."""
     return way(Packet(target, oif=dev), entries=False).source
 
 
@@ -187,11 +187,11 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
 
 
 def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
-    asked = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
-    if asked:
-        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in asked))
+    sent = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
+    if sent:
+        asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in sent))
     answered: dict[int, Way] = {}
-    while len(answered) < len(asked):
+    while len(answered) < len(sent):
         data = asking.recv(1 << 16)
         offset = 0
         while offset + 16 <= len(data):
@@ -229,7 +229,7 @@ def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
 
 
 def _next_hops(parts: dict[int, bytes], names: dict[int, str]) -> Iterator[tuple[str, str, bool]]:
-    """Link, gateway, and whether it is dead."""
+    """Return link and gateway, and whether the next hop is dead."""
     if RTA_OIF in parts:
         yield names.get(_number(parts, RTA_OIF), ""), _gateway(parts), False
     hops = parts.get(RTA_MULTIPATH, b"")

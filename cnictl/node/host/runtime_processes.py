@@ -1,7 +1,7 @@
-"""The runtimes that run on this host now, by their own arguments: where each was told to find its configuration.
+"""Find the running runtimes, and by their arguments the configuration that each was started with.
 
-microk8s, k3s and others start a containerd with a configuration of their own. What a process was started with is in
-/proc/PID/cmdline; a relative path counts from its working folder, and an absolute one from its root.
+microk8s, k3s and others start a containerd with a configuration of their own. The arguments are in
+/proc/PID/cmdline; a relative path starts at the process's working folder, an absolute one at its root.
 """
 
 import os
@@ -16,11 +16,11 @@ _OUR_NETWORK = f"{_PROC}/self/ns/net"
 
 @dataclass(frozen=True)
 class Process:
-    """A program that runs."""
+    """A running process."""
 
     pid: int
     name: str
-    """Of its executable, without the folder."""
+    """The name of its executable, without the folder."""
     argv: tuple[str, ...]
     cwd: str
     root: str
@@ -28,23 +28,23 @@ class Process:
     environment: tuple[str, ...] = ()
 
     def option(self, *names: str) -> str:
-        """Return the last value of an option that goes by these names (`--config`, `-c`); empty without."""
+        """Return the last value of an option with these names (`--config`, `-c`); empty without one."""
         return option(self.argv, names)
 
     def variable(self, name: str) -> str:
-        """Return a variable of its environment; empty without."""
-        found = [one.partition("=")[2] for one in self.environment if one.startswith(f"{name}=")]
-        return found[-1] if found else ""
+        """Return a variable of its environment; empty if it is not set."""
+        values = [entry.partition("=")[2] for entry in self.environment if entry.startswith(f"{name}=")]
+        return values[-1] if values else ""
 
     def path(self, named: str) -> str:
-        """Return a path that its arguments or its configuration name, as this process finds it."""
+        """Return a path from its arguments or its configuration as this process sees it."""
         if not named:
             return ""
         absolute = named if named.startswith("/") else os.path.join(self.cwd, named)
         return within(self.root, absolute)
 
     def readable(self, named: str) -> str:
-        """Return the path to read one of its files by: through its own root, where mounts differ too."""
+        """Return the path by which this process can read one of its files, also in another mount namespace."""
         if not named:
             return ""
         through = f"{_PROC}/{self.pid}/root{os.path.normpath(os.path.join(self.cwd, named))}"
@@ -58,7 +58,7 @@ def within(root: str, path: str) -> str:
 
 
 def option(argv: Sequence[str], names: Sequence[str]) -> str:
-    """Return the last value that a command line gives an option, in each spelling that Go's programs take."""
+    """Return the last value of an option on a command line, in any spelling that Go's programs accept."""
     value = ""
     spellings = {name.lstrip("-") for name in names}
     words = iter(argv[1:])
@@ -79,18 +79,18 @@ def running(*names: str) -> Iterator[Process]:
     except OSError:
         return
     for number in numbers:
-        found = _look(number, names)
-        if found is not None:
-            yield found
+        process = _look(number, names)
+        if process is not None:
+            yield process
 
 
 def _look(pid: int, names: Sequence[str]) -> Process | None:
-    """One process; None if it is another's, has ended meanwhile, or lives in another network namespace."""
+    """Return a process; None if its executable is another, if it has ended, or if its network namespace is not ours."""
     folder = f"{_PROC}/{pid}"
     try:
         argv = durable.contents(f"{folder}/cmdline").decode("utf-8", "surrogateescape").split("\0")[:-1]
         if not argv:
-            return None  # a thread of the kernel's, or one that has ended
+            return None  # a kernel thread, or a process that has ended
         if os.path.basename(argv[0]) not in names and durable.contents(f"{folder}/comm").decode().strip() not in names:
             return None
         if not _same(f"{folder}/ns/net", _OUR_NETWORK):
@@ -105,8 +105,8 @@ def _look(pid: int, names: Sequence[str]) -> Process | None:
     return Process(pid, name, tuple(argv), os.path.normpath(cwd), root, tuple(environment))
 
 
-def _same(one: str, other: str) -> bool:
+def _same(path: str, other: str) -> bool:
     try:
-        return os.path.samestat(os.stat(one), os.stat(other))
+        return os.path.samestat(os.stat(path), os.stat(other))
     except OSError:
         return False

@@ -1,7 +1,7 @@
-"""Where the container runtimes on this host look for plugins and network configurations.
+"""Find out where the container runtimes on this host look for plugins and network configurations.
 
-Each names its own folders: Debian's containerd has /usr/lib/cni, upstream's /opt/cni/bin. A plugin in the wrong one
-is a plugin that isn't there. What a running one was started with counts first (`runtime_processes`).
+Each has its own folders: Debian's containerd has /usr/lib/cni, upstream's /opt/cni/bin. It does not find a plugin
+in another folder. The arguments of a running one come first (`runtime_processes`).
 """
 
 import functools
@@ -31,7 +31,7 @@ CONTAINERDS = {
     "microk8s": "/var/snap/microk8s/current/args/containerd.toml",
     "k0s": "/etc/k0s/containerd.toml",
 }
-"""Distributions that bring a containerd, and its configuration: known before it runs, as at boot."""
+"""The configuration of each distribution's own containerd, for a look before it runs, as at boot."""
 NERDCTL_CONFIG = "/etc/nerdctl/nerdctl.toml"
 CRIO_CONFIG = "/etc/crio/crio.conf"
 CRIO_DROP_INS = "/etc/crio/crio.conf.d/*.conf"
@@ -52,52 +52,52 @@ class Runtime:
     """Searched in this order; a plugin in any of them is found."""
     conf_dir: str
     source: str
-    """The file or command that said so."""
+    """The file or command that names the folders."""
     settled: bool = True
-    """Whether it is set up here (a configuration or a socket), not merely an installed program."""
+    """Whether it is set up here, with a configuration or a socket, and not only installed."""
     needs_loopback: bool = False
     """Whether its CRI runs the `loopback` plugin for every pod."""
 
 
 Named = tuple[tuple[str, ...], tuple[str, ...]]
-"""Bin folders and conf folders that the operator named for runtimes that are not found otherwise."""
+"""Bin folders and conf folders that the operator named for runtimes that can't be found otherwise."""
 
 _NAMED = "node.toml"
 _given: list[Named] = []
 
 
 def give(bin_dirs: tuple[str, ...], conf_dirs: tuple[str, ...]) -> None:
-    """Take these folders for the ones that the node file names, from now on: it is about to say so."""
+    """Use these folders from now on instead of the node file's, which is about to name them."""
     _given[:] = [(bin_dirs, conf_dirs)]
     find.cache_clear()
 
 
-@functools.cache  # containerd takes 40 ms to answer, and one run of cnictl asks often
+@functools.cache  # containerd takes 40 ms to answer, and a command of cnictl asks often
 def find() -> tuple[Runtime, ...]:
-    """The runtimes of this host; those that run through the CRI first, and last the folders that the operator named."""
-    found = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
+    """Return the runtimes of this host: first those of the CRI, last the folders that the operator named."""
+    candidates = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
     kept: dict[tuple[tuple[str, ...], str, str], Runtime] = {}
-    for runtime in found:
+    for runtime in candidates:
         if runtime is not None:
             kept.setdefault((runtime.bin_dirs, runtime.conf_dir, runtime.name), runtime)
     return tuple(kept.values())
 
 
 def started() -> list[Runtime]:
-    """The runtimes that run now with folders or a configuration of their own on the command line."""
-    found: list[Runtime | None] = []
+    """Return the running runtimes with folders or a configuration on their command line."""
+    runtimes: list[Runtime | None] = []
     for process in runtime_processes.running("containerd", "crio", "cri-dockerd", "kubelet", "dockerd"):
         if process.name == "containerd":
-            found.append(_started_containerd(process))
+            runtimes.append(_started_containerd(process))
         elif process.name == "crio":
-            found.append(_started_crio(process))
+            runtimes.append(_started_crio(process))
         else:
-            found.append(_started_docker(process))
-    return [runtime for runtime in found if runtime is not None]
+            runtimes.append(_started_docker(process))
+    return [runtime for runtime in runtimes if runtime is not None]
 
 
 def _started_containerd(process: Process) -> Runtime | None:
-    """One that was told where its configuration is; the others read the usual file, by `containerd`."""
+    """Return a containerd whose arguments name its configuration; `containerd` finds the others."""
     config = process.option("--config", "-c")
     if not config and process.root == "/":
         return None
@@ -114,18 +114,18 @@ def _started_crio(process: Process) -> Runtime | None:
     if not (config or drop_ins or conf_dir or plugins) and process.root == "/":
         return None
     folder = process.readable(drop_ins or os.path.dirname(CRIO_DROP_INS))
-    said = _merged([process.readable(config or CRIO_CONFIG), *sorted(glob.glob(f"{glob.escape(folder)}/*"))])
-    network = said.setdefault("crio", {}).setdefault("network", {})
+    settings = _merged([process.readable(config or CRIO_CONFIG), *sorted(glob.glob(f"{glob.escape(folder)}/*"))])
+    network = settings.setdefault("crio", {}).setdefault("network", {})
     if conf_dir:
         network["network_dir"] = conf_dir
     if plugins:
         network.update(plugin_dirs=plugins.split(","), plugin_dir="")
     source = f"{process.path(config or CRIO_CONFIG)} (process {process.pid})"
-    return _of(process, replace(crio_runtime(said), source=source))
+    return _of(process, replace(crio_runtime(settings), source=source))
 
 
 def _started_docker(process: Process) -> Runtime | None:
-    """cri-dockerd, and a kubelet of the time when it drove Docker itself (dockershim)."""
+    """Return cri-dockerd, or a kubelet with dockershim."""
     conf_dir, plugins = process.option("--cni-conf-dir"), process.option("--cni-bin-dir")
     if process.option("--network-plugin") != "cni" and not (conf_dir or plugins):
         return None
@@ -135,7 +135,7 @@ def _started_docker(process: Process) -> Runtime | None:
 
 
 def _of(process: Process, runtime: Runtime | None) -> Runtime | None:
-    """The runtime's folders as this host sees them."""
+    """Return a runtime with its folders as this host sees them."""
     if runtime is None:
         return None
     dirs = tuple(process.path(folder) for folder in runtime.bin_dirs)
@@ -143,45 +143,45 @@ def _of(process: Process, runtime: Runtime | None) -> Runtime | None:
 
 
 def _distributed() -> list[Runtime | None]:
-    """The containerd of each distribution whose configuration is here."""
+    """Return the containerd of each distribution whose configuration exists."""
     return [
-        replace(found, name=f"containerd of {name}")
+        replace(runtime, name=f"containerd of {name}")
         for name, path in CONTAINERDS.items()
-        if os.path.exists(path) and (found := containerd_runtime(with_imports(path), path)) is not None
+        if os.path.exists(path) and (runtime := containerd_runtime(with_imports(path), path)) is not None
     ]
 
 
 def _operators() -> list[Runtime]:
-    """The folders that the operator named, as runtimes of which nothing else is known."""
+    """Return the folders that the operator named as runtimes."""
     bins, confs = _given[0] if _given else _named_in_file()
     pairs = itertools.zip_longest(bins, confs, fillvalue="")
     return [Runtime(_NAMED, (folder,) if folder else (), conf_dir, NODE_FILE) for folder, conf_dir in pairs]
 
 
 def _named_in_file() -> Named:
-    """What the node file names; nothing where it can't be read, which whoever loads it says."""
+    """Return the folders in the node file; none if it can't be read, which `node_file.load` reports."""
     plugin = _merged([NODE_FILE]).get("plugin", {})
-    found = (plugin.get(key, []) if isinstance(plugin, dict) else [] for key in ("bin_dir", "conf_dir"))
-    bins, confs = ([one] if isinstance(one, str) else one if isinstance(one, list) else [] for one in found)
+    values = (plugin.get(key, []) if isinstance(plugin, dict) else [] for key in ("bin_dir", "conf_dir"))
+    bins, confs = ([value] if isinstance(value, str) else value if isinstance(value, list) else [] for value in values)
     return tuple(filter(None, map(str, bins))), tuple(filter(None, map(str, confs)))
 
 
 def unread(
     runtimes: tuple[Runtime, ...], bin_dirs: Collection[str], conf_dirs: Collection[str]
 ) -> list[tuple[str, str]]:
-    """Runtimes that don't see the plugin in `bin_dirs` or the conf in `conf_dirs`, each with where it looks.
+    """Return the runtimes that don't see the plugin in `bin_dirs` or the conf in `conf_dirs`, and where each looks.
 
-    Nothing of what is in no folder at all: then it is missing, not in the wrong place.
+    A plugin or conf that is in no folder at all is missing, not in the wrong place, and is left out.
     """
-    found = []
+    faults = []
     for runtime in runtimes:
         if not runtime.settled or runtime.name == _NAMED:
             continue
         if bin_dirs and not any(_is_in(folder, bin_dirs) for folder in runtime.bin_dirs):
-            found.append((runtime.name, f"looks for plugins in {', '.join(runtime.bin_dirs)} ({runtime.source})"))
+            faults.append((runtime.name, f"looks for plugins in {', '.join(runtime.bin_dirs)} ({runtime.source})"))
         if conf_dirs and not _is_in(runtime.conf_dir, conf_dirs):
-            found.append((runtime.name, f"reads confs from {runtime.conf_dir} ({runtime.source})"))
-    return found
+            faults.append((runtime.name, f"reads confs from {runtime.conf_dir} ({runtime.source})"))
+    return faults
 
 
 def _is_in(folder: str, others: Collection[str]) -> bool:
@@ -189,10 +189,10 @@ def _is_in(folder: str, others: Collection[str]) -> bool:
 
 
 def bin_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
-    """Every folder the launcher belongs in.
+    """Return every folder that needs the launcher.
 
-    Where no runtime is set up, both usual ones, but for those on a read-only file system: an installation there
-    serves nobody yet.
+    Without a runtime these are both usual folders, except on a read-only file system, where an installation
+    would be of no use yet.
     """
     dirs = [folder for runtime in runtimes if runtime.settled for folder in runtime.bin_dirs[:1]]
     if not dirs:
@@ -201,7 +201,7 @@ def bin_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
 
 
 def passed_over(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
-    """The usual folders that `bin_dirs` leaves out because they can't be written to."""
+    """Return the usual folders that `bin_dirs` leaves out because they can't be written to."""
     if any(runtime.settled for runtime in runtimes):
         return ()
     left = [folder for folder in _usual_bin_dirs(runtimes) if not writable(folder)]
@@ -214,25 +214,25 @@ def _usual_bin_dirs(runtimes: tuple[Runtime, ...]) -> list[str]:
 
 
 def conf_dirs(runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
-    """Every folder the network's conf belongs in."""
+    """Return every folder that needs the network's conf."""
     dirs = [runtime.conf_dir for runtime in runtimes if runtime.settled and runtime.conf_dir]
     return tuple(dict.fromkeys(dirs or [DEFAULT_CONF_DIR]))
 
 
 def running() -> bool:
-    """Whether a runtime that watches its conf folder is up."""
+    """Return whether a runtime that watches its conf folder is running."""
     return os.path.exists(CONTAINERD_SOCKET) or os.path.exists(CRIO_SOCKET)
 
 
 def writable(path: str) -> bool:
-    """Whether `path` can be written to, or made below the nearest folder that exists."""
+    """Return whether `path` can be written to, or made below the nearest existing folder."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return os.path.isdir(path) and os.access(path, os.W_OK)
 
 
 def containerd() -> Runtime | None:
-    """containerd, by its own account where it can give one, else by its configuration file."""
+    """Return containerd as `containerd config dump` describes it, else as its configuration file does."""
     program = programs.find("containerd")
     configured = os.path.exists(CONTAINERD_CONFIG)
     settled = configured or os.path.exists(CONTAINERD_SOCKET)
@@ -248,9 +248,9 @@ def containerd() -> Runtime | None:
 
 
 def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
-    """A containerd configuration merged with what its `imports` name (containerd-config.toml(5)), from its folder.
+    """Return a containerd configuration merged with the files of its `imports` (containerd-config.toml(5)).
 
-    A file that is missing or broken adds nothing; each is read once.
+    A missing or broken file adds nothing. Each file is read once.
     """
     merged: dict[str, Any] = {}
     waiting, seen = [path], set()
@@ -259,9 +259,9 @@ def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
         if current in seen:
             continue
         seen.add(current)
-        said = _merged([current])
-        _merge(merged, said)
-        for pattern in said.get("imports", []):
+        current_config = _merged([current])
+        _merge(merged, current_config)
+        for pattern in current_config.get("imports", []):
             if isinstance(pattern, str):
                 relative = not pattern.startswith("/")
                 named = os.path.join(os.path.dirname(current), pattern) if relative else pattern
@@ -270,7 +270,7 @@ def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
 
 
 def containerd_runtime(config: dict[str, Any], source: str, settled: bool = True) -> Runtime | None:
-    """The runtime that a containerd configuration (version 1, 2 or 3) describes; None if its CRI is disabled.
+    """Return the runtime that a containerd configuration (version 1, 2 or 3) describes; None if its CRI is disabled.
 
     The `cni` table stands under `plugins.cri` (version 1), `io.containerd.grpc.v1.cri` (2) or
     `io.containerd.cri.v1.runtime` (3).
@@ -294,13 +294,13 @@ def containerd_runtime(config: dict[str, Any], source: str, settled: bool = True
 
 
 def _bin_dirs(table: dict[str, Any], several: str, single: str) -> tuple[str, ...]:
-    """Return the plugin folders that a table names under either key, in its order; the usual one if it names none."""
+    """Return the plugin folders under either key of a table, in order; the usual one if there is none."""
     listed = [folder for folder in [*table.get(several, []), table.get(single, "")] if folder]
     return tuple(dict.fromkeys(_clean(folder) for folder in listed)) or DEFAULT_BIN_DIRS[:1]
 
 
 def crio() -> Runtime | None:
-    """CRI-O, by its configuration files; a drop-in later in the alphabet wins (crio.conf.d(5))."""
+    """Return CRI-O as its configuration files describe it; a later drop-in wins (crio.conf.d(5))."""
     files = [CRIO_CONFIG, *sorted(glob.glob(CRIO_DROP_INS))]
     settled = any(os.path.exists(path) for path in [*files, CRIO_SOCKET])
     if not settled and not programs.find("crio"):
@@ -309,7 +309,7 @@ def crio() -> Runtime | None:
 
 
 def crio_runtime(config: dict[str, Any], settled: bool = True) -> Runtime:
-    """The runtime that a merged CRI-O configuration describes (crio.conf(5), table crio.network)."""
+    """Return the runtime that a merged CRI-O configuration describes (crio.conf(5), table crio.network)."""
     network = config.get("crio", {}).get("network", {})
     return Runtime(
         "CRI-O",
@@ -322,13 +322,13 @@ def crio_runtime(config: dict[str, Any], settled: bool = True) -> Runtime:
 
 
 def podman() -> Runtime | None:
-    """podman, where its configuration names folders of its own; else the usual ones serve it."""
+    """Return podman if its configuration names folders of its own, else None."""
     files = [path for pattern in PODMAN_CONFIGS for path in sorted(glob.glob(pattern))]
     return podman_runtime(_merged(files), PODMAN_CONFIGS[1])
 
 
 def podman_runtime(config: dict[str, Any], source: str) -> Runtime | None:
-    """What a merged containers.conf(5) says of CNI; None if nothing."""
+    """Return the runtime that a merged containers.conf(5) describes; None if it has nothing about CNI."""
     network = config.get("network", {})
     listed = [folder for folder in network.get("cni_plugin_dirs", []) if folder]
     conf_dir = network.get("network_config_dir", "")
@@ -339,9 +339,9 @@ def podman_runtime(config: dict[str, Any], source: str) -> Runtime | None:
 
 
 def nerdctl() -> Runtime | None:
-    """nerdctl, where its configuration names folders of its own."""
-    said = _merged([NERDCTL_CONFIG])
-    folder, conf_dir = said.get("cni_path", ""), said.get("cni_netconfpath", "")
+    """Return nerdctl if its configuration names folders of its own, else None."""
+    config = _merged([NERDCTL_CONFIG])
+    folder, conf_dir = config.get("cni_path", ""), config.get("cni_netconfpath", "")
     if not (isinstance(folder, str) and isinstance(conf_dir, str) and (folder or conf_dir)):
         return None
     dirs = (_clean(folder),) if folder else DEFAULT_BIN_DIRS[:1]
@@ -349,7 +349,7 @@ def nerdctl() -> Runtime | None:
 
 
 def _merged(paths: list[str]) -> dict[str, Any]:
-    """TOML files merged table by table, the later winning; a file that is missing or broken adds nothing."""
+    """Return TOML files merged table by table; later files win, and missing or broken ones add nothing."""
     merged: dict[str, Any] = {}
     for path in paths:
         try:
@@ -368,5 +368,5 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def _clean(path: str) -> str:
-    """Two spellings of a folder are one: CRI-O's default ends in a slash."""
+    """Return a folder in one spelling: CRI-O's default ends in a slash."""
     return os.path.normpath(path)

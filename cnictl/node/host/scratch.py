@@ -1,7 +1,7 @@
-"""A scratch network namespace to try things in: a child process of its own, that takes all it made along.
+"""Try things in a scratch network namespace: a child process, which takes everything it made along when it ends.
 
-Nothing of the host's network is touched, and with `private` paths nothing of its files either: the child's mounts
-are its own, and a tmpfs covers each of those paths there.
+The host's network is not changed. With `private` paths its files are not changed either: the child's mounts
+are its own, and a tmpfs covers each of these paths.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def attempt(work: Callable[[], Any], private: Sequence[str] = (), limit: int = 30) -> Any:
-    """What `work` returns (JSON values), run in a child with a network of its own, for at most `limit` seconds.
+    """Run `work` in a child with a network of its own, for at most `limit` seconds; return its result (JSON values).
 
     Raises Problem if the namespace can't be made, `work` raises Problem, or the child dies.
     """
@@ -34,20 +34,20 @@ def attempt(work: Callable[[], Any], private: Sequence[str] = (), limit: int = 3
         _be_child(work, private, limit, writer)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
-    if not said:
+    if not output:
         reason = os.waitstatus_to_exitcode(status)
         end = f"took over {limit} s" if reason == -signal.SIGALRM else f"died ({reason})"
         raise Problem(f"the scratch namespace's process {end}")
-    answer = json.loads(said)
+    answer = json.loads(output)
     if "problem" in answer:
         raise Problem(*answer["problem"])
     return answer["value"]
 
 
 def _be_child(work: Callable[[], Any], private: Sequence[str], limit: int, writer: int) -> None:
-    """The child's life. It never returns into the parent's code."""
+    """Run the child; it never returns into the parent's code."""
     status = 1
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +73,7 @@ def _be_child(work: Callable[[], Any], private: Sequence[str], limit: int, write
 
 @contextmanager
 def second_netns() -> Iterator[str]:
-    """Path of another network namespace, that lives as long as the context: a pod's."""
+    """Yield the path of another network namespace, as for a pod, which exists as long as the context."""
     ready, done = os.pipe(), os.pipe()
     holder = os.fork()
     if holder == 0:
@@ -98,10 +98,10 @@ def second_netns() -> Iterator[str]:
 
 
 def _cover(path: str) -> None:
-    """Put an empty tmpfs at `path`, in this process's mounts alone.
+    """Mount an empty tmpfs at `path`, only in this process's mount namespace.
 
-    Where `path` is missing, the nearest folder above is covered instead and its other entries are bound back in: so
-    not even an empty folder is made on the host.
+    If `path` is missing, the nearest folder above is covered instead and its other entries are bound back in, so that
+    no empty folder is made on the host.
     """
     above = path
     while not os.path.isdir(above):

@@ -60,8 +60,8 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
         if name in _NEVER:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
-            known = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {known}")
+            listed = ", ".join((*IGNORABLE, _ALL))
+            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {listed}")
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 

@@ -193,7 +193,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
             findings.append(error("peer-link", subject, message, what))
             continue
         reached = reached_peers[peer]
-        asked = peer.dev or spec.uplink
+        wanted_link = peer.dev or spec.uplink
         if reached is None:
             what = hint.advice(
                 f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}",
@@ -211,8 +211,8 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
                 because="only the operator knows the other node's addresses",
             )
             findings.append(error("peer-link", subject, message, what))
-        elif asked and asked != reached.dev:
-            message = f"{peer.via} is reached over {reached.dev}, not over {asked}"
+        elif wanted_link and wanted_link != reached.dev:
+            message = f"{peer.via} is reached over {reached.dev}, not over {wanted_link}"
             what = hint.advice(
                 f"name {reached.dev} as the link to {peer.via}, or no link",
                 because="it replaces the link that the operator named",
@@ -275,11 +275,11 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.known_peers}
     former = {peer.pod_cidr for peer in previous.peers} if previous else set()
     for destination, route in route_lookup.routes():
-        known = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
+        usable = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
         if (
             not destination.prefix
             or route.table != route_lookup.MAIN_TABLE
-            or not known
+            or not usable
             or route.protocol == route_lookup.PROTOCOL
         ):
             continue
@@ -289,8 +289,8 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
 
 
 def _default_gateways() -> set[str]:
-    known = route_lookup.routes()
-    return {gateway for cidr, route in known if not cidr.prefix and route.table == route_lookup.MAIN_TABLE
+    routes = route_lookup.routes()
+    return {gateway for cidr, route in routes if not cidr.prefix and route.table == route_lookup.MAIN_TABLE
             for _, gateway in route.hops if gateway}  # fmt: skip
 
 

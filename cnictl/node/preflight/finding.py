@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cnictl.node.hint import Hint, parts
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 from cnictl.node.spec.node_spec import NodeSpec
 
 
@@ -18,24 +19,24 @@ class PreflightFinding:
     subject: str
     """The link, peer or file at fault."""
     message: str
-    mend: Hint
+    hint: Hint
     ignored: bool = False
     """Whether the operator accepts it with `--ignore`."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding for programs. `mend` is the hint as people read it, `hint` its parts."""
-        return {**vars(self), "mend": str(self.mend), "hint": parts(self.mend)}
+        """Return the finding for programs; `hint` is as `hint.as_json` documents it."""
+        return {**vars(self), "hint": hint.as_json(self.hint)}
 
 
 PreflightCheck = Callable[[NodeSpec, NodeSpec | None], list[PreflightFinding]]
 """Looks for one kind of fault and changes nothing. The second spec is the node's present one, or None."""
 
 
-def error(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
+def error(name: str, subject: str, message: str, what_to_do: Hint) -> PreflightFinding:
     """Return a finding that stops the set-up of a node."""
-    return PreflightFinding(name, "error", subject, message, mend)
+    return PreflightFinding(name, "error", subject, message, what_to_do)
 
 
-def warning(name: str, subject: str, message: str, mend: Hint) -> PreflightFinding:
+def warning(name: str, subject: str, message: str, what_to_do: Hint) -> PreflightFinding:
     """Return a finding that does not stop the set-up of a node."""
-    return PreflightFinding(name, "warning", subject, message, mend)
+    return PreflightFinding(name, "warning", subject, message, what_to_do)

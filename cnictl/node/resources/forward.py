@@ -17,10 +17,11 @@ from cnictl.node.host import firewall, host_links
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
-from cnictl.node.host.verdicts.places import Need, Survey
+from cnictl.node.host.verdicts.places import AHEAD, Need, Survey
 from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
-from cnictl.node.resources import hidden_chains
-from cnictl.node.resources.forward_nft import MARK, WHY
+from cnictl.node.resources import hidden_chains, placed_rules
+from cnictl.node.resources.forward_nft import MARK
+from cnictl.node.resources.placed_rules import StoredRule, stored
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
 
@@ -50,7 +51,7 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """Return the accepts and, by chain, the jumps to them; a misplaced jump includes the reason. None for none.
+        """Return the accepts and, by chain, the jumps to them; a misplaced jump says so. None for none.
 
         Raises Problem if the accepts exist and the command that shows them is missing.
         """
@@ -60,13 +61,27 @@ class IptablesForward:
             return None
         look = IptablesLook(self.program, self._family, self._spec)
         misplaced = look.survey().misplaced
-        jumps: dict[str, list[str]] = {}
+        jumps: dict[str, list[StoredRule]] = {}
         for place, label in look.ours():
-            why = misplaced.get(place)
-            jumps.setdefault(place.chain, []).append(label + (WHY + why if why else ""))
+            jumps.setdefault(place.chain, []).append(stored(label, misplaced.get(place)))
         if not jumps and look.accepts is None:
             return None
-        return {"accepts": look.in_order(), "jumps": {chain: sorted(labels) for chain, labels in jumps.items()}}
+        ordered = {chain: placed_rules.in_order(labels) for chain, labels in jumps.items()}
+        return {"accepts": look.in_order(), "jumps": ordered}
+
+    def updated(self, state: State) -> State:
+        """Return a state from a journal in this release's form. The first release named one chain, in `at`."""
+        if "jumps" in state:
+            jumps = {chain: placed_rules.updated(labels) for chain, labels in state["jumps"].items()}
+            return {**state, "jumps": jumps}
+        if "subnet" not in state:
+            return state
+        mark = _mark(state["name"])
+        rules = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
+        return {
+            "accepts": [f"{rule} {mark} -j ACCEPT" for rule in rules if state["subnet"]],
+            "jumps": {state["at"]: [""]} if state["at"] else {},
+        }
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
@@ -101,7 +116,6 @@ class IptablesForward:
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
             return f"remove the accepts for pods from {program}' FORWARD", "\n".join([*removed, *ends])
-        after = _as_now(after)
         lines = [f"{program} -w -{'N' if look is None or look.accepts is None else 'F'} {CHAIN}"]
         lines += [f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"]]
         inserted = look.insertions(after, self._name()) if look is not None else []
@@ -116,7 +130,7 @@ class IptablesForward:
 
         Our chain only accepts, and what stays of it is never taken away meanwhile.
         """
-        after = _as_now(change.after) if change.after is not None else None
+        after = change.after
         if _UNREADABLE in (after or {}):
             raise Problem(
                 f"{CHAIN} can't be put back: {hidden_chains.reason('filter', self._family)}",
@@ -269,12 +283,12 @@ class IptablesLook:
         for chain, labels in state["jumps"].items():
             if chain not in bare.chains:
                 continue
-            for text in labels:
-                label, _, why = text.partition(WHY)
+            for labelled in labels:
+                label, misplaced = placed_rules.read(labelled)
                 end = len([rule for rule in bare.chains[chain].rules if rule is not _KUBE_RULE])
                 kinds = self._labels.get(label) or _guessed(label)
                 place = min(places.place_in(bare, chain, kind, needs).index for kind in kinds)
-                index = 0 if why.startswith("ahead") else end if why else min(place, end)
+                index = min(place, end) if misplaced is None else 0 if misplaced.side == AHEAD else end
                 at.append((chain, index, label if MARK in label else jump(label, name)))
         # the last one first, because each index counts without our rules
         return [f"-I {chain} {index + 1} {rule}" for chain, index, rule in sorted(at, reverse=True)]
@@ -327,18 +341,6 @@ def _label(rule: str) -> str:
 
 def _jumps(rule: str) -> bool:
     return rule.endswith(f"-j {CHAIN}")
-
-
-def _as_now(state: State) -> State:
-    """Return a state in this release's form; an earlier release's journal may hold the older form."""
-    if "subnet" not in state:
-        return state
-    mark = _mark(state["name"])
-    accepts = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
-    return {
-        "accepts": [f"{rule} {mark} -j ACCEPT" for rule in accepts if state["subnet"]],
-        "jumps": {state["at"]: [""]} if state["at"] else {},
-    }
 
 
 def _guessed(rule: str) -> tuple[str, ...]:
@@ -410,5 +412,5 @@ def _in_words(after: State, look: IptablesLook | None) -> str:
 
 
 def _reasons(state: State | None) -> str:
-    texts = [text for labels in (state or {}).get("jumps", {}).values() for text in labels if WHY in text]
-    return ", ".join(dict.fromkeys(text.partition(WHY)[2] for text in texts))
+    jumps = (state or {}).get("jumps", {})
+    return ", ".join(dict.fromkeys(reason for labels in jumps.values() for reason in placed_rules.reasons(labels)))

@@ -13,15 +13,15 @@ from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
-from cnictl.node.host.verdicts.places import Drop, Flows, Need, Survey
+from cnictl.node.host.verdicts.places import AHEAD, Drop, Flows, Need, Survey
 from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
+from cnictl.node.resources import placed_rules
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
+from cnictl.node.resources.placed_rules import StoredRule, stored
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spine import Change, State
 
 MARK = "cnictl:"
-WHY = "   # "
-"""Separates a rule of ours from the reason why it is misplaced."""
 
 
 class NftForward:
@@ -35,16 +35,20 @@ class NftForward:
         self._look: NftLook | None = None
 
     def observe(self) -> State | None:
-        """Return our rules by chain (`inet filter forward`); a misplaced rule includes the reason. None for none."""
+        """Return our rules by chain (`inet filter forward`); a misplaced rule says so. None for none."""
         look = NftLook(self._spec)
         misplaced = look.survey().misplaced
-        rules_by_chain: dict[str, list[str]] = {}
+        rules_by_chain: dict[str, list[StoredRule]] = {}
         for chain in look.model.chains.values():
             for index, rule in enumerate(chain.rules):
                 if rule.ours:
-                    why = misplaced.get(Place(chain.name, index))
-                    rules_by_chain.setdefault(chain.name, []).append(rule.ours + (WHY + why if why else ""))
-        return {chain: sorted(rules) for chain, rules in rules_by_chain.items()} or None
+                    state = stored(rule.ours, misplaced.get(Place(chain.name, index)))
+                    rules_by_chain.setdefault(chain.name, []).append(state)
+        return {chain: placed_rules.in_order(rules) for chain, rules in rules_by_chain.items()} or None
+
+    def updated(self, state: State) -> State:
+        """Return a state from a journal in this release's form."""
+        return {chain: placed_rules.updated(rules) for chain, rules in state.items()}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the accepts in each chain that drops pods' packets; well-placed accepts in other chains stay."""
@@ -78,7 +82,7 @@ class NftForward:
                 commands += [f"nft {line}" for line in look.insertions(chain, rules, needs)]
         for chain, rules in old.items():
             if chain not in new:
-                reasons = dict.fromkeys(text.partition(WHY)[2] for text in rules if WHY in text)
+                reasons = dict.fromkeys(placed_rules.reasons(rules))
                 why = f" ({', '.join(reasons)})" if reasons else ""
                 words.append(f"remove the accepts for pods from {chain}{why}")
         return ", ".join(words), "\n".join(commands)
@@ -154,23 +158,25 @@ class NftLook:
         by_kind = accepts(self._spec, chain.partition(" ")[0])
         return [text for kind in KINDS if kind in kinds for text in by_kind[kind]]
 
-    def insertions(self, chain: str, rules: list[str], needs: tuple[Need, ...], quoted: bool = True) -> list[str]:
+    def insertions(
+        self, chain: str, rules: list[StoredRule], needs: tuple[Need, ...], quoted: bool = True
+    ) -> list[str]:
         """Return the lines that insert rules into a chain. A misplaced rule returns to its place, so undo is exact."""
         bare = places.without_ours(self.model)
         by_kind = accepts(self._spec, chain.partition(" ")[0])
         texts = {text: kind for kind, kind_rules in by_kind.items() for text in kind_rules}
         lines = []
-        for text in rules:
-            rule, _, why = text.partition(WHY)
+        for state in rules:
+            rule, misplaced = placed_rules.read(state)
             if MARK not in rule:
                 continue  # an earlier release's journal holds a place here
             shown = f"'{rule}'" if quoted else rule
             kind = texts.get(rule) or _guessed(rule)[0]
             place = places.place_in(bare, chain, kind, needs)
             others = bare.chains[chain].rules if chain in bare.chains else ()
-            if why.startswith("ahead") and others:
+            if misplaced is not None and misplaced.side == AHEAD and others:
                 lines.append(f"insert rule {chain} {shown}")
-            elif why or place.index >= len(others):
+            elif misplaced is not None or place.index >= len(others):
                 lines.append(f"add rule {chain} {shown}")
             else:
                 lines.append(f"insert rule {chain} handle {others[place.index].handle} {shown}")

@@ -38,7 +38,7 @@ def missing(program: str, what: str) -> Problem:
 
 def reason(table: str, family: str = "ip") -> str:
     """Return why the program can't read what leads to our chain."""
-    return f"{PROGRAMS[family]} can't read {_LED_FROM[table]} of table {table}: a native rule of nft's stands in it"
+    return f"{PROGRAMS[family]} can't read {_LED_FROM[table]} of table {table}: it contains a native nftables rule"
 
 
 def hint(table: str, family: str = "ip") -> str:

@@ -201,7 +201,7 @@ def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
     before = original_state.snapshot()
     if repairs:
         spine.remember(move.wanted)
-        spine.mend(move.whole, on_step, journal)
+        spine.repair(move.whole, on_step, journal)
         _note_made(move)
         return more
     if not original_state.specs():

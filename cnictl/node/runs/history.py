@@ -171,7 +171,7 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
         if undo.plan.steps:
             switches = any(inventory.kind(step.resource) == PLUGIN_KIND for step in undo.plan.steps)
             with plugin_calls.kept_out() if switches else nullcontext():
-                spine.mend(undo.plan, on_step, record)
+                spine.repair(undo.plan, on_step, record)
         if undo.run.half_made or stopped:
             sweep.sweep_cut_off()
             sweep.sweep_chains()

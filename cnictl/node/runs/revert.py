@@ -1,10 +1,10 @@
 """Where an undo takes one thing, given what is there now: what somebody changed since is told apart and left. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cnictl.node.spine import Merging, Parted, Resource
+from cnictl.node.spine import Merging, Parted, Resource, Updating
 from cnictl.node.state.journal import Run, State
 
 
@@ -56,6 +56,8 @@ def add_repairs(found: list[Trace], later: Iterable[Run]) -> None:
 
 def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:
     """The state to go to from `now`, and in words what has to stay as it is."""
+    if isinstance(resource, Updating):
+        trace = _updated(resource, trace)
     if now == trace.before:
         return now, []
     if now in trace.known or trace.half_made:
@@ -72,6 +74,11 @@ def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State
         return now, [f"{', '.join(changed)} was changed since"]
     # nothing but empty parts: the thing itself is gone
     return target if any(target.values()) else None, [f"{part} was changed since" for part in changed]
+
+
+def _updated(resource: Updating, trace: Trace) -> Trace:
+    before, after, *known = (state and resource.updated(state) for state in (trace.before, trace.after, *trace.known))
+    return replace(trace, before=before, after=after, known=known)
 
 
 def _without(now: State, before: State, after: State) -> tuple[State, list[str]]:

@@ -1,7 +1,7 @@
-"""What must hold among a node's addresses and names before anything is touched: wrong ones are usage errors.
+"""Check a node's addresses and names before anything is changed. Wrong ones are usage errors.
 
-Each message names the value and what was probably meant. The syntax of one address is `core.cidr`'s; what holds
-between several is set arithmetic.
+Each message names the value and suggests a correction. `core.cidr` checks the syntax of one address; this module
+checks several against each other.
 """
 
 import os
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
 def check(spec: NodeSpec) -> NodeSpec:
-    """`spec` with its addresses in canonical form. Raises UsageProblem for the first value that can't be right."""
+    """Return `spec` with its addresses in canonical form. Raises UsageProblem for the first wrong value."""
     try:
         return _check(spec)
     except AddressError as error:
@@ -59,7 +59,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
             subnet = subnets.get(network.bits, network)
             near = min(subnet.prefix, 16 if network.bits == 32 else 48) or 16
             raise UsageProblem(
-                f"network {network} is every address there is, so nothing would ever be masqueraded; "
+                f"network {network} contains every address, so nothing would be masqueraded; "
                 f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, near).network}"
             )
     _check_matching(subnets, networks)
@@ -84,7 +84,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
     bin_dirs, conf_dirs = _folders(spec.bin_dirs, "bin_dir"), _folders(spec.conf_dirs, "conf_dir")
     if spec.plugin_version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]*", spec.plugin_version):
-        raise UsageProblem(f"plugin version {spec.plugin_version!r} is no version's name, such as 0.1.0")
+        raise UsageProblem(f"plugin version {spec.plugin_version!r} is not a version such as 0.1.0")
     return replace(
         spec,
         subnets=tuple(map(str, subnets.values())),
@@ -97,7 +97,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
 
 
 def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
-    """Folders without their second spellings. Raises UsageProblem for one that is not an absolute path."""
+    """Return the folders, normalized and each once. Raises UsageProblem for one that is not an absolute path."""
     for path in paths:
         if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
             raise UsageProblem(f"{what} {path!r} is not a folder's absolute path, such as /opt/cni/bin")
@@ -105,19 +105,19 @@ def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
 
 
 def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
-    """CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one."""
-    found: dict[int, Cidr] = {}
+    """Return the CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one family."""
+    cidr_by_bits: dict[int, Cidr] = {}
     for cidr in cidrs:
         for block, kind in _NO_PODS:
-            if cidr.prefix and cidr.overlaps(block):  # of every address there is, something better is said
+            if cidr.prefix and cidr.overlaps(block):  # a later check has a better message for prefix length 0
                 within = "" if block.covers(cidr) else f"it contains {block}, and "
                 raise UsageProblem(f"{what} {cidr}: {within}{kind} addresses can't be pods'")
-        other = found.setdefault(cidr.bits, cidr)
+        other = cidr_by_bits.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
                 f"{what} {cidr} is a second {FAMILIES[cidr.bits]} one beside {other}: at most one of each family"
             )
-    return found
+    return cidr_by_bits
 
 
 def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None:
@@ -142,47 +142,45 @@ def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None
 
 
 def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[str, ...]:
-    found: dict[int, str] = {}
+    address_by_bits: dict[int, str] = {}
     for text in texts:
         packed = host_address(text, "external")
         if is_link_local(packed):
-            raise UsageProblem(
-                f"external {text} is link-local: it lies on one link, and nothing outside the cluster does"
-            )
+            raise UsageProblem(f"external {text} is link-local, so it is not an address outside the cluster")
         bits = len(packed) * 8
         if bits not in subnets:
             raise UsageProblem(f"external {text} is {FAMILIES[bits]}; this node's pods have no such address")
-        if bits in found:
-            raise UsageProblem(f"external {text} is a second {FAMILIES[bits]} one beside {found[bits]}")
-        found[bits] = format_address(packed)
-    return tuple(found.values())
+        if bits in address_by_bits:
+            raise UsageProblem(f"external {text} is a second {FAMILIES[bits]} one beside {address_by_bits[bits]}")
+        address_by_bits[bits] = format_address(packed)
+    return tuple(address_by_bits.values())
 
 
 def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
-    """What an option that is given once a family names: each time one value, or several with commas between."""
+    """Return the values of an option that may be repeated or hold several values separated by commas."""
     return tuple(part.strip() for text in texts for part in text.split(","))
 
 
-def changed_families(now: tuple[str, ...], given: tuple[str, ...]) -> tuple[str, ...]:
-    """`now` with those in `given` in the place of the same family's; of a family that `given` lacks it stays."""
-    kept = [next((one for one in given if is_ipv6(one) == is_ipv6(old)), old) for old in now]
-    return (*kept, *(one for one in given if one not in kept))
+def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `now` with each value replaced by the one of its family in `new`, and `new`'s other values added."""
+    kept = [next((value for value in new if is_ipv6(value) == is_ipv6(old)), old) for old in now]
+    return (*kept, *(value for value in new if value not in kept))
 
 
 def check_network_name(name: str) -> None:
     """Refuse what the CNI specification (1.1.0, section 1, `name`) or the plugin refuses: it names a folder."""
     if swapped.is_cidr(name):
-        raise UsageProblem(f"name {name!r} is a CIDR, no network name", f"--network {name} names the pod network")
+        raise UsageProblem(f"name {name!r} is a CIDR, not a network name", f"--network {name} names the pod network")
     if not _NAME.match(name):
         raise UsageProblem(
-            f"name {name!r} is no network name: a letter or digit first, then letters, digits, '_', '.', '-'"
+            f"name {name!r} is not a network name: use letters, digits, '_', '.', '-', first a letter or a digit"
         )
     if len(name) > NAME_MAX:
-        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters, a network's name has at most {NAME_MAX}")
+        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters; a network's name has at most {NAME_MAX}")
 
 
 def _meant_subnet(subnet: Cidr, network: Cidr) -> str:
-    """Swapped arguments, a network that is too narrow, or a subnet mistyped: the likeliest of them."""
+    """Return the likeliest correction of a subnet outside its network, in words."""
     if subnet.covers(network):
         return f", probably meant --subnet {network} --network {subnet}"
     return meant_network(subnet, network)

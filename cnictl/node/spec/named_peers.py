@@ -1,4 +1,4 @@
-"""What a command line that names peers makes of those that node.toml has. Pure.
+"""Combine the peers that a command line names with those of node.toml. Pure.
 
 A peer that is not named stays, and one that is named with another address does not move, unless the operator says so:
 a command line that leaves something out is no instruction to remove it.
@@ -15,11 +15,11 @@ from cnictl.node.spec.peers import check_peer
 
 @dataclass(frozen=True)
 class NamedPeers:
-    """The peers that result, and what becomes of those that were there."""
+    """The resulting peers, and what changes for those of node.toml."""
 
     peers: tuple[Peer, ...]
     kept: tuple[Peer, ...] = ()
-    """Not named, and still there."""
+    """Not named, and unchanged."""
     dropped: tuple[Peer, ...] = ()
     moved: tuple[tuple[Peer, Peer], ...] = ()
     """Before and after."""

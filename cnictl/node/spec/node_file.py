@@ -1,4 +1,4 @@
-"""/etc/cnictl/node.toml, read strictly and written with care.
+"""Read /etc/cnictl/node.toml strictly, and write it with care.
 
 The file belongs to the operator: writing it keeps comments, order and whatever they aligned by hand.
 """
@@ -30,12 +30,12 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MADE = "node-file-made"
-"""Under which `former` keeps where a link led to when cnictl made the node file there."""
+"""The key in the original state for the target of a symbolic link where cnictl made the node file."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
 _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
                 "conf_dir": "conf_dirs"}  # fmt: skip
-"""The [plugin] table's, and the spec's fields for them."""
+"""The keys of the [plugin] table, and the spec's fields for them."""
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -46,9 +46,9 @@ _HEADER = """\
 
 
 def load(path: str = NODE_FILE) -> NodeSpec | None:
-    """The spec in `path`; None if there is no such file.
+    """Return the spec in `path`; None if there is no such file.
 
-    Raises UsageProblem for anything that is no node file or does not pass `cnictl.node.spec.addressing.check`.
+    Raises UsageProblem if it is not a node file or does not pass `cnictl.node.spec.addressing.check`.
     """
     try:
         contents = _contents(path)
@@ -56,8 +56,8 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        said = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
-        raise UsageProblem(f"{path}: {said}", "save it as UTF-8") from None
+        words = "is UTF-16" if contents.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise UsageProblem(f"{path}: {words}", "save it as UTF-8") from None
     spec = parse(text, path)
     try:
         return addressing.check(spec)
@@ -67,7 +67,7 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
 
 
 def text_of_file(path: str = NODE_FILE) -> str:
-    """The node file as it stands; empty if there is none."""
+    """Return the text of the node file; empty if there is none."""
     try:
         return _contents(path).decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _contents(path: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
-    """The spec that a node file's text says, its form checked but not its addresses. Raises UsageProblem."""
+    """Return the spec in a node file's text. Its addresses are not checked. Raises UsageProblem."""
     try:
         document = toml_text.parse(text)
     except TOMLKitError as error:
@@ -111,14 +111,14 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         _check_key(f"{path}: plugin", key, tuple(_PLUGIN_KEYS))
         if key in _PLUGIN_KEYS:
             several = _PLUGIN_KEYS[key] in FOLDERS and isinstance(value, list)
-            for one in value if several else [value]:
-                _check_kind(f"{path}: plugin", key, one, str)
-    told: dict[str, Any] = {
+            for entry in value if several else [value]:
+                _check_kind(f"{path}: plugin", key, entry, str)
+    plugin_fields: dict[str, Any] = {
         field: texts_of(plugin[key]) if field in FOLDERS else plugin[key]
         for key, field in _PLUGIN_KEYS.items()
         if key in plugin
     }
-    return NodeSpec(**document, **told, peers=tuple(_parse_peer(path, entry) for entry in entries))
+    return NodeSpec(**document, **plugin_fields, peers=tuple(_parse_peer(path, entry) for entry in entries))
 
 
 def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
@@ -129,22 +129,22 @@ def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
     for key in ("pod_cidr", "via"):
         if key not in entry:
             raise UsageProblem(f"{path}: a [[peers]] table has no {key!r}")
-    meant = swapped.peer(entry["pod_cidr"], entry["via"])
-    if meant is not None:
+    right = swapped.peer(entry["pod_cidr"], entry["via"])
+    if right is not None:
         words = f"pod_cidr = {entry['pod_cidr']!r} and via = {entry['via']!r} are the wrong way round"
-        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{meant.pod_cidr}", via = "{meant.via}"')
+        raise UsageProblem(f"{path}: peers: {words}", f'pod_cidr = "{right.pod_cidr}", via = "{right.via}"')
     return Peer(**{key: value for key, value in entry.items() if key in _PEER_KEYS})
 
 
 def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
     if key not in known and not _is_newer(where, key):
         near = difflib.get_close_matches(key, known, 1)
-        meant = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
-        raise UsageProblem(f"{where}: unknown key {key!r}{meant}")
+        suggestion = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+        raise UsageProblem(f"{where}: unknown key {key!r}{suggestion}")
 
 
 def _is_newer(where: str, key: str) -> bool:
-    """Whether a newer cnictl put this key into the node file, as its note in `former` shows; says so once."""
+    """Return whether a newer cnictl wrote this key, as the original state shows; print a note once if it did."""
     try:
         if not {key, f"plugin_{key}"} & original_state.newer_keys():
             return False
@@ -160,13 +160,13 @@ _told: set[tuple[str, str]] = set()
 
 
 def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
-    return ("",) if required and not value else texts_of(value)  # an empty one is named as such when it is checked
+    return ("",) if required and not value else texts_of(value)  # a later check reports the empty value
 
 
 def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
     if key in FAMILIED and isinstance(value, list):
-        for one in value:
-            _check_kind(where, f"an entry of {key}", one, str)
+        for entry in value:
+            _check_kind(where, f"an entry of {key}", entry, str)
         return
     if type(value) is not kind:
         words = {str: "text in quotes", int: "a whole number", bool: "true or false"}
@@ -174,7 +174,7 @@ def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
 
 
 def merged(text: str, spec: NodeSpec) -> str:
-    """A node file's text changed as little as makes it say `spec`: comments, order and spelling stay."""
+    """Return a node file's text with only the edits that `spec` needs: comments, order and spelling stay."""
     if not text:
         return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
     if _says(text, spec):
@@ -184,31 +184,31 @@ def merged(text: str, spec: NodeSpec) -> str:
         if _says(edited, spec):
             return edited
     except (UsageProblem, TOMLKitError, LookupError):
-        pass  # written in a form that can't be edited by lines
+        pass  # its form can't be edited line by line
     return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
 
 
 def _says(text: str, spec: NodeSpec) -> bool:
-    """Whether a text says `spec`, in whatever spelling."""
-    said = parse(text)
-    if said == spec:
+    """Return whether a node file's text means `spec`, in whatever spelling."""
+    current = parse(text)
+    if current == spec:
         return True
     try:
-        return addressing.check(said) == addressing.check(spec)
+        return addressing.check(current) == addressing.check(spec)
     except UsageProblem:
         return False
 
 
 def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
-    """The text with what differs from `spec` put right."""
-    said = parse(text) if text != _HEADER else NodeSpec((), ())
+    """Return the text with every difference from `spec` corrected."""
+    current = parse(text) if text != _HEADER else NodeSpec((), ())
     defaults = NodeSpec(spec.subnets, spec.networks)
     blocks = toml_text.split(text)
     head = blocks[0]
     for key in _KINDS:
         value, is_there = _value(spec, key), key in head.values()
         missing = key in always or key in _REQUIRED or value != _value(defaults, key)
-        if (not _same(key, _value(said, key), value)) if is_there else missing:
+        if (not _same(key, _value(current, key), value)) if is_there else missing:
             head.put(key, value)
     _edit_plugin(blocks, spec)
     _edit_peers(blocks, spec.peers)
@@ -216,15 +216,15 @@ def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
 
 
 def _value(spec: NodeSpec, key: str) -> Any:
-    """What the file says under a key."""
+    """Return a key's value in the file's form."""
     return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
-def _same(key: str, said: Any, value: Any) -> bool:
-    """Whether two values of a key mean the same: a CIDR or an address may be spelled in several ways."""
+def _same(key: str, current: Any, value: Any) -> bool:
+    """Return whether two values of a key mean the same; a CIDR or an address has several spellings."""
     if key not in FAMILIED:
-        return bool(said == value)
-    return [_canonical(one) for one in texts_of(said)] == [_canonical(one) for one in texts_of(value)]
+        return bool(current == value)
+    return [_canonical(text) for text in texts_of(current)] == [_canonical(text) for text in texts_of(value)]
 
 
 def _canonical(text: str) -> str:
@@ -235,19 +235,19 @@ def _canonical(text: str) -> str:
 
 
 def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
-    block = next((one for one in blocks if one.name == "plugin"), None)
-    said = block.values() if block is not None else blocks[0].values().get("plugin", {})
+    block = next((block for block in blocks if block.name == "plugin"), None)
+    current = block.values() if block is not None else blocks[0].values().get("plugin", {})
     wanted = {
         key: text_or_list(getattr(spec, field)) if field in FOLDERS else getattr(spec, field)
         for key, field in _PLUGIN_KEYS.items()
     }
-    changed = {key: value for key, value in wanted.items() if value != said.get(key, "")}
+    changed = {key: value for key, value in wanted.items() if value != current.get(key, "")}
     if not changed:
         return
     if block is not None:
         for key, value in changed.items():
             block.put(key, value)
-    elif said:
+    elif current:
         for key, value in changed.items():
             blocks[0].put(key, value, within="plugin")
     else:
@@ -262,18 +262,18 @@ def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
         blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
         return
     kept: dict[str, Block] = {}
-    for block in [one for one in blocks if one.name == "peers"]:
-        said = block.values()
-        peer = wanted.get(_cidr_of(said))
+    for block in [block for block in blocks if block.name == "peers"]:
+        current = block.values()
+        peer = wanted.get(_cidr_of(current))
         if peer is None:
             place = blocks.index(block)
             blocks[place - 1].text += block.remains()
             del blocks[place]
             continue
-        kept[_cidr_of(said)] = block
-        if _canonical(said["via"]) != _canonical(peer.via):
+        kept[_cidr_of(current)] = block
+        if _canonical(current["via"]) != _canonical(peer.via):
             block.put("via", peer.via)
-        if said.get("dev", "") != peer.dev:
+        if current.get("dev", "") != peer.dev:
             block.put("dev", peer.dev)
     for cidr in order:
         if cidr not in kept:
@@ -292,7 +292,7 @@ def _as_table(peer: Peer) -> dict[str, str]:
 
 
 def write_text(text: str, path: str = NODE_FILE) -> None:
-    """Give the node file this text, in one step; an empty text removes it. Raises OSError."""
+    """Replace the node file atomically; an empty text removes it. Raises OSError."""
     if not text:
         files.remove(path)
         folders.unmake(os.path.dirname(path))
@@ -300,11 +300,11 @@ def write_text(text: str, path: str = NODE_FILE) -> None:
     folders.make(os.path.dirname(path))
     target = files.resolve(path)
     if target != path and not os.path.lexists(target):
-        original_state.amend(_MADE, target)  # first: whoever is killed between the two leaves nothing unknown
+        original_state.amend(_MADE, target)  # before the write, so that a killed process leaves nothing unrecorded
     files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def is_operators(path: str = NODE_FILE) -> bool:
-    """Whether the node file is one that a link leads to, and that cnictl did not make there."""
+    """Return whether the node file is behind a symbolic link and was not made there by cnictl."""
     target = os.path.realpath(path)
     return target != path and os.path.exists(target) and original_state.recall(_MADE) != target

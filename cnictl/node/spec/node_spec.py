@@ -1,4 +1,4 @@
-"""A node's desired state as a value: what /etc/cnictl/node.toml says."""
+"""Hold a node's desired state, which is the content of /etc/cnictl/node.toml."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -37,7 +37,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """What this node should be. Addresses and CIDRs are canonical text, checked before they get here."""
+    """The desired state of a node. Addresses and CIDRs are canonical text, which `addressing.check` has checked."""
 
     subnets: tuple[str, ...]
     """This node's pod CIDRs, at most one a family; the first address of each is the bridge's."""
@@ -58,13 +58,13 @@ class NodeSpec:
     """Addresses outside the cluster that `test-connectivity` pings, at most one a family; without: Cloudflare's."""
 
     log_level: str = ""
-    """Of the plugin: one of `core.conf.LOG_LEVELS`; empty: its default."""
+    """The plugin's log level, one of `core.conf.LOG_LEVELS`; empty for the default."""
     log_file: str = ""
-    """Of the plugin: an absolute path; empty: its default."""
+    """The absolute path of the plugin's log; empty for the default."""
     plugin_version: str = ""
     """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
-    """Whether accepts for pods' packets are put where the host's firewalls drop what is forwarded."""
+    """Whether cnictl adds accepts for pods' packets where the host's firewalls drop forwarded packets."""
     bin_dirs: tuple[str, ...] = ()
     """Folders that the plugin goes into besides those of the runtimes that are found here."""
     conf_dirs: tuple[str, ...] = ()
@@ -80,22 +80,22 @@ class NodeSpec:
 
     @property
     def subnet(self) -> str:
-        """The first pod CIDR: the one whose addresses runtimes take for the pods' own."""
+        """The first pod CIDR; runtimes report its addresses as the pods' addresses."""
         return self.subnets[0]
 
     @property
     def network(self) -> str:
-        """The pod network that the first pod CIDR lies in."""
+        """The pod network of the first pod CIDR."""
         return of_family(self.networks, self.subnet) or self.networks[0]
 
 
 def is_ipv6(text: str) -> bool:
-    """Whether an address or CIDR is of IPv6."""
+    """Return whether an address or a CIDR is of IPv6."""
     return ":" in text
 
 
 def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
-    """The node as each of its address families has it, in the order of its subnets."""
+    """Return the spec split by address family, in the order of its subnets."""
     return tuple(
         replace(
             spec,
@@ -110,17 +110,17 @@ def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
 
 
 def of_family(texts: Iterable[str], like: str) -> str:
-    """The first of some addresses or CIDRs that has the family of `like`; empty if none has."""
+    """Return the first address or CIDR that has the family of `like`; empty if none has."""
     return next((text for text in texts if is_ipv6(text) == is_ipv6(like)), "")
 
 
 def text_or_list(texts: tuple[str, ...]) -> str | list[str]:
-    """As files say it: plain text where there is one or none, as ever; else a list."""
+    """Return the form for files: a string for one text or none, else a list."""
     return list(texts) if len(texts) > 1 else "".join(texts)
 
 
 def texts_of(value: str | list[str]) -> tuple[str, ...]:
-    """What `text_or_list` gave, read back."""
+    """Return the texts that `text_or_list` turned into `value`."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(value)
@@ -137,7 +137,7 @@ def as_data(spec: NodeSpec) -> dict[str, Any]:
 
 
 def from_data(data: dict[str, Any]) -> NodeSpec:
-    """What `as_data` gave, read back. A key that this release does not know was written by a newer one: left out."""
+    """Return the spec that `as_data` turned into `data`. Keys of a newer cnictl are left out."""
     values = {FAMILIED.get(key, key): value for key, value in data.items()}
     values |= {field: texts_of(data[key]) for key, field in FAMILIED.items() if key in data}
     values |= {field: tuple(data[field]) for field in FOLDERS if field in data}

@@ -1,6 +1,6 @@
-"""The other nodes: their pod CIDRs and addresses, checked one by one and beside this node's own.
+"""Check the peers' pod CIDRs and addresses, each by itself and against this node's own.
 
-Wrong ones are usage errors that name the value and what was probably meant.
+Wrong ones are usage errors that name the value and suggest a correction.
 """
 
 from functools import lru_cache
@@ -34,12 +34,12 @@ _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
 def parse_peer(text: str) -> Peer:
-    """`CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, as `--peer` takes it. Raises UsageProblem."""
+    """Return the peer in `CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, the form of `--peer`. Raises UsageProblem."""
     pod_cidr, equals, rest = text.partition("=")
-    meant = swapped.peer(pod_cidr, rest)
-    if meant is not None:
-        place = f"{meant.via}%{meant.dev}" if meant.dev else meant.via
-        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {meant.pod_cidr}={place}")
+    right = swapped.peer(pod_cidr, rest)
+    if right is not None:
+        place = f"{right.via}%{right.dev}" if right.dev else right.via
+        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {right.pod_cidr}={place}")
     via, _, dev = rest.partition("%")
     if not equals or not pod_cidr or not via:
         raise UsageProblem(
@@ -51,11 +51,11 @@ def parse_peer(text: str) -> Peer:
 
 @lru_cache(maxsize=1 << 16)  # a command checks its node's peers several times, and there may be thousands
 def check_peer(peer: Peer) -> Peer:
-    """One peer by itself, in canonical form. Raises UsageProblem."""
-    meant = swapped.peer(peer.pod_cidr, peer.via)
-    if meant is not None:
+    """Return a peer in canonical form, checked by itself. Raises UsageProblem."""
+    right = swapped.peer(peer.pod_cidr, peer.via)
+    if right is not None:
         words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
-        raise UsageProblem(words, f"pod CIDR {meant.pod_cidr}, address {meant.via}")
+        raise UsageProblem(words, f"pod CIDR {right.pod_cidr}, address {right.via}")
     try:
         cidr = parse_pod_cidr(peer.pod_cidr, "peer")
         via = host_address(peer.via, f"address of peer {cidr}")
@@ -70,19 +70,18 @@ def check_peer(peer: Peer) -> Peer:
         check_link_name(peer.dev, f"device of peer {cidr}")
     elif is_link_local(via):
         raise UsageProblem(
-            f"peer {cidr}: {peer.via} is link-local, which says nothing without its link: "
-            f"{cidr}={peer.via}%LINK, such as {peer.via}%eth0"
+            f"peer {cidr}: {peer.via} is link-local and needs its link: {cidr}={peer.via}%LINK, such as {peer.via}%eth0"
         )
     return Peer(str(cidr), format_address(via), peer.dev)
 
 
 def is_link_local(packed: bytes) -> bool:
-    """Whether an address is one of IPv6's that hold on one link alone (RFC 4291, section 2.5.6)."""
+    """Return whether an address is a link-local IPv6 address (RFC 4291, section 2.5.6)."""
     return len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
 
 
 def parse_pods(text: str) -> str:
-    """A peer's pod CIDR in canonical form. Raises UsageProblem."""
+    """Return a peer's pod CIDR in canonical form. Raises UsageProblem."""
     try:
         return str(parse_pod_cidr(text, "peer"))
     except AddressError as error:
@@ -90,17 +89,17 @@ def parse_pods(text: str) -> str:
 
 
 def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
-    """The pod CIDR of the peer to drop. Raises UsageProblem, with the right command where it names a peer's address."""
+    """Return the pod CIDR of the peer to drop. Raises UsageProblem, with the right command for a peer's address."""
     packed = address_in(text)
     if not packed:
         return parse_pods(text)
-    meant = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
-    if meant:
-        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in meant)
-        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(meant)}", commands)
-    known = ", ".join(peer.pod_cidr for peer in peers) or "none"
+    pod_cidrs = [peer.pod_cidr for peer in peers if parse_address(peer.via) == packed]
+    if pod_cidrs:
+        commands = "; ".join(f"cnictl route del-peer {pod_cidr}" for pod_cidr in pod_cidrs)
+        raise UsageProblem(f"{text} is the address of the peer with pod CIDR {' and '.join(pod_cidrs)}", commands)
+    listed = ", ".join(peer.pod_cidr for peer in peers) or "none"
     raise UsageProblem(
-        f"{text} is an address, and no peer is reached through it", f"name a pod CIDR; there are: {known}"
+        f"{text} is an address, and no peer is reached through it", f"give one of the pod CIDRs: {listed}"
     )
 
 
@@ -163,7 +162,7 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 
 
 def _no_neighbour(address: bytes, interface: Cidr) -> str:
-    """What an address is, seen from an interface of this host, if it can't be another host's; else empty."""
+    """Return in words why an address can't be another host's on this interface; empty if it can."""
     if address == interface.packed:
         return "this host's own address"
     if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has two hosts and nothing else
@@ -176,25 +175,25 @@ def _no_neighbour(address: bytes, interface: Cidr) -> str:
 
 
 def host_address(text: str, what: str) -> bytes:
-    """An address that a host can have. Raises UsageProblem, AddressError."""
+    """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
-        raise UsageProblem(f"{what} {text!r}: has a prefix length, probably meant {text.partition('/')[0]}")
+        raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
     packed = parse_address(text, what)
     address = IPAddress(text)
     odd = address.is_multicast() or address.is_loopback() or int(address) == 0
     if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
-        raise UsageProblem(f"{what} {text!r}: is no address that a host can have")
+        raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
     return packed
 
 
 def check_link_name(name: str, what: str) -> None:
     """Refuse what the kernel would refuse as a link's name (net/core/dev.c, dev_valid_name)."""
     if not name or name in (".", "..") or any(letter in "/:" or letter.isspace() for letter in name):
-        raise UsageProblem(f"{what} {name!r} is no link name: not empty, no '/', ':' or space")
+        raise UsageProblem(f"{what} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
     if len(name.encode()) > LINK_NAME_MAX:
         raise UsageProblem(
-            f"{what} {name!r} has {len(name.encode())} characters, a link's name has at most {LINK_NAME_MAX}: "
+            f"{what} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
             f"{name[:LINK_NAME_MAX]!r}?"
         )
     if not name.isascii() or '"' in name or "\\" in name or "%" in name:
-        raise UsageProblem(f"{what} {name!r} is no name that firewall rules can match: use letters, digits, '-', '_'")
+        raise UsageProblem(f"{what} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")

@@ -1,7 +1,7 @@
-"""What an operator may call a pod, the same for every command. Pure.
+"""Find pods by what an operator calls them, in the same way for every command. Pure.
 
-An address, `namespace/name`, `name`, a container's id or its beginning. Whichever of these matches first in that order
-counts: a pod called `web` is not mixed up with a container whose id begins with `web`.
+An operator gives an address, `namespace/name`, `name`, a container's id or its beginning. The first match in this
+order counts, so a pod called `web` is not confused with a container whose id begins with `web`.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Names(NamedTuple):
-    """What tells one attachment."""
+    """The names of an attachment."""
 
     addresses: tuple[str, ...]
     pod: str
@@ -22,7 +22,7 @@ class Names(NamedTuple):
 
 
 def address_in(who: str) -> bytes:
-    """Return the address that `who` is, as bytes; empty where it is none. `ip` shows one as `10.244.0.12/24`."""
+    """Return `who` as a packed address, also if written like `10.244.0.12/24`; empty if it is not an address."""
     try:
         if "/" not in who:
             return parse_address(who)
@@ -34,17 +34,17 @@ def address_in(who: str) -> bytes:
 
 def named(who: str, candidates: Iterable[T], names: Callable[[T], Names], shortest: int = 1) -> list[T]:
     """Return the candidates that `who` means. The beginning of an id has at least `shortest` characters."""
-    listed = [(one, names(one)) for one in candidates]
+    listed = [(candidate, names(candidate)) for candidate in candidates]
     packed = address_in(who)
     if packed or not who:
-        return [one for one, known in listed if packed and packed in map(address_in, known.addresses)]
+        return [candidate for candidate, own in listed if packed and packed in map(address_in, own.addresses)]
     by: tuple[Callable[[Names], bool], ...] = (
-        lambda known: bool(known.pod) and who in (known.pod, known.pod.rpartition("/")[2]),
-        lambda known: who == known.container,
-        lambda known: len(who) >= shortest and known.container.startswith(who),
+        lambda own: bool(own.pod) and who in (own.pod, own.pod.rpartition("/")[2]),
+        lambda own: who == own.container,
+        lambda own: len(who) >= shortest and own.container.startswith(who),
     )
     for matches in by:
-        found = [one for one, known in listed if matches(known)]
-        if found:
-            return found
+        matching = [candidate for candidate, own in listed if matches(own)]
+        if matching:
+            return matching
     return []

@@ -1,4 +1,4 @@
-"""What was probably meant by an address that can't be right: set arithmetic."""
+"""Suggest what was probably meant by an address that can't be right."""
 
 from collections.abc import Iterable
 
@@ -8,21 +8,21 @@ from cnictl.core.cidr import Cidr
 
 
 def meant_network(cidr: Cidr, network: Cidr) -> str:
-    """The network that holds both, in words; empty where it would be too wide to be meant."""
+    """Return the smallest network that holds both, in words; empty if it is too wide to be meant."""
     spanning = spanning_cidr([IPNetwork(str(cidr)), IPNetwork(str(network))])
     wide = 8 if cidr.bits == 32 else 32
     return f"; a network that holds both is {spanning}" if spanning.prefixlen >= wide else ""
 
 
 def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:
-    """The first subnet of that size in `network` that `subnet` does not touch, in words."""
+    """Return the first subnet of that size in `network` that does not overlap `subnet`, in words."""
     free = first_free(str(network), cidr.prefix, [str(subnet)])
     return f"; the first /{cidr.prefix} of {network} beside it is {free}" if free else ""
 
 
 def first_free(network: str, prefix: int, taken: Iterable[str]) -> str:
-    """The first subnet of that length in the network that nothing in `taken` touches; empty if there is none."""
-    free = IPSet([IPNetwork(network)]) - IPSet(IPNetwork(one) for one in taken)
+    """Return the first subnet of that prefix length in `network` that overlaps none of `taken`; empty without one."""
+    free = IPSet([IPNetwork(network)]) - IPSet(IPNetwork(cidr) for cidr in taken)
     for block in cidr_merge(free.iter_cidrs()):
         if block.prefixlen <= prefix:
             return f"{block.network}/{prefix}"

@@ -1,13 +1,13 @@
-"""Recognise arguments that are the wrong way round, and say how they belong. Pure."""
+"""Recognize arguments in the wrong order, and return them in the right one. Pure."""
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.node.spec.node_spec import Peer
 
 
 def peer(pod_cidr: str, via: str) -> Peer | None:
-    """Return the peer that was meant where its address and its pod CIDR have each other's place; else None.
+    """Return the peer that was meant if its address and its pod CIDR are swapped; else None.
 
-    `10.0.10.51%eth0` and a pod CIDR with host bits count too: the address is plain, and only the CIDR has a prefix.
+    `10.0.10.51%eth0` and a pod CIDR with host bits count too.
     """
     address, _, link = pod_cidr.partition("%")
     cidr = _cidr(via)
@@ -17,7 +17,7 @@ def peer(pod_cidr: str, via: str) -> Peer | None:
         packed = parse_address(address)
     except AddressError:
         return None
-    # 10.244.1.0 and 10.0.10.51/24: there the prefix length alone is in the wrong place
+    # 10.244.1.0 and 10.0.10.51/24: only the prefix length is in the wrong place
     if cidr != cidr.network and Cidr(packed, cidr.prefix) == Cidr(packed, cidr.prefix).network:
         return None
     return Peer(str(cidr.network), format_address(packed), link)
@@ -38,5 +38,5 @@ def is_cidr(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text is rather a name than a mistyped address or CIDR."""
+    """Return whether a text is more like a name than like a mistyped address or CIDR."""
     return text[:1].isalpha() and not any(letter in text for letter in ":/")

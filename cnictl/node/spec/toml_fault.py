@@ -1,4 +1,4 @@
-"""Say in plain words why a text is no TOML: the line as it stands, what is wrong, and how it should read. Pure."""
+"""Explain why a text is not TOML: the line, what is wrong with it, and how to write it. Pure."""
 
 import re
 
@@ -7,7 +7,7 @@ from tomlkit.exceptions import TOMLKitError
 _KEY = r"[A-Za-z0-9_.\"'-]+"
 _ASSIGNED = re.compile(rf"\s*({_KEY})\s*=\s*(.*)")
 _LETTERED = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-"""How people write a switch that TOML knows as true and false."""
+"""How people write the values that TOML writes as true and false."""
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _EXISTS = re.compile(r'Key "(.*)" already exists')
 
@@ -21,9 +21,9 @@ def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
         return f"line {text[: text.replace(chr(13) + chr(10), '  ').index(chr(13))].count(chr(10)) + 1}: {words}", (
             "save the file with Unix line ends"
         )
-    found = _twice(lines, error) or _goes_on(lines, number) or _at(lines, number)
-    if found is not None:
-        number, words, hint = found
+    fault = _twice(lines, error) or _goes_on(lines, number) or _at(lines, number)
+    if fault is not None:
+        number, words, hint = fault
     else:
         column = int(getattr(error, "col", 0) or 0)
         rest = lines[number - 1][column:].strip()
@@ -37,10 +37,10 @@ def _shown(line: str) -> str:
 
 
 def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None:
-    """A key or a table that is there twice."""
-    said = str(error)
-    found = _EXISTS.search(said)
-    if found is None and "Redefinition" not in said:
+    """Return the fault of a key or a table that is there twice."""
+    message = str(error)
+    duplicate = _EXISTS.search(message)
+    if duplicate is None and "Redefinition" not in message:
         return None
     headers = [(at, line.strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("[")]
     for at, header in headers:
@@ -49,25 +49,25 @@ def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None
             name = header.strip("[] ")
             hint = f"write [[{name}]] for each of several" if name == "peers" else f"put both under one [{name}]"
             return at, f"table {name!r} is on line {earlier[0]} already", hint
-    key, table, seen = found[1] if found else "", 0, dict[tuple[int, str], int]()
+    key, table, seen = duplicate[1] if duplicate else "", 0, dict[tuple[int, str], int]()
     for at, line in enumerate(lines, 1):
         table = at if line.strip().startswith("[") else table
         assigned = _ASSIGNED.match(line)
         name = assigned[1].strip("\"'") if assigned else ""
         if name and (table, name) in seen and (not key or name == key):
-            return at, f"{name!r} is on line {seen[table, name]} already", "take one of the two out"
+            return at, f"{name!r} is on line {seen[table, name]} already", "remove one of the two"
         seen[table, name] = at
     return None
 
 
 def _at(lines: list[str], number: int) -> tuple[int, str, str] | None:
-    """What is wrong with the line that could not be read, or with the one above it that goes on."""
+    """Return what is wrong with the line that could not be read."""
     line = lines[number - 1].strip()
     if any(letter in line for letter in _CURLY):
         straight = re.sub(f"[{_CURLY}]", '"', line)
-        return number, "the quotes have to be straight ones", straight
+        return number, "the quotes have to be straight", straight
     if "\0" in line:
-        return number, "it holds a byte of value 0", "the file was cut off or is no text: write it anew"
+        return number, "it contains a byte of value 0", "the file was cut off or is not text: write it again"
     if line.startswith((";", "//")):
         return number, "comments begin with #", "#" + line.lstrip(";/")
     if line.startswith("["):
@@ -90,16 +90,16 @@ def _header(number: int, line: str) -> tuple[int, str, str] | None:
 
 def _not_assigned(number: int, line: str) -> tuple[int, str, str] | None:
     if line.startswith("="):
-        return number, "there is no key ahead of '='", ""
-    found = re.match(rf"({_KEY})\s*(:?)\s*(.*)", line)
-    if found is None or line[:1] in "\"'":
+        return number, "the key before '=' is missing", ""
+    match = re.match(rf"({_KEY})\s*(:?)\s*(.*)", line)
+    if match is None or line[:1] in "\"'":
         return None
-    key, colon, value = found[1], found[2], found[3].strip()
+    key, colon, value = match[1], match[2], match[3].strip()
     if not value:
         return number, f"{key!r} has no value", f"{key} = …"
     if "=" in value:
         return number, "a key is one word", ""
-    what = "a ':' stands in place of '='" if colon else "there is no '=' after the key"
+    what = "use '=' instead of ':'" if colon else "there is no '=' after the key"
     return number, what, f"{key} = {_quoted(value)}"
 
 
@@ -113,7 +113,7 @@ def _value(number: int, key: str, value: str) -> tuple[int, str, str] | None:
         return _list(number, key, bare)
     if bare[0] not in "\"'":
         if re.search(r"[\"']\s*$", bare):
-            return number, "the quote ahead of the value is missing", f"{key} = {_quoted(bare)}"
+            return number, "the quote before the value is missing", f"{key} = {_quoted(bare)}"
         if re.fullmatch(r"[+-]?0\d+", bare):
             return number, "a number has no leading zero", f"{key} = {bare.lstrip('+-0') or '0'}"
         return number, "the value needs quotes", f"{key} = {_quoted(bare)}"
@@ -134,9 +134,9 @@ def _quoted_value(number: int, key: str, value: str, bare: str) -> tuple[int, st
         return number, "comments begin with #", f"{key} = {quote}{inside}{quote}  # {rest.lstrip('/; ')}"
     if rest.startswith(","):
         several = ", ".join(_quoted(part.strip()) for part in bare.split(","))
-        return number, "several values stand in brackets", f"{key} = [{several}]"
+        return number, "several values need brackets", f"{key} = [{several}]"
     if rest:
-        return number, f"nothing may come after the value, and {rest!r} does", f"{key} = {quote}{inside}{quote}"
+        return number, f"{rest!r} may not follow the value", f"{key} = {quote}{inside}{quote}"
     return None
 
 
@@ -154,7 +154,7 @@ def _list(number: int, key: str, bare: str) -> tuple[int, str, str] | None:
 
 
 def _goes_on(lines: list[str], number: int) -> tuple[int, str, str] | None:
-    """A list, a table in braces or a text in three quotes that begins above and does not end."""
+    """Return the fault of a list, inline table or three-quoted text that begins above the line and does not end."""
     for at in range(number - 1, 0, -1):
         assigned = _ASSIGNED.fullmatch(lines[at - 1].strip())
         value = assigned[2].strip() if assigned else ""
@@ -171,7 +171,7 @@ def _goes_on(lines: list[str], number: int) -> tuple[int, str, str] | None:
 
 
 def _quoted(value: str) -> str:
-    """A value in quotes; of several with commas between, a list of them."""
+    """Return a value in quotes; several that are separated by commas as a list."""
     bare = value.partition("#")[0].strip().strip("\"'").strip()
     if "," in bare:
         return "[" + ", ".join(_quoted(part) for part in bare.split(",") if part.strip()) + "]"

@@ -1,4 +1,4 @@
-"""Edit a TOML file as text: a key gets a value, a table comes or goes, and every other byte stays.
+"""Edit a TOML file as text: set keys, add or remove tables, and keep every other byte.
 
 tomlkit replaces a value in its place. It moves comments and blank lines where a key or a table is added or removed,
 so this module does these by lines. A comment belongs to the table whose header is right below it.
@@ -17,7 +17,7 @@ _HEADER = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_.\"'-]+)\s*\]\]?\s*(#.*)?$")
 
 @dataclass
 class Block:
-    """A part of the file: what is ahead of the first table (an empty name), or one table with the comment above it."""
+    """A part of the file: what precedes the first table (empty name), or one table with the comment above it."""
 
     name: str
     text: str
@@ -29,7 +29,7 @@ class Block:
         return dict(inner[0] if isinstance(inner, list) else inner)
 
     def put(self, key: str, value: Any, within: str = "") -> None:
-        """Set a key in its place, of the table `within` if that is written with dots; a new one comes last."""
+        """Set a key in its place; a new key comes last. `within` names a table that is written as a dotted key."""
         document: Any = tomlkit.parse(self.text)
         name = within or self.name
         table = document[name] if name else document
@@ -44,7 +44,7 @@ class Block:
     def put_entries(
         self, key: str, wanted: dict[str, dict[str, Any]], name_of: Callable[[dict[str, Any]], str]
     ) -> None:
-        """Give an array of tables in one value these entries, in this order: those that are there stay as written."""
+        """Set the entries of an inline array of tables, in this order; present entries keep their spelling."""
         document: Any = tomlkit.parse(self.text)
         array = document[key]
         names = [name_of(entry) for entry in array.unwrap()]
@@ -71,7 +71,7 @@ class Block:
         self.text = "".join(lines)
 
     def remains(self) -> str:
-        """Return the comments after the table's last key that a blank line sets apart: they stay without it."""
+        """Return the comments after the table's last key and a blank line; they outlive the table."""
         lines = self.text.splitlines(keepends=True)
         after = max(number for number, line in enumerate(lines) if _is_content(line)) + 1
         while after < len(lines) and lines[after].strip():
@@ -92,7 +92,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def split(text: str) -> list[Block]:
-    """Return the file's blocks in order, the one ahead of all tables first."""
+    """Return the file's blocks in order, first the one before all tables."""
     lines = text.splitlines(keepends=True)
     starts = [(0, "")]
     for number, line in enumerate(lines):
@@ -108,7 +108,7 @@ def split(text: str) -> list[Block]:
 
 
 def joined(blocks: list[Block]) -> str:
-    """Return the file that the blocks make up."""
+    """Return the text of the blocks."""
     return "".join(block.text for block in blocks)
 
 

@@ -1,6 +1,6 @@
-"""Folders made on the way to a file of ours, remembered so that a reset takes them away again, if they are empty.
+"""Make folders for our files, and record them so that a reset can remove the empty ones.
 
-A runtime that watches its conf folder goes blind for good when that is removed, so those stay where one runs.
+A runtime that watches its conf folder never sees the folder again once it is removed, so it stays while one runs.
 """
 
 import json
@@ -14,7 +14,7 @@ RECORD = f"{STATE_DIR}/folders.json"
 
 
 def make(path: str, mode: int = 0o755) -> None:
-    """Make `path` and what is missing above it, and remember which of them that made."""
+    """Make `path` and the missing folders above it, and record those that were made."""
     missing = []
     while not os.path.isdir(path):
         if os.path.islink(path):
@@ -23,25 +23,25 @@ def make(path: str, mode: int = 0o755) -> None:
                 f"make that folder, or remove the link: rm {path}",
             )
         if os.path.lexists(path):
-            raise Problem(f"{path} is there and no folder", f"move it out of the way: mv {path} {path}.old")
+            raise Problem(f"{path} exists and is not a folder", f"move it out of the way: mv {path} {path}.old")
         missing.append(path)
         path = os.path.dirname(path)
     if not missing:
         return
-    _remember([*_remembered(), *missing])  # first: whoever is killed between the two leaves nothing unknown
+    _remember([*_remembered(), *missing])  # before mkdir, so that a killed process leaves nothing unrecorded
     for folder in reversed(missing):
         try:
             os.mkdir(folder, mode)
         except OSError:
-            if os.path.isdir(folder):  # somebody else made it meanwhile
-                _remember([one for one in _remembered() if one != folder])
+            if os.path.isdir(folder):  # another process made it meanwhile
+                _remember([other for other in _remembered() if other != folder])
                 continue
             unmake(missing[0])
             raise
 
 
 def unmake(path: str) -> None:
-    """Remove `path` and those above it, as far as `make` made them and they are empty."""
+    """Remove `path` and the folders above it that `make` made, if they are empty."""
     remembered = _remembered()
     while path in remembered:
         try:
@@ -49,23 +49,23 @@ def unmake(path: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError:
-            return  # something else lives there by now
+            return  # others use the folder now
         remembered.remove(path)
         _remember(remembered)
         path = os.path.dirname(path)
 
 
 def remembered() -> list[str]:
-    """Every folder that `make` made and `unmake` has not removed, deepest first."""
+    """Return every folder that `make` made and `unmake` has not removed, deepest first."""
     return sorted(_remembered(), reverse=True)
 
 
 def _remembered() -> list[str]:
     try:
-        found = json.loads(durable.contents(RECORD))
+        paths = json.loads(durable.contents(RECORD))
     except FileNotFoundError:
         return []
-    return [str(path) for path in found]
+    return [str(path) for path in paths]
 
 
 def _remember(paths: list[str]) -> None:
@@ -78,4 +78,4 @@ def _remember(paths: list[str]) -> None:
     try:
         os.rmdir(STATE_DIR)
     except OSError:
-        return  # attachment records or the journal live there too
+        return  # it also holds attachment records or the journal

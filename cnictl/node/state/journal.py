@@ -1,7 +1,7 @@
-"""The journal: what a run is about to do, on disk before it does it, so that a run can be read and taken back later.
+"""Write and read the journal: each change is on disk before it is made, so that a run can be shown and undone later.
 
-One file a run, /var/lib/cnictl/journal/NUMBER.jsonl, a JSON object a line: first what was called, then a line a change
-with before, after and the manual command, among them what became of the run. A file without an `end` is of a run cut
+A run has a file /var/lib/cnictl/journal/NUMBER.jsonl with a JSON object per line: first the command, then the changes
+with before, after and the manual command, and the run's outcome. A file without an `end` belongs to a run that was cut
 off. `cnictl.node.runs.history` reads them.
 """
 
@@ -21,10 +21,10 @@ from cnictl.node.state import original_state
 FOLDER = f"{STATE_DIR}/journal"
 _NAMED = re.compile(r"[0-9]{6,12}\.jsonl")
 KEPT = 100
-"""Runs whose journal is kept."""
+"""The number of journals to keep."""
 
 DONE, UNDONE, FAILED, FINISHED = "done", "undone", "failed", "finished"
-"""Outcomes: all done; taken back by itself; not all could be done or taken back; cut off and gone on with since."""
+"""Outcomes: all done; undone by the run itself; not all could be done or undone; cut off and finished later."""
 
 State = dict[str, Any]
 
@@ -43,13 +43,13 @@ class Entry:
 
 
 class Journal:
-    """One run's journal. The file appears with the first change: a run that changes nothing leaves none.
+    """One run's journal. The file appears with the first change, so a run without changes leaves none.
 
-    The caller holds `spine.exclusive` from before it makes one until after its `end`.
+    The caller holds `spine.exclusive` until after `end`.
     """
 
     def __init__(self, command: str, about: dict[str, Any] | None = None, repairs: bool = False) -> None:
-        """`command` as people call it: `route add-peer`, `watch`. `about`: more that the first line is to say.
+        """Name the run's command, such as `route add-peer` or `watch`. `about` has more keys for the first line.
 
         `repairs`: every change of this run is a repair.
         """
@@ -60,9 +60,9 @@ class Journal:
             **(about or {}),
         }  # fmt: skip
         self.number = 0
-        """What `cnictl history` calls the run; 0 before its first change."""
+        """The run's number in `cnictl history`; 0 before its first change."""
         self.outcome = ""
-        """How the run ended; empty while it lasts."""
+        """The outcome; empty while the run lasts."""
 
     def begin(
         self,
@@ -73,11 +73,10 @@ class Journal:
         summary: str = "",
         repair: bool = False,
     ) -> None:
-        """Note a change that is about to be made; it is on disk when this returns. Raises OSError.
+        """Record a change before it is made; it is on disk when this returns. Raises OSError.
 
-        `resource` is a resource's id, or names what else is changed: `lease/mynet/10.244.0.7`, `attachment/…`; of
-        that, `cnictl undo` says that it can't be taken back. `repair`: it moves nothing, but brings back what the node
-        was set up to be.
+        `resource` is a resource's id, or the name of another thing such as `lease/mynet/10.244.0.7`, which
+        `cnictl undo` can't restore. `repair`: the change restores what the node was set up to be.
         """
         self.begin_all([Entry(resource, before, after, command, summary, repair)])
 
@@ -90,11 +89,11 @@ class Journal:
             self._start(entries)
 
     def failed(self, resource: str) -> None:
-        """Note that the change of `resource` that was begun last failed: it may be half made."""
+        """Record that the last change of `resource` failed and may be half made."""
         append(self.number, {"failed": resource})
 
     def end(self, outcome: str) -> None:
-        """Note how the run ended: `done`, `undone`, or `failed`."""
+        """Record the outcome: `done`, `undone`, or `failed`."""
         self.outcome = outcome
         if self.number:
             append(self.number, {"end": outcome})
@@ -109,50 +108,50 @@ class Journal:
 
 @dataclass
 class Run:
-    """A run as its journal tells it."""
+    """A run, as recorded in its journal."""
 
     number: int
     command: str = ""
     argv: list[str] = field(default_factory=list)
     time: float = 0.0
-    """Of its first change, in seconds since the epoch, by this host's clock."""
+    """The time of its first change in seconds since the epoch, by this host's clock."""
     boot_id: str = ""
     user: str = ""
     former: dict[str, Any] = field(default_factory=dict)
-    """What `cnictl.node.state.original_state` held before it."""
+    """The content of `cnictl.node.state.original_state` before the run."""
     spec: dict[str, Any] | None = None
-    """The spec it was to reach, where it had one."""
+    """The spec that the run applied, if any."""
     undoes: int = 0
-    """The run that it took back; 0 if it is no undo."""
+    """The run that this one undoes; 0 if it is not an undo."""
     entries: list[Entry] = field(default_factory=list)
     half_made: set[str] = field(default_factory=set)
     """Resources whose change failed, or was under way when the run was cut off."""
     end: str = ""
-    """Empty: it was cut off, or is at work."""
+    """The outcome; empty if the run was cut off or is at work."""
     taken_back: int = 0
-    """The run that took this one back; 0: none."""
+    """The run that undid this one; 0 if none did."""
     left: list[str] = field(default_factory=list)
-    """What an undo, this one, had to leave, in words."""
+    """What this undo could not undo, in words."""
     ignored: list[str] = field(default_factory=list)
     """Preflight checks whose findings the operator accepted."""
     confirmed: float = 0.0
     whole: bool = False
-    """Of an undo: whether it takes the run's repairs back too."""
+    """Whether this undo also undoes the run's repairs."""
     unconfirmed: bool | None = None
-    """Of an undo: whether it took back a run that nobody confirmed in time; None in journals of earlier releases."""
+    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases."""
     marks_repairs: bool = False
-    """Whether the entries say which changes are repairs; those of earlier releases don't."""
+    """Whether the entries mark repairs; those of earlier releases don't."""
 
     @property
     def undoes_unconfirmed(self) -> bool:
-        """Whether the run is the undo of a run that nobody confirmed in time."""
+        """Whether the run undoes a run that nobody confirmed in time."""
         if self.unconfirmed is None:
             return bool(self.undoes) and self.command.endswith(", not confirmed")
         return self.unconfirmed
 
     @property
     def is_repair(self) -> bool:
-        """Whether the run changed nothing of what the node should be, but brought back what was missing of it."""
+        """Whether all of the run's changes are repairs."""
         if self.marks_repairs:
             return bool(self.entries) and all(entry.repair for entry in self.entries)
         if self.command in ("watch", "doctor --fix"):
@@ -161,11 +160,11 @@ class Run:
 
 
 _LARGEST = 256 << 20
-"""Bytes of a journal that are read at most: it holds whole files and rule sets, before and after."""
+"""Bytes of a journal to read at most: it holds whole files and rule sets, before and after."""
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:
-    """Add lines to a run's journal by one write(2); they are on disk when this returns. Raises OSError."""
+    """Add lines to a run's journal with one write(2); they are on disk when this returns. Raises OSError."""
     text = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
     descriptor = os.open(path_of(number), os.O_RDWR | os.O_APPEND | os.O_CREAT | durable.AT_ONCE, 0o600)
     try:
@@ -179,7 +178,7 @@ def append(number: int, *entries: dict[str, Any]) -> None:
 
 
 def numbers() -> list[int]:
-    """Every run that has a journal, oldest first."""
+    """Return the numbers of the runs that have a journal, oldest first."""
     try:
         names = os.listdir(FOLDER)
     except FileNotFoundError:
@@ -188,23 +187,23 @@ def numbers() -> list[int]:
 
 
 def next_number() -> int:
-    """What the next run will be called."""
+    """Return the number of the next run."""
     return max(numbers(), default=0) + 1
 
 
 def path_of(number: int) -> str:
-    """Where a run's journal is."""
+    """Return the path of a run's journal."""
     return f"{FOLDER}/{number:06}.jsonl"
 
 
 def read(number: int) -> Run | None:
-    """A run; None if there is no journal of it (any more), or it can't be read."""
+    """Return a run; None if it has no journal or if the journal can't be read."""
     try:
         lines = durable.contents(path_of(number), _LARGEST).decode("utf-8", "replace").splitlines()
     except OSError as error:
         odd.pass_over_error(path_of(number), error)
         return None
-    run, known = Run(number), {one.name for one in fields(Run)}
+    run, names = Run(number), {entry.name for entry in fields(Run)}
     for line in lines:
         try:
             entry = json.loads(line)
@@ -218,7 +217,7 @@ def read(number: int) -> Run | None:
         elif "failed" in entry:
             run.half_made.add(entry["failed"])
         else:
-            for key in known & entry.keys():
+            for key in names & entry.keys():
                 setattr(run, key, entry[key])
     if not run.end and run.entries:
         run.half_made.add(run.entries[-1].resource)
@@ -226,23 +225,23 @@ def read(number: int) -> Run | None:
 
 
 def runs() -> list[Run]:
-    """Every run that there is a journal of, oldest first."""
+    """Return every run that has a journal, oldest first."""
     return [run for number in numbers() if (run := read(number)) is not None]
 
 
 def last() -> Run | None:
-    """The latest run; None without any."""
-    known = numbers()
-    return read(known[-1]) if known else None
+    """Return the latest run; None without one."""
+    run_numbers = numbers()
+    return read(run_numbers[-1]) if run_numbers else None
 
 
 def unfinished() -> list[Run]:
-    """Runs that were cut off, oldest first; of an undo also one that was, before it was noted what it took back.
+    """Return the runs that were cut off, oldest first, and undos that were cut off before their record was complete.
 
-    The caller holds `spine.exclusive`, so that none is at work.
+    The caller holds `spine.exclusive`, so no run is at work.
     """
-    known = {run.number: run for run in runs() if run.entries}
-    return [run for run in known.values() if not run.end or _is_unnoted(run, known.get(run.undoes))]
+    run_by_number = {run.number: run for run in runs() if run.entries}
+    return [run for run in run_by_number.values() if not run.end or _is_unnoted(run, run_by_number.get(run.undoes))]
 
 
 def _is_unnoted(run: Run, undone: Run | None) -> bool:
@@ -250,7 +249,7 @@ def _is_unnoted(run: Run, undone: Run | None) -> bool:
 
 
 def remove_all() -> None:
-    """Remove every journal and their folder: at a reset, when nothing is left that they speak of."""
+    """Remove every journal and their folder, at a reset."""
     if not os.path.isdir(FOLDER):
         return
     for name in os.listdir(FOLDER):

@@ -1,7 +1,7 @@
-"""What stood on the host before cnictl changed it, kept so that a reset puts it back exactly.
+"""Keep the original state of what cnictl changes on the host, so that a reset restores it exactly.
 
-/var/lib/cnictl/former.json. A value is written before the change it belongs to, and only the first time: what a
-second run finds is cnictl's own doing. Only a run that holds the node's lock may write.
+The file is /var/lib/cnictl/former.json. A value is written before its change, and only the first time, because a
+second run finds what cnictl made. Only a run that holds the node's lock may write.
 """
 
 import json
@@ -19,101 +19,101 @@ _SPECS = "specs"
 
 
 def recall(key: str) -> Any:
-    """The value under `key`; None if none was remembered."""
+    """Return the value under `key`; None without one."""
     return _read().get(key)
 
 
 def remember(key: str, value: Any) -> None:
     """Keep `value` (JSON, not None) unless the key holds one already."""
-    found = _read()
-    if key not in found:
-        _write({**found, key: value})
+    record = _read()
+    if key not in record:
+        _write({**record, key: value})
 
 
 def amend(key: str, value: Any) -> None:
-    """Keep `value` under `key`, whatever was there."""
+    """Keep `value` under `key`, whatever it held."""
     _write({**_read(), key: value})
 
 
 def forget(key: str) -> None:
-    """Drop what was remembered: it is back in its place."""
-    found = _read()
-    if found.pop(key, None) is not None:
-        _write(found)
+    """Remove a key: its original state is restored."""
+    record = _read()
+    if record.pop(key, None) is not None:
+        _write(record)
 
 
 def specs() -> list[NodeSpec]:
-    """Every spec that may have left something on this host, the latest last."""
+    """Return every spec that may have left something on this host, the latest last."""
     return [from_data(data) for data in _read().get(_SPECS, [])]
 
 
 def newer_keys() -> set[str]:
-    """Keys of the specs kept here that this release does not know: a newer cnictl wrote them."""
-    found, known = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
-    keys = {key for data in found for part in (data, *data["peers"]) for key in part}
-    return keys - known - {"peers", *FAMILIED}
+    """Return the keys of the recorded specs that only a newer cnictl knows."""
+    kept, own = _read().get(_SPECS, []), {field.name for field in (*fields(NodeSpec), *fields(Peer))}
+    keys = {key for data in kept for part in (data, *data["peers"]) for key in part}
+    return keys - own - {"peers", *FAMILIED}
 
 
-def _as_kept(spec: NodeSpec, found: dict[str, Any]) -> dict[str, Any]:
-    """The spec's data, with what a newer cnictl had noted in the latest."""
-    latest: dict[str, Any] = next(iter(found.get(_SPECS, [])[-1:]), {})
+def _as_kept(spec: NodeSpec, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec's data, with a newer cnictl's keys of the latest record."""
+    latest: dict[str, Any] = next(iter(record.get(_SPECS, [])[-1:]), {})
     newer = newer_keys()
     return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
 
 
 def add_spec(spec: NodeSpec) -> None:
-    """Note, before anything is made, that `spec` may leave something on this host."""
-    found = _read()
-    data = _as_kept(spec, found)
-    known = [other for other in found.get(_SPECS, []) if _footprint(other) != _footprint(data)]
-    if found.get(_SPECS) != [*known, data]:
-        _write({**found, _SPECS: [*known, data]})
+    """Record, before any change, that `spec` may leave something on this host."""
+    record = _read()
+    data = _as_kept(spec, record)
+    others = [other for other in record.get(_SPECS, []) if _footprint(other) != _footprint(data)]
+    if record.get(_SPECS) != [*others, data]:
+        _write({**record, _SPECS: [*others, data]})
 
 
 def _footprint(data: dict[str, Any]) -> list[Any]:
-    """What the names and places of things on the host follow from; peers' routes are found by their mark."""
+    """Return what determines the names of things on the host. Peers' routes are found by their mark instead."""
     return [data[key] for key in ("name", "bridge", "subnet", "network")]
 
 
 def only_spec(spec: NodeSpec | None) -> None:
-    """Note that nothing of any other spec is left."""
-    found = _read()
-    wanted = [_as_kept(spec, found)] if spec is not None else []
-    if found.get(_SPECS, []) != wanted:
-        found[_SPECS] = wanted
+    """Record that nothing of any other spec is left."""
+    record = _read()
+    wanted = [_as_kept(spec, record)] if spec is not None else []
+    if record.get(_SPECS, []) != wanted:
+        record[_SPECS] = wanted
         if not wanted:
-            del found[_SPECS]
-        _write(found)
+            del record[_SPECS]
+        _write(record)
 
 
 def snapshot() -> dict[str, Any]:
-    """All that is remembered."""
+    """Return the whole record."""
     return _read()
 
 
-def restore(found: dict[str, Any]) -> None:
-    """Go back to a `snapshot`: what came since was undone."""
-    if _read() != found:
-        _write(found)
+def restore(record: dict[str, Any]) -> None:
+    """Replace the record by a `snapshot`: later changes were undone."""
+    if _read() != record:
+        _write(record)
 
 
 def _read() -> dict[str, Any]:
     try:
-        found = json.loads(durable.contents(RECORD))
+        record = json.loads(durable.contents(RECORD))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise Problem(
             f"{RECORD} is damaged: {error}",
-            "a reset puts back what it says: repair the file, or move it away to reset without it",
+            "a reset restores its content: repair the file, or move it away to reset without it",
         ) from None
-    return dict(found)
+    return dict(record)
 
 
-def _write(found: dict[str, Any]) -> None:
-    if not found:
+def _write(record: dict[str, Any]) -> None:
+    if not record:
         if os.path.exists(RECORD):
             os.unlink(RECORD)
         return
     durable.make_folder(STATE_DIR)
-    durable.replace(RECORD, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n", 0o600)
+    durable.replace(RECORD, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n", 0o600)

@@ -1,4 +1,4 @@
-"""Hold the record of a run that waits to be confirmed (`--confirm-within`), /var/lib/cnictl/confirm.json.
+"""Keep the record of a run that waits to be confirmed (`--confirm-within`), /var/lib/cnictl/confirm.json.
 
 It is on disk from before the run's first change. The deadline counts on CLOCK_BOOTTIME, which nobody sets and which
 runs on in suspend. It holds for the boot that the record names: in any other boot it has passed.
@@ -55,7 +55,7 @@ def read() -> Pending | None:
 
 
 def arm(command: str, seconds: float) -> None:
-    """Note that the run about to begin has to be confirmed. The caller holds `exclusive`."""
+    """Record that the next run has to be confirmed. The caller holds `exclusive`."""
     write(Pending(journal.next_number(), command, seconds, 0.0, liveness.boot_id()))
 
 

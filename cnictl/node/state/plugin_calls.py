@@ -1,4 +1,4 @@
-"""Keep the plugin from running while a command changes what its calls stand on: its code, or pods' attachments."""
+"""Keep the plugin from running while a command changes its code or pods' attachments."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,20 +8,20 @@ from cnictl.core.locks import Locked
 from cnictl.core.paths import NODE_LOCK
 
 WAIT = 30.0
-"""Seconds to wait for calls under way to end: each of a call's own waits is shorter."""
+"""Seconds to wait for running calls to end; each wait inside a call is shorter."""
 
 
 @contextmanager
 def kept_out() -> Iterator[None]:
-    """Wait until the plugin's calls under way have ended, and hold off new ones within.
+    """Wait until the plugin's running calls have ended, and hold off new ones within this context.
 
-    Raises Problem if a call is under way still after `WAIT` seconds.
+    Raises Problem if a call still runs after `WAIT` seconds.
     """
     lock = Locked(NODE_LOCK, wait=WAIT)
     try:
         lock.__enter__()
     except Problem as problem:
-        problem.message = f"calls of the plugin are under way: {problem.message}"
+        problem.message = f"calls of the plugin are still running: {problem.message}"
         raise
     try:
         yield

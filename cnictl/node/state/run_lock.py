@@ -1,4 +1,4 @@
-"""The lock that keeps two commands from changing this node at once; apart from the plugin's, so that pods start on."""
+"""Hold the lock that keeps two commands from changing this node at the same time. It does not stop the plugin."""
 
 import contextlib
 import fcntl
@@ -17,10 +17,10 @@ from cnictl.core.paths import RUN_DIR
 from cnictl.core.process import shared
 
 RUN_LOCK = f"{RUN_DIR}/run.lock"
-"""Held by the one command that changes this node. Its text names that command, for those that wait."""
+"""Locked by the command that changes this node; its text names that command."""
 
 RUN_LOCK_WAIT = 30.0
-"""Seconds. A run takes a second or two; longer than that, something hangs and the person should know."""
+"""Seconds. A run takes a second or two; after this time something hangs, and the operator should know."""
 
 
 class Held(Problem):
@@ -28,28 +28,28 @@ class Held(Problem):
 
 
 def tell(message: str) -> None:
-    """A message for whoever waits, on stderr."""
-    with contextlib.suppress(OSError):  # whom it can't reach need not wait for it
+    """Print a message on stderr."""
+    with contextlib.suppress(OSError):  # a closed stderr must not stop the work
         print(outside.line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell) -> Iterator[None]:
-    """Keep other commands from changing this node meanwhile; for a program's main thread.
+    """Keep other commands from changing this node within this context. Only for the main thread.
 
-    Whoever is killed within holds it until the programs that it started have ended, too.
-    `on_wait` is told once whom it waits for. Raises Held past `wait` seconds (0: at once), and KeyboardInterrupt
-    within on SIGTERM.
+    If this process is killed, the lock stays until the programs that it started have ended.
+    `on_wait` gets one message about the holder. Raises Held after `wait` seconds (0: at once), and KeyboardInterrupt
+    on SIGTERM.
     """
     descriptor = _take(wait, on_wait)
-    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it undoes its work, as on Ctrl-C
+    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # undo the run, as on Ctrl-C
     try:
         shared.add(descriptor)
         yield
     finally:
         shared.discard(descriptor)
         signal.signal(signal.SIGTERM, former_handler)
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a program that hangs on with its own descriptor of it
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a program that hangs may have inherited the descriptor
         os.close(descriptor)
 
 
@@ -87,7 +87,7 @@ def _hold(descriptor: int, wait: float, deadline: float, on_wait: Callable[[str]
 
 
 def holder() -> str:
-    """Who holds the lock, or held it last, in words."""
+    """Return in words which command holds the lock, or held it last."""
     try:
         pid, _, words = durable.contents(RUN_LOCK).decode("utf-8", "replace").partition(" ")
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def holder() -> str:
 
 
 def is_held() -> bool:
-    """Whether a command is changing this node now."""
+    """Return whether a command is changing this node now."""
     try:
         descriptor = os.open(RUN_LOCK, os.O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:

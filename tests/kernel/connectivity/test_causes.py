@@ -1,4 +1,4 @@
-"""Faults put into one node or the other, one at a time: the check that fails names each, and what it says mends it."""
+"""Faults put into one node or the other, one at a time: the check that fails names each, and its hint fixes it."""
 
 import json
 from collections.abc import Iterator
@@ -45,11 +45,12 @@ class Fault:
     check: str
     cause: str
     says: str
-    mend: str
+    printed: str
+    """The hint."""
     hint: str
     """Its name in tests/kernel/hints.py."""
     undo: str = ""
-    """Where the mend leaves the injected thing in place, harmless."""
+    """Where the hint's command leaves the injected thing in place, harmless."""
 
 
 APPLY_THERE = "on 10.0.10.51: cnictl apply"
@@ -193,20 +194,20 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_fault_is_named_and_the_mend_mends_it(pods: Pods, fault: Fault) -> None:
+def test_fault_is_named_and_its_hint_fixes_it(pods: Pods, fault: Fault) -> None:
     broken = pods.cluster.there if fault.there else pods.cluster.here
     shell(broken, fault.inject)
     outcome = pods.test()
     check = outcome.of(fault.check)
     assert (outcome.status, outcome.overall, check["state"]) == (1, "failed", "failed")
-    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+    assert (check["cause_name"], check["hint"]["text"]) == (fault.cause, fault.printed)
     assert " ".join(fault.says.split()) in " ".join(check["cause"].split())
-    address, command = check["hint"].get("on", ""), check["hint"]["command"]
+    address, command = check["hint"]["on"], check["hint"]["command"]
     assert matches(fault.hint, command)
     assert bool(address) == fault.there
     shell(pods.cluster.node_at(address) if address else broken, command)
     # a bridge that comes up gets its carrier by deferred work, and loses packets until then
-    wait_for(lambda: pods.test().overall == "ok", f"{command} mends it")
+    wait_for(lambda: pods.test().overall == "ok", f"{command} fixes it")
     if fault.undo:
         shell(broken, f"{fault.undo}; cnictl apply")
 
@@ -223,8 +224,8 @@ def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(
     check = pods.test().of(fault.check)
     address, command = check["hint"]["on"], check["hint"]["command"]
     shell(pods.cluster.node_at(address), f"{command}; {fault.undo or 'true'}; cnictl apply")
-    wait_for(lambda: pods.test().overall == "ok", f"{command} mends it")
-    assert (check["cause_name"], check["mend"]) == (fault.cause, fault.mend)
+    wait_for(lambda: pods.test().overall == "ok", f"{command} fixes it")
+    assert (check["cause_name"], check["hint"]["text"]) == (fault.cause, fault.printed)
 
 
 def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
@@ -269,13 +270,13 @@ def test_own_input_rule_is_named(pods: Pods) -> None:
 def test_an_address_that_no_pod_has_is_told_from_a_drop(pods: Pods) -> None:
     check = pods.test("--pod", "10.244.1.200").of("pod-other-host")
     assert check["cause_name"] == "no-such-pod"
-    assert check["mend"] == "on 10.0.10.51: cnictl ipam list"
+    assert check["hint"]["text"] == "on 10.0.10.51: cnictl ipam list"
 
 
 def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
     check = pods.test("--pod", "10.244.0.200").of("pod-same-host")
     assert check["cause_name"] == "no-such-pod"
-    assert check["mend"] == "cnictl ipam list"
+    assert check["hint"]["text"] == "cnictl ipam list"
 
 
 @applies("probe.causes_local.reverse_path: sysctl -w {}=2")
@@ -292,11 +293,12 @@ def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None
     shell(here, "sysctl -qw net.ipv4.conf.second.rp_filter=1")
     check = pods.test().of("pod-other-host")
     shell(here, check["hint"]["command"])
-    mended = pods.test().of("pod-other-host")
+    fixed = pods.test().of("pod-other-host")
     for node in (here, there):
         shell(node, "ip link delete second; cnictl apply")
-    assert (check["cause_name"], check["mend"]) == ("reverse-path", "sysctl -w net.ipv4.conf.second.rp_filter=2")
-    assert mended["state"] == "ok"
+    assert check["cause_name"] == "reverse-path"
+    assert check["hint"]["text"] == "sysctl -w net.ipv4.conf.second.rp_filter=2"
+    assert fixed["state"] == "ok"
 
 
 @applies("probe.causes_local.port_unfit: cnictl apply")
@@ -337,8 +339,8 @@ def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
         shell(here, fault.format(*(("D",) if "iptables" in fault else ("del", "del"))))
         assert "changed" not in before.replace("0 changed", "")
         assert (check["cause_name"], again["cause_name"]) == (cause, cause)
-        assert ("command" in check["hint"]) == (cause == "diverted"), check
-        assert "cnictl apply" not in check["mend"]
+        assert bool(check["hint"]["command"]) == (cause == "diverted"), check
+        assert "cnictl apply" not in check["hint"]["text"]
     assert pods.test().overall == "ok"
 
 
@@ -347,7 +349,7 @@ def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
     here, there = pods.cluster.here, pods.cluster.there
     shell(there, "cnictl init-node --subnet 10.244.5.0/24 --force")
     check = pods.test().of("pod-other-host")
-    words = check["hint"]["advice"]
+    words = check["hint"]["text"]
     assert check["cause_name"] == "peer-without-bridge"
     assert "if its pod CIDR is no longer 10.244.1.0/24 (cnictl status there), run here: " in words
     shell(here, "cnictl route del-peer 10.244.1.0/24 --yes; cnictl route add-peer 10.244.5.0/24 10.0.10.51")

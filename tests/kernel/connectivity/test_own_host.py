@@ -1,4 +1,4 @@
-"""Packet filters between a node and its own pods: doctor and test-connectivity name them, and their hints mend it."""
+"""Packet filters between a node and its own pods: doctor and test-connectivity name them, and their hints fix it."""
 
 import json
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     "node.host.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.host.own_host._allow: nft insert rule {} '{}{} accept'"
 )
 @pytest.mark.parametrize("name", FIREWALLS)
-def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(world: tuple[Node, Pod], name: str) -> None:
+def test_what_keeps_pods_from_their_node_is_named_and_the_hint_fixes_it(world: tuple[Node, Pod], name: str) -> None:
     node, _ = world
     firewall = FIREWALLS[name]
     assert findings(node) == []
@@ -105,7 +105,7 @@ def test_what_keeps_pods_from_their_node_is_named_and_the_hint_mends_it(world: t
         assert four["cause_name"] == "dropped-here"
         assert {four["tcp"], four["udp"]} <= {"refused", "silent"}
         for one in found:
-            shell(node, one["mend"])
+            shell(node, one["hint"]["text"])
         assert findings(node) == []
         _, checks = own_host(node)
         assert [(one["state"], one["tcp"], one["udp"]) for one in checks] == [("ok", "passes", "passes")] * 2
@@ -122,7 +122,7 @@ def test_a_node_that_drops_what_it_sends_to_its_pods_is_named(world: tuple[Node,
         assert "sends to its pods" in found["message"]
         status, checks = own_host(node)
         assert (status, checks[0]["state"]) == (1, "failed")
-        shell(node, found["mend"])
+        shell(node, found["hint"]["text"])
         assert findings(node) == []
     finally:
         shell(node, "iptables -F OUTPUT")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -42,12 +43,12 @@ class World:
         done = cnictl(self.cluster.here, "route", "list", "-o", "json", check=False)
         return done.status, {row["pod_cidr"]: row for row in json.loads(done.stdout)["routes"]}
 
-    def doctor(self) -> list[dict[str, str]]:
+    def doctor(self) -> list[dict[str, Any]]:
         """The checks that say something of routes."""
         checks = ("pod-routing", "link-forwarding", "peer-route", "peer-link", "overlap", "uplink-down")
         words = [word for check in checks for word in ("--only", check)]
         done = cnictl(self.cluster.here, "doctor", "-o", "json", *words, check=False)
-        found: list[dict[str, str]] = json.loads(done.stdout)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
         assert done.status == any(one["severity"] == "error" for one in found)
         return found
 
@@ -126,7 +127,7 @@ def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: W
         assert [":" in cidr for cidr in taken] == ([case.ipv6] if case.peer else []), routes
         if "outside" not in found[0]["message"]:
             assert cnictl(world.cluster.here, "status", check=False).status == 1
-        world.sh(found[0]["mend"])
+        world.sh(found[0]["hint"]["text"])
         assert world.doctor() == []
         assert world.listed()[0] == 0
         target = world.far6 if case.ipv6 else world.far.address
@@ -149,7 +150,7 @@ def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) 
             "own-host", "other-host", "pod-other-host", "external",
         }  # fmt: skip
         assert all("`5270: from all lookup 52`" in one["cause"] for one in failed), failed
-        world.sh(failed[0]["mend"])
+        world.sh(failed[0]["hint"]["text"])
         wait_for(lambda: world.cluster.test().overall != "failed", "the hint helps")
     finally:
         world.sh(
@@ -166,7 +167,7 @@ def test_route_that_is_missing_comes_back_by_the_hint(world: World) -> None:
     world.sh(f"ip route del {there.pod_cidr} proto 67")
     strays = json.loads(cnictl(here, "status", "-o", "json", check=False).stdout)["strays"]
     assert strays
-    for printed in {one["mend"] for one in strays}:
+    for printed in {one["hint"]["text"] for one in strays}:
         assert matches(APPLY, printed), strays
         world.sh(printed)
     assert json.loads(cnictl(here, "status", "-o", "json").stdout)["strays"] == []

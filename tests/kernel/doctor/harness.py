@@ -102,9 +102,9 @@ class World:
     def follow(self, check: str, name: str) -> None:
         """Run the hint that doctor prints for a check, of that name in tests/kernel/hints.py; the finding is gone."""
         (finding,) = (one for one in self.findings() if one["id"] == check)
-        command, on = finding["hint"]["command"], finding["hint"].get("on", "")
+        command, on = finding["hint"]["command"], finding["hint"]["on"]
         assert matches(name, command), command
-        assert command in finding["mend"]
+        assert command in finding["hint"]["text"]
         shell(self.there if on else self.here, command)
         assert on in ("", self.there.address)
         left = self.doctor()
@@ -131,11 +131,11 @@ class Case:
     symptom: str
     suffers: Suffers
     by_hand: str = ""
-    """What mends it where `--fix` doesn't."""
+    """The commands that fix it where `--fix` doesn't."""
     restore: str = ""
-    """What else the fault left, after it is mended."""
+    """What else the fault left, after the fix."""
     on_peer: bool = False
-    """Whether the fault and its mend are the peer's."""
+    """Whether the fault and its fix are the peer's."""
     subject: str = ""
     """Part of the finding's subject."""
     also: str = field(default="", kw_only=True)
@@ -156,13 +156,13 @@ def run(world: World, case: Case) -> None:
         world.sh(case.also)
     assert not case.suffers(world), "it suffers before there is a fault"
     type_in(case.fault)
-    mend: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
+    fix: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
     try:
         wait_for(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
         found = world.doctor()
         assert [check for check, _ in found] == [case.check], found
         assert case.subject in found[0][1], found
-        left = mend()
+        left = fix()
         wait_for(lambda: not case.suffers(world), "it works again")
         if case.hint:
             if case.restore:
@@ -175,7 +175,7 @@ def run(world: World, case: Case) -> None:
             wait_for(lambda: not case.suffers(world), "it works again by the hint")
             left = [] if case.by_hand or case.restore else world.doctor()
     except BaseException:
-        mend()  # the next case's node is to be sound, whatever becomes of this one
+        fix()  # the next case's node is to be sound, whatever becomes of this one
         raise
     finally:
         if case.restore:
@@ -186,9 +186,9 @@ def run(world: World, case: Case) -> None:
     note(case.check, case.fault + where, case.symptom, case.by_hand + where if case.by_hand else "cnictl doctor --fix")
 
 
-def note(check: str, fault: str, symptom: str, mended: str = "cnictl doctor --fix") -> None:
+def note(check: str, fault: str, symptom: str, fixed: str = "cnictl doctor --fix") -> None:
     """Add a fault that was shown to the table, where one is being made."""
     path = os.environ.get(TABLE)
     if path:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"check": check, "fault": fault, "symptom": symptom, "mended": mended}) + "\n")
+            file.write(json.dumps({"check": check, "fault": fault, "symptom": symptom, "fixed": fixed}) + "\n")

@@ -35,7 +35,7 @@ def main() -> None:
     rows.sort(key=lambda row: order.index(row["check"]))
     shown = ["| finding | fault | symptom | fixed by |", "|---|---|---|---|"]
     lines = (
-        f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['mended'])}` |" for row in rows
+        f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['fixed'])}` |" for row in rows
     )
     shown += dict.fromkeys(lines)  # a fault may be made by several tests
     text = _between(PAGE.read_text(encoding="utf-8"), _SHOWN, shown)

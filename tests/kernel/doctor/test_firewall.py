@@ -68,7 +68,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
+def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -146,11 +146,11 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
 
     random = (rule % "A") + " --random-fully"
     fault = "iptables -t nat -F POSTROUTING; " + rule % "A"
-    mended = "iptables -t nat -F POSTROUTING; " + random
+    fixed = "iptables -t nat -F POSTROUTING; " + random
     run(
         world,
         Case(
-            "port-race", fault, "of two connections that begin at once, one waits a second and more", loses, mended,
+            "port-race", fault, "of two connections that begin at once, one waits a second and more", loses, fixed,
             also=random, restore="nft delete table ip mangle; iptables -t nat -F; cnictl nat enable",
         ),
     )  # fmt: skip

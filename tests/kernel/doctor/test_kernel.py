@@ -122,7 +122,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_mended(world: World, case: Case) -> None:
+def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
     run(world, case)
 
 

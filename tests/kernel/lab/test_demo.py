@@ -36,9 +36,11 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
         for name in ("node1", "node2"):
             assert {one["check"]: one["state"] for one in act["reports"][name]["checks"]} == expected
             assert all(one["cause"] for one in act["reports"][name]["checks"] if one["state"] == "failed")
-    mends = [{one["mend"] for one in act["reports"]["node1"]["checks"] if one["mend"]} for act in told["acts"]]
+    hints = [
+        {check["hint"]["text"] for check in act["reports"]["node1"]["checks"] if check["hint"]} for act in told["acts"]
+    ]
     peer = "cnictl route add-peer 10.244.1.0/24 10.0.10.51"
-    assert mends == [{"cnictl nat enable", peer}, {peer}, set()]
+    assert hints == [{"cnictl nat enable", peer}, {peer}, set()]
     by_hand = ["\n".join(act["by_hand"]["node1"]) for act in told["acts"]]
     assert "ip link add cni0" in by_hand[0] and "ip address add 10.244.0.1/24" in by_hand[0]
     assert "masquerade" in by_hand[1]

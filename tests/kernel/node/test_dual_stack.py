@@ -125,13 +125,13 @@ def test_faults_of_ipv6_are_named_and_ipv4_goes_on(dual_lab: Lab) -> None:
     pod = start_pod(here, "asking")
     with served(there, 2) as (addresses, _):
         asked = ["--from", pod.address, "--pod", ",".join(addresses), "--count", "1", "--timeout", "0.3"]
-        for name, (at, check, cause, fault, mend) in FAULTS.items():
+        for name, (at, check, cause, fault, command) in FAULTS.items():
             dual_lab.nodes[at].run(["sh", "-ec", fault])
             checks = checks_of(here, *asked)
             found = next(one for one in checks if (one["family"], one["check"]) == ("ipv6", check))
             assert (found["state"], found["cause_name"]) == ("failed", cause), (name, found)
             assert [one for one in checks if one["family"] == "ipv4" and one["state"] == "failed"] == [], name
-            dual_lab.nodes[at].run(["sh", "-ec", mend])
+            dual_lab.nodes[at].run(["sh", "-ec", command])
         assert "failed" not in [one["state"] for one in checks_of(here, *asked)]
     take_back(dual_lab)
     here.run(["ip", "netns", "delete", "asking"])

@@ -101,10 +101,10 @@ def test_finding_of_preflight_is_gone_once_its_hint_is_followed(shared_node: Nod
         found = findings(shared_node, case.options, case.check)
         assert found
         for one in found:
-            printed = one["hint"].get("command") or one["hint"]["option"]
+            printed = one["hint"]["command"] or one["hint"]["option"]
             assert matches(case.hint, printed), printed
-            assert printed in one["mend"]
-        command, option = found[0]["hint"].get("command", ""), found[0]["hint"].get("option", "")
+            assert printed in one["hint"]["text"]
+        command, option = found[0]["hint"]["command"], found[0]["hint"]["option"]
         shell(shared_node, command or "true")
         left = findings(shared_node, (*_without(case.options, option), *shlex.split(option)), case.check)
         assert found[0] not in left, left

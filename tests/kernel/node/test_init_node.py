@@ -173,7 +173,7 @@ def test_hand_made_route_is_adopted_and_kept(node: Node) -> None:
     assert after == before
 
 
-def test_drift_is_told_and_mended(node: Node) -> None:
+def test_drift_is_shown_and_repaired(node: Node) -> None:
     init(node, *PEER)
     node.run(["sh", "-ec", "ip link set eth0 down; ip link set eth0 up; ip route add default via 10.0.0.1"])
     node.run(["nft", "flush", "ruleset"])
@@ -234,7 +234,7 @@ def test_every_usage_error_is_one_line_and_changes_nothing(node: Node) -> None:
 
 
 @pytest.mark.parametrize("command", [("status",), ("apply",), ("nat", "show"), ("route", "list"), ("bridge", "show")])
-def test_host_that_is_no_node_is_told_so_in_one_line_and_its_mend(shared_node: Node, command: tuple[str, ...]) -> None:
+def test_host_that_is_no_node_gets_one_line_and_a_hint(shared_node: Node, command: tuple[str, ...]) -> None:
     refused = cnictl(shared_node, *command, check=False)
     assert refused.status == 1
     assert (

@@ -171,7 +171,7 @@ def test_rejecting_nft_firewall_lets_pods_through(lab: Lab) -> None:
     assert "reject with icmpx admin-prohibited" in listed[11]
 
 
-def test_firewall_reloaded_later_is_drift_that_apply_mends(node: Node) -> None:
+def test_firewall_reloaded_later_is_drift_that_apply_repairs(node: Node) -> None:
     init(node)
     node.run(["nft", "-f", "-"], stdin=FIREWALLD)
     assert drifted(node) == ["forward/nft"]

@@ -1,4 +1,4 @@
-"""Each thing that would keep a node from working is found, named, and said how to mend, before anything is touched."""
+"""Each thing that would keep a node from working is found, named, and comes with a hint, before anything is touched."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_all_checks_run_and_report_at_once(node: Node) -> None:
     spec = NodeSpec(subnets=("10.0.0.0/24",), networks=("10.0.0.0/16",), peers=(Peer("10.0.5.0/24", "192.0.2.1"),))
     names = set(errors(node, spec))
     assert {"bridge", "subnet-overlap", "peer-link", "conf-order", "launcher-name"} <= names
-    assert all(one.mend for one in findings(node, spec))
+    assert all(one.hint for one in findings(node, spec))
     assert names <= set(preflight.CHECKS)
 
 
@@ -74,7 +74,7 @@ def test_a_bridge_with_another_address_is_named_with_both(node: Node) -> None:
     assert found.subject == "cni0"
     assert "10.9.0.1/24" in found.message
     assert "10.244.0.1/24" in found.message
-    assert "--bridge" in found.mend
+    assert "--bridge" in found.hint
 
 
 def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
@@ -95,7 +95,7 @@ def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node)
     found = errors(node)["subnet-overlap"]
     assert found.subject == "10.244.0.0/24"
     assert "10.244.0.128/25 via 10.0.10.51" in found.message
-    assert "--subnet 10.244.1.0/24" in found.mend, (uplink, found)
+    assert "--subnet 10.244.1.0/24" in found.hint, (uplink, found)
 
 
 def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) -> None:
@@ -184,7 +184,7 @@ def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> 
     told = [one for one in found if one["name"] == "bin-dir"]
     assert [(one["severity"], one["subject"]) for one in told] == [("warning", "/opt/cni/bin")]
     assert "only in /usr/lib/cni" in told[0]["message"]
-    assert "mount it writable" in told[0]["mend"]
+    assert "mount it writable" in told[0]["hint"]
 
 
 def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> None:
@@ -193,7 +193,7 @@ def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> Non
     wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount -o remount,bind,ro /usr/local/lib; exec "$@"'
     found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
-    assert ["--lib-dir" in one["mend"] for one in found if one["name"] == "lib-dir"] == [True]
+    assert ["--lib-dir" in one["hint"] for one in found if one["name"] == "lib-dir"] == [True]
 
 
 def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
@@ -205,11 +205,11 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
         "print(host.firewall_tool(spec, None)[0].message)\n"
         "os.mkdir('/tmp/bin'); os.symlink('/usr/sbin/iptables', '/tmp/bin/iptables')\n"
         "os.symlink('/usr/sbin/iptables-restore', '/tmp/bin/iptables-restore'); os.environ['PATH'] = '/tmp/bin'\n"
-        "print(host.firewall_tool(spec, None)[0].mend)\n"
+        "print(host.firewall_tool(spec, None)[0].hint)\n"
     )
-    message, mend = node.run([sys.executable, "-c", program]).stdout.splitlines()
+    message, hint = node.run([sys.executable, "-c", program]).stdout.splitlines()
     assert message == "nft not found in PATH"
-    assert mend == "add --backend iptables; or install nftables"
+    assert hint == "add --backend iptables; or install nftables"
 
 
 def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:

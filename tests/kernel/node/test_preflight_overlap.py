@@ -58,8 +58,8 @@ def test_route_inside_a_pod_cidr_is_an_error(shared_node: Node, route: str, subj
     try:
         found = errors(shared_node, WITH_PEER)["subnet-overlap"]
         assert found.subject == subject
-        assert hint in found.mend
-        assert "10.0.0.0/8" not in found.mend and "ip route del" not in found.mend
+        assert hint in found.hint
+        assert "10.0.0.0/8" not in found.hint and "ip route del" not in found.hint
     finally:
         shell(shared_node, f"ip route del 10.0.0.0/8; ip route del {route}")
 
@@ -71,7 +71,7 @@ def test_hosts_own_address_and_gateway_in_a_pod_cidr_are_errors(shared_node: Nod
         "overlaps the host's own address 10.0.0.210 on eth0",
         "contains the default gateway 10.0.0.1, which would become unreachable",
     }
-    assert not any("del" in one.mend for one in told)
+    assert not any("del" in one.hint for one in told)
 
 
 def test_pods_work_beside_a_route_that_covers_their_network(lab: Lab) -> None:
@@ -93,7 +93,7 @@ def test_rule_that_would_take_pods_away_is_a_warning_before_anything_is_made(sha
         (told,) = [one for one in findings(shared_node, WITH_PEER) if one.name == "policy-rules"]
         assert (told.severity, told.subject) == ("warning", "rule 5270")
         assert "5270: from all lookup 52" in told.message
-        shell(shared_node, told.mend)
+        shell(shared_node, told.hint)
         assert not [one for one in findings(shared_node, WITH_PEER) if one.name == "policy-rules"]
     finally:
         shell(shared_node, "ip rule del priority 5270; ip rule del priority 5269; ip route flush table 52")

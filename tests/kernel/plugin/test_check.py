@@ -113,7 +113,7 @@ def test_deviation_is_named(host: Host, deviation: str) -> None:
     error = host.plugin("CHECK", pod, CONF, result).error
     assert error["code"] == 104
     assert words in error["msg"]
-    assert host.traces() == before  # it looks and mends nothing
+    assert host.traces() == before  # it looks and changes nothing
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Disks, files, locks and clocks that fail: for each the answer, what is left, and what mends it (docs/dev/faults.md).
+"""Disks, files, locks and clocks that fail: for each the answer, what is left, and what fixes it (docs/dev/faults.md).
 
 One host for all; each test has a network, a bridge and pods of its own there.
 """
@@ -302,7 +302,7 @@ def test_torn_last_address_is_only_a_hint(net: Net, torn: bytes) -> None:
 
 
 @pytest.mark.parametrize("what", ["last_reserved_ip.0", "lock", "mark"])
-def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_mended_by_removing_it(net: Net, what: str) -> None:
+def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing_it(net: Net, what: str) -> None:
     one, new = net.pod(), net.pod()
     result = net.add(one)
     path = net.mark if what == "mark" else net.store / what

@@ -175,7 +175,7 @@ def test_a_build_that_fails_its_test_never_reaches_the_runtimes(node: Node) -> N
     assert versions(node) == {cnictl.__version__: True}
 
 
-def test_a_broken_version_is_shown_and_mended(node: Node) -> None:
+def test_a_broken_version_is_shown_and_repaired(node: Node) -> None:
     run(node, "install")
     for file in ("cnictl/core/cidr.py", "bundles/*/ADD", "cnictl-bridge"):
         node.run(["sh", "-c", f"for one in {LIB}/*/{file}; do echo '# changed' >> $one; done"])

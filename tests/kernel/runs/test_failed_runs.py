@@ -103,7 +103,7 @@ def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
     assert after == before
 
 
-def test_apply_mends_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
+def test_apply_repairs_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
     """As at boot, when a link is late: the node must not lose its bridge over that."""
     node.run(["ip", "link", "add", "late", "type", "veth", "peer", "name", "late0"])
     node.run(["sh", "-ec", "ip address add 10.77.0.1/24 dev late; ip link set late up; ip link set late0 up"])

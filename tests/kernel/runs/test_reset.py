@@ -217,7 +217,7 @@ def test_what_others_put_on_the_bridge_or_into_the_store_stays(node: Node) -> No
 
 
 @pytest.mark.parametrize("torn", ["{", ""])
-def test_torn_conf_of_ours_is_drift_that_apply_mends_and_a_reset_removes(node: Node, torn: str) -> None:
+def test_torn_conf_of_ours_is_drift_that_apply_repairs_and_a_reset_removes(node: Node, torn: str) -> None:
     before = snapshot(node)
     init(node)
     node.run(["sh", "-c", f"cat > {CONF}"], torn)

@@ -28,9 +28,9 @@ def entries(listing: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [entry[kind] for entry in listing if kind in entry]
 
 
-def chain_name(thing: dict[str, Any], key: str = "chain") -> str:
+def chain_name(entry: dict[str, Any], key: str = "chain") -> str:
     """Return the full name of a chain, or of a rule's chain: `inet filter forward`."""
-    return f"{thing['family']} {thing['table']} {thing[key]}"
+    return f"{entry['family']} {entry['table']} {entry[key]}"
 
 
 def ruleset(listing: list[dict[str, Any]], our_name: OurName = lambda _: "") -> Ruleset:

@@ -6,6 +6,7 @@ the policy. The accept belongs immediately before that drop, and so after every 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cnictl.node.host.verdicts.model import Chain, Event, Place, Rule, Ruleset, drops, walk
 from cnictl.node.host.verdicts.pods import COVERS, KINDS, Traffic
@@ -16,6 +17,22 @@ Flows = Sequence[Mapping[str, Traffic]]
 """The traffic of each address family in a base chain."""
 Drop = tuple[str, str]
 """A chain, and the text of the dropping rule or policy."""
+
+
+AHEAD, BEHIND = "ahead", "behind"
+
+
+class Misplaced(NamedTuple):
+    """Why one of our rules is in the wrong place."""
+
+    side: str
+    """`AHEAD` of a drop of particular packets, or `BEHIND` the drop that the rule is for."""
+    drop: str
+    """The dropping rule or policy, and its chain."""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{'ahead of' if self.side == AHEAD else self.side} {self.drop}"
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,8 @@ class Survey:
 
     needs: tuple[Need, ...]
     """The missing accepts, after the misplaced ones are removed."""
-    misplaced: Mapping[Place, str]
-    """Our rules in the wrong place, with the reason: `ahead of …`, `behind …`."""
+    misplaced: Mapping[Place, Misplaced]
+    """Our rules in the wrong place."""
     suffering: tuple[Need, ...]
     """The accepts that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
@@ -56,7 +73,7 @@ def survey(
 ) -> Survey:
     """Judge base chains. `needs` ignores our rules that are not in `valid`; None means that all are valid."""
     looks = [_Look(ruleset, base, flows(base), kinds) for base in bases]
-    misplaced: dict[Place, str] = {}
+    misplaced: dict[Place, Misplaced] = {}
     for look in looks:
         misplaced |= look.misplaced()
     settled = _without(
@@ -103,8 +120,8 @@ class _Look:
                 if any(event.kind == "ours" and event.certain and event.text in enough for event in before):
                     continue
                 need = Need(kind, self._anchored(dropped.path), (dropped.place.chain, dropped.text))
-                known = need_by_chain.get((kind, need.place.chain))
-                if known is None or need.place.index < known.place.index:
+                other = need_by_chain.get((kind, need.place.chain))
+                if other is None or need.place.index < other.place.index:
                     need_by_chain[kind, need.place.chain] = need
         every = list(need_by_chain.values())
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
@@ -123,9 +140,9 @@ class _Look:
         shared = next((depth for depth, place in enumerate(path) if place.chain in others), len(path))
         return path[: max(shared, 1)]
 
-    def misplaced(self) -> dict[Place, str]:
+    def misplaced(self) -> dict[Place, Misplaced]:
         """Return our rules that come ahead of drops of particular packets, or behind the drop that they are for."""
-        reasons: dict[Place, str] = {}
+        reasons: dict[Place, Misplaced] = {}
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
             events = walk(self._ruleset, self._base.name, traffic.every)
@@ -133,12 +150,13 @@ class _Look:
                 if event.kind == "ours" and kind in self._kinds.get(event.text, ()):
                     passed = next(drops(events[at:]), None)
                     if passed is not None and (first is None or _order(passed) < _order(first)):
-                        reasons.setdefault(event.place, f"ahead of {passed.text} in {passed.place.chain}")
+                        reasons.setdefault(event.place, Misplaced(AHEAD, f"{passed.text} in {passed.place.chain}"))
         for need in self.needs():
             chain = self._ruleset.chains[need.place.chain]
             for index, rule in enumerate(chain.rules):
                 if rule.ours and index >= need.place.index and need.kind in self._kinds.get(rule.ours, ()):
-                    reasons.setdefault(Place(chain.name, index), f"behind {need.drop[1]} in {need.drop[0]}")
+                    reason = Misplaced(BEHIND, f"{need.drop[1]} in {need.drop[0]}")
+                    reasons.setdefault(Place(chain.name, index), reason)
         return reasons
 
     def passed_over(self) -> list[Drop]:

@@ -1,4 +1,4 @@
-"""Fix what checks found: through the spine, or by the documented step. Each step is journalled first."""
+"""Fix findings: through the spine, or by the documented step. Each step is journalled first."""
 
 from collections.abc import Sequence
 
@@ -16,26 +16,26 @@ from cnictl.node.state.journal import FAILED, Journal
 def fix(
     facts: Facts, only: Sequence[str], skip: Sequence[str], on_step: OnStep
 ) -> tuple[Examined, list[tuple[str, str]]]:
-    """Look, fix what can be, and look again until nothing new can be fixed. Raises Problem.
+    """Check, fix, and check again until nothing new can be fixed. Raises Problem.
 
-    A fix can bring to light what was behind it: a bridge made anew has lost its ports. Returns what is found in the
-    end, and the check and subject of each finding that is gone.
+    A fix can reveal another fault: a new bridge has no ports. Return the remaining findings, and the check and subject
+    of each finding that is gone.
     """
     tried: list[Finding] = []
     examined = catalogue.examine(facts, only, skip)
-    found = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+    seen = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     while todo := [finding for finding in examined.findings if finding.fixable and finding not in tried]:
         tried += todo
         with spine.exclusive():
-            mend(facts, todo, on_step)
+            carry_out(facts, todo, on_step)
         examined = catalogue.examine(facts, only, skip)
-        found |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
+        seen |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     left = {(finding.id, finding.subject) for finding in examined.findings}
-    return examined, [which for which in found if which not in left]
+    return examined, [which for which in seen if which not in left]
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:
-    """Return the fix of a finding, or None where people have to decide."""
+    """Return the fix of a finding; it is empty if a person has to decide."""
     check = by_id(finding.id)
     return check.fix(facts, finding) if check is not None and check.fix is not None and finding.fixable else Remedy()
 
@@ -49,8 +49,8 @@ def plan_of(facts: Facts, findings: Sequence[Finding]) -> tuple[Plan, list[tuple
     return Plan(steps), [(finding, action) for finding, remedy in remedies for action in remedy.actions]
 
 
-def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
-    """Mend what can be. The caller holds `spine.exclusive`. Raises Problem naming what could not."""
+def carry_out(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
+    """Fix these findings. The caller holds `spine.exclusive`. Raises Problem that names what could not be fixed."""
     facts.forget()
     plan, actions = plan_of(facts, findings)
     if not plan.changes and not actions:
@@ -67,5 +67,5 @@ def mend(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> None:
     if facts.spec is not None and not original_state.specs():
         original_state.add_spec(facts.spec)
     spine.remember(plan)
-    spine.mend(plan, on_step, journal)
+    spine.repair(plan, on_step, journal)
     facts.forget()

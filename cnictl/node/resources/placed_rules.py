@@ -1,0 +1,53 @@
+"""Keep cnictl's rules in other programs' chains as values of a state.
+
+A well-placed rule is its text. A misplaced one is an object that also says on which side of which drop it is.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from cnictl.node.host.verdicts.places import AHEAD, BEHIND, Misplaced
+from cnictl.node.spine import State
+
+StoredRule = str | dict[str, str]
+
+
+def stored(text: str, misplaced: Misplaced | None = None) -> StoredRule:
+    """Return a rule for a state."""
+    return text if misplaced is None else {"rule": text, "misplaced": misplaced.side, "drop": misplaced.drop}
+
+
+def read(rule: StoredRule) -> tuple[str, Misplaced | None]:
+    """Return the text of a rule in a state, and how it is misplaced, or None."""
+    return (rule, None) if isinstance(rule, str) else (rule["rule"], Misplaced(rule["misplaced"], rule["drop"]))
+
+
+def in_order(rules: Iterable[StoredRule]) -> list[StoredRule]:
+    """Return a chain's rules in the order of a state."""
+    return sorted(rules, key=lambda rule: (read(rule)[0], str(read(rule)[1])))
+
+
+def reasons(rules: Iterable[StoredRule]) -> Iterator[str]:
+    """Yield for each misplaced rule how it is misplaced, in words."""
+    for rule in rules:
+        if (misplaced := read(rule)[1]) is not None:
+            yield str(misplaced)
+
+
+def any_ahead(state: State) -> bool:
+    """Return whether a rule in a state of `forward/…` comes ahead of another program's drop of particular packets."""
+    chains = state.get("jumps", state).values()
+    placed = [read(rule)[1] for rules in chains if isinstance(rules, list) for rule in rules]
+    return any(misplaced is not None and misplaced.side == AHEAD for misplaced in placed)
+
+
+def updated(rules: Iterable[StoredRule]) -> list[StoredRule]:
+    """Return rules from a journal in this form; in earlier journals a misplaced rule is `RULE   # ahead of DROP`."""
+    found = []
+    for rule in rules:
+        if isinstance(rule, str):
+            text, _, why = rule.partition("   # ")
+            sides = {"ahead of ": AHEAD, "behind ": BEHIND}
+            known = [Misplaced(side, why.removeprefix(words)) for words, side in sides.items() if why.startswith(words)]
+            rule = stored(text, known[0]) if known else rule
+        found.append(rule)
+    return in_order(found)
