@@ -47,7 +47,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
-RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 252, 254, 3, 1
+RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RTN_UNREACHABLE = 252, 254, 3, 1, 7
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
 _IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
@@ -284,11 +284,20 @@ def add_route_via(
     return RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body
 
 
-def delete_route(destination: bytes, prefix: int, protocol: int) -> tuple[int, int, bytes]:
-    """The message that removes a route with this protocol number from the main table."""
+def refuse_route(destination: bytes, prefix: int, protocol: int, priority: int) -> tuple[int, int, bytes]:
+    """The message that has the main table refuse packets to a destination (RTN_UNREACHABLE), as its last resort."""
+    family = AF_INET if len(destination) == 4 else AF_INET6
+    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNREACHABLE, 0)
+    body += attr(RTA_DST, destination) + u32_attr(RTA_PRIORITY, priority)
+    return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body
+
+
+def delete_route(destination: bytes, prefix: int, protocol: int, priority: int = 0) -> tuple[int, int, bytes]:
+    """The message that removes a route with this protocol number from the main table; `priority` 0: of any metric."""
     family = AF_INET if len(destination) == 4 else AF_INET6
     body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_NOWHERE, 0, 0)
-    return RTM_DELROUTE, 0, body + attr(RTA_DST, destination)
+    body += attr(RTA_DST, destination) + (u32_attr(RTA_PRIORITY, priority) if priority else b"")
+    return RTM_DELROUTE, 0, body
 
 
 def add_veth_pair(

@@ -37,6 +37,8 @@ REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 """Route types and rule actions that drop a packet, by rtm_type and by fib_rule_hdr.action alike."""
 PROTOCOL = 67
 """rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
+LEARNED_PROTOCOL = 68
+"""The same of routes to peers that were learned from a source."""
 LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
 _AT_ONCE = 32
 """Questions in one datagram; their answers fit into a receive buffer of the default size."""
@@ -162,7 +164,7 @@ def _read_routes(ours: bool) -> list[tuple[Cidr, Way]]:
             found += [
                 _read(payload, names)
                 for (_, _, _, _, _, protocol, _, _, flags), payload in heads
-                if not flags & RTM_F_CLONED and (ours or protocol != PROTOCOL)
+                if not flags & RTM_F_CLONED and (ours or protocol not in (PROTOCOL, LEARNED_PROTOCOL))
             ]
     found.sort(key=lambda entry: entry[1].priority)
     return found

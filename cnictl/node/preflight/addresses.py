@@ -280,7 +280,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
             not destination.prefix
             or route.table != route_lookup.MAIN_TABLE
             or not usable
-            or route.protocol == route_lookup.PROTOCOL
+            or route.protocol in (route_lookup.PROTOCOL, route_lookup.LEARNED_PROTOCOL)
         ):
             continue
         if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:

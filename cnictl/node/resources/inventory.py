@@ -12,6 +12,7 @@ from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.firewalld import Firewalld
 from cnictl.node.resources.forward import IPTABLES, IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
+from cnictl.node.resources.learned_routes import LearnedRoutes
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.resources.network_manager import UnmanagedDevices
@@ -58,6 +59,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
         NftForward(spec),
         Firewalld(spec, known),
         *(PeerRoute(peer.pod_cidr, table) for peer in spec.peers),
+        LearnedRoutes(spec),
         Plugin(spec),
         ProgramCopy(systemd_runs()),
         BootUnit(spec),

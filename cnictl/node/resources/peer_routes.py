@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
 from cnictl.node.host.route_lookup import Way
-from cnictl.node.resources.route import OURS, RouteTable
+from cnictl.node.resources.route import LEARNED, OURS, RouteTable
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
 
@@ -53,12 +53,14 @@ def _state(
     off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
     works = bool(same) and not strays and not off
     if works:
-        state = "ok" if any(route["owner"] == OURS for route in same) else f"ok: adopted ({same[0]['owner']})"
+        state = (
+            "ok" if any(route["owner"] in (OURS, LEARNED) for route in same) else f"ok: adopted ({same[0]['owner']})"
+        )
     elif same:
         state = strays[0].short if strays else f"not forwarded: {off[0]} is 0"
     elif not there:
         state = "missing"
-    elif there[0]["owner"] == OURS:
+    elif there[0]["owner"] in (OURS, LEARNED):
         state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"

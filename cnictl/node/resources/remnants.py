@@ -21,7 +21,7 @@ from cnictl.core.process import run
 from cnictl.core.unlinking import unlink
 from cnictl.node.host import firewall, route_lookup
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.host.route_lookup import MAIN_TABLE, PROTOCOL, Way
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, PROTOCOL, Way
 from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.spec.node_spec import NodeSpec
@@ -32,7 +32,6 @@ _NATIVE = "nft"
 """The key in a state for rules that only nft can name; the other keys are tables."""
 _INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
 _MARK = "cnictl:"
-LEARNED_PROTOCOL = 68
 """rtm_protocol of routes learned from a store."""
 
 Line = tuple[str, str]

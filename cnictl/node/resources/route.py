@@ -7,11 +7,12 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.node.host import host_links, route_lookup
-from cnictl.node.host.route_lookup import PROTOCOL
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
-OURS = "cnictl"
+OURS, LEARNED = "cnictl", "cnictl, learned"
+_OWNERS = {PROTOCOL: OURS, LEARNED_PROTOCOL: LEARNED}
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
 
@@ -36,16 +37,17 @@ class PeerRoute:
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
-            return now if now is not None and now["owner"] != OURS else None
+            return now if now is not None and now["owner"] not in (OURS, LEARNED) else None
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
-        if now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"]):
+        is_there = now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"])
+        if now is not None and is_there and now["owner"] != LEARNED:
             return {**wanted, "owner": now["owner"]}
         return {**wanted, "owner": OURS}
 
     def former(self) -> State | None:
         """Return a route that is not ours, which a reset leaves; else None."""
         now = self.observe()
-        return now if now is not None and now["owner"] != OURS else None
+        return now if now is not None and now["owner"] not in (OURS, LEARNED) else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the `ip route` command."""
@@ -134,7 +136,7 @@ def _listed() -> dict[str, list[dict[str, str]]]:
     for destination, route in route_lookup.routes():
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
-            owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
+            owner = _OWNERS.get(route.protocol) or f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
             routes.setdefault(str(destination), []).append({"via": gateway, "dev": dev, "owner": owner})
     return routes
 
@@ -157,7 +159,7 @@ def _pod_cidr(change: Change) -> str:
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
-    if before is not None and before["owner"] != OURS:
+    if before is not None and before["owner"] not in (OURS, LEARNED):
         through = f"through {before['via']} " if before["via"] else ""
         raise Problem(
             f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",

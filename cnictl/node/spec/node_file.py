@@ -19,9 +19,9 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node.plugin import files
 from cnictl.node.spec import addressing, swapped, toml_fault, toml_text
-from cnictl.node.spec.node_spec import FAMILIED, FOLDERS, NodeSpec, Peer, text_or_list, texts_of
+from cnictl.node.spec.node_spec import FAMILIED, FOLDERS, NodeSpec, Peer, Reach, text_or_list, texts_of
 from cnictl.node.spec.toml_text import Block
-from cnictl.node.state import folders, original_state
+from cnictl.node.state import folders, learned_peers, original_state
 from cnictl.node.state.run_lock import tell
 
 _KINDS: dict[str, type] = {
@@ -36,6 +36,8 @@ _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
 _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
                 "conf_dir": "conf_dirs"}  # fmt: skip
 """The keys of the [plugin] table, and the spec's fields for them."""
+_REACH_KEYS = tuple(field.name for field in fields(Reach))
+_SOURCES, _UNCLAIMED = ("file", "kubernetes"), ("unreachable", "default-route")
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -60,7 +62,7 @@ def load(path: str = NODE_FILE) -> NodeSpec | None:
         raise UsageProblem(f"{path}: {words}", "save it as UTF-8") from None
     spec = parse(text, path)
     try:
-        return addressing.check(spec)
+        return learned_peers.with_learned(addressing.check(spec))
     except UsageProblem as problem:
         problem.message = f"{path}: {problem.message}"
         raise
@@ -91,8 +93,9 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         words, what = toml_fault.explain(text, error)
         raise UsageProblem(f"{path}: {words}", what) from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
+    reach = _parse_reach(path, document.pop("reach", None))
     for key, value in list(document.items()):
-        _check_key(path, key, (*_KINDS, "plugin", "peers"))
+        _check_key(path, key, (*_KINDS, "plugin", "reach", "peers"))
         if key in _KINDS:
             _check_kind(path, key, value, _KINDS[key])
         else:
@@ -118,7 +121,28 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
         for key, field in _PLUGIN_KEYS.items()
         if key in plugin
     }
-    return NodeSpec(**document, **plugin_fields, peers=tuple(_parse_peer(path, entry) for entry in entries))
+    peers = tuple(_parse_peer(path, entry) for entry in entries)
+    return NodeSpec(**document, **plugin_fields, peers=peers, reach=reach)
+
+
+def _parse_reach(path: str, table: Any) -> Reach:
+    if table is None:
+        return Reach()
+    if not isinstance(table, dict):
+        raise UsageProblem(f"{path}: 'reach' has to be written as a [reach] table")
+    where = f"{path}: reach"
+    for key, value in table.items():
+        _check_key(where, key, _REACH_KEYS)
+        if key in _REACH_KEYS:
+            _check_kind(where, key, value, str)
+    for key, values in (("source", _SOURCES), ("unclaimed", ("", *_UNCLAIMED))):
+        if table.get(key, "") not in values:
+            words = " or ".join(repr(value) for value in values if value)
+            raise UsageProblem(f"{where}: {key} = {table.get(key, '')!r} has to be {words}")
+    for key in ("file", "kubeconfig"):
+        if table.get(key) and not table[key].startswith("/"):
+            raise UsageProblem(f"{where}: {key} = {table[key]!r} is not an absolute path")
+    return Reach(**{key: value for key, value in table.items() if key in _REACH_KEYS})
 
 
 def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
@@ -211,6 +235,7 @@ def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
         if (not _same(key, _value(current, key), value)) if is_there else missing:
             head.put(key, value)
     _edit_plugin(blocks, spec)
+    _edit_reach(blocks, spec)
     _edit_peers(blocks, spec.peers)
     return toml_text.joined(blocks)
 
@@ -235,12 +260,27 @@ def _canonical(text: str) -> str:
 
 
 def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
-    block = next((block for block in blocks if block.name == "plugin"), None)
-    current = block.values() if block is not None else blocks[0].values().get("plugin", {})
     wanted = {
         key: text_or_list(getattr(spec, field)) if field in FOLDERS else getattr(spec, field)
         for key, field in _PLUGIN_KEYS.items()
     }
+    _edit_table(blocks, "plugin", wanted)
+
+
+def _edit_reach(blocks: list[Block], spec: NodeSpec) -> None:
+    block = next((block for block in blocks if block.name == "reach"), None)
+    if spec.reach.source or block is None:
+        _edit_table(blocks, "reach", vars(spec.reach))
+        return
+    place = blocks.index(block)
+    blocks[place - 1].text += block.remains()
+    del blocks[place]
+
+
+def _edit_table(blocks: list[Block], name: str, wanted: dict[str, Any]) -> None:
+    """Give the keys of a table these values; one that is empty is written only in place of another value."""
+    block = next((block for block in blocks if block.name == name), None)
+    current = block.values() if block is not None else blocks[0].values().get(name, {})
     changed = {key: value for key, value in wanted.items() if value != current.get(key, "")}
     if not changed:
         return
@@ -249,9 +289,9 @@ def _edit_plugin(blocks: list[Block], spec: NodeSpec) -> None:
             block.put(key, value)
     elif current:
         for key, value in changed.items():
-            blocks[0].put(key, value, within="plugin")
+            blocks[0].put(key, value, within=name)
     else:
-        blocks.append(toml_text.new_table(blocks, "[plugin]", changed))
+        blocks.append(toml_text.new_table(blocks, f"[{name}]", changed))
 
 
 def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:

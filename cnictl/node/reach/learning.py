@@ -1,0 +1,116 @@
+"""Ask the source for the cluster's nodes, judge them, and keep the result as the last good list."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from cnictl.core.cidr import parse_address
+from cnictl.node.host import host_links, reading, route_lookup
+from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, Way
+from cnictl.node.reach import accept, sources
+from cnictl.node.reach.accept import Host, Judged
+from cnictl.node.reach.source import Snapshot, Source, SourceLost
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec.peers import is_link_local
+from cnictl.node.state import learned_peers
+from cnictl.node.state.learned_peers import Learned
+
+
+def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
+    """Ask the source once, and return `spec` with what it gave, and the record.
+
+    A source that is lost, or an answer that can't be believed, leaves the peers that were known: the record says since
+    when it is stale. `keep`: the record is written. Raises UsageProblem where the source's configuration is wrong.
+    """
+    try:
+        snapshot = source.list()
+    except SourceLost as lost:
+        record = _stale(source, lost.message)
+    else:
+        record = taken(spec, source, snapshot, accept_empty)
+    if keep:
+        learned_peers.save(record)
+    typed = {peer.pod_cidr for peer in spec.peers}
+    return replace(spec, learned=tuple(peer for peer in record.peers if peer.pod_cidr not in typed)), record
+
+
+def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
+    """Return the record that a snapshot makes of the present one."""
+    old = learned_peers.load() or Learned()
+    if old.source != source.title:
+        old = Learned()
+    judged = accept.judge(snapshot, spec, look(spec, snapshot))
+    gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
+    # a source that forgot this node and most others lost its data, or is another cluster's
+    if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
+        why = (
+            f"it lists {len(snapshot.nodes)} nodes, without this one and {gone} of {len(old.peers)} known peers, whose "
+            "routes stay; `cnictl apply --accept-empty` takes them away"
+        )
+        return _stale(source, why)
+    now = time.time()
+    since = {(node["name"], node["pod_cidr"], node["state"]): node["since"] for node in old.nodes}
+    nodes = tuple(_as_json(node, since.get((node.name, node.pod_cidr, node.state), now)) for node in judged.nodes)
+    return Learned(
+        source=source.title,
+        version=snapshot.version[:200],
+        read_at=now,
+        conflict=judged.conflict,
+        nodes=nodes,
+        networks=snapshot.networks,
+        peers=judged.peers,
+    )
+
+
+def _stale(source: Source, why: str) -> Learned:
+    old = learned_peers.load() or Learned()
+    if old.source not in ("", source.title):
+        old = Learned()
+    return replace(old, source=source.title, stale_since=old.stale_since or time.time(), trouble=why[:500])
+
+
+def _as_json(node: Judged, since: float) -> dict[str, Any]:
+    return {**vars(node), "since": since}
+
+
+@reading.once()
+def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
+    """Return what decides about the announced addresses on this host."""
+    own = host_links.own_interfaces()
+    addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
+    routes = route_lookup.others_routes()
+    main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
+    gateways = {
+        gateway for destination, route in main if not destination.prefix for _, gateway in route.hops if gateway
+    }
+    connected = {
+        destination
+        for destination, route in main
+        if destination.prefix and route.hops and not route.gateway and route.dev != spec.bridge
+    }
+    ways = route_lookup.ways([Packet(address) for address in addresses], entries=False)
+    return Host(
+        own={interface.partition("/")[0]: link for interface, link in own.items()},
+        gateways=frozenset(gateways),
+        connected=tuple(connected),
+        off_link={
+            address: _off_link(address, way)
+            for address, way in zip(addresses, ways, strict=True)
+            if _off_link(address, way)
+        },
+    )
+
+
+def _off_link(address: str, way: Way) -> str:
+    if way.errno or not way.dev:
+        return f"this node has no route to {address}"
+    if way.gateway:
+        return f"{address} is on no link of this node, but behind {way.gateway}: plain routes can't carry pods' packets"
+    return ""
+
+
+def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
+    """Return `spec` with what its source says now; without a source, as it is. Raises UsageProblem."""
+    if not spec.reach.source:
+        return spec
+    return learn(spec, sources.opened(spec), keep, accept_empty)[0]
