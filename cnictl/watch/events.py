@@ -7,12 +7,13 @@ The old kernel interface of iptables sends no events: only a look finds changes 
 import errno
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
+from typing import Protocol
 
 from cnictl.core.netlink.messages import attributes
-from cnictl.node.host.route_lookup import PROTOCOL
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL
 
 _HEADER = Struct("=IHHII")
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE, _IPV4_CONF, _IPV6_CONF = 1, 5, 7, 9, 11, 24, 25
@@ -39,6 +40,13 @@ class Event:
     """That process's name; empty if the kernel does not say."""
 
 
+class HasFileno(Protocol):
+    """What select(2) takes."""
+
+    def fileno(self) -> int:
+        """Return a descriptor."""
+
+
 class Events:
     """The sockets that receive events. Raises OSError."""
 
@@ -51,9 +59,9 @@ class Events:
         self._route.close()
         self._rules.close()
 
-    def wait(self, seconds: float, wakeup: int, links: "set[str]") -> list[Event]:
-        """Return the events of at most `seconds`, or until `wakeup` is readable; only those of `links`."""
-        ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup], [], [], seconds)
+    def wait(self, seconds: float, wakeup: int, links: "set[str]", more: Iterable[HasFileno] = ()) -> list[Event]:
+        """Return the events of at most `seconds`, or until `wakeup` or one of `more` is readable; only of `links`."""
+        ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *more], [], [], seconds)
         events: list[Event] = []
         for receiver in (self._route, self._rules):
             if receiver.fileno() in ready:
@@ -100,7 +108,7 @@ def read(kind: int, body: bytes, port: int, links: "set[str]") -> Event | None:
     if kind in (_NEWADDR, _DELADDR):
         return Event("address", port, "") if kind == _DELADDR else None
     if kind in (_NEWROUTE, _DELROUTE):
-        ours = body[_ROUTE_PROTOCOL_AT] == PROTOCOL
+        ours = body[_ROUTE_PROTOCOL_AT] in (PROTOCOL, LEARNED_PROTOCOL)
         return Event("route", port, "") if ours or kind == _NEWROUTE else None
     if kind == _NEWNETCONF:
         return Event("forwarding", port, "")

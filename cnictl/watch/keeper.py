@@ -17,12 +17,13 @@ from cnictl.node.host import host_links
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.runs import confirm, converge, history
 from cnictl.node.spec import node_file
-from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec.node_spec import NodeSpec, Reach
 from cnictl.node.spine import Plan
 from cnictl.node.state import journal, original_state
 from cnictl.node.state.journal import Journal
 from cnictl.node.state.run_lock import Held, exclusive
 from cnictl.watch.events import Event, Events
+from cnictl.watch.follower import Follower
 from cnictl.watch.repairs import Repairs
 
 REGULAR = 60.0
@@ -49,12 +50,14 @@ class Keeper:
         self._last_look = 0.0
         self._cost = 0.0
         self._retry = REGULAR
+        self._follower: Follower | None = None
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
         events = Events()
         with _signals() as (wakeup, ended):
             try:
+                self._follow_source()
                 self._look()
                 notify("READY=1")
                 self._tell("watching: links, addresses, routes, forwarding, and nftables' rules")
@@ -62,9 +65,27 @@ class Keeper:
                     self._hear(events, wakeup)
             finally:
                 events.close()
+                if self._follower is not None:
+                    self._follower.close()
+
+    def _follow_source(self) -> None:
+        """Follow the source that the applied node file names, from when it does for as long as it does."""
+        spec = _spec()
+        applied = original_state.specs()[-1:]
+        reach = spec.reach if spec is not None and applied and applied[0].reach == spec.reach else Reach()
+        if self._follower is not None and self._follower.reach != reach:
+            self._follower.close()
+            self._follower = None
+        if reach.source and self._follower is None:
+            self._follower = Follower(_spec, reach, self._tell)
 
     def _hear(self, events: Events, wakeup: int) -> None:
-        heard = self._unseen + events.wait(0.0 if self._unseen else max(0.0, self._retry), wakeup, _links(_spec()))
+        self._follow_source()
+        more = (self._follower,) if self._follower is not None else ()
+        patience = 0.0 if self._unseen else max(0.0, self._retry)
+        heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), more)
+        if self._follower is not None:
+            self._follower.seen()
         self._unseen = []
         woken = _drain(wakeup)
         if signal.SIGHUP in woken:

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from cnictl.core import outside
 from cnictl.core.cidr import parse_address
 from cnictl.node.host import host_links, reading, route_lookup
 from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, Way
@@ -64,9 +65,12 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
 
 def _stale(source: Source, why: str) -> Learned:
     old = learned_peers.load() or Learned()
-    if old.source not in ("", source.title):
-        old = Learned()
-    return replace(old, source=source.title, stale_since=old.stale_since or time.time(), trouble=why[:500])
+    return stale(old if old.source == source.title else Learned(), source.title, why)
+
+
+def stale(known: Learned, title: str, why: str) -> Learned:
+    """Return what is known of the source with that title, marked as stale."""
+    return replace(known, source=title, stale_since=known.stale_since or time.time(), trouble=outside.line(why[:500]))
 
 
 def _as_json(node: Judged, since: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.resources.boot_unit import BootUnit, systemd_runs
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
+from cnictl.node.resources.cluster_file import ClusterFile
 from cnictl.node.resources.cni_conf import CniConf
 from cnictl.node.resources.firewalld import Firewalld
 from cnictl.node.resources.forward import IPTABLES, IptablesForward
@@ -43,6 +44,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
     known, table = tuple(earlier), RouteTable()
     return [
         NodeFile(),
+        ClusterFile(),
         *_sysctls(spec),
         SysctlFile(),
         UnmanagedDevices(),

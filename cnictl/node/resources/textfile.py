@@ -113,6 +113,10 @@ class TextFile:
         now = self.observe()
         return now if now is not None and _OURS not in now["text"] else None
 
+    def is_remembered(self) -> bool:
+        """Return whether it is known what had this name before cnictl."""
+        return original_state.recall(self.id) is not None
+
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """The summary and the file as a shell would write it."""
         return _describe(self.path, before, after)

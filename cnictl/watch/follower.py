@@ -1,0 +1,110 @@
+"""Follow the source of peers in a thread: each change is judged, kept as the last good list, and told to the keeper."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node.reach import learning, sources
+from cnictl.node.reach.source import Source, SourceLost
+from cnictl.node.spec.node_spec import NodeSpec, Reach
+from cnictl.node.state import learned_peers
+
+_FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
+"""Seconds to wait after the source was lost; doubled each time."""
+
+Tell = Callable[[str], None]
+
+
+class Follower:
+    """Keeps one source's list up to date until `close`."""
+
+    def __init__(self, current: Callable[[], NodeSpec | None], reach: Reach, tell: Tell) -> None:
+        """`current` gives the node's spec, as it is when it is called."""
+        self.reach = reach
+        self._current, self._tell = current, tell
+        self._ended = threading.Event()
+        self._source: Source | None = None
+        self._last_words = ""
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._follow, name="source", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable after a change, until `seen`."""
+        return self._reader
+
+    def seen(self) -> None:
+        """Take note of the changes so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        """End the thread. What it learned stays."""
+        self._ended.set()
+        if self._source is not None:
+            self._source.close()
+        self._thread.join(5.0)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _follow(self) -> None:
+        retry = _FIRST_RETRY
+        while not self._ended.is_set():
+            try:
+                self._source = sources.opened(NodeSpec((), (), reach=self.reach))
+                version = self._list(self._source)
+                retry = _FIRST_RETRY
+                for snapshot in self._source.watch(version):
+                    spec = self._current()
+                    if spec is not None and spec.reach == self.reach:
+                        self._keep(learning.taken(spec, self._source, snapshot))
+                    if self._ended.is_set():
+                        return
+            except (SourceLost, UsageProblem, Problem, OSError) as error:
+                self._lost(str(error))
+            except Exception as error:  # a bug in a client must not end the repairs; it is said, and tried again
+                self._lost(f"{type(error).__name__}: {error}")
+            finally:
+                if self._source is not None:
+                    self._source.close()
+            self._ended.wait(retry)
+            retry = min(2 * retry, _LAST_RETRY)
+
+    def _list(self, source: Source) -> str:
+        spec = self._current()
+        snapshot = source.list()
+        if spec is not None and spec.reach == self.reach:
+            self._keep(learning.taken(spec, source, snapshot))
+        return snapshot.version
+
+    def _keep(self, learned: learned_peers.Learned) -> None:
+        before = learned_peers.load()
+        learned_peers.save(learned)
+        if learned.trouble:
+            self._say(f"warning: {learned.source}: {learned.trouble}")
+        elif self._last_words:
+            self._say("")
+            self._tell(f"{learned.source} answers again")
+        if learned.conflict:
+            self._tell(f"error: {learned.conflict}")
+        if before is None or before.peers != learned.peers:
+            self._wake()
+
+    def _lost(self, why: str) -> None:
+        self._say(f"warning: the source of peers is lost, the known ones stay: {why}")
+        known = learned_peers.load()
+        if known is not None:
+            with contextlib.suppress(OSError):
+                learned_peers.save(learning.stale(known, known.source, why))
+
+    def _say(self, words: str) -> None:
+        """Tell what is wrong once, not at every try."""
+        if words and words != self._last_words:
+            self._tell(words)
+        self._last_words = words
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._writer, b"!")
