@@ -61,7 +61,8 @@ class Events:
 
     def wait(self, seconds: float, wakeup: int, links: "set[str]", more: Iterable[HasFileno] = ()) -> list[Event]:
         """Return the events of at most `seconds`, or until `wakeup` or one of `more` is readable; only of `links`."""
-        ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *more], [], [], seconds)
+        descriptors = [each.fileno() for each in more]
+        ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *descriptors], [], [], seconds)
         events: list[Event] = []
         for receiver in (self._route, self._rules):
             if receiver.fileno() in ready:
