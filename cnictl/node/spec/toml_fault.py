@@ -47,7 +47,11 @@ def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None
         earlier = [other for other, text in headers if other < at and text.strip("[]") == header.strip("[]")]
         if earlier and not (header.startswith("[[") and lines[earlier[0] - 1].strip().startswith("[[")):
             name = header.strip("[] ")
-            hint = f"write [[{name}]] for each of several" if name == "peers" else f"put both under one [{name}]"
+            hint = (
+                f"write [[{name}]] for each of several"
+                if name in ("peers", "nodes")
+                else f"put both under one [{name}]"
+            )
             return at, f"table {name!r} is on line {earlier[0]} already", hint
     key, table, seen = duplicate[1] if duplicate else "", 0, dict[tuple[int, str], int]()
     for at, line in enumerate(lines, 1):

@@ -1,0 +1,452 @@
+"""One file for all nodes of a cluster, `cluster.toml`: read strictly, and followed as a source of peers.
+
+It says which pod networks there are and, of each node, its name, its addresses and its pod CIDRs. On a node the file is
+/etc/cnictl/cluster.toml. It decides where root's routes lead, so only root may change it, as with the plugin's launcher.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tomlkit.exceptions import TOMLKitError
+
+from cnictl.core import durable
+from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_cidr, parse_pod_cidr
+from cnictl.core.errors import UsageProblem
+from cnictl.node.plugin import ownership
+from cnictl.node.preflight import root_alone
+from cnictl.node.reach import cluster_text
+from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
+from cnictl.node.spec import addressing, toml_fault, toml_text
+from cnictl.node.spec.node_spec import NodeSpec, text_or_list
+from cnictl.node.spec.overlaps import overlapping
+from cnictl.node.spec.peers import FAMILIES, host_address, is_link_local
+from cnictl.node.spec.suggestions import meant_network
+
+CLUSTER_FILE = "/etc/cnictl/cluster.toml"
+"""Where the file is on a node."""
+MOST_NODES = 5000
+LARGEST_FILE = 4 << 20
+"""Bytes. A node takes about a hundred."""
+
+_KEYS = ("network", "node_prefix", "nodes")
+_NODE_KEYS = ("name", "address", "addresses", "pod_cidr", "ssh")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
+_NAME_MAX = 253
+_SSH = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
+"""`user@host`, `host`, or an address of either family. No blank, quote, slash, `%` or leading dash can be in it."""
+_DEFAULT_PREFIX = {32: 24, 128: 64}
+_LOOK_SECONDS = 0.9
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """One node of the file, with its addresses and CIDRs in canonical form."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    """At most one a family; of a family for which none has been assigned yet there is none."""
+    ssh: str = ""
+    """Where the operator's ssh reaches it: `user@host` or a host; empty: its first address."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster file says."""
+
+    networks: tuple[str, ...]
+    node_prefixes: tuple[int, ...]
+    """The prefix length of a node's pod CIDR in each of `networks`."""
+    nodes: tuple[ClusterNode, ...]
+
+
+class _NodeFault(UsageProblem):
+    """What is wrong with the node at a position in the file."""
+
+    def __init__(self, position: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.position = position
+
+
+class _KeyFault(UsageProblem):
+    """What is wrong with a key of the whole cluster."""
+
+    def __init__(self, key: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.key = key
+
+
+def load(path: str) -> Cluster:
+    """Return what the file at `path` says. Raises UsageProblem; OSError if it can't be read."""
+    return parse(text_of(read(path), path), path)
+
+
+def read(path: str) -> bytes:
+    """Return the file's bytes. Raises OSError, also if they are too many or the file is no regular one."""
+    return durable.contents(path, LARGEST_FILE)
+
+
+def text_of(contents: bytes, path: str) -> str:
+    """Return a file's bytes as text. Raises UsageProblem that names the byte that is not UTF-8."""
+    try:
+        return contents.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path}: byte {error.start} is not UTF-8", "save it as UTF-8") from None
+
+
+def parse(text: str, path: str = "cluster.toml") -> Cluster:
+    """Return what a cluster file's text says. Raises UsageProblem with the line, what is wrong there, and a hint."""
+    document = _document(text, path)
+    try:
+        return _cluster(document)
+    except _NodeFault as fault:
+        known = cluster_text.lines(text)
+        line = f"line {known[fault.position]}: " if fault.position < len(known) else ""
+        raise UsageProblem(f"{path}: {line}{fault.message}", fault.hint) from None
+    except _KeyFault as fault:
+        line = f"line {cluster_text.line_of_key(text, fault.key)}: " if fault.key in document else ""
+        raise UsageProblem(f"{path}: {line}{fault.message}", fault.hint) from None
+
+
+def assign_free(text: str, path: str = "cluster.toml") -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Return the text with a pod CIDR for each node that lacks one, and the new CIDRs by node name.
+
+    Each gets the lowest free CIDR of the network. Only the operator's machine does this: two that assign at the same
+    time would give one CIDR away twice. Raises UsageProblem for a wrong file, or where no CIDR is free.
+    """
+    cluster = parse(text, path)
+    networks = zip(map(parse_cidr, cluster.networks), cluster.node_prefixes, strict=True)
+    free = {network.bits: _Free(network, prefix, cluster.nodes) for network, prefix in networks}
+    assigned: dict[str, tuple[str, ...]] = {}
+    written: dict[int, str | list[str]] = {}
+    for position, node in enumerate(cluster.nodes):
+        has = {parse_cidr(text).bits for text in node.pod_cidrs}
+        new = tuple(str(free[bits].take()) for bits in free if bits not in has)
+        if new:
+            assigned[node.name] = new
+            written[position] = text_or_list((*node.pod_cidrs, *new))
+    return (cluster_text.with_pod_cidrs(text, written) if written else text), assigned
+
+
+def without_node(text: str, name: str, path: str = "cluster.toml") -> str:
+    """Return the text without a node. Raises UsageProblem if there is no such node, or no other one."""
+    names = [node.name for node in parse(text, path).nodes]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        raise UsageProblem(f"{path} has no node {name!r}", f"probably meant {near[0]}" if near else "")
+    if len(names) == 1:
+        raise UsageProblem(
+            f"{name} is the only node in {path}: a cluster file names at least one",
+            f"`cnictl reset-node` on {name} takes the node down; then remove the file",
+        )
+    return cluster_text.without(text, names.index(name))
+
+
+def find_self(cluster: Cluster, own_addresses: Iterable[str]) -> ClusterNode:
+    """Return the node that has one of this host's addresses. Raises UsageProblem if none has, or two have."""
+    own = {format_address(parse_address(text.partition("/")[0].partition("%")[0])) for text in own_addresses}
+    nodes = [node for node in cluster.nodes if own.intersection(node.addresses)]
+    if len(nodes) == 1:
+        return nodes[0]
+    if nodes:
+        shared = ", ".join(f"{node.name} ({', '.join(a for a in node.addresses if a in own)})" for node in nodes[:5])
+        raise UsageProblem(
+            f"this host has the addresses of {len(nodes)} nodes of the cluster file: {shared}",
+            "give each node only its own addresses",
+        )
+    usable = [text for text in sorted(own) if not _is_local(text)]
+    shown = ", ".join(usable[:8]) or "none"
+    raise UsageProblem(
+        f"no node of the cluster file has an address of this host; its addresses are {shown}",
+        "write this host's address in the cluster file",
+    )
+
+
+class FileSource:
+    """A cluster file on a node as a source of peers. It has to be root's alone, the folders above it too."""
+
+    def __init__(self, path: str = CLUSTER_FILE) -> None:
+        """Follow the file at `path`; nothing is read yet."""
+        self._path = path
+        self._closed = threading.Event()
+
+    @property
+    def title(self) -> str:
+        """The source in words."""
+        return f"file {self._path}"
+
+    def list(self) -> Snapshot:
+        """Return all nodes of the file. Raises SourceLost if it can't be read, UsageProblem if it is wrong."""
+        contents = self._contents()
+        return _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+
+    def watch(self, version: str) -> Iterator[Snapshot]:
+        """Yield all nodes each time that the content has changed and is valid. Raises SourceLost.
+
+        The path is looked at, and read, each second: inotify says nothing of a link on the way that is replaced.
+        """
+        while not self._closed.wait(_LOOK_SECONDS):
+            try:
+                contents = self._contents()
+                if _version(contents) == version:
+                    continue
+                snapshot = _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+            except UsageProblem as problem:
+                raise SourceLost(problem.message, problem.hint) from None
+            version = snapshot.version
+            yield snapshot
+
+    def close(self) -> None:
+        """Have `watch` end within a second."""
+        self._closed.set()
+
+    def _contents(self) -> bytes:
+        try:
+            os.stat(self._path)
+            fault = ownership.fault(self._path)
+            if not fault:
+                return read(self._path)
+        except FileNotFoundError:
+            raise SourceLost(
+                f"{self._path} is missing", "`cnictl cluster apply` on your machine copies it here"
+            ) from None
+        except OSError as error:
+            raise SourceLost(f"{self._path}: {error.strerror}") from None
+        raise UsageProblem(
+            f"{self._path} is not used, because users other than root could change it: {fault}",
+            root_alone.to_root(self._path),
+        )
+
+
+def _version(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+def _snapshot(cluster: Cluster, version: str) -> Snapshot:
+    nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
+    return Snapshot(nodes, version, cluster.networks)
+
+
+def _document(text: str, path: str) -> dict[str, Any]:
+    try:
+        return toml_text.parse(text)
+    except TOMLKitError as error:
+        words, hint = toml_fault.explain(text, error)
+        raise UsageProblem(f"{path}: {words}", hint) from None
+    except (RecursionError, ValueError, OverflowError):  # brackets in brackets by the thousand, a number of a megabyte
+        raise UsageProblem(f"{path}: nested too deep, or has a number that is too long") from None
+
+
+def _cluster(document: Mapping[str, Any]) -> Cluster:
+    for key in document:
+        if key not in _KEYS:
+            raise _KeyFault(key, f"unknown key {_shown(key)}{_meant(key, _KEYS)}")
+    for key in ("network", "nodes"):
+        if key not in document:
+            raise _KeyFault(key, f"{key!r} is missing")
+    networks = _networks(document["network"])
+    prefixes = _prefixes(document.get("node_prefix"), networks)
+    entries = document["nodes"]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _KeyFault("nodes", "'nodes' has to be a list of tables", 'nodes = [{ name = "node1", address = "…" }]')
+    if not entries:
+        raise _KeyFault("nodes", "'nodes' is empty: a cluster has at least one node")
+    if len(entries) > MOST_NODES:
+        raise _KeyFault("nodes", f"{len(entries)} nodes: a cluster file has at most {MOST_NODES:,}")
+    nodes = tuple(_node(position, entry, networks) for position, entry in enumerate(entries))
+    _check_unique(nodes)
+    return Cluster(tuple(map(str, networks)), prefixes, nodes)
+
+
+def _networks(value: Any) -> tuple[Cidr, ...]:
+    texts = _texts(value)
+    if not texts:
+        raise _KeyFault("network", f"network = {_shown(value)} has to be a CIDR in quotes, or a list of at most two")
+    try:
+        # the rules of a node's own networks hold here too, beside a subnet that is sure to lie in them
+        cidrs = [parse_cidr(text, "network") for text in texts]
+        subnets = tuple(str(Cidr(cidr.packed, max(cidr.prefix, _DEFAULT_PREFIX[cidr.bits]))) for cidr in cidrs)
+        spec = addressing.check(NodeSpec(subnets, texts))
+    except (AddressError, UsageProblem) as error:
+        raise _KeyFault("network", str(error), getattr(error, "hint", "")) from None
+    return tuple(map(parse_cidr, spec.networks))
+
+
+def _prefixes(value: Any, networks: tuple[Cidr, ...]) -> tuple[int, ...]:
+    """Return the prefix length of a node's pod CIDR in each network."""
+    if value is None:
+        found = [max(_DEFAULT_PREFIX[network.bits], network.prefix) for network in networks]
+    else:
+        found = value if isinstance(value, list) else [value]
+        if not all(type(prefix) is int for prefix in found):
+            raise _KeyFault("node_prefix", f"node_prefix = {_shown(value)} has to be a whole number such as 24")
+        if len(found) != len(networks):
+            raise _KeyFault(
+                "node_prefix",
+                f"node_prefix = {_shown(value)} has to name one prefix length for each network, in the same order",
+                f"node_prefix = {[_DEFAULT_PREFIX[network.bits] for network in networks]}",
+            )
+    for prefix, network in zip(found, networks, strict=True):
+        if not network.prefix <= prefix <= network.bits - 2:
+            raise _KeyFault(
+                "node_prefix",
+                f"node_prefix {prefix} does not fit network {network}: use {network.prefix} to {network.bits - 2}",
+            )
+    return tuple(found)
+
+
+def _node(position: int, entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> ClusterNode:
+    """Return a node, checked by itself. Raises _NodeFault."""
+    name = entry.get("name")
+    if name is None:
+        raise _NodeFault(position, "a node has no 'name'")
+    if not isinstance(name, str) or not _NAME.match(name) or len(name) > _NAME_MAX:
+        lower = name.lower() if isinstance(name, str) else ""
+        hint = f"write {lower}" if lower and len(lower) <= _NAME_MAX and _NAME.match(lower) else ""
+        raise _NodeFault(
+            position,
+            f"name {_shown(name)} is not a host name: lower-case letters, digits and '-', in parts joined by '.'",
+            hint,
+        )
+    for key in entry:
+        if key not in _NODE_KEYS:
+            raise _NodeFault(position, f"node {name}: unknown key {_shown(key)}{_meant(key, _NODE_KEYS)}")
+    ssh = entry.get("ssh", "")
+    if "ssh" in entry and (not isinstance(ssh, str) or not _SSH.match(ssh)):
+        raise _NodeFault(
+            position,
+            f"node {name}: ssh = {_shown(ssh)} is not a host or user@host",
+            "a port, a key and a jump host belong in ~/.ssh/config",
+        )
+    try:
+        return ClusterNode(name, _addresses(entry, networks), _pod_cidrs(entry, networks), ssh)
+    except (AddressError, UsageProblem) as error:
+        raise _NodeFault(position, f"node {name}: {error}", getattr(error, "hint", "")) from None
+
+
+def _addresses(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[str, ...]:
+    if "address" in entry and "addresses" in entry:
+        raise UsageProblem("has both 'address' and 'addresses'", "put all of them into 'addresses'")
+    if "address" not in entry and "addresses" not in entry:
+        raise UsageProblem("has no 'address'")
+    value = entry.get("addresses", entry.get("address"))
+    texts = _texts(value)
+    if not texts:
+        raise UsageProblem(f"address = {_shown(value)} has to be an address in quotes, or a list of them")
+    addresses = []
+    for text in texts:
+        packed = host_address(text, "address")
+        if is_link_local(packed):
+            raise UsageProblem(f"address {text} is link-local: other nodes can't reach it without naming a link")
+        for network in networks:
+            if network.holds(packed):
+                raise UsageProblem(f"address {text} lies in the pod network {network}; give the node's own address")
+        addresses.append(format_address(packed))
+    for network in networks:
+        if not any(len(parse_address(address)) * 8 == network.bits for address in addresses):
+            family = FAMILIES[network.bits]
+            raise UsageProblem(f"has no {family} address, and network {network} is {family}")
+    return tuple(dict.fromkeys(addresses))
+
+
+def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[str, ...]:
+    if "pod_cidr" not in entry:
+        return ()
+    texts = _texts(entry["pod_cidr"])
+    if not texts:
+        raise UsageProblem(f"pod_cidr = {_shown(entry['pod_cidr'])} has to be a CIDR in quotes, or a list of them")
+    by_family: dict[int, Cidr] = {}
+    around = {network.bits: network for network in networks}
+    for text in texts:
+        cidr = parse_pod_cidr(text, "pod_cidr")
+        family = FAMILIES[cidr.bits]
+        if cidr.bits not in around:
+            raise UsageProblem(f"pod_cidr {cidr} is {family}, and there is no {family} network")
+        if not around[cidr.bits].covers(cidr):
+            meant = meant_network(cidr, around[cidr.bits])
+            raise UsageProblem(f"pod_cidr {cidr} lies outside the network {around[cidr.bits]}{meant}")
+        other = by_family.setdefault(cidr.bits, cidr)
+        if other is not cidr:
+            raise UsageProblem(f"pod_cidr {cidr} is a second {family} one beside {other}: at most one of each family")
+    return tuple(str(by_family[bits]) for bits in around if bits in by_family)
+
+
+def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
+    """Refuse two nodes with one name or address, or with pod CIDRs that overlap. Raises _NodeFault."""
+    names: dict[str, int] = {}
+    addresses: dict[str, int] = {}
+    for position, node in enumerate(nodes):
+        if names.setdefault(node.name, position) != position:
+            raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+        for address in node.addresses:
+            other = addresses.setdefault(address, position)
+            if other != position:
+                raise _NodeFault(position, f"nodes {nodes[other].name} and {node.name} have the same address {address}")
+    owners = [(position, text) for position, node in enumerate(nodes) for text in node.pod_cidrs]
+    for first, second in overlapping([parse_cidr(text) for _, text in owners]):
+        (one, one_cidr), (two, two_cidr) = owners[first], owners[second]
+        words = (
+            f"have the same pod_cidr {two_cidr}"
+            if one_cidr == two_cidr
+            else f"have pod_cidrs that overlap: {one_cidr} and {two_cidr}"
+        )
+        raise _NodeFault(
+            two,
+            f"nodes {nodes[one].name} and {nodes[two].name} {words}",
+            f"take {nodes[two].name}'s out: `cnictl cluster apply` gives it a free one",
+        )
+
+
+class _Free:
+    """Give away the free CIDRs of one network, the lowest first."""
+
+    def __init__(self, network: Cidr, prefix: int, nodes: Iterable[ClusterNode]) -> None:
+        taken = [cidr for node in nodes for cidr in map(parse_cidr, node.pod_cidrs) if cidr.bits == network.bits]
+        taken.sort(key=lambda cidr: cidr.first)
+        self._firsts, self._lasts = [cidr.first for cidr in taken], [cidr.last for cidr in taken]
+        self._network, self._prefix = network, prefix
+        self._next = network.first
+
+    def take(self) -> Cidr:
+        """Return the lowest one that is free. Raises UsageProblem if none is left."""
+        size = 1 << (self._network.bits - self._prefix)
+        while self._next + size - 1 <= self._network.last:
+            at = bisect_right(self._firsts, self._next + size - 1) - 1
+            if at < 0 or self._lasts[at] < self._next:
+                cidr = Cidr(self._next.to_bytes(len(self._network.packed), "big"), self._prefix)
+                self._next += size
+                return cidr
+            self._next = -(-(self._lasts[at] + 1) // size) * size
+        raise UsageProblem(
+            f"no free /{self._prefix} is left in network {self._network}",
+            "widen the network, or take nodes that are gone out of the file",
+        )
+
+
+def _is_local(text: str) -> bool:
+    packed = parse_address(text)
+    return is_link_local(packed) or packed[0] == 127 or text == "::1"
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return a text, or a list of texts, as a tuple; empty if it is neither."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(values) if all(isinstance(text, str) for text in values) else ()
+
+
+def _meant(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:59]}…"
