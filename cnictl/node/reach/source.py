@@ -52,3 +52,22 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Have `watch` end soon; called from another thread."""
+
+
+class Fixed:
+    """A source that never changes: what a file says that is not in its place yet."""
+
+    def __init__(self, title: str, snapshot: Snapshot) -> None:
+        self.title = title
+        self._snapshot = snapshot
+
+    def list(self) -> Snapshot:
+        """Return all nodes."""
+        return self._snapshot
+
+    def watch(self, version: str) -> Iterator[Snapshot]:  # noqa: ARG002
+        """Yield nothing."""
+        return iter(())
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,143 @@
+"""Set a node up from where the cluster's nodes are kept: `init-node --from FILE` or `--from kubernetes`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cnictl.core.errors import UsageProblem
+from cnictl.node.host import host_links
+from cnictl.node.reach import cluster_file, learning, sources
+from cnictl.node.reach.source import Announcement, Fixed, Snapshot, Source
+from cnictl.node.resources.cluster_file import ClusterFile
+from cnictl.node.spec.named_peers import place
+from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
+from cnictl.node.state import learned_peers
+from cnictl.node.state.learned_peers import Learned
+
+KUBERNETES = sources.KUBERNETES
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What a source says about this node."""
+
+    reach: Reach
+    source: Source
+    subnets: tuple[str, ...]
+    networks: tuple[str, ...]
+
+    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of the spec: those that options give, then the source's. Raises UsageProblem."""
+        named = given.get("subnets")
+        if named and set(named) != set(self.subnets):
+            raise UsageProblem(
+                f"--subnet says {', '.join(named)}, and {self.source.title} gives this node {', '.join(self.subnets)}",
+                "leave --subnet out, or change it there",
+            )
+        if not (given.get("networks") or self.networks):
+            raise UsageProblem(
+                f"{self.source.title} does not say what the pod network of all nodes is",
+                "name it with --network, such as --network 10.244.0.0/16",
+            )
+        return {"networks": self.networks, **given, "subnets": self.subnets, "reach": self.reach}
+
+
+def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) -> Joining:
+    """Ask the source that `--from` names about this node. Raises UsageProblem, SourceLost.
+
+    `node`: this node's name in the source, empty for the default. `known`: the node as it is set up.
+    """
+    kept = unclaimed or (known.reach.unclaimed if known is not None else "")
+    if place_of_nodes == KUBERNETES:
+        return _of_kubernetes(Reach(KUBERNETES, node or os.uname().nodename.lower(), unclaimed=kept))
+    return _of_file(place_of_nodes, Reach(sources.FILE, node, unclaimed=kept))
+
+
+def _of_file(path: str, reach: Reach) -> Joining:
+    path = os.path.abspath(path)
+    contents = cluster_file.read(path)
+    text = cluster_file.text_of(contents, path)
+    cluster = cluster_file.parse(text, path)
+    if reach.node:
+        own = next((node for node in cluster.nodes if node.name == reach.node), None)
+        if own is None:
+            raise UsageProblem(f"{path} has no node named {reach.node!r}")
+    else:
+        own = cluster_file.find_self(cluster, host_links.own_addresses())
+    if not own.pod_cidrs:
+        raise UsageProblem(
+            f"{path}: node {own.name} has no pod CIDR yet",
+            "on the machine where you keep the file, `cnictl cluster apply` assigns one; or write pod_cidr there",
+        )
+    if os.path.realpath(path) != os.path.realpath(sources.CLUSTER_FILE):
+        ClusterFile.offered = text
+    nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
+    source = Fixed(f"file {sources.CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    return Joining(reach, source, own.pod_cidrs, cluster.networks)
+
+
+def _of_kubernetes(reach: Reach) -> Joining:
+    source = sources.opened(NodeSpec((), (), reach=reach))
+    snapshot = source.list()
+    own = next((node for node in snapshot.nodes if node.name == reach.node), None)
+    if own is None:
+        names = ", ".join(sorted(node.name for node in snapshot.nodes)[:5]) or "none"
+        raise UsageProblem(
+            f"{source.title} has no Node named {reach.node!r}; the Nodes are: {names}",
+            "kubelet registers it; or name it with --node",
+        )
+    if not own.pod_cidrs:
+        raise UsageProblem(
+            f"Node {own.name} has no podCIDR",
+            "kube-controller-manager gives it one with --allocate-node-cidrs (kubeadm: networking.podSubnet)",
+        )
+    return Joining(reach, source, own.pod_cidrs, snapshot.networks)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A spec with the learned peers, and what became of the typed ones."""
+
+    spec: NodeSpec
+    record: Learned
+    dropped: tuple[Peer, ...]
+    """Typed peers that the source has too, equally."""
+    overriding: tuple[Peer, ...]
+    """Typed peers that stay, and win over the source's."""
+
+    def notes(self) -> list[str]:
+        """Return what becomes of typed peers, and which nodes are refused, in words."""
+        notes = [f"drops peer {peer.pod_cidr} from node.toml: {self.record.source} has it too" for peer in self.dropped]
+        notes += [
+            f"keeps peer {peer.pod_cidr} through {place(peer)}, which overrides {self.record.source}"
+            for peer in self.overriding
+        ]
+        refused = [node for node in self.record.nodes if node["state"] == "refused"]
+        notes += [f"refuses node {node['name']} {node['pod_cidr']}: {node['why']}" for node in refused[:5]]
+        return notes + ([f"refuses {len(refused) - 5} more: cnictl node list"] if len(refused) > 5 else [])
+
+
+def join(spec: NodeSpec, source: Source) -> Joined:
+    """Return `spec` with the peers that its source has, not kept yet. Raises UsageProblem."""
+    bare = replace(spec, peers=())
+    _, record = learning.learn(bare, source, keep=False, accept_empty=True)
+    announced = {(peer.pod_cidr, peer.via) for peer in record.peers}
+    dropped = tuple(peer for peer in spec.peers if (peer.pod_cidr, peer.via) in announced and not peer.dev)
+    kept = tuple(peer for peer in spec.peers if peer not in dropped)
+    learned, record = learning.learn(replace(spec, peers=kept), source, keep=False, accept_empty=True)
+    return Joined(learned, record, dropped, kept)
+
+
+def keep(joined: Joined) -> None:
+    """Keep what was learned, from just before the run that uses it. Raises OSError."""
+    learned_peers.save(joined.record)
+
+
+def what_next(spec: NodeSpec, record: Learned) -> str:
+    """Return what the operator does next, in words."""
+    count = len(spec.learned)
+    peers = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
+    if spec.reach.source == KUBERNETES:
+        return f"{peers}; other nodes learn of this one by themselves (cnictl watch, or cnictl apply there)"
+    return f"{peers}; the other nodes need the same file: cnictl cluster apply, or init-node --from on each"
