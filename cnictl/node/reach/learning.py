@@ -6,6 +6,7 @@ from typing import Any
 
 from cnictl.core import outside
 from cnictl.core.cidr import parse_address
+from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
 from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, Way
 from cnictl.node.reach import accept, sources
@@ -14,18 +15,18 @@ from cnictl.node.reach.source import Snapshot, Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.state import learned_peers
-from cnictl.node.state.learned_peers import Learned
+from cnictl.node.state.learned_peers import Learned, with_learned
 
 
 def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
     """Ask the source once, and return `spec` with what it gave, and the record.
 
     A source that is lost, or an answer that can't be believed, leaves the peers that were known: the record says since
-    when it is stale. `keep`: the record is written. Raises UsageProblem where the source's configuration is wrong.
+    when it is stale. `keep`: the record is written.
     """
     try:
         snapshot = source.list()
-    except SourceLost as lost:
+    except (SourceLost, UsageProblem) as lost:
         record = _stale(source, lost.message)
     else:
         record = taken(spec, source, snapshot, accept_empty)
@@ -114,7 +115,14 @@ def _off_link(address: str, way: Way) -> str:
 
 
 def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
-    """Return `spec` with what its source says now; without a source, as it is. Raises UsageProblem."""
+    """Return `spec` with what its source says now; without a source, as it is."""
     if not spec.reach.source:
         return spec
-    return learn(spec, sources.opened(spec), keep, accept_empty)[0]
+    try:
+        source = sources.opened(spec)
+    except UsageProblem:
+        return with_learned(spec)  # doctor and status say so; the node goes on with what it knows
+    try:
+        return learn(spec, source, keep, accept_empty)[0]
+    finally:
+        source.close()
