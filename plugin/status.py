@@ -1,9 +1,10 @@
 """STATUS: whether the next ADD could be served, without making anything. Spec 1.1.0, section 2."""
 
-from cnictl.core import attachments, sysctl
+from cnictl.core import attachments, durable, sysctl
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.errors import LIMITED_CONNECTIVITY, CniError
+from cnictl.core.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
 from cnictl.core.netlink.rtnetlink import Netlink
+from cnictl.core.paths import CONFLICT_FILE
 
 from . import needs
 from .environment import Call
@@ -19,6 +20,7 @@ def status(call: Call, conf: NetConf) -> None:
         if unmet is not None:
             raise unmet
         present = needs.addresses_of_bridge(host, conf) if conf.is_gateway else []
+    _check_conflict(conf.name)
     if conf.ipam_type and not conf.served:
         from . import delegate
 
@@ -27,6 +29,20 @@ def status(call: Call, conf: NetConf) -> None:
     if conf.is_gateway and (conf.walk_through or attachments.owners(conf.name)):
         for bits in sorted({subnet.bits for subnet in (conf.subnets or present)}):
             _check_forwarding(bits)
+
+
+def _check_conflict(name: str) -> None:
+    """Raise CniError 50 while the source of peers gives this node's pod CIDR to another node: no pod may come here."""
+    try:
+        network, _, why = durable.contents(CONFLICT_FILE, 4096).decode("utf-8", "replace").partition("\n")
+    except OSError:
+        return
+    if network == name:
+        raise CniError(
+            NOT_AVAILABLE,
+            f"network {name}: {why.strip()}",
+            "pods that run keep their addresses; drain this node, then: cnictl init-node --from the source",
+        )
 
 
 def _check_forwarding(bits: int) -> None:

@@ -55,6 +55,7 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
     nodes = tuple(_as_json(node, since.get((node.name, node.pod_cidr, node.state), now)) for node in judged.nodes)
     return Learned(
         source=source.title,
+        name=spec.name,
         version=snapshot.version[:200],
         read_at=now,
         conflict=judged.conflict,
@@ -117,6 +118,8 @@ def _off_link(address: str, way: Way) -> str:
 def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
     """Return `spec` with what its source says now; without a source, as it is."""
     if not spec.reach.source:
+        if keep:
+            learned_peers.forget()
         return spec
     try:
         source = sources.opened(spec)

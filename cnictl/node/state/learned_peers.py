@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from cnictl.core import durable, odd
-from cnictl.core.paths import STATE_DIR
+from cnictl.core.paths import CONFLICT_FILE, STATE_DIR
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 RECORD = f"{STATE_DIR}/peers.json"
@@ -23,6 +23,8 @@ class Learned:
 
     source: str = ""
     """The source in words."""
+    name: str = ""
+    """This node's CNI network."""
     version: str = ""
     """The source's own name for the moment of the list."""
     read_at: float = 0.0
@@ -58,16 +60,21 @@ def load() -> Learned | None:
 
 
 def save(learned: Learned) -> None:
-    """Keep what was learned, in one step. Raises OSError."""
+    """Keep what was learned, in one step. The plugin's STATUS reads of a conflict alone. Raises OSError."""
     data = {"form": _FORM, **asdict(learned)}
     durable.make_folder(STATE_DIR, 0o755)
     durable.replace(RECORD, json.dumps(data).encode(), 0o644)
+    if learned.conflict:
+        durable.replace(CONFLICT_FILE, f"{learned.name}\n{learned.conflict}\n".encode(), 0o644)
+    elif os.path.lexists(CONFLICT_FILE):
+        os.unlink(CONFLICT_FILE)
 
 
 def forget() -> None:
-    """Remove the record."""
-    if os.path.lexists(RECORD):
-        os.unlink(RECORD)
+    """Remove what was learned: this node has no source any more."""
+    for path in (RECORD, CONFLICT_FILE):
+        if os.path.lexists(path):
+            os.unlink(path)
 
 
 def with_learned(spec: NodeSpec) -> NodeSpec:

@@ -1,0 +1,50 @@
+"""Collect what `cnictl node list` shows: every node that the source knows, and what this node makes of it."""
+
+import time
+from typing import Any
+
+from cnictl.node.host import host_links, reading
+from cnictl.node.reach.accept import ROUTED
+from cnictl.node.resources import peer_routes
+from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.state import learned_peers
+from cnictl.probe import neighbours
+
+
+@reading.once()
+def listed(spec: NodeSpec) -> dict[str, Any]:
+    """Return the source with its state, and a row for each node and address family as JSON values."""
+    learned = learned_peers.load() if spec.reach.source else None
+    routes = {state.pod_cidr: state for state in peer_routes.states(spec)}
+    rows = [dict(node) for node in learned.nodes] if learned is not None else []
+    announced = {row["pod_cidr"] for row in rows}
+    rows += [
+        {"name": "", "pod_cidr": peer.pod_cidr, "address": peer.via, "state": ROUTED, "why": "", "typed": True}
+        for peer in spec.peers
+        if peer.pod_cidr not in announced
+    ]
+    links = host_links.peer_links(spec)
+    by_address = {peer.via: link for peer, link in links.items() if link}
+    answers = neighbours.answering((row["address"], by_address[row["address"]]) for row in rows
+                                   if row["address"] in by_address)  # fmt: skip
+    for row in rows:
+        state = routes.get(row["pod_cidr"])
+        row["route"] = state.state if state is not None and row["state"] == ROUTED else ""
+        row["dev"] = by_address.get(row["address"], "")
+        row["answers"] = answers.get((row["address"], row["dev"]))
+        row.setdefault("since", 0.0)
+    return {"source": _source(spec, learned), "items": rows}
+
+
+def _source(spec: NodeSpec, learned: learned_peers.Learned | None) -> dict[str, Any]:
+    if learned is None:
+        title = f"{spec.reach.source}, never read" if spec.reach.source else "node.toml alone"
+        return {"title": title, "version": "", "age": None, "stale_since": 0.0, "trouble": "", "conflict": ""}
+    return {
+        "title": learned.source,
+        "version": learned.version,
+        "age": round(time.time() - learned.read_at, 1) if learned.read_at else None,
+        "stale_since": learned.stale_since,
+        "trouble": learned.trouble,
+        "conflict": learned.conflict,
+    }
