@@ -6,7 +6,7 @@ Messages go to stderr. Colour never carries meaning alone: every state is also a
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -98,10 +98,23 @@ def working(step: str = "", lines: bool = False) -> Iterator[Progress]:
         progress.pause()
 
 
-def print_json(value: Any) -> None:
-    """The command's whole result as one JSON document on stdout."""
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+JSON_VERSION = 1
+"""The version of the JSON that commands print."""
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print the command's whole result on stdout as one JSON object."""
+    print(json.dumps({"version": JSON_VERSION, **document}, indent=2))
+
+
+def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:
+    """Print the command's result on stdout as one JSON object with a list of `items`; `facts` are its other keys."""
+    print_json({**(facts or {}), "items": list(items)})
+
+
+def print_json_line(document: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own at once: further lines may follow it."""
+    print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

@@ -92,7 +92,7 @@ def doctor(node: Node, *words: str) -> list[str]:
     skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
                "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
     found = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
-    return [one["id"] for one in found]
+    return [one["id"] for one in found["items"]]
 
 
 def start_pod(node: Node, name: str) -> Pod:

@@ -103,8 +103,8 @@ def test_show_counts_what_went_where(pair: tuple[Pod, Pod, Node]) -> None:
         seen_source(pod, outside)
         shown = json.loads(cnictl(pod.node, "nat", "show", "-o", "json").stdout)
         assert shown["as_it_should_be"] and shown["backend"] == backend
-        assert {rule["backend"] for rule in shown["rules"]} == {backend}
-        counted = {rule["effect"]: rule["packets"] for rule in shown["rules"] if rule["packets"]}
+        assert {rule["backend"] for rule in shown["items"]} == {backend}
+        counted = {rule["effect"]: rule["packets"] for rule in shown["items"] if rule["packets"]}
         assert set(counted) >= {"pods of other nodes see the pod's own address", "others see the node's address"}
     assert "others see the node's address" in cnictl(pod.node, "nat", "show").stdout
 

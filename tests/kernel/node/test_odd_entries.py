@@ -123,7 +123,7 @@ def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) 
         assert sum("mynet/10.244.0.9: is not a regular file" in line for line in done.stderr.splitlines()) == 1
         assert sum("mynet/10.244.0.8" in line for line in done.stderr.splitlines()) == 1
     listed = json.loads(cnictl(host, "ipam", "list", "-o", "json").stdout)
-    assert [row["address"] for row in listed["leases"]] == ["10.244.0.2"]
+    assert [row["address"] for row in listed["items"]] == ["10.244.0.2"]
     assert host.path(f"{LEASES}/mynet/10.244.0.9").is_fifo()
     assert host.add(host.pod("more"))["ips"][0]["address"].startswith("10.244.0.3")
 

@@ -66,7 +66,7 @@ class Net:
         command = ["cnictl", "ipam", *words, "--network", self.name, "-o", "json"]
         answer = self._cnictl.call({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, b"", command)
         told: Any = json.loads(answer.stdout) if answer.stdout else answer.stderr.decode()
-        return answer.status, [row["action"] for row in told[0]["outcomes"]] if words == ("gc",) else told
+        return answer.status, [row["action"] for row in told["items"][0]["outcomes"]] if words == ("gc",) else told
 
     @property
     def store(self) -> Path:
@@ -243,7 +243,7 @@ def test_lease_file_without_an_owner_holds_up_nobody_and_is_taken_back(net: Net,
     assert net.call("CHECK", one, result).result == {}
     assert net.call("DEL", new).result == {}
     assert net.call("STATUS").result == {}
-    assert [row["state"] for row in net.ipam("list")[1]["leases"]] == ["live", "torn"]
+    assert [row["state"] for row in net.ipam("list")[1]["items"]] == ["live", "torn"]
     assert net.ipam("gc")[0] == 0
     assert net.left() == net.of((one, 2))
     (net.store / net.address(3)).write_bytes(content)
@@ -437,7 +437,7 @@ def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(n
     assert net.call("STATUS").result == {}
     net.host.kill(gone)
     status, listing = net.ipam("list")
-    assert (status, sorted(row["state"] for row in listing["leases"])) == (0, ["live", "live", "stale"])
+    assert (status, sorted(row["state"] for row in listing["items"])) == (0, ["live", "live", "stale"])
     assert net.ipam("gc")[0] == 0
     assert sorted(net.leases()) == sorted([net.address(2), f"10.245.{net.number}.2"])
     assert net.call("DEL", old).result == {}

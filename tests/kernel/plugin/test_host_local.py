@@ -230,7 +230,7 @@ def test_ipam_tells_of_both_families_and_frees_them_together(host: Host) -> None
         "dual 10.9.0.0/29: 2 used, 3 free of 5",
         "dual fd00:9::/64: 2 used, 16777213 free of 16777215",
     ]
-    shown = json.loads(cnictl(host, "ipam", "show", "FD00:9:0::2", "-o", "json").stdout)
+    (shown,) = json.loads(cnictl(host, "ipam", "show", "FD00:9:0::2", "-o", "json").stdout)["items"]
     assert (shown["address"], shown["state"]) == ("fd00:9::2", "live")
     host.kill(pods[0])
     done = cnictl(host, "ipam", "release", "fd00:9::2")
