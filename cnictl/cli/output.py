@@ -99,7 +99,7 @@ def working(step: str = "", lines: bool = False) -> Iterator[Progress]:
 
 
 JSON_VERSION = 1
-"""The version of the JSON that commands print."""
+"""The version of the JSON that commands print. docs/json.md says what raises it."""
 
 
 def print_json(document: Mapping[str, Any]) -> None:
