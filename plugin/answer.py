@@ -3,7 +3,7 @@
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route
+from cnictl.core.conf.routes import METRICS, Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.netlink.rtnetlink import Link, format_mac
 from cnictl.core.result import objects, shape
@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-_METRICS = ("mtu", "advmss", "priority", "table", "scope")
 
 
 class Given:
@@ -97,7 +95,7 @@ def _route(route: Route) -> "dict[str, Any]":
     found: dict[str, Any] = {"dst": str(route.destination)}
     if route.gateway:
         found["gw"] = format_address(route.gateway)
-    for key in _METRICS:
+    for key in METRICS:
         value = getattr(route, key)
         if value is not None:
             found[key] = value

@@ -10,7 +10,7 @@ from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route
+from cnictl.core.conf.routes import METRICS, Route
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases.lease_store import Store
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _Routes = dict[tuple[bytes, int], list[KernelRoute]]
 """A pod's routes by destination and prefix length: a configuration may list thousands."""
-
-_METRICS = ("mtu", "advmss", "priority", "table", "scope")
 
 
 def check(call: Call, conf: NetConf) -> str:
@@ -309,10 +307,10 @@ def _metrics(
     The second value is the least priority: ADD raises what the configuration says where another network has that.
     """
     least = 0
-    metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
+    metrics = {key: promised[key] for key in METRICS if isinstance(promised.get(key), int)}
     if conf.cni_version != "1.1.0":
         for route in asked:
-            given = ((key, getattr(route, key)) for key in _METRICS)
+            given = ((key, getattr(route, key)) for key in METRICS)
             metrics.update((key, value) for key, value in given if value is not None)
         least = metrics.pop("priority", 0)
     if destination.bits == 128:

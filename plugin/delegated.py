@@ -5,7 +5,7 @@ import time
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route, complete
+from cnictl.core.conf.routes import METRICS, Route, complete
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 
@@ -51,5 +51,5 @@ def _ip(one: "dict[str, Any]", is_gateway: bool) -> "tuple[Cidr, bytes]":
 
 
 def _route(one: "dict[str, Any]") -> Route:
-    metrics = {key: one[key] for key in ("mtu", "advmss", "priority", "table", "scope") if key in one}
+    metrics = {key: one[key] for key in METRICS if key in one}
     return Route(parse_interface(one["dst"]), parse_address(one["gw"]) if one.get("gw") else b"", **metrics)

@@ -4,9 +4,10 @@ from posix import environ, getppid
 
 from cnictl.core import durable
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.conf.network import NAME_CHARACTERS, interface_name_fault
+from cnictl.core.conf.network import interface_name_fault
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.netlink.rtnetlink import parse_mac
+from cnictl.core.outside import NAME_CHARACTERS
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 

@@ -4,14 +4,13 @@ Spec 1.1.0 section 5 "Add Success", abbreviated: without `interfaces`. Older sha
 """
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface, unmapped
+from cnictl.core.conf.routes import METRICS
 from cnictl.core.errors import DECODING_FAILURE, CniError
 from cnictl.core.result import SUPPORTED_VERSIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
 
 
 def parse_ipam_result(document: "dict[str, Any]", kind: str) -> "dict[str, Any]":
@@ -92,7 +91,7 @@ def _route(one: "dict[str, Any]") -> "dict[str, Any]":
     gateway = _gateway(one.get("gw"), "routes.gw", destination)
     if gateway:
         found["gw"] = gateway
-    for key in _ROUTE_NUMBERS:
+    for key in METRICS:
         number = one.get(key)
         if number is None:
             continue

@@ -16,15 +16,11 @@ from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease_store import Store
-from cnictl.core.locks import NO_LOCKS
+from cnictl.core.locks import NO_LOCKS, no_locks
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST_PORTS = 1023
 """Of a bridge: net/bridge/br_private.h, BR_PORT_BITS; number 0 is not used."""
@@ -171,13 +167,13 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
 def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
     """An ADD writes a record, leases and the claim mark: folders and files are there or can be made."""
     records = attachments.record_path(conf.name, "", "").rpartition("/")[0]
-    for folder in _written_to(conf, records):
+    store = f"{conf.data_dir}/{conf.name}"
+    for folder in (store, records) if conf.served else (records,):
         try:
             _check_folder(folder)
         except OSError as error:
             raise _lacking(f"{folder}: {error.strerror}") from None
     if conf.served:
-        store = f"{conf.data_dir}/{conf.name}"
         _check_lock(f"{store}/lock")
         lasts = (f"{store}/last_reserved_ip.{number}" for number in range(len(conf.sets)))
         for path in (*lasts, attachments.claim_mark(conf.name)):
@@ -193,12 +189,6 @@ def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
                 raise _lacking(f"{path}: {error.strerror}") from None
             finally:
                 close(descriptor)
-
-
-def _written_to(conf: NetConf, records: str) -> "Iterator[str]":
-    if conf.served:
-        yield f"{conf.data_dir}/{conf.name}"
-    yield records
 
 
 def _check_folder(folder: str) -> None:
@@ -244,10 +234,7 @@ def _check_lock(path: str) -> None:
         flock(descriptor, LOCK_SH | LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            raise _lacking(
-                f"{path}: its file system has no locks ({error.strerror})",
-                "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
-            ) from None
+            raise no_locks(path, error) from None
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise _lacking(f"{path}: {error.strerror}") from None
     finally:

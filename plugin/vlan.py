@@ -12,7 +12,7 @@ from cnictl.core.digest import former_host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
-from cnictl.core.netlink.rtnetlink import Link
+from cnictl.core.netlink.rtnetlink import IFINFO, OWNER_MARK, Link
 
 try:
     from _struct import Struct
@@ -36,7 +36,6 @@ PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x02, 0x04, 0x08, 0x10  # BRIDGE_VLAN_I
 DEFAULT_VLAN = 1
 """What a port of a filtering bridge has to begin with, and what the reference gives a trunk without `vlan`."""
 
-_IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 _U16 = Struct("=H")
 _VLAN = Struct("=HH")  # bridge_vlan_info: flags, id
 
@@ -115,10 +114,10 @@ def set_port(netlink: Netlink, name: str, conf: "NetConf") -> None:
 
 def port_vlans(netlink: Netlink, index: int) -> Port:
     """The VLANs of the port with that index."""
-    request = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0, 0) + u32_attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED)
+    request = IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0, 0) + u32_attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED)
     found: Port = {}
     for payload in netlink.dump(rtnetlink.RTM_GETLINK, request):
-        if _IFINFO.unpack_from(payload)[3] != index:
+        if IFINFO.unpack_from(payload)[3] != index:
             continue
         for spec in repeated(payload, rtnetlink.IFLA_AF_SPEC, 16):
             first = 0
@@ -195,7 +194,7 @@ def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str)
 
     Its MAC is random: its link-local address, that it asks pods' MACs from, can do without the search for duplicates.
     """
-    ours = link.alias.startswith(advertisements.OWNER_MARK)
+    ours = link.alias.startswith(OWNER_MARK)
     keeps = not ours and link.index in advertisements.learned(netlink)
     path = advertisements.switch(link.name)
     former = sysctl.read(path)
@@ -221,7 +220,7 @@ def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]")
         else:
             infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_BEGIN, first))
             infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_END, last))
-    return kind, 0, _IFINFO.pack(AF_BRIDGE, 0, 0, index, 0, 0) + attr(rtnetlink.IFLA_AF_SPEC | NESTED, infos)
+    return kind, 0, IFINFO.pack(AF_BRIDGE, 0, 0, index, 0, 0) + attr(rtnetlink.IFLA_AF_SPEC | NESTED, infos)
 
 
 def _replace(netlink: Netlink, name: str, spans: "list[tuple[int, int, int]]", keep: bool) -> None:

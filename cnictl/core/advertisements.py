@@ -7,12 +7,7 @@ Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.kernel_routes import KernelRoute
 from cnictl.core.netlink.messages import AF_INET6, Netlink
-from cnictl.core.netlink.rtnetlink import Link
-
-try:
-    from _struct import Struct
-except ImportError:
-    from struct import Struct
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, RTMSG, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,10 +15,7 @@ if TYPE_CHECKING:
 
 NEVER, HOSTS_ONLY, ROUTERS_TOO = "0", "1", "2"
 """Values of accept_ra."""
-OWNER_MARK = "cnictl:"
-"""How the alias of a link begins that cnictl made."""
 
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _RTPROT_RA = 9
 _IFF_LOOPBACK = 0x8
 _POD_NAMES = ("veth", "cali", "lxc", "eni", "azv", "gke")
@@ -50,8 +42,8 @@ def wanted(original: str, keeps: bool, forwards: bool) -> str:
 def learned(netlink: Netlink) -> set[int]:
     """Return the indices of links that have a route from a router's advertisement."""
     found: set[int] = set()
-    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)):
-        if _RTMSG.unpack_from(payload)[5] == _RTPROT_RA:
+    for payload in rtnetlink.dump_routes(netlink, AF_INET6):
+        if RTMSG.unpack_from(payload)[5] == _RTPROT_RA:
             found.update(KernelRoute(payload).links)
     return found - {0}
 

@@ -11,10 +11,10 @@ from posix import F_OK, O_RDONLY, O_RDWR, W_OK, access, close, fstat, ftruncate,
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
-from cnictl.core.outside import is_name
+from cnictl.core.outside import is_network_name
 from cnictl.core.paths import ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
@@ -185,18 +185,10 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
         value = found.get(field) if isinstance(found, dict) else None
         if type(value) is type(getattr(record, field)):
             setattr(record, field, value)
-    record.addresses = [one for one in record.addresses if _is_address(one)]
+    record.addresses = [address for address in record.addresses if is_address(address)]
     record.masqueraded = [one for one in record.masqueraded if isinstance(one, str)]
     record.complete = isinstance(found, dict) and found.get("complete") == 1
     return record
-
-
-def _is_address(value: object) -> bool:
-    """Whether it may name a lease: a file in the store, and none elsewhere."""
-    try:
-        return isinstance(value, str) and bool(parse_address(value))
-    except AddressError:
-        return False
 
 
 def all_records(network: str) -> list[Record]:
@@ -280,7 +272,7 @@ def networks() -> list[str]:
         for name in _names(place):
             path = f"{place}/{name}"
             try:
-                fault = "" if is_name(name) and durable.is_folder(path) else "is no network's folder"
+                fault = "" if is_network_name(name) and durable.is_folder(path) else "is no network's folder"
             except FileNotFoundError:
                 continue
             except OSError as error:

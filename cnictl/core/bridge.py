@@ -7,7 +7,7 @@ from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.errors import BRIDGE_CONFLICT, KERNEL_REFUSED, CniError
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class BridgeMade:
         self.mtu = link.mtu
         self.made = made
         """Whether this call created the link."""
-        self.ours = made or link.alias.startswith("cnictl:")
+        self.ours = made or link.alias.startswith(OWNER_MARK)
         """Whether cnictl did: else it is adopted."""
         self.note: Note | None = None
         """Where a change of an adopted bridge is noted before it is made; None: by the caller, or nowhere."""

@@ -28,7 +28,15 @@ def parse_address(text: str, what: str = "address") -> bytes:
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
-        raise AddressError(f"{what} {_show(text)}: {_fault(text)}") from None
+        raise AddressError(f"{what} {show(text)}: {_fault(text)}") from None
+
+
+def is_address(text: object) -> bool:
+    """Return whether `text` is an address, as the name of a lease's file is."""
+    try:
+        return isinstance(text, str) and bool(parse_address(text))
+    except AddressError:
+        return False
 
 
 def unmapped(packed: bytes) -> bytes:
@@ -56,7 +64,7 @@ def _fault(text: str) -> str:
         return f"has {len(octets)} part{'s' if len(octets) != 1 else ''}, an IPv4 address has 4 octets"
     for octet in octets:
         if not (octet.isascii() and octet.isdigit()):
-            return f"octet {_show(octet)} is not a number"
+            return f"octet {show(octet)} is not a number"
         significant = octet.lstrip("0") or "0"
         if len(significant) > _LONGEST_NUMBER or int(significant) > 255:
             return f"octet {octet[:_SHOWN]} is over 255"
@@ -65,8 +73,9 @@ def _fault(text: str) -> str:
     return "is not an IPv4 address"
 
 
-def _show(text: object) -> str:
-    shown = repr(text)
+def show(value: object) -> str:
+    """Return a value as a message repeats it: quoted, and cut where it is long."""
+    shown = repr(value)
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
@@ -142,17 +151,17 @@ class Cidr:
 def parse_interface(text: str, what: str = "address") -> Cidr:
     """`ADDRESS/PREFIX` where the address may be any in its subnet. Raises AddressError."""
     if not isinstance(text, str) or not text:
-        raise AddressError(f"{what} {_show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
+        raise AddressError(f"{what} {show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
     address, slash, length = text.partition("/")
     packed = parse_address(address, what)
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{what} {_show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+            f"{what} {show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
         )
     numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
     if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
-        raise AddressError(f"{what} {_show(text)}: prefix length {_show(length)} is not a number from 0 to {bits}")
+        raise AddressError(f"{what} {show(text)}: prefix length {show(length)} is not a number from 0 to {bits}")
     return Cidr(packed, int(length))
 
 
@@ -160,7 +169,7 @@ def parse_cidr(text: str, what: str = "subnet") -> Cidr:
     """A subnet, host bits clear. Raises AddressError that names the subnet probably meant."""
     cidr = parse_interface(text, what)
     if cidr != cidr.network:
-        raise AddressError(f"{what} {_show(text)}: has host bits set, probably meant {cidr.network}")
+        raise AddressError(f"{what} {show(text)}: has host bits set, probably meant {cidr.network}")
     return cidr
 
 
@@ -169,7 +178,7 @@ def parse_pod_cidr(text: str, what: str = "subnet") -> Cidr:
     cidr = parse_cidr(text, what)
     if cidr.bits - cidr.prefix < 2:
         raise AddressError(
-            f"{what} {_show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
+            f"{what} {show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
             f"the longest usable prefix is /{cidr.bits - 2}"
         )
     return cidr

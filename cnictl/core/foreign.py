@@ -6,14 +6,11 @@ Its network was taken over in place: such a pod has a lease of host-local's, and
 from cnictl.core import attachments
 from cnictl.core.cidr import parse_address
 from cnictl.core.netlink import rtnetlink, veth_peer
-from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-MARK = "cnictl:"
-"""How the alias of every link begins that this plugin made."""
 
 
 class ForeignLinks:
@@ -63,7 +60,7 @@ def _candidates(netlink: Netlink) -> list[Link]:
     return [
         link
         for link in rtnetlink.all_links(netlink)
-        if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(MARK)
+        if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(OWNER_MARK)
     ]
 
 

@@ -10,11 +10,7 @@ from cnictl.core.cidr import format_address
 from cnictl.core.errors import ADDRESS_CONFLICT, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import AF_INET6, Netlink, NetlinkError, attr, attributes
-
-try:
-    from _struct import Struct
-except ImportError:
-    from struct import Struct
+from cnictl.core.netlink.rtnetlink import IFADDR, RTMSG, U32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
 SETTLE_WAIT = 5.0
 """Seconds that duplicate address detection may take: a random start of up to 1 s, and 1 s a probe."""
 
-_IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
-_U32 = Struct("=I")
 _RTN_LOCAL = 2
 _IFA_FLAGS = 8
 _TENTATIVE, _DADFAILED = 0x40, 0x08
@@ -81,9 +74,9 @@ def await_local(netlink: Netlink, addresses: "Iterable[bytes]") -> None:
 
 
 def _is_local(netlink: Netlink, address: bytes) -> bool:
-    request = _RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + attr(rtnetlink.RTA_DST, address)
+    request = RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + attr(rtnetlink.RTA_DST, address)
     try:
-        kind: int = _RTMSG.unpack_from(netlink.dump(rtnetlink.RTM_GETROUTE, request, flags=0)[0])[7]
+        kind: int = RTMSG.unpack_from(netlink.dump(rtnetlink.RTM_GETROUTE, request, flags=0)[0])[7]
     except NetlinkError:
         return False  # no route there at all
     return kind == _RTN_LOCAL
@@ -97,13 +90,13 @@ def settle(netlink: Netlink, index: int, name: str) -> None:
     deadline = time.monotonic() + SETTLE_WAIT
     while True:
         tentative = ""
-        for payload in netlink.dump(rtnetlink.RTM_GETADDR, _IFADDR.pack(AF_INET6, 0, 0, 0, 0)):
-            _, _, flags, _, owner = _IFADDR.unpack_from(payload)
+        for payload in netlink.dump(rtnetlink.RTM_GETADDR, IFADDR.pack(AF_INET6, 0, 0, 0, 0)):
+            _, _, flags, _, owner = IFADDR.unpack_from(payload)
             if owner != index:
                 continue
             found = attributes(payload, 8)
             if _IFA_FLAGS in found:
-                flags = _U32.unpack(found[_IFA_FLAGS])[0]
+                flags = U32.unpack(found[_IFA_FLAGS])[0]
             address = format_address(found[rtnetlink.IFA_ADDRESS])
             if flags & _DADFAILED:
                 raise CniError(ADDRESS_CONFLICT, f"{name}: {address} is in use by another on the link already")

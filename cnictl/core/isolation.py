@@ -110,7 +110,7 @@ def stands(bridge: str, interface: str, pod: Isolated) -> bool:
     """Whether a pod is isolated as `ensure` does it."""
     host_veth, addresses = pod
     name = table(bridge)
-    if nftables.has_element(FAMILY_BRIDGE, name, _PORTS, _key(host_veth)):
+    if nftables.has_element(FAMILY_BRIDGE, name, _PORTS, nftables.ifname_key(host_veth)):
         packed = map(parse_address, addresses)
         return len(nftables.rules(FAMILY_BRIDGE, name, _CHAIN)) == len(_RULES) and all(
             nftables.has_element(FAMILY_BRIDGE, name, _PODS[len(one)], one) for one in packed
@@ -170,7 +170,3 @@ def _tables() -> list[str]:
 
 def _mark(host_veth: str) -> str:
     return f"cnictl:{host_veth}"
-
-
-def _key(host_veth: str) -> bytes:
-    return host_veth.encode().ljust(16, b"\0")  # IFNAMSIZ

@@ -57,6 +57,15 @@ class Locked:
         close(self._descriptor)
 
 
+def no_locks(path: str, error: OSError) -> CniError:
+    """Return the error for a file whose file system answers flock(2) with one of `NO_LOCKS`."""
+    return CniError(
+        IO_FAILURE,
+        f"{path}: its file system has no locks ({error.strerror})",
+        "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
+    )
+
+
 def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
     """Lock an open file for as long as it stays open. Raises CniError 11 past `wait` seconds."""
     kind = LOCK_SH if shared else LOCK_EX
@@ -68,11 +77,7 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             return
         except OSError as error:
             if error.errno in NO_LOCKS:
-                raise CniError(
-                    IO_FAILURE,
-                    f"{what}: its file system has no locks ({error.strerror})",
-                    "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
-                ) from None
+                raise no_locks(what, error) from None
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:

@@ -119,7 +119,7 @@ def stands(host_veth: str, mac: str) -> bool:
         sum(mark in userdata for _, userdata in own) == len(_MARKED)
         and len(own) in (len(drops(mac)), len(_MARKED))  # the first release had no others: an upgrade fails no CHECK
         and any(f"cnictl:{_PORTS}\0".encode() in userdata for _, userdata in base)
-        and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(host_veth))
+        and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, nftables.ifname_key(host_veth))
     )
 
 
@@ -128,12 +128,12 @@ def remove(host_veths: "Iterable[str]") -> None:
     found = nftables.chains(FAMILY_BRIDGE, TABLE)
     ours = [name for name in host_veths if name in found and name != _BASE]
     for name in ours:
-        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(name))
+        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, nftables.ifname_key(name))
         nftables.remove_chains(FAMILY_BRIDGE, TABLE, name.__eq__)
     if ours:
         found = nftables.chains(FAMILY_BRIDGE, TABLE)
     if found == [_BASE]:
-        nftables.remove_table_of_map(FAMILY_BRIDGE, TABLE, _BASE, _PORTS)
+        nftables.remove_table_of_sets(FAMILY_BRIDGE, TABLE, _BASE, (_PORTS,))
 
 
 def guarded() -> list[str]:
@@ -150,7 +150,3 @@ def remove_others(links: "Container[str]") -> None:
 
 def _mark(host_veth: str, mac: str) -> str:
     return f"cnictl:{host_veth} {mac}"
-
-
-def _key(host_veth: str) -> bytes:
-    return host_veth.encode().ljust(16, b"\0")  # IFNAMSIZ

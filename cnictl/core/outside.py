@@ -6,8 +6,11 @@ passes here before it is stored, logged or shown. JSON documents have their own 
 
 LONGEST_NAME = 253
 """Characters of a name: those of a DNS subdomain, which is the longest that Kubernetes gives to an object."""
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME = _LETTERS | frozenset("_.-")
+NAME_STARTS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+NAME_CHARACTERS = NAME_STARTS | frozenset("_.-")
+"""Of a network's and a container's name (CNI specification 1.1.0, sections 1 and 2): the first, and all."""
+NETWORK_NAME_MAX = 200
+"""Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LONGEST_TEXT = 1000
 """Characters of a message."""
 
@@ -29,9 +32,9 @@ def word(text: str, longest: int = LONGEST_NAME) -> str:
     return cut(shown.replace(" ", "\\x20"), longest) if " " in shown else shown
 
 
-def is_name(text: str, longest: int = 200) -> bool:
-    """Whether a text may name a network (CNI specification 1.1.0, section 1), of a length that is served."""
-    return bool(text) and text[0] in _LETTERS and len(text) <= longest and _NAME.issuperset(text)
+def is_network_name(text: str) -> bool:
+    """Return whether a text can name a network."""
+    return text[:1] in NAME_STARTS and len(text) <= NETWORK_NAME_MAX and NAME_CHARACTERS.issuperset(text)
 
 
 def cut(text: str, longest: int) -> str:

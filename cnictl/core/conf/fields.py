@@ -1,15 +1,13 @@
 """Typed readers of a configuration's keys: each returns the value or names key and value in a CniError 7."""
 
 from cnictl.core.cidr import AddressError, Cidr, parse_address
+from cnictl.core.cidr import show as show
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-_SHOWN = 60
-"""Characters of an offending value that a message repeats."""
 
 RUNTIME_KEYS = frozenset(("ips", "mac", "ipRanges"))
 """What a runtime may ask for one pod in `runtimeConfig`, and in `args.cni` but for the last, that is read here."""
@@ -105,9 +103,3 @@ def address(written: str, what: str) -> bytes:
         return parse_address(written, what)
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-
-
-def show(value: object) -> str:
-    """A value for a message, cut where it is long."""
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"

@@ -9,15 +9,12 @@ from cnictl.core.conf import fields
 from cnictl.core.conf.addresses import read_addresses
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.outside import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-NAME_CHARACTERS = frozenset(_LETTERS + "_.-")
-NAME_MAX = 200
-"""Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LOG_LEVELS = ("debug", "info", "error", "off")
 
 KEYS = frozenset(
@@ -106,10 +103,10 @@ def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
 
 def network_name_fault(name: str) -> str:
     """Return why a text can't name a network (spec section 1: a file name too); empty if it can, or is empty."""
-    if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name)):
+    if name and (name[0] not in NAME_STARTS or not NAME_CHARACTERS.issuperset(name)):
         return f"{fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
-    if len(name) > NAME_MAX:
-        return f"{fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
+    if len(name) > NETWORK_NAME_MAX:
+        return f"{fields.show(name)} has {len(name)} characters, at most {NETWORK_NAME_MAX} are served"
     return ""
 
 

@@ -10,6 +10,8 @@ MAIN_TABLE = 254
 """RT_TABLE_MAIN, linux/rtnetlink.h."""
 SCOPE_LINK = 253
 """RT_SCOPE_LINK: from here on a destination is on the link itself, and the kernel refuses a gateway."""
+METRICS = ("mtu", "advmss", "priority", "table", "scope")
+"""What a route may have besides destination and gateway: the names in configurations, results and `Route`."""
 
 
 class Route:

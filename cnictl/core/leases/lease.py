@@ -4,9 +4,9 @@ from errno import ELOOP, ENOENT
 from posix import O_CLOEXEC, O_RDONLY, close, geteuid, listdir
 from posix import open as open_descriptor
 
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
-from cnictl.core.outside import is_name
+from cnictl.core.outside import is_network_name
 from cnictl.core.paths import NETWORKS_DIR
 
 TYPE_CHECKING = False
@@ -95,8 +95,8 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
             # a link that leads nowhere, or in a circle, is no folder either
             odd.pass_over(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
             continue
-        held = any(map(_is_address, names_in))
-        if not is_name(name):
+        held = any(map(is_address, names_in))
+        if not is_network_name(name):
             odd.pass_over(path, "has no network's name" + (", and holds leases" if held else ""), matters=held)
         elif (
             names_in and not held and not any(one == "lock" or one.startswith("last_reserved_ip.") for one in names_in)
@@ -114,10 +114,3 @@ def _names_in(path: str) -> list[str]:
         return listdir(descriptor)
     finally:
         close(descriptor)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        return bool(parse_address(name))
-    except AddressError:
-        return False

@@ -204,11 +204,6 @@ def remove_element(family: int, table: str, name: str, key: bytes) -> None:
     _delete(family, [(_DELSETELEM, 0, _element(table, name, key))])
 
 
-def remove_table_of_map(family: int, table: str, chain: str, name: str) -> None:
-    """Delete a table whose one chain looks things up in its one map, if that holds nothing. Raises CniError 106."""
-    remove_table_of_sets(family, table, chain, (name,))
-
-
 def remove_table_of_sets(family: int, table: str, chain: str, names: "Sequence[str]") -> None:
     """Delete a table whose one chain looks things up in its sets, if none holds anything. Raises CniError 106."""
     in_table = text_attr(_TABLE, table)
@@ -221,6 +216,11 @@ def remove_table_of_sets(family: int, table: str, chain: str, names: "Sequence[s
         ],
         tolerated=(errno.ENOENT, errno.EBUSY),
     )
+
+
+def ifname_key(name: str) -> bytes:
+    """Return an interface's name as the key of a set or map of type `ifname` (IFNAMSIZ bytes)."""
+    return name.encode().ljust(16, b"\0")
 
 
 def _element(table: str, name: str, key: bytes) -> bytes:

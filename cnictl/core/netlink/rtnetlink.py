@@ -49,10 +49,13 @@ RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 252, 254, 3, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
-_IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
-_IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
-_U32 = Struct("=I")
+OWNER_MARK = "cnictl:"
+"""How the alias of each link that cnictl made begins."""
+
+IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
+IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
+RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+U32 = Struct("=I")
 
 
 class Link:
@@ -74,16 +77,16 @@ class Link:
     )
 
     def __init__(self, payload: bytes) -> None:
-        _, _, _, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
+        _, _, _, self.index, self.flags, _ = IFINFO.unpack_from(payload)
         found = attributes(payload, 16)
         self._info = info = attributes(found.get(IFLA_LINKINFO, b""))
         self.name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
         self.kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
         self.mac = format_mac(found.get(IFLA_ADDRESS, b""))
-        self.mtu = _U32.unpack(found.get(IFLA_MTU, b"\0\0\0\0"))[0]
-        self.master = _U32.unpack(found.get(IFLA_MASTER, b"\0\0\0\0"))[0]
+        self.mtu = U32.unpack(found.get(IFLA_MTU, b"\0\0\0\0"))[0]
+        self.master = U32.unpack(found.get(IFLA_MASTER, b"\0\0\0\0"))[0]
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
-        self.peer = _U32.unpack(found.get(IFLA_LINK, b"\0\0\0\0"))[0]
+        self.peer = U32.unpack(found.get(IFLA_LINK, b"\0\0\0\0"))[0]
         """Index of a veth's other end, in that end's namespace."""
         self.peer_namespace = found.get(IFLA_LINK_NETNSID, b"")
         """The id that this namespace has for the other end's, packed; empty: it is this one."""
@@ -168,8 +171,8 @@ def addresses(netlink: Netlink, index: int, family: int = AF_UNSPEC) -> list[tup
 def all_addresses(netlink: Netlink, family: int = AF_UNSPEC, index: int = 0) -> list[tuple[int, bytes, int]]:
     """`(link index, packed address, prefix length)` of every address of the namespace, or of one link."""
     found = []
-    for payload in netlink.dump(RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
-        _, prefix, _, _, owner = _IFADDR.unpack_from(payload)
+    for payload in netlink.dump(RTM_GETADDR, IFADDR.pack(family, 0, 0, 0, 0)):
+        _, prefix, _, _, owner = IFADDR.unpack_from(payload)
         if index in (0, owner):
             parts = attributes(payload, 8)
             packed = parts.get(IFA_LOCAL) or parts.get(IFA_ADDRESS)
@@ -178,21 +181,26 @@ def all_addresses(netlink: Netlink, family: int = AF_UNSPEC, index: int = 0) -> 
     return found
 
 
+def dump_routes(netlink: Netlink, family: int) -> list[bytes]:
+    """Return every route of a family as the kernel sends it: an rtmsg and attributes."""
+    return netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
 def routes(netlink: Netlink, family: int) -> list[tuple[bytes | None, int, bytes | None, int]]:
-    """Unicast routes of the main table as `(destination or None for the default, prefix, gateway, link index)`."""
+    """Return the main table's unicast routes: destination (None: the default route), prefix, gateway, link index."""
     found = []
-    for payload in netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _, prefix, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    for payload in dump_routes(netlink, family):
+        _, prefix, _, _, table, _, _, kind, _ = RTMSG.unpack_from(payload)
         if table == RT_TABLE_MAIN and kind == RTN_UNICAST:
             parts = attributes(payload, 12)
-            index = _U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
+            index = U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
             found.append((parts.get(RTA_DST), prefix, parts.get(RTA_GATEWAY), index))
     return found
 
 
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     """An ifinfomsg: which link (0: by an IFLA_IFNAME that follows), and which flags to set."""
-    return _IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)
+    return IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)
 
 
 def set_up(index: int, notify: bool = False) -> tuple[int, int, bytes]:
@@ -221,7 +229,7 @@ def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tu
     """
     family = AF_INET if len(packed) == 4 else AF_INET6
     flags = IFA_F_NODAD if family == AF_INET6 and not dad else 0
-    body = _IFADDR.pack(family, prefix, flags, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+    body = IFADDR.pack(family, prefix, flags, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
     if len(packed) == 4 and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | ((1 << (32 - prefix)) - 1)
         body += attr(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
@@ -254,7 +262,7 @@ def add_route(
     if scope is None:
         scope = RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else RT_SCOPE_LINK
     short = table if table < 256 else RT_TABLE_COMPAT
-    body = _RTMSG.pack(family, prefix if destination else 0, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    body = RTMSG.pack(family, prefix if destination else 0, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     if destination:
         body += attr(RTA_DST, destination)
     if gateway:

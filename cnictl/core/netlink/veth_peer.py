@@ -8,7 +8,7 @@ from posix import close
 from cnictl.core.errors import CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink, NetlinkError, attr, attributes
-from cnictl.core.netlink.rtnetlink import Link
+from cnictl.core.netlink.rtnetlink import IFADDR, Link
 from cnictl.core.netns import Netns
 
 try:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3  # linux/rtnetlink.h, linux/net_namespace.h
 _IFLA_TARGET_NETNSID, _IFA_TARGET_NETNSID = 46, 10
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_IFADDR = Struct("=BBBBi")
 _S32 = Struct("=i")
 
 
@@ -39,14 +38,14 @@ class OtherEnds(Netlink):
 
     def addresses(self, link: Link, namespace: bytes) -> set[bytes]:
         """The packed addresses of the link's other end, in the namespace with that id; none if it vanished."""
-        request = _IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
+        request = IFADDR.pack(0, 0, 0, 0, 0) + attr(_IFA_TARGET_NETNSID, namespace)
         try:
             answers = self.dump(rtnetlink.RTM_GETADDR, request)
         except NetlinkError:
             return set()
         found: set[bytes] = set()
         for answer in answers:
-            if _IFADDR.unpack_from(answer)[4] == link.peer:
+            if IFADDR.unpack_from(answer)[4] == link.peer:
                 parts = attributes(answer, 8)
                 found.add(parts.get(rtnetlink.IFA_LOCAL) or parts.get(rtnetlink.IFA_ADDRESS, b""))
         return found
