@@ -1,11 +1,11 @@
-"""Text from outside: names of pods, containers and interfaces, and what other programs say.
+"""Bound and escape text from outside: names of pods, containers and interfaces, and messages of other programs.
 
-Whoever chooses a name also chooses what a terminal does with it, and how long a line of a log gets. Each such text
-passes here before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
+Whoever chooses a name could otherwise control the terminal that shows it, or fill a log. All such text passes here
+before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
 """
 
 LONGEST_NAME = 253
-"""Characters of a name: those of a DNS subdomain, which is the longest that Kubernetes gives to an object."""
+"""Characters of a name: as many as a DNS subdomain has, the longest name of a Kubernetes object."""
 NAME_STARTS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = NAME_STARTS | frozenset("_.-")
 """Of a network's and a container's name (CNI specification 1.1.0, sections 1 and 2): the first, and all."""
@@ -19,7 +19,7 @@ def line(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text as one printable line of at most `longest` characters.
 
     Control characters, line ends, half surrogate pairs and invisible characters (which can reverse the text around
-    them) become escapes such as `\\x1b`. A text that is cut ends with `…`.
+    them) become escapes such as `\\x1b`. A text that was cut ends with `…`.
     """
     if len(text) <= longest and text.isprintable():
         return text
@@ -27,7 +27,7 @@ def line(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def word(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a text as one printable word of at most `longest` characters: blanks are escaped too."""
+    """Return a text as one printable word of at most `longest` characters: like `line`, with blanks escaped too."""
     shown = line(text, longest)
     return cut(shown.replace(" ", "\\x20"), longest) if " " in shown else shown
 
@@ -38,7 +38,7 @@ def is_network_name(text: str) -> bool:
 
 
 def cut(text: str, longest: int) -> str:
-    """Return the start of a text where it has more than `longest` characters; `…` says so."""
+    """Return a text, cut to `longest` characters; then it ends with `…`."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
