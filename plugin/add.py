@@ -46,7 +46,7 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
                     attempt.undo(lock)
                 except (CniError, OSError) as leftover:  # the record stays for the runtime's DEL, or for GC
                     if isinstance(cause, CniError):
-                        cause.hint = "; ".join(filter(None, (cause.hint, f"can't be taken back: {leftover}")))
+                        cause.hint = "; ".join(filter(None, (cause.hint, f"not undone: {leftover}")))
                     raise cause from None
                 if may_retry and isinstance(cause, Met):  # wait for that ADD, and judge its attachment
                     continue

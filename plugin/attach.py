@@ -41,7 +41,7 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
             raise CniError(
                 INTERFACE_EXISTS,
                 f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
-                "the runtime has to choose another name or DEL the interface first",
+                "the runtime must choose another name or DEL the interface first",
             )
         raise CniError(KERNEL_REFUSED, f"veth pair for {record.ifname}: {error.strerror}")
     # not in one batch with the pair: after a refusal the kernel would go on and change another link with the name

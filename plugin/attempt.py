@@ -209,7 +209,7 @@ class Attempt:
             self.held = self.record.write()
         except FileExistsError:
             who = f"{self.record.container} {self.record.ifname}"
-            raise Met(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
+            raise Met(TRY_AGAIN, f"{who}: another ADD is working on it") from None
 
     def _lease(self) -> Given:
         """Lease an address of each range set.

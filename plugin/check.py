@@ -39,7 +39,11 @@ def check(call: Call, conf: NetConf) -> str:
     Raises CniError 104 naming the first thing that is missing or wrong, 3 if there is no such attachment.
     """
     if conf.prev_result is None:
-        raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
+        raise CniError(
+            INVALID_CONFIG,
+            "prevResult: missing; CHECK compares the attachment with it",
+            "the runtime passes ADD's result",
+        )
     ips = _promised(call, conf)
     try:
         held = attachments.seize(conf.name, call.container, call.ifname, 0.0, shared=True)

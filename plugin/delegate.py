@@ -124,7 +124,7 @@ def status(call: Call, conf: NetConf) -> None:
     if not _supports_version(call, conf):
         raise CniError(
             NOT_AVAILABLE,
-            f"ipam.type: {conf.ipam_type!r} doesn't serve cniVersion {conf.cni_version}: it refuses every ADD",
+            f"ipam.type: {conf.ipam_type!r} doesn't support cniVersion {conf.cni_version}: it refuses every ADD",
             f"choose a cniVersion that {path} lists when asked for its VERSION",
         )
     _answer(call, conf, "STATUS")
@@ -186,7 +186,9 @@ def _raise_its_own(document: object) -> None:
 def _find(call: Call, kind: str) -> str:
     """Return the first file with that name in CNI_PATH. Raises CniError 7 for an unusable name, 2 if there is none."""
     if "/" in kind or ".." in kind or not kind.isprintable():
-        raise CniError(INVALID_CONFIG, f"ipam.type: {kind[:_SHOWN]!r} is no plugin's name", "a file name in CNI_PATH")
+        raise CniError(
+            INVALID_CONFIG, f"ipam.type: {kind[:_SHOWN]!r} is not a plugin name", "it must be a file name in CNI_PATH"
+        )
     if kind == call.plugin:
         raise CniError(INVALID_CONFIG, f"ipam.type: {kind!r} is this plugin itself", "name an IPAM plugin")
     folders = environ.get(b"CNI_PATH", b"").decode("utf-8", "surrogateescape")

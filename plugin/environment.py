@@ -102,7 +102,7 @@ def _container_fault(container: str) -> str:
     if len(container) > 230:
         return "has over 230 characters, too long for a file name"
     if container[0] in "_.-" or not NAME_CHARACTERS.issuperset(container):
-        return "has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
+        return "may contain only letters, digits, `_`, `.`, `-`, the first a letter or digit"
     return ""
 
 
@@ -117,7 +117,7 @@ def _read_args(call: Call) -> list[str]:
             continue
         key, equals, value = pair.partition("=")
         if not equals:  # not quoted, because it may be a secret and the message is logged
-            faults.append(f"part {number} of CNI_ARGS is no KEY=VALUE")
+            faults.append(f"part {number} of CNI_ARGS is not KEY=VALUE")
         call.args[key] = value
     ignoring = call.args.get("IgnoreUnknown", "1")
     if ignoring.lower() not in _TRUTHS and call.verb != "DEL":  # DEL doesn't depend on it

@@ -49,7 +49,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         raise CniError(
             INTERFACE_EXISTS,
             f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
-            "the runtime has to DEL this attachment before it may ADD it again",
+            "the runtime must DEL this attachment before it can ADD it again",
         )
 
 

@@ -29,7 +29,7 @@ def parse_ipam_result(document: "dict[str, Any]", kind: str) -> "dict[str, Any]"
             routes = [_route(entry) for entry in _objects(document, "routes")]
         dns = document.get("dns")
         if dns is not None and not isinstance(dns, dict):
-            raise AddressError("dns is no object")
+            raise AddressError("dns is not an object")
     except AddressError as error:
         raise _malformed(kind, str(error)) from None
     if not ips:
@@ -48,7 +48,7 @@ def _parse_0_2(document: "dict[str, Any]") -> "tuple[list[dict[str, Any]], list[
         if part is None:
             continue
         if not isinstance(part, dict):
-            raise AddressError(f"{key} is no object")
+            raise AddressError(f"{key} is not an object")
         ip = _ip({"address": part.get("ip"), "gateway": part.get("gateway")})
         if len(parse_interface(ip["address"]).packed) != length:
             raise AddressError(f"{key}: {ip['address']} is of the other family")
@@ -62,7 +62,7 @@ def _objects(document: "dict[str, Any]", key: str) -> "list[dict[str, Any]]":
     if listed is None:
         return []
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise AddressError(f"{key} is no list of objects")
+        raise AddressError(f"{key} is not a list of objects")
     return list(listed)
 
 
@@ -72,7 +72,7 @@ def _gateway(written: "Any", what: str, of: Cidr) -> str:
         return ""
     packed = unmapped(parse_address(written, what))
     if len(packed) != len(of.packed):
-        raise AddressError(f"{what} {written} is of another family than {of}")
+        raise AddressError(f"{what} {written} is not of the same family as {of}")
     return format_address(packed)
 
 

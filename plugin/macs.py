@@ -23,8 +23,8 @@ def refuse_taken(host: Netlink, bridge: str, record: Record, key: str) -> None:
     if holder:
         raise CniError(
             ADDRESS_CONFLICT,
-            f"{key}: {record.mac} is in use already: it is the MAC of {holder}",
-            "ask for another MAC, or for none to get a random one",
+            f"{key}: {record.mac} is in use already, as the MAC of {holder}",
+            "request another MAC, or none to get a random one",
         )
 
 

@@ -120,9 +120,9 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     try:
         document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:
-        raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
+        raise CniError(DECODING_FAILURE, f"the network configuration on stdin is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+        raise CniError(DECODING_FAILURE, "the network configuration on stdin is not a JSON object")
     document = fields.spelled(document, KEYS)
     kind = document.get("type")
     call.plugin = kind if isinstance(kind, str) else ""
@@ -136,7 +136,7 @@ def _version(document: "dict[str, object]") -> str:
             0
         ]  # the field came with 0.2.0; libcni passes an empty one if a configuration has none
     if not isinstance(version, str):
-        raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
+        raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is not a version such as 1.0.0")
     return version
 
 

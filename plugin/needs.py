@@ -82,7 +82,7 @@ def _check_bridge(host: Netlink, conf: NetConf) -> None:
     """Check that the bridge's name is free or a bridge's, and that its addresses don't exclude the gateways'."""
     link = rtnetlink.get_link(host, conf.bridge)
     if link is not None and link.kind != "bridge":
-        raise _lacking(f"{conf.bridge} exists and is no bridge but a {link.kind or 'physical'} link")
+        raise _lacking(f"{conf.bridge} exists and is not a bridge but a {link.kind or 'physical'} link")
     if not conf.is_gateway or (link is None and not conf.vlan):
         return
     link = _gateway_link(host, conf)  # raises if the name would be too long
@@ -121,11 +121,13 @@ def _check_ipv6(host: Netlink, conf: NetConf) -> None:
     if six is None:
         return
     if not sysctl.read("net/ipv6/conf/all/disable_ipv6"):
-        raise _lacking(f"ipam: {six} is of IPv6, and this kernel has none", "see ipv6.disable in /proc/cmdline")
+        raise _lacking(
+            f"ipam: {six} is an IPv6 subnet, but this kernel has no IPv6", "see ipv6.disable in /proc/cmdline"
+        )
     bridge = rtnetlink.get_link(host, conf.bridge)
-    least = f"IPv6 takes {IPV6_MTU} at least, and {six} is of it"
+    least = f"{six} is an IPv6 subnet and needs at least {IPV6_MTU}"
     if 0 < conf.mtu < IPV6_MTU:
-        raise _lacking(f"mtu: {conf.mtu}: {least}", f"set mtu to {IPV6_MTU} or more, or leave IPv6 out")
+        raise _lacking(f"mtu: {conf.mtu}: {least}", f"set mtu to {IPV6_MTU} or more, or remove the IPv6 subnet")
     if bridge is not None and bridge.mtu < IPV6_MTU and (conf.is_gateway or not conf.mtu):
         raise _lacking(
             f"bridge {conf.bridge} has an MTU of {bridge.mtu}: {least}", f"ip link set {conf.bridge} mtu {IPV6_MTU}"
@@ -160,7 +162,7 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
                 f"{vlan.key_and_value(conf)}: this kernel's bridge has no VLAN filtering",
-                "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
+                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
             )
 
 
@@ -211,7 +213,9 @@ def _check_folder(folder: str) -> None:
     if not disk.f_bfree or (disk.f_files and not disk.f_ffree):
         raise _lacking(f"{folder}: no space left on device", f"df {folder}; df -i {folder}")
     if not access(nearest or "/", W_OK | X_OK):
-        raise _lacking(f"{folder}: no file can be made in {nearest or '/'}", f"ls -ld {nearest}; lsattr -d {nearest}")
+        raise _lacking(
+            f"{folder}: no file can be created in {nearest or '/'}", f"ls -ld {nearest}; lsattr -d {nearest}"
+        )
 
 
 def _is_there(path: str) -> bool:

@@ -179,7 +179,7 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
         if isinstance(written, str) and written != getattr(record, field):
             from cnictl.core import odd
 
-            odd.pass_over(record.path, f"is a copy: its {field} is another")
+            odd.pass_over(record.path, f"is a copy of another attachment's record: its {field} differs")
             return None
     for field in _FIELDS[3:]:
         value = document.get(field) if isinstance(document, dict) else None
@@ -261,7 +261,7 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
             elif name != CLAIM_MARK and not name.startswith(durable.TEMPORARY):
                 from cnictl.core import odd
 
-                odd.pass_over(f"{folder}/{name}", "is no attachment's record")
+                odd.pass_over(f"{folder}/{name}", "is not an attachment's record")
     return paths
 
 
@@ -272,7 +272,7 @@ def networks() -> list[str]:
         for name in _names(place):
             path = f"{place}/{name}"
             try:
-                fault = "" if is_network_name(name) and durable.is_folder(path) else "is no network's folder"
+                fault = "" if is_network_name(name) and durable.is_folder(path) else "is not a network's folder"
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -337,8 +337,8 @@ def seize(network: str, container: str, ifname: str, wait: float, shared: bool =
             close(descriptor)
             raise CniError(
                 TRY_AGAIN,
-                f"another call is at work on {container} {ifname}",
-                "it ends or is killed by the runtime",
+                f"another call is working on {container} {ifname}",
+                "wait until it ends, or until the runtime kills it",
             ) from None
         close(descriptor)  # its holder removed it: look for a new one
 

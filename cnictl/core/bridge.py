@@ -90,7 +90,7 @@ def ensure_bridge(
         if link is None:
             raise CniError(KERNEL_REFUSED, f"bridge {name}: removed by another process while it was set up")
     if link.kind != "bridge":
-        raise CniError(BRIDGE_CONFLICT, f"{name} exists and is no bridge but a {link.kind or 'physical'} link")
+        raise CniError(BRIDGE_CONFLICT, f"{name} exists and is not a bridge but a {link.kind or 'physical'} link")
     bridge = BridgeMade(link, made)
     if noting is not None and not bridge.ours:
         from cnictl.core import adopted

@@ -39,8 +39,8 @@ def choose(netlink: Netlink, record: Record) -> str:
         if link.kind == "veth" and link.alias in _aliases(record) and not _recorded(name):
             raise CniError(
                 INTERFACE_EXISTS,
-                f"host veth {name} of {record.container} {record.ifname} exists already, without a record",
-                "the runtime has to DEL this attachment before it may ADD it again",
+                f"host veth {name} of {record.container} {record.ifname} exists already, but has no record",
+                "the runtime must DEL this attachment before it can ADD it again",
             )
     raise CniError(
         INTERFACE_EXISTS,

@@ -36,7 +36,7 @@ def allow(name: str, wanted: str, note: "Note | None" = None) -> tuple[str, str]
     setting = f"net/ipv6/conf/{name}/disable_ipv6"
     value = sysctl.read(setting)
     if not value:
-        raise CniError(UNSUPPORTED_FIELD, f"address {wanted}: this kernel has no IPv6", "give IPv4 addresses alone")
+        raise CniError(UNSUPPORTED_FIELD, f"address {wanted}: this kernel has no IPv6", "use IPv4 addresses only")
     if value == "0":
         return None
     if note is not None:
@@ -69,7 +69,9 @@ def await_local(netlink: Netlink, addresses: "Iterable[bytes]") -> None:
     for address in addresses:
         while not _is_local(netlink, address):
             if time.monotonic() > deadline:
-                raise CniError(KERNEL_REFUSED, f"{format_address(address)} is no local address after {SETTLE_WAIT:g} s")
+                raise CniError(
+                    KERNEL_REFUSED, f"{format_address(address)} is not a local address after {SETTLE_WAIT:g} s"
+                )
             time.sleep(0.0002)
 
 
@@ -99,7 +101,7 @@ def settle(netlink: Netlink, index: int, name: str) -> None:
                 flags = U32.unpack(parts[_IFA_FLAGS])[0]
             address = format_address(parts[rtnetlink.IFA_ADDRESS])
             if flags & _DADFAILED:
-                raise CniError(ADDRESS_CONFLICT, f"{name}: {address} is in use by another on the link already")
+                raise CniError(ADDRESS_CONFLICT, f"{name}: {address} is already in use by another host on the link")
             if flags & _TENTATIVE:
                 tentative = address
         if not tentative:

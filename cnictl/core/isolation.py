@@ -101,8 +101,7 @@ def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolate
     except MissingProgram as error:
         raise CniError(
             UNSUPPORTED_FIELD,
-            f"portIsolation: neither nft nor iptables is there to keep pods apart that send by way of the node: "
-            f"{error.message}",
+            f"portIsolation: neither nft nor iptables can isolate pods from each other on the node: {error.message}",
             "install nftables (with CONFIG_NF_TABLES_BRIDGE) or iptables, or remove portIsolation",
         ) from None
 

@@ -106,7 +106,7 @@ def _checked(value: "Any", replacing: bool) -> "Any":
                     item.encode("utf-8", "surrogateescape")
                 except UnicodeEncodeError:
                     if not replacing:
-                        raise JsonError("it has half a surrogate pair in a text") from None
+                        raise JsonError("a string in it has half a surrogate pair") from None
                     halves = True
             elif isinstance(item, dict):
                 inner += [*item, *item.values()]

@@ -64,7 +64,7 @@ def no_locks(path: str, error: OSError) -> CniError:
     return CniError(
         IO_FAILURE,
         f"{path}: its file system has no locks ({error.strerror})",
-        "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
+        "mount it with locks (NFS: without `nolock`, with rpc.statd running), or choose another dataDir",
     )
 
 
@@ -86,7 +86,7 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             raise CniError(
                 TRY_AGAIN,
                 f"{what} is locked by another process",
-                f"waited {wait:g} s; `fuser -v {what}` names it",
+                f"waited {wait:g} s; `fuser -v {what}` shows it",
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.02)

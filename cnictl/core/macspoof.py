@@ -106,7 +106,7 @@ def _nft(*arguments: str, stdin: str) -> None:
         if error.unsupported:
             error.code = UNSUPPORTED_FIELD
         if not error.hint:
-            error.hint = "it takes nftables with the bridge family (CONFIG_NF_TABLES_BRIDGE), or remove macspoofchk"
+            error.hint = "install nftables and a kernel with CONFIG_NF_TABLES_BRIDGE, or remove macspoofchk"
         raise
 
 

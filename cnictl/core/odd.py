@@ -47,4 +47,4 @@ def reports() -> "Iterator[str]":
     while passed_over:
         path = min(passed_over)
         reason, _ = passed_over.pop(path)
-        yield outside.line(f"passed over: {path}: {reason}")
+        yield outside.line(f"skipped: {path}: {reason}")

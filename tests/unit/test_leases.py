@@ -143,7 +143,7 @@ def test_a_full_store_is_exhausted_and_keeps_what_it_has(store: Store) -> None:
 
 def test_a_wanted_address_is_given_or_refused_with_its_holder(store: Store) -> None:
     assert add(store, "c1", wanted="10.244.0.5") == "10.244.0.5"
-    with pytest.raises(CniError, match=r"10\.244\.0\.5 is asked for, but c1 eth0 holds it") as refused:
+    with pytest.raises(CniError, match=r"10\.244\.0\.5 is already leased to c1 eth0") as refused:
         add(store, "c2", wanted="10.244.0.5")
     assert refused.value.code == ADDRESS_CONFLICT
     assert add(store, "c3") == "10.244.0.6"
@@ -430,9 +430,9 @@ def test_a_link_that_fails_takes_the_leases_before_it_back(store: Store, monkeyp
 
 def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
     assert add_all(store, "c1", BOTH, "fd00:9::7", "10.9.0.5") == ["10.9.0.5", "fd00:9::7"]
-    with pytest.raises(CniError, match=r"10\.9\.0\.5 is asked for, but c1 eth0 holds it"):
+    with pytest.raises(CniError, match=r"10\.9\.0\.5 is already leased to c1 eth0"):
         add_all(store, "c2", BOTH, "10.9.0.5")
-    with pytest.raises(CniError, match=r"not to be had: 10\.9\.0\.1"):
+    with pytest.raises(CniError, match=r"not available: 10\.9\.0\.1"):
         add_all(store, "c2", BOTH, "10.9.0.1")
     assert store.count() == 2
 
@@ -469,7 +469,7 @@ def test_a_folder_where_a_lease_should_be_is_never_given_out(store: Store) -> No
     add(store, "c1")
     Path(store.folder, "10.244.0.3").mkdir()
     assert add(store, "c2") == "10.244.0.4"
-    with pytest.raises(CniError, match=r"10\.244\.0\.3 is asked for, but a torn lease holds it"):
+    with pytest.raises(CniError, match=r"10\.244\.0\.3 is already leased to an unknown owner"):
         add(store, "c3", wanted="10.244.0.3")
     assert not store.release("10.244.0.3", "c1", "eth0") and not store.release_torn("10.244.0.3")
     assert [lease.address for lease in store.all()] == ["10.244.0.2", "10.244.0.4"]

@@ -76,11 +76,11 @@ def _delegate(conf: NetConf, kind: str, subnets: list[str]) -> None:
     if subnets:
         raise CniError(
             INVALID_CONFIG,
-            f"ipam.type: {fields.show(kind)} would give addresses, and so would subnet",
+            f"ipam.type: {fields.show(kind)} and subnet would both give addresses",
             "remove one of the two",
         )
     if "/" in kind or "\0" in kind or kind in (".", ".."):
-        raise CniError(INVALID_CONFIG, f"ipam.type: {fields.show(kind)} is no plugin's file name")
+        raise CniError(INVALID_CONFIG, f"ipam.type: {fields.show(kind)} is not a plugin file name")
     conf.ipam_type = kind
 
 
@@ -100,7 +100,9 @@ def _serve(
     if len(subnets) > 1 and any(ipam.get(edge) for edge in _EDGES):
         edge = next(edge for edge in _EDGES if ipam.get(edge))
         raise CniError(
-            INVALID_CONFIG, f"ipam.{edge}: {fields.show(ipam[edge])} is of one of {len(subnets)} subnets", "use ranges"
+            INVALID_CONFIG,
+            f"ipam.{edge}: {fields.show(ipam[edge])} belongs to only one of {len(subnets)} subnets",
+            "use ranges",
         )
     sets += [RangeSet((_range(ipam, subnet, where, "ipam"),)) for subnet in subnets]
     sets += _range_sets(fields.members(ipam, "ranges", "ipam.ranges"), "ipam.ranges")
@@ -134,7 +136,7 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
         where = f"{what}[{number}]"
         if not isinstance(spans, list) or not spans or not all(isinstance(span, dict) for span in spans):
             raise CniError(
-                INVALID_CONFIG, f"{where}: {fields.show(spans)} is no list of objects, each a range with `subnet`"
+                INVALID_CONFIG, f"{where}: {fields.show(spans)} is not a list of objects, each a range with `subnet`"
             )
         ranges = []
         for place, written in enumerate(spans):
@@ -142,7 +144,9 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
             ranges.append(_range(span, fields.text(span, "subnet", f"{name}.subnet"), "", name))
         if len({listed_range.subnet.bits for listed_range in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
-            raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
+            raise CniError(
+                INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family a set of its own"
+            )
         clash = first_overlap(ranges) if len(ranges) > 1 else None
         if clash is not None:
             raise CniError(INVALID_CONFIG, f"{where}: {clash[0]} and {clash[1]} overlap")
@@ -154,10 +158,10 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
     """Return a range; `where` is its subnet's key if that is not `what`.subnet."""
     where = where or f"{what}.subnet"
     if not subnet:
-        raise CniError(INVALID_CONFIG, f"{where}: missing; it is what addresses are taken from, such as 10.9.0.0/24")
+        raise CniError(INVALID_CONFIG, f"{where}: missing; addresses are taken from it, such as 10.9.0.0/24")
     cidr = fields.cidr(subnet, where, parse_pod_cidr)
     if cidr.packed.startswith(MAPPED):
-        raise CniError(INVALID_CONFIG, f"{where}: {cidr} is IPv4 in IPv6's notation", "write it as IPv4")
+        raise CniError(INVALID_CONFIG, f"{where}: {cidr} is an IPv4 subnet in IPv6 notation", "write it as IPv4")
     edges = {}
     for key in _EDGES:
         value = fields.text(span, key, f"{what}.{key}")
@@ -169,7 +173,9 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
     start, end = (int.from_bytes(edges[key], "big") for key in ("rangeStart", "rangeEnd"))
     addresses = Range(cidr, start, end, edges["gateway"])
     if addresses.size < 1:
-        raise CniError(INVALID_CONFIG, f"{what}.rangeEnd: nothing between it and rangeStart in {cidr} is left for pods")
+        raise CniError(
+            INVALID_CONFIG, f"{what}.rangeEnd: no address in {cidr} is left for pods between rangeStart and it"
+        )
     return addresses
 
 
@@ -186,20 +192,20 @@ def _refuse_clash(conf: NetConf, sets: list[RangeSet]) -> None:
     if conf.cni_version < "0.3.0" and len(set(families)) < len(families):
         raise CniError(
             INVALID_CONFIG,
-            f"cniVersion: {conf.cni_version} has room for one address of each family, ipam.ranges gives {len(sets)}",
+            f"cniVersion: {conf.cni_version} has room for one address of each family, ipam.ranges has {len(sets)} sets",
             "set cniVersion to 1.0.0",
         )
 
 
 def _route(route: object, what: str) -> Route:
     if not isinstance(route, dict):
-        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is no object with `dst`")
+        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is not an object with `dst`")
     route = fields.spelled(route, _ROUTE_KEYS)
     destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
     written = fields.text(route, "gw", f"{what}.gw")
     gateway = unmapped(fields.address(written, f"{what}.gw")) if written else b""
     if gateway and len(gateway) != len(destination.packed):
-        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is of another family than {destination}")
+        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is not of the same family as {destination}")
     if len(route) == 1 + ("gw" in route):
         return Route(destination, gateway)
     numbers = {

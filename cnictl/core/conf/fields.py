@@ -19,7 +19,7 @@ def text(document: "dict[str, Any]", key: str, shown: str = "") -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no text")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not a string")
     return value
 
 
@@ -49,7 +49,7 @@ def member(document: "dict[str, Any]", key: str, shown: str = "") -> "dict[str, 
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no object")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not an object")
     return value
 
 
@@ -59,7 +59,7 @@ def members(document: "dict[str, Any]", key: str, shown: str = "") -> "list[Any]
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no list")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not a list")
     return value
 
 
@@ -69,7 +69,7 @@ def texts(document: "dict[str, Any]", key: str, shown: str = "") -> list[str]:
     listed = value if isinstance(value, list) else [value]
     for item in listed:
         if not (item is None or isinstance(item, str)):
-            raise CniError(INVALID_CONFIG, f"{shown or key}: {show(item)} is no text")
+            raise CniError(INVALID_CONFIG, f"{shown or key}: {show(item)} is not a string")
     return [item for item in listed if item]
 
 

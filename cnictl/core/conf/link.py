@@ -54,14 +54,14 @@ def _trunk(listed: "list[Any]") -> list[tuple[int, int]]:
         what = f"vlanTrunk[{place}]"
         if not isinstance(entry, dict):
             raise CniError(
-                INVALID_CONFIG, f"{what}: {fields.show(entry)} is no object with `id`, or `minID` and `maxID`"
+                INVALID_CONFIG, f"{what}: {fields.show(entry)} is not an object with `id`, or `minID` and `maxID`"
             )
         entry = fields.spelled(entry, _TRUNK_KEYS)
         first = fields.number(entry, "minID", 1, LAST_VLAN, f"{what}.minID")
         last = fields.number(entry, "maxID", 1, LAST_VLAN, f"{what}.maxID")
         if (first is None) != (last is None):
             missing = "minID" if first is None else "maxID"
-            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span has minID and maxID")
+            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span needs both minID and maxID")
         if first is not None and last is not None:
             if last < first:
                 raise CniError(INVALID_CONFIG, f"{what}.maxID: {last} is below minID {first}")
@@ -98,7 +98,7 @@ def refuse_contradictions(conf: NetConf) -> None:
     if any(first <= conf.vlan <= last for first, last in conf.vlan_trunk):
         raise CniError(
             INVALID_CONFIG,
-            f"vlanTrunk: holds {conf.vlan}, which vlan makes untagged",
+            f"vlanTrunk: contains {conf.vlan}, which vlan makes untagged",
             f"leave {conf.vlan} out of vlanTrunk, or remove vlan",
         )
 
@@ -117,7 +117,7 @@ def _requested(conf: NetConf, given: "dict[str, Any]", what: str) -> list[bytes]
     for place, written in enumerate(fields.members(given, "ips", what)):
         name = f"{what}[{place}]"
         if not isinstance(written, str):
-            raise CniError(INVALID_CONFIG, f"{name}: {fields.show(written)} is no text")
+            raise CniError(INVALID_CONFIG, f"{name}: {fields.show(written)} is not a string")
         packed = fields.cidr(written, name, parse_interface).packed if "/" in written else fields.address(written, name)
         packed = unmapped(packed)
         if conf.sets and not any(ranges.holds(packed) for ranges in conf.sets):

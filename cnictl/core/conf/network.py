@@ -55,7 +55,7 @@ def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True
     `with_ranges`, address ranges may be missing: a runtime gives them only to ADD (`runtimeConfig.ipRanges`).
     """
     if not isinstance(document, dict):
-        raise CniError(INVALID_CONFIG, "the network configuration is no JSON object")
+        raise CniError(INVALID_CONFIG, "the network configuration is not a JSON object")
     if "plugins" in document:
         raise CniError(
             INVALID_CONFIG,
@@ -103,9 +103,9 @@ def _check_capabilities(conf: NetConf, capabilities: "dict[str, Any]") -> None:
 def network_name_fault(name: str) -> str:
     """Return why a text can't name a network and a file (spec section 1); empty if it can, or is empty."""
     if name and (name[0] not in NAME_STARTS or not NAME_CHARACTERS.issuperset(name)):
-        return f"{fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
+        return f"{fields.show(name)} may contain only letters, digits, `_`, `.`, `-`, the first a letter or digit"
     if len(name) > NETWORK_NAME_MAX:
-        return f"{fields.show(name)} has {len(name)} characters, at most {NETWORK_NAME_MAX} are served"
+        return f"{fields.show(name)} has {len(name)} characters, the limit is {NETWORK_NAME_MAX}"
     return ""
 
 
@@ -162,7 +162,7 @@ def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
     previous = document.get("prevResult")
     if previous is not None:
         if not isinstance(previous, dict):
-            raise CniError(INVALID_CONFIG, f"prevResult: {fields.show(previous)} is no object")
+            raise CniError(INVALID_CONFIG, f"prevResult: {fields.show(previous)} is not an object")
         conf.prev_result = previous
     if "cni.dev/valid-attachments" in document:
         conf.valid_attachments = []
@@ -172,6 +172,6 @@ def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
             if not (isinstance(pair[0], str) and isinstance(pair[1], str)):
                 raise CniError(
                     INVALID_CONFIG,
-                    f"cni.dev/valid-attachments: {fields.show(entry)} is no object with containerID and ifname",
+                    f"cni.dev/valid-attachments: {fields.show(entry)} is not an object with containerID and ifname",
                 )
             conf.valid_attachments.append((pair[0], pair[1]))

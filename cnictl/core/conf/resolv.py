@@ -24,7 +24,7 @@ def read_dns(given: "dict[str, Any]") -> "dict[str, Any]":
     for key in ("nameservers", "search", "options"):
         for place, item in enumerate(fields.members(given, key, f"dns.{key}")):
             if not isinstance(item, str):
-                raise CniError(INVALID_CONFIG, f"dns.{key}[{place}]: {fields.show(item)} is no text")
+                raise CniError(INVALID_CONFIG, f"dns.{key}[{place}]: {fields.show(item)} is not a string")
     return {key: value for key, value in given.items() if value is not None}
 
 

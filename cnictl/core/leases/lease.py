@@ -45,8 +45,8 @@ class Taken(CniError):
     """A requested address is leased already."""
 
     def __init__(self, address: str, lease: Lease | None) -> None:
-        holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "a torn lease"
-        super().__init__(ADDRESS_CONFLICT, f"{address} is asked for, but {holder} holds it")
+        holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "an unknown owner (torn lease)"
+        super().__init__(ADDRESS_CONFLICT, f"requested address {address} is already leased to {holder}")
 
 
 class Duplicate(CniError):
@@ -56,7 +56,7 @@ class Duplicate(CniError):
         super().__init__(
             ADDRESS_CONFLICT,
             f"{lease.container} {lease.ifname} already holds {lease.address}",
-            "the runtime has to DEL this attachment before it may ADD it again",
+            "the runtime must DEL this attachment before it can ADD it again",
         )
 
 
@@ -97,13 +97,15 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
             continue
         leased = any(map(is_address, entries))
         if not is_network_name(name):
-            odd.pass_over(path, "has no network's name" + (", and holds leases" if leased else ""), matters=leased)
+            odd.pass_over(
+                path, "is not named like a network" + (", but contains leases" if leased else ""), matters=leased
+            )
         elif (
             entries
             and not leased
             and not any(file == "lock" or file.startswith("last_reserved_ip.") for file in entries)
         ):
-            odd.pass_over(path, "holds nothing that a network's folder does")
+            odd.pass_over(path, "contains nothing that belongs into a network's folder")
         else:
             networks.append(name)
     return sorted(networks)

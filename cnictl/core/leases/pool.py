@@ -185,7 +185,8 @@ def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[by
         shown = ", ".join(format_address(packed) for packed in remaining)
         raise CniError(
             ADDRESS_CONFLICT,
-            f"asked for, but not to be had: {shown}; of each of {'; '.join(map(str, sets))} a pod gets one address",
+            f"requested addresses are not available: {shown}; "
+            f"a pod gets one address of each of {'; '.join(map(str, sets))}",
             "; ".join(unavailable(sets, packed) for packed in remaining),
         )
     return chosen
@@ -196,10 +197,10 @@ def unavailable(sets: "Sequence[RangeSet]", packed: bytes) -> str:
     address = format_address(packed)
     for ranges in sets:
         if ranges.holds(packed):
-            return f"{address} is a second one of {ranges}, of which a pod gets one"
+            return f"{address} is a second address of {ranges}; a pod gets one of it"
     for span in (span for ranges in sets for span in ranges.ranges):
         if packed == span.gateway:
-            return f"{address} is the gateway's"
+            return f"{address} is the gateway's address"
         if len(packed) == len(span.subnet.packed) and span.subnet.holds(packed):
             if packed == span.subnet.nth(0):
                 return f"{address} is the address of the subnet {span.subnet} itself"

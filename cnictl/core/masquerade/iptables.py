@@ -196,8 +196,8 @@ def _chain(rules: RuleSet) -> str:
 def _postrouting(bits: int) -> list[str]:
     listed = _nat(bits, "-S", "POSTROUTING", check=False)
     if "is incompatible" in listed.stderr:
-        words = f"masquerade: {listed.stderr.strip()}: a native rule of nft's stands in it"
-        raise CniError(FIREWALL_FAILED, words, "put that rule into a table of its own, or use ipMasqBackend nftables")
+        words = f"masquerade: {listed.stderr.strip()}: it contains a native nft rule"
+        raise CniError(FIREWALL_FAILED, words, "move that rule to another table, or use ipMasqBackend nftables")
     return [line for line in listed.stdout.splitlines() if line.startswith("-A ")]
 
 

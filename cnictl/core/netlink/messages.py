@@ -178,7 +178,9 @@ class Netlink:
                 if error.errno != EAGAIN or not wait_flags:
                     raise
                 lost = next(place for place in range(len(out)) if place not in answered)
-                refused.append(NetlinkError(ENOBUFS, "the socket's buffer lost the kernel's answers", sent + lost))
+                refused.append(
+                    NetlinkError(ENOBUFS, "the socket's buffer overflowed and lost answers of the kernel", sent + lost)
+                )
                 return sorted(refused, key=lambda refusal: refusal.position)
             for kind, sequence, flags, payload in answers:
                 if kind == NLMSG_ERROR and sequence >= first:
@@ -199,7 +201,7 @@ class Netlink:
             answers = self._answers(kind, payload, flags)
             if self._cut:
                 if self._room >= _LARGEST:
-                    raise NetlinkError(EMSGSIZE, "an answer of the kernel's is too long", 0)
+                    raise NetlinkError(EMSGSIZE, "an answer of the kernel is too long", 0)
                 self._room <<= 2
             elif not self._interrupted:
                 break

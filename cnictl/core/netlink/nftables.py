@@ -157,7 +157,7 @@ def remove_rules(family: int, table: str, chain: str, wanted: "Callable[[bytes],
         handles = [handle for handle, userdata in rules(family, table, chain) if wanted(userdata)]
         if not handles or _delete(family, [(_DELRULE, 0, in_chain + attr(_RULE_HANDLE, handle)) for handle in handles]):
             return
-    raise CniError(FIREWALL_FAILED, f"nftables: rules of {table} {chain} come and go", "try again")
+    raise CniError(FIREWALL_FAILED, f"nftables: rules of {table} {chain} keep changing", "try again")
 
 
 def remove_chains(family: int, table: str, wanted: "Callable[[str], bool]") -> None:
@@ -167,7 +167,7 @@ def remove_chains(family: int, table: str, wanted: "Callable[[str], bool]") -> N
         bodies = [text_attr(_TABLE, table) + text_attr(_CHAIN_NAME, name) for name in names]
         if not names or _delete(family, [(_DELCHAIN, 0, body) for body in bodies]):
             return
-    raise CniError(FIREWALL_FAILED, f"nftables: chains of {table} come and go", "try again")
+    raise CniError(FIREWALL_FAILED, f"nftables: chains of {table} keep changing", "try again")
 
 
 def remove_table_if_empty(family: int, table: str) -> None:
