@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Callable
 
 OVERFLOW_ID = 65534
 """How a user namespace shows owners that it has no number for (user_namespaces(7))."""
@@ -57,6 +58,46 @@ def roots() -> set[int]:
     return {0} if _overflow_mapped() else {0, OVERFLOW_ID}
 
 
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of a file, folder or link; None if it is missing."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def follow(path: str, visit: Callable[[str, os.stat_result | None], None]) -> str:
+    """Return where an absolute path leads through symbolic links; what it leads to may be missing.
+
+    `visit` gets each folder and link on the way, and the file, with its status (None: missing). Raises OSError ELOOP
+    after 40 links, with the last one as `filename2`.
+    """
+    waiting, here, links = _parts(path), "/", 0
+    while waiting:
+        part = waiting.pop(0)
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        step = os.path.join(here, part)
+        found = status_of(step)
+        is_link = found is not None and stat.S_ISLNK(found.st_mode)
+        links += is_link
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links", path, None, step)
+        visit(step, found)
+        if is_link:
+            target = os.readlink(step)
+            here = "/" if target.startswith("/") else here
+            waiting = _parts(target) + waiting
+        else:
+            here = step
+    return here
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
 def _step_fault(path: str, owners: set[int]) -> str:
     found = os.lstat(path)
     if found.st_uid not in owners:
@@ -101,27 +142,15 @@ def acl_writers(acl: bytes, owning_group: int) -> list[str]:
 
 
 def _steps(path: str) -> list[str]:
-    """Every folder and link that resolving `path` passes, and the file itself. Raises OSError if one is missing."""
+    """Return every folder and link that resolving `path` passes, and the file. Raises OSError if one is missing."""
     steps = ["/"]
-    waiting = [part for part in path.split("/") if part]
-    here = "/"
-    links = 0
-    while waiting:
-        part = waiting.pop(0)
-        if part == "..":
-            here = os.path.dirname(here)
-            continue
-        step = os.path.join(here, part)
+
+    def add(step: str, found: os.stat_result | None) -> None:
         steps.append(step)
-        if not stat.S_ISLNK(os.lstat(step).st_mode):
-            here = step
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise OSError(0, "too many symbolic links", path)
-        target = os.readlink(step)
-        waiting = [part for part in target.split("/") if part and part != "."] + waiting
-        here = "/" if target.startswith("/") else here
+        if found is None:
+            os.lstat(step)  # raises
+
+    follow(path, add)
     return steps
 
 

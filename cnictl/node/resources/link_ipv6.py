@@ -3,9 +3,10 @@
 import os
 
 from cnictl.core import advertisements, sysctl
-from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
+from cnictl.core.advertisements import NEVER, ROUTERS_TOO
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK
 from cnictl.node.resources.sysctl import write
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State

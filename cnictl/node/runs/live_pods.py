@@ -8,12 +8,12 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
-from cnictl.core.foreign import MARK, ForeignLinks
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease import Lease
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.shared_store import may_be_shared
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink
 from cnictl.core.netlink.veth_peer import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.taken_over import remove_pair
@@ -79,18 +79,18 @@ def unrecorded_ports(names: Iterable[str]) -> list[str]:
 def _marked_ports(netlink: Netlink) -> list[Link]:
     """Veths with a pod's alias."""
     links = rtnetlink.all_links(netlink)
-    return [link for link in links if link.kind == "veth" and link.alias.startswith(MARK) and "/" in link.alias]
+    return [link for link in links if link.kind == "veth" and link.alias.startswith(OWNER_MARK) and "/" in link.alias]
 
 
 def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[AttachedPod]:
-    lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{MARK}{network}/")]
+    lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{OWNER_MARK}{network}/")]
     found = []
     for link, present in zip(lost, addresses_behind(lost), strict=True):
         state = liveness.UNKNOWN if link.peer_namespace else liveness.STALE
         reason = f"no record names its veth {link.name}"
         reason += "" if link.peer_namespace else ", whose other end is on this host"
         addresses = tuple(sorted(format_address(packed) for packed in present if not is_link_local(packed)))
-        pod = link.alias.removeprefix(f"{MARK}{network}/")
+        pod = link.alias.removeprefix(f"{OWNER_MARK}{network}/")
         found.append(AttachedPod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
     return found
 

@@ -85,7 +85,7 @@ def short(path: Path) -> str:
 def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Host, words: list[str]) -> None:
     done = cnictl(littered, *words)
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if "passed over: " in line]
+    told = [line for line in done.stderr.splitlines() if "skipped: " in line]
     assert len(told) == len(set(told)) and "\x1b" not in done.stderr
     if "history" not in words:
         assert any("lost+found" in line for line in told), done.stderr
