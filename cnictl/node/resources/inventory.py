@@ -15,7 +15,7 @@ from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.resources.network_manager import UnmanagedDevices
-from cnictl.node.resources.networkd import ForeignRoutes, UnmanagedLinks, kept_addresses
+from cnictl.node.resources.networkd import networkd_files
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.ports import Ports
 from cnictl.node.resources.program import ProgramCopy
@@ -45,9 +45,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
         *_sysctls(spec),
         SysctlFile(),
         UnmanagedDevices(),
-        ForeignRoutes(),
-        UnmanagedLinks(),
-        *kept_addresses(spec),
+        *networkd_files(spec),
         Bridge(spec, raises_mtu),
         *_bridge_ipv6(spec),
         Address(spec, known),
