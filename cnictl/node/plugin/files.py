@@ -15,7 +15,6 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import ownership
 
-_MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (path_resolution(7))
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -31,7 +30,7 @@ def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
     target = resolve(path)
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = _status(place)
+        there = ownership.status_of(place)
         if there is not None and not stat.S_ISREG(there.st_mode):
             kind = _KINDS.get(stat.S_IFMT(there.st_mode), "no file")
             raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it out of the way: {target}")
@@ -58,7 +57,7 @@ def remove(path: str) -> None:
         return
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = _status(place)
+        there = ownership.status_of(place)
         if there is not None and stat.S_ISREG(there.st_mode):
             try:
                 os.unlink(place)
@@ -86,34 +85,23 @@ def is_masked(path: str) -> bool:
 
 
 def resolve(path: str) -> str:
-    """Where a path leads, which may not be there yet.
+    """Return where a path leads, which may not exist yet.
 
-    Raises Problem if a link on the way is not root's (or the present user's), or if the links lead nowhere.
+    Raises Problem if a link on the way is not root's (or the present user's), or if the links form a circle.
     """
-    owners = ownership.roots() | {os.geteuid()}
-    waiting, here, links = [part for part in path.split("/") if part], "/", 0
-    while waiting:
-        part = waiting.pop(0)
-        if part == "..":
-            here = os.path.dirname(here)
-            continue
-        step = os.path.join(here, part)
-        found = _status(step)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            here = step
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}")
-        if found.st_uid not in owners:
-            raise Problem(
-                f"{step} is a link of user {found.st_uid}, not of root: where it leads is that user's to say",
-                f"make it root's: chown -h root {step}",
-            )
-        target = os.readlink(step)
-        here = "/" if target.startswith("/") else here
-        waiting = [part for part in target.split("/") if part not in ("", ".")] + waiting
-    return here
+    owners, step = ownership.roots() | {os.geteuid()}, path
+    try:
+        for step, status in ownership.walk(path):  # the last step is where the path leads
+            if status is not None and stat.S_ISLNK(status.st_mode) and status.st_uid not in owners:
+                raise Problem(
+                    f"{step} is a link of user {status.st_uid}, not of root: where it leads is that user's to say",
+                    f"make it root's: chown -h root {step}",
+                )
+    except OSError as error:
+        if error.errno:
+            raise
+        raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}") from None
+    return step
 
 
 @contextlib.contextmanager
@@ -174,13 +162,6 @@ def _rewrite(place: str, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def _refusal(error: OSError, path: str, target: str) -> Problem:
