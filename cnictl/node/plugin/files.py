@@ -1,4 +1,4 @@
-"""Files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
+"""Write files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
 
 A file of ours that an operator moved into a repository and linked to is written where the link leads. The link itself
 is never replaced and never removed. Each step of the way has to be root's own link: another user's could lead root
@@ -22,10 +22,10 @@ _KINDS = {
 
 
 def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
-    """Give a file new content in one step; a new one gets `mode`, one that is there keeps what it has (with `keep`).
+    """Replace a file's content in one step. A new file gets `mode`; with `keep`, an existing one keeps its mode.
 
-    A file with several names (hard links), or one that is a mount of its own, is rewritten where it is, for a new file
-    in its place would part it from these. Raises Problem with the file as it was.
+    A file with several names (hard links), or one that is a mount of its own, is rewritten in place, because a new file
+    would part it from these. Raises Problem, with the file unchanged.
     """
     target = resolve(path)
     with _folder_of(path, target) as folder:
@@ -51,7 +51,7 @@ def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of ours. Of a link the file that it leads to goes, and the link stays. Raises Problem."""
+    """Remove a file of ours. If it is a link, remove the file that it leads to, and keep the link. Raises Problem."""
     target = resolve(path)
     if not os.path.lexists(target):
         return
@@ -66,10 +66,7 @@ def remove(path: str) -> None:
 
 
 def can_write(path: str) -> bool:
-    """Return whether a file can be written or replaced there: read-only mounts, denials and immutable files say no.
-
-    The folders on the way may be missing: then the nearest one that is there counts.
-    """
+    """Return whether a file can be written or replaced. If its folder is missing, the nearest one above it counts."""
     target = os.path.realpath(path)
     if os.path.lexists(target) and not os.access(target, os.W_OK):
         return False
@@ -80,7 +77,7 @@ def can_write(path: str) -> bool:
 
 
 def is_masked(path: str) -> bool:
-    """Whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
+    """Return whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
     return os.path.islink(path) and os.path.realpath(path) == os.devnull
 
 
@@ -106,7 +103,7 @@ def resolve(path: str) -> str:
 
 @contextlib.contextmanager
 def _folder_of(path: str, target: str) -> Iterator[str]:
-    """A name for the folder of `target` that leads to the same one whatever another user does to the way there."""
+    """Give a path to the folder of `target` that leads there even if another user changes the way to it."""
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in os.path.dirname(target).split("/"):
@@ -152,7 +149,7 @@ def _attributes(place: str) -> list[str]:
 
 
 def _rewrite(place: str, data: bytes) -> None:
-    """New content for the same file, longest first: it is at no moment empty, and the journal has both texts."""
+    """Rewrite a file in place, and shorten it last, so that it is never empty. The journal has both texts."""
     descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         written = 0
