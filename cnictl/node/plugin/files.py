@@ -21,12 +21,18 @@ _KINDS = {
 }  # fmt: skip
 
 
-def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
+def read(path: str) -> str:
+    """Return the text of a file, in which `write` keeps bytes that are not UTF-8. Raises OSError."""
+    return durable.contents(path).decode("utf-8", "surrogateescape")
+
+
+def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None:
     """Replace a file's content in one step. A new file gets `mode`; with `keep`, an existing one keeps its mode.
 
     A file with several names (hard links), or one that is a mount of its own, is rewritten in place, because a new file
     would part it from these. Raises Problem, with the file unchanged.
     """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     target = resolve(path)
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
