@@ -82,12 +82,8 @@ def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
 
 def _sysctls(spec: NodeSpec) -> list[Resource]:
     """Return what turns on forwarding for the families of `spec`; router advertisements come before forwarding."""
-    settings: list[Resource] = []
-    if not all(map(is_ipv6, spec.subnets)):
-        settings.append(Forwarding())
-    if any(map(is_ipv6, spec.subnets)):
-        settings += [RouterAdvertisements(), Forwarding(ipv6=True)]
-    return settings
+    settings: list[Resource] = [] if all(map(is_ipv6, spec.subnets)) else [Forwarding()]
+    return settings + ([RouterAdvertisements(), Forwarding(True)] if any(map(is_ipv6, spec.subnets)) else [])
 
 
 def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:
