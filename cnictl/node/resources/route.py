@@ -23,10 +23,7 @@ class PeerRoute:
     def observe(self) -> State | None:
         """Return the route's next hop, link and owner; our route, if there are several."""
         routes = self._table.to(self._pod_cidr)
-        for route in routes:
-            if route["owner"] == OURS:
-                return route
-        return routes[0] if routes else None
+        return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
@@ -34,10 +31,8 @@ class PeerRoute:
         now = self.observe()
         if peer is None:
             return now if now is not None and now["owner"] != OURS else None
-        wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
-        if now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"]):
-            return {**wanted, "owner": now["owner"]}
-        return {**wanted, "owner": OURS}
+        wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
+        return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def former(self) -> State | None:
         """Return a route that is not ours, which a reset leaves; else None."""
@@ -73,7 +68,11 @@ class PeerRoute:
                     arguments["oif"] = links[0]
                 iproute.route("add" if change.before is None else "replace", **arguments)
             except NetlinkError as error:
-                raise Problem(*_kernel_words(error, change)) from None
+                via = change.after["via"] if change.after else ""
+                raise Problem(
+                    f"the kernel refuses the route: {error.args[-1]}",
+                    f"`ip route get {via}` shows how this host reaches the peer" if via else "",
+                ) from None
 
 
 class RouteTable:
@@ -107,18 +106,15 @@ class RouteTable:
 
     def _all(self) -> list[tuple[str, dict[str, str]]]:
         if self._read is None:
-            self._read = _listed()
+            routes = []
+            for destination, route in route_lookup.routes():
+                if route.table == route_lookup.MAIN_TABLE:
+                    dev, via = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
+                    name = _PROTOCOLS.get(route.protocol, route.protocol)
+                    owner = OURS if route.protocol == PROTOCOL else f"proto {name}"
+                    routes.append((str(destination), {"via": via, "dev": dev, "owner": owner}))
+            self._read = routes
         return self._read
-
-
-def _listed() -> list[tuple[str, dict[str, str]]]:
-    routes = []
-    for destination, route in route_lookup.routes():
-        if route.table == route_lookup.MAIN_TABLE:
-            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
-            owner = OURS if route.protocol == PROTOCOL else f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
-            routes.append((str(destination), {"via": gateway, "dev": dev, "owner": owner}))
-    return routes
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
@@ -128,12 +124,3 @@ def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
             f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
             f"if that route is wrong: ip route del {pod_cidr}",
         )
-
-
-def _kernel_words(error: Exception, change: Change) -> tuple[str, str]:
-    said = str(error.args[1]) if len(error.args) > 1 else str(error)
-    via = change.after["via"] if change.after else ""
-    return (
-        f"the kernel refuses the route: {said}",
-        f"`ip route get {via}` shows how this host reaches the peer" if via else "",
-    )
