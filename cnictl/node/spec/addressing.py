@@ -178,7 +178,7 @@ def check_network_name(name: str) -> None:
         )
     if len(name) > NETWORK_NAME_MAX:
         raise UsageProblem(
-            f"name {name[:20]!r}… has {len(name)} characters, a network's name has at most {NETWORK_NAME_MAX}"
+            f"name {name[:20]!r}… has {len(name)} characters; a network's name has at most {NETWORK_NAME_MAX}"
         )
 
 
