@@ -41,7 +41,7 @@ faults:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.faults.sweep $(SWEEP)
 	.venv/bin/python -m tests.faults.runs $(RUNS)
-	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/plugin/test_faults.py tests/kernel/plugin/test_upgrade.py
+	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/plugin/test_faults.py tests/kernel/plugin/test_faults_files.py tests/kernel/plugin/test_upgrade.py
 
 # 500 pods over 8 workers, ours and the reference; STORM="--pods 200 --masquerade" chooses
 storm:

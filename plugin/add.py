@@ -1,4 +1,4 @@
-"""ADD: a pod's interface with its addresses and routes, whole or not at all. Spec 1.1.0, section 2."""
+"""ADD: make a pod's interface with its addresses and routes, completely or not at all. Spec 1.1.0, section 2."""
 
 from posix import close
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locked) -> str:
-    """Attach the container; its result goes out through `publish`. Returns the addresses, for the log.
+    """Attach the container and pass the result to `publish`. Returns the addresses, for the log.
 
-    `lock` is the node's, held shared. Raises CniError; then everything this call made is undone.
+    `lock` is the node's, held shared. Raises CniError; then everything that this call made is undone.
     """
     netns = Netns(call.netns)
     if netns.ours:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns!r}: it is the host's own namespace")
-    # what can't be had, or not be handed on, is refused before anything is made
+    # refuse unavailable addresses and a malformed prevResult before anything is made
     if conf.served:
         distribute(conf.sets, wanted_addresses(call, conf))
     previous(conf)
     with Netlink() as host:
-        for again in (True, False):
+        for may_retry in (True, False):
             refuse_second(host, call, conf, netns)
             attempt = Attempt(host, call, conf, netns)
             try:
@@ -44,14 +44,14 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
             except BaseException as cause:
                 try:
                     attempt.undo(lock)
-                except (CniError, OSError) as left:  # the record stays, for the DEL that the runtime owes or for GC
+                except (CniError, OSError) as leftover:  # the record stays for the runtime's DEL, or for GC
                     if isinstance(cause, CniError):
-                        cause.hint = "; ".join(filter(None, (cause.hint, f"can't be taken back: {left}")))
+                        cause.hint = "; ".join(filter(None, (cause.hint, f"not undone: {leftover}")))
                     raise cause from None
-                if again and isinstance(cause, Met):  # that ADD is waited for, and its attachment judged
+                if may_retry and isinstance(cause, Met):  # wait for that ADD, and judge its attachment
                     continue
                 if isinstance(cause, (CniError, OSError)):
-                    from . import needs  # no ADD that succeeds pays for it
+                    from . import needs  # only a failed ADD needs it
 
                     raise needs.explained(host, conf, cause) from None
                 raise

@@ -1,4 +1,4 @@
-"""DEL of an attachment that this plugin didn't make, or lost the record of: found by what DEL was given."""
+"""DEL of an attachment that has no record, because another plugin made it or the record is lost."""
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
@@ -14,7 +14,7 @@ from .environment import Call
 def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None:
     """Undo an attachment that has neither a record nor a lease under its interface's name.
 
-    Returns the record of its lease where that is from before leases named an interface (host-local 0.8), else None.
+    Returns the record of its lease if that names no interface (before host-local 0.8), else None.
     """
 
     def before(record: Record) -> None:
@@ -30,19 +30,19 @@ def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None
 def remove_foreign_pair(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
     """Remove the veth pair and the masquerade rules that the reference plugin made for the container.
 
-    `record` names the addresses that the container holds leases of. What only a prevResult names is left alone: it is
-    as old as the ADD, and the name may be another's by now.
+    `record` has the container's leased addresses. A link that only a prevResult names is left alone: prevResult is as
+    old as the ADD, and another link may have the name by now.
     """
-    whose = Record(conf.name, call.container, call.ifname)
-    whose.addresses, whose.data_dir = record.addresses, conf.data_dir
-    remove_pair(host, whose, call.netns, conf.bridge)
+    attachment = Record(conf.name, call.container, call.ifname)
+    attachment.addresses, attachment.data_dir = record.addresses, conf.data_dir
+    remove_pair(host, attachment, call.netns, conf.bridge)
 
 
 def _release_promised(call: Call, conf: NetConf) -> None:
-    """The lease of an attachment whose record was lost: prevResult says where to look, the lease itself whose it is."""
+    """Free the leases of an attachment whose record is lost: prevResult gives the addresses, the lease the owner."""
     listed = (conf.prev_result or {}).get("ips")
     store = Store(conf.name, conf.data_dir)
-    for entry in listed if isinstance(listed, list) else []:  # whatever it is, DEL goes on
+    for entry in listed if isinstance(listed, list) else []:  # DEL goes on, however malformed it is
         address = str(entry.get("address")).partition("/")[0] if isinstance(entry, dict) else ""
         try:
             parse_address(address)

@@ -1,9 +1,9 @@
-"""ADD's answer: what this call made, after what the plugins before it in the chain did."""
+"""Build ADD's result from what this call made and the results of the previous plugins in the chain."""
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route
+from cnictl.core.conf.routes import METRICS, Route
 from cnictl.core.errors import INVALID_CONFIG, CniError
 from cnictl.core.netlink.rtnetlink import Link, format_mac
 from cnictl.core.result import objects, shape
@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-_METRICS = ("mtu", "advmss", "priority", "table", "scope")
-
 
 class Given:
-    """What an attachment gets: addresses, each with its gateway (empty: none), routes and name servers."""
+    """What an attachment gets: addresses, each with its gateway (empty: none), routes and DNS settings."""
 
     __slots__ = ("dns", "ips", "routes")
 
@@ -28,31 +26,31 @@ class Given:
 
     @property
     def addresses(self) -> list[Cidr]:
-        """The addresses alone."""
+        """The addresses without their gateways."""
         return [address for address, _ in self.ips]
 
     @property
     def gateways(self) -> list[Cidr]:
-        """The gateways, each with its subnet's prefix and once."""
+        """The gateways, each once and with its subnet's prefix."""
         return list(dict.fromkeys(Cidr(gateway, address.prefix) for address, gateway in self.ips if gateway))
 
 
 def previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]":
-    """Interfaces, addresses and routes of the plugins before this one. Raises CniError 7 if they are malformed."""
+    """Return the previous plugins' interfaces, addresses and routes. Raises CniError 7 if they are malformed."""
     interfaces = objects(conf.prev_result, "interfaces", "name")
     ips = objects(conf.prev_result, "ips", "address")
     routes = objects(conf.prev_result, "routes", "dst")
-    for one in ips:
-        if type(one.get("interface", 0)) not in (int, type(None)):
+    for ip in ips:
+        if type(ip.get("interface", 0)) not in (int, type(None)):
             raise CniError(
-                INVALID_CONFIG, f"prevResult.ips: {one['address']}: interface {one['interface']!r:.60} is not a number"
+                INVALID_CONFIG, f"prevResult.ips: {ip['address']}: interface {ip['interface']!r:.60} is not a number"
             )
     try:
         for listed, key, via in ((ips, "address", "gateway"), (routes, "dst", "gw")):
-            for one in listed:
-                parse_interface(one[key], f"prevResult: {key}")
-                if one.get(via):
-                    parse_address(one[via], f"prevResult: {via}")
+            for entry in listed:
+                parse_interface(entry[key], f"prevResult: {key}")
+                if entry.get(via):
+                    parse_address(entry[via], f"prevResult: {via}")
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
     return interfaces, ips, routes
@@ -61,10 +59,10 @@ def previous(conf: NetConf) -> "tuple[list[dict[str, Any]], list[dict[str, Any]]
 def answer(
     conf: NetConf, record: Record, sandbox: str, bridge: Link, host_mac: bytes, given: Given, gateway: Link | None
 ) -> "dict[str, Any]":
-    """Return the result. `gateway`: the interface that has the gateway's addresses where that isn't the bridge.
+    """Return the result. `gateway`: the interface with the gateway's addresses if that isn't the bridge.
 
-    Everything of this call comes before what the plugins before it reported, with the bridge as the first interface:
-    the firewall plugin takes interfaces[0] for the bridge, and runtimes take the first address for the pod's.
+    What this call made precedes what the previous plugins reported, and the bridge is the first interface: the firewall
+    plugin takes interfaces[0] for the bridge, and runtimes take the first address for the pod's.
     """
     before, earlier_ips, earlier_routes = previous(conf)
     mtu = conf.mtu or bridge.mtu
@@ -77,35 +75,35 @@ def answer(
         interfaces.append({"name": gateway.name, "mac": gateway.mac, "mtu": gateway.mtu})
     ips = []
     for address, through in given.ips:
-        one: dict[str, Any] = {"address": str(address), "interface": 2}
+        entry: dict[str, Any] = {"address": str(address), "interface": 2}
         if through:
-            one["gateway"] = format_address(through)
-        ips.append(one)
+            entry["gateway"] = format_address(through)
+        ips.append(entry)
     if conf.prev_result:
-        ips += [_moved(one, len(interfaces)) for one in earlier_ips]
+        ips += [_moved(ip, len(interfaces)) for ip in earlier_ips]
     routes = [*map(_route, given.routes), *earlier_routes]
     return shape(conf.cni_version, [*interfaces, *before], ips, routes, _dns(conf, given))
 
 
 def _moved(ip: "dict[str, Any]", places: int) -> "dict[str, Any]":
-    """Return an entry of prevResult.ips for interfaces that stand so many places later; some write -1 for none."""
+    """Return an entry of prevResult.ips with its interface moved by some places; some plugins write -1 for none."""
     place = ip.get("interface")
     return ip if place is None or place < 0 else {**ip, "interface": place + places}
 
 
 def _route(route: Route) -> "dict[str, Any]":
-    found: dict[str, Any] = {"dst": str(route.destination)}
+    entry: dict[str, Any] = {"dst": str(route.destination)}
     if route.gateway:
-        found["gw"] = format_address(route.gateway)
-    for key in _METRICS:
+        entry["gw"] = format_address(route.gateway)
+    for key in METRICS:
         value = getattr(route, key)
         if value is not None:
-            found[key] = value
-    return found
+            entry[key] = value
+    return entry
 
 
 def _dns(conf: NetConf, given: Given) -> "dict[str, Any]":
-    """Key by key the configuration's word counts, then the IPAM plugin's, then that of the plugins before."""
+    """Return `dns`: for each key the configuration's value, else the IPAM plugin's, else the previous plugins'."""
     before = (conf.prev_result or {}).get("dns")
     own = conf.result_dns() if conf.resolv_conf or any(conf.dns.values()) else {}
     merged = dict(before) if isinstance(before, dict) else {}

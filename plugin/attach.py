@@ -1,4 +1,4 @@
-"""The link of an attachment: its veth pair, what the pod's end is given, and the moment from which both ends send."""
+"""Make an attachment's veth pair, configure the pod's end, and wait until both ends can send."""
 
 import errno
 import time
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACTIVATION_WAIT = 2.0
-"""Seconds to wait for links to send: normally well under a millisecond."""
+"""Seconds to wait until links can send; normally it takes well under a millisecond."""
 
 
 class NameTaken(Exception):
-    """A link that is not of this attachment has the name that was chosen for its host veth."""
+    """Another link has taken the name that was chosen for the host veth."""
 
 
 def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, netns: Netns) -> bytes:
-    """Make the veth pair, the host's end a port of the bridge as the conf wants it; returns that end's MAC.
+    """Make the veth pair, with the host's end as a port of the bridge; return the MAC of the host's end.
 
-    Raises NameTaken, CniError 102 if the pod has such an interface, 103 if the kernel refuses.
+    Raises NameTaken, CniError 102 if the pod already has the interface, 103 if the kernel refuses.
     """
     name, host_mac = record.host_veth, rtnetlink.random_mac()
     pair = (name, host_mac, bridge.index, record.ifname, rtnetlink.parse_mac(record.mac), netns.descriptor)
@@ -41,10 +41,10 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
             raise CniError(
                 INTERFACE_EXISTS,
                 f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
-                "the runtime has to choose another name or DEL the interface first",
+                "the runtime must choose another name or DEL the interface first",
             )
         raise CniError(KERNEL_REFUSED, f"veth pair for {record.ifname}: {error.strerror}")
-    # not in one batch with the above: the kernel would go on, and change the link of another that has the name
+    # not in one batch with the pair: after a refusal the kernel would go on and change another link with the name
     messages = [rtnetlink.set_alias(name, alias(record))]
     if conf.hairpin or conf.isolated:
         messages.append(rtnetlink.set_port(name, conf.hairpin, conf.isolated))
@@ -62,10 +62,10 @@ def configure(
     addresses: "Sequence[Cidr]",
     routes: "Sequence[Route]",
 ) -> list[Route]:
-    """Bring the pod's end up with its addresses and routes; returns the routes that were made.
+    """Bring the pod's end up with its addresses and routes; return the routes that were made.
 
-    Called in the pod's namespace. A route that the pod has already, through another of its interfaces, gets a higher
-    metric: each attachment has its own, and takes its own away. Raises CniError 101 if an IPv6 address is in use
+    Called in the pod's namespace. If the pod has a route already, through another interface, this one gets a higher
+    metric, so that each attachment adds and removes its own. Raises CniError 101 if an IPv6 address is in use
     (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
     """
     ifname = record.ifname
@@ -79,21 +79,22 @@ def configure(
 
         ipv6.prepare_pod(ifname, str(six), conf.dad)
     pod.call(rtnetlink.set_up(link.index, notify=True))
-    give = [rtnetlink.add_address(link.index, one.packed, one.prefix, conf.dad) for one in addresses]
-    lead = [_route_message(link.index, route) for route in routes]
+    address_messages = [rtnetlink.add_address(link.index, cidr.packed, cidr.prefix, conf.dad) for cidr in addresses]
+    route_messages = [_route_message(link.index, route) for route in routes]
     if six is not None and conf.dad:
-        await_up(host, record.host_veth, time.monotonic() + ACTIVATION_WAIT)  # or nobody hears the question
-        _made(pod, link, pod.refusals(*give), addresses, ())
+        await_up(host, record.host_veth, time.monotonic() + ACTIVATION_WAIT)  # else the probes are lost
+        _made(pod, link, pod.refusals(*address_messages), addresses, ())
         ipv6.settle(pod, link.index, ifname)
-        return _made(pod, link, pod.refusals(*lead), (), routes)
-    return _made(pod, link, pod.refusals(*give, *lead), addresses, routes)
+        return _made(pod, link, pod.refusals(*route_messages), (), routes)
+    return _made(pod, link, pod.refusals(*address_messages, *route_messages), addresses, routes)
 
 
 def quiet(ifname: str, conf: NetConf) -> None:
-    """Have an interface in the pod that is still down take no addresses and routes from a router, once it is up.
+    """Keep a pod's interface, which is still down, from accepting addresses and routes from a router.
 
-    Only where its addresses are ours: in layer 2, and with dhcp, a router on the link may be the one to give them.
-    Without `enabledad` its IPv6 addresses, the link-local one among them, are usable at once.
+    This applies only if the addresses are leased here: in layer 2, and with dhcp, a router may be the one to give them.
+    Without `enabledad`, IPv6 addresses skip duplicate address detection, so that also the link-local one is usable at
+    once.
     """
     if conf.served:
         sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")
@@ -126,9 +127,9 @@ def _route_message(index: int, route: Route) -> tuple[int, int, bytes]:
 def _made(
     pod: Netlink, link: Link, refused: list[NetlinkError], addresses: "Sequence[Cidr]", routes: "Sequence[Route]"
 ) -> list[Route]:
-    """Return the routes as they were made, of messages for the addresses and after them the routes.
+    """Return the routes that were made. `refused` are refusals of messages for the addresses and then the routes.
 
-    Raises CniError for what the kernel `refused`, unless it has such a route already.
+    A route that the pod has already is added with another metric. Any other refusal is raised as CniError.
     """
     made: list[Route | None] = list(routes)
     beside = None
@@ -158,14 +159,14 @@ def activate(
     addresses: "Sequence[Cidr]",
     gateways: "Sequence[Cidr]",
 ) -> Link:
-    """Return once both ends and the bridge send, and the pod's addresses are announced; the bridge as it is then.
+    """Wait until both ends and the bridge can send, then announce the pod's addresses; return the bridge's link.
 
-    A link that has only just got its carrier drops all it is to send until the kernel's link-watch activates it; with
-    the host veth the bridge port begins to forward, and only with its first port does a bridge get a carrier. To ask
-    for a link makes link-watch see to it at once (Linux 6.10, rtnl_getlink); before, it is done within a second.
-    What the kernel announces when the link comes up is lost with the rest. It does so again when the link gets a MAC,
-    its own (sysctls arp_notify, ndisc_notify). `addresses`: the pod's; `gateways`: the bridge's own among theirs.
-    Raises CniError 103 if an end doesn't come up.
+    A link that has just got its carrier drops what it sends until the kernel's link-watch activates it. The bridge port
+    starts to forward with the host veth, and a bridge gets a carrier only with its first port. Since Linux 6.10 a
+    request for the link makes link-watch run at once (rtnl_getlink); before, it runs within a second. The kernel's own
+    announcements, made when the link came up, are lost meanwhile; setting the link's MAC to its present one makes the
+    kernel repeat them (sysctls arp_notify, ndisc_notify). `addresses` are the pod's, `gateways` those of its gateways
+    that are the bridge's addresses. Raises CniError 103 if an end doesn't come up.
     """
     deadline = time.monotonic() + ACTIVATION_WAIT
     end = None
@@ -173,22 +174,22 @@ def activate(
         end = await_up(netlink, name, deadline)
         if end is None or end.operstate != rtnetlink.OPERSTATE_UP:
             raise CniError(KERNEL_REFUSED, f"{name} isn't up {ACTIVATION_WAIT:g} s after it was set up")
-    link = await_up(host, bridge.name, deadline)  # in vain where STP has its ports listen first
+    link = await_up(host, bridge.name, deadline)  # with STP it may still be listening at the deadline
     if link is None:
         raise CniError(KERNEL_REFUSED, f"bridge {bridge.name}: removed by another process while it was in use")
-    six = [one.packed for one in addresses if one.bits == 128]
+    six = [address.packed for address in addresses if address.bits == 128]
     if six and end is not None:
         from cnictl.core import ipv6
 
         ipv6.settle(pod, end.index, record.ifname)
         ipv6.await_local(pod, six)
-        ipv6.await_local(host, [one.packed for one in gateways if one.bits == 128])
+        ipv6.await_local(host, [gateway.packed for gateway in gateways if gateway.bits == 128])
     pod.call(rtnetlink.set_mac(record.ifname, rtnetlink.parse_mac(record.mac)))
     return link
 
 
 def await_up(netlink: Netlink, name: str, deadline: float) -> Link | None:
-    """The link once it is up, or at the deadline."""
+    """Return the link once it is up, or as it is at the deadline."""
     while True:
         link = rtnetlink.get_link(netlink, name)
         if link is None or link.operstate == rtnetlink.OPERSTATE_UP or time.monotonic() > deadline:

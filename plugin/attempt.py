@@ -1,4 +1,4 @@
-"""One ADD at work: its steps in order, and what has to be taken back if one of them fails."""
+"""The steps of an ADD in order, and their undo if one of them fails."""
 
 import time
 from posix import F_OK, access, stat
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _CLOCK_TICK = 0.01
-"""Seconds that a file's modification time may be behind the clock: a tick of a kernel with 100 a second."""
+"""Seconds that a file's modification time may lag behind the clock: a tick of a kernel with 100 Hz."""
 
 
 class Met(CniError):
@@ -42,7 +42,7 @@ class Met(CniError):
 
 
 class Attempt:
-    """One ADD at work: what it has made so far, for the case that it fails."""
+    """One run of an ADD; it remembers what it has made, to undo that if it fails."""
 
     def __init__(self, host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
         self._host = host
@@ -53,16 +53,16 @@ class Attempt:
         self._rules_new = False
         self._delegated = False
         self._switched: list[tuple[str, str]] = []
-        """Switches of the kernel's that were set, and their former values."""
-        self.record = _intend(call, conf, netns)
+        """Kernel settings that were changed, with their former values."""
+        self.record = _new_record(call, conf, netns)
         self.record.host_veth = host_veth.choose(host, self.record)
         self.held = -1
         """The record's descriptor, once it is written."""
 
     def make(self) -> "dict[str, Any]":
-        """Everything, in the order in which a crash leaves least; the result."""
+        """Make everything, in the order in which a crash leaves least behind; return the result."""
         host, conf, record = self._host, self._conf, self.record
-        noting = not (conf.walk_through and access(NODE_FILE, F_OK))  # addresses are the node file's, if there is one
+        noting = not (conf.walk_through and access(NODE_FILE, F_OK))  # a node file is responsible for the addresses
         bridge = self._bridge = ensure_bridge(
             host,
             conf.bridge,
@@ -105,7 +105,7 @@ class Attempt:
         return answer(conf, record, self._call.netns, link, host_mac, given, gateway)
 
     def undo(self, lock: Locked) -> None:
-        """Take back what was made; what other calls may count on by now, only if none is at work or was since."""
+        """Undo what was made. What other calls may rely on is undone only if no other call runs or has run since."""
         try:
             self._undo(lock)
         finally:
@@ -130,7 +130,7 @@ class Attempt:
         )
         if bridge is None or not changed or not lock.alone():
             return
-        if not self._counted_on():
+        if not self._is_relied_on():
             for path, former in reversed(self._switched):
                 sysctl.put(path, former)
             bridge.undo(self._host)
@@ -139,37 +139,37 @@ class Attempt:
         if self._rules_new and not attachments.owners(conf.name):
             backends.backend(conf.backend).remove(conf.name)
 
-    def _counted_on(self) -> bool:
-        """Whether an attachment was completed since this ADD began: it may have found what this one changed."""
-        began = self.record.created - _CLOCK_TICK
+    def _is_relied_on(self) -> bool:
+        """Return whether an attachment was made since this ADD began, so that it may rely on what this one changed."""
+        start = self.record.created - _CLOCK_TICK
         for network in attachments.networks():
             for container, ifname in attachments.owners(network):
                 try:
                     written = stat(attachments.record_path(network, container, ifname)).st_mtime
                 except FileNotFoundError:
                     continue
-                if written >= began:
+                if written >= start:
                     return True
         return False
 
     def _set_bridge(self, bridge: BridgeMade) -> None:
-        """The settings of one that was there before, and those that few configurations ask for."""
+        """Set accept_ra, and what few configurations need of the bridge."""
         conf = self._conf
         self._set_accept_ra(bridge)
         if conf.promiscuous:
             link = rtnetlink.get_link(self._host, bridge.name)
             if link is not None and not link.flags & rtnetlink.IFF_PROMISC:
-                back = rtnetlink.set_promiscuous(bridge.name, False)
-                bridge.changing(back)
+                undo = rtnetlink.set_promiscuous(bridge.name, False)
+                bridge.changing(undo)
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
-                bridge.former.append(back)
+                bridge.former.append(undo)
         if conf.vlan or conf.vlan_trunk:
             from . import vlan
 
-            vlan.ensure_filtering(self._host, bridge, vlan.asked(conf))
+            vlan.ensure_filtering(self._host, bridge, vlan.key_and_value(conf))
 
     def _set_accept_ra(self, bridge: BridgeMade) -> None:
-        """A pod must not become the node's router; an adopted bridge may be the node's way to its own."""
+        """Keep pods from becoming the node's router; an adopted bridge may lead to the node's real router."""
         if bridge.note is not None:
             from cnictl.core import adopted
 
@@ -184,7 +184,7 @@ class Attempt:
             bridge.switched.append((path, former))
 
     def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
-        """Give the bridge the gateways' addresses; in a VLAN it is an interface of its own that gets them."""
+        """Give the bridge the gateways' addresses; in a VLAN a separate interface gets them, which is returned."""
         conf = self._conf
         if not gateways:
             return None
@@ -198,7 +198,7 @@ class Attempt:
         return link
 
     def _ensure_masquerade(self) -> None:
-        """The node's rule set as `cnictl nat enable` makes it, reloaded where something flushed it."""
+        """Load the node's masquerade rules, the same as `cnictl nat enable` does, if they are missing."""
         conf = self._conf
         if conf.masquerade and not conf.subnets_vary:
             rules = RuleSet(conf.name, conf.subnets, conf.networks)
@@ -209,12 +209,12 @@ class Attempt:
             self.held = self.record.write()
         except FileExistsError:
             who = f"{self.record.container} {self.record.ifname}"
-            raise Met(TRY_AGAIN, f"{who}: another ADD is at work on it") from None
+            raise Met(TRY_AGAIN, f"{who}: another ADD is working on it") from None
 
     def _lease(self) -> Given:
         """Lease an address of each range set.
 
-        Where one is full, or an address asked for is taken, what is proven stale is freed first.
+        If a set is full, or a requested address is taken, stale attachments are undone before a second try.
         """
         conf, record = self._conf, self.record
 
@@ -226,7 +226,7 @@ class Attempt:
         wanted = wanted_addresses(self._call, conf)
         try:
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
-        except Duplicate:  # host-local's lease, that only now has a record to judge it by
+        except Duplicate:  # a lease of host-local's, which has only now got a record to judge it by
             refuse_second(self._host, self._call, conf, self._netns)
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
         except (Exhausted, Taken):
@@ -235,20 +235,20 @@ class Attempt:
             if not freed:
                 raise
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
-        ips = [(Cidr(packed, one.subnet.prefix), one.gateway) for packed, one in leased]
+        ips = [(Cidr(packed, span.subnet.prefix), span.gateway) for packed, span in leased]
         return Given(ips, complete(conf.routes, [gateway for _, gateway in ips], conf.default_route))
 
     def _delegate(self) -> Given:
-        """Have the IPAM plugin that the configuration names give the addresses."""
+        """Get the addresses from the IPAM plugin that the configuration names."""
         from . import delegate
         from .delegated import given_by, wake
 
         conf, record = self._conf, self.record
         with Inside(self._netns), Netlink() as pod:
             wake(self._host, pod, conf, record)
-        found = delegate.add(self._call, conf)
+        result = delegate.add(self._call, conf)
         self._delegated = True
-        given = given_by(found, conf)
+        given = given_by(result, conf)
         record.addresses = [address.address for address in given.addresses]
         if conf.masquerade:
             from cnictl.core.masquerade import scoped
@@ -258,14 +258,14 @@ class Attempt:
         return given
 
     def _ensure_scoped_masquerade(self) -> None:
-        """The rule sets of subnets that came with this pod: the record names them by now."""
+        """Load the masquerade rules for subnets that came with this pod, which the record names by now."""
         if self.record.masqueraded:
             from cnictl.core.masquerade import scoped
 
             scoped.ensure(self.record, self._conf.networks)
 
     def _make_pair(self, bridge: BridgeMade) -> bytes:
-        """Make the veth pair, under the next name if another link has its own by now; returns the host end's MAC."""
+        """Make the veth pair, under the next name if another link took the first; return the host end's MAC."""
         while True:
             try:
                 return make_pair(self._host, self._conf, bridge, self.record, self._netns)
@@ -274,7 +274,7 @@ class Attempt:
                 self.record.amend(self.held)
 
     def _guard_port(self) -> None:
-        """What only few configurations ask for of the host's end."""
+        """Set up what few configurations need of the host veth."""
         conf, record = self._conf, self.record
         if conf.mac_check:
             from cnictl.core import macspoof
@@ -286,7 +286,7 @@ class Attempt:
             vlan.set_port(self._host, record.host_veth, conf)
 
     def _isolate(self, given: Given) -> None:
-        """Keep other isolated pods from reaching this one by way of the node."""
+        """Keep other isolated pods from reaching this one through the node."""
         from cnictl.core import isolation
 
         from . import vlan
@@ -307,7 +307,7 @@ class Attempt:
             conntrack.forget(address.packed for address in given.addresses)
 
     def _open_forwarding(self, given: Given) -> None:
-        """Have the node forward for the families that the pod has, as the reference's isGateway does."""
+        """Turn on forwarding for the pod's families, as the reference's isGateway does."""
         for family in {len(address.packed) for address in given.addresses}:
             if sysctl.read(sysctl.FORWARDING[family]) == "0":
                 from . import forwarding
@@ -316,11 +316,11 @@ class Attempt:
 
 
 def wanted_addresses(call: Call, conf: NetConf) -> list[bytes]:
-    """The addresses asked for: CNI_ARGS' and the configuration's."""
+    """Return the addresses that CNI_ARGS and the configuration request."""
     return [*call.wanted, *conf.wanted]
 
 
-def _intend(call: Call, conf: NetConf, netns: Netns) -> Record:
+def _new_record(call: Call, conf: NetConf, netns: Netns) -> Record:
     record = Record(conf.name, call.container, call.ifname)
     record.bridge = conf.bridge
     record.mac = format_mac(conf.mac or call.mac or random_mac())

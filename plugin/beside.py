@@ -1,7 +1,7 @@
-"""A route that a pod has already through another of its interfaces: the later one is added with a higher metric.
+"""Add a route that a pod already has through another interface, with a higher metric.
 
-Each attachment keeps its own route, so that a pod whose first network is disconnected still has that of its second.
-Loaded only where the kernel refused a route as a second one. Sources: net/ipv4/fib_trie.c (fib_table_insert: one
+Each attachment keeps its own route, so that a pod whose first network is disconnected still has the second one's.
+Loaded only if the kernel refused a route because it exists. Sources: net/ipv4/fib_trie.c (fib_table_insert: one
 route for each destination and metric), net/ipv6/ip6_fib.c (fib6_add_rt2node).
 """
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _IPV6_METRIC = 1024
-"""IP6_RT_PRIO_USER: what the kernel gives an IPv6 route that asks for no metric."""
+"""IP6_RT_PRIO_USER: the kernel's default metric of an IPv6 route."""
 _LAST_METRIC = 2**32 - 1
 _TRIES = 16
-"""Metrics to try: more than one only where another program adds routes at the same time, or has a blackhole route."""
+"""Metrics to try; more than one only if another program adds routes at the same time, or has a blackhole route."""
 
 
 class Beside:
-    """An interface that gets routes which the pod has already, through another: the pod's are listed once.
+    """Adds routes that the pod already has to an interface. The pod's routes are listed only once.
 
-    `index` and `ifname` are of the interface, `message` builds the request for a route.
+    `index` and `ifname` are the interface's; `message` builds the request for a route.
     """
 
     def __init__(
@@ -36,44 +36,44 @@ class Beside:
         self._index = index
         self._ifname = ifname
         self._message = message
-        self._there: dict[int, dict[tuple[bytes, int, int], list[KernelRoute]]] = {}
+        self._present: dict[int, dict[tuple[bytes, int, int], list[KernelRoute]]] = {}
 
     def add(self, route: Route) -> Route | None:
-        """Add the route with the next free metric; return it as it was made, or None if this interface has it already.
+        """Add the route with the next free metric; return the new route, or None if this interface has it already.
 
         Raises CniError 103.
         """
-        there = self._same_destination(route)
-        asked = route.priority or (_IPV6_METRIC if route.destination.bits == 128 else 0)
-        if any(one.priority == asked and self._index in one.links for one in there):
+        present = self._same_destination(route)
+        requested = route.priority or (_IPV6_METRIC if route.destination.bits == 128 else 0)
+        if any(same.priority == requested and self._index in same.links for same in present):
             return None
-        taken = {one.priority for one in there} | {asked}
+        taken = {same.priority for same in present} | {requested}
         for _ in range(_TRIES):
-            metric = next_metric(asked, taken)
+            metric = next_metric(requested, taken)
             later = route.with_priority(metric)
             refused = self._pod.refusals(self._message(later))
             if not refused:
                 return later
             if refused[0].errno != errno.EEXIST:
-                said = refused[0].strerror
-                raise CniError(KERNEL_REFUSED, f"{self._ifname}: route to {route.destination}: {said}")
+                reason = refused[0].strerror
+                raise CniError(KERNEL_REFUSED, f"{self._ifname}: route to {route.destination}: {reason}")
             taken.add(metric)
         raise CniError(KERNEL_REFUSED, f"{self._ifname}: route to {route.destination}: another program keeps adding it")
 
     def _same_destination(self, route: Route) -> list[KernelRoute]:
         bits = route.destination.bits
-        if bits not in self._there:
-            self._there[bits] = by_destination(listed(self._pod, AF_INET if bits == 32 else AF_INET6))
-        return self._there[bits].get(destination_of(route), [])
+        if bits not in self._present:
+            self._present[bits] = by_destination(listed(self._pod, AF_INET if bits == 32 else AF_INET6))
+        return self._present[bits].get(destination_of(route), [])
 
 
-def next_metric(asked: int, taken: "Iterable[int]") -> int:
-    """Return the lowest metric above `asked` that is not taken: the route keeps its place among the others.
+def next_metric(requested: int, taken: "Iterable[int]") -> int:
+    """Return the lowest free metric above `requested`, so that the route keeps its place among the others.
 
-    Past the last metric that there is, it is the highest below.
+    If there is none, return the highest free one.
     """
     occupied = set(taken)
-    metric = asked + 1
+    metric = requested + 1
     while metric in occupied:
         metric += 1
     if metric <= _LAST_METRIC:
@@ -85,14 +85,14 @@ def next_metric(asked: int, taken: "Iterable[int]") -> int:
 
 
 def by_destination(routes: "Iterable[KernelRoute]") -> dict[tuple[bytes, int, int], list[KernelRoute]]:
-    """The kernel's routes by destination, prefix length and table."""
-    found: dict[tuple[bytes, int, int], list[KernelRoute]] = {}
-    for one in routes:
-        found.setdefault((one.destination, one.prefix, one.table), []).append(one)
-    return found
+    """Return the kernel's routes by destination, prefix length and table."""
+    grouped: dict[tuple[bytes, int, int], list[KernelRoute]] = {}
+    for route in routes:
+        grouped.setdefault((route.destination, route.prefix, route.table), []).append(route)
+    return grouped
 
 
 def destination_of(route: Route) -> tuple[bytes, int, int]:
-    """What routes that the kernel takes for the same one have in common, but for their metric."""
+    """Return what the kernel identifies a route by, besides its metric."""
     destination = route.destination
     return destination.packed if destination.prefix else b"", destination.prefix, route.table or MAIN_TABLE

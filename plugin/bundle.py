@@ -1,6 +1,6 @@
-"""Bundles: for each verb one file with the bytecode of all that it imports, in the order in which that has to run.
+"""Write bundles: one file for each verb with the bytecode of every module that it imports, in the order of execution.
 
-Made at install by the interpreter that will read them, for bytecode is its own; read by `start`.
+The interpreter that will read them makes them at install, because bytecode depends on its version; `start` reads them.
 """
 
 import ast
@@ -17,7 +17,7 @@ MODULES = {
     "STATUS": "cnictl_plugin.status",
     "VERSION": "cnictl_plugin.main",
 }
-"""The module that serves each verb; `main` comes before it."""
+"""The module of each verb; `main` comes before it."""
 
 _START = "cnictl_plugin.start"
 
@@ -31,7 +31,7 @@ class Module(NamedTuple):
 
 
 def write_bundles(library: str, final: str, target: str) -> None:
-    """Write the running interpreter's bundles of the code in `library`, that will stand in `final`, to `target`."""
+    """Write bundles of the code in `library`, which will be moved to `final`, to `target`."""
     modules = read_modules(library, final)
     os.makedirs(target, 0o755, exist_ok=True)
     for verb, module in MODULES.items():
@@ -41,14 +41,14 @@ def write_bundles(library: str, final: str, target: str) -> None:
 
 
 def bundle_of(modules: dict[str, Module], module: str) -> bytes:
-    """Return one bundle: what `start.load` takes, behind the code that defines it."""
+    """Return a bundle: the code of `start`, followed by the argument of its `load`."""
     order = import_order({name: read.imports for name, read in modules.items()}, ["cnictl_plugin.main", module])
     parts = tuple((name, modules[name].is_package, modules[name].code) for name in order)
     return marshal.dumps((modules[_START].code, parts))
 
 
 def import_order(imported: dict[str, list[str]], wanted: list[str]) -> list[str]:
-    """The modules that `wanted` import at their top level, each after its own imports (`imported`, by module)."""
+    """Return the modules that `wanted` import at the top level, each after its own imports (`imported`, by module)."""
     order: list[str] = []
     seen: set[str] = set()
 
@@ -57,8 +57,8 @@ def import_order(imported: dict[str, list[str]], wanted: list[str]) -> list[str]
             return
         seen.add(name)
         visit(name.rpartition(".")[0])
-        for found in imported[name]:
-            visit(found)
+        for imported_name in imported[name]:
+            visit(imported_name)
         order.append(name)
 
     for name in wanted:
@@ -67,26 +67,26 @@ def import_order(imported: dict[str, list[str]], wanted: list[str]) -> list[str]
 
 
 def imports(name: str, tree: ast.Module) -> list[str]:
-    """Everything that a module's import statements may mean, modules or not; of a `try` what it tries first.
+    """Return every name that a module's import statements may refer to, modules or not; of a `try` only its body.
 
-    Only statements of the module itself count: what stands in a function or under a condition is imported later.
+    Imports in a function or under a condition are left out: they happen later.
     """
-    found = []
-    statements = tree.body + [tried for one in tree.body if isinstance(one, ast.Try) for tried in one.body]
+    names = []
+    statements = tree.body + [tried for block in tree.body if isinstance(block, ast.Try) for tried in block.body]
     for statement in statements:
         if isinstance(statement, ast.Import):
-            found += [alias.name for alias in statement.names]
+            names += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom):
             base = statement.module or ""
-            if statement.level:  # one dot: no package here holds another that imports upwards
+            if statement.level:  # one dot: no module here imports from a parent package
                 base = f"{name.rpartition('.')[0]}.{base}".rstrip(".")
-            found += [base, *(f"{base}.{alias.name}" for alias in statement.names)]
-    return found
+            names += [base, *(f"{base}.{alias.name}" for alias in statement.names)]
+    return names
 
 
 def read_modules(library: str, final: str) -> dict[str, Module]:
-    """Every module of the code in `library`, by name, compiled for its path in `final`."""
-    found = {}
+    """Return every module of the code in `library` by name, compiled for its path in `final`."""
+    modules = {}
     for top in ("cnictl", "cnictl_plugin"):
         for place, _, files in os.walk(f"{library}/{top}"):
             for file in files:
@@ -97,5 +97,5 @@ def read_modules(library: str, final: str) -> dict[str, Module]:
                     with open(path, encoding="utf-8") as source:
                         tree = ast.parse(source.read())
                     code = compile(tree, path.replace(library, final, 1), "exec", dont_inherit=True, optimize=2)
-                    found[name] = Module(file == "__init__.py", imports(name, tree), code)
-    return found
+                    modules[name] = Module(file == "__init__.py", imports(name, tree), code)
+    return modules

@@ -1,7 +1,7 @@
-"""CHECK: an attachment compared with what its ADD promised. Spec 1.1.0, section 2.
+"""CHECK: compare an attachment with what its ADD promised. Spec 1.1.0, section 2.
 
-What another plugin of the chain changes by design is no deviation: a MAC that its result names, a route in a table of
-its own, addresses and interfaces that it added.
+Changes that another plugin of the chain makes by design are no deviations: a MAC that its result names, routes that it
+moved to another table, addresses and interfaces that it added.
 """
 
 from posix import close
@@ -10,7 +10,7 @@ from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, Cidr, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route
+from cnictl.core.conf.routes import METRICS, Route
 from cnictl.core.digest import host_veth_name
 from cnictl.core.errors import CHECK_FAILED, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnictl.core.leases.lease_store import Store
@@ -30,18 +30,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 _Routes = dict[tuple[bytes, int], list[KernelRoute]]
-"""A pod's routes by destination and prefix length: a configuration may list thousands."""
-
-_METRICS = ("mtu", "advmss", "priority", "table", "scope")
+"""A pod's routes by destination and prefix length; there may be thousands."""
 
 
 def check(call: Call, conf: NetConf) -> str:
-    """Raises CniError 104 naming the first thing that is missing or wrong; 3 if there is no such attachment.
+    """Check an attachment and return its addresses, for the log.
 
-    Returns the attachment's addresses, for the log.
+    Raises CniError 104 naming the first thing that is missing or wrong, 3 if there is no such attachment.
     """
     if conf.prev_result is None:
-        raise CniError(INVALID_CONFIG, "prevResult: missing; CHECK compares with it", "the runtime passes ADD's result")
+        raise CniError(
+            INVALID_CONFIG,
+            "prevResult: missing; CHECK compares the attachment with it",
+            "the runtime passes ADD's result",
+        )
     ips = _promised(call, conf)
     try:
         held = attachments.seize(conf.name, call.container, call.ifname, 0.0, shared=True)
@@ -51,25 +53,28 @@ def check(call: Call, conf: NetConf) -> str:
 
 
 def _check_in_flight(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]") -> str:
-    """CHECK beside an ADD or DEL that is at work: what it finds wrong then counts only once that has ended."""
+    """Check while an ADD or DEL is running: a fault counts only if it is still there once that has ended."""
     try:
         return _check(call, conf, ips, -1, home=True)
     except CniError:
-        from cnictl.core.detach import SEIZE_WAIT  # a CHECK loads it for nothing else
+        from cnictl.core.detach import SEIZE_WAIT  # a plain CHECK doesn't need it
 
         held = attachments.seize(conf.name, call.container, call.ifname, SEIZE_WAIT, shared=True)
     return _check(call, conf, ips, held, home=True)
 
 
 def _check(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]", held: int, home: bool) -> str:
-    """`held`: the record's descriptor, by which nobody begins to work on it. `home`: whether to leave the pod again."""
+    """Check. `held`: the record's locked descriptor, or -1. `home`: return to the host's namespace at the end."""
     netns = Netns(call.netns)
     addresses = [address for address, _ in ips]
     record = attachments.read(conf.name, call.container, call.ifname)
     with Netlink() as host:
         foreign = None
         if record is None or not record.host_veth:
-            from .check_foreign import check_foreign_rules, foreign_host_veth  # made by the reference, or lost
+            from .check_foreign import (
+                check_foreign_rules,
+                foreign_host_veth,
+            )  # the reference made it, or the record is lost
 
             foreign = foreign_host_veth(host, call)
         name = foreign.name if foreign is not None else _host_veth(call, conf, record)
@@ -87,7 +92,7 @@ def _check(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]", hel
             from . import delegate
 
             if held >= 0:
-                close(held)  # that may take longer than a DEL is to wait
+                close(held)  # the plugin may take longer than a DEL should have to wait
             delegate.check(call, conf)
         if home:
             with Inside(netns), Netlink() as pod:
@@ -100,32 +105,32 @@ def _check(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]", hel
 
 
 def _host_veth(call: Call, conf: NetConf, record: Record | None) -> str:
-    """The name of the pair's host end: as the record says, else as ADD's result does."""
+    """Return the name of the host veth from the record, else from ADD's result."""
     if record is not None and record.host_veth:
         return record.host_veth
     interfaces = objects(conf.prev_result, "interfaces", "name")
-    names = [one["name"] for one in interfaces if not one.get("sandbox") and one["name"] != conf.bridge]
+    names = [link["name"] for link in interfaces if not link.get("sandbox") and link["name"] != conf.bridge]
     return names[0] if names else host_veth_name(conf.name, call.container, call.ifname)
 
 
 def _promised(call: Call, conf: NetConf) -> list[tuple[Cidr, Cidr | None]]:
-    """The addresses that prevResult gives to this interface, each with its gateway in its subnet."""
+    """Return the addresses that prevResult gives this interface, each with its gateway (None if there is none)."""
     interfaces = objects(conf.prev_result, "interfaces", "name")
-    mine = [place for place, one in enumerate(interfaces) if one["name"] == call.ifname and one.get("sandbox")]
+    mine = [place for place, link in enumerate(interfaces) if link["name"] == call.ifname and link.get("sandbox")]
     if not mine:
         raise CniError(INVALID_CONFIG, f"prevResult: names no interface {call.ifname} in a container")
-    found: list[tuple[Cidr, Cidr | None]] = []
-    for one in objects(conf.prev_result, "ips", "address"):
-        if one.get("interface") in mine:
+    promised: list[tuple[Cidr, Cidr | None]] = []
+    for entry in objects(conf.prev_result, "ips", "address"):
+        if entry.get("interface") in mine:
             try:
-                address = parse_interface(one["address"], "prevResult.ips")
-                through = parse_address(one["gateway"], "prevResult.ips.gateway") if one.get("gateway") else b""
+                address = parse_interface(entry["address"], "prevResult.ips")
+                through = parse_address(entry["gateway"], "prevResult.ips.gateway") if entry.get("gateway") else b""
             except AddressError as error:
                 raise CniError(INVALID_CONFIG, str(error)) from None
-            found.append((address, Cidr(through, address.prefix) if through else None))
-    if not found and conf.ipam_type:
+            promised.append((address, Cidr(through, address.prefix) if through else None))
+    if not promised and conf.ipam_type:
         raise CniError(INVALID_CONFIG, f"prevResult: gives {call.ifname} no address")
-    return found
+    return promised
 
 
 def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -> Link:
@@ -165,12 +170,12 @@ def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[C
 
 
 def _family(addresses: list[Cidr]) -> int:
-    """The one to list: half the work where there is no IPv6."""
-    return AF_INET if all(one.bits == 32 for one in addresses) else AF_UNSPEC
+    """Return the family to list: without IPv6 that halves the work."""
+    return AF_INET if all(address.bits == 32 for address in addresses) else AF_UNSPEC
 
 
 def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> None:
-    """What few configurations ask of the bridge and its port; more than was asked for is nobody's business here."""
+    """Check what few configurations need of the bridge and its port; additional settings are no fault."""
     if conf.promiscuous and not bridge.flags & rtnetlink.IFF_PROMISC:
         raise _failed(f"promiscMode: bridge {bridge.name} isn't promiscuous", f"ip link set {bridge.name} promisc on")
     if conf.hairpin and veth.port.get(rtnetlink.IFLA_BRPORT_MODE) != b"\1":
@@ -183,11 +188,11 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
         present = vlan.port_vlans(host, veth.index)
         for vid, flags in vlan.wanted_port(conf).items():
             if present.get(vid) != flags:
-                raise _failed(f"{vlan.asked(conf)}: {veth.name} isn't in VLAN {vid} as ADD put it there")
+                raise _failed(f"{vlan.key_and_value(conf)}: {veth.name} isn't in VLAN {vid} as ADD put it there")
 
 
 def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: str) -> None:
-    """The firewall's part: what a flush takes away."""
+    """Check the firewall rules, which somebody may have flushed."""
     with_pod = conf.subnets_vary or (record is not None and record.masqueraded)
     if conf.masquerade and conf.served and not with_pod:
         wanted = RuleSet(conf.name, conf.subnets, conf.networks)
@@ -205,14 +210,14 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
     if conf.mac_check:
         from cnictl.core import macspoof
 
-        pod = [one for one in objects(conf.prev_result, "interfaces", "name") if one["name"] == call.ifname]
-        macs = [str(one.get("mac") or "").lower() for one in pod if one.get("sandbox")]
+        ends = [link for link in objects(conf.prev_result, "interfaces", "name") if link["name"] == call.ifname]
+        macs = [str(end.get("mac") or "").lower() for end in ends if end.get("sandbox")]
         if not macs or not macspoof.stands(host_veth, macs[0]):
             raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
 
 
 def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: list[str]) -> None:
-    """The rules that keep isolated pods apart by way of the node; attachments of the first release have none."""
+    """Check the rules that isolate pods from each other on the node; the first release's attachments have none."""
     from cnictl.core import isolation
 
     from . import vlan
@@ -224,7 +229,7 @@ def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: l
 
 
 def _check_lease(call: Call, conf: NetConf, ips: list[Cidr], foreign: bool) -> None:
-    """`foreign`: another plugin leased it; before its 0.8 host-local wrote the container alone."""
+    """Check the leases. `foreign`: another plugin made them; host-local before 0.8 wrote only the container."""
     owners = ((call.container, call.ifname), (call.container, "")) if foreign else ((call.container, call.ifname),)
     store = Store(conf.name, conf.data_dir)
     for address in ips:
@@ -250,80 +255,81 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
     for address in ips:
         if (address.packed, address.prefix) not in present:
             raise _failed(f"{call.ifname} has lost the address {address}")
-    found: dict[int, _Routes] = {}
-    asked: dict[Cidr, list[Route]] = {}
+    routes: dict[int, _Routes] = {}
+    configured: dict[Cidr, list[Route]] = {}
     for route in conf.routes:
-        asked.setdefault(route.destination, []).append(route)
-    for one in objects(conf.prev_result, "routes", "dst"):
-        family = AF_INET6 if ":" in one["dst"] else AF_INET
-        if family not in found:
-            found[family] = _by_destination(listed(pod, family))
-        _check_route(conf, one, found[family], asked, link, ips)
+        configured.setdefault(route.destination, []).append(route)
+    for promised in objects(conf.prev_result, "routes", "dst"):
+        family = AF_INET6 if ":" in promised["dst"] else AF_INET
+        if family not in routes:
+            routes[family] = _by_destination(listed(pod, family))
+        _check_route(conf, promised, routes[family], configured, link, ips)
 
 
 def _by_destination(routes: list[KernelRoute]) -> _Routes:
-    found: _Routes = {}
-    for one in routes:
-        found.setdefault((one.destination, one.prefix), []).append(one)
-    return found
+    grouped: _Routes = {}
+    for route in routes:
+        grouped.setdefault((route.destination, route.prefix), []).append(route)
+    return grouped
 
 
 def _check_route(
     conf: NetConf,
     promised: "dict[str, Any]",
     routes: _Routes,
-    asked: dict[Cidr, list[Route]],
+    configured: dict[Cidr, list[Route]],
     link: Link,
     ips: list[Cidr],
 ) -> None:
-    """A route that has no table of its own may be in any: sbr moves them (plugins/meta/sbr).
+    """Check that the pod has a promised route; unless a table is promised, it may be in any: sbr moves routes.
 
-    One through a gateway in this interface's subnets has to lead through this interface, not another network's.
+    A route through a gateway in this interface's subnets must use this interface, not another network's.
     """
     try:
         destination = parse_interface(promised["dst"], "prevResult.routes.dst").network
         gateway = parse_address(promised["gw"], "prevResult.routes.gw") if promised.get("gw") else b""
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-    wanted, least = _metrics(conf, promised, destination, asked.get(destination, ()))
+    wanted, least = _metrics(conf, promised, destination, configured.get(destination, ()))
     packed = destination.packed if destination.prefix else b""
-    same = routes.get((packed, destination.prefix), [])
-    same = [one for one in same if not gateway or one.leads_through(gateway)]
+    matching = routes.get((packed, destination.prefix), [])
+    matching = [route for route in matching if not gateway or route.leads_through(gateway)]
     if gateway and any(address.network.holds(gateway) for address in ips):
-        same = [one for one in same if link.index in one.links]
-    if not same:
+        matching = [route for route in matching if link.index in route.links]
+    if not matching:
         through = f" through {promised['gw']}" if gateway else ""
         raise _failed(f"the container has lost its route to {destination}{through}")
-    same = [one for one in same if one.priority >= least]
-    if not any(all(getattr(one, key) == value for key, value in wanted.items()) for one in same):
+    matching = [route for route in matching if route.priority >= least]
+    if not any(all(getattr(route, key) == value for key, value in wanted.items()) for route in matching):
         wanted = wanted | ({"priority": least} if least else {})
         shown = ", ".join(f"{key} {value}" for key, value in wanted.items())
         raise _failed(f"the container's route to {destination} has lost its {shown}")
 
 
 def _metrics(
-    conf: NetConf, promised: "dict[str, Any]", destination: Cidr, asked: "Iterable[Route]"
+    conf: NetConf, promised: "dict[str, Any]", destination: Cidr, configured: "Iterable[Route]"
 ) -> tuple[dict[str, int], int]:
-    """What a route has beside its gateway: results before 1.1.0 don't say, but the configuration does.
+    """Return a route's metrics, and its least priority if the exact one isn't known.
 
-    The second value is the least priority: ADD raises what the configuration says where another network has that.
+    Results before 1.1.0 have no metrics, so they come from the configuration; ADD raises its priority if another
+    network has the same route.
     """
     least = 0
-    metrics = {key: promised[key] for key in _METRICS if isinstance(promised.get(key), int)}
+    metrics = {key: promised[key] for key in METRICS if isinstance(promised.get(key), int)}
     if conf.cni_version != "1.1.0":
-        for route in asked:
-            given = ((key, getattr(route, key)) for key in _METRICS)
-            metrics.update((key, value) for key, value in given if value is not None)
+        for route in configured:
+            values = ((key, getattr(route, key)) for key in METRICS)
+            metrics.update((key, value) for key, value in values if value is not None)
         least = metrics.pop("priority", 0)
     if destination.bits == 128:
-        metrics.pop("scope", None)  # which IPv6 has none of
+        metrics.pop("scope", None)  # IPv6 routes have none
     return {key: value for key, value in metrics.items() if value or key == "scope"}, least
 
 
 def _compare_mac(conf: NetConf, link: Link, sandbox: bool) -> None:
-    for one in objects(conf.prev_result, "interfaces", "name"):
-        if one["name"] == link.name and bool(one.get("sandbox")) == sandbox:
-            promised = str(one.get("mac") or "").lower()
+    for entry in objects(conf.prev_result, "interfaces", "name"):
+        if entry["name"] == link.name and bool(entry.get("sandbox")) == sandbox:
+            promised = str(entry.get("mac") or "").lower()
             if promised and promised != link.mac:
                 raise _failed(f"{link.name} has the MAC {link.mac}, ADD gave it {promised}")
 

@@ -1,4 +1,4 @@
-"""CHECK of an attachment that the reference plugin made before its network was taken over."""
+"""CHECK of an attachment that the reference plugin made before cnictl took over its network."""
 
 from cnictl.core import reference_rules
 from cnictl.core.cidr import Cidr
@@ -13,12 +13,12 @@ from .environment import Call
 
 
 def foreign_host_veth(host: Netlink, call: Call) -> Link | None:
-    """The host veth that another plugin made for the pod's interface; None if that is none, or is ours."""
+    """Return the host veth that another plugin made for the pod's interface; None if there is none, or it is ours."""
     return ForeignLinks(host).into(call.netns, call.ifname)
 
 
 def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> None:
-    """Raise CniError 104 unless the pod's packets are masqueraded and guarded as the conf says, by either's rules."""
+    """Raise CniError 104 unless our rules or the reference's masquerade and guard the pod as configured."""
     if conf.masquerade:
         ours = conf.served and not conf.subnets_vary
         rules = RuleSet(conf.name, conf.subnets, conf.networks)

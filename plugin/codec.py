@@ -1,7 +1,7 @@
-"""Stands for the standard library's `encodings` while the interpreter starts: UTF-8, which is all that starting needs.
+"""A replacement for the standard library's `encodings` with UTF-8 only, which is all that an interpreter starts with.
 
-The library's own package, with `codecs` and some 300 aliases, is an eighth of what an empty interpreter takes to
-start. It comes in place of this one as soon as anybody asks for more.
+The library's own package, with `codecs` and some 300 aliases, takes an eighth of an empty interpreter's start. It
+replaces this one as soon as anything else is needed.
 """
 
 import sys
@@ -14,51 +14,51 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """For the text side of standard output and error (io.TextIOWrapper's encoder)."""
+    """The encoder of standard output and error (for io.TextIOWrapper)."""
 
     def __init__(self, errors: str = "strict") -> None:
         self.errors = errors
 
     def encode(self, text: str, final: bool = False) -> bytes:  # noqa: ARG002
-        """The bytes of `text`; UTF-8 keeps nothing back."""
+        """Return the bytes of `text`; UTF-8 keeps nothing for the next call."""
         return utf_8_encode(text, self.errors)[0]
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Do nothing: there is no state."""
 
     def setstate(self, state: object) -> None:
-        """There is no state."""
+        """Do nothing: there is no state."""
 
 
 class Decoder:
-    """For the text side of standard input (io.TextIOWrapper's decoder)."""
+    """The decoder of standard input (for io.TextIOWrapper)."""
 
     def __init__(self, errors: str = "strict") -> None:
         self.errors = errors
         self.rest = b""
 
     def decode(self, data: bytes, final: bool = False) -> str:
-        """The text of `data`; a character's first bytes are kept for the next call."""
+        """Return the text of `data`; the first bytes of an incomplete character are kept for the next call."""
         data = self.rest + data
         text, used = utf_8_decode(data, self.errors, final)
         self.rest = data[used:]
         return text
 
     def reset(self) -> None:
-        """Forget what was kept."""
+        """Drop the kept bytes."""
         self.rest = b""
 
     def getstate(self) -> "tuple[bytes, int]":
-        """What was kept."""
+        """Return the kept bytes."""
         return self.rest, 0
 
     def setstate(self, state: "tuple[bytes, int]") -> None:
-        """Keep this."""
+        """Set the kept bytes."""
         self.rest = state[0]
 
 
 class Utf8(tuple):  # type: ignore[type-arg]  # a subscript would be evaluated at each start
-    """What `codecs.CodecInfo` is to the registry."""
+    """A codec in the form that the registry expects, as `codecs.CodecInfo`."""
 
     name = "utf-8"
     incrementalencoder = Encoder
@@ -67,26 +67,26 @@ class Utf8(tuple):  # type: ignore[type-arg]  # a subscript would be evaluated a
 
 
 def decode(data: bytes, errors: str = "strict") -> "tuple[str, int]":
-    """The text of `data`, whole."""
+    """Return the text of `data`, which must be complete."""
     return utf_8_decode(data, errors, True)
 
 
 def search_function(name: str) -> "Any":
-    """What the codec registry asks for each encoding it doesn't know yet."""
+    """Return the codec of an encoding; the registry calls this for each new one."""
     if name in ("utf_8", "utf8", "utf-8"):
         return Utf8((utf_8_encode, decode, None, None))
     return _library().search_function(name)
 
 
 def __getattr__(name: str) -> object:
-    """What else the library's package has: `locale` asks for it, and that is loaded to run a program."""
+    """Return any other attribute of the library's package: `locale` needs some, which is loaded to run a program."""
     if name.startswith("__"):
         raise AttributeError(name)
     return getattr(_library(), name)
 
 
 def _library() -> "ModuleType":
-    """The library's own package, from now on in this one's place."""
+    """Return the library's own package, after putting it in this one's place."""
     present = sys.modules["encodings"]
     if present.__dict__ is not globals():
         return present
@@ -101,8 +101,8 @@ def _library() -> "ModuleType":
 
 
 _HERE = sys.path[0]
-"""Where this one is found in place of the library's: by the time that is wanted, other folders may come before it."""
+"""The folder of this package; later, other folders may precede it in sys.path."""
 
-# modules of the library's package are found by its name in this one too
+# let imports of `encodings.NAME` find the modules of the library's package
 __path__.extend(f"{folder}/encodings" for folder in sys.path[1:])  # type: ignore[name-defined]  # noqa: F821
 register(search_function)

@@ -1,4 +1,4 @@
-"""GC: every attachment of this network that the runtime no longer knows is undone. Spec 1.1.0, section 2."""
+"""GC: undo every attachment of this network that the runtime no longer knows. Spec 1.1.0, section 2."""
 
 from cnictl.core import attachments, host_veth, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
@@ -15,32 +15,32 @@ from .environment import Call, calling_process
 
 
 def collect(call: Call, conf: NetConf) -> None:
-    """Undo what is not among the valid attachments; an ADD in flight and other networks are left alone.
+    """Undo the attachments that are not in the list of valid ones.
 
-    So is what another runtime made, for the list is of the caller's own alone: that goes only if it is proven stale.
-    And so is a lease without a record in a store that other nodes use: it may be of a pod of theirs.
-    Works through all of them, then raises the first CniError, if any. Raises CniError 7 if no list was given:
-    'none said' is not 'none valid'.
+    The list contains only the calling runtime's attachments, so another runtime's are undone only if they are stale.
+    Also left alone are running ADDs, other networks, and leases without a record in a store that other nodes use: they
+    may belong to those nodes' pods. A failure doesn't stop the others; CniError 11 names all of them at the end. Raises
+    CniError 7 if there is not a list: that doesn't mean that no attachment is valid.
     """
     if conf.valid_attachments is None:
         raise CniError(
             INVALID_CONFIG,
-            "cni.dev/valid-attachments: missing; GC frees what is not in it",
+            "cni.dev/valid-attachments: missing; GC removes what is not in it",
             "the runtime gives the list, empty if no attachment is valid",
         )
     valid = set(conf.valid_attachments)
-    # a lease from before host-local 0.8 names no interface: its record neither
+    # a lease from before host-local 0.8, and so its record, names no interface
     valid |= {(container, "") for container, _ in valid}
     store = Store(conf.name, conf.data_dir)
     store.ensure_claimed()
     failures = []
     with Netlink() as host:
         for record in attachments.all_records(conf.name):
-            one = (record.container, record.ifname)
-            if one in valid or attachments.in_flight(record):
+            owner = (record.container, record.ifname)
+            if owner in valid or attachments.in_flight(record):
                 continue
             if _is_anothers(record, host):
-                valid.add(one)
+                valid.add(owner)
                 continue
             try:
                 _undo(host, call, conf, record)
@@ -51,15 +51,15 @@ def collect(call: Call, conf: NetConf) -> None:
     if conf.ipam_type and not conf.served:
         from . import delegate
 
-        delegate.collect(call, conf, {one for one in valid if one[1]})
+        delegate.collect(call, conf, {attachment for attachment in valid if attachment[1]})
     if failures:
         raise CniError(TRY_AGAIN, f"{len(failures)} attachments could not be undone", "; ".join(failures))
 
 
 def _is_anothers(record: Record, host: Netlink) -> bool:
-    """Whether a runtime other than the one that calls made the attachment, or another node, and it may be alive."""
+    """Return whether the attachment may be live and belongs to another runtime or another node."""
     if not record.host_veth and record.complete and may_be_shared(record.data_dir):
-        return True  # of a release that gave such leases records
+        return True  # an older release wrote records for other nodes' leases
     caller = calling_process()
     if not record.runtime or not caller or record.runtime == caller:
         return False
@@ -67,7 +67,7 @@ def _is_anothers(record: Record, host: Netlink) -> bool:
 
 
 def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
-    """Its addresses go back first to whom they came from; detaching is done whatever that says."""
+    """Have the IPAM plugin free the addresses, then detach; that happens even if the IPAM plugin fails."""
     failure = None
     if record.ipam and record.ipam == conf.ipam_type:
         from . import delegate
@@ -88,9 +88,9 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
 
 
 def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Torn leases, and those whose record was lost; in a store that other nodes use neither.
+    """Free torn leases and leases whose record is lost, unless other nodes use the store.
 
-    The leases are looked at first: an ADD in flight writes its record before it takes its lease.
+    The leases are read before the records, because an ADD writes its record before it takes its lease.
     """
     store.clear_unfinished()
     if store.shared:
@@ -105,9 +105,9 @@ def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -
 
 
 def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:
-    """Host veths of this network that no record names (their alias says whose they are), and guards of none.
+    """Delete host veths with this network's alias that no record names, and rules that guard a missing port.
 
-    The links are looked at first: an ADD in flight writes its record before it makes its link.
+    The links are listed before the records, because an ADD writes its record before it makes its link.
     """
     mark = f"cnictl:{conf.name}/"
     strays = [link for link in rtnetlink.all_links(host) if link.kind == "veth" and link.alias.startswith(mark)]
@@ -123,7 +123,7 @@ def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) ->
 
 
 class _Links:
-    """The host's links, each looked for when it is asked for: an ADD in flight guards a port once it is there."""
+    """The host's links, each looked up when needed: a running ADD may add a link and its rules at any time."""
 
     def __init__(self, host: Netlink) -> None:
         self._host = host

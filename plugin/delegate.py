@@ -1,6 +1,6 @@
-"""IPAM by another plugin: found in CNI_PATH, run with our environment and stdin, its answer read.
+"""Run another IPAM plugin: find it in CNI_PATH, pass it our environment and stdin, and read its answer.
 
-Spec 1.1.0, section 4. Loaded only where `ipam.type` names one. Its stderr is ours; its error is passed on as it is.
+Spec 1.1.0, section 4. Loaded only if `ipam.type` names one. It writes to our stderr; its error is passed on unchanged.
 """
 
 import time
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 ADD_WAIT = 180.0
-"""Seconds for an IPAM plugin's ADD. dhcp gives up by itself after some 170; the kubelet does after 240."""
+"""Seconds for an IPAM plugin's ADD: dhcp gives up after some 170, the kubelet after 240."""
 DELEGATE_WAIT = 30.0
-"""Seconds for any other verb, that nothing outside of the node has to answer."""
+"""Seconds for any other verb, which needs no answer from outside the node."""
 
 _OUTPUT_LIMIT = 4 << 20
-"""Bytes of an answer that are read."""
+"""Bytes of an answer that are read at most."""
 _SHOWN = 200
 """Characters of an answer that a message repeats."""
 _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
@@ -56,9 +56,9 @@ _EOF, _TICK = b"", 20
 
 
 def add(call: Call, conf: NetConf) -> "dict[str, Any]":
-    """The IPAM plugin's ADD: `ips`, `routes` and `dns` as 1.1.0 writes them, whatever version it answered in.
+    """Run the IPAM plugin's ADD; return `ips`, `routes` and `dns` in the 1.1.0 shape, whatever version it answered in.
 
-    If it fails its DEL is run before this returns. Raises CniError: its own, else 2, 6, 7 or 107.
+    If ADD fails, its DEL is run before this returns. Raises CniError: the plugin's own, else 2, 6, 7 or 107.
     """
     try:
         return parse_ipam_result(_answer(call, conf, "ADD", ADD_WAIT), conf.ipam_type)
@@ -68,7 +68,7 @@ def add(call: Call, conf: NetConf) -> "dict[str, Any]":
 
 
 def undo(call: Call, conf: NetConf) -> None:
-    """DEL after an ADD that failed: that failure is what the runtime has to be told, not this one's."""
+    """Run the IPAM plugin's DEL after a failed ADD, ignoring errors: the runtime needs to know the ADD's error."""
     try:
         _answer(call, conf, "DEL")
     except CniError:
@@ -76,35 +76,35 @@ def undo(call: Call, conf: NetConf) -> None:
 
 
 def delete(call: Call, conf: NetConf) -> None:
-    """The IPAM plugin's DEL. Raises CniError."""
+    """Run the IPAM plugin's DEL. Raises CniError."""
     _answer(call, conf, "DEL")
 
 
 def check(call: Call, conf: NetConf) -> None:
-    """The IPAM plugin's CHECK. Raises CniError."""
+    """Run the IPAM plugin's CHECK. Raises CniError."""
     _answer(call, conf, "CHECK")
 
 
 def forget(call: Call, conf: NetConf, record: Record) -> None:
-    """The IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError.
+    """Run the IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError.
 
-    It gets the CNI_ARGS that the runtime gave with the ADD: some IPAM plugins find their lease by the pod's name.
+    It gets the CNI_ARGS of the ADD, because some IPAM plugins find their lease by the pod's name.
     """
-    there = identity(record.netns) == (record.netns_dev, record.netns_ino)
+    is_same = identity(record.netns) == (record.netns_dev, record.netns_ino)
     attachment = {"CNI_CONTAINERID": record.container, "CNI_IFNAME": record.ifname}
-    attachment["CNI_NETNS"] = record.netns if there else ""
+    attachment["CNI_NETNS"] = record.netns if is_same else ""
     if record.cni_args:
         attachment["CNI_ARGS"] = record.cni_args
     _answer(call, conf, "DEL", attachment=attachment)
 
 
 def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> None:
-    """The IPAM plugin's GC, if it has one: it came with 1.1.0, that the plugin has to list. Raises CniError.
+    """Run the IPAM plugin's GC if it supports version 1.1.0, which GC needs. Raises CniError.
 
-    `valid`: what it may not free, as container and interface: more than the caller knows of where two runtimes share
-    the network.
+    `valid`: container and interface of each attachment to keep; if two runtimes share the network, these are more than
+    the calling one knows.
     """
-    if not _serves(call, conf):
+    if not _supports_version(call, conf):
         return
     document = jsontext.loads(call.stdin, replacing=True)
     named = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(valid)]
@@ -113,7 +113,7 @@ def collect(call: Call, conf: NetConf, valid: "Iterable[tuple[str, str]]") -> No
 
 
 def status(call: Call, conf: NetConf) -> None:
-    """The IPAM plugin's STATUS. Raises CniError: its own, or 50 if it is certain to refuse every ADD of this conf."""
+    """Run the IPAM plugin's STATUS. Raises CniError: its own, or 50 if it is certain to refuse every ADD."""
     try:
         path = _find(call, conf.ipam_type)
     except CniError as error:
@@ -121,17 +121,17 @@ def status(call: Call, conf: NetConf) -> None:
         raise
     if not access(path, X_OK):
         raise CniError(NOT_AVAILABLE, f"ipam.type: {path} can't be executed", f"chmod 755 {path}")
-    if not _serves(call, conf):
+    if not _supports_version(call, conf):
         raise CniError(
             NOT_AVAILABLE,
-            f"ipam.type: {conf.ipam_type!r} doesn't serve cniVersion {conf.cni_version}: it refuses every ADD",
+            f"ipam.type: {conf.ipam_type!r} doesn't support cniVersion {conf.cni_version}: it refuses every ADD",
             f"choose a cniVersion that {path} lists when asked for its VERSION",
         )
     _answer(call, conf, "STATUS")
 
 
-def _serves(call: Call, conf: NetConf) -> bool:
-    """Whether it lists the conf's version; one that can't say is taken to serve it."""
+def _supports_version(call: Call, conf: NetConf) -> bool:
+    """Return whether the plugin supports the configuration's version; assume so if it can't say."""
     try:
         listed = _answer(call, conf, "VERSION").get("supportedVersions")
     except CniError:
@@ -147,7 +147,7 @@ def _answer(
     attachment: "dict[str, str] | None" = None,
     stdin: bytes = b"",
 ) -> "dict[str, Any]":
-    """Run it; its answer, {} for a verb that has none. `attachment`, `stdin`: in place of the call's own."""
+    """Run the plugin; return its answer, {} for a verb without one. `attachment` and `stdin` replace the call's own."""
     kind = conf.ipam_type
     path = _find(call, kind)
     environment = dict(environ)
@@ -155,27 +155,27 @@ def _answer(
         environment[name.encode()] = value.encode("utf-8", "surrogateescape")
     where = f"ipam.type {kind!r}: {verb} by {path}"
     try:
-        ended, output = _execute(path, environment, stdin or call.stdin, wait, where)
+        status, output = _execute(path, environment, stdin or call.stdin, wait, where)
     except OSError as error:
         raise CniError(DELEGATE_FAILED, f"{where}: can't be started: {error.strerror}") from None
-    if ended == 0 and verb not in ("ADD", "VERSION"):
+    if status == 0 and verb not in ("ADD", "VERSION"):
         return {}
     try:
         document = jsontext.loads(output)
     except jsontext.JsonError:
         document = None
     _raise_its_own(document)
-    if ended == 0 and isinstance(document, dict):
+    if status == 0 and isinstance(document, dict):
         return document
-    how = f"killed by signal {WTERMSIG(ended)}" if WIFSIGNALED(ended) else f"exit status {WEXITSTATUS(ended)}"
-    said = output.decode("utf-8", "replace").strip()
+    how = f"killed by signal {WTERMSIG(status)}" if WIFSIGNALED(status) else f"exit status {WEXITSTATUS(status)}"
+    text = output.decode("utf-8", "replace").strip()
     raise CniError(
-        DELEGATE_FAILED, f"{where}: {how}, without a CNI {'error' if ended else 'result'} on stdout", said[:_SHOWN]
+        DELEGATE_FAILED, f"{where}: {how}, without a CNI {'error' if status else 'result'} on stdout", text[:_SHOWN]
     )
 
 
 def _raise_its_own(document: object) -> None:
-    """Raise the error that a plugin answered with, if it did (spec section 5 "Error")."""
+    """Raise the error in a plugin's answer, if there is one (spec section 5 "Error")."""
     if not isinstance(document, dict):
         return
     code, msg, details = document.get("code"), document.get("msg"), document.get("details")
@@ -184,9 +184,11 @@ def _raise_its_own(document: object) -> None:
 
 
 def _find(call: Call, kind: str) -> str:
-    """The first executable of that name in CNI_PATH. Raises CniError 7 for what is no name, 2 if there is none."""
+    """Return the first file with that name in CNI_PATH. Raises CniError 7 for an unusable name, 2 if there is none."""
     if "/" in kind or ".." in kind or not kind.isprintable():
-        raise CniError(INVALID_CONFIG, f"ipam.type: {kind[:_SHOWN]!r} is no plugin's name", "a file name in CNI_PATH")
+        raise CniError(
+            INVALID_CONFIG, f"ipam.type: {kind[:_SHOWN]!r} is not a plugin name", "it must be a file name in CNI_PATH"
+        )
     if kind == call.plugin:
         raise CniError(INVALID_CONFIG, f"ipam.type: {kind!r} is this plugin itself", "name an IPAM plugin")
     folders = environ.get(b"CNI_PATH", b"").decode("utf-8", "surrogateescape")
@@ -205,11 +207,11 @@ def _find(call: Call, kind: str) -> str:
 
 
 def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: float, where: str) -> tuple[int, bytes]:
-    """Run a program in a process group of its own; its wait status and stdout. Raises OSError, CniError 107.
+    """Run a program in its own process group; return its wait status and stdout. Raises OSError, CniError 107.
 
-    It is over when the process is: one that it left behind may hold stdout open.
+    It has ended when its process has: a child that it left behind may keep stdout open.
     """
-    request = memfd_create("cni-request")  # takes any length at once, where a pipe would fill
+    request = memfd_create("cni-request")  # takes any length at once; a pipe would fill up
     ours, theirs = pipe()
     try:
         rest = stdin
@@ -222,7 +224,7 @@ def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: f
             environment,
             file_actions=[(POSIX_SPAWN_DUP2, request, 0), (POSIX_SPAWN_DUP2, theirs, 1)],
             setpgroup=0,
-            setsigdef=[_SIGPIPE, _SIGXFSZ],  # which Python ignores, and a program started by it would too
+            setsigdef=[_SIGPIPE, _SIGXFSZ],  # Python ignores them, and the program would inherit that
         )
     except OSError:
         close(ours)

@@ -1,11 +1,11 @@
-"""What another IPAM plugin gave, as ADD makes use of it: gateways and routes filled in as the reference bridge does."""
+"""Use another IPAM plugin's result: fill in gateways and routes as the reference bridge does."""
 
 import time
 
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.conf.netconf import NetConf
-from cnictl.core.conf.routes import Route, complete
+from cnictl.core.conf.routes import METRICS, Route, complete
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
-    """Bring the pod's end up before it has an address: dhcp asks for one through it, and again only after 3 s.
+    """Bring the pod's end up before it has an address: dhcp sends its first request through it, the next after 3 s.
 
     Called in the pod's namespace.
     """
@@ -31,25 +31,25 @@ def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
         await_up(netlink, name, deadline)
 
 
-def given_by(found: "dict[str, Any]", conf: NetConf) -> Given:
-    """`found` is the plugin's result, read by `ipam_result`.
+def given_by(result: "dict[str, Any]", conf: NetConf) -> Given:
+    """Return what an attachment gets from the IPAM plugin's result, as read by `ipam_result`.
 
-    An address without a gateway has, where the bridge is to be one, its subnet's first address for it.
+    If the bridge is to be the gateway, an address without one gets the first address of its subnet as gateway.
     """
-    ips = [_ip(one, conf.is_gateway) for one in found["ips"]]
+    ips = [_ip(entry, conf.is_gateway) for entry in result["ips"]]
     gateways = [gateway for _, gateway in ips if gateway]
-    given = Given(ips, complete(map(_route, found["routes"]), gateways, conf.default_route))
-    given.dns = found["dns"]
+    given = Given(ips, complete(map(_route, result["routes"]), gateways, conf.default_route))
+    given.dns = result["dns"]
     return given
 
 
-def _ip(one: "dict[str, Any]", is_gateway: bool) -> "tuple[Cidr, bytes]":
-    address = parse_interface(one["address"])
-    if one.get("gateway"):
-        return address, parse_address(one["gateway"])
+def _ip(entry: "dict[str, Any]", is_gateway: bool) -> "tuple[Cidr, bytes]":
+    address = parse_interface(entry["address"])
+    if entry.get("gateway"):
+        return address, parse_address(entry["gateway"])
     return address, address.nth(1) if is_gateway else b""
 
 
-def _route(one: "dict[str, Any]") -> Route:
-    metrics = {key: one[key] for key in ("mtu", "advmss", "priority", "table", "scope") if key in one}
-    return Route(parse_interface(one["dst"]), parse_address(one["gw"]) if one.get("gw") else b"", **metrics)
+def _route(entry: "dict[str, Any]") -> Route:
+    metrics = {key: entry[key] for key in METRICS if key in entry}
+    return Route(parse_interface(entry["dst"]), parse_address(entry["gw"]) if entry.get("gw") else b"", **metrics)

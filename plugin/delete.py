@@ -1,4 +1,4 @@
-"""DEL: what ADD made is gone when it returns, whatever else is gone already. Spec 1.1.0, section 2."""
+"""DEL: remove what ADD made, whatever is gone already. Spec 1.1.0, section 2."""
 
 from cnictl.core.attachments import Record
 from cnictl.core.conf.netconf import NetConf
@@ -10,21 +10,21 @@ from .environment import Call
 
 
 def delete(call: Call, conf: NetConf) -> str:
-    """Detach the container; nothing there is no error. Returns the addresses that were freed, for the log.
+    """Detach the container; nothing there is no error. Returns the freed addresses, for the log.
 
-    An IPAM plugin is asked first: dhcp says goodbye through the pod's interface. Its CniError is raised once the rest
-    is done.
+    An IPAM plugin is run first, because dhcp releases its lease through the pod's interface. Its CniError is raised
+    after the rest is done.
     """
     failure = _release_delegated(call, conf) if conf.ipam_type and not conf.served else None
     with Netlink() as host:
 
         def remove_foreign(record: Record) -> None:
-            from .adopted import remove_foreign_pair  # not what a DEL normally pays for
+            from .adopted import remove_foreign_pair  # a plain DEL doesn't need it
 
             remove_foreign_pair(host, call, conf, record)
 
-        which = (conf.name, call.container, call.ifname, conf.data_dir)
-        record = detach(host, *which, before=remove_foreign, pod=call.pod, netns=call.netns)
+        attachment = (conf.name, call.container, call.ifname, conf.data_dir)
+        record = detach(host, *attachment, before=remove_foreign, pod=call.pod, netns=call.netns)
         if record is None:
             from .adopted import delete_unrecorded
 

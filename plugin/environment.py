@@ -1,28 +1,29 @@
-"""What the runtime says in the environment: spec 1.1.0, section 2 "Parameters"."""
+"""Read the parameters that the runtime passes in the environment: spec 1.1.0, section 2 "Parameters"."""
 
 from posix import environ, getppid
 
 from cnictl.core import durable
 from cnictl.core.cidr import AddressError, parse_address
-from cnictl.core.conf.network import NAME_CHARACTERS, interface_name_fault
+from cnictl.core.conf.network import interface_name_fault
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.netlink.rtnetlink import parse_mac
+from cnictl.core.outside import NAME_CHARACTERS
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 _ATTACHMENT_VERBS = ("ADD", "DEL", "CHECK")
 _NETNS_VERBS = ("ADD", "CHECK")
 _MOST_ARGS = 8 << 10
-"""Characters of CNI_ARGS that a record keeps. A part of them would say something else."""
+"""Characters of CNI_ARGS that a record keeps; longer ones are not kept at all, since a part would be misread."""
 _SHOWN = 40
 """Characters of an offending value that a message repeats."""
 
 _TRUTHS = ("1", "true", "0", "false")
-"""What the reference takes IgnoreUnknown's value for (cni/pkg/types, UnmarshallableBool)."""
+"""The values of IgnoreUnknown in the reference (cni/pkg/types, UnmarshallableBool)."""
 
 
 class Call:
-    """One call of the plugin: the verb and whom it is about."""
+    """One call of the plugin: the verb and its parameters."""
 
     __slots__ = ("args", "container", "ifname", "mac", "netns", "plugin", "stdin", "verb", "wanted")
 
@@ -33,22 +34,22 @@ class Call:
         self.ifname = ""
         self.args: dict[str, str] = {}
         self.wanted: list[bytes] = []
-        """The addresses that CNI_ARGS' IP asks for."""
+        """The addresses that CNI_ARGS requests with IP."""
         self.mac = b""
-        """The pod's MAC that CNI_ARGS' MAC asks for."""
+        """The pod's MAC that CNI_ARGS requests with MAC."""
         self.stdin = b""
-        """The network configuration as it came, for a plugin that this one delegates to."""
+        """The network configuration as it was read, for an IPAM plugin."""
         self.plugin = ""
-        """The configuration's `type`: the name this plugin was called by."""
+        """The configuration's `type`, which is this plugin's name."""
 
     @property
     def pod(self) -> str:
-        """`NAMESPACE/NAME` as far as the runtime told."""
+        """`NAMESPACE/NAME`, as far as the runtime gave them."""
         return "/".join(filter(None, (self.args.get("K8S_POD_NAMESPACE"), self.args.get("K8S_POD_NAME"))))
 
 
 def read_environment(call: Call) -> None:
-    """Fill in the call the environment describes. Raises CniError 4 naming every variable that is wrong."""
+    """Fill in the call from the environment. Raises CniError 4 naming every variable that is wrong."""
     call.verb = _variable("CNI_COMMAND")
     if call.verb not in VERBS:
         shown = f"{call.verb[:_SHOWN]!r} is none of {', '.join(VERBS)}" if call.verb else "missing"
@@ -73,21 +74,21 @@ def read_environment(call: Call) -> None:
 
 
 def calling_process() -> str:
-    """Name of the process that called, which is the runtime's (proc(5), comm: 15 characters); empty if unknown."""
+    """Return the name of the calling process, the runtime (proc(5), comm: 15 characters); empty if unknown."""
     try:
         return durable.contents(f"/proc/{getppid()}/comm").decode("utf-8", "replace").strip()
     except OSError:
-        return ""  # its parent is in another pid namespace, or gone
+        return ""  # the parent is in another pid namespace, or has ended
 
 
 def kept_args() -> str:
-    """CNI_ARGS as the runtime gave it, for a record; empty where there is too much of it to keep."""
+    """Return CNI_ARGS as the runtime gave it, for a record; empty if it is too long to keep."""
     text = _variable("CNI_ARGS")
     return text if len(text) <= _MOST_ARGS else ""
 
 
 def _show(value: str) -> str:
-    """The start of a value, and a space; nothing of an empty one."""
+    """Return the start of a value and a space; empty for an empty value."""
     return f"{value[:_SHOWN]!r} " if value else ""
 
 
@@ -101,12 +102,12 @@ def _container_fault(container: str) -> str:
     if len(container) > 230:
         return "has over 230 characters, too long for a file name"
     if container[0] in "_.-" or not NAME_CHARACTERS.issuperset(container):
-        return "has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
+        return "may contain only letters, digits, `_`, `.`, `-`, the first a letter or digit"
     return ""
 
 
 def _read_args(call: Call) -> list[str]:
-    """CNI_ARGS. Keys nobody here knows are other plugins' business, with IgnoreUnknown or without."""
+    """Read CNI_ARGS and return its faults. Unknown keys are meant for other plugins, with or without IgnoreUnknown."""
     faults = []
     text = _variable("CNI_ARGS")
     if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
@@ -115,15 +116,15 @@ def _read_args(call: Call) -> list[str]:
         if not pair:
             continue
         key, equals, value = pair.partition("=")
-        if not equals:  # not quoted: it may be a secret, and this goes into the log
-            faults.append(f"part {number} of CNI_ARGS is no KEY=VALUE")
+        if not equals:  # not quoted, because it may be a secret and the message is logged
+            faults.append(f"part {number} of CNI_ARGS is not KEY=VALUE")
         call.args[key] = value
     ignoring = call.args.get("IgnoreUnknown", "1")
-    if ignoring.lower() not in _TRUTHS and call.verb != "DEL":  # what is there can be taken away whatever it says
+    if ignoring.lower() not in _TRUTHS and call.verb != "DEL":  # DEL doesn't depend on it
         faults.append(f"CNI_ARGS IgnoreUnknown {ignoring[:_SHOWN]!r} is neither 1, true, 0 nor false")
-    for one in filter(None, call.args.get("IP", "").split(",")):
+    for address in filter(None, call.args.get("IP", "").split(",")):
         try:
-            call.wanted.append(parse_address(one.partition("/")[0], "CNI_ARGS IP"))
+            call.wanted.append(parse_address(address.partition("/")[0], "CNI_ARGS IP"))
         except AddressError as error:
             faults.append(str(error))
     if call.args.get("MAC"):

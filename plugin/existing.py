@@ -1,4 +1,4 @@
-"""What an ADD finds of the same attachment: one that stands is refused, what one that died left is cleared away."""
+"""Look for the same attachment before an ADD: refuse the ADD if it exists, undo what a dead ADD left of it."""
 
 import time
 from posix import close
@@ -16,10 +16,10 @@ from .environment import Call
 
 
 def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
-    """One attachment a container and interface; what an ADD that died left behind is cleared away first.
+    """Raise CniError 102 if the attachment exists already; undo what a dead ADD left of it.
 
-    Another call that is at work on it is waited for: a DEL's link may outlive it, and the runtime ADDs at once.
-    Raises CniError 11 past a bound, 102 if the attachment stands.
+    Another call on the same attachment is waited for, because a runtime may ADD again while a DEL is still removing the
+    link. Raises CniError 11 if that takes too long.
     """
     deadline = time.monotonic() + SEIZE_WAIT
     while True:
@@ -27,9 +27,9 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         if record is None:
             return
 
-        def is_dead(found: Record) -> bool:
-            judged = liveness.judge_settled(found, host).state
-            return judged == liveness.STALE or not (found.host_veth or _in_container(netns, call.ifname))
+        def is_dead(settled: Record) -> bool:
+            state = liveness.judge_settled(settled, host).state
+            return state == liveness.STALE or not (settled.host_veth or _in_container(netns, call.ifname))
 
         verdict = liveness.judge(record, host)
         if verdict.state != liveness.IN_FLIGHT and is_dead(record):
@@ -49,11 +49,11 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         raise CniError(
             INTERFACE_EXISTS,
             f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
-            "the runtime has to DEL this attachment before it may ADD it again",
+            "the runtime must DEL this attachment before it can ADD it again",
         )
 
 
 def _in_container(netns: Netns, ifname: str) -> bool:
-    """Whether the container has the interface; if not, a lease of host-local's for it is an ADD's that was cut off."""
+    """Return whether the container has the interface; if not, host-local's lease for it is left from a dead ADD."""
     with Inside(netns), Netlink() as pod:
         return rtnetlink.get_link(pod, ifname) is not None

@@ -1,4 +1,4 @@
-"""Having a node forward where it didn't: loaded by the first ADD on a node whose bridge is to be a gateway.
+"""Turn on a node's forwarding; loaded by the first ADD on a node whose bridge is a gateway.
 
 Sources: Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers).
 """
@@ -10,11 +10,11 @@ from cnictl.core.netlink.messages import Netlink
 
 
 def open_forwarding(host: Netlink, family: int, switched: list[tuple[str, str]]) -> None:
-    """Turn a family's forwarding on; `switched` notes each switch that was set and its former value, in order.
+    """Turn on a family's forwarding; add each changed kernel setting and its former value to `switched`, in order.
 
-    A host that forwards IPv6 ignores routers' advertisements, and loses the default routes that it has from one: its
-    links go on accepting them (accept_ra 2), whether they have such a route yet or not. Raises CniError 103 if a
-    switch can't be set.
+    A host that forwards IPv6 ignores router advertisements and loses the default routes learned from them. So its links
+    are set to accept them anyway (accept_ra 2), whether they have such a route yet or not. Raises CniError 103 if a
+    setting can't be changed.
     """
     for name in _uplinks(host) if family == 16 else ():
         path = f"net/ipv6/conf/{name}/accept_ra"
@@ -34,7 +34,7 @@ def _set(path: str, value: str) -> None:
 
 
 def _uplinks(host: Netlink) -> list[str]:
-    """Return the links that have to go on accepting router advertisements."""
+    """Return the links that must keep accepting router advertisements."""
     return advertisements.to_keep(
         rtnetlink.all_links(host), advertisements.learned(host), lambda name: sysctl.read(advertisements.switch(name))
     )

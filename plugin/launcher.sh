@@ -1,6 +1,6 @@
 #!/bin/sh
 # cnictl-bridge: starts the CNI plugin. Written by `cnictl plugin install`, which replaces it whole.
-# Builtins alone up to exec, for this runs at every pod's start and end.
+# It uses only builtins up to exec, because it runs at every pod's start and end.
 library=@LIBRARY@
 error=@NO_PYTHON@
 for python in "$library/boot/python" @PYTHONS@; do

@@ -1,4 +1,4 @@
-"""One line a call in the plugin's log. A log that can't be written never fails the call."""
+"""Write a line for each call to the plugin's log. A failure to write it never fails the call."""
 
 import time
 from posix import close, write
@@ -10,18 +10,18 @@ from .log_file import open_log
 
 _PARTS = ("container", "ifname", "pod", "address", "netns", "args", "outcome")
 _LONGEST_PART = 500
-"""Characters of a part that has no bound of its own. With all parts a line stays below 4 KiB."""
+"""Characters of a part without a limit of its own; with all parts a line stays below 4 KiB."""
 
 _SHOWN_ARGS = frozenset(
     ("IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID", "IP", "MAC")
 )
-"""Of CNI_ARGS what is known to be no secret; another key's value may be anything, and the log is often passed on."""
+"""Keys of CNI_ARGS that are no secrets. Another key's value might be one, and logs are often passed on."""
 
 
 def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:
     """Append `TIME LEVEL VERB DURATION container= ifname= pod= address= outcome=` (UTC; milliseconds).
 
-    Each part is one word, but for the addresses and the outcome, which is the last: no name can pass for a part.
+    Each part is one word, except the addresses, and the outcome at the end, so that no name can look like a part.
     """
     if level == "off" or (level == "error" and not failed):
         return
@@ -46,7 +46,7 @@ def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, mill
 
 
 def _without_parts(outcome: str) -> str:
-    """Return the outcome with nothing in it that looks like another part: an error quotes names, blanks and all."""
+    """Return the outcome with anything escaped that looks like another part: an error may quote names with blanks."""
     if outcome != "ok":
         for part in _PARTS:
             outcome = outcome.replace(f" {part}=", f" {part}\\x3d").replace(f"'{part}=", f"'{part}\\x3d")

@@ -1,8 +1,8 @@
-"""Open the plugin's log for one more line, without changing or following anything that is not the operator's.
+"""Open the plugin's log for one more line, safely even if other users can write to folders on its path.
 
-The mode is set only on a file that this call created. A path leads to the log only as far as root alone decides where
-it leads: a symbolic link counts if root owns it and nobody else can write to its folder (or the folder is sticky). In
-a folder that others can write to, only a regular file of root's with no second name is written to.
+The mode is set only on a file that this call created. A symbolic link is followed only if root owns it and nobody else
+can replace it: only root can write to its folder, or the folder is sticky. In a folder that others can write to, the
+log must be a regular file of root's without a second name.
 """
 
 import errno
@@ -31,22 +31,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from posix import stat_result
 
-# sys/stat.h: what a file is, and who may do what (the interpreter's `stat` module isn't one of its C modules)
+# sys/stat.h: kinds of files and permissions (the standard library's `stat` is not a C module)
 _KIND, _CHARACTER, _REGULAR, _LINK = 0o170000, 0o020000, 0o100000, 0o120000
 _STICKY, _BY_GROUP, _BY_OTHERS = 0o1000, 0o020, 0o002
 
 _FOLDER = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
-_WRITE = O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC  # a pipe nobody reads must not hold us
+_WRITE = O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC  # must not block on a pipe
 _MOST_LINKS = 40  # the kernel's bound on symbolic links in one path (path_resolution(7))
 _A_LINK = (errno.ELOOP, errno.ENOTDIR)
-"""What the kernel answers for a link that must not be followed."""
+"""The kernel's answers if open would have to follow a link."""
 
 
 def open_log(path: str) -> int:
-    """Return a descriptor to append to; missing folders and the file are created.
+    """Return a descriptor to append to; the file and missing folders are created.
 
-    `path` is absolute. Raises OSError if the log can't be opened, or is refused for the reasons above, or is what one
-    of this process's own standard descriptors leads to.
+    `path` is absolute. Raises OSError if the log can't be opened, is unsafe as described above, or is the same file as
+    one of this process's standard descriptors.
     """
     walk = _Walk()
     try:
@@ -57,17 +57,17 @@ def open_log(path: str) -> int:
 
 
 class _Walk:
-    """The way along a path, folder by folder; each is held open, so that nobody can exchange it behind our back."""
+    """A walk along a path, folder by folder; the present folder is held open, so that nobody can exchange it."""
 
     def __init__(self) -> None:
         self.folder = open_descriptor("/", _FOLDER)
         root = fstat(self.folder)
-        # a user namespace shows the host's root as another user: whoever owns `/` is as good as root
+        # a user namespace shows the host's root as another user, so the owner of `/` counts as root
         self._owners = (0, root.st_uid)
         self._only_root = False
-        """Whether root alone decides what the names in the folder lead to."""
+        """Whether only root can change where the names in the folder lead."""
         self._shared = False
-        """Whether others can create names in the folder."""
+        """Whether others can create files in the folder."""
         self._judge(root, above=True)
 
     def open(self, path: str) -> int:
@@ -93,7 +93,7 @@ class _Walk:
                 waiting += _parts(target)
                 if target.startswith("/"):
                     self._enter(open_descriptor("/", _FOLDER), above=True)
-            elif waiting:  # a link of procfs: where it leads is not what its text says
+            elif waiting:  # a link of procfs does not lead where its text says
                 self._enter(open_descriptor(name, _FOLDER & ~O_NOFOLLOW, dir_fd=self.folder), above=True)
             else:
                 return self._checked(open_descriptor(name, _WRITE & ~O_NOFOLLOW, dir_fd=self.folder), path)
@@ -117,19 +117,19 @@ class _Walk:
     def _judge(self, folder: "stat_result", above: bool) -> None:
         shared = folder.st_mode & _BY_OTHERS or (folder.st_mode & _BY_GROUP and folder.st_gid)
         self._shared = bool(shared) or folder.st_uid not in self._owners or not above
-        sticky = folder.st_mode & _STICKY  # there nobody can replace what root owns
+        sticky = folder.st_mode & _STICKY  # then others can't replace what root owns
         self._only_root = above and folder.st_uid in self._owners and (not shared or bool(sticky))
 
     def _target(self, name: str, path: str) -> str:
-        """Where a link leads by its text; empty for one of procfs. Raises OSError if it must not be followed."""
+        """Return a link's text; empty for a link of procfs. Raises OSError if the link must not be followed."""
         link = open_descriptor(name, O_PATH | O_NOFOLLOW | O_CLOEXEC, dir_fd=self.folder)
         try:
-            found = fstat(link)
-            if found.st_mode & _KIND != _LINK:
+            status = fstat(link)
+            if status.st_mode & _KIND != _LINK:
                 raise OSError(errno.ENOTDIR, "a file stands where a folder should", path)
-            if not self._only_root or found.st_uid not in self._owners:
+            if not self._only_root or status.st_uid not in self._owners:
                 raise OSError(errno.EPERM, "leads through a symbolic link that is not root's alone", path)
-            return "" if found.st_dev == stat("/proc").st_dev else readlink("", dir_fd=link)
+            return "" if status.st_dev == stat("/proc").st_dev else readlink("", dir_fd=link)
         finally:
             close(link)
 
@@ -142,16 +142,16 @@ class _Walk:
             descriptor = open_descriptor(name, _WRITE | O_CREAT | O_EXCL, 0o640, dir_fd=self.folder)
         except FileExistsError:  # another call created it
             return self._checked(open_descriptor(name, _WRITE, dir_fd=self.folder), path)
-        fchmod(descriptor, 0o640)  # whatever the runtime's umask left
+        fchmod(descriptor, 0o640)  # regardless of the runtime's umask
         return descriptor
 
     def _checked(self, descriptor: int, path: str) -> int:
-        found = fstat(descriptor)
+        status = fstat(descriptor)
         reason = ""
-        is_roots = found.st_mode & _KIND == _REGULAR and found.st_uid in self._owners and found.st_nlink == 1
+        is_roots = status.st_mode & _KIND == _REGULAR and status.st_uid in self._owners and status.st_nlink == 1
         if self._shared and not is_roots:
             reason = "is not a regular file of root's in a folder that others can write to"
-        elif any(_same(found, descriptor, standard) for standard in (0, 1, 2)):
+        elif any(_same(status, descriptor, standard) for standard in (0, 1, 2)):
             reason = "is this call's own stdin, stdout or stderr"
         if reason:
             close(descriptor)
@@ -159,20 +159,20 @@ class _Walk:
         return descriptor
 
 
-def _same(found: "stat_result", descriptor: int, standard: int) -> bool:
-    """Whether a file that was opened is what a standard descriptor leads to."""
+def _same(status: "stat_result", descriptor: int, standard: int) -> bool:
+    """Return whether an open file is the same as a standard descriptor's."""
     try:
         other = fstat(standard)
     except OSError:
         return False  # closed
-    if (found.st_dev, found.st_ino) == (other.st_dev, other.st_ino):
+    if (status.st_dev, status.st_ino) == (other.st_dev, other.st_ino):
         return True
-    if not found.st_mode & _KIND == other.st_mode & _KIND == _CHARACTER:
+    if not status.st_mode & _KIND == other.st_mode & _KIND == _CHARACTER:
         return False
-    # /dev/tty and /dev/console are further names of a terminal
-    return found.st_rdev == other.st_rdev or (isatty(descriptor) and isatty(standard))
+    # /dev/tty and /dev/console are other names of a terminal
+    return status.st_rdev == other.st_rdev or (isatty(descriptor) and isatty(standard))
 
 
 def _parts(path: str) -> list[str]:
-    """The names of a path, the last one first."""
+    """Return the names in a path, the last one first."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]

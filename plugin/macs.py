@@ -1,6 +1,6 @@
-"""A MAC that a runtime asks for: refused where the bridge, one of its ports or another pod on it has that already.
+"""Refuse a requested MAC that the bridge, one of its ports or another pod on it has already.
 
-The bridge would take the pod's frames for its own, or send one pod's to the other. Loaded only where one is asked for.
+The bridge would take the pod's frames for its own, or send them to the wrong pod. Loaded only if a MAC is requested.
 Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local entries).
 """
 
@@ -13,18 +13,18 @@ from cnictl.core.netlink.rtnetlink import Link
 from cnictl.core.netlink.veth_peer import end_of, veth_ports
 
 
-def refuse_taken(host: Netlink, bridge: str, record: Record, asked_by: str) -> None:
-    """Raise CniError 101 naming who has the MAC of `record` on that bridge.
+def refuse_taken(host: Netlink, bridge: str, record: Record, key: str) -> None:
+    """Raise CniError 101 if `record`'s MAC is used on the bridge, naming the user.
 
-    The record is written already, so that of two calls at work at the same time at least one sees the other.
-    `asked_by`: the key that asks for the MAC.
+    The record is written already, so that of two concurrent calls at least one sees the other. `key`: the key that
+    requests the MAC.
     """
     holder = _holder(host, bridge, record)
     if holder:
         raise CniError(
             ADDRESS_CONFLICT,
-            f"{asked_by}: {record.mac} is in use already: it is the MAC of {holder}",
-            "ask for another MAC, or for none to get a random one",
+            f"{key}: {record.mac} is in use already, as the MAC of {holder}",
+            "request another MAC, or none to get a random one",
         )
 
 
@@ -45,7 +45,7 @@ def _holder(host: Netlink, name: str, record: Record) -> str:
 
 
 def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
-    """Who has the MAC behind a port, also where another plugin attached it or its MAC was changed since."""
+    """Return who has the MAC behind a port, also if another plugin attached it or the MAC was changed later."""
     for port, _ in veth_ports(host, bridge).values():
         end = end_of(host, port)
         if end is not None and end.mac == mac:
@@ -54,7 +54,7 @@ def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
 
 
 def _in_a_record(host: Netlink, bridge: str, record: Record) -> str:
-    """An attachment that is about to get the MAC, or whose port was taken off the bridge for a while."""
+    """Return an attachment with the MAC that has no port: it is being made, or its port was taken off the bridge."""
     own = (record.network, record.container, record.ifname)
     for other in attachments.every_record():
         if (other.bridge, other.mac) != (bridge, record.mac) or (other.network, other.container, other.ifname) == own:

@@ -1,6 +1,7 @@
-"""The entry point: environment and configuration in, one JSON document out, one line in the log.
+"""The plugin's entry point: read environment and configuration, write one JSON document and one line of the log.
 
-What this file and those below it import is a pod's start-up time: C modules of the interpreter and `cnictl.core`.
+Every import here or in the imported modules delays the start of each pod, so they are only C modules of the interpreter
+and modules of `cnictl.core`.
 """
 
 import time
@@ -21,13 +22,13 @@ from .environment import Call, read_environment
 from .log import log_call
 
 INTERNAL = 199
-"""Our own code for a fault of the plugin's."""
+"""Our own error code for a bug in the plugin."""
 
 _started = time.monotonic()
 
 
 def main() -> None:
-    """Serve the call and end the process: 0 done, 1 failed with the error on stdout."""
+    """Execute the call and end the process: with 0, or with 1 and the error on stdout."""
     call, conf, version = Call(), None, SUPPORTED_VERSIONS[-1]
     address = ""
     failure = None
@@ -45,7 +46,7 @@ def main() -> None:
     except CniError as error:
         failure = error
         if error.code == INVALID_CONFIG and conf is None and not _is_utf8(call.stdin):
-            error.code = DECODING_FAILURE  # what stands in place of the bytes makes no sense
+            error.code = DECODING_FAILURE  # the text that replaced the malformed bytes caused it
     except NetlinkError as error:
         failure = CniError(KERNEL_REFUSED, f"the kernel refused {call.verb}: {error.strerror}")
     except OSError as error:
@@ -64,11 +65,11 @@ def main() -> None:
             (time.monotonic() - _started) * 1000,
             address,
         )
-    _exit(0 if failure is None else 1)  # 1 ms less than a normal end: nothing here needs the interpreter's finalizers
+    _exit(0 if failure is None else 1)  # saves 1 ms: nothing here needs the interpreter's finalizers
 
 
 def _serve(call: Call, conf: NetConf) -> str:
-    """Run the verb; returns the address it was about, for the log."""
+    """Run the verb; return the attachment's addresses, for the log."""
     if call.verb == "STATUS":
         return _serve_status(call, conf)
     with Locked(NODE_LOCK, shared=True) as lock:
@@ -96,7 +97,7 @@ def _serve_status(call: Call, conf: NetConf) -> str:
     lock = Locked(NODE_LOCK, shared=True)
     try:
         lock.__enter__()
-    except OSError as error:  # no verb gets past it
+    except OSError as error:  # every other verb needs the lock
         raise CniError(NOT_AVAILABLE, f"{NODE_LOCK}: {error.strerror}") from None
     except CniError as error:
         if error.code == IO_FAILURE:
@@ -115,13 +116,13 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     except OSError as error:
         raise CniError(IO_FAILURE, f"the network configuration on stdin: {error.strerror}") from None
     if call.verb == "VERSION" and not call.stdin.strip():
-        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # asked by hand, as every plugin of the field answers
+        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # started by hand without input, as other plugins allow
     try:
         document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:
-        raise CniError(DECODING_FAILURE, f"the network configuration on stdin is no JSON: {error}") from None
+        raise CniError(DECODING_FAILURE, f"the network configuration on stdin is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise CniError(DECODING_FAILURE, "the network configuration on stdin is no JSON object")
+        raise CniError(DECODING_FAILURE, "the network configuration on stdin is not a JSON object")
     document = fields.spelled(document, KEYS)
     kind = document.get("type")
     call.plugin = kind if isinstance(kind, str) else ""
@@ -131,9 +132,11 @@ def _read_stdin(call: Call) -> "dict[str, object]":
 def _version(document: "dict[str, object]") -> str:
     version = document.get("cniVersion")
     if version is None or version == "":
-        return SUPPORTED_VERSIONS[0]  # the field came with 0.2.0; libcni hands on an empty one where a conf has none
+        return SUPPORTED_VERSIONS[
+            0
+        ]  # the field came with 0.2.0; libcni passes an empty one if a configuration has none
     if not isinstance(version, str):
-        raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is no version such as 1.0.0")
+        raise CniError(DECODING_FAILURE, f"cniVersion: {str(version)[:60]!r} is not a version such as 1.0.0")
     return version
 
 
@@ -168,11 +171,11 @@ def _write_stderr(text: str) -> None:
     try:
         write(2, text.encode())
     except OSError:
-        return  # nobody reads that either: the exit status still says it
+        return  # the exit status still shows the failure
 
 
 def _place(error: BaseException) -> str:
-    """Where in the code a fault arose, for a bug report."""
+    """Return file and line where an exception was raised, for a bug report."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

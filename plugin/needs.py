@@ -1,7 +1,7 @@
-"""What an ADD needs of its node, whoever the pod is: one list, for STATUS and for the words of an ADD that failed.
+"""What an ADD needs from its node, whatever the pod: one list of checks for STATUS and for the error of a failed ADD.
 
-Each entry only looks. It raises CniError naming the bridge, folder or key where it is certain that no ADD of this
-configuration can be served, and passes over what it can't tell: 50 makes Kubernetes evict.
+A check changes nothing. It raises CniError naming the bridge, folder or key if it is certain that every ADD of this
+configuration would fail. A doubt is no error: because of code 50, Kubernetes evicts pods.
 """
 
 import errno
@@ -16,20 +16,16 @@ from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
 from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease_store import Store
-from cnictl.core.locks import NO_LOCKS
+from cnictl.core.locks import NO_LOCKS, no_locks
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MOST_PORTS = 1023
-"""Of a bridge: net/bridge/br_private.h, BR_PORT_BITS; number 0 is not used."""
+"""Ports of a bridge (net/bridge/br_private.h, BR_PORT_BITS; number 0 is not used)."""
 IPV6_MTU = 1280
-"""Bytes; the kernel takes IPv6 off a link with less (RFC 8200, section 5; linux/ipv6.h, IPV6_MIN_MTU)."""
+"""Bytes; the kernel disables IPv6 on a link with a lower MTU (RFC 8200, section 5; linux/ipv6.h, IPV6_MIN_MTU)."""
 
 _READ_ONLY = 1  # ST_RDONLY of statvfs(3)
 _DIRECTORY, _KIND = 0o040000, 0o170000
@@ -37,12 +33,12 @@ _LINK_LOCAL = Cidr(b"\xfe\x80" + bytes(14), 10)
 
 
 def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
-    """Return what keeps every ADD of this configuration from being served, as STATUS says it; None if nothing does."""
+    """Return STATUS's error for what makes every ADD of this configuration fail; None if nothing does."""
     for need in NEEDS:
         try:
             need(host, conf)
         except NetlinkError:
-            continue  # the kernel gave no answer: a doubt
+            continue  # the kernel gave no answer, so this is a doubt
         except CniError as error:
             error.code = NOT_AVAILABLE
             return error
@@ -50,7 +46,7 @@ def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
 
 
 def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseException:
-    """Return an ADD's failure in words that name what the node lacks, where the kernel's own say less."""
+    """Return an ADD's failure in words that name what the node lacks, if the kernel's own words say less."""
     own = isinstance(failure, CniError) and failure.code in (KERNEL_REFUSED, UNSUPPORTED_FIELD)
     if not own and not isinstance(failure, NetlinkError):
         return failure
@@ -68,10 +64,10 @@ def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseExcep
 
 
 def addresses_of_bridge(host: Netlink, conf: NetConf) -> list[Cidr]:
-    """Return the addresses of the bridge, or of its gateway in the VLAN, but for those that the kernel gave it."""
+    """Return the addresses of the bridge, or of its gateway in the VLAN, except link-local ones."""
     link = _gateway_link(host, conf)
     listed = rtnetlink.addresses(host, link.index) if link is not None else ()
-    return [one for one in (Cidr(packed, prefix) for packed, prefix in listed) if not _LINK_LOCAL.holds(one.packed)]
+    return [Cidr(packed, prefix) for packed, prefix in listed if not _LINK_LOCAL.holds(packed)]
 
 
 def _gateway_link(host: Netlink, conf: NetConf) -> Link | None:
@@ -83,13 +79,13 @@ def _gateway_link(host: Netlink, conf: NetConf) -> Link | None:
 
 
 def _check_bridge(host: Netlink, conf: NetConf) -> None:
-    """The name is free or a bridge's, and its addresses leave room for the gateways'."""
+    """Check that the bridge's name is free or a bridge's, and that its addresses don't exclude the gateways'."""
     link = rtnetlink.get_link(host, conf.bridge)
     if link is not None and link.kind != "bridge":
-        raise _lacking(f"{conf.bridge} exists and is no bridge but a {link.kind or 'physical'} link")
+        raise _lacking(f"{conf.bridge} exists and is not a bridge but a {link.kind or 'physical'} link")
     if not conf.is_gateway or (link is None and not conf.vlan):
         return
-    link = _gateway_link(host, conf)  # raises where the name would be too long
+    link = _gateway_link(host, conf)  # raises if the name would be too long
     if link is None or conf.force_address:
         return
     present = addresses_of_bridge(host, conf)
@@ -97,7 +93,7 @@ def _check_bridge(host: Netlink, conf: NetConf) -> None:
         others = [address for address in present if address not in conf.gateways and address.bits == gateway.bits]
         if gateway not in present:
             for other in others:
-                # of IPv4 addresses the bridge has this network's alone; of IPv6 ones any that don't overlap
+                # the only IPv4 address must be this network's; an IPv6 address must not overlap
                 if gateway.bits == 32 or gateway.overlaps(other):
                     raise _lacking(
                         f"bridge {link.name} has the address {other}, not {gateway}",
@@ -106,7 +102,7 @@ def _check_bridge(host: Netlink, conf: NetConf) -> None:
 
 
 def _check_ports(host: Netlink, conf: NetConf) -> None:
-    """One port is left for the pod, and one for the gateway of a VLAN."""
+    """Check that the bridge has a port left for the pod, and one for the gateway in a VLAN."""
     bridge = rtnetlink.get_link(host, conf.bridge)
     if bridge is None:
         return
@@ -120,16 +116,18 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
 
 
 def _check_ipv6(host: Netlink, conf: NetConf) -> None:
-    """IPv6 addresses need a kernel with IPv6, a link of 1280 bytes, and on the bridge a setting that can be changed."""
+    """Check that IPv6 is possible: the kernel has it, the MTU suffices, and the bridge's setting can be changed."""
     six = next((subnet for subnet in conf.subnets if subnet.bits == 128), None)
     if six is None:
         return
     if not sysctl.read("net/ipv6/conf/all/disable_ipv6"):
-        raise _lacking(f"ipam: {six} is of IPv6, and this kernel has none", "see ipv6.disable in /proc/cmdline")
+        raise _lacking(
+            f"ipam: {six} is an IPv6 subnet, but this kernel has no IPv6", "see ipv6.disable in /proc/cmdline"
+        )
     bridge = rtnetlink.get_link(host, conf.bridge)
-    least = f"IPv6 takes {IPV6_MTU} at least, and {six} is of it"
+    least = f"{six} is an IPv6 subnet and needs at least {IPV6_MTU}"
     if 0 < conf.mtu < IPV6_MTU:
-        raise _lacking(f"mtu: {conf.mtu}: {least}", f"set mtu to {IPV6_MTU} or more, or leave IPv6 out")
+        raise _lacking(f"mtu: {conf.mtu}: {least}", f"set mtu to {IPV6_MTU} or more, or remove the IPv6 subnet")
     if bridge is not None and bridge.mtu < IPV6_MTU and (conf.is_gateway or not conf.mtu):
         raise _lacking(
             f"bridge {conf.bridge} has an MTU of {bridge.mtu}: {least}", f"ip link set {conf.bridge} mtu {IPV6_MTU}"
@@ -138,46 +136,46 @@ def _check_ipv6(host: Netlink, conf: NetConf) -> None:
         return
     link = _gateway_link(host, conf)
     name = link.name if link is not None else "default"
-    switch = f"net/ipv6/conf/{name}/disable_ipv6"
-    if sysctl.read(switch) == "1" and not _can_be_set(switch):
-        raise _lacking(f"bridge {conf.bridge}: {switch.replace('/', '.')} is 1 and can't be set to 0")
+    setting = f"net/ipv6/conf/{name}/disable_ipv6"
+    if sysctl.read(setting) == "1" and not _can_be_set(setting):
+        raise _lacking(f"bridge {conf.bridge}: {setting.replace('/', '.')} is 1 and can't be set to 0")
 
 
-def _check_switches(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """Forwarding is on, or an ADD can turn it on."""
+def _check_forwarding(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
+    """Check that forwarding is on, or that ADD can turn it on."""
     for bits in sorted({gateway.bits for gateway in conf.gateways}):
-        switch = sysctl.FORWARDING[bits // 8]
-        if sysctl.read(switch) == "0" and not _can_be_set(switch):
-            name = switch.replace("/", ".")
+        setting = sysctl.FORWARDING[bits // 8]
+        if sysctl.read(setting) == "0" and not _can_be_set(setting):
+            name = setting.replace("/", ".")
             raise _lacking(f"isGateway: {name} is 0 and can't be set", f"sysctl -w {name}=1")
 
 
-def _can_be_set(switch: str) -> bool:
-    return access(f"/proc/sys/{switch}", W_OK)
+def _can_be_set(setting: str) -> bool:
+    return access(f"/proc/sys/{setting}", W_OK)
 
 
 def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
-    """The kernel's bridge can keep VLANs apart."""
+    """Check that the kernel's bridge supports VLANs if the configuration needs them."""
     if conf.vlan or conf.vlan_trunk:
         from . import vlan
 
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
-                f"{vlan.asked(conf)}: this kernel's bridge has no VLAN filtering",
-                "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
+                f"{vlan.key_and_value(conf)}: this kernel's bridge has no VLAN filtering",
+                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
             )
 
 
 def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """An ADD writes a record, leases and the claim mark: folders and files are there or can be made."""
+    """Check that the folders and files for record, leases and claim mark can be written or created."""
     records = attachments.record_path(conf.name, "", "").rpartition("/")[0]
-    for folder in _written_to(conf, records):
+    store = f"{conf.data_dir}/{conf.name}"
+    for folder in (store, records) if conf.served else (records,):
         try:
             _check_folder(folder)
         except OSError as error:
             raise _lacking(f"{folder}: {error.strerror}") from None
     if conf.served:
-        store = f"{conf.data_dir}/{conf.name}"
         _check_lock(f"{store}/lock")
         lasts = (f"{store}/last_reserved_ip.{number}" for number in range(len(conf.sets)))
         for path in (*lasts, attachments.claim_mark(conf.name)):
@@ -195,14 +193,8 @@ def _check_folders(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
                 close(descriptor)
 
 
-def _written_to(conf: NetConf, records: str) -> "Iterator[str]":
-    if conf.served:
-        yield f"{conf.data_dir}/{conf.name}"
-    yield records
-
-
 def _check_folder(folder: str) -> None:
-    """Raise CniError or OSError if no file can be made in a folder that is there or is to be made."""
+    """Raise CniError or OSError if no file can be created in a folder, which may be missing yet."""
     nearest = folder
     while True:
         try:
@@ -217,11 +209,13 @@ def _check_folder(folder: str) -> None:
     disk = statvfs(nearest or "/")
     if disk.f_flag & _READ_ONLY:
         raise _lacking(f"{folder}: read-only file system", "see dmesg for why; mount -o remount,rw")
-    # btrfs counts no files
+    # btrfs doesn't count files
     if not disk.f_bfree or (disk.f_files and not disk.f_ffree):
         raise _lacking(f"{folder}: no space left on device", f"df {folder}; df -i {folder}")
     if not access(nearest or "/", W_OK | X_OK):
-        raise _lacking(f"{folder}: no file can be made in {nearest or '/'}", f"ls -ld {nearest}; lsattr -d {nearest}")
+        raise _lacking(
+            f"{folder}: no file can be created in {nearest or '/'}", f"ls -ld {nearest}; lsattr -d {nearest}"
+        )
 
 
 def _is_there(path: str) -> bool:
@@ -233,21 +227,18 @@ def _is_there(path: str) -> bool:
 
 
 def _check_lock(path: str) -> None:
-    """The store's lock can be opened and locked; one that another process holds is no fault."""
+    """Check that the store's lock can be opened and locked; it is no fault if another process holds it."""
     try:
         descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
     except FileNotFoundError:
-        return  # made by ADD
+        return  # ADD creates it
     except OSError as error:
         raise _lacking(f"{path}: {error.strerror}") from None
     try:
         flock(descriptor, LOCK_SH | LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            raise _lacking(
-                f"{path}: its file system has no locks ({error.strerror})",
-                "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
-            ) from None
+            raise no_locks(path, error) from None
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise _lacking(f"{path}: {error.strerror}") from None
     finally:
@@ -255,9 +246,9 @@ def _check_lock(path: str) -> None:
 
 
 def _check_addresses(host: Netlink, conf: NetConf) -> None:
-    """Each range set has an address left: an ADD takes one of each. Stale leases count as free."""
+    """Check that each range set has an address left; stale leases count as free."""
     store = Store(conf.name, conf.data_dir)
-    full = [one for one in conf.sets if store.count(one) >= one.size]
+    full = [ranges for ranges in conf.sets if store.count(ranges) >= ranges.size]
     if not full:
         return
     spare = {parse_address(address) for address in torn_leases(conf.name, conf.data_dir)}
@@ -265,19 +256,19 @@ def _check_addresses(host: Netlink, conf: NetConf) -> None:
     for record in attachments.all_records(conf.name):
         if liveness.judge(record, host, foreign).state == liveness.STALE:
             spare |= {parse_address(address) for address in record.addresses}
-    for one in full:
-        if not any(one.holds(packed) for packed in spare):
-            raise _lacking(f"no address left in {one}: all {one.size} are leased", "cnictl ipam list")
+    for ranges in full:
+        if not any(ranges.holds(packed) for packed in spare):
+            raise _lacking(f"no address left in {ranges}: all {ranges.size} are leased", "cnictl ipam list")
 
 
 def _check_resolver(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """The file that ipam.resolvConf names can be read."""
+    """Check that the file of ipam.resolvConf can be read."""
     if conf.resolv_conf:
         conf.result_dns()
 
 
 def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
-    """The packet filter's program and the kernel's part of it take the rules that an ADD would load."""
+    """Check that the packet filter's program and kernel accept the rules that ADD would load."""
     if conf.masquerade:
         _check_masquerade(conf)
     if conf.mac_check:
@@ -291,7 +282,7 @@ def _check_rules(host: Netlink, conf: NetConf) -> None:  # noqa: ARG001
 
 
 def _check_masquerade(conf: NetConf) -> None:
-    """Rules that stand need no program. Of subnets that come with a pod nothing is known beforehand but the program."""
+    """Check the masquerade rules; loaded ones need no program. Subnets that come with a pod aren't known yet."""
     chosen = backend(conf.backend)
     if conf.subnets_vary or (conf.ipam_type and not conf.served):
         chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
@@ -309,11 +300,11 @@ NEEDS = (
     _check_bridge,
     _check_ports,
     _check_ipv6,
-    _check_switches,
+    _check_forwarding,
     _check_vlan_filtering,
     _check_folders,
     _check_addresses,
     _check_resolver,
     _check_rules,
 )
-"""In the order in which an ADD meets them, but that the cheap ones come first."""
+"""In the order in which an ADD needs them, except that the cheap ones come first."""

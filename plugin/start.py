@@ -1,7 +1,7 @@
-"""Start a call from one file of bytecode instead of two dozen: what the imports cost is halved (docs/dev/speed.md).
+"""Load a call's modules from one file of bytecode, which halves the time of their import (docs/dev/speed.md).
 
-This file's own bytecode stands in each bundle before the modules that it puts in place; the launcher executes it.
-Where there is no bundle, the same modules are imported as any others.
+Each bundle starts with this file's own bytecode, followed by the modules that it loads; the launcher executes it.
+Without a bundle, the same modules are imported as usual.
 """
 
 import sys
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load(library: str, modules: "tuple[tuple[str, bool, CodeType], ...]") -> None:
-    """Execute modules (name, whether a package, code), each after those that it imports."""
+    """Execute modules (name, whether it is a package, code); each comes after those that it imports."""
     for name, is_package, code in modules:
         _execute(library, name, is_package, code)
 
@@ -22,7 +22,7 @@ def _execute(library: str, name: str, is_package: bool, code: "CodeType") -> Non
     parent, _, own = name.rpartition(".")
     module.__package__ = name if is_package else parent
     if is_package:
-        module.__path__ = [f"{library}/{name.replace('.', '/')}"]  # what is not in the bundle is found there
+        module.__path__ = [f"{library}/{name.replace('.', '/')}"]  # modules that are not in the bundle are found there
     sys.modules[name] = module
     exec(code, module.__dict__)
     if parent:

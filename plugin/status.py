@@ -1,4 +1,4 @@
-"""STATUS: whether the next ADD could be served, without making anything. Spec 1.1.0, section 2."""
+"""STATUS: say whether the next ADD can succeed, without changing anything. Spec 1.1.0, section 2."""
 
 from cnictl.core import attachments, durable, sysctl
 from cnictl.core.conf.netconf import NetConf
@@ -11,9 +11,9 @@ from .environment import Call
 
 
 def status(call: Call, conf: NetConf) -> None:
-    """Raises CniError 50 if no ADD can be served, 51 if pods that run suffer too; an IPAM plugin's own.
+    """Raise CniError 50 if no ADD can succeed, 51 if running pods are affected too, or an IPAM plugin's own error.
 
-    50 makes Kubernetes evict: it is said of what is certain (`needs`), never of a doubt.
+    Because of 50, Kubernetes evicts pods, so it is raised only for what is certain (`needs`).
     """
     with Netlink() as host:
         unmet = needs.first_unmet(host, conf)
@@ -25,7 +25,7 @@ def status(call: Call, conf: NetConf) -> None:
         from . import delegate
 
         delegate.status(call, conf)
-    # an ADD turns forwarding on; where the node's owner does, and for pods that run, it has to be on by now
+    # ADD turns forwarding on, unless the node file does; if so, or if pods are running, it has to be on already
     if conf.is_gateway and (conf.walk_through or attachments.owners(conf.name)):
         for bits in sorted({subnet.bits for subnet in (conf.subnets or present)}):
             _check_forwarding(bits)
@@ -46,10 +46,10 @@ def _check_conflict(name: str) -> None:
 
 
 def _check_forwarding(bits: int) -> None:
-    """A kernel without the family has no such file, and forwards nothing of it."""
-    switch = sysctl.FORWARDING[bits // 8]
-    if sysctl.read(switch) in ("", "0"):
-        name = switch.replace("/", ".")
+    """Raise CniError 51 if forwarding is off; a kernel without the family has no such setting, and forwards nothing."""
+    setting = sysctl.FORWARDING[bits // 8]
+    if sysctl.read(setting) in ("", "0"):
+        name = setting.replace("/", ".")
         raise CniError(
             LIMITED_CONNECTIVITY,
             f"{name} is 0: pods reach nothing beyond this node",

@@ -1,7 +1,7 @@
-"""VLANs of a bridge's ports, and the interface that is the gateway of one: for the keys `vlan` and `vlanTrunk`.
+"""VLANs of a bridge's ports, and a VLAN's gateway interface, for the keys `vlan` and `vlanTrunk`.
 
-Loaded only where a configuration has them. Sources: linux/if_bridge.h, net/bridge/br_netlink.c, br_vlan.c; meanings
-are the reference bridge's (containernetworking/plugins, plugins/main/bridge).
+Loaded only if a configuration has them. Sources: linux/if_bridge.h, net/bridge/br_netlink.c, br_vlan.c; the keys mean
+the same as in the reference bridge (containernetworking/plugins, plugins/main/bridge).
 """
 
 import errno
@@ -12,7 +12,7 @@ from cnictl.core.digest import former_host_veth_name
 from cnictl.core.errors import INVALID_CONFIG, KERNEL_REFUSED, UNSUPPORTED_FIELD, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import NESTED, Netlink, NetlinkError, attr, repeated, text_attr, u32_attr
-from cnictl.core.netlink.rtnetlink import Link
+from cnictl.core.netlink.rtnetlink import IFINFO, OWNER_MARK, Link
 
 try:
     from _struct import Struct
@@ -34,18 +34,17 @@ IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
 BRIDGE_FLAGS_MASTER = 1
 PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x02, 0x04, 0x08, 0x10  # BRIDGE_VLAN_INFO_*
 DEFAULT_VLAN = 1
-"""What a port of a filtering bridge has to begin with, and what the reference gives a trunk without `vlan`."""
+"""The initial VLAN of a filtering bridge's ports, and the one that the reference gives a trunk without `vlan`."""
 
-_IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 _U16 = Struct("=H")
 _VLAN = Struct("=HH")  # bridge_vlan_info: flags, id
 
 Port = dict[int, int]
-"""VLAN id to PVID and UNTAGGED, as flags."""
+"""A port's VLANs: for each id its flags PVID and UNTAGGED."""
 
 
-def asked(conf: "NetConf") -> str:
-    """Key and value of what a configuration asks for, for a message; empty if nothing."""
+def key_and_value(conf: "NetConf") -> str:
+    """Return the configuration's VLAN key and its value, for a message; empty if there is none."""
     if conf.vlan:
         return f"vlan: {conf.vlan}"
     if conf.vlan_trunk:
@@ -54,27 +53,27 @@ def asked(conf: "NetConf") -> str:
 
 
 def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
-    """Have the bridge keep VLANs apart. Raises CniError 2 naming `what` where the kernel's bridge can't."""
+    """Turn on the bridge's VLAN filtering. Raises CniError 2 naming `what` if the kernel has none."""
     if _filters(netlink, bridge.name):
         return
     bridge.changing(_set_filtering(bridge.name, False))
     refused = netlink.refusals(_set_filtering(bridge.name, True))
-    if not _filters(netlink, bridge.name):  # a kernel without it refuses the setting or passes over it
+    if not _filters(netlink, bridge.name):  # a kernel without it refuses or ignores the setting
         known = refused and refused[0].errno != errno.EOPNOTSUPP
-        said = refused[0].strerror if known else "this kernel's bridge has no VLAN filtering"
+        reason = refused[0].strerror if known else "this kernel's bridge has no VLAN filtering"
         raise CniError(
             UNSUPPORTED_FIELD,
-            f"{what}: {said}",
-            "it takes CONFIG_BRIDGE_VLAN_FILTERING; without it, give each VLAN a bridge of its own",
+            f"{what}: {reason}",
+            "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
         )
     bridge.former.append(_set_filtering(bridge.name, False))
 
 
 def can_filter(netlink: Netlink, name: str) -> bool:
-    """Whether the kernel's bridge can keep VLANs apart, told without changing the bridge of that name, if it is there.
+    """Return whether the kernel's bridge has VLAN filtering, without changing the bridge with that name.
 
-    A kernel without VLAN filtering tells of no default VLAN (br_netlink.c, br_fill_info). Where there is no bridge to
-    ask, one is made in a network namespace that goes at once. True where nothing tells.
+    A kernel without VLAN filtering reports no default VLAN (br_netlink.c, br_fill_info). If there is no such bridge,
+    one is created in a temporary network namespace. True if that isn't possible.
     """
     link = rtnetlink.get_link(netlink, name)
     if link is not None:
@@ -100,25 +99,25 @@ def _filters(netlink: Netlink, name: str) -> bool:
 
 
 def wanted_port(conf: "NetConf") -> Port:
-    """The VLANs a pod's port has to have, but for what `preserveDefaultVlan` keeps."""
+    """Return the VLANs that a pod's port must have, besides what `preserveDefaultVlan` keeps."""
     port = {vid: 0 for first, last in conf.vlan_trunk for vid in range(first, last + 1)}
     port[conf.vlan or DEFAULT_VLAN] = PVID | UNTAGGED
     return port
 
 
 def set_port(netlink: Netlink, name: str, conf: "NetConf") -> None:
-    """Put a pod's port into the VLANs of its configuration. Raises CniError 103 naming them."""
+    """Set the VLANs of a pod's port. Raises CniError 103 naming them."""
     native = conf.vlan or DEFAULT_VLAN
     trunk = [(first, last, 0) for first, last in conf.vlan_trunk]
     _replace(netlink, name, [*_around(trunk, native), (native, native, PVID | UNTAGGED)], conf.keep_default_vlan)
 
 
 def port_vlans(netlink: Netlink, index: int) -> Port:
-    """The VLANs of the port with that index."""
-    request = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0, 0) + u32_attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED)
-    found: Port = {}
+    """Return the VLANs of the port with that index."""
+    request = IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0, 0) + u32_attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED)
+    port: Port = {}
     for payload in netlink.dump(rtnetlink.RTM_GETLINK, request):
-        if _IFINFO.unpack_from(payload)[3] != index:
+        if IFINFO.unpack_from(payload)[3] != index:
             continue
         for spec in repeated(payload, rtnetlink.IFLA_AF_SPEC, 16):
             first = 0
@@ -127,13 +126,13 @@ def port_vlans(netlink: Netlink, index: int) -> Port:
                 if flags & RANGE_BEGIN:
                     first = vid
                     continue
-                for one in range(first if flags & RANGE_END else vid, vid + 1):
-                    found[one] = flags & (PVID | UNTAGGED)
-    return found
+                for member in range(first if flags & RANGE_END else vid, vid + 1):
+                    port[member] = flags & (PVID | UNTAGGED)
+    return port
 
 
 def gateway_name(bridge: str, vid: int) -> str:
-    """The interface that has the gateway's addresses in a VLAN. Raises CniError 7 if it would be too long."""
+    """Return the name of a VLAN's gateway interface. Raises CniError 7 if it would be too long."""
     name = f"{bridge}.{vid}"
     if len(name.encode("utf-8", "surrogateescape")) > 15:
         raise CniError(
@@ -145,9 +144,10 @@ def gateway_name(bridge: str, vid: int) -> str:
 
 
 def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner: str) -> Link:
-    """The interface BRIDGE.VLAN, up, its other end a port of the bridge in that VLAN; `bridge` notes what was made.
+    """Make the interface BRIDGE.VLAN if it is missing, and bring it up; return its link. Raises CniError 7, 103.
 
-    One that is there under that name, of whatever kind, is taken. Raises CniError 7, 103.
+    Its other end is a port of the bridge in that VLAN. An existing interface with that name is used, whatever its kind.
+    `bridge` notes the changes.
     """
     name = gateway_name(bridge.name, conf.vlan)
     port = former_host_veth_name(owner, bridge.name, str(conf.vlan))
@@ -161,7 +161,7 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
         _guard_gateway(netlink, bridge, link, owner)
         ours = rtnetlink.get_link(netlink, port)
         if ours is not None:
-            if ours.master != bridge.index:  # the bridge was made anew meanwhile
+            if ours.master != bridge.index:  # the bridge was created again meanwhile
                 master = u32_attr(rtnetlink.IFLA_MASTER, bridge.index)
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, rtnetlink.ifinfo(ours.index) + master))
             untagged = [(conf.vlan, conf.vlan, PVID | UNTAGGED)]
@@ -175,27 +175,26 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
 
 
 def _make_gateway(netlink: Netlink, bridge: BridgeMade, name: str, port: str, owner: str) -> None:
-    """Make the pair, the gateway's end still down; `bridge` notes it."""
-    back = (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
-    bridge.changing(back)
+    """Create the pair, the gateway's end still down; `bridge` notes it."""
+    undo = (rtnetlink.RTM_DELLINK, 0, rtnetlink.ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, port))
+    bridge.changing(undo)
     pair = (port, rtnetlink.random_mac(), bridge.index, name, rtnetlink.random_mac(), -1, bridge.mtu)
     refused = netlink.refusals(rtnetlink.add_veth_pair(*pair))
     if refused:
-        if refused[0].errno != errno.EEXIST:  # another ADD was first
+        if refused[0].errno != errno.EEXIST:  # another ADD created it first
             raise refused[0]
         return
-    bridge.former.append(back)
+    bridge.former.append(undo)
     netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
 
 
 def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str) -> None:
-    """Have the gateway's interface accept no router advertisements: a pod must not become the node's router.
+    """Stop the gateway's interface from accepting router advertisements: a pod must not become the node's router.
 
-    One that another tool made goes on accepting them if the node has a route from a router through it.
-
-    Its MAC is random: its link-local address, that it asks pods' MACs from, can do without the search for duplicates.
+    An interface that another tool made keeps accepting them if the node has learned a route through it. One of ours has
+    a random MAC, so its link-local address, which it resolves pods' MACs from, needs no duplicate address detection.
     """
-    ours = link.alias.startswith(advertisements.OWNER_MARK)
+    ours = link.alias.startswith(OWNER_MARK)
     keeps = not ours and link.index in advertisements.learned(netlink)
     path = advertisements.switch(link.name)
     former = sysctl.read(path)
@@ -210,9 +209,9 @@ def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str)
 
 
 def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]") -> tuple[int, int, bytes]:
-    """The message that adds VLANs to a port (RTM_SETLINK) or takes them (RTM_DELLINK): first, last, flags of each.
+    """Return the message that adds (RTM_SETLINK) or removes (RTM_DELLINK) a port's VLANs: first, last, flags of each.
 
-    Only one VLAN alone may be the PVID (br_vlan.c, br_process_vlan_info).
+    The PVID must be in a span of its own (br_vlan.c, br_process_vlan_info).
     """
     infos = attr(IFLA_BRIDGE_FLAGS, _U16.pack(BRIDGE_FLAGS_MASTER))
     for first, last, flags in spans:
@@ -221,7 +220,7 @@ def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]")
         else:
             infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_BEGIN, first))
             infos += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_END, last))
-    return kind, 0, _IFINFO.pack(AF_BRIDGE, 0, 0, index, 0, 0) + attr(rtnetlink.IFLA_AF_SPEC | NESTED, infos)
+    return kind, 0, IFINFO.pack(AF_BRIDGE, 0, 0, index, 0, 0) + attr(rtnetlink.IFLA_AF_SPEC | NESTED, infos)
 
 
 def _replace(netlink: Netlink, name: str, spans: "list[tuple[int, int, int]]", keep: bool) -> None:
@@ -242,7 +241,7 @@ def _replace(netlink: Netlink, name: str, spans: "list[tuple[int, int, int]]", k
 
 
 def _around(spans: "list[tuple[int, int, int]]", native: int) -> "list[tuple[int, int, int]]":
-    """The spans without the native VLAN, that is untagged."""
+    """Return the spans without the native VLAN, which is untagged."""
     kept = []
     for first, last, flags in spans:
         if first <= native <= last:

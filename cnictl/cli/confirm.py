@@ -47,7 +47,7 @@ def _show(output: Format) -> None:
         print_json(
             {"waiting": waiting.run, "command": waiting.command, "seconds_left": round(waiting.left(), 1)}
             if waiting
-            else {"waiting": None}
+            else {"waiting": None, "command": None, "seconds_left": None}
         )
     elif waiting is None:
         say("nothing waits to be confirmed")

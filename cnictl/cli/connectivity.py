@@ -1,6 +1,5 @@
 """`cnictl test-connectivity`: what a pod of this node reaches, and why not."""
 
-import json
 import socket
 import sys
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, working
 from cnictl.cli.steps import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
@@ -111,8 +110,10 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
             for listener in listeners:
                 stack.callback(listener.close)
             both = {"address": pod.address, "addresses": list(pod.addresses)}
-            as_json = {**both, "pod": pod.name, "netns": pod.netns, "seconds": seconds}
-            print(json.dumps(as_json) if output is Format.JSON else "\n".join(pod.addresses), flush=True)
+            if output is Format.JSON:
+                print_json_line({**both, "pod": pod.name, "netns": pod.netns, "seconds": seconds})
+            else:
+                print("\n".join(pod.addresses), flush=True)
             say(f"pod {' '.join(pod.addresses)} answers for {seconds:g} s; Ctrl-C ends it")
             for source in answer(pod, seconds, ears, listeners):
                 say(f"pinged by {source}")

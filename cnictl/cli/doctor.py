@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working, write
+from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, working, write
 from cnictl.cli.steps import require_root
 from cnictl.core import odd
 from cnictl.core.errors import UsageProblem
@@ -83,7 +83,7 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     if note and (output is Format.JSON or not healthy):
         say(note)
     if output is Format.JSON:
-        print_json([one.as_json() for one in examined.findings])
+        print_items(one.as_json() for one in examined.findings)
     elif examined.findings:
         rows = [(one.severity, one.id, one.subject, one.message, _fix_words(one)) for one in examined.findings]
         print_table(("", "check", "subject", "found", "fix"), rows)
@@ -103,7 +103,7 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
     rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
     if output is Format.JSON:
-        print_json(rows)
+        print_items(rows)
         return
     for row in rows:
         write(f"would fix: {row['for']} {row['subject']}")
@@ -138,7 +138,7 @@ def _explain(name: str, output: Format) -> None:
 
 def _list(output: Format) -> None:
     if output is Format.JSON:
-        print_json([{"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS])
+        print_items({"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS)
         return
     print_table(
         ("check", "severity", "fix", "why"), [(c.id, c.severity, "yes" if c.fix else "", c.why) for c in CHECKS]

@@ -6,7 +6,7 @@ import typer
 
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say
 from cnictl.cli.steps import DryRunOption, ExitCodeOption, NoWaitOption, Terminal, options_of, require_root
 from cnictl.node.resources.inventory import CONF_KIND, kind
 from cnictl.node.runs import engine
@@ -32,7 +32,7 @@ def history(
     \b
     cnictl history
     cnictl history 7
-    cnictl history -o json | jq '.runs[] | select(.outcome != "done")'
+    cnictl history -o json | jq '.items[] | select(.outcome != "done")'
     """
     require_root("history", "reads /var/lib/cnictl/journal")
     if run is None:
@@ -44,7 +44,7 @@ def history(
 def _list(runs: list[Run], output: Format) -> None:
     rows = [run_history.summary(run) for run in runs]
     if output is Format.JSON:
-        print_json({"runs": rows})
+        print_items(rows)
         return
     if not rows:
         say("no run has changed this host since it has been set up, or reset")

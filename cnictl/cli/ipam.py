@@ -11,7 +11,7 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, write
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
@@ -44,11 +44,12 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
     \b
       cnictl ipam list
       cnictl ipam list --network podman
-      cnictl ipam list -o json | jq '.leases[] | select(.state == "stale")'
+      cnictl ipam list -o json | jq '.items[] | select(.state == "stale")'
     """
     listing = observe(network, data_dir, "ipam list")
     if output is Format.JSON:
-        print_json(listing.as_json())
+        facts = listing.as_json()
+        print_items(facts.pop("leases"), facts)
         return
     columns = ("address", "container", "interface", "pod", "age", "state")
     if listing.rows:
@@ -78,7 +79,7 @@ def show(
     listing = observe(network, data_dir, "ipam show")
     found = [details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
-        print_json(found[0] if len(found) == 1 else found)
+        print_items(found)
         return
     for one in found:
         print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
@@ -149,7 +150,7 @@ def gc(
             outcomes = _guarded("ipam gc", partial(reclaim.collect, listing, dry_run, journal))
             results.append((listing, outcomes))
     if output is Format.JSON:
-        print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
+        print_items(reclaim.as_json(listing, outcomes) for listing, outcomes in results)
     else:
         for listing, outcomes in results:
             _print_outcomes(listing, outcomes)
@@ -240,7 +241,8 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
     if output is Format.JSON:
-        print_json(reclaim.as_json(listing, outcomes))
+        facts = reclaim.as_json(listing, outcomes)
+        print_items(facts.pop("outcomes"), facts)
     else:
         _print_outcomes(listing, outcomes)
     if any(outcome.action in ("failed", "left") for outcome in outcomes):

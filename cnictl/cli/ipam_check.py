@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli.ipam import DataDirOption, NetworkOption, observe
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
 from cnictl.core.cidr import format_address
 from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec import node_file
@@ -26,7 +26,7 @@ def check(
 
     \b
       cnictl ipam check
-      cnictl ipam check -o json | jq '.[] | select(.problem)'
+      cnictl ipam check -o json | jq '.items[] | select(.problem)'
     """
     listing = observe(network, data_dir, "ipam check")
     spec = node_file.load()
@@ -36,7 +36,7 @@ def check(
     checked, unasked = wire.check(listing, link, sources)
     rows = [_row(one) for one in checked]
     if output is Format.JSON:
-        print_json(rows)
+        print_items(rows)
     elif rows:
         columns = ("address", "pod", "found", "evidence")
         print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])

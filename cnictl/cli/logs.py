@@ -1,11 +1,10 @@
 """`cnictl logs`: what the plugin was called for, and what came of it."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, plain, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, plain, print_items, print_json_line, print_table, say
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import plugin_log
 from cnictl.node.host.plugin_log import Call
@@ -28,7 +27,7 @@ def logs(
     \b
     cnictl logs --failed
     cnictl logs default/web -f
-    cnictl logs --verb ADD -n 100 -o json | jq '.[].milliseconds'
+    cnictl logs --verb ADD -n 100 -o json | jq '.items[].milliseconds'
     """
     verbs = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
     if verb and verb.upper() not in verbs:
@@ -40,25 +39,21 @@ def logs(
     path = plugin_log.path_of(node_file.load())
     found = [call for call in plugin_log.calls(path) if wanted(call)][-lines:] if lines else []
     if output is Format.JSON and not follow:
-        print_json([vars(call) for call in found])
+        print_items(vars(call) for call in found)
         return
     if not found and not follow:
         say(f"no such call in {path}")
     if output is Format.JSON:
         for call in found:
-            _print_line(call)
+            print_json_line(vars(call))
     elif found:
         print_table(("time", "verb", "pod", "address", "ms", "outcome"), [_cells(call) for call in found])
     if follow:
         for call in filter(wanted, plugin_log.follow(path)):
             if output is Format.JSON:
-                _print_line(call)
+                print_json_line(vars(call))
             else:
                 print("  ".join(map(plain, _cells(call))), flush=True)
-
-
-def _print_line(call: Call) -> None:
-    print(json.dumps(vars(call)), flush=True)
 
 
 def _cells(call: Call) -> tuple[str, ...]:

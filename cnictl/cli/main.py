@@ -34,7 +34,7 @@ def main() -> None:
     odd = sys.modules.get("cnictl.core.odd")  # nothing odd was met where nobody loaded it
     if odd is not None:
         matters = any(matters for _, matters in odd.passed_over.values())
-        for line in odd.told():
+        for line in odd.reports():
             say(f"cnictl: {line}")
         status = status or int(matters)
     try:

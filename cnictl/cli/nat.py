@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
@@ -82,7 +82,7 @@ def show(output: OutputOption = Format.TABLE) -> None:
 
     \b
     cnictl nat show
-    cnictl nat show -o json | jq '.rules[].packets'
+    cnictl nat show -o json | jq '.items[].packets'
     """
     require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
@@ -90,7 +90,7 @@ def show(output: OutputOption = Format.TABLE) -> None:
     resource = Masquerade(spec)
     stands = resource.observe() == resource.desired(spec)
     if output is Format.JSON:
-        print_json({"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands, "rules": rules})
+        print_items(rules, {"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands})
     else:
         rows = [
             (

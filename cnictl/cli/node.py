@@ -199,6 +199,8 @@ def apply(
     require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
+        if output is Format.JSON:
+            Terminal(output).preview(Plan(())) if dry_run else Terminal(output).report(Report(Plan(())))
         return
     options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
     engine.edit_node("apply", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)

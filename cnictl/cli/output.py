@@ -1,4 +1,4 @@
-"""How every command speaks: a rich table at a terminal, plain text in a pipe, JSON alone on stdout.
+"""Print what a command says: a rich table at a terminal, plain text in a pipe, or one JSON document on stdout.
 
 Messages go to stderr. Colour never carries meaning alone: every state is also a word.
 """
@@ -6,7 +6,7 @@ Messages go to stderr. Colour never carries meaning alone: every state is also a
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from cnictl.core import outside
 
 
 class Format(StrEnum):
-    """What `-o` takes."""
+    """The values of `-o`."""
 
     TABLE = "table"
     JSON = "json"
@@ -27,21 +27,21 @@ class Format(StrEnum):
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
-"""Characters of a line on stderr, and of one on stdout: a command that is there to be copied stays whole."""
+"""The most characters of a line on stderr and of one on stdout, where a command to copy must stay whole."""
 _WIDEST = 80
-"""Characters that a column is aligned to in a pipe: one long cell doesn't pad every other row."""
+"""The most characters that a column is padded to in a pipe, so that one long cell does not pad every row."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:
-    """Return text for a terminal or a pipe: what names from outside hold beyond plain letters is escaped.
+    """Return text for a terminal or a pipe, with control characters escaped and line ends kept.
 
-    Its own line ends stay. All that commands print passes here, but for JSON.
+    Everything that commands print passes through here, except JSON.
     """
     return "\n".join(outside.line(part, longest) for part in text.split("\n"))
 
 
 def say(message: str) -> None:
-    """Print a message for the person on stderr. One that can't be written doesn't stop the work."""
+    """Print a message on stderr. A message that can't be written does not stop the command."""
     with contextlib.suppress(OSError):
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
@@ -63,31 +63,31 @@ def write(text: str = "") -> None:
 
 
 class Progress:
-    """What is going on, on stderr: a spinner at a terminal; in a pipe nothing, or a line for each step."""
+    """Show progress on stderr: a spinner at a terminal; in a pipe nothing, or a line for each step."""
 
     def __init__(self, lines: bool) -> None:
-        """`lines`: whether a pipe gets a line for each step."""
+        """`lines`: print a line for each step in a pipe."""
         self._lines = lines
         self._spinner = groups.terminal().Spinner() if sys.stderr.isatty() else None
 
     def __call__(self, step: str) -> None:
-        """Say what is done next."""
+        """Show the next step."""
         if self._spinner is not None:
             self._spinner.show(plain(step))
         elif self._lines:
             say(f"… {step}")
 
     def pause(self) -> None:
-        """Leave the terminal to others until the next step."""
+        """Stop the spinner until the next step."""
         if self._spinner is not None:
             self._spinner.stop()
 
 
 @contextmanager
 def working(step: str = "", lines: bool = False) -> Iterator[Progress]:
-    """Say on stderr what is going on for as long as it does; what this gives says the next step.
+    """Show progress on stderr within the context; call the result with the next step.
 
-    Print nothing on stdout meanwhile, or `pause` before.
+    Call its `pause` before printing on stdout.
     """
     progress = Progress(lines)
     try:
@@ -98,14 +98,27 @@ def working(step: str = "", lines: bool = False) -> Iterator[Progress]:
         progress.pause()
 
 
-def print_json(value: Any) -> None:
-    """The command's whole result as one JSON document on stdout."""
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+JSON_VERSION = 1
+"""The version of the JSON that commands print. docs/json.md says what raises it."""
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print the command's whole result on stdout as one JSON object."""
+    print(json.dumps({"version": JSON_VERSION, **document}, indent=2))
+
+
+def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> None:
+    """Print the command's result on stdout as one JSON object with a list of `items`; `facts` are its other keys."""
+    print_json({**(facts or {}), "items": list(items)})
+
+
+def print_json_line(document: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own at once: further lines may follow it."""
+    print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Rows of text: a rich table at a terminal, aligned plain columns in a pipe."""
+    """Print rows: a rich table at a terminal, aligned plain columns in a pipe."""
     rows = [[outside.line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plain(columns, rows)
@@ -114,7 +127,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
-    """Lines on stdout, each a style and its text: coloured at a terminal."""
+    """Print lines on stdout, each a style and its text: coloured at a terminal."""
     if sys.stdout.isatty():
         groups.terminal().print_lines((style, plain(text)) for style, text in lines)
         return

@@ -1,13 +1,13 @@
 """`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
+from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, write
 from cnictl.cli.steps import NoWaitOption
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
@@ -114,7 +114,7 @@ def list_versions(
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
     broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
     if output is Format.JSON:
-        print_json(found)
+        print_items(found.pop("versions"), found)
     elif not found["versions"] and not found["launchers"]:
         say("the plugin is not installed: cnictl plugin install")
     else:
@@ -139,15 +139,7 @@ def list_versions(
 def _show(outcome: VersionOutcome, output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
-        document: dict[str, Any] = {"state": outcome.state}
-        told = [
-            {"resource": one.resource, "summary": one.summary, "command": one.command, "before": one.before,
-             "after": one.after}
-            for one in changes
-        ]  # fmt: skip
-        if told:
-            document |= {**told[-1], "changes": told}  # the plugin's own comes last, node.toml's first
-        print_json(document)
+        print_json({"state": outcome.state, "changes": [vars(change) for change in changes]})
     elif not changes:
         say("nothing to do: the plugin is already so")
     else:

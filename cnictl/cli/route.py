@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, say_strays
 from cnictl.cli.steps import (
     ConfirmOption,
     DryRunOption,
@@ -110,7 +110,7 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     states = peer_routes.states(converge.current_spec())
     found = status.routes(states)
     if output is Format.JSON:
-        print_json({"routes": found})
+        print_items(found)
     else:
         columns = ("pod_cidr", "via", "dev", "state", "link", "pods")
         rows = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in found]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli.differences import compact
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
+from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, say_strays
 from cnictl.cli.steps import require_root
 from cnictl.node import hint
 from cnictl.node.runs import converge, reset
@@ -40,7 +40,7 @@ def status(
         if watch:
             _clear()
         if output is Format.JSON:
-            print_json(found)
+            (print_json_line if watch else print_json)(found)
         else:
             _show(found)
         if not watch:

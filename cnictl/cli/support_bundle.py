@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, working
 from cnictl.cli.steps import require_root
 from cnictl.node.plugin import output_file
 from cnictl.views.support_bundle import parts as collect
@@ -31,7 +31,7 @@ def support_bundle(
     if dry_run:
         rows = [{"name": part.name, "holds": part.holds} for part in parts]
         if output is Format.JSON:
-            print_json(rows)
+            print_items(rows, {"file": None})
         else:
             print_table(("file", "holds"), [(row["name"], row["holds"]) for row in rows])
         return
@@ -42,7 +42,7 @@ def support_bundle(
     if output_file.is_stdout(path):
         return
     if output is Format.JSON:
-        print_json({"file": path, "parts": found})
+        print_items(found, {"file": path})
         return
     cells = [
         (row["name"], row["holds"], f"failed: {row['failed']}" if row["failed"] else str(row["bytes"])) for row in found

@@ -1,7 +1,9 @@
-"""A bridge that cnictl did not make: what ADD changes of it is noted first, and put back when its last pod has left.
+"""Notes on adopted bridges: what ADD changes of a bridge that cnictl did not make, and how to put it back.
 
-One file a bridge under /run/cnictl/bridges, named after it and its index, so that one made anew has none. An ADD at
-work holds it under a shared lock; it is read and removed by whoever gets an exclusive one. Format: docs/dev/formats.md.
+ADD writes each change to the note before it makes it; when the bridge's last pod has left, the changes are reverted.
+There is one file for each bridge under /run/cnictl/bridges, named after the bridge and its link index, so that a bridge
+that was removed and created again has none. An ADD holds its bridge's note under a shared lock; the note is read and
+removed under an exclusive lock. Format: docs/dev/formats.md.
 """
 
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -19,7 +21,7 @@ _LINK_LOCAL = b"\xfe\x80"
 
 
 class Note:
-    """What was changed of one adopted bridge, held open by the ADD that is at work."""
+    """The note on one adopted bridge, held open by the ADD that uses it."""
 
     __slots__ = ("_added", "_descriptor", "whole")
 
@@ -27,7 +29,7 @@ class Note:
         self._descriptor = descriptor
         self._added: list[str] = []
         self.whole = whole
-        """Whether all is noted; else only what is not the node file's business: addresses and the link's state are."""
+        """Whether to note every change; if not, addresses and the link's state are left to the node file."""
 
     def setting(self, path: str, former: str, value: str) -> None:
         """Note a kernel setting that is about to be changed."""
@@ -43,11 +45,11 @@ class Note:
         self._add("down")
 
     def settings(self, path: str) -> list[tuple[str, str]]:
-        """Return each noted change of a kernel setting, as its former and its new value."""
+        """Return the noted changes of a kernel setting, each as its former and its new value."""
         return _settings(self._lines()).get(path, [])
 
     def withdraw(self) -> None:
-        """Drop what this call noted: it has taken it back itself, and no other call is at work."""
+        """Drop the lines that this call added: it has reverted those changes, and no other call is running."""
         kept = [line for line in self._lines() if line not in self._added]
         ftruncate(self._descriptor, 0)
         write(self._descriptor, "".join(f"{line}\n" for line in kept).encode())
@@ -70,7 +72,7 @@ class Note:
 
 
 def take(name: str, index: int, whole: bool) -> Note:
-    """Open a bridge's note, shared with other ADDs at work. Raises CniError 11, OSError."""
+    """Open a bridge's note under a shared lock. Raises CniError 11, OSError."""
     path = f"{BRIDGES_DIR}/{name}@{index}"
     while True:
         try:
@@ -81,32 +83,32 @@ def take(name: str, index: int, whole: bool) -> Note:
         hold(descriptor, path, shared=True)
         if fstat(descriptor).st_nlink:
             return Note(descriptor, whole)
-        close(descriptor)  # its last pod has just left
+        close(descriptor)  # the file was removed meanwhile: the last pod has just left
 
 
 def guard(netlink: Netlink, bridge: Link, note: Note) -> tuple[str, str] | None:
-    """Set an adopted bridge's accept_ra as long as it has pods; return the setting and its former value, if changed.
+    """Set accept_ra of an adopted bridge that gets a pod; return the setting and its former value if it was changed.
 
-    An uplink goes on accepting advertisements, any other bridge does not: a pod must not become the node's router.
+    An uplink keeps accepting advertisements. Any other bridge stops: a pod must not become the node's router.
     """
     path = advertisements.switch(bridge.name)
-    now = sysctl.read(path)
-    noted = note.settings(path)
-    if noted and now != noted[-1][1]:
-        return None  # somebody has decided otherwise since
-    original = noted[0][0] if noted else now
+    current = sysctl.read(path)
+    changes = note.settings(path)
+    if changes and current != changes[-1][1]:
+        return None  # somebody else has changed it since
+    original = changes[0][0] if changes else current
     if original in ("", advertisements.NEVER):
         return None
     keeps = advertisements.is_uplink(bridge, rtnetlink.all_links(netlink), advertisements.learned(netlink))
     value = advertisements.wanted(original, keeps, sysctl.read(sysctl.FORWARDING[16]) == "1")
-    if value == now:
+    if value == current:
         return None
-    note.setting(path, now, value)
-    return (path, now) if sysctl.put(path, value) else None
+    note.setting(path, current, value)
+    return (path, current) if sysctl.put(path, value) else None
 
 
 def settle(netlink: Netlink) -> None:
-    """Put back what is noted of each adopted bridge that has no pod any more, unless an ADD is at work on it."""
+    """Revert the noted changes of each adopted bridge that has no pod left, unless an ADD is using it."""
     try:
         names = listdir(BRIDGES_DIR)
     except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +118,7 @@ def settle(netlink: Netlink) -> None:
     try:
         rmdir(BRIDGES_DIR)
     except OSError:
-        return  # a note is left, or another call is about to write one
+        return  # a note is left, or another call has just written one
 
 
 def _settle(netlink: Netlink, file: str) -> None:
@@ -124,7 +126,7 @@ def _settle(netlink: Netlink, file: str) -> None:
     try:
         descriptor = open_descriptor(path, O_RDWR | O_CLOEXEC)
     except OSError:
-        return  # another call was first
+        return  # another call removed it first
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
         if not fstat(descriptor).st_nlink:
@@ -138,13 +140,13 @@ def _settle(netlink: Netlink, file: str) -> None:
             _put_back(netlink, bridge, durable.contents_of(descriptor).decode().splitlines())
         unlink(path)
     except BlockingIOError:
-        return  # an ADD at work counts on what it found
+        return  # an ADD relies on the settings as they are
     finally:
         close(descriptor)
 
 
 def _put_back(netlink: Netlink, bridge: Link, lines: list[str]) -> None:
-    """Last change first; a kernel setting only where nobody has changed it since."""
+    """Revert the changes, last one first; a kernel setting only if nobody else has changed it since."""
     messages = [line.split()[1:] for line in reversed(lines) if line.startswith("message ")]
     netlink.refusals(*((int(kind), int(flags), bytes.fromhex(body)) for kind, flags, body in messages))
     for path, changes in reversed(_settings(lines).items()):
@@ -155,16 +157,16 @@ def _put_back(netlink: Netlink, bridge: Link, lines: list[str]) -> None:
 
 
 def _settings(lines: list[str]) -> dict[str, list[tuple[str, str]]]:
-    found: dict[str, list[tuple[str, str]]] = {}
+    changes: dict[str, list[tuple[str, str]]] = {}
     for line in lines:
         if line.startswith("sysctl "):
             _, path, former, value = line.split()
-            found.setdefault(path, []).append((former, value))
-    return found
+            changes.setdefault(path, []).append((former, value))
+    return changes
 
 
 def _is_used(netlink: Netlink, bridge: Link) -> bool:
-    """Whether somebody has given it a port or an address since."""
+    """Return whether somebody has given the bridge a port or an address since."""
     return any(link.master == bridge.index for link in rtnetlink.all_links(netlink)) or any(
         packed[:2] != _LINK_LOCAL for packed, _ in rtnetlink.addresses(netlink, bridge.index)
     )

@@ -1,18 +1,14 @@
-"""Router advertisements: which links go on accepting them, and which must not because a pod could send them.
+"""Router advertisements: which links keep accepting them, and which must not because a pod could send them.
 
-A host that forwards IPv6 accepts advertisements only where accept_ra is 2; at 1 it does while it is a host. Sources:
+A host that forwards IPv6 accepts advertisements only where accept_ra is 2. Where it is 1, it accepts them only while
+it does not forward. Sources:
 Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers), net/ipv6/ndisc.c.
 """
 
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.kernel_routes import KernelRoute
 from cnictl.core.netlink.messages import AF_INET6, Netlink
-from cnictl.core.netlink.rtnetlink import Link
-
-try:
-    from _struct import Struct
-except ImportError:
-    from struct import Struct
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, RTMSG, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,14 +16,11 @@ if TYPE_CHECKING:
 
 NEVER, HOSTS_ONLY, ROUTERS_TOO = "0", "1", "2"
 """Values of accept_ra."""
-OWNER_MARK = "cnictl:"
-"""How the alias of a link begins that cnictl made."""
 
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _RTPROT_RA = 9
 _IFF_LOOPBACK = 0x8
 _POD_NAMES = ("veth", "cali", "lxc", "eni", "azv", "gke")
-"""How tools of the field name the host's end of a pod's veth pair that is no bridge's port."""
+"""How the names of host veths begin that other network plugins make and don't attach to a bridge."""
 
 
 def switch(link: str) -> str:
@@ -36,9 +29,9 @@ def switch(link: str) -> str:
 
 
 def wanted(original: str, keeps: bool, forwards: bool) -> str:
-    """Return the accept_ra that a bridge with pods has, which is not ours and had `original` before cnictl.
+    """Return the accept_ra for an adopted bridge with pods whose value was `original` before cnictl used it.
 
-    `keeps`: whether it is an uplink (`is_uplink`), `forwards`: whether the node forwards IPv6.
+    `keeps`: whether the bridge is an uplink (`is_uplink`); `forwards`: whether the node forwards IPv6.
     """
     if original in ("", NEVER):
         return original
@@ -48,36 +41,36 @@ def wanted(original: str, keeps: bool, forwards: bool) -> str:
 
 
 def learned(netlink: Netlink) -> set[int]:
-    """Return the indices of links that have a route from a router's advertisement."""
-    found: set[int] = set()
-    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)):
-        if _RTMSG.unpack_from(payload)[5] == _RTPROT_RA:
-            found.update(KernelRoute(payload).links)
-    return found - {0}
+    """Return the indices of links that have a route learned from a router advertisement."""
+    indices: set[int] = set()
+    for payload in rtnetlink.dump_routes(netlink, AF_INET6):
+        if RTMSG.unpack_from(payload)[5] == _RTPROT_RA:
+            indices.update(KernelRoute(payload).links)
+    return indices - {0}
 
 
 def is_pod_port(link: Link) -> bool:
-    """Whether a link is the host's end of a pair that cnictl made for a pod: its alias names network and pod."""
+    """Return whether a link is a host veth that cnictl made: its alias names network and pod."""
     return link.alias.startswith(OWNER_MARK) and "/" in link.alias
 
 
 def is_uplink(bridge: Link, links: "Iterable[Link]", routes: set[int]) -> bool:
-    """Whether a bridge has a route from a router's advertisement, or a port that is not cnictl's."""
+    """Return whether a bridge has a route learned from a router, or a port that cnictl did not make."""
     return bridge.index in routes or any(
         link.master == bridge.index and not link.alias.startswith(OWNER_MARK) for link in links
     )
 
 
 def to_keep(links: "list[Link]", routes: set[int], value: "Callable[[str], str]") -> list[str]:
-    """Return the links that have to get accept_ra 2 when IPv6 forwarding is switched on.
+    """Return the names of links that need accept_ra 2 when IPv6 forwarding is switched on.
 
-    Those at 1 that are no bridge, bridge port, loopback or pod's veth, whether they have a route from a router yet or
-    not; a bridge only if it has such a route, or if it has pods of ours and is an uplink as well. `value` reads
-    accept_ra of a link.
+    These are links where it is 1 now: every link that is not a bridge, bridge port, loopback or pod's veth, whether or
+    not it has a route from a router yet; and bridges that have such a route, or that are an uplink and have pods of
+    ours. `value` reads accept_ra of a link.
     """
     bridges = {link.index: link for link in links if link.kind == "bridge"}
     with_pods = {link.master for link in links if is_pod_port(link)}
-    found = []
+    names = []
     for link in links:
         if link.kind == "bridge":
             keeps = link.index in routes or (
@@ -88,8 +81,8 @@ def to_keep(links: "list[Link]", routes: set[int], value: "Callable[[str], str]"
                 link.master in bridges or link.flags & _IFF_LOOPBACK or _is_pods_veth(link)
             )
         if keeps and value(link.name) == HOSTS_ONLY:
-            found.append(link.name)
-    return found
+            names.append(link.name)
+    return names
 
 
 def _is_pods_veth(link: Link) -> bool:

@@ -1,8 +1,8 @@
-"""Attachment records: what an ADD is about to make and a DEL has to undo, one small file an attachment.
+"""Attachment records: what an ADD is about to make and a DEL has to undo, one small file for each attachment.
 
-A record is written before the lease and removed last, so that a crash at any point leaves something that names what
-to undo. The process at work holds its file under flock: whoever finds one free and incomplete finds a dead ADD.
-Format: docs/dev/formats.md. A record without `host_veth` is of a lease that host-local wrote.
+A record is written before the lease and removed last, so that after a crash at any point it says what to undo. The
+call that works on an attachment holds the record's file under flock: an incomplete record that nobody holds is left
+from an ADD that died. Format: docs/dev/formats.md. A record without `host_veth` belongs to a lease of host-local's.
 """
 
 import time
@@ -11,10 +11,10 @@ from posix import F_OK, O_RDONLY, O_RDWR, W_OK, access, close, fstat, ftruncate,
 from posix import open as open_descriptor
 
 from cnictl.core import durable, jsontext
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
-from cnictl.core.outside import is_name
+from cnictl.core.outside import is_network_name
 from cnictl.core.paths import ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR
 
 TYPE_CHECKING = False
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CLAIM_MARK = ".claimed"
-"""Name of the file beside a network's records that says up to when every lease of its store has one."""
+"""Name of the file beside a network's records that says up to when every lease of its store has a record."""
 _COMPLETE_AT = len('{"complete": ')
-"""Byte offset of the one digit that changes in place, when ADD has made everything."""
+"""Byte offset of the digit that ADD changes in place when the attachment is complete."""
 
 _HOST_VETH = b'"host_veth": "'
 _FIELDS = (
@@ -43,11 +43,11 @@ class Record:
         self.container = container
         self.ifname = ifname
         self.addresses: list[str] = []
-        """Without prefix length."""
+        """Leased or delegated, without prefix length."""
         self.bridge = ""
         self.host_veth = ""
         self.mac = ""
-        """Of the pod's interface."""
+        """MAC of the pod's interface."""
         self.netns = ""
         self.netns_dev = 0
         self.netns_ino = 0
@@ -58,39 +58,39 @@ class Record:
         self.created = 0.0
         """Seconds since the epoch."""
         self.data_dir = ""
-        """The lease store's parent folder."""
+        """The folder that holds the network's lease store."""
         self.runtime = ""
-        """Name of the process that called ADD; empty: unknown."""
+        """Name of the process that called ADD; empty if unknown."""
         self.ipam = ""
-        """The plugin that gave the addresses; empty: they are leased here."""
+        """The IPAM plugin that gave the addresses; empty if they are leased here."""
         self.mac_check = False
-        """Whether rules keep the pod to its own MAC."""
+        """Whether rules drop frames that the pod sends from another MAC than its own."""
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []
-        """Rule sets that go with the last attachment that names them: backend and subnet (`masquerade.scoped`)."""
+        """Backend and subnet of each rule set that is removed with its last attachment (`masquerade.scoped`)."""
         self.isolated = False
-        """Whether rules keep other isolated pods from reaching this one by way of the node."""
+        """Whether rules keep other isolated pods from reaching this one through the node."""
         self.cni_args = ""
-        """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty: none, or not kept."""
+        """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty if none, or too long to keep."""
         self.complete = False
-        """Whether ADD had made everything."""
+        """Whether ADD has made everything."""
 
     @property
     def path(self) -> str:
-        """Where the record stands."""
+        """Path of the record's file."""
         return record_path(self.network, self.container, self.ifname)
 
     @property
     def pod(self) -> str:
-        """`NAMESPACE/NAME`, `NAME`, or empty: as the runtime named the pod."""
+        """The pod's name as the runtime gave it: `NAMESPACE/NAME`, `NAME` or empty."""
         return "/".join(part for part in (self.pod_namespace, self.pod_name) if part)
 
     def write(self, complete: bool = False) -> int:
-        """Put the record on disk; returns its descriptor, locked, to be kept open while the work lasts.
+        """Write the record; return its locked descriptor, to be kept open as long as the call works on the attachment.
 
-        Not synced: after a power cut the attachment is gone, and of a record torn by it the name is enough to undo the
-        rest; a sync is one wait for the disk in each ADD. Raises FileExistsError if the attachment has a record.
+        It is not synced, which would make each ADD wait for the disk: a power cut ends the attachment anyway, and the
+        name of a torn record is enough to undo the rest. Raises FileExistsError if the attachment has a record.
         """
         self.complete = complete
         folder = self.path.rpartition("/")[0]
@@ -109,7 +109,7 @@ class Record:
         return descriptor
 
     def amend(self, descriptor: int) -> None:
-        """Write what has become known since `write` over the record; `descriptor` is the one that it returned."""
+        """Overwrite the record with what has become known since `write`, which returned `descriptor`."""
         data = self._text()
         pwrite(descriptor, data, 0)
         ftruncate(descriptor, len(data))
@@ -124,15 +124,15 @@ def places() -> tuple[str, ...]:
     """Return the folders that may hold records, the one for new records first."""
     if access(ATTACHMENTS_DIR, W_OK) and not access(SPARE_ATTACHMENTS_DIR, F_OK):
         return (ATTACHMENTS_DIR,)
-    from cnictl.core import record_places  # a node's first ADD, and one that can't write where records normally stand
+    from cnictl.core import record_places  # only on a node's first ADD, or where the usual folder isn't writable
 
     return record_places.places(ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR)
 
 
 def record_path(network: str, container: str, ifname: str) -> str:
-    """Return where a record stands, or is to stand.
+    """Return the path of an attachment's record, whether it is there or not.
 
-    A container id holds no `@` (spec 1.1.0 section 2), so the name reads back unambiguously.
+    A container id contains no `@` (spec 1.1.0 section 2), so container and interface can be read back from the name.
     """
     first, *others = places()
     path = f"{first}/{network}/{container}@{ifname}"
@@ -144,17 +144,17 @@ def record_path(network: str, container: str, ifname: str) -> str:
 
 
 def claim_mark(network: str) -> str:
-    """Return where the mark stands that every lease of a network has a record: beside the records."""
+    """Return the path of the mark that every lease of a network has a record."""
     return f"{places()[0]}/{network}/{CLAIM_MARK}"
 
 
 def mark_complete(descriptor: int) -> None:
-    """Note in a record that `write` opened that its attachment is whole."""
+    """Mark the record that `write` opened as complete."""
     pwrite(descriptor, b"1", _COMPLETE_AT)
 
 
 def read(network: str, container: str, ifname: str) -> Record | None:
-    """The attachment's record, or None. One that was torn by a power cut names at least itself."""
+    """Return the attachment's record, or None. A record torn by a power cut has at least the names."""
     try:
         raw = durable.contents(record_path(network, container, ifname))
     except (FileNotFoundError, NotADirectoryError):
@@ -165,9 +165,9 @@ def read(network: str, container: str, ifname: str) -> Record | None:
 
 
 def _parsed(record: Record, raw: bytes) -> Record | None:
-    """The record with what its file says; None if that is another attachment's, as in a copy under another name."""
+    """Return the record filled in from its file; None if the file is a copy of another attachment's record."""
     try:
-        found = jsontext.loads(raw)
+        document = jsontext.loads(raw)
     except jsontext.JsonError:
         try:
             record.created = stat(record.path).st_mtime
@@ -175,52 +175,44 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
             return None
         return record
     for field in _FIELDS[:3]:
-        said = found.get(field) if isinstance(found, dict) else None
-        if isinstance(said, str) and said != getattr(record, field):
+        written = document.get(field) if isinstance(document, dict) else None
+        if isinstance(written, str) and written != getattr(record, field):
             from cnictl.core import odd
 
-            odd.pass_over(record.path, f"is a copy: its {field} is another")
+            odd.pass_over(record.path, f"is a copy of another attachment's record: its {field} differs")
             return None
     for field in _FIELDS[3:]:
-        value = found.get(field) if isinstance(found, dict) else None
+        value = document.get(field) if isinstance(document, dict) else None
         if type(value) is type(getattr(record, field)):
             setattr(record, field, value)
-    record.addresses = [one for one in record.addresses if _is_address(one)]
-    record.masqueraded = [one for one in record.masqueraded if isinstance(one, str)]
-    record.complete = isinstance(found, dict) and found.get("complete") == 1
+    record.addresses = [address for address in record.addresses if is_address(address)]
+    record.masqueraded = [rule_set for rule_set in record.masqueraded if isinstance(rule_set, str)]
+    record.complete = isinstance(document, dict) and document.get("complete") == 1
     return record
 
 
-def _is_address(value: object) -> bool:
-    """Whether it may name a lease: a file in the store, and none elsewhere."""
-    try:
-        return isinstance(value, str) and bool(parse_address(value))
-    except AddressError:
-        return False
-
-
 def all_records(network: str) -> list[Record]:
-    """Every record of a network, in no order; one that can't be read is passed over."""
-    found = (_parsed(Record(network, *owner), raw) for owner, raw in _contents(network))
-    return [record for record in found if record is not None]
+    """Return every record of a network, unordered, without those that can't be read."""
+    records = (_parsed(Record(network, *owner), raw) for owner, raw in _contents(network))
+    return [record for record in records if record is not None]
 
 
 def host_veths(network: str = "") -> set[str]:
-    """The links that records name, of one network or of all: read without parsing what is written as this writes it."""
-    found = set()
+    """Return the host veths that records name, of one network or of all, mostly without parsing the records."""
+    links = set()
     for name in [network] if network else networks():
         for owner, raw in _contents(name):
-            _, marked, rest = raw.partition(_HOST_VETH)
-            if marked:
-                found.add(rest.partition(b'"')[0].decode("utf-8", "replace"))
+            _, has_link, rest = raw.partition(_HOST_VETH)
+            if has_link:
+                links.add(rest.partition(b'"')[0].decode("utf-8", "replace"))
             else:
                 record = _parsed(Record(name, *owner), raw)
-                found.add(record.host_veth if record is not None else "")
-    return found - {""}
+                links.add(record.host_veth if record is not None else "")
+    return links - {""}
 
 
 def of_namespace(device: int, inode: int) -> "Iterator[Record]":
-    """The records of attachments that were made in a network namespace, of all networks; no other file is parsed."""
+    """Yield the records of all networks whose attachment is in a network namespace; no other file is parsed."""
     for network in networks():
         for owner, raw in _contents(network):
             if str(inode).encode() in raw:
@@ -230,7 +222,7 @@ def of_namespace(device: int, inode: int) -> "Iterator[Record]":
 
 
 def _contents(network: str) -> "Iterator[tuple[tuple[str, str], bytes]]":
-    """Each record's container and interface, and what is in its file; one that can't be read is passed over."""
+    """Yield each record's container and interface and its file's content, without those that can't be read."""
     for owner, path in _paths(network).items():
         try:
             yield owner, durable.contents(path)
@@ -245,42 +237,42 @@ def _contents(network: str) -> "Iterator[tuple[tuple[str, str], bytes]]":
 
 
 def every_record() -> "Iterator[Record]":
-    """Every record of all networks."""
+    """Yield the records of all networks."""
     for network in networks():
         yield from all_records(network)
 
 
 def owners(network: str) -> set[tuple[str, str]]:
-    """Container and interface of every record of a network, without opening any.
+    """Return container and interface of every record of a network, without opening any.
 
-    What has no record's name is passed over, and so is a folder that can't be read.
+    Files that are not named like a record are skipped, and so is a folder that can't be read.
     """
     return set(_paths(network))
 
 
 def _paths(network: str) -> dict[tuple[str, str], str]:
-    """Where the record of each container and interface stands; in the first place, where it is in two."""
-    found: dict[tuple[str, str], str] = {}
+    """Return the path of each container's and interface's record; the first one if two folders have one."""
+    paths: dict[tuple[str, str], str] = {}
     for folder in (f"{place}/{network}" for place in places()):
         for name in _names(folder):
             container, at, ifname = name.partition("@")
             if at and not name.startswith(".") and name.isprintable():
-                found.setdefault((container, ifname), f"{folder}/{name}")
+                paths.setdefault((container, ifname), f"{folder}/{name}")
             elif name != CLAIM_MARK and not name.startswith(durable.TEMPORARY):
                 from cnictl.core import odd
 
-                odd.pass_over(f"{folder}/{name}", "is no attachment's record")
-    return found
+                odd.pass_over(f"{folder}/{name}", "is not an attachment's record")
+    return paths
 
 
 def networks() -> list[str]:
-    """Networks that have records; what is no network's folder is passed over."""
+    """Return the networks that have records, without what is not a network's folder."""
     found = set()
     for place in places():
         for name in _names(place):
             path = f"{place}/{name}"
             try:
-                fault = "" if is_name(name) and durable.is_folder(path) else "is no network's folder"
+                fault = "" if is_network_name(name) and durable.is_folder(path) else "is not a network's folder"
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -310,13 +302,13 @@ def _names(folder: str) -> list[str]:
 
 
 def in_flight(record: Record) -> bool:
-    """Whether a process is at work on the attachment right now."""
+    """Return whether a call is working on the attachment right now."""
     try:
         descriptor = open_descriptor(record.path, O_RDONLY | durable.AT_ONCE)
     except FileNotFoundError:
         return False
     try:
-        flock(descriptor, LOCK_SH | LOCK_NB)  # shared: two that only look must not take each other for an ADD
+        flock(descriptor, LOCK_SH | LOCK_NB)  # shared, so that two readers don't take each other for an ADD
     except BlockingIOError:
         return True
     finally:
@@ -325,10 +317,10 @@ def in_flight(record: Record) -> bool:
 
 
 def seize(network: str, container: str, ifname: str, wait: float, shared: bool = False) -> int:
-    """Lock an attachment's record for undoing it; -1 if there is none (any more).
+    """Lock an attachment's record to undo the attachment; return its descriptor, or -1 if there is no record.
 
-    With `shared` only so that nobody else begins to work on it: for a caller that looks. Raises CniError 11 if another
-    process is at work on it past `wait` seconds.
+    A caller that only reads asks for a `shared` lock, which keeps others from starting to change the attachment.
+    Raises CniError 11 if another call still holds the record after `wait` seconds.
     """
     path = record_path(network, container, ifname)
     deadline = time.monotonic() + wait
@@ -345,14 +337,14 @@ def seize(network: str, container: str, ifname: str, wait: float, shared: bool =
             close(descriptor)
             raise CniError(
                 TRY_AGAIN,
-                f"another call is at work on {container} {ifname}",
-                "it ends or is killed by the runtime",
+                f"another call is working on {container} {ifname}",
+                "wait until it ends, or until the runtime kills it",
             ) from None
-        close(descriptor)  # whoever held it removed it: look whether a new one stands there
+        close(descriptor)  # its holder removed it: look for a new one
 
 
 def remove(network: str, container: str, ifname: str) -> bool:
-    """Remove the record; False if there was none."""
+    """Remove the record; return False if there was none."""
     try:
         unlink(record_path(network, container, ifname))
     except FileNotFoundError:

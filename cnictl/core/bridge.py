@@ -1,4 +1,4 @@
-"""The one maker of a node's bridge: `cnictl bridge up` and the plugin's ADD both call it."""
+"""Make and configure a node's bridge, for `cnictl bridge up` and for the plugin's ADD."""
 
 import errno
 from posix import access
@@ -7,7 +7,7 @@ from cnictl.core import sysctl
 from cnictl.core.cidr import Cidr, format_address
 from cnictl.core.errors import BRIDGE_CONFLICT, KERNEL_REFUSED, CniError
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink, NetlinkError, attr, ifinfo, text_attr, u32_attr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 DEFAULT_MTU = 1500
 
 _GATEWAY_MAC = b"\x0e\x63"
-"""How a bridge's MAC begins: locally administered, unicast (IEEE 802); the gateway's address follows."""
+"""First bytes of a bridge's MAC: locally administered, unicast (IEEE 802). The gateway's address follows."""
 
 
 class BridgeMade:
-    """A bridge that is as it should be, and what of it is this call's doing."""
+    """A bridge that is set up, and what this call changed to get it there."""
 
     __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name", "note", "ours", "switched")
 
@@ -33,27 +33,27 @@ class BridgeMade:
         self.mtu = link.mtu
         self.made = made
         """Whether this call created the link."""
-        self.ours = made or link.alias.startswith("cnictl:")
-        """Whether cnictl did: else it is adopted."""
+        self.ours = made or link.alias.startswith(OWNER_MARK)
+        """Whether cnictl created the link; if not, the bridge is adopted."""
         self.note: Note | None = None
-        """Where a change of an adopted bridge is noted before it is made; None: by the caller, or nowhere."""
+        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody."""
         self.addressed = False
-        """Whether this call gave it an address."""
+        """Whether this call added an address."""
         self.former: list[tuple[int, int, bytes]] = []
-        """The messages that undo what was changed of it, or of a link that belongs to it, in the order of changes."""
+        """The messages that undo its changes, or those of a link that belongs to it, in the order of the changes."""
         self.switched: list[tuple[str, str]] = []
-        """Its switches of the kernel's that were set, and their former values, in the order of changes."""
+        """Its kernel settings that were changed, with their former values, in the order of the changes."""
 
     def changing(self, undo: tuple[int, int, bytes], of_node: bool = False) -> None:
-        """Note the message that undoes a change of an adopted bridge, which is about to be made.
+        """Note the message that undoes a change of an adopted bridge that is about to be made.
 
-        `of_node`: it is one of those that the node file is responsible for, where there is one.
+        `of_node`: the node file, if there is one, is responsible for that kind of change.
         """
         if self.note is not None and (self.note.whole or not of_node):
             self.note.message(undo)
 
     def undo(self, netlink: Netlink) -> None:
-        """Take back what was changed of it, last first; one that was made here stays."""
+        """Undo the changes, last one first. A bridge that this call created stays."""
         netlink.refusals(*reversed(self.former))
         self.former.clear()
         for switch, former in reversed(self.switched):
@@ -73,13 +73,13 @@ def ensure_bridge(
     noting: bool | None = None,
     mac: bytes = b"",
 ) -> BridgeMade:
-    """Make the bridge if there is none, bring it up and give it `gateway` (address with the subnet's prefix).
+    """Create the bridge if it is missing, bring it up and give it `gateway` (address with the subnet's prefix).
 
-    `mtu` in bytes, `mac` (default: a random one) and `nf_call` (bridged packets pass iptables; default: where
-    br_netfilter is present) hold for a bridge made here; `owner` is its alias. One that exists and has the right
-    address is taken as it is. `noting`: what is changed of one that cnictl didn't make is noted, to be put back with
-    its last pod; all of it, or (False) without what the node file is responsible for.
-    Raises CniError 105 if `name` is no bridge or has another IPv4 address, 103 if the kernel refuses.
+    `mtu` in bytes, `mac` (default: a random one), `nf_call` (whether bridged packets pass iptables; default: if
+    br_netfilter is loaded) and `owner` (the alias) apply only to a bridge that is created here. An existing bridge with
+    the right address is used as it is. `noting`: note the changes of an adopted bridge, to be reverted with its last
+    pod; if False, without those that the node file is responsible for; if None, note nothing.
+    Raises CniError 105 if `name` is not a bridge or has another IPv4 address, 103 if the kernel refuses.
     """
     link = rtnetlink.get_link(netlink, name)
     made = False
@@ -90,7 +90,7 @@ def ensure_bridge(
         if link is None:
             raise CniError(KERNEL_REFUSED, f"bridge {name}: removed by another process while it was set up")
     if link.kind != "bridge":
-        raise CniError(BRIDGE_CONFLICT, f"{name} exists and is no bridge but a {link.kind or 'physical'} link")
+        raise CniError(BRIDGE_CONFLICT, f"{name} exists and is not a bridge but a {link.kind or 'physical'} link")
     bridge = BridgeMade(link, made)
     if noting is not None and not bridge.ours:
         from cnictl.core import adopted
@@ -114,15 +114,15 @@ def ensure_bridge(
 def give_addresses(
     netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateways: "Sequence[Cidr]", force: bool = False
 ) -> None:
-    """Give the bridge, or a link that belongs to it, the gateways' addresses; `bridge` notes what was changed.
+    """Give the bridge, or a link that belongs to it, the gateways' addresses; `bridge` notes the changes.
 
-    An IPv4 address that is none of them, or an IPv6 one whose subnet overlaps, gives way with `force`.
-    Raises CniError 105 naming it without, 103 if the kernel refuses, 2 if it has no IPv6.
+    Another IPv4 address, or an IPv6 address whose subnet overlaps, is in the way: it is removed with `force`, else
+    CniError 105 names it. Raises CniError 103 if the kernel refuses, 2 if it has no IPv6.
     """
     if not gateways:
         return
-    family = rtnetlink.AF_INET if all(one.bits == 32 for one in gateways) else rtnetlink.AF_UNSPEC
-    present = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index, family)]
+    family = rtnetlink.AF_INET if all(gateway.bits == 32 for gateway in gateways) else rtnetlink.AF_UNSPEC
+    present = [Cidr(*address) for address in rtnetlink.addresses(netlink, link.index, family)]
     for gateway in gateways:
         if gateway in present:
             continue
@@ -137,12 +137,12 @@ def give_addresses(
                 _take(netlink, bridge, link, other)
         _give(netlink, bridge, link, gateway)
     if bridge.addressed and not bridge.made:
-        # one that was made by hand takes the MAC of its lowest port, until it is given one: its own
+        # a bridge that was made without a MAC takes that of its lowest port, until it is given one: its present one
         netlink.call(rtnetlink.set_mac(link.name, rtnetlink.parse_mac(link.mac)))
 
 
 def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
-    """Return a MAC that follows from the gateways' addresses; without any, a random one.
+    """Return a MAC derived from the gateways' addresses; without gateways, a random one.
 
     A pod trusts the MAC of its gateway for up to 45 s (`base_reachable_time` in arp(7), times 1.5) and asks three times
     more before it looks for another. A bridge that was removed and is made again has the same MAC, so running pods
@@ -158,7 +158,7 @@ def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
 
 
 def remove_if_empty(netlink: Netlink, name: str) -> bool:
-    """Delete a bridge that has no port; whether it was."""
+    """Delete a bridge if it has no port; return whether it was deleted."""
     link = rtnetlink.get_link(netlink, name)
     if link is None or any(other.master == link.index for other in rtnetlink.all_links(netlink)):
         return False
@@ -166,17 +166,17 @@ def remove_if_empty(netlink: Netlink, name: str) -> bool:
 
 
 def has_bridge_netfilter() -> bool:
-    """Whether br_netfilter is there, so that bridged packets can be shown to iptables."""
+    """Return whether br_netfilter is loaded, so that bridged packets can pass iptables."""
     return access("/proc/sys/net/bridge", 0)
 
 
 def another_mtu(mtu: int) -> int:
-    """One beside it in bytes: neither below 68, where there is no link, nor below 1280, where there is no IPv6."""
+    """Return an MTU next to `mtu` that is not below the minimum of a link (68) or of IPv6 (1280) if `mtu` isn't."""
     return mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1
 
 
 def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool, mac: bytes) -> bool:
-    # a MAC given at creation stays (addr_assign_type 3); else the bridge takes that of its lowest port
+    # a MAC given at creation stays (addr_assign_type 3); without it the bridge takes that of its lowest port
     hooks = (rtnetlink.IFLA_BR_NF_CALL_IPTABLES, rtnetlink.IFLA_BR_NF_CALL_IP6TABLES) if nf_call else ()
     data = b"".join(attr(hook, b"\1") for hook in hooks)
     info = text_attr(rtnetlink.IFLA_INFO_KIND, "bridge") + attr(rtnetlink.IFLA_INFO_DATA | rtnetlink.NESTED, data)
@@ -188,7 +188,7 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool, ma
     )
     by_name = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, name)
     messages = [(rtnetlink.RTM_NEWLINK, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, body)]
-    # only a change pins the MTU: one given at creation still follows the smallest port
+    # only a later change pins the MTU: a bridge created with one still follows its smallest port
     messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, another_mtu(mtu))))
     messages.append((rtnetlink.RTM_NEWLINK, 0, by_name + u32_attr(rtnetlink.IFLA_MTU, mtu)))
     if owner:
@@ -197,36 +197,36 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool, ma
         netlink.call(*messages)
     except NetlinkError as error:
         if error.errno == errno.EEXIST:
-            return False  # another ADD was first
+            return False  # another ADD created it first
         if error.position:
             rtnetlink.delete_link(netlink, name)
         raise CniError(KERNEL_REFUSED, f"bridge {name}: {error.strerror}") from None
     sysctl.put(f"net/ipv6/conf/{name}/accept_ra", "0")  # a pod must not become the node's router
-    # nobody else has its MAC; without this the link-local address that it asks pods' MACs from is late by a second
+    # nobody else has its MAC; with detection the link-local address, needed to resolve pods' MACs, comes a second late
     sysctl.put(f"net/ipv6/conf/{name}/accept_dad", "0")
     return True
 
 
 def _conflicts(other: Cidr, gateway: Cidr) -> bool:
-    """A bridge has one IPv4 address, and any number of IPv6 ones of different subnets; a link-local one is nobody's."""
+    """Return whether a present address excludes the gateway: any IPv4 one, or an IPv6 one whose subnet overlaps."""
     if other.bits != gateway.bits:
         return False
     return gateway.bits == 32 or (gateway.overlaps(other) and other.packed[:2] != b"\xfe\x80")
 
 
 def _take(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, other: Cidr) -> None:
-    """Take an address away; with a family's last one the kernel removes the link's routes too."""
-    from cnictl.core.netlink import kernel_routes  # forceAddress alone comes here
+    """Remove an address; with the last one of a family the kernel removes the link's routes, so note these too."""
+    from cnictl.core.netlink import kernel_routes  # needed for forceAddress alone
 
     family = rtnetlink.AF_INET if other.bits == 32 else rtnetlink.AF_INET6
-    back = [
+    undo = [
         *kernel_routes.restoring(netlink, family, link.index),
         rtnetlink.add_address(link.index, other.packed, other.prefix),
     ]
-    for message in back:
+    for message in undo:
         bridge.changing(message, of_node=True)
     if not netlink.refusals(rtnetlink.delete_address(link.index, other.packed, other.prefix)):
-        bridge.former += back
+        bridge.former += undo
 
 
 def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway: Cidr) -> None:
@@ -234,11 +234,11 @@ def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway
         from cnictl.core import ipv6
 
         whole = bridge.note is not None and bridge.note.whole
-        switched = ipv6.allow(link.name, format_address(gateway.packed), bridge.note if whole else None)
-        if switched is not None:
-            bridge.switched.append(switched)
-    back = rtnetlink.delete_address(link.index, gateway.packed, gateway.prefix)
-    bridge.changing(back, of_node=True)
+        changed = ipv6.allow(link.name, format_address(gateway.packed), bridge.note if whole else None)
+        if changed is not None:
+            bridge.switched.append(changed)
+    undo = rtnetlink.delete_address(link.index, gateway.packed, gateway.prefix)
+    bridge.changing(undo, of_node=True)
     try:
         netlink.call(rtnetlink.add_address(link.index, gateway.packed, gateway.prefix))
     except NetlinkError as error:
@@ -246,4 +246,4 @@ def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway
             raise CniError(KERNEL_REFUSED, f"bridge {link.name}: address {gateway}: {error.strerror}") from None
     else:
         bridge.addressed = True
-        bridge.former.append(back)
+        bridge.former.append(undo)

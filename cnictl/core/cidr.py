@@ -1,47 +1,55 @@
-"""The one parser of addresses and CIDRs, strict: what it accepts, the kernel takes as written.
+"""Parse and format addresses and CIDRs. The parser is strict: the kernel takes what it accepts as it is written.
 
-Addresses are network-order bytes, 4 or 16 of them, so that the family is the length.
+Addresses are bytes in network order, 4 or 16 of them: the length gives the family.
 """
 
 try:
     from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-except ImportError:  # another interpreter's private module may be gone; the public one costs 7 ms more
+except ImportError:  # the private module may be missing in another interpreter; the public one costs 7 ms more
     from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 
 _SHOWN = 60
 """Characters of an offending value that a message repeats."""
 _LONGEST_NUMBER = 3
-"""Digits of an octet or a prefix length. Python refuses to read numbers of some thousand digits at all."""
+"""Digits of an octet or a prefix length: Python refuses to read a number of thousands of digits."""
 
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
-"""How an IPv6 address begins that stands for an IPv4 one: `::ffff:` in text."""
+"""First bytes of an IPv4-mapped IPv6 address, `::ffff:` in text."""
 
 
 class AddressError(ValueError):
-    """Text that is no address or CIDR; the message names it and what was probably meant."""
+    """A text is not an address or CIDR; the message quotes it and says what was probably meant."""
 
 
 def parse_address(text: str, what: str = "address") -> bytes:
-    """`text` as 4 (IPv4) or 16 (IPv6) bytes. Raises AddressError naming `what` and the malformed part."""
+    """Return `text` as 4 (IPv4) or 16 (IPv6) bytes. Raises AddressError naming `what` and the malformed part."""
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
-        raise AddressError(f"{what} {_show(text)}: {_fault(text)}") from None
+        raise AddressError(f"{what} {show(text)}: {_fault(text)}") from None
+
+
+def is_address(text: object) -> bool:
+    """Return whether `text` is an address, as the name of a lease's file is."""
+    try:
+        return isinstance(text, str) and bool(parse_address(text))
+    except AddressError:
+        return False
 
 
 def unmapped(packed: bytes) -> bytes:
-    """The IPv4 address that an IPv6 one stands for (RFC 4291, section 2.5.5.2), else the address as it is."""
+    """Return the IPv4 address of an IPv4-mapped one (RFC 4291, section 2.5.5.2), any other address as it is."""
     return packed[12:] if packed.startswith(MAPPED) else packed
 
 
 def format_address(packed: bytes) -> str:
-    """The canonical text of an address (RFC 5952 for IPv6), as host-local names its lease."""
+    """Return the canonical text of an address (RFC 5952 for IPv6), which is also the name of its lease's file."""
     if len(packed) == 4:
         return inet_ntop(AF_INET, packed)
     text = inet_ntop(AF_INET6, packed)
-    if "." in text and not text.startswith("::ffff:"):  # libc's form of what lies in ::/96
+    if "." in text and not text.startswith("::ffff:"):  # libc writes an address in ::/96 with a dotted part
         return f"::{int.from_bytes(packed[12:14], 'big'):x}:{int.from_bytes(packed[14:], 'big'):x}"
     return text
 
@@ -56,7 +64,7 @@ def _fault(text: str) -> str:
         return f"has {len(octets)} part{'s' if len(octets) != 1 else ''}, an IPv4 address has 4 octets"
     for octet in octets:
         if not (octet.isascii() and octet.isdigit()):
-            return f"octet {_show(octet)} is not a number"
+            return f"octet {show(octet)} is not a number"
         significant = octet.lstrip("0") or "0"
         if len(significant) > _LONGEST_NUMBER or int(significant) > 255:
             return f"octet {octet[:_SHOWN]} is over 255"
@@ -65,8 +73,9 @@ def _fault(text: str) -> str:
     return "is not an IPv4 address"
 
 
-def _show(text: object) -> str:
-    shown = repr(text)
+def show(value: object) -> str:
+    """Return a value as a message repeats it: quoted, and cut where it is long."""
+    shown = repr(value)
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
@@ -102,28 +111,28 @@ class Cidr:
 
     @property
     def network(self) -> "Cidr":
-        """The subnet itself, host bits cleared."""
+        """The subnet, with the host bits cleared."""
         return Cidr(self.nth(0), self.prefix)
 
     @property
     def address(self) -> str:
-        """The address alone, as text."""
+        """The address as text, without the prefix length."""
         return format_address(self.packed)
 
     def nth(self, offset: int) -> bytes:
-        """The address `offset` places above the subnet's lowest."""
+        """Return the address `offset` places above the subnet's lowest."""
         return (self.first + offset).to_bytes(len(self.packed), "big")
 
     def holds(self, packed: bytes) -> bool:
-        """Whether an address lies in this subnet."""
+        """Return whether an address lies in this subnet."""
         return len(packed) == len(self.packed) and self.first <= int.from_bytes(packed, "big") <= self.last
 
     def covers(self, other: "Cidr") -> bool:
-        """Whether every address of `other` lies in this subnet."""
+        """Return whether every address of `other` lies in this subnet."""
         return other.prefix >= self.prefix and self.holds(other.packed)
 
     def overlaps(self, other: "Cidr") -> bool:
-        """Whether the two subnets share an address."""
+        """Return whether the two subnets share an address."""
         return self.covers(other.network) or other.covers(self.network)
 
     def __str__(self) -> str:
@@ -140,36 +149,36 @@ class Cidr:
 
 
 def parse_interface(text: str, what: str = "address") -> Cidr:
-    """`ADDRESS/PREFIX` where the address may be any in its subnet. Raises AddressError."""
+    """Parse `ADDRESS/PREFIX`; the address may be any in its subnet. Raises AddressError."""
     if not isinstance(text, str) or not text:
-        raise AddressError(f"{what} {_show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
+        raise AddressError(f"{what} {show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
     address, slash, length = text.partition("/")
     packed = parse_address(address, what)
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{what} {_show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+            f"{what} {show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
         )
     numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
     if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
-        raise AddressError(f"{what} {_show(text)}: prefix length {_show(length)} is not a number from 0 to {bits}")
+        raise AddressError(f"{what} {show(text)}: prefix length {show(length)} is not a number from 0 to {bits}")
     return Cidr(packed, int(length))
 
 
 def parse_cidr(text: str, what: str = "subnet") -> Cidr:
-    """A subnet, host bits clear. Raises AddressError that names the subnet probably meant."""
+    """Parse a subnet, whose host bits must be clear. Raises AddressError naming the subnet that was probably meant."""
     cidr = parse_interface(text, what)
     if cidr != cidr.network:
-        raise AddressError(f"{what} {_show(text)}: has host bits set, probably meant {cidr.network}")
+        raise AddressError(f"{what} {show(text)}: has host bits set, probably meant {cidr.network}")
     return cidr
 
 
 def parse_pod_cidr(text: str, what: str = "subnet") -> Cidr:
-    """A subnet with room for a gateway and a pod: shorter than /31 (RFC 3021) or /127. Raises AddressError."""
+    """Parse a subnet that has room for a gateway and a pod: at most a /30 or /126. Raises AddressError."""
     cidr = parse_cidr(text, what)
     if cidr.bits - cidr.prefix < 2:
         raise AddressError(
-            f"{what} {_show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
+            f"{what} {show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
             f"the longest usable prefix is /{cidr.bits - 2}"
         )
     return cidr

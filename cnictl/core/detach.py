@@ -1,4 +1,4 @@
-"""The one undo of an attachment: DEL, GC, a failed ADD, `ipam release` and `reset-node --force` all end here."""
+"""Undo an attachment, for DEL, GC, a failed ADD, `ipam release` and `reset-node --force`."""
 
 from posix import F_OK, access, close
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEIZE_WAIT = 20.0
-"""Seconds to wait for another call that is at work on the same attachment."""
+"""Seconds to wait for another call that works on the same attachment."""
 
 
 def detach(
@@ -30,11 +30,11 @@ def detach(
 ) -> Record | None:
     """Remove an attachment's veth pair, its leases and its record; what is missing is no error.
 
-    A link goes only if it is proven to be this attachment's (`core.host_veth`). The record goes last, so that an undo
-    that is cut off can be done again. `held` is its descriptor where the caller holds it already. `still` is asked
-    once the record is locked; on False nothing is done. `before` is called for a record that names no link, before its
-    leases are freed: another plugin may have made one. `pod` and `netns`: the pod's name and its
-    namespace's path as the runtime gives them, for the case that the record is lost.
+    A link is removed only if it is proven to be this attachment's (`core.host_veth`). The record is removed last, so
+    that an interrupted undo can be repeated. `held`: the record's descriptor if the caller has locked it. `still` is
+    called once the record is locked; if it returns False, nothing is done. `before` is called with a record that names
+    no link before its leases are freed: another plugin may have made a link. `pod` and `netns` are the pod's name and
+    its namespace's path as the runtime gives them, needed if the record is lost.
     Returns the record that was undone, or None. Raises CniError 11, NetlinkError, OSError.
     """
     descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
@@ -49,11 +49,11 @@ def detach(
             ours = host_veth.remove_recorded(netlink, record)
             _release(record, data_dir)
             if record.mac_check and ours:
-                from cnictl.core import macspoof  # few confs ask for it
+                from cnictl.core import macspoof  # few configurations need it
 
                 macspoof.remove((record.host_veth,))
             if record.isolated and ours:
-                from cnictl.core import isolation  # the same
+                from cnictl.core import isolation  # few configurations need it
 
                 isolation.remove(record.host_veth)
         else:
@@ -63,7 +63,7 @@ def detach(
             names = host_veth.remove_unrecorded(netlink, known, netns)
             if record is not None and before is not None:
                 before(record)
-            # a link without a record: that was lost, and with it the way to its lease
+            # a link without a record: the record is lost, so its leases have to be searched for
             if known.host_veth or record is not None:
                 _release(known, data_dir)
             from cnictl.core import isolation, macspoof
@@ -74,7 +74,7 @@ def detach(
         if record is not None:
             _remove_record(record)
         if access(BRIDGES_DIR, F_OK):
-            from cnictl.core import adopted  # only where a bridge is not ours
+            from cnictl.core import adopted  # only on a node with an adopted bridge
 
             adopted.settle(netlink)
         return record
@@ -84,7 +84,7 @@ def detach(
 
 
 def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -> list[Record]:
-    """Undo every attachment of a network that is proven stale; returns their records."""
+    """Undo every attachment of a network that is proven stale; return their records."""
     from cnictl.core import liveness
     from cnictl.core.foreign import ForeignLinks
 
@@ -100,10 +100,10 @@ def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -
 
 
 def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Addresses whose lease names no owner, and that no record claims: what a power cut leaves of host-local's.
+    """Return the addresses whose lease names no owner and that no record names: a power cut left them empty.
 
-    None in a store that other nodes use: one of them may be about to write its owner. The leases are looked at first:
-    an ADD in flight writes its record before it takes its lease.
+    In a store that other nodes use there are none: one of them may be about to write the owner. The leases are read
+    before the records, because an ADD writes its record before it takes its lease.
     """
     store = Store(network, data_dir)
     torn = [lease.address for lease in store.all() if not lease.container]
@@ -114,7 +114,7 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
 
 
 def _stale(record: Record) -> bool:
-    """Judged again under the record's lock, where only the caller is at work on it."""
+    """Return whether an attachment is stale, judged again under the record's lock."""
     from cnictl.core import liveness
 
     return liveness.judge_settled(record).state == liveness.STALE
@@ -122,7 +122,7 @@ def _stale(record: Record) -> bool:
 
 def _remove_record(record: Record) -> None:
     if record.masqueraded:
-        from cnictl.core.masquerade.scoped import remove_with_record  # nothing that a plain DEL loads
+        from cnictl.core.masquerade.scoped import remove_with_record  # a plain DEL doesn't need it
 
         remove_with_record(record)
     else:
@@ -133,7 +133,7 @@ def _release(record: Record, data_dir: str) -> None:
     store = Store(record.network, record.data_dir or data_dir)
     if record.addresses:
         store.release_all(record.addresses, record.container, record.ifname)
-    else:  # torn by a power cut, or lost: the leases themselves still say whose they are
+    else:  # the record is torn or lost; the leases still name their owner
         for lease in store.all():
             if (lease.container, lease.ifname) == (record.container, record.ifname):
                 store.release(lease.address, record.container, record.ifname)

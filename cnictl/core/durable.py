@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and survive a power cut once they have."""
+"""Write files that appear whole or not at all and then survive a power cut, and read files within bounds."""
 
 import errno
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -39,18 +39,18 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 TEMPORARY = ".cnictl-new-"
 
 LARGEST = 16 << 20
-"""Bytes of a file that are read at most. What cnictl reads has a few KiB; a log and a journal may have more."""
+"""Bytes of a file that are read at most. Most files have a few KiB; a log and a journal may have more."""
 AT_ONCE = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
-"""Flags of open(2) for a file that somebody may have put a pipe or a terminal in place of: it must not hold us."""
+"""Flags of open(2) for a file that may have been replaced by a pipe or terminal, on which open must not block."""
 
-# sys/stat.h, for the interpreter's `stat` is none of its C modules
+# sys/stat.h; the standard library's `stat` is not a C module and costs time to import
 _KIND, _REGULAR, _DIRECTORY = 0o170000, 0o100000, 0o040000
 
 
 def create(path: str, data: bytes, mode: int) -> int:
-    """Create `path` holding `data`; returns a descriptor that is open for reading and writing, under no other name.
+    """Create `path` with `data`; return a descriptor that is open for reading and writing.
 
-    Raises FileExistsError if the name is taken, OSError else; then nothing is left behind.
+    Raises FileExistsError if the name is taken, else OSError; then nothing is left behind.
     """
     folder = path.rpartition("/")[0]
     descriptor, name = unnamed(folder, data, mode)
@@ -63,9 +63,9 @@ def create(path: str, data: bytes, mode: int) -> int:
 
 
 def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int, str]:
-    """A file in `folder` holding `data`, on disk (with `sync`) but without a name yet; for `give_name` or `discard`.
+    """Create a file in `folder` with `data` that has no name yet, for `give_name` or `discard`; `sync` it to disk.
 
-    The second value is a temporary name, where the file system has no O_TMPFILE, or empty.
+    Returns its descriptor and, where the file system lacks O_TMPFILE, its temporary name, else an empty one.
     """
     name = ""
     try:
@@ -73,7 +73,7 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-        # where several nodes share the folder, the number of a process is none of its own
+        # on a shared folder another node may have a process of the same number
         name = f"{folder}/{TEMPORARY}{getpid()}-{urandom(8).hex()}"
         descriptor = _open_held(name, mode)
     try:
@@ -88,7 +88,7 @@ def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int
 
 
 def discard(descriptor: int, name: str) -> None:
-    """Close an `unnamed` file; if it was not given a name, nothing is left of it."""
+    """Close an `unnamed` file; without a name nothing is left of it."""
     close(descriptor)
     if name:
         try:
@@ -98,15 +98,15 @@ def discard(descriptor: int, name: str) -> None:
 
 
 def give_name(descriptor: int, name: str, path: str) -> None:
-    """Let an `unnamed` file appear at `path`. Raises FileExistsError if that is taken."""
+    """Make an `unnamed` file appear at `path`. Raises FileExistsError if that is taken."""
     if name:
         try:
             link(name, path)
         finally:
             unlink(name)
         return
-    # linkat(2) follows /proc's link only with AT_SYMLINK_FOLLOW, which Python passes only beside a directory
-    # descriptor; both paths are absolute, so that one is never used
+    # linkat(2) follows /proc's link only with AT_SYMLINK_FOLLOW, which Python passes only together with a directory
+    # descriptor. Both paths are absolute, so the kernel never uses that descriptor.
     here = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=here, follow_symlinks=True)
@@ -115,21 +115,21 @@ def give_name(descriptor: int, name: str, path: str) -> None:
 
 
 def clear_temporary(folder: str) -> None:
-    """Remove what was to get a name in this folder when its process was killed: temporary files that nobody holds."""
+    """Remove the temporary files that killed processes left in a folder: those that nobody holds."""
     try:
         names = listdir(folder)
     except OSError:
-        return  # none, or not ours to read
+        return  # there is no such folder, or we may not read it
     for name in names:
         if name.startswith(TEMPORARY):
             _remove_unheld(f"{folder}/{name}")
 
 
 def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] | None" = None) -> None:
-    """Give `path` new content in one step: by a temporary file in its folder, whose name no reader of folders takes.
+    """Give `path` new content in one step, by renaming a temporary file of its folder.
 
-    For files of cnictl's own: what stands at `path`, a link too, is replaced. `cnictl.node.plugin.files` writes the
-    others; its `prepare` is called with the new file's descriptor before that gets its name.
+    This is for cnictl's own files: whatever is at `path` is replaced, a symbolic link too. Other files are written by
+    `cnictl.node.plugin.files`, whose `prepare` gets the new file's descriptor before the rename.
     """
     head, slash, _ = path.rpartition("/")
     folder = head or slash or "."
@@ -147,18 +147,18 @@ def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] |
         raise
     finally:
         close(descriptor)
-    holding = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
-        fsync(holding)
+        fsync(directory)
     finally:
-        close(holding)
+        close(directory)
 
 
 def contents(path: str, most: int = LARGEST) -> bytes:
-    """Return the whole of a regular file.
+    """Return the content of a regular file.
 
-    Raises OSError that names the file, also if it is a pipe or device (which could block or never end), or if it has
-    more than `most` bytes.
+    Raises OSError naming the file, also if it is a pipe or device (which could block or never end), or has more than
+    `most` bytes.
     """
     descriptor = open(path, O_RDONLY | AT_ONCE)
     try:
@@ -171,7 +171,7 @@ def contents(path: str, most: int = LARGEST) -> bytes:
 
 
 def contents_of(descriptor: int, most: int = LARGEST) -> bytes:
-    """Return all that a descriptor gives from where it stands. Raises OSError past `most` bytes."""
+    """Return what a descriptor gives from its present offset to the end. Raises OSError past `most` bytes."""
     pieces, left = [], most
     while piece := read(descriptor, 1 << 14):
         left -= len(piece)
@@ -182,7 +182,7 @@ def contents_of(descriptor: int, most: int = LARGEST) -> bytes:
 
 
 def ensure_regular(descriptor: int, path: str) -> None:
-    """Raise OSError if an open file is a folder, pipe or device. `path` is its name for the error."""
+    """Raise OSError naming `path` if an open file is a folder, pipe or device."""
     kind = fstat(descriptor).st_mode & _KIND
     if kind == _DIRECTORY:
         raise OSError(errno.EISDIR, "is a folder, not a file", path)
@@ -191,12 +191,12 @@ def ensure_regular(descriptor: int, path: str) -> None:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path leads to a folder. Raises OSError where nothing is, or the way can't be gone."""
+    """Return whether a path leads to a folder. Raises OSError if nothing is there, or it can't be reached."""
     return stat(path).st_mode & _KIND == _DIRECTORY
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:
-    """Make a folder and those above it; one that is there is no error."""
+    """Make a folder and those above it; an existing one is no error."""
     try:
         mkdir(path, mode)
     except FileExistsError:
@@ -206,18 +206,18 @@ def make_folder(path: str, mode: int = 0o755) -> None:
     else:
         return
     try:
-        mkdir(path, mode)  # raises where a symbolic link above it leads nowhere
+        mkdir(path, mode)  # raises if a symbolic link above it leads nowhere
     except FileExistsError:
         return
 
 
 def _naming(error: OSError, path: str) -> OSError:
-    """The error with what it is about: of a call on a descriptor the kernel names none."""
+    """Return the error with the file's name, which it lacks after a call on a descriptor."""
     return OSError(error.errno, error.strerror, path)
 
 
 def _open_new(name: str, mode: int) -> int:
-    """Create a temporary file; one of this name is of a process that died with our number, and goes."""
+    """Create a temporary file. An existing one is left from a dead process that had our number, and is removed."""
     try:
         return open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode)
     except FileExistsError:
@@ -226,28 +226,31 @@ def _open_new(name: str, mode: int) -> int:
 
 
 def _open_held(name: str, mode: int) -> int:
-    """Create a temporary file and hold it under flock(2), so that `clear_temporary` sees that someone is at work."""
+    """Create a temporary file and hold it under flock(2), so that `clear_temporary` leaves it alone."""
     while True:
         descriptor = _open_new(name, mode)
         try:
             flock(descriptor, LOCK_EX)
         except OSError:
-            return descriptor  # a file system without locks: no sweep gets one there either, and none removes it
+            return descriptor  # no locks on this file system: `clear_temporary` gets none either
         if fstat(descriptor).st_nlink:
             return descriptor
-        close(descriptor)  # it was cleared away between the two
+        close(descriptor)  # `clear_temporary` removed it before the lock
 
 
 def _remove_unheld(path: str) -> None:
-    """Remove a temporary file unless its writer lives; what is none, or can't be removed, stays."""
+    """Remove a temporary file unless its writer still holds it; one that can't be removed stays."""
     try:
         descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
     except OSError:
         return
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
-        held, there = fstat(descriptor), lstat(path)
-        if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):  # else its writer named it and began the next
+        opened, present = fstat(descriptor), lstat(path)
+        if (opened.st_dev, opened.st_ino) == (
+            present.st_dev,
+            present.st_ino,
+        ):  # else the writer has renamed it and started another
             unlink(path)
     except OSError:
         return

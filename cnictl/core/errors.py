@@ -1,7 +1,7 @@
-"""Errors as values: a message naming the offending value, a hint what to do about it, and the command's exit status.
+"""The errors of cnictl: each has a message that names the offending value, a hint what to do, and an exit status.
 
-Raised low, printed once at the edge (the plugin's `main`, the CLI's `main`). What core raises has the CNI's error code
-too; to a command it is a Problem like any other.
+They are raised where they are found and printed once, by the `main` of the plugin or of the CLI. Errors of core also
+have a CNI error code; a command treats them like any other Problem.
 """
 
 # Error codes of the CNI specification 1.1.0, section 5 "Error".
@@ -16,7 +16,7 @@ TRY_AGAIN = 11
 NOT_AVAILABLE = 50
 LIMITED_CONNECTIVITY = 51
 
-# Our own, from 100 on as the specification reserves for plugins.
+# Our own codes: the specification leaves those from 100 on to plugins.
 ADDRESS_EXHAUSTED = 100
 ADDRESS_CONFLICT = 101
 INTERFACE_EXISTS = 102
@@ -42,13 +42,13 @@ class Problem(Exception):
 
 
 class UsageProblem(Problem):
-    """Input that no state of the host would make right (exit status 2)."""
+    """Input that is wrong whatever the state of the host (exit status 2)."""
 
     exit_status = 2
 
 
 class CniError(Problem):
-    """A failure that a plugin call may answer with: `code` as above; `hint` may be evidence instead."""
+    """A failure with one of the codes above, which a plugin call may answer with; `hint` may give evidence instead."""
 
     def __init__(self, code: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -56,14 +56,14 @@ class CniError(Problem):
 
 
 class ProgramError(CniError):
-    """A program failed. The plugin starts none but the firewall's, so the code is 106."""
+    """A program failed. The plugin starts only firewall programs, so the code is 106."""
 
     def __init__(self, message: str, hint: str = "", code: int = FIREWALL_FAILED) -> None:
         super().__init__(code, message, hint)
 
     @property
     def unsupported(self) -> bool:
-        """Whether the kernel lacks what the program asked of it, in the words that nft has for that."""
+        """Whether the kernel lacks a feature that the program needs, as nft words that."""
         return "not supported" in self.message or "No such file" in self.message
 
 

@@ -1,25 +1,23 @@
-"""Links that another plugin made for pods, the reference bridge above all, found by what the kernel shows of them.
+"""Find host veths that another plugin made, above all the reference bridge, by what the kernel shows of them.
 
-Its network was taken over in place: such a pod has a lease of host-local's, and no record that names its link.
+When cnictl takes over such a plugin's network in place, the running pods have a lease of host-local's, but no record
+that names their link.
 """
 
 from cnictl.core import attachments
 from cnictl.core.cidr import parse_address
 from cnictl.core.netlink import rtnetlink, veth_peer
-from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MARK = "cnictl:"
-"""How the alias of every link begins that this plugin made."""
-
 
 class ForeignLinks:
-    """Host veths that no record and no mark of ours names, and the addresses behind them: looked at once, when asked.
+    """Host veths that have neither a record nor our alias, and the addresses behind them. They are listed only once.
 
-    The other end has to be in another namespace: a veth whose two ends are the host's is no pod's.
+    The other end has to be in another namespace: a pair with both ends on the host belongs to no pod.
     """
 
     def __init__(self, netlink: Netlink) -> None:
@@ -28,7 +26,7 @@ class ForeignLinks:
         self._behind: list[tuple[Link, set[bytes]]] | None = None
 
     def having(self, addresses: "Iterable[str]", bridge: int = 0) -> list[Link]:
-        """The links behind which any of these addresses is; of one bridge's ports, where its index is given."""
+        """Return the links with any of these addresses behind them; only that bridge's ports, if one is given."""
         wanted = {parse_address(address) for address in addresses}
         if not wanted:
             return []
@@ -36,15 +34,15 @@ class ForeignLinks:
         return _unrecorded(link for link in links if bridge in (0, link.master))
 
     def into(self, netns: str, ifname: str, bridge: int = 0) -> Link | None:
-        """The link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
+        """Return the link whose other end is proven to be the interface `ifname` in the namespace at a path, or None.
 
-        Only a port of the bridge, where its index is given.
+        Only a port of the bridge with that index, if given.
         """
         if not netns:
             return None
         links = [link for link in self._candidates() if bridge in (0, link.master)]
-        found = (link for link in links if veth_peer.leads_into(self._netlink, link, netns, ifname))
-        return next(iter(_unrecorded(found)), None)
+        matches = (link for link in links if veth_peer.leads_into(self._netlink, link, netns, ifname))
+        return next(iter(_unrecorded(matches)), None)
 
     def _all(self) -> list[tuple[Link, set[bytes]]]:
         if self._behind is None:
@@ -59,18 +57,18 @@ class ForeignLinks:
 
 
 def _candidates(netlink: Netlink) -> list[Link]:
-    """Veths that lead into another namespace, and that have no mark of ours."""
+    """Return the veths that lead into another namespace and don't have our alias."""
     return [
         link
         for link in rtnetlink.all_links(netlink)
-        if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(MARK)
+        if link.kind == "veth" and link.peer_namespace and not link.alias.startswith(OWNER_MARK)
     ]
 
 
 def _unrecorded(links: "Iterable[Link]") -> list[Link]:
-    """Those of them that no record names: our mark on a link may be lost.
+    """Return those links that no record names: a link of ours may have lost its alias.
 
-    The links were looked at first: an ADD in flight writes its record before it makes its link.
+    The links have to be listed before the records, because an ADD writes its record before it makes its link.
     """
     listed = list(links)
     recorded = attachments.host_veths() if listed else set()

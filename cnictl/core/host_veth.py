@@ -1,6 +1,7 @@
-"""The host end of an attachment's veth pair: its name, its mark, and the proof that a link is this attachment's.
+"""The host veth of an attachment: its name, its alias, and the proof that a link belongs to the attachment.
 
-A name is no proof: a link that has it is another's until its alias, or the namespace behind it, says otherwise.
+A name is no proof: the link that has it counts as another's until its alias, or the namespace behind it, proves that it
+is this attachment's.
 """
 
 from cnictl.core import attachments
@@ -13,33 +14,33 @@ from cnictl.core.outside import word
 from cnictl.core.unlinking import unlink
 
 TURNS = 8
-"""Names that an attachment may have: the first that no link has is taken."""
+"""Names that an attachment's host veth may have: the first one that is free is used."""
 
 ALIAS_LIMIT = 255
-"""Bytes the kernel takes for a link's alias; longer is ERANGE."""
+"""Bytes of a link's alias; the kernel refuses a longer one with ERANGE."""
 
 
 def alias(record: Record) -> str:
-    """The mark of an attachment's host veth: `cnictl:NETWORK/POD`; the container stands for a pod without a name."""
+    """Return the alias of a host veth: `cnictl:NETWORK/POD`, or the container id if the pod has no name."""
     text = f"cnictl:{record.network}/{word(record.pod or record.container)}"
     return text.encode()[:ALIAS_LIMIT].decode("utf-8", "ignore")
 
 
 def choose(netlink: Netlink, record: Record) -> str:
-    """Return the first name for the attachment's host veth that no link has.
+    """Return the first name for the attachment's host veth that is free.
 
-    Raises CniError 102 if this attachment has a link already, or every name is taken.
+    Raises CniError 102 if this attachment already has a link, or if every name is taken.
     """
     for turn in range(TURNS):
         name = host_veth_name(record.network, record.container, record.ifname, turn)
         link = rtnetlink.get_link(netlink, name)
         if link is None:
             return name
-        if link.kind == "veth" and link.alias in _marks(record) and not _recorded(name):
+        if link.kind == "veth" and link.alias in _aliases(record) and not _recorded(name):
             raise CniError(
                 INTERFACE_EXISTS,
-                f"host veth {name} of {record.container} {record.ifname} exists already, without a record",
-                "the runtime has to DEL this attachment before it may ADD it again",
+                f"host veth {name} of {record.container} {record.ifname} exists already, but has no record",
+                "the runtime must DEL this attachment before it can ADD it again",
             )
     raise CniError(
         INTERFACE_EXISTS,
@@ -51,7 +52,7 @@ def choose(netlink: Netlink, record: Record) -> str:
 def remove_recorded(netlink: Netlink, record: Record) -> bool:
     """Remove the host veth that a record names, if it is this attachment's. Raises OSError if the link stays.
 
-    Returns False if the name is another link's by now; true also where there is no such link.
+    Returns False if another link has the name by now, else True, also if there is no such link.
     """
     link = rtnetlink.get_link(netlink, record.host_veth)
     if link is None:
@@ -63,18 +64,18 @@ def remove_recorded(netlink: Netlink, record: Record) -> bool:
 
 
 def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list[str]:
-    """Remove the links of an attachment whose record was lost: those with one of its names and its own mark.
+    """Remove the links of an attachment whose record is lost: those with one of its names and its alias.
 
-    `record` says whose they are, and the pod's name as far as it is known; where that is missing, the pod's interface
-    in the namespace at the path `netns` tells. Returns the names that no other link has.
+    `record` has the attachment's names, and the pod's name if it is known. If not, a link is recognized by the pod's
+    interface in the namespace at the path `netns`. Returns the names that no other link has.
     """
-    marks, free = _marks(record), []
+    aliases, free = _aliases(record), []
     for name in all_names(record.network, record.container, record.ifname):
         link = rtnetlink.get_link(netlink, name)
         if link is not None:
             if link.kind != "veth" or not link.alias.startswith(f"cnictl:{record.network}/") or _recorded(name):
                 continue
-            if link.alias not in marks and not _leads_into(netlink, link, netns, record.ifname):
+            if link.alias not in aliases and not _leads_into(netlink, link, netns, record.ifname):
                 continue
             unlink(netlink, name, seen=True)
             record.host_veth = name
@@ -83,32 +84,32 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
 
 
 def all_names(network: str, container: str, ifname: str) -> list[str]:
-    """Every name that the attachment's host veth can have, those of former releases included."""
+    """Return every name that the attachment's host veth can have, also in former releases."""
     names = [host_veth_name(network, container, ifname, turn) for turn in range(TURNS)]
     return [*names, former_host_veth_name(network, container, ifname)]
 
 
 def _is_of(netlink: Netlink, link: Link, record: Record) -> bool:
-    """Whether the link under a record's name is its attachment's: by its mark, else by the namespace behind it."""
+    """Return whether the link that a record names is its attachment's, by its alias or by the namespace behind it."""
     if link.kind != "veth":
         return False
-    if link.alias == alias(record) or link.alias in _marks(record):
+    if link.alias == alias(record) or link.alias in _aliases(record):
         return True
-    # somebody changed the mark, or the name is another's
+    # somebody changed the alias, or another link has the name
     return _leads_into(netlink, link, record.netns, record.ifname, (record.netns_dev, record.netns_ino))
 
 
-def _marks(record: Record) -> set[str]:
-    """The marks that the attachment's link may have: a runtime may name the pod in one call and not in another."""
+def _aliases(record: Record) -> set[str]:
+    """Return the aliases that the attachment's link may have: a runtime may leave out the pod's name in some calls."""
     return {alias(record), alias(Record(record.network, record.container, record.ifname))}
 
 
 def _leads_into(netlink: Netlink, link: Link, netns: str, ifname: str, identity: tuple[int, int] | None = None) -> bool:
-    from cnictl.core.netlink import veth_peer  # not what a plain call pays for
+    from cnictl.core.netlink import veth_peer  # a plain call doesn't need it
 
     return bool(netns) and veth_peer.leads_into(netlink, link, netns, ifname, identity)
 
 
 def _recorded(name: str) -> bool:
-    """Whether any attachment's record names the link."""
+    """Return whether any attachment's record names the link."""
     return name in attachments.host_veths()

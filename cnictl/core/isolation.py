@@ -1,12 +1,12 @@
-"""`portIsolation` beyond the bridge: isolated pods don't reach each other by way of the node either.
+"""`portIsolation` beyond the bridge: keep isolated pods from reaching each other through the node as well.
 
-The kernel's flag keeps frames from going from one isolated port to another. A pod that sends to the bridge's MAC has
-the node route its packet instead, and that went round. So packets that come in by an isolated port and name an isolated
-pod of the same bridge are dropped where they enter: gateway, node, outside, other pods and published ports, whose
-address is another, stay reachable.
+The kernel's port flag stops frames between isolated ports. But a pod can send to the bridge's MAC, and the node then
+routes the packet to the other pod. So packets that enter through an isolated port and are addressed to an isolated pod
+of the same bridge are dropped where they enter. The gateway, the node, outside hosts, other pods and published ports
+have other addresses and stay reachable.
 
-With nftables that is a table of the bridge family for each bridge, whose sets hold the ports and the addresses. With
-iptables (`isolation_iptables`) it is a chain in mangle's FORWARD, where the port that a packet came in by is not known.
+With nftables, each bridge has a table of the bridge family with sets of ports and addresses. With iptables
+(`isolation_iptables`), it has a chain in mangle's FORWARD, where the port that a packet came through is unknown.
 """
 
 from cnictl.core.cidr import parse_address
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
 TABLES = "cnictl-isolated-"
-"""How the names of the tables begin."""
+"""Prefix of the tables' names."""
 _CHAIN, _PORTS, _PODS = "prerouting", "ports", {4: "pods4", 16: "pods6"}
 _SETS = (_PORTS, *_PODS.values())
 _PRIORITY = -299
-"""After macspoofchk's chain, ahead of other tools' bridge chains."""
+"""After macspoofchk's chain, before other tools' bridge chains."""
 _RULES = (
     f"iifname @{_PORTS} meta protocol ip ip daddr @{_PODS[4]} counter drop",
     f"iifname @{_PORTS} meta protocol ip6 ip6 daddr @{_PODS[16]} counter drop",
-    # behind a tag of VLAN 0 the node takes another tag for its own too (net/core/dev.c, __netif_receive_skb_core)
+    # the node also accepts a packet with a second tag behind a tag of VLAN 0 (net/core/dev.c, __netif_receive_skb_core)
     f"iifname @{_PORTS} meta protocol {{ 8021q, 8021ad }} @ll,112,16 & 0x0fff == 0 counter drop",
 )
 
 Isolated = tuple[str, list[str]]
-"""A host veth, and the addresses of the pod behind it."""
+"""A host veth and the addresses of the pod behind it."""
 
 
 def table(bridge: str) -> str:
@@ -43,7 +43,7 @@ def table(bridge: str) -> str:
 
 
 def text(bridge: str, pods: "Sequence[Isolated]") -> str:
-    """Return what `nft -f` reads to isolate these pods of a bridge, beside those that are already."""
+    """Return the input for `nft -f` that isolates these pods of a bridge, in addition to those that already are."""
     name = f"bridge {table(bridge)}"
     lines = [
         f"add table {name}",
@@ -63,14 +63,14 @@ def text(bridge: str, pods: "Sequence[Isolated]") -> str:
 
 
 def check(bridge: str, backend: str) -> None:
-    """Raise CniError 2 if neither nft nor iptables is there to isolate a pod. Changes nothing."""
+    """Raise CniError 2 if neither nft nor iptables can isolate a pod. Changes nothing."""
     pod = ("cnictl-check", ["192.0.2.1"])
     if backend == "nft":
         try:
             run(["nft", "-c", "-f", "-"], text(bridge, [pod]))
             return
         except ProgramError:
-            pass  # iptables may do, as for `ensure`
+            pass  # iptables may work, as in `ensure`
     try:
         run(["iptables", "-w", "-t", "mangle", "-S"])
     except ProgramError as error:
@@ -80,10 +80,11 @@ def check(bridge: str, backend: str) -> None:
 
 
 def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolated]", backend: str) -> None:
-    """Isolate a pod. `others`: those that are isolated on the bridge already, for the case that a flush took them.
+    """Isolate a pod. `others`: the pods that are isolated on the bridge already, in case their rules were flushed.
 
-    `interface`: where the pods' packets enter the node's routing, the bridge or a VLAN's gateway; `backend`: `nft` or
-    `iptables`, which also serves where the former can't. Raises CniError 2 where neither can, 106 with its words.
+    `interface`: where the pods' packets enter the node's routing, the bridge or a VLAN's gateway. `backend`: `nft` or
+    `iptables`; iptables is also used if the kernel lacks what nft needs. Raises CniError 2 if neither works, 106 with
+    the program's words.
     """
     if backend == "nft":
         lost = [] if table(bridge) in nftables.tables(FAMILY_BRIDGE) else others
@@ -100,20 +101,19 @@ def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolate
     except MissingProgram as error:
         raise CniError(
             UNSUPPORTED_FIELD,
-            f"portIsolation: neither nft nor iptables is there to keep pods apart that send by way of the node: "
-            f"{error.message}",
+            f"portIsolation: neither nft nor iptables can isolate pods from each other on the node: {error.message}",
             "install nftables (with CONFIG_NF_TABLES_BRIDGE) or iptables, or remove portIsolation",
         ) from None
 
 
 def stands(bridge: str, interface: str, pod: Isolated) -> bool:
-    """Whether a pod is isolated as `ensure` does it."""
+    """Return whether a pod is isolated as `ensure` does it."""
     host_veth, addresses = pod
     name = table(bridge)
-    if nftables.has_element(FAMILY_BRIDGE, name, _PORTS, _key(host_veth)):
+    if nftables.has_element(FAMILY_BRIDGE, name, _PORTS, nftables.ifname_key(host_veth)):
         packed = map(parse_address, addresses)
         return len(nftables.rules(FAMILY_BRIDGE, name, _CHAIN)) == len(_RULES) and all(
-            nftables.has_element(FAMILY_BRIDGE, name, _PODS[len(one)], one) for one in packed
+            nftables.has_element(FAMILY_BRIDGE, name, _PODS[len(address)], address) for address in packed
         )
     from cnictl.core import isolation_iptables
 
@@ -121,17 +121,17 @@ def stands(bridge: str, interface: str, pod: Isolated) -> bool:
 
 
 def remove(host_veth: str, recorded: bool = True) -> None:
-    """Take a pod out, and the table with its last one. Nothing there is no error. Raises CniError 106.
+    """Remove a pod's isolation, and the table with the last pod's. None there is no error. Raises CniError 106.
 
-    `recorded`: whether it is known to be isolated; if not, no program is started to look in iptables.
+    `recorded`: whether the pod is known to be isolated; if not, iptables is not searched.
     """
     mark = f"{_mark(host_veth)}\0".encode()
     removed = False
     for name in _tables():
-        for one in _SETS:
-            for key, userdata in nftables.elements(FAMILY_BRIDGE, name, one):
+        for set_name in _SETS:
+            for key, userdata in nftables.elements(FAMILY_BRIDGE, name, set_name):
                 if mark in userdata:
-                    nftables.remove_element(FAMILY_BRIDGE, name, one, key)
+                    nftables.remove_element(FAMILY_BRIDGE, name, set_name, key)
                     removed = True
         if removed:
             nftables.remove_table_of_sets(FAMILY_BRIDGE, name, _CHAIN, _SETS)
@@ -142,7 +142,7 @@ def remove(host_veth: str, recorded: bool = True) -> None:
 
 
 def isolated() -> list[str]:
-    """Return the host veths that nftables isolates, of every bridge."""
+    """Return the host veths of all bridges that nftables isolates."""
     return [
         key.rstrip(b"\0").decode("utf-8", "replace")
         for name in _tables()
@@ -151,9 +151,9 @@ def isolated() -> list[str]:
 
 
 def remove_others(links: "Container[str]", everything: bool = False) -> None:
-    """Take out pods whose host veth is not among the host's `links` any more. Raises CniError 106.
+    """Remove the isolation of pods whose host veth is no longer among the host's `links`. Raises CniError 106.
 
-    `everything`: as at a reset, also look in iptables.
+    `everything`: search iptables too, as at a reset.
     """
     for host_veth in isolated():
         if host_veth not in links:
@@ -170,7 +170,3 @@ def _tables() -> list[str]:
 
 def _mark(host_veth: str) -> str:
     return f"cnictl:{host_veth}"
-
-
-def _key(host_veth: str) -> bytes:
-    return host_veth.encode().ljust(16, b"\0")  # IFNAMSIZ

@@ -1,8 +1,8 @@
-"""`portIsolation` for hosts that filter with iptables: a chain a bridge in mangle, ahead of every filter rule.
+"""`portIsolation` for hosts that filter with iptables: one chain for each bridge in mangle, before all filter rules.
 
-What is routed from the bridge to an isolated pod behind the same bridge is dropped, unless its destination was
-translated: a published port or a Service is there to be reached. Frames that are bridged are left to the port's flag;
-with br_netfilter iptables sees them too, and tells them by the port they leave by.
+Packets that are routed from the bridge to an isolated pod behind the same bridge are dropped, unless their destination
+was translated: published ports and Services stay reachable. Bridged frames are left to the kernel's port flag; with
+br_netfilter iptables sees them too, and recognizes them by the port that they leave through.
 """
 
 from cnictl.core.bridge import has_bridge_netfilter
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from cnictl.core.process import Finished
 
 CHAINS = "CNICTL-ISO-"
-"""How the names of the chains begin."""
+"""Prefix of the chains' names."""
 _PROGRAMS = {4: "iptables", 16: "ip6tables"}
-"""By the bytes of a family's address."""
+"""By the number of bytes in an address of the family."""
 
 
 def chain(interface: str) -> str:
@@ -30,12 +30,12 @@ def chain(interface: str) -> str:
 
 
 def ensure(interface: str, pod: "tuple[str, list[str]]", others: "Sequence[tuple[str, list[str]]]") -> None:
-    """Isolate a pod, and the `others` where a flush took the chain. Raises CniError 2 without the program, 106."""
+    """Isolate a pod, and the `others` if their chain was flushed. Raises CniError 2 without the program, 106."""
     name = chain(interface)
     for family in sorted({len(parse_address(address)) for address in pod[1]}):
         program = _PROGRAMS[family]
         new = _run(program, "-N", name, check=False).status == 0
-        wanted = [(veth, one) for veth, many in (pod, *(others if new else ())) for one in many]
+        wanted = [(veth, address) for veth, addresses in (pod, *(others if new else ())) for address in addresses]
         for host_veth, address in wanted:
             rule = _rule(host_veth, address)
             if len(parse_address(address)) == family and _run(program, "-C", name, *rule, check=False).status:
@@ -46,7 +46,7 @@ def ensure(interface: str, pod: "tuple[str, list[str]]", others: "Sequence[tuple
 
 
 def stands(interface: str, pod: "tuple[str, list[str]]") -> bool:
-    """Whether `ensure` has isolated a pod and nobody has taken that away."""
+    """Return whether a pod is isolated as `ensure` does it."""
     host_veth, addresses = pod
     for address in addresses:
         program = _PROGRAMS[len(parse_address(address))]
@@ -62,12 +62,12 @@ def stands(interface: str, pod: "tuple[str, list[str]]") -> bool:
 
 
 def remove(host_veth: str) -> None:
-    """Take a pod out, and the chain with its last one. Nothing there is no error. Raises CniError 106."""
+    """Remove a pod's isolation, and the chain with the last pod's. None there is no error. Raises CniError 106."""
     _remove(lambda owner: owner == host_veth)
 
 
 def remove_others(links: "Container[str]") -> None:
-    """Take out pods whose host veth is not among the host's `links`. Raises CniError 106."""
+    """Remove the isolation of pods whose host veth is not among the host's `links`. Raises CniError 106."""
     _remove(lambda owner: owner not in links)
 
 
@@ -76,7 +76,7 @@ def _remove(wanted: "Callable[[str], bool]") -> None:
         try:
             listed, _ = listing(program, "mangle")
         except Problem:
-            continue  # no program, or no such table
+            continue  # the program or the table is missing
         for line in [line for line in listed if line.startswith(f"-A {CHAINS}") and wanted(_owner(line))]:
             _run(program, "-D", *line.replace('"', "").split()[1:], check=False)
         for line in [line for line in listed if line.startswith(f"-N {CHAINS}")]:
@@ -90,13 +90,13 @@ def _drop_if_empty(program: str, name: str) -> None:
     jumps = [line.split()[1:] for line in listed if line.endswith(f"-j {name}")]
     for jump in jumps:
         _run(program, "-D", *jump, check=False)
-    if _run(program, "-X", name, check=False).status:  # another ADD has put a rule there meanwhile
+    if _run(program, "-X", name, check=False).status:  # another ADD has added a rule meanwhile
         for jump in jumps:
             _run(program, "-I", jump[0], "1", *jump[1:], check=False)
 
 
 def _jump(interface: str) -> list[str]:
-    # the match loads br_netfilter where that is missing, which has iptables see bridged frames from then on
+    # physdev would load br_netfilter, which makes bridged frames pass iptables from then on
     bridged = ["-m", "physdev", "!", "--physdev-is-bridged"] if has_bridge_netfilter() else []
     translated = ["-m", "conntrack", "!", "--ctstate", "DNAT"]
     return ["-i", interface, "-o", interface, *bridged, *translated, "-j", chain(interface)]
@@ -108,7 +108,7 @@ def _rule(host_veth: str, address: str) -> list[str]:
 
 
 def _owner(line: str) -> str:
-    """The host veth that a rule's comment names; its own text where it names none, which is no link's name."""
+    """Return the host veth that a rule's comment names; else the rule itself, which is no link's name."""
     return line.partition("cnictl:")[2].partition(" ")[0].rstrip('"') or line
 
 

@@ -1,6 +1,6 @@
-"""JSON through the interpreter's C scanner and encoder alone: `import json` costs a plugin call 9 ms (it loads re).
+"""Read and write JSON with the interpreter's C code alone: `import json` costs a plugin call 9 ms (it loads re).
 
-Where a private module is missing or has another shape, the public one does the same work, slower.
+If the private module is missing or has another shape, the public one does the same work, only slower.
 """
 
 TYPE_CHECKING = False
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 WHITESPACE = " \t\n\r"
 DEEPEST = 100
-"""Levels of arrays and objects within each other. What is nested deeper can be read, but not always be shown again."""
+"""Levels of nested arrays and objects. Deeper ones can be read, but not always be written again."""
 
 
 class JsonError(ValueError):
-    """Text that is no JSON document; the message says where."""
+    """A text is not a JSON document; the message says where."""
 
 
 def _refuse_constant(name: str) -> object:
@@ -33,7 +33,7 @@ def _refuse_unknown(value: object) -> object:
 
 
 class _Context:
-    """What the C scanner asks of its decoder (CPython Modules/_json.c, scanner_new)."""
+    """The attributes that the C scanner reads from its decoder (CPython Modules/_json.c, scanner_new)."""
 
     strict = True
     object_hook = None
@@ -59,9 +59,9 @@ except (ImportError, TypeError, AttributeError):
 
 
 def loads(data: bytes, replacing: bool = False) -> "Any":
-    """The one JSON document in `data` (UTF-8, no byte order mark). Raises JsonError.
+    """Return the one JSON document in `data` (UTF-8, no byte order mark). Raises JsonError.
 
-    With `replacing` U+FFFD stands for what is not UTF-8 and for half a surrogate pair, as Go's reader has it.
+    With `replacing`, U+FFFD stands for bytes that are not UTF-8 and for half a surrogate pair, as in Go's decoder.
     """
     try:
         text = data.decode()
@@ -93,25 +93,25 @@ def loads(data: bytes, replacing: bool = False) -> "Any":
 
 
 def _checked(value: "Any", replacing: bool) -> "Any":
-    """Refuse what no system call takes, half a surrogate pair, and what is nested too deeply.
+    """Refuse a value that is nested too deeply, or has half a surrogate pair, which no system call accepts.
 
-    Those that stand for a byte that is no UTF-8 pass: a path may hold it, and ADD's result repeats the path.
+    Surrogates that stand for a byte that is not UTF-8 pass: a path may contain one, and ADD's result repeats the path.
     """
     level, halves = [value], False
     for _ in range(DEEPEST + 1):
         inner: list[Any] = []
-        for one in level:
-            if isinstance(one, str):
+        for item in level:
+            if isinstance(item, str):
                 try:
-                    one.encode("utf-8", "surrogateescape")
+                    item.encode("utf-8", "surrogateescape")
                 except UnicodeEncodeError:
                     if not replacing:
-                        raise JsonError("it has half a surrogate pair in a text") from None
+                        raise JsonError("a string in it has half a surrogate pair") from None
                     halves = True
-            elif isinstance(one, dict):
-                inner += [*one, *one.values()]
-            elif isinstance(one, list):
-                inner += one
+            elif isinstance(item, dict):
+                inner += [*item, *item.values()]
+            elif isinstance(item, list):
+                inner += item
         if not inner:
             return _without_halves(value) if halves else value
         level = inner
@@ -119,20 +119,18 @@ def _checked(value: "Any", replacing: bool) -> "Any":
 
 
 def _without_halves(value: "Any") -> "Any":
-    """The value with U+FFFD for half a surrogate pair; it is nested at most `DEEPEST` levels deep."""
+    """Return the value with U+FFFD for each half of a surrogate pair; it has at most `DEEPEST` levels."""
     if isinstance(value, str):
-        return "".join(
-            "\ufffd" if "\ud800" <= one <= "\udfff" and not "\udc80" <= one <= "\udcff" else one for one in value
-        )
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" else c for c in value)
     if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
+        return {_without_halves(key): _without_halves(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_halves(one) for one in value]
+        return [_without_halves(item) for item in value]
     return value
 
 
 def _words(text: str) -> str:
-    """What is wrong with `text`: the C scanner can say it only where the public module is loaded (raise_errmsg)."""
+    """Return what is wrong with `text`: the C scanner needs the public module to say that (raise_errmsg)."""
     import json
 
     try:
@@ -143,5 +141,5 @@ def _words(text: str) -> str:
 
 
 def dumps(value: "Any") -> str:
-    """`value` as one line of ASCII JSON."""
+    """Return `value` as one line of ASCII JSON."""
     return "".join(_encode(value, 0))

@@ -1,4 +1,4 @@
-"""Whether an attachment lives, by proof alone: what is not proven stale is left in peace."""
+"""Judge whether an attachment is live or stale. Only what is proven stale counts as stale."""
 
 from posix import stat
 
@@ -20,7 +20,7 @@ _EARLIER = "from before the last boot"
 
 
 class Verdict:
-    """A state (live, stale, in flight, unknown) and its evidence in words."""
+    """A state (live, stale, in flight, unknown) and the evidence for it in words."""
 
     __slots__ = ("link", "reason", "state")
 
@@ -28,19 +28,19 @@ class Verdict:
         self.state = state
         self.reason = reason
         self.link = link
-        """The host veth that another plugin made for it, where exactly one leads to its addresses."""
+        """The host veth of another plugin that leads to its addresses, if there is exactly one."""
 
 
 def boot_id() -> str:
-    """The kernel's name for this boot (random(4), /proc/sys/kernel/random/boot_id)."""
+    """Return the kernel's id of this boot (random(4), /proc/sys/kernel/random/boot_id)."""
     return durable.contents("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
     """Judge an attachment by its record, in the host's network namespace.
 
-    A veth's two ends vanish together and with either's namespace: where the host end is gone, so is the pod's.
-    `foreign`: the links that another plugin made, for a caller that judges several.
+    The two ends of a veth pair vanish together, also with the namespace of either: if the host's end is gone, so is the
+    pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
     """
     if attachments.in_flight(record):
         return Verdict(IN_FLIGHT, "an ADD or DEL is at work on it")
@@ -48,7 +48,7 @@ def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks
 
 
 def judge_settled(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
-    """As `judge`, where the caller holds the record's lock itself."""
+    """Judge an attachment as `judge` does, for a caller that holds the record's lock itself."""
     earlier = bool(record.boot_id) and record.boot_id != boot_id()
     if not record.host_veth:
         return judge_unmarked(record.addresses, record.created, record.data_dir, netlink, foreign, earlier)
@@ -78,10 +78,10 @@ def judge_unmarked(
     foreign: "ForeignLinks | None" = None,
     earlier: bool = False,
 ) -> Verdict:
-    """Judge a lease that host-local wrote and that names no interface, or several of one attachment.
+    """Judge an attachment by its leases alone: they are host-local's, and no link is recorded for them.
 
-    `created` is in seconds since the epoch; `earlier`: it was seen in a former boot. Where an interface has an address
-    of it, it is live. Where other nodes may lease from the same store, nothing else proves anything.
+    `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
+    interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.
     """
     from cnictl.core.foreign import ForeignLinks
     from cnictl.core.leases.shared_store import may_be_shared
@@ -107,10 +107,11 @@ def judge_unmarked(
 
 
 def boot_time() -> float:
-    """A time that nothing of this boot is older than, in seconds since the epoch (proc(5), /proc/stat btime).
+    """Return a time before which nothing was written in this boot, in seconds since the epoch.
 
-    btime moves when the clock is set: a host without a clock chip boots in the past, and what it wrote until the
-    time came from the network would seem to be from before. The device nodes are from the first clock of the boot.
+    It is the lesser of btime (proc(5), /proc/stat) and the age of the device nodes. btime moves when the clock is set:
+    on a host without a clock chip, which boots in the past, files from before that moment would seem to be older than
+    the boot. The device nodes have the boot's first time.
     """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):

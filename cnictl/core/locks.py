@@ -1,4 +1,4 @@
-"""flock(2) with a bound on the wait: a stuck process must not hold up every pod's start."""
+"""flock(2) with a bound on the wait, so that a stuck process doesn't hold up every pod's start."""
 
 import errno
 import time
@@ -10,16 +10,17 @@ from cnictl.core.durable import AT_ONCE, make_folder
 from cnictl.core.errors import IO_FAILURE, TRY_AGAIN, CniError
 
 LOCK_WAIT = 20.0
-"""Seconds. Longer than any burst of allocations takes, far shorter than the runtime's patience (4 minutes)."""
+"""Seconds: longer than any burst of allocations takes, and far shorter than the runtime waits (4 minutes)."""
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What flock(2) answers on a file system without locks."""
+"""Errors of flock(2) on a file system without locks."""
 
 
 class Locked:
-    """A file held under flock while the context lasts.
+    """Context in which a file is locked with flock(2).
 
-    The kernel drops the lock with the process. Raises CniError 11 if another holds it past `wait` seconds.
+    The kernel releases the lock when the process ends. Raises CniError 11 if another process holds it past `wait`
+    seconds.
     """
 
     def __init__(self, path: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
@@ -42,9 +43,10 @@ class Locked:
         return self
 
     def alone(self) -> bool:
-        """Whether nobody shares a shared lock; then it is exclusive from now on.
+        """Make a shared lock exclusive if no other process shares it; return whether it is exclusive now.
 
-        Raises CniError 11 where another took it exclusively meanwhile: flock(2) converts by giving up and taking.
+        flock(2) releases the lock before it takes the other kind, so another process may take it meanwhile. Raises
+        CniError 11 if that one holds it too long.
         """
         try:
             flock(self._descriptor, LOCK_EX | LOCK_NB)
@@ -57,8 +59,17 @@ class Locked:
         close(self._descriptor)
 
 
+def no_locks(path: str, error: OSError) -> CniError:
+    """Return the error for a file whose file system answers flock(2) with one of `NO_LOCKS`."""
+    return CniError(
+        IO_FAILURE,
+        f"{path}: its file system has no locks ({error.strerror})",
+        "mount it with locks (NFS: without `nolock`, with rpc.statd running), or choose another dataDir",
+    )
+
+
 def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
-    """Lock an open file for as long as it stays open. Raises CniError 11 past `wait` seconds."""
+    """Lock an open file until it is closed. Raises CniError 11 past `wait` seconds."""
     kind = LOCK_SH if shared else LOCK_EX
     deadline = time.monotonic() + wait
     pause = 0.0005
@@ -68,18 +79,14 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             return
         except OSError as error:
             if error.errno in NO_LOCKS:
-                raise CniError(
-                    IO_FAILURE,
-                    f"{what}: its file system has no locks ({error.strerror})",
-                    "mount it with locks (NFS: without `nolock`, rpc.statd at work), or choose another dataDir",
-                ) from None
+                raise no_locks(what, error) from None
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
             raise CniError(
                 TRY_AGAIN,
                 f"{what} is locked by another process",
-                f"waited {wait:g} s; `fuser -v {what}` names it",
+                f"waited {wait:g} s; `fuser -v {what}` shows it",
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.02)

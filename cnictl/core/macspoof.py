@@ -1,11 +1,11 @@
-"""`macspoofchk`: frames that come from a pod under a MAC that is not its own are dropped where they enter the bridge.
+"""`macspoofchk`: drop frames that a pod sends with another MAC than its own, where they enter the bridge.
 
-nftables alone, as with the reference (pkg/link/spoofcheck.go): one chain an attachment, named after its host veth, to
-which a verdict map leads by the link a frame came in by, so that a frame's way costs the same with one pod and with
-a thousand. A chain also drops ARP and neighbour discovery that speak for another MAC than their frame's: neighbours
-believe what these say. Tags change nothing: a receiver takes off any number of them if their VLAN is 0. The kernel
-takes the first tag off before the chain (net/core/dev.c, __netif_receive_skb_core), behind a second one the chain
-looks itself, and a frame with a third is dropped.
+This needs nftables, as in the reference (pkg/link/spoofcheck.go). Each attachment has a chain that is named after its
+host veth. A verdict map finds it by the link that a frame came through, so a frame costs the same with one pod and with
+a thousand. The chain also drops ARP and neighbour discovery packets that announce another MAC than their frame's,
+because neighbours believe what these say. VLAN tags don't get around it, although a receiver removes any number of tags
+with VLAN 0: the kernel removes the first one before the chain (net/core/dev.c, __netif_receive_skb_core), the chain
+looks behind a second one, and drops a frame with a third.
 """
 
 from cnictl.core.errors import UNSUPPORTED_FIELD, ProgramError
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
 TABLE = "cnictl"
 _BASE, _PORTS = "prerouting", "macspoofchk"
 _PRIORITY = -300
-"""Before other tools' bridge chains (dstnat), as the reference's."""
-
+"""Before other tools' bridge chains (dstnat), as the reference's chain."""
 
 _MARKED = (0, 2)
-"""Places of the rules that say in a comment whom they guard: those against frames and against ARP."""
+"""Places of the rules with a comment that names the guarded pod: those for frames and for ARP."""
 _SECOND_TAG = 32
-"""Bits of a second tag, which is still ahead of what the frame carries."""
+"""Bits of a second tag, which still precedes the frame's payload."""
 _OPTIONS = (("133", 8, 2), ("134", 16, 5), ("135-136", 24, 4), ("137", 40, 2))
-"""Of neighbour discovery's ICMPv6 types: in which byte the options begin, and how many places of 8 bytes are looked at.
+"""ICMPv6 types of neighbour discovery, the byte where their options begin, and how many places of 8 bytes are checked.
 
 Router solicitation and advertisement, neighbour solicitation and advertisement, redirect (RFC 4861, section 4).
 """
 
 
 def drops(mac: str) -> list[str]:
-    """Return the rules of a port's chain but for the comment that some have, in their order."""
+    """Return the rules of a port's chain in their order, without the comment that some have."""
     value = f"0x{mac.replace(':', '')}"
     inside = f"@nh,{_SECOND_TAG - 16},16"
     rules = [
@@ -43,33 +42,34 @@ def drops(mac: str) -> list[str]:
         "meta protocol ip return",
         f"meta protocol arp @nh,64,48 != {value} counter drop",
         "meta protocol ip6 meta l4proto != ipv6-icmp return",
-        *(f"meta protocol ip6 {one}" for one in _discovery("th", 0, value)),
+        *(f"meta protocol ip6 {rule}" for rule in _discovery("th", 0, value)),
         "meta protocol != { 8021q, 8021ad } return",
         f"{inside} {{ 0x8100, 0x88a8 }} counter drop",
         f"{inside} 0x0806 @nh,{_SECOND_TAG + 64},48 != {value} counter drop",
     ]
-    # an extension header would hide neighbour discovery here, where nothing finds its end
+    # an extension header would hide neighbour discovery: no expression finds where the header ends
     six, header = f"{inside} 0x86dd @nh,{_SECOND_TAG + 48},8", _SECOND_TAG + 320
     rules.append(f"{six} {{ 0, 43, 44, 60, 135, 139, 140 }} counter drop")
-    return rules + [f"{six} 58 {one}" for one in _discovery("nh", header, value)]
+    return rules + [f"{six} 58 {rule}" for rule in _discovery("nh", header, value)]
 
 
 def _discovery(base: str, start: int, value: str) -> list[str]:
-    """Rules against link-layer address options that name another MAC; `start`: bits from `base` to the ICMPv6 header.
+    """Return rules against link-layer address options with another MAC; `start`: bits from `base` to the ICMPv6 header.
 
-    An option is told by its length of 1 and a type of 1 or 2; types 0 and 3 don't have that length.
+    Such an option has the length 1 and the type 1 or 2. The mask also matches types 0 and 3, which never have that
+    length.
     """
-    found = []
+    rules = []
     for kind, first, places in _OPTIONS:
         for place in range(places):
             option = start + 8 * (first + 8 * place)
             is_address = f"@{base},{option},16 & 0xfcff == 0x0001"
-            found.append(f"@{base},{start},8 {kind} {is_address} @{base},{option + 16},48 != {value} counter drop")
-    return found
+            rules.append(f"@{base},{start},8 {kind} {is_address} @{base},{option + 16},48 != {value} counter drop")
+    return rules
 
 
 def text(host_veth: str, mac: str) -> str:
-    """What `nft -f` reads to guard one port, whatever was there."""
+    """Return the input for `nft -f` that guards one port, whatever rules it had."""
     base, own, mark = f"bridge {TABLE} {_BASE}", f"bridge {TABLE} {host_veth}", f'comment "{_mark(host_veth, mac)}"'
     rules = drops(mac)
     marked = [f"{rule} {mark}" if place in _MARKED else rule for place, rule in enumerate(rules)]
@@ -87,15 +87,15 @@ def text(host_veth: str, mac: str) -> str:
 
 
 def ensure(host_veth: str, mac: str) -> None:
-    """Let only frames from `mac` in through a port, in one transaction.
+    """Accept only frames from `mac` through a port, in one transaction.
 
-    Raises CniError 2 naming the key where nft or the kernel's bridge family is missing, 106 with nft's own words.
+    Raises CniError 2 naming the key if nft or the kernel's bridge family is missing, 106 with nft's own words.
     """
     _nft("-f", "-", stdin=text(host_veth, mac))
 
 
 def check() -> None:
-    """Raise what `ensure` would raise for any port, and change nothing."""
+    """Raise what `ensure` would raise for any port, without changing anything."""
     _nft("-c", "-f", "-", stdin=text("cnictl-check", "02:00:00:00:00:01"))
 
 
@@ -106,51 +106,48 @@ def _nft(*arguments: str, stdin: str) -> None:
         if error.unsupported:
             error.code = UNSUPPORTED_FIELD
         if not error.hint:
-            error.hint = "it takes nftables with the bridge family (CONFIG_NF_TABLES_BRIDGE), or remove macspoofchk"
+            error.hint = "install nftables and a kernel with CONFIG_NF_TABLES_BRIDGE, or remove macspoofchk"
         raise
 
 
 def stands(host_veth: str, mac: str) -> bool:
-    """Whether the port is guarded as `ensure` guards it. Costs three queries."""
+    """Return whether the port is guarded as `ensure` does it. Costs three queries."""
     mark = f"{_mark(host_veth, mac)}\0".encode()
     own = nftables.rules(FAMILY_BRIDGE, TABLE, host_veth)
     base = nftables.rules(FAMILY_BRIDGE, TABLE, _BASE)
     return (
         sum(mark in userdata for _, userdata in own) == len(_MARKED)
-        and len(own) in (len(drops(mac)), len(_MARKED))  # the first release had no others: an upgrade fails no CHECK
+        and len(own)
+        in (len(drops(mac)), len(_MARKED))  # the first release had only those: CHECK must pass after an upgrade
         and any(f"cnictl:{_PORTS}\0".encode() in userdata for _, userdata in base)
-        and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(host_veth))
+        and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, nftables.ifname_key(host_veth))
     )
 
 
 def remove(host_veths: "Iterable[str]") -> None:
-    """Take ports' guards away, and the table with the last one. Nothing there is no error. Raises CniError 106."""
-    found = nftables.chains(FAMILY_BRIDGE, TABLE)
-    ours = [name for name in host_veths if name in found and name != _BASE]
+    """Remove ports' guards, and the table with the last one. None there is no error. Raises CniError 106."""
+    present = nftables.chains(FAMILY_BRIDGE, TABLE)
+    ours = [name for name in host_veths if name in present and name != _BASE]
     for name in ours:
-        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, _key(name))
+        nftables.remove_element(FAMILY_BRIDGE, TABLE, _PORTS, nftables.ifname_key(name))
         nftables.remove_chains(FAMILY_BRIDGE, TABLE, name.__eq__)
     if ours:
-        found = nftables.chains(FAMILY_BRIDGE, TABLE)
-    if found == [_BASE]:
-        nftables.remove_table_of_map(FAMILY_BRIDGE, TABLE, _BASE, _PORTS)
+        present = nftables.chains(FAMILY_BRIDGE, TABLE)
+    if present == [_BASE]:
+        nftables.remove_table_of_sets(FAMILY_BRIDGE, TABLE, _BASE, (_PORTS,))
 
 
 def guarded() -> list[str]:
     """Return the ports that have a guard."""
-    return [one for one in nftables.chains(FAMILY_BRIDGE, TABLE) if one != _BASE]
+    return [chain for chain in nftables.chains(FAMILY_BRIDGE, TABLE) if chain != _BASE]
 
 
 def remove_others(links: "Container[str]") -> None:
-    """Take away the guards of ports that are not among the host's `links` any more. Raises CniError 106."""
-    gone = [one for one in nftables.chains(FAMILY_BRIDGE, TABLE) if one != _BASE and one not in links]
+    """Remove the guards of ports that are no longer among the host's `links`. Raises CniError 106."""
+    gone = [port for port in guarded() if port not in links]
     if gone:
         remove(gone)
 
 
 def _mark(host_veth: str, mac: str) -> str:
     return f"cnictl:{host_veth} {mac}"
-
-
-def _key(host_veth: str) -> bytes:
-    return host_veth.encode().ljust(16, b"\0")  # IFNAMSIZ

@@ -1,4 +1,4 @@
-"""Network namespaces: what a path refers to, and entering one (setns(2), ioctl_ns(2))."""
+"""Network namespaces: open, identify and enter them (setns(2), ioctl_ns(2))."""
 
 import errno
 from fcntl import ioctl
@@ -12,15 +12,15 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Netns:
-    """An open network namespace. Its device and inode tell it from any other, past and present paths aside."""
+    """An open network namespace. Its device and inode identify it, whatever path it has."""
 
     __slots__ = ("descriptor", "device", "inode", "path")
 
     def __init__(self, path: str) -> None:
-        """Raises CniError 3 if nothing is there, 4 if it is no network namespace."""
+        """Open the namespace. Raises CniError 3 if nothing is there, 4 if it is not a network namespace."""
         self.path = path
         try:
-            self.descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)  # a pipe has no end
+            self.descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)  # open must not block on a pipe
         except OSError as error:
             code = UNKNOWN_CONTAINER if error.errno in (errno.ENOENT, errno.ENOTDIR) else INVALID_ENVIRONMENT
             raise CniError(code, f"CNI_NETNS {path!r}: {error.strerror}") from None
@@ -31,29 +31,29 @@ class Netns:
         if kind != _CLONE_NEWNET:
             close(self.descriptor)
             raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {path!r}: not a network namespace")
-        found = fstat(self.descriptor)
-        self.device, self.inode = found.st_dev, found.st_ino
+        status = fstat(self.descriptor)
+        self.device, self.inode = status.st_dev, status.st_ino
 
     @property
     def ours(self) -> bool:
-        """Whether it is the one this process is in: the host's, where no pod may be set up."""
+        """Whether this process is in it: then it is the host's, where no pod may be set up."""
         here = stat("/proc/self/ns/net")
         return (here.st_dev, here.st_ino) == (self.device, self.inode)
 
     def enter(self) -> None:
-        """Move the calling thread in. Sockets opened before stay where they were."""
+        """Move the calling thread into the namespace. Open sockets stay in the former one."""
         try:
             _setns(self.descriptor)
         except OSError as error:
             raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS {self.path!r}: {error.strerror or error}") from None
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         close(self.descriptor)
 
 
 class Inside:
-    """The calling thread is in a namespace while the context lasts, and back in its own afterwards."""
+    """Context in which the calling thread is in a namespace; afterwards it is back in its own."""
 
     __slots__ = ("_home", "_netns")
 
@@ -71,7 +71,7 @@ class Inside:
 
 
 class Scratch:
-    """The calling thread is in a new network namespace while the context lasts, and back in its own afterwards."""
+    """Context in which the calling thread is in a new network namespace; afterwards it is back in its own."""
 
     __slots__ = ("_home",)
 
@@ -89,12 +89,12 @@ class Scratch:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the namespace a path refers to now, or None if there is nothing."""
+    """Return device and inode of the namespace at a path, or None if nothing is there."""
     try:
-        found = stat(path)
+        status = stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _setns(descriptor: int) -> None:
@@ -117,7 +117,7 @@ def _unshare() -> None:
 
 
 def _call(function: str, *arguments: int) -> int:
-    """Call a function of the C library that the interpreter itself is linked to; 0 is success."""
+    """Call a function of the C library that the interpreter is linked to; it returns 0 for success."""
     try:
         from _ctypes import call_function, dlopen, dlsym
 

@@ -1,13 +1,16 @@
-"""Text from outside: names of pods, containers and interfaces, and what other programs say.
+"""Bound and escape text from outside: names of pods, containers and interfaces, and messages of other programs.
 
-Whoever chooses a name also chooses what a terminal does with it, and how long a line of a log gets. Each such text
-passes here before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
+Whoever chooses a name could otherwise control the terminal that shows it, or fill a log. All such text passes here
+before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
 """
 
 LONGEST_NAME = 253
-"""Characters of a name: those of a DNS subdomain, which is the longest that Kubernetes gives to an object."""
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME = _LETTERS | frozenset("_.-")
+"""Characters of a name: as many as a DNS subdomain has, the longest name of a Kubernetes object."""
+NAME_STARTS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+NAME_CHARACTERS = NAME_STARTS | frozenset("_.-")
+"""Of a network's and a container's name (CNI specification 1.1.0, sections 1 and 2): the first, and all."""
+NETWORK_NAME_MAX = 200
+"""Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LONGEST_TEXT = 1000
 """Characters of a message."""
 
@@ -16,7 +19,7 @@ def line(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text as one printable line of at most `longest` characters.
 
     Control characters, line ends, half surrogate pairs and invisible characters (which can reverse the text around
-    them) become escapes such as `\\x1b`. A text that is cut ends with `…`.
+    them) become escapes such as `\\x1b`. A text that was cut ends with `…`.
     """
     if len(text) <= longest and text.isprintable():
         return text
@@ -24,18 +27,18 @@ def line(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def word(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a text as one printable word of at most `longest` characters: blanks are escaped too."""
+    """Return a text as one printable word of at most `longest` characters: like `line`, with blanks escaped too."""
     shown = line(text, longest)
     return cut(shown.replace(" ", "\\x20"), longest) if " " in shown else shown
 
 
-def is_name(text: str, longest: int = 200) -> bool:
-    """Whether a text may name a network (CNI specification 1.1.0, section 1), of a length that is served."""
-    return bool(text) and text[0] in _LETTERS and len(text) <= longest and _NAME.issuperset(text)
+def is_network_name(text: str) -> bool:
+    """Return whether a text can name a network."""
+    return text[:1] in NAME_STARTS and len(text) <= NETWORK_NAME_MAX and NAME_CHARACTERS.issuperset(text)
 
 
 def cut(text: str, longest: int) -> str:
-    """Return the start of a text where it has more than `longest` characters; `…` says so."""
+    """Return a text, cut to `longest` characters; then it ends with `…`."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""The one way to start another program: argument list, bound on time, its own words in the error."""
+"""Run another program: with an argument list and a time limit, and its own words in the error."""
 
 import time
 from posix import close, lseek, memfd_create, read, write
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 LARGEST_OUTPUT = 256 << 20
-"""Bytes that a program may write: a node's whole rule set as JSON has some ten million."""
+"""Bytes that a program may write: all rules of a node as JSON have some ten million."""
 _PAUSE = 0.0005
 
 
 class Finished:
-    """A program that ended: exit status and what it wrote."""
+    """A program that has ended: its exit status and output."""
 
     __slots__ = ("status", "stderr", "stdout")
 
@@ -27,15 +27,10 @@ class Finished:
 
 
 shared: set[int] = set()
-"""Descriptors that programs hold open as well, which are started while they are in here.
-
-A lock on one then outlasts this process, if that is killed, until the last of them has ended: whoever takes the lock
-meets nobody still at work.
-"""
-
+"""Descriptors that programs inherit: if this process is killed, a lock on one lasts until they have all ended."""
 
 answered: "dict[tuple[str, ...], Finished] | None" = None
-"""What programs that only list said since a look began; None: each is asked anew (`cnictl.node.host.reading`)."""
+"""Outputs of listing programs, reused while the host is read (`cnictl.node.host.reading`); None: run each."""
 
 
 def run(
@@ -46,24 +41,24 @@ def run(
     environment: dict[str, str] | None = None,
     purpose: str = "",
 ) -> Finished:
-    """Run `argv` (never through a shell) for at most `timeout` seconds, with `environment` in place of our own.
+    """Run `argv` without a shell for at most `timeout` seconds, with `environment` in place of our own.
 
-    A program is found by its name as `programs.find` does, and our own environment's PATH names the same folders.
+    The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 
-    Raises MissingProgram if it can't be started; ProgramError if it is still running at the bound, or (with `check`)
-    exits non-zero. `purpose`: what it is started for, where the message has to say that.
+    Raises MissingProgram if it can't be started; ProgramError if it is still running at the time limit, or (with
+    `check`) exits with another status than 0. `purpose`: what it is for, if the message should say so.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
     import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
-    said_by = f"{purpose}: {argv[0]}" if purpose else argv[0]
+    prefix = f"{purpose}: {argv[0]}" if purpose else argv[0]
     program = argv[0] if "/" in argv[0] else programs.find(argv[0])
     if not program:
-        raise MissingProgram(f"{said_by}: command not found", f"install the package that provides {argv[0]}")
+        raise MissingProgram(f"{prefix}: command not found", f"install the package that provides {argv[0]}")
     deadline = time.monotonic() + timeout
-    given = memfd_create("stdin")  # takes any length at once, where a pipe would fill
+    given = memfd_create("stdin")  # takes any length at once; a pipe would fill up
     try:
         text = stdin.encode("utf-8", "surrogateescape")
         while text:
@@ -79,30 +74,30 @@ def run(
             pass_fds=tuple(shared),
         )
     except FileNotFoundError:
-        raise MissingProgram(f"{said_by}: command not found", f"install the package that provides {argv[0]}") from None
+        raise MissingProgram(f"{prefix}: command not found", f"install the package that provides {argv[0]}") from None
     except OSError as error:
-        # no right to execute it, or it is a file of another format: a wrapper without its first line, say
+        # it isn't executable for us, or has another format, such as a script without `#!`
         hint = f"{program} can't be started: install its package again"
-        raise MissingProgram(f"{said_by}: {error.strerror}", hint) from None
+        raise MissingProgram(f"{prefix}: {error.strerror}", hint) from None
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
         fault, outputs = _collect(started, deadline)
     if fault:
-        raise ProgramError(f"{' '.join([said_by, *argv[1:]])}: {fault.format(timeout=timeout)}")
+        raise ProgramError(f"{' '.join([prefix, *argv[1:]])}: {fault.format(timeout=timeout)}")
     done = Finished(started.returncode, *outputs)
     if check and done.status != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
-        # some say who they are in a line of its own, and what is wrong in the next
-        told = " ".join(said[:2]) if said[0].endswith(":") else said[0]
-        raise ProgramError(f"{' '.join([said_by, *argv[1:]])}: {outside.line(told)}")
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
+        # some programs name themselves in the first line, and the fault in the next
+        words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise ProgramError(f"{' '.join([prefix, *argv[1:]])}: {outside.line(words)}")
     if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
         answered[tuple(argv)] = done
     return done
 
 
 def _lists(argv: list[str]) -> bool:
-    """Whether a program only lists what there is."""
+    """Return whether a program only lists something."""
     name, words = argv[0].rpartition("/")[2], argv[1:]
     if name == "nft":
         return "list" in words[:3]
@@ -114,9 +109,9 @@ def _lists(argv: list[str]) -> bool:
 
 
 def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
-    """Read both outputs to their end and await the program's; why that failed, and what was read.
+    """Read both outputs and wait for the program to end; return what went wrong, if anything, and the outputs.
 
-    A program that is at work past the deadline, or says too much, is killed.
+    A program that runs past the deadline, or writes too much, is killed.
     """
     from select import POLLIN, poll
 
@@ -138,7 +133,7 @@ def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
                 fault = f"answered with over {LARGEST_OUTPUT >> 20} MiB"
             elif waiting and left <= 0:
                 fault = "still running after {timeout:g} s"
-        while not fault and started.poll() is None:  # it closed its outputs, and works on
+        while not fault and started.poll() is None:  # it has closed its outputs but still runs
             time.sleep(_PAUSE)
             if time.monotonic() > deadline:
                 fault = "still running after {timeout:g} s"

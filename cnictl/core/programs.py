@@ -1,8 +1,8 @@
-"""Find the programs that cnictl starts by name: where PATH says, and in the other folders that root's programs are in.
+"""Find programs by name in the folders of PATH, and in the usual folders of root's programs.
 
-cron, units and runtimes start their programs with a PATH that lacks the sbin folders, or with none at all. The current
-folder is never searched, whatever PATH says: it may be anybody's. A PATH that names none of the usual folders is
-somebody's choice of what may be run, and is taken as it is.
+cron, systemd and runtimes start programs with a PATH that lacks the sbin folders, or without one. The current folder is
+never searched, even if PATH names it: it may belong to anybody. A PATH without any usual folder was chosen to restrict
+what can be run, so no folder is added to it.
 """
 
 import sys
@@ -15,26 +15,26 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # S_IFMT, S_IFREG
 
 
 def folders() -> "list[str]":
-    """Return the folders that are searched, in their order, each once."""
+    """Return the folders to search, in order, each once."""
     named = [folder for folder in _path().split(":") if folder.startswith("/")]
     usual = FOLDERS if not named or any(folder.rstrip("/") in FOLDERS for folder in named) else ()
     return list(dict.fromkeys([*named, *usual]))
 
 
 def _path() -> str:
-    os = sys.modules.get("os")  # the plugin does without it; where it is loaded, its PATH is the one that is in effect
+    os = sys.modules.get("os")  # the plugin doesn't load it; if it is loaded, its PATH is the one in effect
     if os is not None:
         return str(os.environ.get("PATH", ""))
     return environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
 
 
 def path() -> str:
-    """Return the PATH that programs are started with, so that they find theirs too."""
+    """Return the PATH for started programs, so that they find other programs too."""
     return ":".join(folders())
 
 
 def find(name: str) -> str:
-    """Return the file that a program's name stands for; empty if it is not installed. A path stands for itself."""
+    """Return the path of a program, given by its name or path; empty if it is not installed."""
     places = [name] if "/" in name else [f"{folder}/{name}" for folder in folders()]
     return next((place for place in places if _is_program(place)), "")
 

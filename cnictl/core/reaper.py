@@ -1,8 +1,8 @@
-"""Whether somebody collects a child that outlives this process: else it stays in the process table as a zombie.
+"""Find out whether a child that outlives this process will be collected, or stay in the process table as a zombie.
 
-The kernel gives it to the nearest ancestor that declared itself a subreaper, or to process 1 (prctl(2)). It doesn't
-show who did that, and a process 1 such as `sleep infinity` collects nothing. So each ancestor must be a program of
-which it is known that it collects children, or that it is no subreaper.
+The kernel passes the child to the nearest ancestor that is a subreaper, or to process 1 (prctl(2)). It doesn't show
+which processes are subreapers, and a process 1 such as `sleep infinity` collects nothing. So each ancestor must be a
+program that is known to collect children, or known not to be a subreaper.
 """
 
 from posix import getppid
@@ -16,20 +16,20 @@ _COLLECT = frozenset(
         *("conmon", "conmonrs", "containerd-shim"),
     )
 )
-"""Names (proc(5), comm) of programs that are made to be process 1, or subreapers that collect what they get."""
+"""Names (proc(5), comm) of programs that are made to run as process 1, or as a subreaper, and collect children."""
 _NO_SUBREAPERS = frozenset(
     (
         *("containerd", "crio", "podman", "buildah", "nerdctl", "dockerd", "cri-dockerd", "kubelet", "cnitool"),
         *("bash", "dash", "sh", "sudo", "su", "sshd", "sshd-session", "login", "runc", "crun", "cnictl"),
     )
 )
-"""Names of runtimes and of what they are commonly started from."""
+"""Names of runtimes and of the programs that usually start them."""
 _MOST_ANCESTORS = 32
 _SIGCHLD = 1 << 16  # signal(7): 17
 
 
 def collects() -> bool:
-    """Return whether a child of this process that is left behind is known to be collected."""
+    """Return whether it is known that a child which outlives this process will be collected."""
     number = getppid()
     for _ in range(_MOST_ANCESTORS):
         if number <= 0:  # it is in another pid namespace
@@ -44,7 +44,7 @@ def collects() -> bool:
 
 
 def _ancestor(number: int) -> tuple[str, int]:
-    """Return a process's name and its parent's number; of one that ended an empty name."""
+    """Return a process's name and its parent's number; an empty name if it has ended."""
     try:
         text = durable.contents(f"/proc/{number}/stat").decode("utf-8", "replace")
         name, _, rest = text.partition("(")[2].rpartition(")")
@@ -54,7 +54,7 @@ def _ancestor(number: int) -> tuple[str, int]:
 
 
 def _awaits_children() -> bool:
-    """Return whether process 1 ignores SIGCHLD, catches it or waits for it; one that does none collects nothing."""
+    """Return whether process 1 ignores, catches or waits for SIGCHLD; if not, it collects no children."""
     try:
         text = durable.contents("/proc/1/status").decode("utf-8", "replace")
     except OSError:

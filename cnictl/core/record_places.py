@@ -1,7 +1,7 @@
-"""Where attachment records stand on a node that can't write to /var/lib/cnictl: loaded only there.
+"""Choose the folder for attachment records where /var/lib/cnictl isn't writable.
 
-Rootless podman runs plugins in a user and mount namespace where /run and /var/lib/cni alone are its own. Records then
-stand under /var/lib/cni, outside the networks' folders, for host-local would trip over them there.
+Rootless podman runs plugins in a user and mount namespace that owns only /run and /var/lib/cni. The records are then
+kept in /var/lib/cni/cnictl: in the networks' folders, host-local would take them for leases.
 """
 
 from posix import F_OK, R_OK, W_OK, X_OK, access
@@ -9,14 +9,14 @@ from posix import F_OK, R_OK, W_OK, X_OK, access
 from cnictl.core import durable
 
 _WHOLE = (b"0", b"0", b"4294967295")
-"""user_namespaces(7): what the first user namespace's uid_map says."""
+"""uid_map of the initial user namespace (user_namespaces(7))."""
 
 
 def places(usual: str, spare: str) -> tuple[str, ...]:
-    """Return which of the two folders may hold records, the one for new records first.
+    """Return the folders that may contain records, the one for new records first.
 
-    Where the usual folder can be written to by now, records that stand in the other one still count. Where it can't,
-    those in it are read as long as they are this node's: in a user namespace they are the host's.
+    If the usual folder has become writable, records in the spare one still count. If it isn't writable, its records are
+    read unless this is a user namespace, where they are the host's.
     """
     spare_is_there = access(spare, F_OK)
     if can_be_written(usual) or not can_be_written(spare):
@@ -27,7 +27,7 @@ def places(usual: str, spare: str) -> tuple[str, ...]:
 
 
 def can_be_written(folder: str) -> bool:
-    """Whether files can be made in a folder, or it can be made itself."""
+    """Return whether files can be created in a folder, or the folder itself can be."""
     while folder and not access(folder, F_OK):
         folder = folder.rpartition("/")[0]
     return access(folder or "/", W_OK | X_OK)

@@ -1,8 +1,9 @@
-"""What the reference bridge's `ipMasq` and `macspoofchk` made for a container before its network was taken over.
+"""Firewall rules that the reference bridge made for a container before cnictl took over its network.
 
-containernetworking/plugins: pkg/ip/ipmasq_iptables_linux.go (a chain a container and family, of every release),
-pkg/ip/ipmasq_nftables_linux.go (a rule an address, from 1.6.0 on), pkg/utils/utils.go (names), pkg/link/spoofcheck.go
-(from 1.1.0 on a jump and two chains an interface).
+They come from its `ipMasq` and `macspoofchk`. Sources in containernetworking/plugins: pkg/ip/ipmasq_iptables_linux.go
+(a chain for each container and family, in every release), pkg/ip/ipmasq_nftables_linux.go (a rule for each address,
+since 1.6.0), pkg/utils/utils.go (names), pkg/link/spoofcheck.go (a jump and two chains for each interface,
+since 1.1.0).
 """
 
 from hashlib import sha512
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 _TABLE, _CHAIN = "cni_plugins_masquerade", "masq_checks"
 _NFT_HASH, _CHAIN_MAX = 16, 28
-"""Characters."""
+"""Characters of a digest and of a chain's name."""
 
 
 def remove_reference_rules(network: str, container: str, ifname: str) -> None:
-    """Take away its rules for one attachment, whichever backend they are in. Nothing there is no error.
+    """Remove the reference's rules for one attachment from both backends. None there is no error.
 
     Raises CniError 106.
     """
@@ -34,17 +35,17 @@ def remove_reference_rules(network: str, container: str, ifname: str) -> None:
 
 
 def masquerades(network: str, container: str, ifname: str, addresses: "Sequence[Cidr]") -> bool:
-    """Whether its rules masquerade what comes from each of an attachment's addresses. Raises CniError 106."""
+    """Return whether the reference's rules masquerade all of an attachment's addresses. Raises CniError 106."""
     mark = _nft_mark(network, container, ifname)
     rules = nftables.rules(nftables.FAMILY_INET, _TABLE, _CHAIN)
     if addresses and sum(mark in userdata for _, userdata in rules) >= len(addresses):
         return True
     chain = _iptables_chain(network, container)
-    return all(iptables.source_masquerades(one.bits, one.address, chain) for one in addresses)
+    return all(iptables.source_masquerades(cidr.bits, cidr.address, chain) for cidr in addresses)
 
 
 def guards(container: str, ifname: str) -> bool:
-    """Whether its macspoofchk rules for an interface are there. Raises CniError 106."""
+    """Return whether the reference's macspoofchk rules for an interface are there. Raises CniError 106."""
     first = f"cni-br-iface-{container}-{ifname}"
     return {first, f"{first}-mac"} <= set(nftables.chains(nftables.FAMILY_BRIDGE, "nat"))
 
@@ -63,8 +64,8 @@ def _remove_spoof_check(reference: str) -> None:
         return
     mark = f"macspoofchk-{reference}\0".encode()
     nftables.remove_rules(nftables.FAMILY_BRIDGE, "nat", "PREROUTING", lambda userdata: mark in userdata)
-    for one in (first, f"{first}-mac"):
-        nftables.remove_chains(nftables.FAMILY_BRIDGE, "nat", one.__eq__)
+    for chain in (first, f"{first}-mac"):
+        nftables.remove_chains(nftables.FAMILY_BRIDGE, "nat", chain.__eq__)
 
 
 def _hash(text: str) -> str:

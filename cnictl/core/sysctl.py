@@ -5,7 +5,7 @@ from posix import open as open_descriptor
 from posix import read as read_descriptor
 
 FORWARDING = {4: "net/ipv4/ip_forward", 16: "net/ipv6/conf/all/forwarding"}
-"""By the bytes of a family's address."""
+"""By the number of bytes in an address of the family."""
 
 
 def read(path: str) -> str:
@@ -21,7 +21,7 @@ def read(path: str) -> str:
 
 
 def put(path: str, value: str) -> bool:
-    """Set it; return False if the kernel has no such setting or refuses."""
+    """Set a setting; return False if the kernel has no such setting or refuses."""
     try:
         descriptor = open_descriptor(f"/proc/sys/{path}", O_WRONLY | O_CLOEXEC)
     except OSError:

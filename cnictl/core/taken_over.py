@@ -1,6 +1,7 @@
-"""An attachment that another plugin made before its network was taken over: which link is its host veth.
+"""Find and remove the host veth of an attachment that another plugin made before cnictl took over its network.
 
-The name that a result or a lease gives is no proof, and neither is what the pod says of its own interface.
+A name in a result or lease is no proof that a link belongs to the attachment, and neither is what the pod shows of its
+own interface.
 """
 
 from cnictl.core import attachments
@@ -20,11 +21,11 @@ _LINK_LOCAL = b"\xfe\x80"
 
 
 def link_of(netlink: Netlink, record: Record, netns: str = "", bridge: str = "") -> Link | None:
-    """The host veth that another plugin made for an attachment; None where nothing proves which it is.
+    """Return the host veth that another plugin made for an attachment; None if nothing proves which link that is.
 
-    `record`: whose it is, with the addresses that it holds leases of. The link is told by the pod's interface in the
-    namespace at `netns`, else by an address of the record's behind one link and behind no other. Only a port of the
-    bridge, where one is named.
+    `record` has the attachment's names and leased addresses. The proof is that the link leads to the pod's interface in
+    the namespace at `netns`, or else that it is the only link with one of the addresses behind it. If a bridge is
+    named, only its ports count.
     """
     master = rtnetlink.get_link(netlink, bridge) if bridge else None
     if bridge and master is None:
@@ -34,14 +35,14 @@ def link_of(netlink: Netlink, record: Record, netns: str = "", bridge: str = "")
     link = foreign.into(netns, record.ifname, port_of)
     if link is not None and not (_is_anothers_namespace(netns, record) or _has_anothers_address(link, record)):
         return link
-    found = foreign.having(record.addresses, port_of)
-    return found[0] if len(found) == 1 else None
+    links = foreign.having(record.addresses, port_of)
+    return links[0] if len(links) == 1 else None
 
 
 def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str = "") -> None:
     """Remove the veth pair that another plugin made for an attachment, and the reference's rules for it.
 
-    Nothing there is no error, and what `link_of` can't prove stays. Raises CniError 106, OSError.
+    None there is no error, and a link without the proof of `link_of` stays. Raises CniError 106, OSError.
     """
     link = link_of(netlink, record, netns, bridge)
     if link is not None:
@@ -51,13 +52,13 @@ def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str =
 
 
 def _is_anothers_namespace(netns: str, record: Record) -> bool:
-    """Whether the namespace at a path is that of another container's attachment: the path names another pod by now."""
+    """Return whether the namespace at a path is another container's, because the path was reused for another pod."""
     here = identity(netns)
     return here is not None and any(other.container != record.container for other in attachments.of_namespace(*here))
 
 
 def _has_anothers_address(link: Link, record: Record) -> bool:
-    """Whether the pod behind a link has none of its leased addresses, or one that another attachment leased."""
+    """Return whether the pod behind a link has none of the leased addresses, or one that another attachment leased."""
     present = {packed for packed in addresses_behind([link])[0] if packed[:2] != _LINK_LOCAL}
     own = {parse_address(address) for address in record.addresses}
     if own and present and not own & present:

@@ -1,9 +1,8 @@
-"""A link's deletion that its caller needn't wait for to the very end.
+"""Delete a link without waiting for the kernel to free its memory.
 
-The kernel answers RTM_DELLINK only when it may free the link's memory, 12 ms and more after the link left its namespace
-with its addresses, its routes and its place on a bridge (net/core/dev.c, netdev_run_todo: an RCU barrier, once the lock
-that guards every link is free again). So a process of its own asks, and ends that much later than its caller, wherever
-somebody is known to collect it then.
+The kernel answers RTM_DELLINK at least 12 ms after the link has left its namespace, with its addresses, its routes and
+its place on a bridge: it waits for an RCU barrier before it frees the memory (net/core/dev.c, netdev_run_todo). So a
+child process sends the request and ends that much later than its parent, unless nobody would collect it then.
 """
 
 import time
@@ -14,19 +13,19 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.reaper import collects
 
 _POLL = 0.0002
-"""Seconds between questions: one asked while the deletion is at work is answered when the link is gone."""
+"""Seconds between queries; one that is sent during the deletion is answered when the link is gone."""
 
 _DESCRIPTORS = 1024
-"""Those below are closed in the asking process: a runtime waits for the end of stdout, other calls for a lock."""
+"""The child closes those below: a runtime waits for the end of stdout, other calls for a lock."""
 
 _left: list[int] = []
-"""Children that were still at work when their link was gone: the next deletion collects them."""
+"""Children that were still running when their link was gone; the next deletion collects them."""
 
 
 def unlink(netlink: Netlink, name: str, seen: bool = False) -> bool:
-    """Delete a link and return once it is gone (a veth's other end goes with it); False if there was none.
+    """Delete a link, with a veth's other end, and return once it is gone; return False if there was none.
 
-    `netlink` is of the network namespace that the caller is in, and the link. `seen`: the caller has just looked at it.
+    Caller, `netlink` and link are in the same network namespace. `seen`: the caller knows that the link is there.
     Raises OSError if the link stays.
     """
     if not seen and rtnetlink.get_link(netlink, name) is None:
@@ -42,7 +41,7 @@ def unlink(netlink: Netlink, name: str, seen: bool = False) -> bool:
         _ask_and_exit(name)
     while rtnetlink.get_link(netlink, name) is not None:
         if _ended(child):
-            return rtnetlink.delete_link(netlink, name)  # it was refused or killed: the reason is raised here
+            return rtnetlink.delete_link(netlink, name)  # the child was refused or killed: this raises the reason
         time.sleep(_POLL)
     _left.append(child)
     return True
@@ -60,5 +59,5 @@ def _ask_and_exit(name: str) -> None:
 def _ended(child: int) -> bool:
     try:
         return waitpid(child, WNOHANG)[0] != 0
-    except ChildProcessError:  # whoever called us ignores SIGCHLD, and so do we
+    except ChildProcessError:  # our caller ignores SIGCHLD, and we inherit that
         return True

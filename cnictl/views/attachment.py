@@ -1,4 +1,4 @@
-"""Everything about one attachment as it is now: both ends, what was tracked of it, and its way to somewhere."""
+"""Collect what `cnictl pod` shows of one attachment: both ends, tracked connections, and its way to an address."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from cnictl.probe import icmp, service, trace
 from cnictl.views.lease_details import details
 
 _SHOWN = 20
-"""Connections that are listed."""
+"""The most connections that are listed."""
 _PROTOCOLS = {
     socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp", socket.IPPROTO_ICMPV6: "icmpv6",
     socket.IPPROTO_SCTP: "sctp",
@@ -25,54 +25,55 @@ _PROTOCOLS = {
 
 
 def choose(listing: Listing, who: str) -> list[Row]:
-    """The rows of one attachment: by address, pod (`namespace/name` or `name`), or a container's id or its beginning.
+    """Return the rows of one attachment.
 
-    Raises Problem if there is none, or several.
+    `who` is an address, a pod (`namespace/name` or `name`), or the beginning of a container's id. Raises Problem if no
+    attachment matches, or several.
     """
-    found = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, who))
-    owners = sorted({(row.container, row.ifname, row.pod) for row in found if row.container})
+    matching = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, who))
+    owners = sorted({(row.container, row.ifname, row.pod) for row in matching if row.container})
     if len(owners) > 1:
         listed = ", ".join(f"{pod or container[:13]} {ifname}" for container, ifname, pod in owners)
         raise Problem(f"{who!r} is several attachments: {listed}", "give an address")
-    return found
+    return matching
 
 
 def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
-    """All of it, as JSON values; `to` is where its way out leads. What can't be seen is left out."""
+    """Return the attachment as JSON values. `to` is the address to try. Keys that can't be read are left out."""
     record = next((row.record for row in rows if row.record is not None and row.record.host_veth), None)
     host_veth = next((row.host_veth for row in rows if row.host_veth), "")
-    found: dict[str, Any] = {"leases": [details(listing, row) for row in rows]}
+    shown: dict[str, Any] = {"leases": [details(listing, row) for row in rows]}
     if not host_veth:
-        return found
-    found["host_end"] = _first(["ip", "-j", "-d", "-s", "link", "show", "dev", host_veth])
-    found["port"] = _first(["bridge", "-j", "-d", "link", "show", "dev", host_veth])
+        return shown
+    shown["host_end"] = _first(["ip", "-j", "-d", "-s", "link", "show", "dev", host_veth])
+    shown["port"] = _first(["bridge", "-j", "-d", "link", "show", "dev", host_veth])
     netns = record.netns if record is not None else namespaces.path_behind(host_veth)
     if not netns:
-        return found
+        return shown
     enter = ["nsenter", f"--net={netns}"]
-    found["inside"] = _first([*enter, "ip", "-j", "-s", "address", "show", "dev", rows[0].ifname or "eth0"])
-    found["routes"] = _json([*enter, "ip", "-j", "route"]) + _json([*enter, "ip", "-j", "-6", "route"])
-    found["neighbours"] = [
-        one for row in rows if row.address for one in _json(["ip", "-j", "neigh", "show", row.address])
+    shown["inside"] = _first([*enter, "ip", "-j", "-s", "address", "show", "dev", rows[0].ifname or "eth0"])
+    shown["routes"] = _json([*enter, "ip", "-j", "route"]) + _json([*enter, "ip", "-j", "-6", "route"])
+    shown["neighbours"] = [
+        entry for row in rows if row.address for entry in _json(["ip", "-j", "neigh", "show", row.address])
     ]
-    talk = _connections({row.packed for row in rows if row.address})
-    found["connections"] = talk[:_SHOWN]
-    found["more_connections"] = len(talk) - len(found["connections"])
+    tracked = _connections({row.packed for row in rows if row.address})
+    shown["connections"] = tracked[:_SHOWN]
+    shown["more_connections"] = len(tracked) - len(shown["connections"])
     if to:
         source = next((row.address for row in rows if row.address and is_ipv6(row.address) == is_ipv6(to)), "")
-        bridge = record.bridge if record is not None else (found["port"] or {}).get("master", "")
-        found["way"] = _way(source, to, netns, bridge, talk)
-    return found
+        bridge = record.bridge if record is not None else (shown["port"] or {}).get("master", "")
+        shown["way"] = _way(source, to, netns, bridge, tracked)
+    return shown
 
 
-def _way(source: str, to: str, netns: str, bridge: str, talk: list[dict[str, Any]]) -> dict[str, Any]:
-    """The kernel's routes inside and on the host, and the rules that an echo request meets; it sends one.
+def _way(source: str, to: str, netns: str, bridge: str, tracked: list[dict[str, Any]]) -> dict[str, Any]:
+    """Send an echo request; return the kernel's routes inside and on the host, and the rules that the request meets.
 
-    `answered` is None where that is not known: nothing could be sent, which `unasked` gives the reason of, or it is a
-    Service's address, which answers no echo request. `connections` are those of `talk` that lead there and work.
+    `answered` is None if it is not known: nothing could be sent (`unasked` is the reason), or `to` is a Service's
+    address, which answers no echo request. `connections` are those of `tracked` that lead there and work.
     """
     way: dict[str, Any] = {"to": to, "asked": "ICMP echo request", "answered": None, "inside": None,
-                           "on_the_host": None, "rules": [], "connections": working(talk, source, to)}  # fmt: skip
+                           "on_the_host": None, "rules": [], "connections": working(tracked, source, to)}  # fmt: skip
     if not source:
         return {**way, "unasked": f"this attachment has no {'IPv6' if is_ipv6(to) else 'IPv4'} address"}
     if not os.path.exists(netns):
@@ -100,30 +101,30 @@ def _way(source: str, to: str, netns: str, bridge: str, talk: list[dict[str, Any
     return way if way["answered"] else _way_to_service(way, source, to, netns)
 
 
-def working(talk: list[dict[str, Any]], source: str, to: str) -> list[str]:
-    """The protocols and ports there of connections that an address opened to another one, and that work: `tcp/443`.
+def working(tracked: list[dict[str, Any]], source: str, to: str) -> list[str]:
+    """Return protocol and port, such as `tcp/443`, of each working connection that `source` opened to `to`.
 
-    One that NAT sent on there counts with the port that it was sent on to.
+    A connection that NAT sent on to `to` counts with the port that it was sent on to.
     """
-    found = []
-    for one in talk:
-        port = one["port"] if one["to"] == to else one["sent_on_to_port"] or one["port"]
-        if one["works"] and port and one["from"] == source and to in (one["to"], one["answered_by"]):
-            found.append(f"{one['protocol']}/{port}")
-    return list(dict.fromkeys(found))
+    ports = []
+    for entry in tracked:
+        port = entry["port"] if entry["to"] == to else entry["sent_on_to_port"] or entry["port"]
+        if entry["works"] and port and entry["from"] == source and to in (entry["to"], entry["answered_by"]):
+            ports.append(f"{entry['protocol']}/{port}")
+    return list(dict.fromkeys(ports))
 
 
 def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> dict[str, Any]:
-    """The same by the ports of a Service, if the address is one: nobody has it, so nothing answers its pings."""
-    found = service.find(to)
-    if found is None:
+    """Return `way` with what the ports of a Service say, if `to` is a Service's address: no host answers its pings."""
+    target = service.find(to)
+    if target is None:
         return way
     tried: list[dict[str, Any]] = []
 
     def connect() -> None:
-        tried.extend(service.try_ports(found, to, netns))
+        tried.extend(service.try_ports(target, to, netns))
 
-    first = next((port for port in found.ports if port.protocol in ("tcp", "udp")), None)
+    first = next((port for port in target.ports if port.protocol in ("tcp", "udp")), None)
     try:
         rules = trace.rules_met(source, to, connect, (first.protocol, first.port)) if first else []
         if not tried:  # this kernel or its nft can't trace
@@ -131,40 +132,40 @@ def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> di
     except (OSError, Problem):
         rules = []  # its namespace is gone
     answered = True if any(port["state"] == "answers" for port in tried) else None
-    as_service = {"ports": tried, "endpoints": list(found.endpoints)}
+    as_service = {"ports": tried, "endpoints": list(target.endpoints)}
     return {**way, "rules": rules, "answered": answered, "service": as_service}
 
 
 def _connections(packed: set[bytes]) -> list[dict[str, Any]]:
-    """What the kernel tracks from and to these addresses: each entry says what was sent earlier, and what came back."""
+    """Return the connections from and to these addresses that the kernel tracks."""
     try:
-        listed = [one for one in connections.connections() if packed & {one.source, one.target, one.answering}]
+        tracked = connections.connections()
+        return [_as_json(entry) for entry in tracked if packed & {entry.source, entry.target, entry.answering}]
     except OSError:
         return []
-    return list(map(_as_json, listed))
 
 
-def _as_json(one: connections.Connection) -> dict[str, Any]:
-    """A connection for programs. `works`: of TCP both sides talk, of others something came back."""
+def _as_json(entry: connections.Connection) -> dict[str, Any]:
+    """Return a connection as JSON values. It works if, with TCP, both sides talk; else if anything came back."""
     return {
-        "protocol": _PROTOCOLS.get(one.protocol, str(one.protocol)),
-        "from": format_address(one.source),
-        "to": format_address(one.target),
-        "port": one.port or None,
-        "answered_by": format_address(one.answering) if one.answered else None,
-        "sent_on_to": format_address(one.answering) if one.answering not in (one.target, b"") else None,
-        "sent_on_to_port": one.answering_port if one.answering_port != one.port else None,
-        "works": one.assured if one.protocol == socket.IPPROTO_TCP else one.answered,
+        "protocol": _PROTOCOLS.get(entry.protocol, str(entry.protocol)),
+        "from": format_address(entry.source),
+        "to": format_address(entry.target),
+        "port": entry.port or None,
+        "answered_by": format_address(entry.answering) if entry.answered else None,
+        "sent_on_to": format_address(entry.answering) if entry.answering not in (entry.target, b"") else None,
+        "sent_on_to_port": entry.answering_port if entry.answering_port != entry.port else None,
+        "works": entry.assured if entry.protocol == socket.IPPROTO_TCP else entry.answered,
     }
 
 
 def _json(argv: list[str]) -> list[dict[str, Any]]:
     done = run(argv, check=False)
     try:
-        found = json.loads(done.stdout or "[]")
+        entries = json.loads(done.stdout or "[]")
     except ValueError:
         return []
-    return [one for one in found if one] if isinstance(found, list) else []
+    return [entry for entry in entries if entry] if isinstance(entries, list) else []
 
 
 def _first(argv: list[str]) -> dict[str, Any] | None:
@@ -172,7 +173,7 @@ def _first(argv: list[str]) -> dict[str, Any] | None:
 
 
 def address_of(listing: Listing, text: str, like: str) -> str:
-    """The address that `text` is, or that a pod of this network has, of the family of `like` where it has one.
+    """Return the address that `text` is, or that the pod it names has: of the family of `like` if there is one.
 
     Raises UsageProblem.
     """
@@ -186,4 +187,4 @@ def address_of(listing: Listing, text: str, like: str) -> str:
     if not addresses:
         message = f"--to {text}: is neither an address nor a pod or container of this node"
         raise UsageProblem(message, "cnictl pod 10.244.0.12 --to 10.244.1.7")
-    return next((one for one in addresses if like and is_ipv6(one) == is_ipv6(like)), addresses[0])
+    return next((address for address in addresses if like and is_ipv6(address) == is_ipv6(like)), addresses[0])

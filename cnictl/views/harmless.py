@@ -1,7 +1,7 @@
-"""Keep what is known to be harmless, and mask the rest: the words and values that may leave a host in a support bundle.
+"""Mask the words and values of a support bundle that are not known to be harmless.
 
 A password can stand anywhere an operator can write: in a key that cnictl doesn't know, a rule's comment, an alias, an
-argument. No list of secret names is complete, so this lists what is harmless instead: addresses, numbers, plain words,
+argument. No list of secret names is complete, so this lists what is harmless: addresses, numbers, plain words,
 versions, paths made of such words, and names that exist on this host.
 """
 
@@ -14,7 +14,7 @@ HIDDEN = "(left out)"
 
 
 def listed(text: str) -> frozenset[str]:
-    """Return the words of a text, for the lists of what is harmless."""
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
@@ -30,7 +30,7 @@ _SECRET_TEXT = (
         rf"(?i)((?<![a-z])(?:[\w.-]*[_.-])?(?:{_SECRET_NAMES})s?(?:[_.-][\w.-]*)?(?:\\?[\"'])?\s*[:=]\s*\\?[\"']?)"
         r"(?!\(left out)(?:(?<=\")(?:\\.|[^\"\\\n])*|(?<=')[^'\n]*|(?:bearer |basic )?[^\s\"',}]+)"
     ),
-    # as options of a command
+    # options of a command
     re.compile(rf"(?i)((?<![\w-])--?(?:[\w-]*-)?(?:{_SECRET_NAMES})\s+)(?!-)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',}}]+)"),
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)(?=\S*[\d=._-])[^\s\"',}]+"),
     re.compile(r"( args=)\{.*\}(?= outcome=|$)", re.MULTILINE),
@@ -81,31 +81,31 @@ _EDGES = "\"'`,;:.()[]{}<>!?*|&…→#$+"
 
 
 class Words:
-    """Text and values without what is not known to be harmless; `names` and `links` are those of this host."""
+    """Mask what is not known to be harmless. `names` and `links` are those of this host."""
 
     def __init__(self, names: Collection[str] = (), links: Collection[str] = ()) -> None:
         self._links = set(links)
         self._names = {name for name in (*names, *links) if name}
 
     def prose(self, text: str) -> str:
-        """A text that a program wrote (a message, a command, an error), each word that isn't harmless masked."""
+        """Return a text that a program wrote (a message, a command, an error) with the unknown words masked."""
         text = without_secrets(_without_documents(text))
         return "\n".join(self._line(line) for line in text.split("\n"))
 
     def is_harmless(self, text: str) -> bool:
-        """Whether a value may be shown whole."""
+        """Return whether a value may be shown whole."""
         return self.prose(text) == text
 
     def is_link(self, text: str) -> bool:
-        """Whether a link on this host has that name."""
+        """Return whether a link on this host has that name."""
         return text in self._links
 
     def is_address(self, text: str) -> bool:
-        """Whether a text is an address, with a prefix length, a port or a zone, or a MAC."""
+        """Return whether a text is a MAC, or an address with or without a prefix length, port or zone."""
         return _is_address(text)
 
     def name(self, text: str) -> str:
-        """A value whose key says that it is a name: of a link, a network, a plugin, a pod, a container."""
+        """Return a value whose key says that it names a link, network, plugin, pod or container, masked if odd."""
         return text if re.fullmatch(r"[\w@:./+-]{0,253}", text, re.ASCII) else self.prose(text)
 
     def _line(self, line: str) -> str:
@@ -137,7 +137,7 @@ class Words:
         return word.replace(core, shown, 1)
 
     def _parted(self, core: str) -> str:
-        """A word made of several, such as `KEY=VALUE`, a path, or a list."""
+        """Return a compound word, such as `KEY=VALUE`, a path or a list, with its unknown parts masked."""
         key, equals, value = core.partition("=")
         if equals:
             near = key.lstrip("-")
@@ -178,17 +178,17 @@ def _is_address(text: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """The text without what words that name a secret are given, credentials in addresses, and PEM blocks.
+    """Return a text with the values of secret names, credentials in URLs, and PEM blocks masked.
 
-    The second line of defence, for words that are harmless elsewhere: `password swordfish`.
+    This is the second line of defence, for words that are harmless elsewhere: `password swordfish`.
     """
     for pattern in _SECRET_TEXT:
-        text = pattern.sub(lambda found: (found[1] if found.re.groups else "") + HIDDEN, text)
+        text = pattern.sub(lambda match: (match[1] if match.re.groups else "") + HIDDEN, text)
     return text
 
 
 def _without_documents(text: str) -> str:
-    """A manual command without the documents that it is given on stdin; they stand beside it, as values."""
+    """Return a manual command with its here-documents masked; their text stands beside it as a value."""
     return re.sub(r"(<<-?\s*'?(\w+)'?[^\n]*\n).*?(?:\n\2(?=\n|$)|\Z)", rf"\1{HIDDEN}", text, flags=re.DOTALL)
 
 
@@ -203,7 +203,7 @@ _NAMED_BY_KERNEL = listed("ifname link master label dev iif oif altnames parentd
 
 
 def of_kernel(value: Any, words: Words, key: str = "") -> Any:
-    """What `ip -j` and `bridge -j` print: numbers, and texts under known keys; an alias only if it is cnictl's."""
+    """Return what `ip -j` or `bridge -j` printed: numbers, texts of known keys, and aliases that are cnictl's."""
     if isinstance(value, dict):
         return {name: of_kernel(inner, words, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -218,19 +218,16 @@ def of_kernel(value: Any, words: Words, key: str = "") -> Any:
 
 
 def is_mark(text: str, words: Words) -> bool:
-    """Whether an alias or a rule's comment is one of cnictl's ownership marks, `cnictl:NETWORK`, as it writes them."""
-    found = re.fullmatch(r"cnictl:([\w.-]{1,63})(?:/([\w./-]{1,253}))?(?: [0-9a-f]{8,16})?", text, re.ASCII)
-    return found is not None and all(words.is_harmless(part) for part in found.groups() if part)
+    """Return whether an alias or a rule's comment is one of cnictl's ownership marks, such as `cnictl:NETWORK`."""
+    match = re.fullmatch(r"cnictl:([\w.-]{1,63})(?:/([\w./-]{1,253}))?(?: [0-9a-f]{8,16})?", text, re.ASCII)
+    return match is not None and all(words.is_harmless(part) for part in match.groups() if part)
 
 
 _NAME_KEYS = listed("name type bridge master ifname interface container pod dev uplink at behind where")
 
 
 def of_cnictl(value: Any, words: Words, texts: Callable[[str], str], key: str = "") -> Any:
-    """Values that cnictl itself made: keys are its own, numbers pass, texts pass word by word.
-
-    `texts` masks the content of a file that such a value quotes.
-    """
+    """Return values that cnictl made, their texts masked word by word. `texts` masks the content of a file."""
     if isinstance(value, dict):
         if key == "files":
             return {words.prose(path): texts(text) if isinstance(text, str) else HIDDEN for path, text in value.items()}

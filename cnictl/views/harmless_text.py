@@ -1,6 +1,6 @@
-"""Mask what is not known to be harmless in files and commands' output: confs, rules, kernel settings, the plugin's log.
+"""Mask what is not known to be harmless in confs, rules, kernel settings and the plugin's log.
 
-Each form has its own list of what may be shown.
+Each format has its own list of what may be shown.
 """
 
 import json
@@ -29,10 +29,10 @@ _CONF_TABLES = listed(
 
 
 def conf(value: Any, words: Words, key: str = "", known: bool = True) -> Any:
-    """A CNI configuration, of any plugin: values of keys that the specification and the reference plugins define.
+    """Return a CNI configuration of any plugin, with values of unknown keys masked.
 
-    Switches pass anywhere; a number or a text under another key is masked, and so is a text of a form that no such key
-    has. Tables of unknown names show their switches alone.
+    Known are the keys that the specification and the reference plugins define. Booleans pass anywhere; a table under an
+    unknown key shows its booleans alone.
     """
     if isinstance(value, dict):
         inside = known and (not key or key in _CONF_TABLES)
@@ -56,7 +56,7 @@ def _conf_key(key: Any) -> str:
 
 
 def conf_text(text: str, words: Words) -> str:
-    """A CNI configuration's file."""
+    """Return the text of a CNI configuration file, masked."""
     try:
         return json.dumps(conf(json.loads(text), words), indent=1)
     except ValueError as error:
@@ -75,10 +75,9 @@ _OURS = ("# What this node should be.", "# Written by cnictl")
 
 
 def settings(text: str, words: Words) -> str:
-    """The node file, or another file of settings that cnictl writes: lines of known keys with harmless values.
+    """Return the node file, or another settings file that cnictl writes, with unknown keys, values and comments masked.
 
-    It works line by line, so that a file that doesn't parse is shown just the same. Comments are masked, but for the
-    ones that cnictl writes.
+    It works line by line, so that a file that does not parse is shown too.
     """
     return "\n".join(_setting(line, words) for line in text.split("\n"))
 
@@ -95,23 +94,23 @@ def _setting(line: str, words: Words) -> str:
     if section:
         return line if section[1] in _SECTIONS else f"[{HIDDEN}]"
     if re.fullmatch(r"\"[0-9a-fA-F.:/]+\",?", bare) and words.is_harmless(bare):
-        return line  # an address of a list
-    found = _SETTING.fullmatch(bare)
-    if found is None:
+        return line  # an address in a list
+    match = _SETTING.fullmatch(bare)
+    if match is None:
         return HIDDEN
-    key = found["key"]
+    key = match["key"]
     if key not in _FILE_KEYS and not key.startswith(("net.", "net/")):
-        return f"{key}{found['between']}{HIDDEN}" if words.is_harmless(key) else HIDDEN
-    value, comment = _without_comment(found["value"])
+        return f"{key}{match['between']}{HIDDEN}" if words.is_harmless(key) else HIDDEN
+    value, comment = _without_comment(match["value"])
     if key in ("name", "bridge", "uplink", "dev", "Name"):
         shown = value if re.fullmatch(r"\"?[\w.*@ -]{0,64}\"?", value, re.ASCII) else HIDDEN
     else:
         shown = value if words.is_harmless(value) else HIDDEN
-    return f"{key}{found['between']}{shown}" + (f"  # {HIDDEN}" if comment else "")
+    return f"{key}{match['between']}{shown}" + (f"  # {HIDDEN}" if comment else "")
 
 
 def _without_comment(value: str) -> tuple[str, bool]:
-    """A value and whether a comment follows it; a `#` in quotes begins none."""
+    """Return a value without its comment, and whether there was one. A `#` in quotes begins no comment."""
     quoted = ""
     for place, letter in enumerate(value):
         if quoted:
@@ -124,7 +123,7 @@ def _without_comment(value: str) -> tuple[str, bool]:
 
 
 def text_of_file(text: str, words: Words) -> str:
-    """The content of a file that a run wrote: a CNI configuration, or settings."""
+    """Return the content of a file that a run wrote (a CNI configuration, or settings), masked."""
     return conf_text(text, words) if text.lstrip().startswith("{") else settings(text, words)
 
 
@@ -134,18 +133,18 @@ _OF_LINK = re.compile(
 
 
 def nft(text: str, words: Words) -> str:
-    """A ruleset as `nft` lists it: of quoted texts the names of links and cnictl's own comments; the rest as it is."""
+    """Return a ruleset as `nft` lists it, with quoted texts masked other than link names and cnictl's comments."""
     text = re.sub(r"/\*.*?\*/", f"/* {HIDDEN} */", text, flags=re.DOTALL)
     return "\n".join(
-        re.sub(r'"((?:\\.|[^"\\])*)("|$)', lambda found: _quoted(found, words), line) for line in text.split("\n")
+        re.sub(r'"((?:\\.|[^"\\])*)("|$)', lambda match: _quoted(match, words), line) for line in text.split("\n")
     )
 
 
-def _quoted(found: "re.Match[str]", words: Words) -> str:
-    text, before = found[1], found.string[: found.start()]
+def _quoted(match: "re.Match[str]", words: Words) -> str:
+    text, before = match[1], match.string[: match.start()]
     of_link = re.fullmatch(r"[\w.@*-]{1,16}", text, re.ASCII) and (_OF_LINK.search(before) or words.is_link(text))
     own = before.endswith("comment ") and (is_mark(text, words) or text == "cnictl:ports")
-    return found[0] if of_link or own else f'"{HIDDEN}"'
+    return match[0] if of_link or own else f'"{HIDDEN}"'
 
 
 _RULE_OPTIONS = listed(
@@ -167,7 +166,7 @@ _RULE_OPTIONS = listed(
 
 
 def iptables(text: str, words: Words) -> str:
-    """Rules as `iptables-save` lists them: the arguments of known options, and comments that are cnictl's own."""
+    """Return rules as `iptables-save` lists them, with arguments of unknown options and others' comments masked."""
     return "\n".join(_saved(line, words) for line in text.split("\n"))
 
 
@@ -203,7 +202,7 @@ def _options(given: list[str], words: Words) -> Iterator[str]:
 
 
 def kernel_settings(text: str, _: Words) -> str:
-    """What `sysctl` lists: settings that are numbers. Of the others one is a secret: `stable_secret`."""
+    """Return what `sysctl` lists, with values that are no numbers masked: one of them, `stable_secret`, is a secret."""
     lines = (line for line in text.split("\n") if line)
     return "".join(
         line + "\n"
@@ -222,14 +221,14 @@ _RICH = listed("family address port protocol to-port to-addr value level name ty
 
 
 def firewalld(text: str, words: Words) -> str:
-    """Zones as `firewall-cmd` lists them."""
+    """Return zones as `firewall-cmd` lists them, masked."""
     return "\n".join(_zone_line(line, words) for line in text.split("\n"))
 
 
 def _zone_line(line: str, words: Words) -> str:
     key, colon, value = line.strip().partition(":")
     if line.strip().startswith("rule"):
-        plain = re.sub(r'([\w-]+)="([^"]*)"', lambda found: _attribute(found, words), line)
+        plain = re.sub(r'([\w-]+)="([^"]*)"', lambda match: _attribute(match, words), line)
         return plain if words.is_harmless(re.sub(r'[\w-]+="[^"]*"', "", plain)) else HIDDEN
     if colon and key in _ZONE_KEYS:
         return line if key in ("services", "interfaces") else line.partition(":")[0] + ":" + words.prose(value)
@@ -240,12 +239,12 @@ def _zone_line(line: str, words: Words) -> str:
     return line if re.fullmatch(r"[\w-]{0,17}(?: \([a-z, ]+\))?", line, re.ASCII) else words.prose(line)
 
 
-def _attribute(found: "re.Match[str]", words: Words) -> str:
-    return found[0] if found[1] in _RICH and words.is_harmless(found[2]) else f'{found[1]}="{HIDDEN}"'
+def _attribute(match: "re.Match[str]", words: Words) -> str:
+    return match[0] if match[1] in _RICH and words.is_harmless(match[2]) else f'{match[1]}="{HIDDEN}"'
 
 
 def log(text: str, words: Words) -> str:
-    """The plugin's log: of each call its known fields; of `args`, and of lines of another form, nothing."""
+    """Return the plugin's log: the known fields of each call, without `args` and without lines of another form."""
     return "".join(_log_line(line, words) + "\n" for line in text.splitlines())
 
 

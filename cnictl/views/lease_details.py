@@ -1,4 +1,4 @@
-"""Everything about one address or attachment: what `cnictl ipam show` shows."""
+"""Collect what `cnictl ipam show` shows of one address or attachment."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from cnictl.node.addresses.lease_list import Listing, Row
 
 
 def details(listing: Listing, row: Row) -> dict[str, Any]:
-    """Everything about one address, for people and programs: lease, record, link and namespace as they are now."""
+    """Return one address as JSON values: its lease, record, link and namespace as they are now."""
     shown: dict[str, Any] = {"network": listing.network, **row.as_json()}
     shown["lease"] = f"{listing.data_dir}/{listing.network}/{row.address}" if shown.pop("leased") else None
     shown["record"] = row.record.path if shown.pop("recorded") and row.record else None
@@ -32,16 +32,16 @@ def details(listing: Listing, row: Row) -> dict[str, Any]:
 def _describe_link(name: str) -> dict[str, Any]:
     with Netlink() as host:
         links = {link.index: link for link in rtnetlink.all_links(host)}
-    found = next((link for link in links.values() if link.name == name), None)
-    if found is None:
+    link = next((link for link in links.values() if link.name == name), None)
+    if link is None:
         return {"name": name, "present": False}
-    master = links.get(found.master)
+    master = links.get(link.master)
     return {
-        "name": found.name,
+        "name": link.name,
         "present": True,
-        "up": found.up,
-        "mac": found.mac,
-        "mtu": found.mtu,
+        "up": link.up,
+        "mac": link.mac,
+        "mtu": link.mtu,
         "bridge": master.name if master else "",
     }
 

@@ -1,4 +1,4 @@
-"""What `cnictl metrics` tells, as families of prometheus-client (names: prometheus.io/docs/practices/naming)."""
+"""Make the metrics of `cnictl metrics` with prometheus-client (names: prometheus.io/docs/practices/naming)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from cnictl.watch import repairs
 
 
 def text(with_doctor: bool = True) -> str:
-    """Everything in the text format. Raises Problem, OSError."""
+    """Return all metrics in the text format. Raises Problem, OSError."""
     registry = CollectorRegistry()
     registry.register(_Node(with_doctor))
     with reading.once():
@@ -32,19 +32,19 @@ def text(with_doctor: bool = True) -> str:
 
 
 class _Node(Collector):
-    """Looks when it is asked."""
+    """Collects the metrics of this node when the registry asks for them."""
 
     def __init__(self, with_doctor: bool) -> None:
         self._facts = Facts()
         self._with_doctor = with_doctor
 
     def describe(self) -> list[Metric]:
-        """Nothing ahead: what there is, only a look tells."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
-        # first: it waits for peers beside all that the rest needs too
+        """Yield every family."""
+        # first: while it waits for peers, it reads what the rest needs too
         examined = catalogue.examine(self._facts) if self._with_doctor else None
         yield InfoMetricFamily("cnictl_build", "The cnictl that tells this.", {"version": __version__})
         yield from self._addresses()
@@ -62,10 +62,10 @@ class _Node(Collector):
         free = GaugeMetricFamily("cnictl_addresses_free", "Addresses that the next pods can have.", labels=labels)
         stale = GaugeMetricFamily("cnictl_leases_stale", "Leases of pods that are provably gone.", labels=["network"])
         for listing in self._facts.listings:
-            for one in listing.sets:
-                count = listing.used_of(one)
-                used.add_metric([listing.network, str(one)], count)
-                free.add_metric([listing.network, str(one)], one.size - count)
+            for ranges in listing.sets:
+                count = listing.used_of(ranges)
+                used.add_metric([listing.network, str(ranges)], count)
+                free.add_metric([listing.network, str(ranges)], ranges.size - count)
             stale.add_metric([listing.network], sum(row.leased and row.state == STALE for row in listing.rows))
         yield from (used, free, stale)
 
@@ -75,9 +75,9 @@ class _Node(Collector):
             "The plugin's calls, by verb and outcome.",
             labels=["verb", "outcome"],
         )
-        for key, one in tally.totals(plugin_log.path_of(self._facts.spec)).items():
-            buckets = [(str(bound), count) for bound, count in zip(tally.BUCKETS, one["buckets"], strict=True)]
-            family.add_metric(key.split(), [*buckets, ("+Inf", one["count"])], one["sum"])
+        for key, total in tally.totals(plugin_log.path_of(self._facts.spec)).items():
+            buckets = [(str(bound), count) for bound, count in zip(tally.BUCKETS, total["buckets"], strict=True)]
+            family.add_metric(key.split(), [*buckets, ("+Inf", total["count"])], total["sum"])
         yield family
 
     def _repairs(self) -> Iterator[Metric]:
@@ -102,8 +102,8 @@ class _Node(Collector):
             "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
         )
         unable = {name for name, _ in examined.unable}
-        counts = Counter((one.id, one.severity) for one in examined.findings)
+        counts = Counter((finding.id, finding.severity) for finding in examined.findings)
         for check in catalogue.CHECKS:
-            if check.id not in unable:  # no sample is not the same as none found
+            if check.id not in unable:  # without a sample, the check could not be made; 0 says that it found nothing
                 family.add_metric([check.id, check.severity], counts[check.id, check.severity])
         yield family

@@ -30,8 +30,8 @@ def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
         if link is None:
             return None
         ports = [other for other in rtnetlink.all_links(netlink) if other.master == link.index]
-        found = [Cidr(*one) for one in rtnetlink.addresses(netlink, link.index)]
-        addresses = [str(cidr) for cidr in found if not is_link_local(cidr.packed)]
+        cidrs = [Cidr(*address) for address in rtnetlink.addresses(netlink, link.index)]
+        addresses = [str(cidr) for cidr in cidrs if not is_link_local(cidr.packed)]
     by_veth: dict[str, list[Row]] = {}
     for row in rows:
         by_veth.setdefault(row.host_veth, []).append(row)
@@ -54,9 +54,9 @@ def mtu_note(spec: NodeSpec, done: Plan) -> str:
     change = next((change for change in done.changes if change.resource == f"bridge/{spec.bridge}"), None)
     if change is None or not change.before or not change.after or change.before["mtu"] <= change.after["mtu"]:
         return ""
-    found = bridge(spec, lease_list.listing_of(spec.name, spec).rows)
-    ports = found["ports"] if found is not None else []
-    pods = [str(port["pod"] or port["name"]) for port in ports if found is not None and port["mtu"] > found["mtu"]]
+    shown = bridge(spec, lease_list.listing_of(spec.name, spec).rows)
+    ports = shown["ports"] if shown is not None else []
+    pods = [str(port["pod"] or port["name"]) for port in ports if shown is not None and port["mtu"] > shown["mtu"]]
     if not pods:
         return ""
     return (
@@ -67,22 +67,22 @@ def mtu_note(spec: NodeSpec, done: Plan) -> str:
 
 def bridge_faults(spec: NodeSpec) -> list[str]:
     """Return in words where the bridge is not as the spec wants it, or that this could not be read."""
-    found = []
+    faults = []
     for resource in (Bridge(spec), Address(spec)):
         try:
             now, wanted = resource.observe(), resource.desired(spec)
         except (Problem, OSError) as problem:
-            found.append(f"{resource.id} could not be checked: {problem}")
+            faults.append(f"{resource.id} could not be checked: {problem}")
             continue
         if now is not None and now.get("kind", "bridge") != "bridge":
             kind = now["kind"] or "plain device"
-            found.append(f"{spec.bridge} is no bridge but a {kind}: remove or rename that link, then: cnictl apply")
-            return found
+            faults.append(f"{spec.bridge} is no bridge but a {kind}: remove or rename that link, then: cnictl apply")
+            return faults
         if now != wanted:
-            found.append(
+            faults.append(
                 f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply repairs it"
             )
-    return found
+    return faults
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
@@ -101,43 +101,43 @@ def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
 
 def nat(spec: NodeSpec) -> list[dict[str, Any]]:
     """Return each rule of the masquerade rule set in evaluation order, with its counters."""
-    found = []
+    rules = []
     if firewall.has_command("nft"):
-        found += _nft_rules(spec)
+        rules += _nft_rules(spec)
     if firewall.has_command("iptables"):
-        found += _iptables_rules(spec)
-    return found
+        rules += _iptables_rules(spec)
+    return rules
 
 
 def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:
-    owner, found = f"cnictl:{spec.name} ", []
+    owner, rules = f"cnictl:{spec.name} ", []
     for entry in firewall.ruleset():
         rule = entry.get("rule", {})
         if (rule.get("family"), rule.get("table")) != ("inet", rule_set.TABLE):
             continue
         if not str(rule.get("comment", "")).startswith(owner):
             continue
-        counter: dict[str, int] = next((one["counter"] for one in rule["expr"] if "counter" in one), {})
+        counter: dict[str, int] = next((part["counter"] for part in rule["expr"] if "counter" in part), {})
         keeps = rule["chain"].startswith("identity")
         six = _is_ipv6_rule(rule)
-        one = next((part for part in by_family(spec) if is_ipv6(part.subnet) == six), spec)
-        found.append(
+        own = next((part for part in by_family(spec) if is_ipv6(part.subnet) == six), spec)
+        rules.append(
             {
                 "backend": "nft",
                 "where": f"inet {rule_set.TABLE} {rule['chain']}",
-                "source": one.subnet,
-                "destination": f"{one.network} without {one.subnet}" if keeps else f"all but {one.network}",
+                "source": own.subnet,
+                "destination": f"{own.network} without {own.subnet}" if keeps else f"all but {own.network}",
                 "effect": "pods of other nodes see the pod's own address" if keeps else "others see the node's address",
                 "packets": counter.get("packets", 0),
                 "bytes": counter.get("bytes", 0),
             }
         )
-    return found
+    return rules
 
 
 def _is_ipv6_rule(rule: dict[str, Any]) -> bool:
     """Return whether a rule of the `inet` table matches IPv6 addresses."""
-    matches = [one["match"]["left"] for one in rule["expr"] if "match" in one]
+    matches = [part["match"]["left"] for part in rule["expr"] if "match" in part]
     return any(
         left["payload"].get("protocol") == "ip6" for left in matches if isinstance(left, dict) and "payload" in left
     )
@@ -151,18 +151,18 @@ _IPTABLES_EFFECTS = {
 
 
 def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
-    found = []
-    for one in by_family(spec):
-        program = "ip6tables" if is_ipv6(one.subnet) else "iptables"
+    rules = []
+    for part in by_family(spec):
+        program = "ip6tables" if is_ipv6(part.subnet) else "iptables"
         if firewall.has_command(program):
-            found += _iptables_rules_of(one, program)
-    return found
+            rules += _iptables_rules_of(part, program)
+    return rules
 
 
 def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
-    found, chain = [], rule_set.chain(spec.name)
+    rules, chain = [], rule_set.chain(spec.name)
     for line in run([program, "-w", "-t", "nat", "-v", "-S", chain], check=False).stdout.splitlines():
-        counted = _COUNTED.search(line)  # not the whole table: one native rule of nft's in it hides all of it
+        counted = _COUNTED.search(line)  # this chain alone: iptables can't list a table that holds a native nft rule
         if counted is None:
             continue
         words = line.split()
@@ -172,7 +172,7 @@ def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
             destination = "the node itself"
         if "--mark" in words:
             destination += " marked for masquerade by kube-proxy or portmap"
-        found.append(
+        rules.append(
             {
                 "backend": "iptables",
                 "where": f"nat {chain}",
@@ -183,4 +183,4 @@ def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
                 "bytes": int(counted[2]),
             }
         )
-    return found
+    return rules

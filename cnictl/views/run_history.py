@@ -1,4 +1,4 @@
-"""Show a run as its journal tells it: what `cnictl history` and `cnictl undo` say of one."""
+"""Collect what `cnictl history` and `cnictl undo` show of a run."""
 
 import shlex
 import time
@@ -10,7 +10,7 @@ from cnictl.node.state.journal import Run
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Return what a run was and what has become of it, without its changes."""
+    """Return a run and its outcome as JSON values, with the number of its changes."""
     return {
         "run": run.number,
         "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.time)),
@@ -29,7 +29,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def changes(run: Run) -> list[dict[str, Any]]:
-    """Return each change that a run made, in its order."""
+    """Return a run's changes as JSON values, in their order."""
     return [
         {
             "resource": entry.resource,

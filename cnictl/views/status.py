@@ -67,22 +67,22 @@ def _row(step: Step) -> dict[str, Any]:
 
 def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
     """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
-    found = routes(peer_routes.states(spec, looked))
-    if not found:
+    rows = routes(peer_routes.states(spec, looked))
+    if not rows:
         return []
-    answered = neighbours.answering((route["via"], route["dev"]) for route in found if route["via"] and route["dev"])
-    return [{**route, "answers": answered.get((route["via"], route["dev"]))} for route in found]
+    answered = neighbours.answering((row["via"], row["dev"]) for row in rows if row["via"] and row["dev"])
+    return [{**row, "answers": answered.get((row["via"], row["dev"]))} for row in rows]
 
 
 def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
-    """Return the routes as JSON values, each with what its peer says of the pod CIDR, and what is wrong with that.
+    """Return the routes as JSON values, each with whether its peer has the pod CIDR, and what is wrong if not.
 
-    `pods` is empty where nothing was asked: without the route, or by another user than root.
+    `pods` is empty if the peer was not asked: the route is missing, or the user is not root.
     """
     asked = [state.peer for state in states if state.peer is not None and state.works and state.on_link]
     said: dict[Peer, str] = {}
     if os.geteuid() == 0:
-        with contextlib.suppress(OSError):  # a kernel without the family
+        with contextlib.suppress(OSError):  # the kernel lacks the family
             said = owning.ask(asked)
     return [_route(state, said.get(state.peer, "") if state.peer is not None else "") for state in states]
 

@@ -1,6 +1,6 @@
-"""Gather a support bundle: each part by itself, bounded in time and size, and only what is known to be harmless.
+"""Gather a support bundle, each part bounded in time and size.
 
-What may be shown of each kind of text is listed in `harmless` and `harmless_text`; the rest is masked.
+`harmless` and `harmless_text` mask what is not known to be harmless.
 """
 
 import io
@@ -29,12 +29,12 @@ from cnictl.views import harmless_text, status
 from cnictl.views.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
 MOST = 1 << 20
-"""Bytes of a part; of a longer one the end is kept."""
+"""The most bytes of a part. Of a longer one the end is kept."""
 _BOUND = 20.0
-"""Seconds for a command."""
+"""Seconds that a command may take."""
 
 Form = Callable[[str, Words], str]
-"""What of a command's output may be shown."""
+"""Masks a command's output."""
 
 _VERSIONS = (
     ("nft", "--version"), ("iptables", "--version"), ("ip", "-V"), ("containerd", "--version"), ("crio", "--version"),
@@ -49,15 +49,15 @@ class Part:
 
     name: str
     holds: str
-    """In words, for the list."""
+    """What it holds, in words."""
     gather: Callable[[Words], str]
-    """Its text, masked. May raise anything."""
+    """Returns its text, masked. May raise anything."""
 
 
 def parts() -> list[Part]:
-    """All that a support bundle of this host holds; nothing is looked at yet."""
+    """Return the parts of this host's support bundle. Nothing is read yet."""
     facts = Facts()
-    found = [
+    listed = [
         Part("cnictl.txt", "this cnictl's release and the time", lambda _: _release()),
         Part("node.toml", "what this node should be", lambda words: harmless_text.settings(_file(NODE_FILE), words)),
         Part(
@@ -72,29 +72,29 @@ def parts() -> list[Part]:
         Part("confs.json", "CNI confs, known keys alone", lambda words: json.dumps(_confs(words), indent=1) + "\n"),
         Part("runtimes.json", "where runtimes look", lambda words: _json(_runtimes(), words)),
     ]
-    found += [
+    listed += [
         Part(name, " ".join(argv), _command(argv, form))
         for name, (form, argv) in _COMMANDS.items()
         if firewall.has_command(argv[0])
     ]
-    return found
+    return listed
 
 
 def names_here() -> set[str]:
-    """What exists on this host under a name: namespaces, networks, pods, links that a peer needs, the host itself."""
-    found = {os.uname().nodename, *_listed("/run/netns")}
+    """Return the names of what exists here: namespaces, networks, pods, links to peers, the host itself."""
+    known = {os.uname().nodename, *_listed("/run/netns")}
     try:
         spec = node_file.load()
         if spec is not None:
-            found |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.known_peers)}
+            known |= {spec.name, spec.bridge, spec.uplink, *(peer.dev for peer in spec.known_peers)}
         for listing in lease_list.listings(spec):
-            found.add(listing.network)
+            known.add(listing.network)
             for row in listing.rows:
-                if row.record is not None:  # what another program wrote into a lease may be anything
-                    found |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
+                if row.record is not None:  # another program may write anything into a lease
+                    known |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
     except (Problem, OSError):
-        pass  # then they are masked in texts; in fields of their own they are shown
-    return found
+        pass  # texts then have them masked; fields of their own show them
+    return known
 
 
 def _listed(folder: str) -> list[str]:
@@ -105,9 +105,9 @@ def _listed(folder: str) -> list[str]:
 
 
 def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
-    """Gather every part into a tar.gz at `path`, mode 0600, in one step; what became of each.
+    """Write every part into a tar.gz at `path`, mode 0600, and return the list of parts as JSON values.
 
-    A part that fails is named in the list with its reason, and the others are there all the same.
+    A part that fails is in the list with its reason and missing in the archive.
     """
     words = Words(names_here(), _listed("/sys/class/net"))
     made, listed = io.BytesIO(), []
@@ -165,7 +165,7 @@ def _command(argv: list[str], form: Form) -> Callable[[Words], str]:
 
 
 def _of_kernel(text: str, words: Words) -> str:
-    """JSON that `ip` and `bridge` print; an entry a line."""
+    """Return JSON that `ip` or `bridge` printed, masked, with an entry on each line."""
     entries = json.loads(text or "[]")
     return "[" + ",\n".join(json.dumps(of_kernel(entry, words)) for entry in entries) + "]\n"
 

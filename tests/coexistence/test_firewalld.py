@@ -100,7 +100,7 @@ def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
     node.run(["sh", "-ec", FAULT])
     assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
     said = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
-    hints = {one["id"]: one["hint"] for one in said}
+    hints = {one["id"]: one["hint"] for one in said["items"]}
     assert hints.keys() == {"firewalld", "own-host"}
     node.run(["sh", "-c", hints["own-host"]["command"]])
     assert doctor(node) == ["firewalld"]
@@ -144,7 +144,7 @@ def test_what_the_operator_has_in_a_zone_stays_there(world: Firewalled) -> None:
     node.run(["sh", "-ec", "rm /etc/firewalld/zones/work.xml*"])
     cnictl(node, "apply")
     assert zones(node) == split_over("trusted")
-    (latest,) = json.loads(cnictl(node, "history", "--limit", "1", "-o", "json").stdout)["runs"]
+    (latest,) = json.loads(cnictl(node, "history", "--limit", "1", "-o", "json").stdout)["items"]
     assert (latest["command"], latest["repair"]) == ("apply", True)  # so `undo` without its number is not about it
     cnictl(node, "undo", str(latest["run"]))
     assert (zones(node), node.run(["cat", ZONE]).stdout) == theirs

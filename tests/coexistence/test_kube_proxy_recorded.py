@@ -107,9 +107,8 @@ class Cluster:
         """What doctor says of forwarding."""
         only = ("forward-drop", "forward-drop-nft", "two-iptables", "forward-off")
         options = [word for check in only for word in ("--only", check)]
-        return [
-            one["id"] for one in json.loads(cnictl(self.here, "doctor", "-o", "json", *options, check=False).stdout)
-        ]
+        said = cnictl(self.here, "doctor", "-o", "json", *options, check=False).stdout
+        return [finding["id"] for finding in json.loads(said)["items"]]
 
 
 def ask(node: Node, prefix: list[str], *targets: str) -> list[str]:

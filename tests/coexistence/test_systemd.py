@@ -31,11 +31,11 @@ def found(node: Node, *words: str) -> list[str]:
     """The checks that `cnictl doctor` has something to say of; the peer is a bare host, which has no pods."""
     asked = () if "--only" in words else ("--skip", "peer-pods", "--skip", "peer-silent")
     said = cnictl(node, "doctor", "-o", "json", *asked, *words, check=False)
-    return [one["id"] for one in json.loads(said.stdout)]
+    return [one["id"] for one in json.loads(said.stdout)["items"]]
 
 
 def leases(node: Node) -> list[dict[str, str]]:
-    listed: list[dict[str, str]] = json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["leases"]
+    listed: list[dict[str, str]] = json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["items"]
     return listed
 
 

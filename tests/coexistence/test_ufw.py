@@ -68,7 +68,7 @@ def test_ufw_enabled_after_cnictl_and_reloaded(node: Node) -> None:
 @applies("node.host.own_host._allow: ufw allow {}")
 def assert_its_own_command_lets_pods_in(node: Node) -> None:
     """ufw rejects what pods send to their node, for a firewall means it; doctor names it, and ufw's own command."""
-    [found] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
+    [found] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
     assert (found["id"], found["subject"]) == ("own-host", "iptables INPUT")
     node.run(["sh", "-c", found["hint"]["command"]])
     done = cnictl(node, "doctor", check=False)

@@ -103,7 +103,7 @@ def _guard(node: Node) -> None:
 
 
 def _undo_second(node: Node) -> None:
-    if json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]["run"] > 1:  # else it came to no change
+    if json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]["run"] > 1:  # else it came to no change
         _undo(node)
 
 

@@ -22,6 +22,19 @@ PLUGIN = "/opt/cni/bin/cnictl-bridge"
 NETWORK = "10.244.0.0/20"
 INIT_OPTIONS = ("--subnet", "10.244.0.0/24", "--network", NETWORK)
 
+DOCKER_FILTER = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+"""
+"""What Docker leaves in the filter table, for iptables-restore."""
+
 _VOLATILE = re.compile(
     r"nf_conntrack_count|nf_conntrack_buckets|nf_conntrack_max|netfilter\.nf_hooks|neigh\.|random|fs\.|"
     r"ipv4\.route\.flush|ipv6\.route\.flush"
@@ -92,7 +105,7 @@ def doctor(node: Node, *words: str) -> list[str]:
     skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
                "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
     found = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
-    return [one["id"] for one in found]
+    return [one["id"] for one in found["items"]]
 
 
 def start_pod(node: Node, name: str) -> Pod:

@@ -76,16 +76,16 @@ _HEAD = """\
 # In place of `bridge` and `host-local`
 
 Made by `python -m tests.parity --write`; don't edit. The reference pair (Debian's containernetworking-plugins 1.1.1)
-and `cnictl-bridge` get the same conf with only `type` changed, in the same scenario on the same kernel (Linux
-{kernel}), each on a host of its own. Compared are exit status, error, result, links, addresses, routes, port flags,
-settings, leases, what the first packets do, and what is left afterwards. The verdicts follow from rules in
-`tests/parity/rules.py`: ours is worse if anything that the specification or the key's documentation asks for is
-missed, or if anything differs without a reason given there.
+and `cnictl-bridge` get the same configuration with only `type` changed, in the same scenario on the same kernel (Linux
+{kernel}), each on its own host. The comparison covers exit status, error, result, links, addresses, routes, port flags,
+settings, leases, the first packets, and what is left afterwards. The verdicts follow from the rules in
+`tests/parity/rules.py`: ours is worse if it lacks anything that the specification or the key's documentation
+requires, or if anything differs without a reason given there.
 
 **{rows} rows: {same} the same, {better} better, {worse} worse, {not_shown} not shown here.**
 
 `=` the same · `+` the reference falls short, ours doesn't · `✗` ours is worse · `○` not shown on this kernel ·
-`·` no such row. Three signs a cell: IPv4, IPv6, dual-stack.
+`·` no such row. Each cell has three signs: IPv4, IPv6, dual-stack.
 """
 
 
@@ -107,11 +107,11 @@ def _keys(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _better(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
-        "## In what the reference falls short",
+        "## Where the reference falls short",
         "",
-        "GC and STATUS came with version 1.1.0 of the specification, which this release doesn't know: it answers",
-        "error 3. Where its ADD is refused, what would follow counts as not reached. A bridge's IPv6 address that is",
-        "tentative when ADD returns answers no pod for one or two seconds.",
+        "GC and STATUS came with version 1.1.0 of the specification, which this release doesn't support: it answers",
+        "error 3. If its ADD fails, the following steps count as not reached. A bridge's IPv6 address that is",
+        "tentative when ADD returns doesn't answer pods for one or two seconds.",
         "",
         "| what was seen | rows |",
         "|---|---|",
@@ -147,7 +147,7 @@ def _faults(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
         "## Faults",
         "",
-        "Each scenario goes wrong in one place; ours has to come out of it right, whatever the reference does.",
+        "Each scenario has one fault; ours must handle it correctly, whatever the reference does.",
         "",
         "| verb | what goes wrong | verdicts | the reference |",
         "|---|---|---|---|",
@@ -167,8 +167,8 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
         "## Values that make no sense",
         "",
-        "ADD has to refuse each, name key or value, and leave nothing. Each is in IPv4, for a value is refused when it",
-        "is read, or in IPv6 where it is of IPv6 itself.",
+        "ADD must refuse each value, name the key or value, and leave nothing. The family is IPv4, because a value is",
+        "refused when it is read, or IPv6 for an IPv6 value.",
         "",
         "| key | value | family | | code | the reference |",
         "|---|---|---|---|---|---|",

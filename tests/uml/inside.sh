@@ -39,7 +39,7 @@ state() { # HOST: whether the pod reaches it, and what doctor says
     reached=lost
     ip netns exec pod ping -n -q -c1 -W2 "$1" >/dev/null && reached=reached
     found="$($cnictl doctor --skip kernel-lacks -o json 2>/run/said |
-        python3 -c 'import json, sys; print(*(one["id"] for one in json.load(sys.stdin)))')"
+        python3 -c 'import json, sys; print(*(one["id"] for one in json.load(sys.stdin)["items"]))')"
     echo "$1 $reached; doctor: ${found:-nothing}"
     said="$said$reached:$found "
 }

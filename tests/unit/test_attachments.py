@@ -96,7 +96,7 @@ def test_a_record_that_is_gone_is_not_in_flight() -> None:
 
 def test_seizing_one_that_is_worked_on_gives_up_at_its_bound() -> None:
     descriptor = full_record().write()
-    with pytest.raises(CniError, match="another call is at work on c1 eth0") as refused:
+    with pytest.raises(CniError, match="another call is working on c1 eth0") as refused:
         attachments.seize("mynet", "c1", "eth0", wait=0.05)
     assert refused.value.code == TRY_AGAIN
     os.close(descriptor)

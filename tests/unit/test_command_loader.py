@@ -5,22 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from typer.core import TyperGroup
-from typer.main import get_command
 
-from cnictl.cli import main
-from cnictl.cli.groups import Command
-
-
-def commands() -> dict[str, Command]:
-    """Every command by the words that are typed for it."""
-    program = get_command(main.app)
-    assert isinstance(program, TyperGroup)
-    known: dict[str, Command] = {}
-    for name, command in program.commands.items():
-        inner = command.commands if isinstance(command, TyperGroup) else {"": command}
-        known |= {f"{name} {word}".strip(): each for word, each in inner.items() if isinstance(each, Command)}
-    return known
+from tests.schemas import commands
 
 
 @pytest.mark.parametrize("words", commands())

@@ -203,7 +203,7 @@ def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
     """It would answer 'unknown CNI_COMMAND', and refuses every ADD of a conf of 1.1.0."""
     site.plugin(VERSION="""echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'""")
     delegate.collect(site.call, site.conf, ())
-    with pytest.raises(CniError, match=r"doesn't serve cniVersion 1\.1\.0") as refused:
+    with pytest.raises(CniError, match=r"doesn't support cniVersion 1\.1\.0") as refused:
         delegate.status(site.call, site.conf)
     assert refused.value.code == 50
     assert site.verbs == ["VERSION", "VERSION"]

@@ -15,7 +15,7 @@ def test_calls_under_way_are_waited_for_and_then_named(tmp_path: Path, monkeypat
     monkeypatch.setattr(plugin_calls, "WAIT", 0.1)
     with Locked(lock, shared=True), pytest.raises(Problem, match="calls of the plugin are still running") as refused:
         plugin_calls.kept_out().__enter__()
-    assert refused.value.hint == f"waited 0.1 s; `fuser -v {lock}` names it"
+    assert refused.value.hint == f"waited 0.1 s; `fuser -v {lock}` shows it"
     with plugin_calls.kept_out(), pytest.raises(Problem):
         plugin_calls.kept_out().__enter__()
     with Locked(lock, shared=True, wait=0):

@@ -108,14 +108,14 @@ def test_addresses_asked_for_are_shared_out_over_the_sets(wanted: list[str], cho
 
 @pytest.mark.parametrize("wanted", ["10.9.0.1", "10.9.1.7", "10.9.0.255", "fd01::5"])
 def test_an_address_that_no_set_has_is_refused(wanted: str) -> None:
-    with pytest.raises(CniError, match=f"asked for, but not to be had: {wanted};") as refused:
+    with pytest.raises(CniError, match=f"requested addresses are not available: {wanted};") as refused:
         distribute([FOUR, SIX], [parse_address(wanted)])
     assert refused.value.code == ADDRESS_CONFLICT
 
 
 def test_a_second_address_of_one_set_is_refused() -> None:
     with pytest.raises(
-        CniError, match=r"not to be had: 10\.9\.0\.8; of each of 10\.9\.0\.0/24; fd00::/64 a pod gets one"
+        CniError, match=r"not available: 10\.9\.0\.8; a pod gets one address of each of 10\.9\.0\.0/24; fd00::/64"
     ):
         distribute([FOUR, SIX], [parse_address("10.9.0.7"), parse_address("10.9.0.8")])
 

@@ -17,10 +17,10 @@ def whole(subnet: str) -> RangeSet:
     [
         ("10.9.0.0/29", "10.9.0.0", "10.9.0.0 is the address of the subnet 10.9.0.0/29 itself"),
         ("10.9.0.0/29", "10.9.0.7", "10.9.0.7 is the broadcast address of 10.9.0.0/29"),
-        ("10.9.0.0/29", "10.9.0.1", "10.9.0.1 is the gateway's"),
+        ("10.9.0.0/29", "10.9.0.1", "10.9.0.1 is the gateway's address"),
         ("10.9.0.0/29", "10.9.1.1", "10.9.1.1 lies outside 10.9.0.0/29"),
         ("fd00:9::/64", "fd00:9::", "fd00:9:: is the address of the subnet fd00:9::/64 itself"),
-        ("fd00:9::/64", "fd00:9::1", "fd00:9::1 is the gateway's"),
+        ("fd00:9::/64", "fd00:9::1", "fd00:9::1 is the gateway's address"),
     ],
 )
 def test_an_address_with_a_meaning_of_its_own_is_refused_with_that(subnet: str, address: str, reason: str) -> None:

@@ -25,5 +25,5 @@ def test_release_is_newer_than_the_one_in_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str, in_use: str, newer: bool
 ) -> None:
     monkeypatch.setattr(cnictl, "__version__", own)
-    monkeypatch.setattr(releases, "release_of", lambda _folder: in_use)
+    monkeypatch.setattr(releases, "noted", lambda _folder, _key: in_use)
     assert versions.newer_than_in_use(str(tmp_path), "any") == newer

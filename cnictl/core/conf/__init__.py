@@ -1,1 +1,1 @@
-"""The network configuration of the plugin, read and checked."""
+"""Read and check the plugin's network configuration."""

@@ -1,4 +1,4 @@
-"""A configuration's addresses: the walk-through's `subnet` and `network`, and host-local's `ipam` object.
+"""Read a configuration's address keys: the walk-through's `subnet` and `network`, and host-local's `ipam` object.
 
 Names, meanings and defaults of `ipam` are host-local's (cni.dev, plugins/current/ipam/host-local).
 """
@@ -24,15 +24,15 @@ _EDGES = ("rangeStart", "rangeEnd", "gateway")
 
 
 def read_addresses(conf: NetConf, document: "dict[str, Any]", with_ranges: bool = True) -> bool:
-    """Fill in what pods get; returns whether the configuration has the walk-through's form.
+    """Fill in the addresses that pods get; return whether the configuration has the walk-through's form.
 
-    Without `with_ranges` there may be none, for only an ADD gets those of the runtime.
+    Without `with_ranges`, ranges may be missing: a runtime gives its ranges to ADD only.
     Raises CniError 7 naming key and value.
     """
     ipam = fields.spelled(fields.member(document, "ipam"), _IPAM_KEYS)
     kind = fields.text(ipam, "type", "ipam.type")
     subnets = fields.texts(document, "subnet")
-    networks = [fields.cidr(one, "network", parse_cidr) for one in fields.texts(document, "network")]
+    networks = [fields.cidr(text, "network", parse_cidr) for text in fields.texts(document, "network")]
     if networks and not subnets and not kind:
         raise CniError(INVALID_CONFIG, "subnet: missing; it is this node's pod CIDR, such as 10.244.0.0/24")
     if kind and kind != HOST_LOCAL:
@@ -54,11 +54,11 @@ def read_addresses(conf: NetConf, document: "dict[str, Any]", with_ranges: bool 
 
 
 def _uncovered(subnets: "Iterable[Cidr]", networks: list[Cidr]) -> "Iterator[Cidr]":
-    """The subnets that lie in none of the networks: both in the order of their addresses, so that each is seen once."""
+    """Yield the subnets that lie in none of the networks. Both are sorted, so that each is looked at once."""
     waiting = sorted(networks, key=_place)
     waiting.reverse()
     bits = last = -1
-    """Of the networks that begin at or before the subnet: their family, and the furthest address."""
+    """Family and highest address of the networks that begin at or before the subnet."""
     for subnet in sorted(subnets, key=_place):
         while waiting and _place(waiting[-1]) <= _place(subnet):
             network = waiting.pop()
@@ -76,11 +76,11 @@ def _delegate(conf: NetConf, kind: str, subnets: list[str]) -> None:
     if subnets:
         raise CniError(
             INVALID_CONFIG,
-            f"ipam.type: {fields.show(kind)} would give addresses, and so would subnet",
+            f"ipam.type: {fields.show(kind)} and subnet would both give addresses",
             "remove one of the two",
         )
     if "/" in kind or "\0" in kind or kind in (".", ".."):
-        raise CniError(INVALID_CONFIG, f"ipam.type: {fields.show(kind)} is no plugin's file name")
+        raise CniError(INVALID_CONFIG, f"ipam.type: {fields.show(kind)} is not a plugin file name")
     conf.ipam_type = kind
 
 
@@ -96,11 +96,13 @@ def _serve(
     where = "subnet"
     if not subnets:
         where = "ipam.subnet"
-        subnets = [one for one in (fields.text(ipam, "subnet", where),) if one]
+        subnets = [written for written in (fields.text(ipam, "subnet", where),) if written]
     if len(subnets) > 1 and any(ipam.get(edge) for edge in _EDGES):
         edge = next(edge for edge in _EDGES if ipam.get(edge))
         raise CniError(
-            INVALID_CONFIG, f"ipam.{edge}: {fields.show(ipam[edge])} is of one of {len(subnets)} subnets", "use ranges"
+            INVALID_CONFIG,
+            f"ipam.{edge}: {fields.show(ipam[edge])} belongs to only one of {len(subnets)} subnets",
+            "use ranges",
         )
     sets += [RangeSet((_range(ipam, subnet, where, "ipam"),)) for subnet in subnets]
     sets += _range_sets(fields.members(ipam, "ranges", "ipam.ranges"), "ipam.ranges")
@@ -134,15 +136,17 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
         where = f"{what}[{number}]"
         if not isinstance(spans, list) or not spans or not all(isinstance(span, dict) for span in spans):
             raise CniError(
-                INVALID_CONFIG, f"{where}: {fields.show(spans)} is no list of objects, each a range with `subnet`"
+                INVALID_CONFIG, f"{where}: {fields.show(spans)} is not a list of objects, each a range with `subnet`"
             )
         ranges = []
-        for place, one in enumerate(spans):
-            span, name = fields.spelled(one, _RANGE_KEYS), f"{where}[{place}]"
+        for place, written in enumerate(spans):
+            span, name = fields.spelled(written, _RANGE_KEYS), f"{where}[{place}]"
             ranges.append(_range(span, fields.text(span, "subnet", f"{name}.subnet"), "", name))
-        if len({one.subnet.bits for one in ranges}) > 1:
+        if len({listed_range.subnet.bits for listed_range in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
-            raise CniError(INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its set")
+            raise CniError(
+                INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family a set of its own"
+            )
         clash = first_overlap(ranges) if len(ranges) > 1 else None
         if clash is not None:
             raise CniError(INVALID_CONFIG, f"{where}: {clash[0]} and {clash[1]} overlap")
@@ -151,55 +155,57 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
 
 
 def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
-    """One range; `where` names its subnet's key if that is not `what`.subnet."""
+    """Return a range; `where` is its subnet's key if that is not `what`.subnet."""
     where = where or f"{what}.subnet"
     if not subnet:
-        raise CniError(INVALID_CONFIG, f"{where}: missing; it is what addresses are taken from, such as 10.9.0.0/24")
+        raise CniError(INVALID_CONFIG, f"{where}: missing; addresses are taken from it, such as 10.9.0.0/24")
     cidr = fields.cidr(subnet, where, parse_pod_cidr)
     if cidr.packed.startswith(MAPPED):
-        raise CniError(INVALID_CONFIG, f"{where}: {cidr} is IPv4 in IPv6's notation", "write it as IPv4")
+        raise CniError(INVALID_CONFIG, f"{where}: {cidr} is an IPv4 subnet in IPv6 notation", "write it as IPv4")
     edges = {}
     for key in _EDGES:
         value = fields.text(span, key, f"{what}.{key}")
         edges[key] = unmapped(fields.address(value, f"{what}.{key}")) if value else b""
-        # a gateway may lie elsewhere, as host-local lets it
+        # a gateway may lie outside the subnet, as in host-local
         outside = len(edges[key]) != len(cidr.packed) if key == "gateway" else not cidr.holds(edges[key])
         if value and outside:
             raise CniError(INVALID_CONFIG, f"{what}.{key}: {value} lies outside {cidr}")
     start, end = (int.from_bytes(edges[key], "big") for key in ("rangeStart", "rangeEnd"))
-    found = Range(cidr, start, end, edges["gateway"])
-    if found.size < 1:
-        raise CniError(INVALID_CONFIG, f"{what}.rangeEnd: nothing between it and rangeStart in {cidr} is left for pods")
-    return found
+    addresses = Range(cidr, start, end, edges["gateway"])
+    if addresses.size < 1:
+        raise CniError(
+            INVALID_CONFIG, f"{what}.rangeEnd: no address in {cidr} is left for pods between rangeStart and it"
+        )
+    return addresses
 
 
 def _refuse_clash(conf: NetConf, sets: list[RangeSet]) -> None:
-    """Range sets that share an address, or more of a family than the version's result has room for."""
-    clash = first_overlap(one for ranges in sets for one in ranges.ranges)
+    """Refuse range sets that overlap, or more sets of a family than the version's result has room for."""
+    clash = first_overlap(span for ranges in sets for span in ranges.ranges)
     if clash is not None:
         raise CniError(
             INVALID_CONFIG,
             f"ipam.ranges: {clash[0]} and {clash[1]} overlap",
             "a pod gets one address of each range set",
         )
-    families = [one.ranges[0].subnet.bits for one in sets]
+    families = [ranges.ranges[0].subnet.bits for ranges in sets]
     if conf.cni_version < "0.3.0" and len(set(families)) < len(families):
         raise CniError(
             INVALID_CONFIG,
-            f"cniVersion: {conf.cni_version} has room for one address of each family, ipam.ranges gives {len(sets)}",
+            f"cniVersion: {conf.cni_version} has room for one address of each family, ipam.ranges has {len(sets)} sets",
             "set cniVersion to 1.0.0",
         )
 
 
 def _route(route: object, what: str) -> Route:
     if not isinstance(route, dict):
-        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is no object with `dst`")
+        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is not an object with `dst`")
     route = fields.spelled(route, _ROUTE_KEYS)
     destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
     written = fields.text(route, "gw", f"{what}.gw")
     gateway = unmapped(fields.address(written, f"{what}.gw")) if written else b""
     if gateway and len(gateway) != len(destination.packed):
-        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is of another family than {destination}")
+        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is not of the same family as {destination}")
     if len(route) == 1 + ("gw" in route):
         return Route(destination, gateway)
     numbers = {
@@ -210,7 +216,7 @@ def _route(route: object, what: str) -> Route:
     return Route(
         destination,
         gateway,
-        numbers["mtu"] or None,  # 0 is the reference's word for none
+        numbers["mtu"] or None,  # 0 means none in the reference
         numbers["advmss"] or None,
         numbers["priority"] or None,
         table or None,
@@ -219,7 +225,7 @@ def _route(route: object, what: str) -> Route:
 
 
 def _destination(written: str, what: str) -> Cidr:
-    """The kernel takes an IPv6 route's host bits and clears them, an IPv4 route's it refuses."""
+    """Return a route's destination. The kernel clears host bits of IPv6 routes and refuses them in IPv4 routes."""
     if ":" in written:
         return fields.cidr(written, what, parse_interface).network
     return fields.cidr(written, what, parse_cidr)

@@ -1,6 +1,7 @@
-"""Typed readers of a configuration's keys: each returns the value or names key and value in a CniError 7."""
+"""Read typed values of a configuration: each function returns the value, or raises CniError 7 naming key and value."""
 
 from cnictl.core.cidr import AddressError, Cidr, parse_address
+from cnictl.core.cidr import show as show
 from cnictl.core.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -8,25 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SHOWN = 60
-"""Characters of an offending value that a message repeats."""
-
 RUNTIME_KEYS = frozenset(("ips", "mac", "ipRanges"))
-"""What a runtime may ask for one pod in `runtimeConfig`, and in `args.cni` but for the last, that is read here."""
+"""The keys of `runtimeConfig` that are read: what a runtime requests for one pod. `args.cni` has the first two."""
 
 
 def text(document: "dict[str, Any]", key: str, shown: str = "") -> str:
-    """A text, empty where the key is missing or null. `shown` is the key's full name, here and below."""
+    """Return a string; empty if the key is missing or null. `shown` is the key's full name, here and below."""
     value = document.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no text")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not a string")
     return value
 
 
 def flag(document: "dict[str, Any]", key: str, default: bool, shown: str = "") -> bool:
-    """True or false, `default` where the key is missing or null."""
+    """Return true or false; `default` if the key is missing or null."""
     value = document.get(key)
     if value is None:
         return default
@@ -36,7 +34,7 @@ def flag(document: "dict[str, Any]", key: str, default: bool, shown: str = "") -
 
 
 def number(document: "dict[str, Any]", key: str, least: int, most: int, shown: str = "") -> int | None:
-    """A whole number from `least` to `most`, None where the key is missing or null."""
+    """Return a whole number from `least` to `most`; None if the key is missing or null."""
     value = document.get(key)
     if value is None:
         return None
@@ -46,53 +44,53 @@ def number(document: "dict[str, Any]", key: str, least: int, most: int, shown: s
 
 
 def member(document: "dict[str, Any]", key: str, shown: str = "") -> "dict[str, Any]":
-    """An object, empty where the key is missing or null."""
+    """Return an object; empty if the key is missing or null."""
     value = document.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no object")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not an object")
     return value
 
 
 def members(document: "dict[str, Any]", key: str, shown: str = "") -> "list[Any]":
-    """A list, empty where the key is missing or null."""
+    """Return a list; empty if the key is missing or null."""
     value = document.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is no list")
+        raise CniError(INVALID_CONFIG, f"{shown or key}: {show(value)} is not a list")
     return value
 
 
 def texts(document: "dict[str, Any]", key: str, shown: str = "") -> list[str]:
-    """One text or a list of them; an empty one counts as none."""
+    """Return one string or a list of them as a list, without empty ones."""
     value = document.get(key)
     listed = value if isinstance(value, list) else [value]
-    for one in listed:
-        if not (one is None or isinstance(one, str)):
-            raise CniError(INVALID_CONFIG, f"{shown or key}: {show(one)} is no text")
-    return [one for one in listed if one]
+    for item in listed:
+        if not (item is None or isinstance(item, str)):
+            raise CniError(INVALID_CONFIG, f"{shown or key}: {show(item)} is not a string")
+    return [item for item in listed if item]
 
 
 def spelled(document: "dict[str, Any]", known: "frozenset[str]") -> "dict[str, Any]":
-    """The document with its keys as `known` spells them: the reference's JSON reader looks at no letter's case.
+    """Return the document with its keys spelled as in `known`: the reference's JSON decoder ignores case.
 
-    As there the last of two spellings counts, unless it is null.
+    As there, the last of two spellings counts, unless it is null.
     """
     if known.issuperset(document):
         return document
     spelling = {key.lower(): key for key in known}
-    found: dict[str, Any] = {}
+    respelled: dict[str, Any] = {}
     for key, value in document.items():
         meant = key if key in known else spelling.get(key.lower(), key)
-        if value is not None or meant not in found:
-            found[meant] = value
-    return found
+        if value is not None or meant not in respelled:
+            respelled[meant] = value
+    return respelled
 
 
 def cidr(written: str, what: str, parse: "Callable[[str, str], Cidr]") -> Cidr:
-    """A CIDR as one of `cnictl.core.cidr`'s parsers takes it."""
+    """Return a CIDR, read by one of `cnictl.core.cidr`'s parsers."""
     try:
         return parse(written, what)
     except AddressError as error:
@@ -100,14 +98,8 @@ def cidr(written: str, what: str, parse: "Callable[[str, str], Cidr]") -> Cidr:
 
 
 def address(written: str, what: str) -> bytes:
-    """An address, packed."""
+    """Return an address, packed."""
     try:
         return parse_address(written, what)
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
-
-
-def show(value: object) -> str:
-    """A value for a message, cut where it is long."""
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"

@@ -1,4 +1,4 @@
-"""The keys that a plain configuration has none of: VLANs, port flags, and what a runtime asks for one pod.
+"""Read the keys that few configurations have: VLANs, port flags, and what a runtime requests for one pod.
 
 Names, meanings and defaults are the reference bridge's (cni.dev, plugins/current/main/bridge) and the conventions'
 (containernetworking/cni, CONVENTIONS.md).
@@ -23,7 +23,7 @@ _TRUNK_KEYS = frozenset(("id", "minID", "maxID"))
 
 
 def read_unusual(conf: NetConf, document: "dict[str, Any]") -> None:
-    """Fill in what these keys ask for. Raises CniError 7 naming key and value."""
+    """Fill in the values of these keys. Raises CniError 7 naming key and value."""
     conf.force_address = fields.flag(document, "forceAddress", False)
     conf.promiscuous = fields.flag(document, "promiscMode", False)
     conf.isolated = fields.flag(document, "portIsolation", False)
@@ -36,39 +36,44 @@ def read_unusual(conf: NetConf, document: "dict[str, Any]") -> None:
     args = fields.spelled(fields.member(document, "args"), _ARGS_KEYS)
     args = fields.spelled(fields.member(args, "cni", "args.cni"), fields.RUNTIME_KEYS)
     runtime = fields.spelled(fields.member(document, "runtimeConfig"), fields.RUNTIME_KEYS)
-    for given, key in ((args, "args.cni.mac"), (runtime, "runtimeConfig.mac")):  # both are checked, the later wins
+    for given, key in (
+        (args, "args.cni.mac"),
+        (runtime, "runtimeConfig.mac"),
+    ):  # both are checked; the second one counts
         mac = _mac(given, key)
         if mac:
             conf.mac, conf.mac_key = mac, key
     conf.wanted = tuple(
-        dict.fromkeys([*_asked(conf, args, "args.cni.ips"), *_asked(conf, runtime, "runtimeConfig.ips")])
+        dict.fromkeys([*_requested(conf, args, "args.cni.ips"), *_requested(conf, runtime, "runtimeConfig.ips")])
     )
 
 
 def _trunk(listed: "list[Any]") -> list[tuple[int, int]]:
     spans = []
-    for place, one in enumerate(listed):
+    for place, entry in enumerate(listed):
         what = f"vlanTrunk[{place}]"
-        if not isinstance(one, dict):
-            raise CniError(INVALID_CONFIG, f"{what}: {fields.show(one)} is no object with `id`, or `minID` and `maxID`")
-        one = fields.spelled(one, _TRUNK_KEYS)
-        first = fields.number(one, "minID", 1, LAST_VLAN, f"{what}.minID")
-        last = fields.number(one, "maxID", 1, LAST_VLAN, f"{what}.maxID")
+        if not isinstance(entry, dict):
+            raise CniError(
+                INVALID_CONFIG, f"{what}: {fields.show(entry)} is not an object with `id`, or `minID` and `maxID`"
+            )
+        entry = fields.spelled(entry, _TRUNK_KEYS)
+        first = fields.number(entry, "minID", 1, LAST_VLAN, f"{what}.minID")
+        last = fields.number(entry, "maxID", 1, LAST_VLAN, f"{what}.maxID")
         if (first is None) != (last is None):
             missing = "minID" if first is None else "maxID"
-            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span has minID and maxID")
+            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span needs both minID and maxID")
         if first is not None and last is not None:
             if last < first:
                 raise CniError(INVALID_CONFIG, f"{what}.maxID: {last} is below minID {first}")
             spans.append((first, last))
-        single = fields.number(one, "id", 1, LAST_VLAN, f"{what}.id")
+        single = fields.number(entry, "id", 1, LAST_VLAN, f"{what}.id")
         if single is not None:
             spans.append((single, single))
     return _merged(spans)
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In order, those that touch or overlap made one."""
+    """Return the spans in order; those that touch or overlap are joined."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if merged and first <= merged[-1][1] + 1:
@@ -79,7 +84,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def refuse_contradictions(conf: NetConf) -> None:
-    """Raises CniError 7 naming keys that exclude each other."""
+    """Raise CniError 7 naming keys that exclude each other."""
     if conf.promiscuous and conf.hairpin:
         raise CniError(
             INVALID_CONFIG, "promiscMode: true and hairpinMode: true exclude each other", "set one of them to false"
@@ -93,7 +98,7 @@ def refuse_contradictions(conf: NetConf) -> None:
     if any(first <= conf.vlan <= last for first, last in conf.vlan_trunk):
         raise CniError(
             INVALID_CONFIG,
-            f"vlanTrunk: holds {conf.vlan}, which vlan makes untagged",
+            f"vlanTrunk: contains {conf.vlan}, which vlan makes untagged",
             f"leave {conf.vlan} out of vlanTrunk, or remove vlan",
         )
 
@@ -106,19 +111,21 @@ def _mac(given: "dict[str, Any]", what: str) -> bytes:
         raise CniError(INVALID_CONFIG, f"{what}: {error}") from None
 
 
-def _asked(conf: NetConf, given: "dict[str, Any]", what: str) -> list[bytes]:
-    """The addresses of a list, each with or without a prefix length, that is the subnet's to say."""
-    asked = []
-    for place, one in enumerate(fields.members(given, "ips", what)):
+def _requested(conf: NetConf, given: "dict[str, Any]", what: str) -> list[bytes]:
+    """Return the requested addresses; their prefix lengths are optional and ignored, as the subnet determines them."""
+    addresses = []
+    for place, written in enumerate(fields.members(given, "ips", what)):
         name = f"{what}[{place}]"
-        if not isinstance(one, str):
-            raise CniError(INVALID_CONFIG, f"{name}: {fields.show(one)} is no text")
-        packed = fields.cidr(one, name, parse_interface).packed if "/" in one else fields.address(one, name)
+        if not isinstance(written, str):
+            raise CniError(INVALID_CONFIG, f"{name}: {fields.show(written)} is not a string")
+        packed = fields.cidr(written, name, parse_interface).packed if "/" in written else fields.address(written, name)
         packed = unmapped(packed)
         if conf.sets and not any(ranges.holds(packed) for ranges in conf.sets):
             shown = "; ".join(map(str, conf.sets))
             raise CniError(
-                INVALID_CONFIG, f"{name}: {one} is not an address for pods of {shown}", unavailable(conf.sets, packed)
+                INVALID_CONFIG,
+                f"{name}: {written} is not an address for pods of {shown}",
+                unavailable(conf.sets, packed),
             )
-        asked.append(packed)
-    return asked
+        addresses.append(packed)
+    return addresses

@@ -1,4 +1,4 @@
-"""A network configuration that was checked, as a value: what one network asks of the plugin."""
+"""A checked network configuration as a value."""
 
 from cnictl.core.cidr import Cidr
 from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
@@ -14,17 +14,17 @@ HOST_LOCAL = "host-local"
 
 
 class NetConf:
-    """What one network asks of the plugin."""
+    """The configuration of one network."""
 
     walk_through = False
-    """Whether it has the walk-through's form, with `subnet`: then `cnictl init-node` sees to the node's forwarding."""
+    """Whether it has the walk-through's form, with `subnet`: then `cnictl init-node` sets up the node's forwarding."""
     bridge = "cni0"
     mtu = 0
-    """Bytes; 0: the bridge's."""
+    """Bytes; 0: the bridge's MTU."""
     is_gateway = False
     """Whether the bridge has the ranges' gateway addresses."""
     default_route = False
-    """Whether pods get a default route in each family that `routes` has none for."""
+    """Whether pods get a default route in each family for which `routes` has none."""
     masquerade = False
     backend = "nft"
     hairpin = False
@@ -32,40 +32,40 @@ class NetConf:
     isolated = False
     """Whether pods of this network can't reach each other through the bridge (portIsolation)."""
     mac_check = False
-    """Whether a pod may send from its own MAC alone (macspoofchk)."""
+    """Whether a pod may send only from its own MAC (macspoofchk)."""
     vlan = 0
     """The pod's untagged VLAN; 0: none."""
     keep_default_vlan = False
     container_down = False
     """Whether the pod's interface stays down (disableContainerInterface)."""
     dad = False
-    """Whether duplicate addresses are looked for before an IPv6 address is used (enabledad)."""
+    """Whether duplicate address detection precedes the use of an IPv6 address (enabledad)."""
     force_address = False
-    """Whether another address on the bridge gives way to the gateway's."""
+    """Whether another address on the bridge is replaced by the gateway's."""
     mac = b""
-    """The pod's MAC that the configuration asks for, before what CNI_ARGS says; empty: none."""
+    """The MAC that the configuration requests for the pod; it counts before CNI_ARGS's. Empty: none."""
     mac_key = ""
-    """The key that asks for it."""
+    """The key that requests it."""
     wanted: "tuple[bytes, ...]" = ()
-    """Addresses that the configuration asks for, besides those of CNI_ARGS."""
+    """Addresses that the configuration requests, in addition to those of CNI_ARGS."""
     ipam_type = ""
-    """Empty: layer 2 only. `host-local`: served here, for the walk-through's `subnet` too. Else: a plugin to ask."""
+    """Empty: layer 2 only. `host-local`: leased here, also with the walk-through's `subnet`. Else: the IPAM plugin."""
     sets: "tuple[RangeSet, ...]" = ()
-    """What addresses are taken from, one of each; empty unless served here."""
+    """The range sets, of which a pod gets one address each; empty unless addresses are leased here."""
     subnets_vary = False
-    """Whether the runtime says the ranges, and may say others for the next pod."""
+    """Whether the runtime gives the ranges, and may give others for the next pod."""
     networks: tuple[Cidr, ...] = ()
-    """Never masqueraded within: the cluster's pod networks, or the subnets where none is named."""
+    """The destinations that are never masqueraded: the cluster's pod networks, or the subnets if none is named."""
     pod_networks: tuple[Cidr, ...] = ()
-    """Of these the ones that `network` names."""
+    """Those of them that `network` names."""
     data_dir = NETWORKS_DIR
     resolv_conf = ""
-    """A resolver's configuration whose words pods get where `dns` says nothing."""
+    """Path of a resolv.conf(5) that is used if `dns` is empty."""
     log_file = PLUGIN_LOG
     log_level = "info"
     prev_result: "dict[str, Any] | None" = None
     valid_attachments: list[tuple[str, str]] | None = None
-    """What GC was told lives; None if it was not told."""
+    """The attachments that GC must keep; None if the list is missing."""
 
     def __init__(self, name: str, cni_version: str) -> None:
         self.name = name
@@ -77,26 +77,26 @@ class NetConf:
 
     @property
     def served(self) -> bool:
-        """Whether addresses are leased here, from `sets`."""
+        """Whether addresses are leased here, from `sets`, instead of by an IPAM plugin."""
         return self.ipam_type == HOST_LOCAL
 
     @property
     def subnets(self) -> tuple[Cidr, ...]:
         """The subnets of the range sets, each once."""
-        return tuple(dict.fromkeys(one.subnet for ranges in self.sets for one in ranges.ranges))
+        return tuple(dict.fromkeys(span.subnet for ranges in self.sets for span in ranges.ranges))
 
     @property
     def gateways(self) -> list[Cidr]:
-        """The bridge's addresses, each with its subnet's prefix; none if the bridge is no gateway."""
+        """The bridge's addresses, each with its subnet's prefix; none if the bridge is not a gateway."""
         if not self.is_gateway:
             return []
-        spans = (one for ranges in self.sets for one in ranges.ranges)
-        return list(dict.fromkeys(Cidr(one.gateway, one.subnet.prefix) for one in spans))
+        spans = (span for ranges in self.sets for span in ranges.ranges)
+        return list(dict.fromkeys(Cidr(span.gateway, span.subnet.prefix) for span in spans))
 
     def result_dns(self) -> "dict[str, Any]":
-        """The result's `dns`: the configuration's, else resolvConf's, else the former plugin's.
+        """Return the result's `dns`: the configuration's, else resolvConf's, else the previous plugin's.
 
-        Raises CniError 7 if the file resolvConf names can't be read.
+        Raises CniError 7 if the file that resolvConf names can't be read.
         """
         if any(self.dns.values()):
             return self.dns
@@ -104,5 +104,5 @@ class NetConf:
             from cnictl.core.conf.resolv import read_resolv_conf
 
             return read_resolv_conf(self.resolv_conf)
-        found = (self.prev_result or {}).get("dns")
-        return found if isinstance(found, dict) else {}
+        previous = (self.prev_result or {}).get("dns")
+        return previous if isinstance(previous, dict) else {}

@@ -1,7 +1,7 @@
-"""Read the plugin's network configuration: which keys it takes, and what each may say.
+"""Read the plugin's network configuration.
 
 Names and meanings are those of the reference `bridge` plugin and of the CNI specification 1.1.0, section 1;
-`network` and `subnet` beside them are the walk-through's.
+`network` and `subnet` are the walk-through's.
 """
 
 from cnictl.core import programs
@@ -9,15 +9,12 @@ from cnictl.core.conf import fields
 from cnictl.core.conf.addresses import read_addresses
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
+from cnictl.core.outside import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-NAME_CHARACTERS = frozenset(_LETTERS + "_.-")
-NAME_MAX = 200
-"""Characters of a network's name: with a prefix it has to fit a link's alias (255 bytes) and a file's name."""
 LOG_LEVELS = ("debug", "info", "error", "off")
 
 KEYS = frozenset(
@@ -29,9 +26,9 @@ KEYS = frozenset(
         *("disableContainerInterface", "vlan", "vlanTrunk", "preserveDefaultVlan"),
     )
 )
-"""Keys that the specification, the reference, the walk-through or this plugin gives a meaning."""
+"""Keys that have a meaning in the specification, the reference, the walk-through or this plugin."""
 
-# what a plain configuration has none of: read by `link`, which is loaded only then
+# keys of few configurations: read by `link`, which is loaded only then
 _UNUSUAL = frozenset(
     (
         "args",
@@ -52,14 +49,13 @@ _ATTACHMENT_KEYS = frozenset(("containerID", "ifname"))
 
 
 def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True) -> NetConf:
-    """Check one plugin's configuration. Raises CniError 7 naming key, value and hint, or 2 for what isn't served.
+    """Check a plugin's configuration. Raises CniError 7 naming key and value, or 2 for what isn't supported.
 
-    With `to_undo` keys may contradict each other: what was made before an edit can still be taken away. Without
-    `with_ranges` a configuration that has no address ranges passes: a runtime may give them to ADD alone
-    (`runtimeConfig.ipRanges`).
+    With `to_undo`, keys may contradict each other: what was made before an edit can still be removed. Without
+    `with_ranges`, address ranges may be missing: a runtime gives them only to ADD (`runtimeConfig.ipRanges`).
     """
     if not isinstance(document, dict):
-        raise CniError(INVALID_CONFIG, "the network configuration is no JSON object")
+        raise CniError(INVALID_CONFIG, "the network configuration is not a JSON object")
     if "plugins" in document:
         raise CniError(
             INVALID_CONFIG,
@@ -92,11 +88,11 @@ def parse_conf(document: object, to_undo: bool = False, with_ranges: bool = True
     return conf
 
 
-def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
-    """Raise CniError 7 if a value is neither true nor false, or if nobody can give the addresses that are missing."""
-    for key in told:
-        fields.flag(told, key, False, f"capabilities.{key}")
-    if conf.served and not conf.sets and told and told.get("ipRanges") is not True:
+def _check_capabilities(conf: NetConf, capabilities: "dict[str, Any]") -> None:
+    """Raise CniError 7 if a value is neither true nor false, or if neither ipam nor the runtime gives ranges."""
+    for key in capabilities:
+        fields.flag(capabilities, key, False, f"capabilities.{key}")
+    if conf.served and not conf.sets and capabilities and capabilities.get("ipRanges") is not True:
         raise CniError(
             INVALID_CONFIG,
             "capabilities.ipRanges: not true, and ipam has no ranges: no pod can get an address",
@@ -105,23 +101,23 @@ def _check_capabilities(conf: NetConf, told: "dict[str, Any]") -> None:
 
 
 def network_name_fault(name: str) -> str:
-    """Return why a text can't name a network (spec section 1: a file name too); empty if it can, or is empty."""
-    if name and (name[0] not in _LETTERS or not NAME_CHARACTERS.issuperset(name)):
-        return f"{fields.show(name)} has to be letters, digits, `_`, `.`, `-`, the first a letter or digit"
-    if len(name) > NAME_MAX:
-        return f"{fields.show(name)} has {len(name)} characters, at most {NAME_MAX} are served"
+    """Return why a text can't name a network and a file (spec section 1); empty if it can, or is empty."""
+    if name and (name[0] not in NAME_STARTS or not NAME_CHARACTERS.issuperset(name)):
+        return f"{fields.show(name)} may contain only letters, digits, `_`, `.`, `-`, the first a letter or digit"
+    if len(name) > NETWORK_NAME_MAX:
+        return f"{fields.show(name)} has {len(name)} characters, the limit is {NETWORK_NAME_MAX}"
     return ""
 
 
 def interface_name_fault(name: str) -> str:
-    """Why the kernel would refuse a link of this name (net/core/dev.c, dev_valid_name), or empty."""
+    """Return why the kernel would refuse a link with this name (net/core/dev.c, dev_valid_name), or empty."""
     if not name:
         return "is empty"
     if len(name.encode("utf-8", "surrogateescape")) > 15:
         return "has over 15 characters"
     if name in (".", ".."):
         return "is a folder's name"
-    # the kernel would put a number in place of a `%d`
+    # the kernel would replace a `%d` by a number
     if any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
         return "has a `/`, `:`, `%`, space or control character"
     return ""
@@ -141,7 +137,7 @@ def _read_link(conf: NetConf, document: "dict[str, Any]") -> None:
     conf.hairpin = fields.flag(document, "hairpinMode", False)
     conf.masquerade = fields.flag(document, "ipMasq", False)
     backend = fields.text(document, "ipMasqBackend")
-    if not backend:  # the reference's choice is the other way round; whichever there is has to do
+    if not backend:  # the reference prefers iptables; use whichever is installed
         only_iptables = conf.masquerade and not programs.find("nft") and bool(programs.find("iptables"))
         backend = "iptables" if only_iptables else "nftables"
     if backend not in ("nftables", "iptables"):
@@ -166,16 +162,16 @@ def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:
     previous = document.get("prevResult")
     if previous is not None:
         if not isinstance(previous, dict):
-            raise CniError(INVALID_CONFIG, f"prevResult: {fields.show(previous)} is no object")
+            raise CniError(INVALID_CONFIG, f"prevResult: {fields.show(previous)} is not an object")
         conf.prev_result = previous
     if "cni.dev/valid-attachments" in document:
         conf.valid_attachments = []
-        for one in fields.members(document, "cni.dev/valid-attachments"):
-            named = fields.spelled(one, _ATTACHMENT_KEYS) if isinstance(one, dict) else {}
-            pair = (named.get("containerID"), named.get("ifname"))
+        for entry in fields.members(document, "cni.dev/valid-attachments"):
+            keys = fields.spelled(entry, _ATTACHMENT_KEYS) if isinstance(entry, dict) else {}
+            pair = (keys.get("containerID"), keys.get("ifname"))
             if not (isinstance(pair[0], str) and isinstance(pair[1], str)):
                 raise CniError(
                     INVALID_CONFIG,
-                    f"cni.dev/valid-attachments: {fields.show(one)} is no object with containerID and ifname",
+                    f"cni.dev/valid-attachments: {fields.show(entry)} is not an object with containerID and ifname",
                 )
             conf.valid_attachments.append((pair[0], pair[1]))

@@ -1,4 +1,4 @@
-"""A pod's routes: those a configuration lists, and what ADD makes of them."""
+"""A pod's routes, as a configuration lists them and as ADD makes them."""
 
 from cnictl.core.cidr import Cidr
 
@@ -9,11 +9,13 @@ if TYPE_CHECKING:
 MAIN_TABLE = 254
 """RT_TABLE_MAIN, linux/rtnetlink.h."""
 SCOPE_LINK = 253
-"""RT_SCOPE_LINK: from here on a destination is on the link itself, and the kernel refuses a gateway."""
+"""RT_SCOPE_LINK: from this scope on, a destination is on the link itself and the kernel refuses a gateway."""
+METRICS = ("mtu", "advmss", "priority", "table", "scope")
+"""What a route may have besides destination and gateway: the names in configurations, results and `Route`."""
 
 
 class Route:
-    """One route; None where the configuration leaves it to the kernel (CNI spec 1.1.0, section 5)."""
+    """A route; None leaves a value to the kernel (CNI spec 1.1.0, section 5)."""
 
     __slots__ = ("advmss", "destination", "gateway", "mtu", "priority", "scope", "table")
 
@@ -29,17 +31,17 @@ class Route:
     ) -> None:
         self.destination = destination
         self.gateway = gateway
-        """Empty: that of the pod's first address of the family."""
+        """Empty: the gateway of the pod's first address of the family."""
         self.mtu = mtu
         """Bytes."""
         self.advmss = advmss
-        """Bytes of TCP payload that the pod announces."""
+        """Bytes of TCP payload in a segment, as the pod announces them."""
         self.priority = priority
         self.table = table
         self.scope = scope
 
     def through(self, gateway: bytes) -> "Route":
-        """The same route through that gateway."""
+        """Return the same route with that gateway."""
         return Route(self.destination, gateway, self.mtu, self.advmss, self.priority, self.table, self.scope)
 
     def with_priority(self, priority: int) -> "Route":
@@ -48,9 +50,9 @@ class Route:
 
 
 def complete(routes: "Iterable[Route]", gateways: "Sequence[bytes]", default: bool) -> list[Route]:
-    """The routes as they are made: a missing gateway is the first of the family.
+    """Return the routes as ADD makes them: a missing gateway becomes the first one of the family.
 
-    With `default` each family that has a gateway gets a default route, unless one is listed.
+    With `default`, each family with a gateway gets a default route, unless one is listed.
     """
     first: dict[int, bytes] = {}
     for gateway in gateways:
@@ -67,5 +69,5 @@ def complete(routes: "Iterable[Route]", gateways: "Sequence[bytes]", default: bo
             for route in made
             if route.destination.prefix == 0 and route.table in (None, MAIN_TABLE)
         }
-        made += [Route(Cidr(bytes(family), 0), one) for family, one in first.items() if family not in listed]
+        made += [Route(Cidr(bytes(family), 0), gateway) for family, gateway in first.items() if family not in listed]
     return made

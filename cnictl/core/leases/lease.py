@@ -1,12 +1,12 @@
-"""One lease as its file says it, and what keeps an ADD from getting one."""
+"""A lease as its file describes it, and the errors of an ADD that gets none."""
 
 from errno import ELOOP, ENOENT
 from posix import O_CLOEXEC, O_RDONLY, close, geteuid, listdir
 from posix import open as open_descriptor
 
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
-from cnictl.core.outside import is_name
+from cnictl.core.outside import is_network_name
 from cnictl.core.paths import NETWORKS_DIR
 
 TYPE_CHECKING = False
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from cnictl.core.leases.pool import RangeSet
 
 _OWNER_MAX = 250
-"""Bytes: a record's file is named after both, and a name has at most 255."""
+"""Bytes of container and interface: a record's file is named after both, and its name has at most 255."""
 
 
 class Lease:
-    """An address that is held, and by whom; both names empty where the file is torn."""
+    """A leased address and its owner; container and interface are empty if the file is torn."""
 
     __slots__ = ("address", "container", "ifname", "modified")
 
@@ -42,26 +42,26 @@ class Exhausted(CniError):
 
 
 class Taken(CniError):
-    """An address that is asked for has a lease already."""
+    """A requested address is leased already."""
 
     def __init__(self, address: str, lease: Lease | None) -> None:
-        holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "a torn lease"
-        super().__init__(ADDRESS_CONFLICT, f"{address} is asked for, but {holder} holds it")
+        holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "an unknown owner (torn lease)"
+        super().__init__(ADDRESS_CONFLICT, f"requested address {address} is already leased to {holder}")
 
 
 class Duplicate(CniError):
-    """The container's interface holds an address already, by a lease that is not ours to judge."""
+    """The container's interface holds an address already, by a lease that had no record."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(
             ADDRESS_CONFLICT,
             f"{lease.container} {lease.ifname} already holds {lease.address}",
-            "the runtime has to DEL this attachment before it may ADD it again",
+            "the runtime must DEL this attachment before it can ADD it again",
         )
 
 
 def parse_owner(raw: bytes) -> tuple[str, str]:
-    """Container and interface that a lease names; both empty where no runtime can have written what is there."""
+    """Return the container and interface in a lease's file; both are empty if no runtime can have written it."""
     container, _, ifname = raw[:_OWNER_MAX].decode("utf-8", "replace").partition("\n")
     container, ifname = container.strip(), ifname.strip()
     both = container + ifname
@@ -71,7 +71,7 @@ def parse_owner(raw: bytes) -> tuple[str, str]:
 
 
 def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
-    """Networks that have a lease store; what is none is passed over."""
+    """Return the networks that have a lease store; what is not one is skipped."""
     from cnictl.core import odd
 
     try:
@@ -80,44 +80,41 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
         return []
     except OSError as error:
         if isinstance(error, PermissionError) and geteuid():
-            raise  # an ordinary user: the caller says who may look
+            raise  # an ordinary user: the caller says who may read it
         odd.pass_over_error(data_dir, error)
         return []
-    found = []
+    networks = []
     for name in names:
         path = f"{data_dir}/{name}"
         try:
-            names_in = _names_in(path)
+            entries = _names_in(path)
         except NotADirectoryError:
             odd.pass_over(path, "is a file, not a network's folder")
             continue
         except OSError as error:
-            # a link that leads nowhere, or in a circle, is no folder either
+            # a link that leads nowhere or in a circle is no folder either
             odd.pass_over(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
             continue
-        held = any(map(_is_address, names_in))
-        if not is_name(name):
-            odd.pass_over(path, "has no network's name" + (", and holds leases" if held else ""), matters=held)
+        leased = any(map(is_address, entries))
+        if not is_network_name(name):
+            odd.pass_over(
+                path, "is not named like a network" + (", but contains leases" if leased else ""), matters=leased
+            )
         elif (
-            names_in and not held and not any(one == "lock" or one.startswith("last_reserved_ip.") for one in names_in)
+            entries
+            and not leased
+            and not any(file == "lock" or file.startswith("last_reserved_ip.") for file in entries)
         ):
-            odd.pass_over(path, "holds nothing that a network's folder does")
+            odd.pass_over(path, "contains nothing that belongs into a network's folder")
         else:
-            found.append(name)
-    return sorted(found)
+            networks.append(name)
+    return sorted(networks)
 
 
 def _names_in(path: str) -> list[str]:
-    """What a folder holds. Raises OSError for what is no folder, or can't be read."""
+    """Return the names in a folder. Raises OSError if it is not a folder, or can't be read."""
     descriptor = open_descriptor(f"{path}/.", O_RDONLY | O_CLOEXEC)
     try:
         return listdir(descriptor)
     finally:
         close(descriptor)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        return bool(parse_address(name))
-    except AddressError:
-        return False

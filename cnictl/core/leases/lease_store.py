@@ -1,7 +1,7 @@
-"""The lease store, laid out as host-local lays it, so that either can take over from the other in place.
+"""The lease store, in host-local's layout: either plugin can take over from the other in place.
 
-`DATA_DIR/NETWORK/ADDRESS` holds `CONTAINERID\\r\\nIFNAME`; `last_reserved_ip.N` the address given last; `lock` is held
-under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/backend/disk.
+`DATA_DIR/NETWORK/ADDRESS` holds `CONTAINERID\\r\\nIFNAME`; `last_reserved_ip.N` holds the address that range set N
+gave last; `lock` is held under flock(2). Source: containernetworking/plugins, plugins/ipam/host-local/backend/disk.
 """
 
 from posix import F_OK, O_CREAT, O_RDWR, access, close, ftruncate, link, listdir, pwrite, stat, unlink
@@ -33,7 +33,7 @@ class Store:
 
     @property
     def shared(self) -> bool:
-        """Whether other nodes may lease from this store: then a lease without a record may be theirs."""
+        """Whether other nodes may lease from this store, so that a lease without a record may be theirs."""
         if self._shared is None:
             from cnictl.core.leases import shared_store
 
@@ -41,7 +41,7 @@ class Store:
         return self._shared
 
     def locked(self, wait: float = LOCK_WAIT) -> Locked:
-        """The store's lock, that host-local takes too. Raises CniError 11 past `wait` seconds."""
+        """Return the store's lock, which host-local takes too. Raises CniError 11 past `wait` seconds."""
         return Locked(f"{self.folder}/lock", wait=wait)
 
     def allocate(
@@ -52,16 +52,18 @@ class Store:
         before: "Callable[[list[str]], None]",
         wanted: "Iterable[bytes]" = (),
     ) -> "list[tuple[bytes, Range]]":
-        """Lease one address of each set to a container's interface: the next free one, or that of `wanted` in the set.
+        """Lease one address of each range set to a container's interface: the one in `wanted`, or the next free one.
 
-        `before` is called with the addresses once they are chosen and before their leases appear: it writes the
-        record. All are leased or none. Raises Exhausted (100), Duplicate, Taken or CniError 101 (a wanted address is of
-        no set), CniError 11 (store locked), OSError.
+        Either all are leased or none. `before` gets the chosen addresses before their leases appear, and writes the
+        record. Raises Exhausted (100), Duplicate, Taken or CniError 101 (a wanted address is in no set), CniError 11
+        (store locked), OSError.
         """
-        asked = distribute(sets, wanted)
+        wanted_by_set = distribute(sets, wanted)
         durable.make_folder(self.folder)
         owner = f"{container}\r\n{ifname}".encode()
-        descriptor, name = durable.unnamed(self.folder, owner, 0o600)  # on disk before anyone has to wait for us
+        descriptor, name = durable.unnamed(
+            self.folder, owner, 0o600
+        )  # synced before the lock, so that nobody waits for the disk
         try:
             with self.locked():
                 claimed = self._claimed()
@@ -74,7 +76,7 @@ class Store:
                 names = frozenset(listdir(self.folder))
                 chosen = [
                     self._check_wanted(packed, names) if packed else self._next(sets[number], number, names)
-                    for number, packed in enumerate(asked)
+                    for number, packed in enumerate(wanted_by_set)
                 ]
                 addresses = [format_address(packed) for packed in chosen]
                 before(addresses)
@@ -83,12 +85,12 @@ class Store:
                     _overwrite(f"{self.folder}/last_reserved_ip.{number}", address)  # as host-local does
                 if claimed:
                     self._mark_claimed(stat(self.folder).st_mtime_ns)
-                return [(packed, one.range_of(packed)) for packed, one in zip(chosen, sets, strict=True)]
+                return [(packed, ranges.range_of(packed)) for packed, ranges in zip(chosen, sets, strict=True)]
         finally:
             durable.discard(descriptor, name)
 
     def release(self, address: str, container: str, ifname: str, wait: float = LOCK_WAIT) -> bool:
-        """Free an address if this owner holds it; False if not: a late DEL must not free the next owner's."""
+        """Free an address if this owner holds it; else return False: a late DEL must not free another's lease."""
         if not self._exists():
             return False
         with self.locked(wait):
@@ -99,22 +101,22 @@ class Store:
             return True
 
     def release_all(self, addresses: "Iterable[str]", container: str, ifname: str) -> list[str]:
-        """Free the addresses of an attachment's record, and return those that were: also one that a power cut emptied.
+        """Free the addresses of an attachment's record and return the freed ones, torn leases among them.
 
-        One that another owner holds by now is left to it.
+        An address that another owner holds by now stays leased.
         """
         if not self._exists():
             return []
         with self.locked():
             held = [lease for lease in map(self.read, addresses) if lease is not None]
-            theirs = ((container, ifname), ("", ""))
-            freed = [lease.address for lease in held if (lease.container, lease.ifname) in theirs]
+            owners = ((container, ifname), ("", ""))
+            freed = [lease.address for lease in held if (lease.container, lease.ifname) in owners]
             if freed:
                 self._unlink(freed)
             return freed
 
     def release_torn(self, address: str) -> bool:
-        """Free an address whose lease names no owner: what a power cut leaves of host-local's."""
+        """Free an address whose lease names no owner, as a power cut leaves it; return whether it was freed."""
         if not self._exists():
             return False
         with self.locked():
@@ -125,9 +127,9 @@ class Store:
             return True
 
     def clear_unfinished(self) -> None:
-        """Remove what an ADD left that was killed where the file system knows no unnamed files (O_TMPFILE).
+        """Remove the temporary files of killed ADDs, which exist where the file system lacks O_TMPFILE.
 
-        In a store that other nodes use it may be one's that is at work there: not every file system shows its lock.
+        In a shared store they may belong to another node's running ADD: not every file system shows that node's lock.
         """
         if not self.shared:
             durable.clear_temporary(self.folder)
@@ -135,9 +137,9 @@ class Store:
             durable.clear_temporary(f"{place}/{self.network}")
 
     def ensure_claimed(self, owner: "tuple[str, str] | None" = None) -> None:
-        """Give every lease that has no record one, unless nothing changed since that was last done.
+        """Write a record for every lease that has none, unless nothing has changed since the last time.
 
-        In a store that other nodes use only those of `owner` (container and interface), whom this node's runtime named.
+        In a shared store only for the leases of `owner` (container and interface), whom this node's runtime named.
         """
         if not self._exists():
             return
@@ -153,7 +155,7 @@ class Store:
                 self._mark_claimed(modified)
 
     def read(self, address: str) -> Lease | None:
-        """The lease of an address, or None."""
+        """Return the lease of an address, or None."""
         path = f"{self.folder}/{address}"
         try:
             raw = durable.contents(path)
@@ -163,7 +165,7 @@ class Store:
         return Lease(address, *parse_owner(raw), modified)
 
     def all(self) -> "Iterator[Lease]":
-        """Every lease, in the order of the addresses' text; one that can't be read is passed over."""
+        """Yield every lease, sorted by the address as text, without those that can't be read."""
         for name in sorted(self._addresses()):
             try:
                 lease = self.read(name)
@@ -176,7 +178,7 @@ class Store:
                 yield lease
 
     def count(self, among: "RangeSet | None" = None) -> int:
-        """How many addresses are leased: of one range set, where it is given."""
+        """Return the number of leased addresses, in all or of one range set."""
         return sum(among is None or among.holds(_packed(name)) for name in self._addresses())
 
     def _exists(self) -> bool:
@@ -194,11 +196,11 @@ class Store:
         return [name for name in names if _packed(name)]
 
     def _claimed(self) -> bool:
-        """Whether every lease has an attachment record.
+        """Return whether every lease has an attachment record.
 
-        The mark says so if the store's folder still has the modification time that it holds: host-local, an operator
-        or a call that was killed leaves another one. Before Linux 6.13 two changes within one clock tick leave the same
-        time; host-local's ADD then shows by the address given last, whose lease has no record.
+        The mark says so if it contains the store folder's modification time, which host-local, an operator or a killed
+        call would have changed. Before Linux 6.13 two changes within one clock tick leave the same time; a host-local
+        ADD then shows by the address given last, whose lease has no record.
         """
         try:
             marked = int(durable.contents(attachments.claim_mark(self.network)))
@@ -217,14 +219,14 @@ class Store:
         return True
 
     def _mark_claimed(self, modified: int) -> None:
-        """Note that every lease has a record as of this modification time (ns) of the store's folder."""
+        """Write the mark: every lease has a record as of this modification time (ns) of the store's folder."""
         try:
             _overwrite(attachments.claim_mark(self.network), str(modified))
         except FileNotFoundError:
             return  # no lease needed a record, so there is no folder for records yet
 
     def _next(self, among: "RangeSet", number: int, names: "Collection[str]") -> bytes:
-        """The first free address after the one that the set gave last."""
+        """Return the first free address after the one that the range set gave last."""
         for packed in among.in_turn(self._last(number)):
             if format_address(packed) not in names:
                 return packed
@@ -237,7 +239,7 @@ class Store:
         return wanted
 
     def _give(self, descriptor: int, name: str, addresses: list[str]) -> None:
-        """Let the lease appear under each address; under none if one fails. One file has all their names."""
+        """Make the lease appear under each address, or under none if one fails; all are hard links to one file."""
         first = f"{self.folder}/{addresses[0]}"
         named: list[str] = []
         try:
@@ -259,7 +261,7 @@ class Store:
             raise
 
     def _last(self, number: int) -> bytes:
-        """The address that a set gave last, or empty bytes: it is a hint, that may be missing or torn."""
+        """Return the address that a range set gave last; empty if the file is missing or torn, as it is only a hint."""
         try:
             return parse_address(durable.contents(f"{self.folder}/last_reserved_ip.{number}").decode().strip())
         except (OSError, AddressError, UnicodeDecodeError):
@@ -273,20 +275,20 @@ class Store:
             self._mark_claimed(stat(self.folder).st_mtime_ns)
 
     def _claim(self, only: "tuple[str, str] | None" = None) -> None:
-        """Give each owner without a record one, or `only` that one: DEL finds its leases by name from now on."""
+        """Write a record for each owner without one, or `only` for that one, so that DEL finds the leases by name."""
         from cnictl.core.liveness import boot_id
 
-        named, boot = attachments.owners(self.network), boot_id()
+        recorded, boot = attachments.owners(self.network), boot_id()
         owners: dict[tuple[str, str], list[Lease]] = {}
         for lease in self.all():
             owner = (lease.container, lease.ifname)
-            if lease.container and owner not in named and only in (None, owner):
+            if lease.container and owner not in recorded and only in (None, owner):
                 owners.setdefault(owner, []).append(lease)
-        for (container, ifname), held in owners.items():
+        for (container, ifname), leases in owners.items():
             record = attachments.Record(self.network, container, ifname)
-            record.addresses = [lease.address for lease in held]
-            record.created, record.data_dir = held[0].modified, self.data_dir
-            record.boot_id = boot  # after the next boot it is of a former one, whatever the clock says then
+            record.addresses = [lease.address for lease in leases]
+            record.created, record.data_dir = leases[0].modified, self.data_dir
+            record.boot_id = boot  # shows after a boot that the lease is older, whatever the clock says
             try:
                 close(record.write(complete=True))
             except FileExistsError:
@@ -294,7 +296,7 @@ class Store:
 
 
 def _packed(name: str) -> bytes:
-    """The address a file name says, or empty bytes."""
+    """Return the address that a file is named after, or empty bytes."""
     try:
         return parse_address(name)
     except AddressError:
@@ -302,7 +304,7 @@ def _packed(name: str) -> bytes:
 
 
 def _overwrite(path: str, text: str) -> None:
-    """Write a small file in place: what it holds may be torn, and no second name may stand in a store."""
+    """Write a small file in place: it may be torn, but no temporary name may appear in a store."""
     descriptor = open_descriptor(path, O_RDWR | O_CREAT | durable.AT_ONCE, 0o600)
     try:
         durable.ensure_regular(descriptor, path)

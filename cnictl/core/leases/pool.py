@@ -1,4 +1,4 @@
-"""Which addresses pods may get: ranges of subnets, and sets of them that one address is taken from.
+"""The addresses that pods may get: ranges of subnets, and range sets, of which a pod gets one address each.
 
 Names and defaults are those of host-local (cni.dev, plugins/current/ipam/host-local).
 """
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _FEW = 8
-"""Ranges that are looked through one by one: more are searched by halves."""
+"""Ranges that are searched one by one; more are searched by bisection."""
 LARGEST_RANGE = 1 << 24
-"""Addresses: a /8 of IPv4. What lies above in a larger range is only given to who asks for it by name."""
+"""Addresses, as many as in an IPv4 /8. In a larger range, those above are given only on request."""
 
 
 class Range:
-    """The addresses `start` to `end` of a subnet, but for the gateway."""
+    """The addresses from `start` to `end` of a subnet, without the gateway."""
 
     __slots__ = ("end", "gateway", "places", "start", "subnet")
 
@@ -25,7 +25,7 @@ class Range:
         self.subnet = subnet
         self.gateway = gateway or subnet.nth(1)
         self.start = start or subnet.first + 1
-        # IPv4's last address is the broadcast; IPv6 has none
+        # the last IPv4 address is the broadcast address; IPv6 has none
         self.end = end or subnet.last - (1 if subnet.bits == 32 else 0)
         self.places = max(0, min(self.end - self.start + 1, LARGEST_RANGE))
         """How many addresses are handed out in turn, the gateway's place included."""
@@ -37,16 +37,16 @@ class Range:
         return self.places - (1 if taken else 0)
 
     def holds(self, packed: bytes) -> bool:
-        """Whether a pod may have this address."""
+        """Return whether a pod may have this address."""
         same_family = len(packed) == len(self.subnet.packed)
         return same_family and packed != self.gateway and self.start <= int.from_bytes(packed, "big") <= self.end
 
     def overlaps(self, other: "Range") -> bool:
-        """Whether the two share an address."""
+        """Return whether the two ranges share an address."""
         return self.subnet.bits == other.subnet.bits and self.start <= other.end and other.start <= self.end
 
     def __str__(self) -> str:
-        """The subnet, or first and last address of a part of it."""
+        """Return the subnet, or the first and last address of a part of it."""
         whole = Range(self.subnet)
         if (self.start, self.end) == (whole.start, whole.end):
             return str(self.subnet)
@@ -56,17 +56,17 @@ class Range:
 
 
 def first_overlap(ranges: "Iterable[Range]") -> tuple[Range, Range] | None:
-    """Return two ranges that share an address, the one that is listed first ahead, or None.
+    """Return two ranges that share an address, in the order in which they are listed, or None.
 
-    Looked for in the order of their first addresses, so that each is compared with one other.
+    Sorted by their first addresses, each range needs to be compared with one other only.
     """
     furthest: tuple[int, Range] | None = None
-    for number, one in sorted(enumerate(ranges), key=_first_address):
-        if furthest is not None and one.overlaps(furthest[1]):
-            earlier, later = sorted((furthest, (number, one)), key=_number)
+    for number, span in sorted(enumerate(ranges), key=_first_address):
+        if furthest is not None and span.overlaps(furthest[1]):
+            earlier, later = sorted((furthest, (number, span)), key=_number)
             return earlier[1], later[1]
-        if furthest is None or one.subnet.bits != furthest[1].subnet.bits or one.end > furthest[1].end:
-            furthest = (number, one)
+        if furthest is None or span.subnet.bits != furthest[1].subnet.bits or span.end > furthest[1].end:
+            furthest = (number, span)
     return None
 
 
@@ -79,79 +79,79 @@ def _number(numbered: tuple[int, Range]) -> int:
 
 
 class RangeSet:
-    """Ranges of one family that one of an attachment's addresses is taken from."""
+    """Ranges of one family, of which an attachment gets one address."""
 
     __slots__ = ("_order", "ranges")
 
     def __init__(self, ranges: "Sequence[Range]") -> None:
         self.ranges = tuple(ranges)
         self._order: list[tuple[int, int, Range]] = []
-        """Of many ranges: first address, places before it, range; in the order of the addresses."""
+        """For bisection: each range's first address, the places before it, and the range, sorted by address."""
 
     @property
     def size(self) -> int:
         """How many addresses pods can have."""
-        return self.places - len({one.gateway for one in self.ranges if self.offset(one.gateway) >= 0})
+        return self.places - len({span.gateway for span in self.ranges if self.offset(span.gateway) >= 0})
 
     @property
     def places(self) -> int:
         """How many addresses are handed out in turn, the gateways' places included."""
-        return sum(one.places for one in self.ranges)
+        return sum(span.places for span in self.ranges)
 
     def holds(self, packed: bytes) -> bool:
-        """Whether a pod may have this address."""
-        if len(self.ranges) > 1 and any(packed == one.gateway for one in self.ranges):
+        """Return whether a pod may have this address."""
+        if len(self.ranges) > 1 and any(packed == span.gateway for span in self.ranges):
             return False
-        return any(one.holds(packed) for one in self.ranges)
+        return any(span.holds(packed) for span in self.ranges)
 
     def range_of(self, packed: bytes) -> Range:
-        """The range that an address lies in. Raises LookupError for one outside."""
-        for one in self.ranges:
-            if len(packed) == len(one.subnet.packed) and one.start <= int.from_bytes(packed, "big") <= one.end:
-                return one
+        """Return the range that an address lies in. Raises LookupError if it lies in none."""
+        for span in self.ranges:
+            if len(packed) == len(span.subnet.packed) and span.start <= int.from_bytes(packed, "big") <= span.end:
+                return span
         raise LookupError(format_address(packed))
 
     def offset(self, packed: bytes) -> int:
-        """Place of an address in the set, from 0; -1 for one that is not handed out in turn."""
+        """Return the place of an address in the set, from 0; -1 if it is not handed out in turn."""
         value = int.from_bytes(packed, "big")
         if len(self.ranges) > _FEW:
             return self._offset_among_many(value, len(packed))
         before = 0
-        for one in self.ranges:
-            if len(packed) == len(one.subnet.packed) and 0 <= value - one.start < one.places:
-                return before + value - one.start
-            before += one.places
+        for span in self.ranges:
+            if len(packed) == len(span.subnet.packed) and 0 <= value - span.start < span.places:
+                return before + value - span.start
+            before += span.places
         return -1
 
     def _offset_among_many(self, value: int, length: int) -> int:
         if not self._order:
             before = 0
-            for one in self.ranges:
-                self._order.append((one.start, before, one))
-                before += one.places
+            for span in self.ranges:
+                self._order.append((span.start, before, span))
+                before += span.places
             self._order.sort(key=lambda entry: entry[0])
         low, high = 0, len(self._order)
-        while low < high:  # to the first that begins after the address
+        while low < high:  # find the first range that begins after the address
             middle = (low + high) // 2
             low, high = (middle + 1, high) if self._order[middle][0] <= value else (low, middle)
         if not low:
             return -1
-        start, before, one = self._order[low - 1]
-        inside = length == len(one.subnet.packed) and value - start < one.places
+        start, before, span = self._order[low - 1]
+        inside = length == len(span.subnet.packed) and value - start < span.places
         return before + value - start if inside else -1
 
     def nth(self, offset: int) -> bytes:
-        """The address at that place. Raises LookupError past the end."""
-        for one in self.ranges:
-            if offset < one.places:
-                return (one.start + offset).to_bytes(len(one.subnet.packed), "big")
-            offset -= one.places
+        """Return the address at a place. Raises LookupError past the end."""
+        for span in self.ranges:
+            if offset < span.places:
+                return (span.start + offset).to_bytes(len(span.subnet.packed), "big")
+            offset -= span.places
         raise LookupError(offset)
 
     def in_turn(self, last: bytes) -> "Iterator[bytes]":
-        """Every address that pods can have, as host-local gives them out: the one after `last` first, then all round.
+        """Yield every address that pods can have in host-local's order: from the one after `last` on, and around.
 
-        From the beginning where `last` is empty or lies outside.
+        Starts at the beginning if `last` is empty or lies outside.
         """
         gateways = {span.gateway for span in self.ranges}
         turn = self.offset(last) + 1 if last else 0
@@ -165,44 +165,45 @@ class RangeSet:
                 before += span.places
 
     def __str__(self) -> str:
-        shown = ", ".join(str(one) for one in self.ranges[:_FEW])
+        shown = ", ".join(str(span) for span in self.ranges[:_FEW])
         more = len(self.ranges) - _FEW
         return f"{shown} and {more} more" if more > 0 else shown
 
 
 def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[bytes]:
-    """For each set the address that is asked for, empty where none is: as host-local does, the first that lies in it.
+    """Return for each range set the first wanted address that lies in it, as host-local does; empty if there is none.
 
-    Raises CniError 101 naming those that no set has, or that are a second one in theirs.
+    Raises CniError 101 naming wanted addresses that lie in no set, or are a second one in their set.
     """
-    left = dict.fromkeys(map(unmapped, wanted))
+    remaining = dict.fromkeys(map(unmapped, wanted))
     chosen = []
-    for one in sets if len(left) <= len(sets) else ():  # more than that can't all be had
-        mine = next((packed for packed in left if one.holds(packed)), b"")
-        left.pop(mine, None)
-        chosen.append(mine)
-    if left:
-        shown = ", ".join(format_address(packed) for packed in left)
+    for ranges in sets if len(remaining) <= len(sets) else ():  # a pod can't have more addresses than there are sets
+        match = next((packed for packed in remaining if ranges.holds(packed)), b"")
+        remaining.pop(match, None)
+        chosen.append(match)
+    if remaining:
+        shown = ", ".join(format_address(packed) for packed in remaining)
         raise CniError(
             ADDRESS_CONFLICT,
-            f"asked for, but not to be had: {shown}; of each of {'; '.join(map(str, sets))} a pod gets one address",
-            "; ".join(unavailable(sets, packed) for packed in left),
+            f"requested addresses are not available: {shown}; "
+            f"a pod gets one address of each of {'; '.join(map(str, sets))}",
+            "; ".join(unavailable(sets, packed) for packed in remaining),
         )
     return chosen
 
 
 def unavailable(sets: "Sequence[RangeSet]", packed: bytes) -> str:
-    """Say why a pod can't have an address that it asks for, beginning with the address."""
+    """Return why a pod can't have an address that is requested for it; the text begins with the address."""
     address = format_address(packed)
     for ranges in sets:
         if ranges.holds(packed):
-            return f"{address} is a second one of {ranges}, of which a pod gets one"
-    for one in (one for ranges in sets for one in ranges.ranges):
-        if packed == one.gateway:
-            return f"{address} is the gateway's"
-        if len(packed) == len(one.subnet.packed) and one.subnet.holds(packed):
-            if packed == one.subnet.nth(0):
-                return f"{address} is the address of the subnet {one.subnet} itself"
-            if len(packed) == 4 and int.from_bytes(packed, "big") == one.subnet.last:
-                return f"{address} is the broadcast address of {one.subnet}"
+            return f"{address} is a second address of {ranges}; a pod gets one of it"
+    for span in (span for ranges in sets for span in ranges.ranges):
+        if packed == span.gateway:
+            return f"{address} is the gateway's address"
+        if len(packed) == len(span.subnet.packed) and span.subnet.holds(packed):
+            if packed == span.subnet.nth(0):
+                return f"{address} is the address of the subnet {span.subnet} itself"
+            if len(packed) == 4 and int.from_bytes(packed, "big") == span.subnet.last:
+                return f"{address} is the broadcast address of {span.subnet}"
     return f"{address} lies outside {'; '.join(map(str, sets))}"

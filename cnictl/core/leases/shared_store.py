@@ -1,4 +1,4 @@
-"""Whether a lease store may be one that other nodes lease from as well: then a lease without a record may be theirs.
+"""Find out whether other nodes may lease from the same store, so that a lease without a record may be theirs.
 
 Loaded only when such a lease is judged or freed.
 """
@@ -16,20 +16,20 @@ LOCAL_TYPES = frozenset(
         *("ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "ubifs", "udf", "vfat", "xfs", "zfs"),
     )
 )
-"""File systems of one node alone, as /proc/self/mountinfo has them. What is not here, a FUSE above all, may be shared:
+"""File systems that only one node uses, by type in /proc/self/mountinfo. Any other may be shared, FUSE above all:
 NFS, CIFS, 9p, virtiofs, Ceph, Gluster, Lustre, AFS, and GFS2 and OCFS2, whose disk several nodes have."""
 
 
 def may_be_shared(data_dir: str) -> bool:
-    """Whether other nodes may lease from the stores in `data_dir`; empty: the default one.
+    """Return whether other nodes may lease from the stores in `data_dir`; an empty one stands for the default.
 
-    They may with a dataDir of the operator's choice, and wherever the file system is not known as a local one.
+    They may with a dataDir that the operator chose, and wherever the file system is not known to be local.
     """
     return (data_dir or NETWORKS_DIR) != NETWORKS_DIR or file_system(NETWORKS_DIR) not in LOCAL_TYPES
 
 
 def file_system(folder: str) -> str:
-    """The type of the file system that a folder is on, or will be once it is made; empty if nothing tells."""
+    """Return the type of the file system that a folder is, or will be, on; empty if it can't be found out."""
     while True:
         try:
             descriptor = open_descriptor(folder or "/", O_PATH | O_CLOEXEC)
@@ -39,8 +39,8 @@ def file_system(folder: str) -> str:
         except OSError:
             return ""
     try:
-        told = durable.contents(f"/proc/self/fdinfo/{descriptor}").split()
-        mount = told[told.index(b"mnt_id:") + 1]
+        words = durable.contents(f"/proc/self/fdinfo/{descriptor}").split()
+        mount = words[words.index(b"mnt_id:") + 1]
         return _type_of(mount)
     except (OSError, ValueError, LookupError):
         return ""
@@ -49,7 +49,7 @@ def file_system(folder: str) -> str:
 
 
 def _type_of(mount: bytes) -> str:
-    """The type of a mount by its id (proc(5): the word after ` - `). Raises LookupError."""
+    """Return a mount's type by its id (proc(5): the word after ` - `). Raises LookupError."""
     for line in durable.contents("/proc/self/mountinfo").splitlines():
         if line.startswith(mount + b" "):
             return line.partition(b" - ")[2].split()[0].decode("utf-8", "replace")

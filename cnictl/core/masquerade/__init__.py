@@ -1,1 +1,1 @@
-"""The masquerade rule set and the two packet filters that it is loaded into."""
+"""The masquerade rule set, and the two packet filters that it can be loaded into."""

@@ -1,4 +1,4 @@
-"""The two packet filters that a masquerade rule set is loaded into, and the one place that chooses between them."""
+"""The two packet filters that a masquerade rule set can be loaded into, and the choice between them."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,33 +9,33 @@ if TYPE_CHECKING:
     from cnictl.core.masquerade.rule_set import RuleSet
 
     class Backend(Protocol):
-        """One packet filter. `families`: bits of an address, 32 and 128; iptables is asked by family."""
+        """One packet filter. `families`: bits of an address, 32 and 128; iptables has a program for each."""
 
         name: str
 
         def stands(self, rules: RuleSet) -> bool:
-            """Return whether the whole rule set is in the kernel as it should be."""
+            """Return whether the kernel has the whole rule set, unchanged."""
 
         def present(self, name: str, families: Iterable[int] = ...) -> bool:
-            """Return whether any of a network's rules are there, in this form or a former one."""
+            """Return whether the kernel has any of a network's rules, in this form or a former release's."""
 
         def load(self, rules: RuleSet) -> None:
-            """Bring the rule set about, whatever of it was there: all families or none. Raises CniError 106, 2."""
+            """Load the rule set in place of what is there: all families or none. Raises CniError 106, 2."""
 
         def check(self, rules: RuleSet) -> None:
-            """Raise what `load` would raise, as far as that can be known without a change."""
+            """Raise what `load` would raise, as far as that is known without changing anything."""
 
         def check_any(self, name: str, subnet: Cidr) -> None:
-            """Raise what `load` would raise whichever subnets a pod brings; `subnet` is an example."""
+            """Raise what `load` would raise for any subnet that a pod may bring; `subnet` is an example."""
 
         def remove(self, name: str, scope: str = "") -> None:
-            """Remove all of a network's rules, or those of one scope; none there is no error. Raises CniError 106."""
+            """Remove a network's rules, or those of one scope; none there is no error. Raises CniError 106."""
 
         def steps(self, rules: RuleSet) -> list[tuple[list[str], str]]:
-            """Return the manual commands of `load`: each program with its input."""
+            """Return the manual commands for `load`, each with its input."""
 
         def removal_commands(self, name: str, families: Iterable[int] = ...) -> list[str]:
-            """Return the manual commands of `remove`."""
+            """Return the manual commands for `remove`."""
 
 
 BACKENDS = ("nft", "iptables")
@@ -53,9 +53,9 @@ def backend(name: str) -> "Backend":
 
 
 def ensure(rules: "RuleSet", name: str) -> bool:
-    """Load the rule set into a backend unless it stands; return whether nothing of the network's was there before.
+    """Load the rule set into a backend unless it is loaded; return whether the network had no rules before.
 
-    Raises CniError 106 with the tool's own words, 2 where the tool or the kernel's part of it is missing.
+    Raises CniError 106 with the program's own words, 2 if the program or its part of the kernel is missing.
     """
     chosen = backend(name)
     if chosen.stands(rules):

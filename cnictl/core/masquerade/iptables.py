@@ -1,6 +1,6 @@
-"""The masquerade rule set for hosts that filter with iptables: a chain in the nat table of each family that needs one.
+"""The masquerade rule set for hosts that filter with iptables: a chain in the nat table of each family with a subnet.
 
-A host without ip6tables is served as long as no subnet is an IPv6 one.
+ip6tables is needed only if there is an IPv6 subnet.
 """
 
 from cnictl.core import programs
@@ -20,8 +20,8 @@ PROGRAMS = {32: "iptables", 128: "ip6tables"}
 
 _TRIES = 3
 _BY_MARK = (" -j KUBE-POSTROUTING", " -j CNI-HOSTPORT-MASQ")
-"""Jumps to what masquerades marked packets alone, which ours leave to it: kube-proxy puts its own first when it starts,
-portmap where it finds one missing."""
+"""Jumps to chains that masquerade marked packets only, which our rules leave to them. They may come before our jumps:
+kube-proxy inserts its jump first when it starts, portmap when it finds it missing."""
 
 
 class Iptables:
@@ -30,16 +30,16 @@ class Iptables:
     name = "iptables"
 
     def stands(self, rules: RuleSet) -> bool:
-        """Each family's chain is whole, and its jumps come before any other tool's rule. Costs two processes each."""
+        """Check that each family's chain is complete and its jumps precede other rules. Costs two processes each."""
         return all(_stands(rules, bits) for bits in rules.families)
 
     def present(self, name: str, families: "Iterable[int]" = (32, 128)) -> bool:
-        """A family whose program is missing counts as one without rules."""
+        """Look for chains; a family whose program is missing has none."""
         return any(chains(bits, name) for bits in families)
 
     def load(self, rules: RuleSet) -> None:
-        """One transaction a family; where a later one is refused, the earlier are taken back if they are new."""
-        # what can't be listed can't be loaded: a program that is missing stops this before anything is changed
+        """Load each family in a transaction; if a later one is refused, remove the earlier ones that are new."""
+        # what can't be listed can't be loaded: a missing program raises here, before anything is changed
         new = [bits for bits in rules.families if not _jumps(rules, bits)]
         for place, bits in enumerate(rules.families):
             try:
@@ -51,25 +51,25 @@ class Iptables:
                 raise
 
     def check(self, rules: RuleSet) -> None:
-        """`--test` reads the rules and commits nothing."""
+        """Have `--test` read the rules without committing them."""
         for bits in rules.families:
             _restore(bits, text(rules, bits, _jumps(rules, bits)), "--test")
 
     def check_any(self, name: str, subnet: "Cidr") -> None:
-        """Which program it takes is known with a subnet's family: nothing is said beforehand."""
+        """Do nothing: the program depends on the subnet's family, which isn't known yet."""
 
     def remove(self, name: str, scope: str = "") -> None:
-        """Both families' chains go."""
+        """Remove the chains of both families."""
         for bits in PROGRAMS:
-            for listed in chains(bits, name, scope):
-                remove_chain(bits, listed)
+            for chain_name in chains(bits, name, scope):
+                remove_chain(bits, chain_name)
 
     def steps(self, rules: RuleSet) -> list[tuple[list[str], str]]:
-        """A program a family."""
+        """Return one command for each family."""
         return [([f"{PROGRAMS[bits]}-restore", "--noflush", "-w"], text(rules, bits)) for bits in rules.families]
 
     def removal_commands(self, name: str, families: "Iterable[int]" = (32, 128)) -> list[str]:
-        """Only for the families whose chain is there."""
+        """Return the commands for the families that have a chain."""
         commands, whole = [], chain(name)
         for bits in families:
             program = PROGRAMS[bits]
@@ -84,7 +84,7 @@ class Iptables:
 
 
 def chains(bits: int, name: str, scope: str = "") -> list[str]:
-    """The chains that are there of a network, or of one scope; none where that family's program is missing."""
+    """Return the present chains of a network, or of one scope; none if the family's program is missing."""
     from cnictl.core.iptables_listing import listing
 
     if not programs.find(PROGRAMS[bits]):
@@ -94,12 +94,16 @@ def chains(bits: int, name: str, scope: str = "") -> list[str]:
     except Problem:
         return []
     whole = chain(name, scope)
-    names = [line.split()[1] for line in lines if line.startswith("-N ")] + unread
-    return [listed for listed in names if listed == whole or (not scope and listed.startswith(f"{whole}-"))]
+    present = [line.split()[1] for line in lines if line.startswith("-N ")] + unread
+    return [
+        chain_name
+        for chain_name in present
+        if chain_name == whole or (not scope and chain_name.startswith(f"{whole}-"))
+    ]
 
 
 def _load(rules: RuleSet, bits: int) -> None:
-    """Another ADD may replace a former release's jumps between the listing of them and their removal."""
+    """Load one family, and try again: another ADD may replace an old jump after it was listed for removal."""
     for left in range(_TRIES - 1, -1, -1):
         try:
             _restore(bits, text(rules, bits, _jumps(rules, bits)))
@@ -110,7 +114,7 @@ def _load(rules: RuleSet, bits: int) -> None:
 
 
 def _jumps(rules: RuleSet, bits: int) -> list[str]:
-    """The jumps to our chain there are, as `iptables -S` lists them."""
+    """Return the present jumps to our chain as `iptables -S` lists them."""
     try:
         return [line for line in _postrouting(bits) if line.endswith(f"-j {_chain(rules)}")]
     except CniError as error:
@@ -118,50 +122,51 @@ def _jumps(rules: RuleSet, bits: int) -> list[str]:
         raise
 
 
-def remove_chain(bits: int, one: str) -> None:
-    """Take away a chain of the nat table and the jumps to it; one that is gone, or its program, is no error."""
+def remove_chain(bits: int, name: str) -> None:
+    """Remove a chain of the nat table and the jumps to it; a missing chain or program is no error."""
     try:
-        if _nat(bits, "-S", one, check=False).status:
+        if _nat(bits, "-S", name, check=False).status:
             return
     except MissingProgram:
         return
-    jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {one}")]
-    lines = ["*nat", *jumps, f"-F {one}", f"-X {one}", "COMMIT", ""]
+    jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {name}")]
+    lines = ["*nat", *jumps, f"-F {name}", f"-X {name}", "COMMIT", ""]
     _restore(bits, "\n".join(lines))
 
 
-def source_masquerades(bits: int, source: str, one: str) -> bool:
-    """Whether what comes from an address is led to a chain that masquerades. Raises CniError 106."""
+def source_masquerades(bits: int, source: str, chain_name: str) -> bool:
+    """Return whether packets from an address go through a chain that masquerades them. Raises CniError 106."""
     try:
-        listed = _nat(bits, "-S", one, check=False).stdout.splitlines()
-        jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {one}") and f"-s {source}/" in line]
+        rules = _nat(bits, "-S", chain_name, check=False).stdout.splitlines()
+        jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {chain_name}") and f"-s {source}/" in line]
     except MissingProgram:
         return False
-    return bool(jumps) and any("-j MASQUERADE" in line for line in listed)
+    return bool(jumps) and any("-j MASQUERADE" in line for line in rules)
 
 
 def text(rules: RuleSet, bits: int, former: "Sequence[str]" = ()) -> str:
-    """What `iptables-restore --noflush` reads. `former`: the jumps there are, as `iptables -S` lists them.
+    """Return the input for `iptables-restore --noflush`, which puts the new jumps before all other rules.
 
-    The new jumps come first of all rules.
+    `former`: the present jumps, to be removed, as `iptables -S` lists them.
     """
-    one = _chain(rules)
-    lines = ["*nat", f":{one} - [0:0]", *_rules(rules, bits)]
+    name = _chain(rules)
+    lines = ["*nat", f":{name} - [0:0]", *_rules(rules, bits)]
     lines += [line.replace("-A ", "-D ", 1) for line in former]
     for subnet in rules.of(bits):
-        lines.append(f'-I POSTROUTING 1 -s {subnet} -m comment --comment "{owner(rules.name)}" -j {one}')
+        lines.append(f'-I POSTROUTING 1 -s {subnet} -m comment --comment "{owner(rules.name)}" -j {name}')
     return "\n".join([*lines, "COMMIT", ""])
 
 
 def _rules(rules: RuleSet, bits: int) -> list[str]:
     own, inside = rules.of(bits), rules.inside(bits)
-    parts = [(f"-d {one} ", "RETURN") for one in own]
-    parts += [(f"-d {one} -m mark ! --mark 0/{MASQUERADE_MARKS} ", "RETURN") for one in inside]
-    for one in inside:
+    parts = [(f"-d {subnet} ", "RETURN") for subnet in own]
+    parts += [(f"-d {network} -m mark ! --mark 0/{MASQUERADE_MARKS} ", "RETURN") for network in inside]
+    for network in inside:
         parts += [
-            (f"-s {subnet} -d {one} " if len(own) > 1 else f"-d {one} ", f"NETMAP --to {subnet}") for subnet in own
+            (f"-s {subnet} -d {network} " if len(own) > 1 else f"-d {network} ", f"NETMAP --to {subnet}")
+            for subnet in own
         ]
-    parts += [(f"-d {one} ", "RETURN") for one in (*inside, *never(bits))]
+    parts += [(f"-d {network} ", "RETURN") for network in (*inside, *never(bits))]
     parts += [("-m addrtype --dst-type LOCAL ", "RETURN"), ("", "MASQUERADE --random-fully")]
     return [f'-A {_chain(rules)} {match}-m comment --comment "{rules.comment}" -j {target}' for match, target in parts]
 
@@ -172,7 +177,7 @@ def _stands(rules: RuleSet, bits: int) -> bool:
 
 
 def _jumps_first(rules: RuleSet, bits: int) -> bool:
-    """Whether our jumps come before any other's rule that takes unmarked packets: what it masquerades stays so."""
+    """Return whether our jumps precede every other rule that may masquerade unmarked packets."""
     waiting = {f"-s {subnet} " for subnet in rules.of(bits)}
     for line in _postrouting(bits):
         if line.endswith(f"-j {_chain(rules)}"):
@@ -192,7 +197,7 @@ def _postrouting(bits: int) -> list[str]:
     listed = _nat(bits, "-S", "POSTROUTING", check=False)
     if "is incompatible" in listed.stderr:
         words = f"masquerade: {listed.stderr.strip()}: it contains a native nftables rule"
-        raise CniError(FIREWALL_FAILED, words, "put that rule into a table of its own, or use ipMasqBackend nftables")
+        raise CniError(FIREWALL_FAILED, words, "move that rule to another table, or use ipMasqBackend nftables")
     return [line for line in listed.stdout.splitlines() if line.startswith("-A ")]
 
 

@@ -1,4 +1,4 @@
-"""The masquerade rule set in nftables: two chains a network in the node's own table `inet cnictl`."""
+"""The masquerade rule set in nftables: two chains for each network, in cnictl's table `inet cnictl`."""
 
 from cnictl.core.masquerade.rule_set import (
     CHAIN_KINDS,
@@ -28,28 +28,28 @@ class Nft:
     name = "nft"
 
     def stands(self, rules: RuleSet) -> bool:
-        """Costs one query."""
+        """Count the rules with the rule set's digest. Costs one query."""
         return _marked(f"{rules.comment}\0".encode()) == 2 * len(rules.families)
 
     def present(self, name: str, families: "Iterable[int]" = ()) -> bool:  # noqa: ARG002
-        """Costs one query for both families."""
+        """Look for rules of the network. Costs one query for both families."""
         return _marked(f"{owner(name)} ".encode()) > 0
 
     def load(self, rules: RuleSet) -> None:
-        """One transaction."""
+        """Load the rules in one transaction."""
         _nft("-f", "-", stdin=text(rules))
 
     def check(self, rules: RuleSet) -> None:
-        """The kernel is handed the rules, but not told to keep them."""
+        """Have the kernel check the rules without keeping them."""
         _nft("-c", "-f", "-", stdin=text(rules))
 
     def check_any(self, name: str, subnet: "Cidr") -> None:
-        """One program and one part of the kernel serve all subnets."""
+        """Check the example: the same program and part of the kernel serve all subnets."""
         if not self.present(name):
             self.check(RuleSet(name, (subnet,), ()))
 
     def remove(self, name: str, scope: str = "") -> None:
-        """The table goes with what was last in it."""
+        """Remove the chains, and the table if it is empty then."""
         from cnictl.core.netlink import nftables
 
         whole = chains_of(name, scope)
@@ -58,17 +58,17 @@ class Nft:
         nftables.remove_table_if_empty(_FAMILY_INET, TABLE)
 
     def steps(self, rules: RuleSet) -> list[tuple[list[str], str]]:
-        """One program."""
+        """Return one command."""
         return [(["nft", "-f", "-"], text(rules))]
 
     def removal_commands(self, name: str, families: "Iterable[int]" = ()) -> list[str]:  # noqa: ARG002
-        """Both families are in the same chains."""
+        """Return the commands for the chains, which both families share."""
         commands = [f"nft delete chain inet {TABLE} {chain}" for chain in chains_of(name)]
         return [*commands, f"nft delete table inet {TABLE}   # only if nothing else is in it"]
 
 
 def text(rules: RuleSet) -> str:
-    """Return what `nft -f` reads to bring the rule set about, whatever was there."""
+    """Return the input for `nft -f` that loads the rule set in place of what is there."""
     mark = f'comment "{rules.comment}"'
     chains = [f"inet {TABLE} {chain}" for chain in chains_of(rules.name, rules.scope)]
     identity, masquerade = chains
@@ -89,7 +89,7 @@ def text(rules: RuleSet) -> str:
 
 
 def _nft(*words: str, stdin: str) -> None:
-    from cnictl.core.process import run  # rules that stand start no program
+    from cnictl.core.process import run  # no program is started if the rules are loaded
 
     run(["nft", *words], stdin, purpose=PURPOSE)
 
@@ -99,7 +99,7 @@ def _any_of(listed: "list[Cidr]") -> str:
 
 
 def _marked(mark: bytes) -> int:
-    """How many rules of our table carry `mark` in their comment (linux/netfilter/nf_tables.h, NFT_MSG_GETRULE 7)."""
+    """Return how many rules of our table have `mark` in their comment (nf_tables.h, NFT_MSG_GETRULE 7)."""
     request = bytes((_FAMILY_INET, 0, 0, 0)) + text_attr(1, TABLE)  # nfgenmsg; NFTA_RULE_TABLE
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:

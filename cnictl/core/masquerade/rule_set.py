@@ -1,11 +1,12 @@
 """The masquerade rule set as a value: what `nat enable` and the plugin's ADD load, and what both backends share.
 
-The backends are `nft` and `iptables`; `backends` chooses one by its name. Each loads the rule set whole or not at all.
-The comment of each rule carries a digest of the whole rule set: it shows whether the rules are current.
+The backends are `nft` and `iptables`; `backends` chooses one by its name. Each loads the rule set completely or not at
+all. The comment of each rule has a digest of the whole rule set, which shows whether the rules are current.
 
-Pod→pod traffic between nodes is bound to its own source address before another tool's masquerade in the same hook
-can take it: an accept would not stop that one, a NAT binding once set is kept. This leaves out the node's own
-subnets and packets that kube-proxy (0x4000) or portmap (0x2000) marked for masquerade, or their hairpin dies.
+Traffic from pod to pod between nodes gets a NAT binding to its own source address before another tool's masquerade in
+the same hook sees it. An accept would not stop that tool's rules, but the kernel keeps the first binding. Exempt are
+the node's own subnets and packets that kube-proxy (0x4000) or portmap (0x2000) marked for masquerade: without that,
+hairpin connections would fail.
 """
 
 from cnictl.core.cidr import Cidr
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
 
 TABLE = "cnictl"
 PURPOSE = "masquerade"
-"""What the programs are started for, as an error says it."""
+"""The purpose of the programs, for error messages."""
 MASQUERADE_MARKS = "0x6000"
 
-IDENTITY_PRIORITY = 90  # srcnat is 100: ours come before any other tool's masquerade
+IDENTITY_PRIORITY = 90  # srcnat is 100: our rules come before any other tool's masquerade
 MASQUERADE_PRIORITY = 95
 CHAIN_KINDS = (("identity", IDENTITY_PRIORITY), ("masquerade", MASQUERADE_PRIORITY))
 
 _FORM = "2"
-"""Of the rules. One IPv4 subnet's say what release 0.1.0's said, so its rule set stands after an upgrade."""
+"""Version of the rules. Those for one IPv4 subnet equal release 0.1.0's, so an upgrade need not reload them."""
 
 
 class RuleSet:
-    """What a node masquerades: from `subnets`, to anywhere outside them and `networks` (the cluster's pods).
+    """What a node masquerades: packets from `subnets` to anywhere outside them and `networks` (the cluster's pods).
 
-    `scope` sets apart several rule sets of one network: a subnet that came with a pod (`scoped`).
+    `scope` distinguishes several rule sets of one network: it is a subnet that came with a pod (`scoped`).
     """
 
     __slots__ = ("name", "networks", "scope", "subnets")
@@ -44,58 +45,58 @@ class RuleSet:
 
     @property
     def digest(self) -> str:
-        """Changes whenever the rules or their form do."""
+        """A digest that changes whenever the rules or their version do."""
         subnets, networks = (" ".join(map(str, listed)) for listed in (self.subnets, self.networks))
         return short_digest(_FORM, self.name, subnets, networks, *([self.scope] if self.scope else []))
 
     @property
     def comment(self) -> str:
-        """The mark on each rule."""
+        """The comment of each rule."""
         return f"{owner(self.name)} {self.digest}"
 
     @property
     def families(self) -> list[int]:
-        """Bits in an address of each family that has a subnet: 32, 128."""
+        """The number of bits in an address, 32 or 128, of each family that has a subnet."""
         return sorted({subnet.bits for subnet in self.subnets})
 
     def of(self, bits: int) -> list[Cidr]:
-        """The subnets of one family."""
+        """Return the subnets of one family."""
         return [subnet for subnet in self.subnets if subnet.bits == bits]
 
     def inside(self, bits: int, more: "Iterable[Cidr]" = ()) -> list[Cidr]:
-        """What is not masqueraded to, of one family: networks and subnets, none inside another."""
-        listed = [one for one in (*self.networks, *self.subnets, *more) if one.bits == bits]
-        wide_first = sorted(set(listed), key=lambda one: (one.prefix, one.packed))
+        """Return the destinations of one family that are not masqueraded, none of them inside another."""
+        listed = [cidr for cidr in (*self.networks, *self.subnets, *more) if cidr.bits == bits]
+        wide_first = sorted(set(listed), key=lambda cidr: (cidr.prefix, cidr.packed))
         kept: list[Cidr] = []
-        for one in wide_first:
-            if not any(wider.covers(one) for wider in kept):
-                kept.append(one)
+        for cidr in wide_first:
+            if not any(wider.covers(cidr) for wider in kept):
+                kept.append(cidr)
         return kept
 
 
 def never(bits: int) -> list[Cidr]:
-    """Destinations that stay as they are: multicast, and IPv6's link-local addresses."""
+    """Return the destinations that are never masqueraded: multicast and IPv6 link-local addresses."""
     if bits == 32:
         return [Cidr(b"\xe0\0\0\0", 4)]
     return [Cidr(b"\xfe\x80" + bytes(14), 10), Cidr(b"\xff" + bytes(15), 8)]
 
 
 def owner(name: str) -> str:
-    """How the comment of each of a network's rules begins."""
+    """Return the start of the comment of each of a network's rules."""
     return f"cnictl:{_short(name)}"
 
 
 def _short(name: str) -> str:
-    """A network's name where nft allows 127 characters for a chain and 128 for a comment, prefixes included."""
+    """Return a network's name, shortened: nft allows 127 characters for a chain and 128 for a comment with prefixes."""
     return name if len(name) <= 90 else f"{name[:80]}-{short_digest(name)}"
 
 
 def chain(name: str, scope: str = "") -> str:
-    """Return the iptables chain of a network; a name there has at most 28 characters."""
+    """Return the name of a network's iptables chain, which has at most 28 characters."""
     return f"CNICTL-{short_digest(name)}" + (f"-{short_digest(scope)}" if scope else "")
 
 
 def chains_of(name: str, scope: str = "") -> list[str]:
-    """Return the nftables chains of a network; those of its scopes have `/` and more behind it, which no name holds."""
+    """Return the names of a network's nftables chains; those of a scope end with `/DIGEST`, as no network does."""
     suffix = f"{_short(name)}/{short_digest(scope)}" if scope else _short(name)
     return [f"{kind}-{suffix}" for kind, _ in CHAIN_KINDS]

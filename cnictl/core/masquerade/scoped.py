@@ -1,8 +1,9 @@
-"""Masquerade where subnets come with each pod: one rule set a subnet, as long as a pod is in it.
+"""Masquerade for subnets that come with each pod: one rule set for each subnet, as long as a pod needs it.
 
-They do where another IPAM plugin gives addresses out, or the runtime says the ranges. So each attachment's record
-names the rule sets it counts on, and the last one that does takes them along. The network's folder of records is
-locked meanwhile: of an ADD and a DEL at once, either the DEL sees the ADD's record, or the ADD sees the rules gone.
+The subnet comes with the pod if another IPAM plugin gives the address, or the runtime gives the ranges. Each
+attachment's record names the rule sets that it needs, and they are removed with the last attachment that names them.
+The network's folder of records is locked meanwhile, so that of an ADD and a DEL at the same time, either the DEL sees
+the ADD's record, or the ADD sees that the rules are gone.
 """
 
 from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY, close
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 
 
 def named(addresses: "Iterable[Cidr]", kind: str) -> list[str]:
-    """What a record's `masqueraded` says for these addresses: backend and subnet of each rule set."""
+    """Return a record's `masqueraded` for these addresses: backend and subnet of each rule set."""
     return list(dict.fromkeys(f"{kind} {address.network}" for address in addresses))
 
 
 def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[RuleSet, str]]:
-    """The rule sets that a record names, each with its backend; never masqueraded within `networks`.
+    """Return the rule sets that a record names, each with its backend; they don't masquerade to `networks`.
 
-    What can't be read was written by no release, and names nothing.
+    An entry that can't be read was not written by any release and is skipped.
     """
-    found = []
+    named_sets = []
     for named_set in record.masqueraded:
         kind, _, subnet = named_set.partition(" ")
         try:
@@ -41,14 +42,14 @@ def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[RuleSet,
         except AddressError:
             continue
         if kind in BACKENDS:
-            found.append((RuleSet(record.network, (source,), networks, scope=subnet), kind))
-    return found
+            named_sets.append((RuleSet(record.network, (source,), networks, scope=subnet), kind))
+    return named_sets
 
 
 def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
-    """The networks that an attachment's rule sets don't masquerade to.
+    """Return the networks that an attachment's rule sets don't masquerade to.
 
-    Where the runtime gave the ranges, the record alone knows them: a later call needn't get them again.
+    If the runtime gave the ranges, only the record has them: the runtime need not repeat them in later calls.
     """
     if not conf.served:
         return conf.networks
@@ -58,12 +59,12 @@ def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
 
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
-    """The subnets whose rule sets a record names and that don't stand. Raises CniError 106."""
+    """Return the subnets whose rule sets a record names, but that are not loaded. Raises CniError 106."""
     return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).stands(rules)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
-    """Load what the record names, which has to be on disk by now. Raises CniError 106, 2, 11."""
+    """Load the rule sets that the record names; it has to be written already. Raises CniError 106, 2, 11."""
     descriptor = _lock(record)
     try:
         for rules, kind in rule_sets(record, networks):
@@ -73,11 +74,11 @@ def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
 
 
 def remove_with_record(record: Record) -> None:
-    """Remove a record, and of the rule sets it names those that no other record does. Raises CniError 106, 11."""
+    """Remove a record and the rule sets that it alone names. Raises CniError 106, 11."""
     descriptor = _lock(record)
     try:
         others = attachments.all_records(record.network)
-        needed = {one for other in others if other.path != record.path for one in other.masqueraded}
+        needed = {rule_set for other in others if other.path != record.path for rule_set in other.masqueraded}
         for rules, kind in rule_sets(record, ()):
             if f"{kind} {rules.scope}" not in needed:
                 backend(kind).remove(record.network, rules.scope)

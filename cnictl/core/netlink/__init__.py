@@ -1,1 +1,1 @@
-"""Netlink without a library: sockets, messages, and what the kernel lists."""
+"""Netlink without a library: sockets, messages, and listings of the kernel's objects."""

@@ -1,4 +1,4 @@
-"""Forgetting the connections of an address's former owner: its NAT bindings and states would catch the next one's.
+"""Delete the tracked connections of an address's former owner: their NAT bindings would apply to the next owner's.
 
 Sources: linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 """
@@ -30,10 +30,10 @@ HEAD = {family: bytes((family, 0, 0, 0)) for family in (AF_INET, AF_INET6)}  # n
 
 
 def forget(packed: "Iterable[bytes]") -> None:
-    """Drop what the host's connection table knows from or to these addresses; nothing to do where it is empty.
+    """Delete the host's tracked connections from or to these addresses.
 
-    To: an address behind a Service or a host port is the source of the reply, not the destination of the request.
-    Best effort: a kernel that can't be asked keeps them until they time out.
+    An address behind a Service or a host port appears as the source of the reply, not as the destination of the
+    request. If the kernel refuses, the connections stay until they time out.
     """
     if sysctl.read("net/netfilter/nf_conntrack_count") in ("", "0"):
         return
@@ -48,10 +48,11 @@ def forget(packed: "Iterable[bytes]") -> None:
 
 
 def _delete_by_source(netlink: Netlink, address: bytes) -> bool:
-    """Have the kernel pick them itself: False where it can't, before Linux 6.8.
+    """Have the kernel select the connections itself; return False if it can't, before Linux 6.8.
 
-    Not of IPv6: there its filter takes what does not match (seen on Linux 6.18), and the host would lose every other
-    connection. Before 6.8 a deletion with a tuple means that one connection, and this part of one is refused.
+    This is not used for IPv6: there the kernel's filter selects what does not match (seen on Linux 6.18), and the host
+    would lose every other connection. Before 6.8 a tuple in a deletion stands for one connection, and an incomplete
+    tuple is refused.
     """
     source = attr(TUPLE_IP | NESTED, attr(V4_SOURCE, address))
     for kind, flags in ((TUPLE_ORIG, (_BY_SOURCE, 0)), (TUPLE_REPLY, (0, _BY_SOURCE))):

@@ -1,7 +1,7 @@
-"""Routes as the kernel lists them, of every table and with their metrics. Source: linux/rtnetlink.h."""
+"""Routes of all tables with their metrics, as the kernel lists them. Source: linux/rtnetlink.h."""
 
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Netlink, attributes
+from cnictl.core.netlink.rtnetlink import RTMSG, U32, Netlink, attributes
 
 try:
     from _struct import Struct
@@ -10,9 +10,7 @@ except ImportError:
 
 RT_TABLE_LOCAL = 255
 
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, hops, link index
-_U32 = Struct("=I")
 _RTA_MULTIPATH = 9
 _RTPROT_KERNEL = 2
 _RTNH_F_ONLINK = 4
@@ -24,26 +22,26 @@ class KernelRoute:
     __slots__ = ("_gateways", "advmss", "destination", "links", "mtu", "prefix", "priority", "scope", "table")
 
     def __init__(self, payload: bytes) -> None:
-        _, self.prefix, _, _, table, _, self.scope, _, _ = _RTMSG.unpack_from(payload)
-        found = attributes(payload, 12)
-        metrics = attributes(found.get(rtnetlink.RTA_METRICS, b""))
-        hops = self._next_hops(found.get(_RTA_MULTIPATH, b""))
-        self._gateways = [found.get(rtnetlink.RTA_GATEWAY, b""), *(gateway for gateway, _ in hops)]
-        self.links = [_number(found.get(rtnetlink.RTA_OIF)), *(index for _, index in hops)]
-        """Indices of the interfaces that it leads through."""
-        self.destination = found.get(rtnetlink.RTA_DST, b"")
+        _, self.prefix, _, _, table, _, self.scope, _, _ = RTMSG.unpack_from(payload)
+        parts = attributes(payload, 12)
+        metrics = attributes(parts.get(rtnetlink.RTA_METRICS, b""))
+        hops = self._next_hops(parts.get(_RTA_MULTIPATH, b""))
+        self._gateways = [parts.get(rtnetlink.RTA_GATEWAY, b""), *(gateway for gateway, _ in hops)]
+        self.links = [_number(parts.get(rtnetlink.RTA_OIF)), *(index for _, index in hops)]
+        """Indices of its interfaces."""
+        self.destination = parts.get(rtnetlink.RTA_DST, b"")
         """Empty for the default route."""
-        self.table = _number(found.get(rtnetlink.RTA_TABLE)) or table
-        self.priority = _number(found.get(rtnetlink.RTA_PRIORITY))
+        self.table = _number(parts.get(rtnetlink.RTA_TABLE)) or table
+        self.priority = _number(parts.get(rtnetlink.RTA_PRIORITY))
         self.mtu = _number(metrics.get(rtnetlink.RTAX_MTU))
         self.advmss = _number(metrics.get(rtnetlink.RTAX_ADVMSS))
 
     def leads_through(self, gateway: bytes) -> bool:
-        """Whether the gateway is its next hop, or one of several."""
+        """Return whether the gateway is its next hop, or one of several."""
         return gateway in self._gateways
 
     def _next_hops(self, hops: bytes) -> list[tuple[bytes, int]]:
-        """Gateway (empty: none) and link index of each next hop."""
+        """Return gateway (empty: none) and link index of each next hop."""
         found, offset = [], 0
         while offset + _NEXT_HOP.size <= len(hops):
             length, _, _, index = _NEXT_HOP.unpack_from(hops, offset)
@@ -56,28 +54,28 @@ class KernelRoute:
 
 
 def listed(netlink: Netlink, family: int) -> list[KernelRoute]:
-    """Every unicast route of a family but those to the namespace's own addresses."""
-    found = []
-    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        kind = _RTMSG.unpack_from(payload)[7]
+    """Return a family's unicast routes, except those to the namespace's own addresses."""
+    routes = []
+    for payload in rtnetlink.dump_routes(netlink, family):
+        kind = RTMSG.unpack_from(payload)[7]
         if kind == rtnetlink.RTN_UNICAST:
             route = KernelRoute(payload)
             if route.table != RT_TABLE_LOCAL:
-                found.append(route)
-    return found
+                routes.append(route)
+    return routes
 
 
 def restoring(netlink: Netlink, family: int, index: int) -> list[tuple[int, int, bytes]]:
-    """Return the messages that add a link's routes again, but for those that its addresses bring along."""
-    found = []
-    for payload in netlink.dump(rtnetlink.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        *head, protocol, scope, kind, flags = _RTMSG.unpack_from(payload)
+    """Return the messages that add a link's routes again, except those that the kernel adds with its addresses."""
+    messages = []
+    for payload in rtnetlink.dump_routes(netlink, family):
+        *head, protocol, scope, kind, flags = RTMSG.unpack_from(payload)
         if kind == rtnetlink.RTN_UNICAST and protocol != _RTPROT_KERNEL and index in KernelRoute(payload).links:
-            # what the kernel says of the link's state at the moment it doesn't take
-            message = _RTMSG.pack(*head, protocol, scope, kind, flags & _RTNH_F_ONLINK) + payload[_RTMSG.size :]
-            found.append((rtnetlink.RTM_NEWROUTE, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, message))
-    return found
+            # the kernel refuses the flags that it reports about the link's present state
+            message = RTMSG.pack(*head, protocol, scope, kind, flags & _RTNH_F_ONLINK) + payload[RTMSG.size :]
+            messages.append((rtnetlink.RTM_NEWROUTE, rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL, message))
+    return messages
 
 
 def _number(raw: bytes | None) -> int:
-    return int(_U32.unpack(raw)[0]) if raw else 0
+    return int(U32.unpack(raw)[0]) if raw else 0

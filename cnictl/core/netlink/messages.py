@@ -1,4 +1,4 @@
-"""A netlink socket and the attributes of its messages, as bytes: what a library costs to import is a pod's start.
+"""A netlink socket and the attributes of its messages: importing a library would take longer than the pod's start.
 
 Sources: linux/netlink.h, linux/socket.h.
 """
@@ -26,23 +26,27 @@ _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTR = Struct("=HH")
 _U32 = Struct("=I")
 _S32 = Struct("=i")
-_RECEIVE = 1 << 15  # what the kernel fills at most at once in a dump; above 128 KiB each buffer is a mapping of its own
-_LARGEST = 1 << 20  # bytes of one message that are read: a link with many virtual functions has more than _RECEIVE
+_RECEIVE = (
+    1 << 15
+)  # the most that the kernel sends at once in a dump; a buffer above 128 KiB would need a mapping of its own
+_LARGEST = (
+    1 << 20
+)  # bytes of the longest message that is read: a link with many virtual functions has more than _RECEIVE
 
 _MOST_MESSAGES, _MOST_BYTES = 64, 1 << 15
-"""Of one datagram: every refusal is an answer of up to 1 KiB that waits in the socket's buffer of some 200 KiB."""
+"""Of one datagram: each refused message is answered with up to 1 KiB, and the socket's buffer has some 200 KiB."""
 _FEW = 8
 """Messages whose answers fit into any socket's buffer, however small net.core.rmem_default is."""
 _ROOM = 1 << 20
-"""Bytes that the socket's buffer is asked to have where there are more."""
+"""Bytes of the socket's buffer that are requested for more messages than that."""
 _TRIES = 8
-"""Listings that a change may cut into before the last is taken as it is: a busy host changes all the time."""
+"""Listings to repeat because something changed meanwhile; then the last one is used, as on a busy host."""
 _SOL_SOCKET, _DONT_WAIT = 1, 0x40
 _SO_SNDBUF, _SO_RCVBUF, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 32, 33
 
 
 class NetlinkError(OSError):
-    """The kernel refused a message: errno, its own words (extended ack) where it gave any, which of a batch."""
+    """The kernel refused a message: errno, the kernel's own words if any (extended ack), and the place in the batch."""
 
     def __init__(self, number: int, said: str, position: int) -> None:
         super().__init__(number, said or strerror(number))
@@ -50,22 +54,22 @@ class NetlinkError(OSError):
 
 
 def attr(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to 4 bytes."""
+    """Return an attribute, padded to 4 bytes."""
     return _ATTR.pack(len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
 
 
 def text_attr(kind: int, value: str) -> bytes:
-    """A NUL-terminated string attribute."""
+    """Return an attribute with a NUL-terminated string."""
     return attr(kind, value.encode("utf-8", "surrogateescape") + b"\0")
 
 
 def u32_attr(kind: int, value: int) -> bytes:
-    """A 32-bit unsigned attribute in host order."""
+    """Return an attribute with a 32-bit unsigned number in host order."""
     return attr(kind, _U32.pack(value))
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes from `offset` on, nested flag cleared; of one that is repeated, the last."""
+    """Return the attributes from `offset` on by their type, nested flag cleared; the last one of a repeated type."""
     found = {}
     end = len(data)
     while offset + 4 <= end:
@@ -78,7 +82,7 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
-    """Every attribute of one kind from `offset` on, nested flag aside."""
+    """Return every attribute of one type from `offset` on, whether or not it has the nested flag."""
     found = []
     while offset + 4 <= len(data):
         length, kind = _ATTR.unpack_from(data, offset)
@@ -91,9 +95,9 @@ def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
 
 
 class Netlink:
-    """A netlink socket of the network namespace the calling thread is in when it is made.
+    """A netlink socket of the network namespace that the calling thread is in when it is created.
 
-    Raises NetlinkError on a kernel that has no such protocol.
+    Raises NetlinkError if the kernel lacks the protocol.
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
@@ -107,9 +111,9 @@ class Netlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
         self._room = _RECEIVE
-        """Bytes that are read at once."""
+        """Bytes to read at once."""
         self._interrupted = self._cut = False
-        """Whether the last listing was changed while it was read, and whether a message of it did not fit."""
+        """Whether something changed during the last listing, and whether a message of it did not fit."""
 
     def __enter__(self) -> "Netlink":
         return self
@@ -118,21 +122,22 @@ class Netlink:
         self.close()
 
     def close(self) -> None:
-        """Give the socket back; the object is of no use afterwards."""
+        """Close the socket."""
         self._socket.close()
 
     def call(self, *messages: tuple[int, int, bytes]) -> None:
-        """Send `(type, flags, payload)` messages; the kernel works through all of them in order.
+        """Send `(type, flags, payload)` messages, which the kernel executes in order.
 
-        Raises NetlinkError for the first that was refused; those after it were still carried out where they could.
+        Raises NetlinkError for the first refused one; the kernel still tries those after it.
         """
         for refused in self.refusals(*messages):
             raise refused
 
     def refusals(self, *messages: tuple[int, int, bytes]) -> list[NetlinkError]:
-        """As `call`, but returns what was refused, in order, and raises nothing of it.
+        """Send messages as `call` does, but return the refusals in order instead of raising them.
 
-        Many go out in several datagrams, each answered before the next: the answers of all would not fit the socket.
+        Many messages are sent as several datagrams, each answered before the next: the answers to all of them would not
+        fit into the socket's buffer.
         """
         if len(messages) > _FEW:
             self._make_room()
@@ -153,10 +158,10 @@ class Netlink:
         return refused
 
     def _send(self, out: list[bytes], sent: int) -> list[NetlinkError]:
-        """Send messages as one datagram and read their answers; `sent`: how many of the call went out before.
+        """Send messages as one datagram and return the refusals; `sent`: the number of messages sent before.
 
-        The kernel has queued all answers when `send` returns. Where they did not fit, those that are there are read,
-        and the first message without one counts as refused: nobody knows what became of it.
+        The kernel has queued all answers when `send` returns. If they did not fit, the queued ones are read, and the
+        first message without an answer counts as refused, since its outcome is unknown.
         """
         self._socket.send(b"".join(out))
         first = self._sequence - len(out) + 1
@@ -172,9 +177,11 @@ class Netlink:
                     continue
                 if error.errno != EAGAIN or not wait_flags:
                     raise
-                lost = next(one for one in range(len(out)) if one not in answered)
-                refused.append(NetlinkError(ENOBUFS, "the socket's buffer lost the kernel's answers", sent + lost))
-                return sorted(refused, key=lambda one: one.position)
+                lost = next(place for place in range(len(out)) if place not in answered)
+                refused.append(
+                    NetlinkError(ENOBUFS, "the socket's buffer overflowed and lost answers of the kernel", sent + lost)
+                )
+                return sorted(refused, key=lambda refusal: refusal.position)
             for kind, sequence, flags, payload in answers:
                 if kind == NLMSG_ERROR and sequence >= first:
                     waiting -= 1
@@ -185,16 +192,16 @@ class Netlink:
         return refused
 
     def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[bytes]:
-        """The payloads that answer one request. Raises NetlinkError.
+        """Return the payloads of the answers to one request. Raises NetlinkError.
 
-        A listing that something changed meanwhile may lack what was there all the time: it is asked for again.
+        If something changed during a listing, entries that were there all the time may be missing: it is repeated.
         """
         for _ in range(_TRIES):
             self._interrupted = self._cut = False
             answers = self._answers(kind, payload, flags)
             if self._cut:
                 if self._room >= _LARGEST:
-                    raise NetlinkError(EMSGSIZE, "an answer of the kernel's is too long", 0)
+                    raise NetlinkError(EMSGSIZE, "an answer of the kernel is too long", 0)
                 self._room <<= 2
             elif not self._interrupted:
                 break
@@ -224,30 +231,30 @@ class Netlink:
                     return answers
 
     def _make_room(self, size: int = _ROOM, sending: bool = False) -> None:
-        """Have the socket's buffer take `size` bytes, or as much as the host lets it have."""
+        """Enlarge the socket's buffer to `size` bytes, or as far as the host allows."""
         forced, plain = (_SO_SNDBUFFORCE, _SO_SNDBUF) if sending else (_SO_RCVBUFFORCE, _SO_RCVBUF)
         try:
             self._socket.setsockopt(_SOL_SOCKET, forced, size)
-        except OSError:  # not with the rights that a user namespace gives
+        except OSError:  # not permitted in a user namespace
             self._socket.setsockopt(_SOL_SOCKET, plain, size)
 
     def _receive(self, flags: int = 0) -> list[tuple[int, int, int, bytes]]:
         data = self._socket.recv(self._room, flags)
-        found = []
+        messages = []
         offset = 0
         while offset + 16 <= len(data):
-            length, kind, its_flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            length, kind, header_flags, sequence, _ = _HEADER.unpack_from(data, offset)
             if length < 16:
                 break
             if offset + length > len(data):
                 self._cut = True
-            found.append((kind, sequence, its_flags, data[offset + 16 : offset + length]))
+            messages.append((kind, sequence, header_flags, data[offset + 16 : offset + length]))
             offset += (length + 3) & ~3
-        return found
+        return messages
 
 
 def _words(payload: bytes, flags: int) -> str:
-    """The kernel's message in an acknowledgement, if it sent one (NLM_F_ACK_TLVS 0x200; NLMSGERR_ATTR_MSG 1)."""
+    """Return the kernel's message in an acknowledgement, if any (NLM_F_ACK_TLVS 0x200; NLMSGERR_ATTR_MSG 1)."""
     if not flags & 0x200 or len(payload) < 20:
         return ""
     length = 20 if flags & 0x100 else 4 + _U32.unpack_from(payload, 4)[0]  # NLM_F_CAPPED 0x100

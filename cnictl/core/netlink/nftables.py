@@ -1,6 +1,6 @@
-"""Objects of nf_tables listed and deleted by netlink: no `nft` need be there, and the kernel decides what is empty.
+"""List and delete nf_tables objects over netlink: `nft` need not be installed, and the kernel decides what is empty.
 
-Nothing is made here: rules are nft's to compile. Source: linux/netfilter/nf_tables.h, net/netfilter/nfnetlink.c.
+Rules are not created here, because `nft` compiles them. Source: linux/netfilter/nf_tables.h, net/netfilter/nfnetlink.c.
 """
 
 import errno
@@ -44,10 +44,10 @@ _CHAIN_NAME, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 3, 2, 3, 7
 _SET_NAME, _SET_ELEMENTS, _ELEMENT, _ELEMENT_KEY, _DATA_VALUE, _ELEMENT_USERDATA = 2, 3, 1, 1, 1, 6
 
 _TRIES = 5
-"""Listings that another process's removal may overtake before this gives up."""
+"""Attempts, as another process may remove something after it was listed."""
 
 _USUAL = 1 << 16
-"""Bytes of a transaction that every socket's buffer takes; the kernel refuses to queue one that has more."""
+"""Bytes of a transaction that fit into every socket's buffer; the kernel refuses to queue a larger one."""
 
 _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 
@@ -56,7 +56,7 @@ _Message = tuple[int, int, bytes]
 
 
 class _NfTables(Netlink):
-    """A netlink socket for transactions: all messages of a batch are carried out, or none."""
+    """A netlink socket for transactions: the kernel executes all messages of a batch, or none."""
 
     def __init__(self, family: int) -> None:
         super().__init__(NETLINK_NETFILTER)
@@ -69,10 +69,10 @@ class _NfTables(Netlink):
         return self.dump(_SUBSYSTEM << 8 | kind, bytes((self._family, 0, 0, 0)) + body)
 
     def transact(self, messages: "Sequence[_Message]") -> None:
-        """Raises NetlinkError of the first message that was refused; then nothing is changed.
+        """Execute a batch. Raises NetlinkError for the first refused message; then nothing is changed.
 
-        A transaction is one datagram, however long. Only its last message asks for an answer: refusals are answered
-        all the same and ahead of that, and the answers of thousands would not fit the socket's buffer.
+        A transaction is one datagram, however long. Only its last message asks for an answer, because thousands of
+        answers would not fit into the socket's buffer. Refusals are always answered, and before that.
         """
         edge = bytes((0, 0, 0, _SUBSYSTEM))  # nfgenmsg: the subsystem is its resource id
         first, last = self._sequence + 1, len(messages)
@@ -91,7 +91,7 @@ class _NfTables(Netlink):
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                continue  # later refusals were lost: the first is in the buffer
+                continue  # only later refusals are lost: the first one is in the buffer
             for kind, sequence, _, payload in answers:
                 if kind == NLMSG_ERROR and sequence >= first:
                     number = -int.from_bytes(payload[:4], byteorder, signed=True)
@@ -106,111 +106,108 @@ class _NfTables(Netlink):
 
 
 def tables(family: int) -> list[str]:
-    """Names of a family's tables; none without nf_tables."""
+    """Return the names of a family's tables; none without nf_tables."""
     try:
         with _NfTables(family) as netlink:
-            return [_text(attributes(one, 4)[_TABLE]) for one in netlink.listed(_GETTABLE, b"") if one[0] == family]
+            return [
+                _text(attributes(table, 4)[_TABLE]) for table in netlink.listed(_GETTABLE, b"") if table[0] == family
+            ]
     except NetlinkError:
         return []
 
 
 def chains(family: int, table: str) -> list[str]:
-    """Names of a table's chains; none where there is no such table, or no nf_tables."""
+    """Return the names of a table's chains; none without the table or nf_tables."""
     try:
         with _NfTables(family) as netlink:
-            found = [attributes(one, 4) for one in netlink.listed(_GETCHAIN, text_attr(_TABLE, table))]
+            listed = [attributes(chain, 4) for chain in netlink.listed(_GETCHAIN, text_attr(_TABLE, table))]
     except NetlinkError:
         return []
-    # older kernels list all tables' chains whatever was asked for
-    return [_text(one[_CHAIN_NAME]) for one in found if _text(one.get(_TABLE, b"")) == table]
+    # older kernels list the chains of all tables in any case
+    return [_text(chain[_CHAIN_NAME]) for chain in listed if _text(chain.get(_TABLE, b"")) == table]
 
 
 def rules(family: int, table: str, chain: str) -> list[tuple[bytes, bytes]]:
-    """Handle and user data (nft keeps the comment there) of each rule of a chain; none where there is none."""
+    """Return handle and user data (which contain nft's comment) of each rule of a chain; none without the chain."""
     try:
         with _NfTables(family) as netlink:
             body = text_attr(_TABLE, table) + text_attr(_RULE_CHAIN, chain)
-            found = [attributes(one, 4) for one in netlink.listed(_GETRULE, body)]
+            listed = [attributes(rule, 4) for rule in netlink.listed(_GETRULE, body)]
     except NetlinkError:
         return []
-    return [(one[_RULE_HANDLE], one.get(_RULE_USERDATA, b"")) for one in found if _text(one[_RULE_CHAIN]) == chain]
+    return [(rule[_RULE_HANDLE], rule.get(_RULE_USERDATA, b"")) for rule in listed if _text(rule[_RULE_CHAIN]) == chain]
 
 
 def chains_with(family: int, table: str, expression: str) -> set[str]:
-    """Names of a table's chains in whose rules an expression occurs, by the kernel's name for it: `lookup`."""
+    """Return the names of a table's chains with an expression, which has the kernel's name, such as `lookup`."""
     try:
         with _NfTables(family) as netlink:
-            named = expression.encode() + b"\0"
-            listed = [one for one in netlink.listed(_GETRULE, text_attr(_TABLE, table)) if named in one]
-            found = [attributes(one, 4) for one in listed]
+            name = expression.encode() + b"\0"
+            payloads = [rule for rule in netlink.listed(_GETRULE, text_attr(_TABLE, table)) if name in rule]
+            rules_with = [attributes(rule, 4) for rule in payloads]
     except NetlinkError:
         return set()
-    return {_text(one[_RULE_CHAIN]) for one in found if _text(one.get(_TABLE, b"")) == table}
+    return {_text(rule[_RULE_CHAIN]) for rule in rules_with if _text(rule.get(_TABLE, b"")) == table}
 
 
 def remove_rules(family: int, table: str, chain: str, wanted: "Callable[[bytes], bool]") -> None:
-    """Delete each rule whose user data are `wanted`. Raises CniError 106."""
+    """Delete each rule whose user data `wanted` accepts. Raises CniError 106."""
     for _ in range(_TRIES):
-        named = text_attr(_TABLE, table) + text_attr(_RULE_CHAIN, chain)
+        in_chain = text_attr(_TABLE, table) + text_attr(_RULE_CHAIN, chain)
         handles = [handle for handle, userdata in rules(family, table, chain) if wanted(userdata)]
-        if not handles or _delete(family, [(_DELRULE, 0, named + attr(_RULE_HANDLE, one)) for one in handles]):
+        if not handles or _delete(family, [(_DELRULE, 0, in_chain + attr(_RULE_HANDLE, handle)) for handle in handles]):
             return
-    raise CniError(FIREWALL_FAILED, f"nftables: rules of {table} {chain} come and go", "try again")
+    raise CniError(FIREWALL_FAILED, f"nftables: rules of {table} {chain} keep changing", "try again")
 
 
 def remove_chains(family: int, table: str, wanted: "Callable[[str], bool]") -> None:
-    """Delete each chain whose name is `wanted`, with its rules, in one transaction. Raises CniError 106."""
+    """Delete each chain whose name `wanted` accepts, with its rules, in one transaction. Raises CniError 106."""
     for _ in range(_TRIES):
-        found = [one for one in chains(family, table) if wanted(one)]
-        named = [text_attr(_TABLE, table) + text_attr(_CHAIN_NAME, one) for one in found]
-        if not found or _delete(family, [(_DELCHAIN, 0, one) for one in named]):
+        names = [chain for chain in chains(family, table) if wanted(chain)]
+        bodies = [text_attr(_TABLE, table) + text_attr(_CHAIN_NAME, name) for name in names]
+        if not names or _delete(family, [(_DELCHAIN, 0, body) for body in bodies]):
             return
-    raise CniError(FIREWALL_FAILED, f"nftables: chains of {table} come and go", "try again")
+    raise CniError(FIREWALL_FAILED, f"nftables: chains of {table} keep changing", "try again")
 
 
 def remove_table_if_empty(family: int, table: str) -> None:
-    """Delete a table that holds nothing; what another process puts there at the same time stays."""
+    """Delete a table if it is empty; what another process adds at the same time stays."""
     _delete(family, [(_DELTABLE, _ONLY_IF_EMPTY, text_attr(_TABLE, table))], tolerated=(errno.ENOENT, errno.EBUSY))
 
 
 def has_element(family: int, table: str, name: str, key: bytes) -> bool:
-    """Whether a set or map has an element of that key."""
+    """Return whether a set or map has an element with that key."""
     try:
         with _NfTables(family) as netlink:
-            asked = bytes((family, 0, 0, 0)) + _element(table, name, key)
-            return bool(netlink.dump(_SUBSYSTEM << 8 | _GETSETELEM, asked, flags=0))
+            request = bytes((family, 0, 0, 0)) + _element(table, name, key)
+            return bool(netlink.dump(_SUBSYSTEM << 8 | _GETSETELEM, request, flags=0))
     except NetlinkError:
         return False
 
 
 def elements(family: int, table: str, name: str) -> list[tuple[bytes, bytes]]:
-    """Key and user data (nft keeps the comment there) of each element of a set; none where there is no such set."""
+    """Return key and user data (which contain nft's comment) of each element of a set; none without the set."""
     try:
         with _NfTables(family) as netlink:
             listed = netlink.listed(_GETSETELEM, text_attr(_TABLE, table) + text_attr(_SET_NAME, name))
     except NetlinkError:
         return []
-    found = []
+    keys_and_data = []
     for payload in listed:
-        for one in repeated(attributes(payload, 4).get(_SET_ELEMENTS, b""), _ELEMENT):
-            parts = attributes(one)
+        for element in repeated(attributes(payload, 4).get(_SET_ELEMENTS, b""), _ELEMENT):
+            parts = attributes(element)
             key = attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
-            found.append((key, parts.get(_ELEMENT_USERDATA, b"")))
-    return found
+            keys_and_data.append((key, parts.get(_ELEMENT_USERDATA, b"")))
+    return keys_and_data
 
 
 def remove_element(family: int, table: str, name: str, key: bytes) -> None:
-    """Delete an element of a set or map; none there is no error. Raises CniError 106."""
+    """Delete an element of a set or map; a missing one is no error. Raises CniError 106."""
     _delete(family, [(_DELSETELEM, 0, _element(table, name, key))])
 
 
-def remove_table_of_map(family: int, table: str, chain: str, name: str) -> None:
-    """Delete a table whose one chain looks things up in its one map, if that holds nothing. Raises CniError 106."""
-    remove_table_of_sets(family, table, chain, (name,))
-
-
 def remove_table_of_sets(family: int, table: str, chain: str, names: "Sequence[str]") -> None:
-    """Delete a table whose one chain looks things up in its sets, if none holds anything. Raises CniError 106."""
+    """Delete a table with one chain and these sets or maps, if they are all empty. Raises CniError 106."""
     in_table = text_attr(_TABLE, table)
     _delete(
         family,
@@ -223,13 +220,18 @@ def remove_table_of_sets(family: int, table: str, chain: str, names: "Sequence[s
     )
 
 
+def ifname_key(name: str) -> bytes:
+    """Return an interface's name as the key of a set or map of type `ifname` (IFNAMSIZ bytes)."""
+    return name.encode().ljust(16, b"\0")
+
+
 def _element(table: str, name: str, key: bytes) -> bytes:
-    one = attr(_ELEMENT | NESTED, attr(_ELEMENT_KEY | NESTED, attr(_DATA_VALUE, key)))
-    return text_attr(_TABLE, table) + text_attr(_SET_NAME, name) + attr(_SET_ELEMENTS | NESTED, one)
+    element = attr(_ELEMENT | NESTED, attr(_ELEMENT_KEY | NESTED, attr(_DATA_VALUE, key)))
+    return text_attr(_TABLE, table) + text_attr(_SET_NAME, name) + attr(_SET_ELEMENTS | NESTED, element)
 
 
 def _delete(family: int, messages: "list[_Message]", tolerated: tuple[int, ...] = (errno.ENOENT,)) -> bool:
-    """One transaction; False if it was refused for a reason that is `tolerated`. Raises CniError 106."""
+    """Execute a batch; return False if it fails with a `tolerated` errno. Raises CniError 106."""
     try:
         with _NfTables(family) as netlink:
             netlink.transact(messages)

@@ -1,4 +1,4 @@
-"""The few rtnetlink messages of a pod's start: links, addresses and routes.
+"""The rtnetlink messages that a pod's start needs: links, addresses and routes.
 
 Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, net/core/rtnetlink.c.
 """
@@ -50,10 +50,13 @@ RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RTN_UNREACHABLE = 252, 254, 3, 1, 7
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
-_IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
-_IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
-_RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
-_U32 = Struct("=I")
+OWNER_MARK = "cnictl:"
+"""How the alias of each link that cnictl made begins."""
+
+IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
+IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
+RTMSG = Struct("=BBBBBBBBI")  # rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+U32 = Struct("=I")
 
 
 class Link:
@@ -75,56 +78,56 @@ class Link:
     )
 
     def __init__(self, payload: bytes) -> None:
-        _, _, _, self.index, self.flags, _ = _IFINFO.unpack_from(payload)
-        found = attributes(payload, 16)
-        self._info = info = attributes(found.get(IFLA_LINKINFO, b""))
-        self.name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
+        _, _, _, self.index, self.flags, _ = IFINFO.unpack_from(payload)
+        parts = attributes(payload, 16)
+        self._info = info = attributes(parts.get(IFLA_LINKINFO, b""))
+        self.name = parts.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
         self.kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-        self.mac = format_mac(found.get(IFLA_ADDRESS, b""))
-        self.mtu = _U32.unpack(found.get(IFLA_MTU, b"\0\0\0\0"))[0]
-        self.master = _U32.unpack(found.get(IFLA_MASTER, b"\0\0\0\0"))[0]
-        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
-        self.peer = _U32.unpack(found.get(IFLA_LINK, b"\0\0\0\0"))[0]
+        self.mac = format_mac(parts.get(IFLA_ADDRESS, b""))
+        self.mtu = U32.unpack(parts.get(IFLA_MTU, b"\0\0\0\0"))[0]
+        self.master = U32.unpack(parts.get(IFLA_MASTER, b"\0\0\0\0"))[0]
+        self.operstate = parts.get(IFLA_OPERSTATE, b"\0")[0]
+        self.peer = U32.unpack(parts.get(IFLA_LINK, b"\0\0\0\0"))[0]
         """Index of a veth's other end, in that end's namespace."""
-        self.peer_namespace = found.get(IFLA_LINK_NETNSID, b"")
-        """The id that this namespace has for the other end's, packed; empty: it is this one."""
-        self.alias = found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
+        self.peer_namespace = parts.get(IFLA_LINK_NETNSID, b"")
+        """This namespace's id for the namespace of the other end, packed; empty if that is this one."""
+        self.alias = parts.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
 
     @property
     def up(self) -> bool:
-        """Administratively up."""
+        """Whether the link is administratively up."""
         return bool(self.flags & IFF_UP)
 
     @property
     def settings(self) -> dict[int, bytes]:
-        """What is particular to its kind: of a bridge its IFLA_BR_ attributes."""
+        """The attributes of its kind: a bridge's are IFLA_BR_*."""
         return attributes(self._info.get(IFLA_INFO_DATA, b""))
 
     @property
     def port(self) -> dict[int, bytes]:
-        """Of a bridge's port its IFLA_BRPORT_ attributes."""
+        """A bridge port's IFLA_BRPORT_* attributes."""
         return attributes(self._info.get(IFLA_INFO_SLAVE_DATA, b""))
 
 
 def format_mac(raw: bytes) -> str:
-    """`02:00:00:00:00:01`."""
+    """Return a MAC as text: `02:00:00:00:00:01`."""
     return ":".join(f"{octet:02x}" for octet in raw)
 
 
 def random_mac() -> bytes:
-    """Locally administered, unicast (IEEE 802)."""
+    """Return a random MAC: locally administered, unicast (IEEE 802)."""
     raw = urandom(6)
     return bytes((raw[0] & 0xFC | 0x02,)) + raw[1:]
 
 
 def parse_mac(text: str) -> bytes:
-    """Six bytes of a unicast MAC, in any of the forms that Go's net.ParseMAC takes. Raises ValueError.
+    """Return the six bytes of a unicast MAC. Raises ValueError.
 
-    They are `02:00:00:00:00:01`, `02-00-00-00-00-01` and `0200.0000.0001`.
+    As in Go's net.ParseMAC, the forms are `02:00:00:00:00:01`, `02-00-00-00-00-01` and `0200.0000.0001`.
     """
     separator, width = (":", 2) if ":" in text else ("-", 2) if "-" in text else (".", 4)
     parts = text.split(separator)
-    try:  # fromhex() passes over blanks, which leave too few bytes
+    try:  # fromhex() ignores blanks, which leaves too few bytes
         raw = bytes.fromhex("".join(parts)) if all(len(part) == width for part in parts) else b""
     except ValueError:
         raw = b""
@@ -136,7 +139,7 @@ def parse_mac(text: str) -> bytes:
 
 
 def get_link(netlink: Netlink, name: str) -> Link | None:
-    """The link of that name, or None."""
+    """Return the link with that name, or None."""
     try:
         return Link(netlink.dump(RTM_GETLINK, ifinfo() + text_attr(IFLA_IFNAME, name), flags=0)[0])
     except NetlinkError as error:
@@ -146,12 +149,12 @@ def get_link(netlink: Netlink, name: str) -> Link | None:
 
 
 def all_links(netlink: Netlink) -> list[Link]:
-    """Every link of the namespace."""
+    """Return every link of the namespace."""
     return [Link(payload) for payload in netlink.dump(RTM_GETLINK, ifinfo())]
 
 
 def delete_link(netlink: Netlink, name: str) -> bool:
-    """Delete the link (a veth's other end goes with it); False if there was none. Raises NetlinkError."""
+    """Delete a link, with a veth's other end; return False if there was none. Raises NetlinkError."""
     try:
         netlink.call((RTM_DELLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name)))
     except NetlinkError as error:
@@ -162,42 +165,47 @@ def delete_link(netlink: Netlink, name: str) -> bool:
 
 
 def addresses(netlink: Netlink, index: int, family: int = AF_UNSPEC) -> list[tuple[bytes, int]]:
-    """`(packed address, prefix length)` of every address on the link with that index."""
+    """Return packed address and prefix length of every address on a link."""
     return [(packed, prefix) for _, packed, prefix in all_addresses(netlink, family, index)]
 
 
 def all_addresses(netlink: Netlink, family: int = AF_UNSPEC, index: int = 0) -> list[tuple[int, bytes, int]]:
-    """`(link index, packed address, prefix length)` of every address of the namespace, or of one link."""
-    found = []
-    for payload in netlink.dump(RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
-        _, prefix, _, _, owner = _IFADDR.unpack_from(payload)
+    """Return link index, packed address and prefix length of every address in the namespace, or on one link."""
+    listed = []
+    for payload in netlink.dump(RTM_GETADDR, IFADDR.pack(family, 0, 0, 0, 0)):
+        _, prefix, _, _, owner = IFADDR.unpack_from(payload)
         if index in (0, owner):
             parts = attributes(payload, 8)
             packed = parts.get(IFA_LOCAL) or parts.get(IFA_ADDRESS)
             if packed:
-                found.append((owner, packed, prefix))
-    return found
+                listed.append((owner, packed, prefix))
+    return listed
+
+
+def dump_routes(netlink: Netlink, family: int) -> list[bytes]:
+    """Return every route of a family as the kernel sends it: an rtmsg and attributes."""
+    return netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def routes(netlink: Netlink, family: int) -> list[tuple[bytes | None, int, bytes | None, int]]:
-    """Unicast routes of the main table as `(destination or None for the default, prefix, gateway, link index)`."""
-    found = []
-    for payload in netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _, prefix, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    """Return the main table's unicast routes: destination (None: the default route), prefix, gateway, link index."""
+    listed = []
+    for payload in dump_routes(netlink, family):
+        _, prefix, _, _, table, _, _, kind, _ = RTMSG.unpack_from(payload)
         if table == RT_TABLE_MAIN and kind == RTN_UNICAST:
             parts = attributes(payload, 12)
-            index = _U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
-            found.append((parts.get(RTA_DST), prefix, parts.get(RTA_GATEWAY), index))
-    return found
+            index = U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
+            listed.append((parts.get(RTA_DST), prefix, parts.get(RTA_GATEWAY), index))
+    return listed
 
 
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
-    """An ifinfomsg: which link (0: by an IFLA_IFNAME that follows), and which flags to set."""
-    return _IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)
+    """Return an ifinfomsg: the link's index (0: an IFLA_IFNAME follows) and the flags to change."""
+    return IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)
 
 
 def set_up(index: int, notify: bool = False) -> tuple[int, int, bytes]:
-    """The message that brings a link up; with `notify` it will announce its IPv4 addresses (sysctl arp_notify)."""
+    """Return the message that brings a link up; with `notify` it announces its IPv4 addresses (sysctl arp_notify)."""
     body = ifinfo(index, IFF_UP, IFF_UP)
     if notify:
         conf = attr(IFLA_INET_CONF | NESTED, u32_attr(IPV4_DEVCONF_ARP_NOTIFY, 1))
@@ -206,23 +214,23 @@ def set_up(index: int, notify: bool = False) -> tuple[int, int, bytes]:
 
 
 def set_promiscuous(name: str, on: bool) -> tuple[int, int, bytes]:
-    """The message that has a link take in every frame, or no more."""
+    """Return the message that switches a link's promiscuous mode."""
     return RTM_NEWLINK, 0, ifinfo(0, IFF_PROMISC if on else 0, IFF_PROMISC) + text_attr(IFLA_IFNAME, name)
 
 
 def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
-    """The message that gives a link a MAC. Its own again, a bridge's is pinned and a pod's addresses are announced."""
+    """Return the message that gives a link a MAC. Its own MAC pins a bridge's, and announces a pod's addresses."""
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
 
 
 def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tuple[int, int, bytes]:
-    """The message that gives a link an address; an IPv4 one with its subnet's broadcast (/31 and /32 have none).
+    """Return the message that adds an address; an IPv4 one with its broadcast address (/31 and /32 have none).
 
     An IPv6 address is usable at once, unless `dad` asks for duplicate address detection first.
     """
     family = AF_INET if len(packed) == 4 else AF_INET6
     flags = IFA_F_NODAD if family == AF_INET6 and not dad else 0
-    body = _IFADDR.pack(family, prefix, flags, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+    body = IFADDR.pack(family, prefix, flags, 0, index) + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
     if len(packed) == 4 and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | ((1 << (32 - prefix)) - 1)
         body += attr(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
@@ -230,7 +238,7 @@ def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tu
 
 
 def delete_address(index: int, packed: bytes, prefix: int) -> tuple[int, int, bytes]:
-    """The message that takes an address from a link."""
+    """Return the message that removes an address."""
     return RTM_DELADDR, 0, add_address(index, packed, prefix)[2]
 
 
@@ -246,16 +254,16 @@ def add_route(
     scope: int | None = None,
     family: int = AF_UNSPEC,
 ) -> tuple[int, int, bytes]:
-    """The message that adds a route on a link; no destination means the default route.
+    """Return the message that adds a route through a link; without a destination it is the default route.
 
-    Without a gateway it is of link scope and, where there is no destination either, needs `family`. `mtu` in bytes;
+    Without a gateway the route has link scope; if it has no destination either, `family` is needed. `mtu` is in bytes;
     0 leaves `mtu`, `advmss` and `priority` to the kernel.
     """
     family = family or (AF_INET if len(destination or gateway) == 4 else AF_INET6)
     if scope is None:
         scope = RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else RT_SCOPE_LINK
     short = table if table < 256 else RT_TABLE_COMPAT
-    body = _RTMSG.pack(family, prefix if destination else 0, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    body = RTMSG.pack(family, prefix if destination else 0, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     if destination:
         body += attr(RTA_DST, destination)
     if gateway:
@@ -279,7 +287,7 @@ def add_route_via(
     `index` 0 has the kernel find the link.
     """
     family = AF_INET if len(destination) == 4 else AF_INET6
-    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    body = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     body += attr(RTA_DST, destination) + attr(RTA_GATEWAY, gateway) + (u32_attr(RTA_OIF, index) if index else b"")
     return RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body
 
@@ -287,7 +295,7 @@ def add_route_via(
 def refuse_route(destination: bytes, prefix: int, protocol: int, priority: int) -> tuple[int, int, bytes]:
     """The message that has the main table refuse packets to a destination (RTN_UNREACHABLE), as its last resort."""
     family = AF_INET if len(destination) == 4 else AF_INET6
-    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNREACHABLE, 0)
+    body = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNREACHABLE, 0)
     body += attr(RTA_DST, destination) + u32_attr(RTA_PRIORITY, priority)
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body
 
@@ -295,7 +303,7 @@ def refuse_route(destination: bytes, prefix: int, protocol: int, priority: int) 
 def delete_route(destination: bytes, prefix: int, protocol: int, priority: int = 0) -> tuple[int, int, bytes]:
     """The message that removes a route with this protocol number from the main table; `priority` 0: of any metric."""
     family = AF_INET if len(destination) == 4 else AF_INET6
-    body = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_NOWHERE, 0, 0)
+    body = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_NOWHERE, 0, 0)
     body += attr(RTA_DST, destination) + (u32_attr(RTA_PRIORITY, priority) if priority else b"")
     return RTM_DELROUTE, 0, body
 
@@ -309,10 +317,10 @@ def add_veth_pair(
     peer_netns: int,
     mtu: int,
 ) -> tuple[int, int, bytes]:
-    """The message that makes a veth pair: host end up and on the bridge, its peer already in the pod's namespace.
+    """Return the message that creates a veth pair: the host end up and on the bridge, the peer in the pod's namespace.
 
-    `peer_netns` is an open descriptor, negative: the same namespace; `mtu` in bytes. The peer can't be up here: the
-    kernel answers ENOTCONN.
+    `peer_netns` is an open descriptor, or negative for the same namespace; `mtu` is in bytes. The peer can't be created
+    up: the kernel answers ENOTCONN.
     """
     peer = ifinfo() + text_attr(IFLA_IFNAME, peer_name) + attr(IFLA_ADDRESS, peer_mac) + u32_attr(IFLA_MTU, mtu)
     if peer_netns >= 0:
@@ -332,14 +340,14 @@ def add_veth_pair(
 
 
 def set_alias(name: str, alias: str) -> tuple[int, int, bytes]:
-    """The message that labels a link: a label in the message that makes one is ignored (rtnl_create_link)."""
-    # without the closing NUL, that would count among the 255 bytes it may have
+    """Return the message that sets a link's alias; the kernel ignores one given at creation (rtnl_create_link)."""
+    # without a closing NUL, which would count among its 255 bytes
     label = attr(IFLA_IFALIAS, alias.encode("utf-8", "surrogateescape"))
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + label
 
 
 def set_port(name: str, hairpin: bool, isolated: bool) -> tuple[int, int, bytes]:
-    """The message that lets a bridge port send frames back out of itself, or not to other isolated ports."""
+    """Return the message that sets a bridge port's hairpin mode, and its isolation if wanted."""
     flags = attr(IFLA_BRPORT_MODE, bytes((hairpin,)))
     if isolated:
         flags += attr(IFLA_BRPORT_ISOLATED, b"\1")

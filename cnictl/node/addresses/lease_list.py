@@ -28,15 +28,15 @@ from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
 SHOWN_ID = 12
-"""Characters of a container id that runtimes show, and that are enough to tell it."""
+"""Characters of a container id that runtimes show."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One address and who holds it, or an attachment without any."""
+    """One address and its holder, or an attachment without an address."""
 
     address: str
-    """Empty for an attachment without address: of a network of layer 2, or one that an ADD had not come to."""
+    """Empty for an attachment without address: in a layer-2 network, or before its ADD got that far."""
     container: str
     ifname: str
     pod: str
@@ -46,36 +46,36 @@ class Row:
     """live, stale, in flight, unknown or torn."""
     reason: str
     leased: bool
-    """Whether the store has this lease: a record may be of an ADD that has not come so far."""
+    """Whether the store has this lease: an ADD under way may have a record and no lease yet."""
     record: Record | None = None
     elsewhere: bool = False
     """Whether it is torn, and may be another node's."""
     foreign_veth: str = ""
-    """The host veth that another plugin made for it, where that is known."""
+    """The host veth that another plugin made for it, if known."""
 
     @property
     def host_veth(self) -> str:
-        """The host end of its veth pair; empty if nothing tells."""
+        """Return the host end of its veth pair; empty if unknown."""
         return (self.record.host_veth if self.record is not None else "") or self.foreign_veth
 
     @property
     def packed(self) -> bytes:
-        """The address as bytes."""
+        """Return the address as bytes."""
         return parse_address(self.address) if self.address else b""
 
     @property
     def holder(self) -> str:
-        """The pod as the runtime named it, else the container and its interface."""
+        """Return the pod as the runtime named it, else the container and its interface."""
         return f"pod {self.pod}" if self.pod else f"{self.container[:SHOWN_ID]} {self.ifname}".strip()
 
     @property
     def words(self) -> str:
-        """The state, and its reason where the state alone doesn't say all."""
+        """Return the state, with its reason if the state alone is not enough."""
         plain = (self.leased or not self.address) and self.state in (LIVE, IN_FLIGHT)
         return self.state if plain else f"{self.state}: {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the row as JSON values."""
         return {
             "address": self.address or None,
             "container": self.container,
@@ -103,42 +103,42 @@ class Listing:
 
     @property
     def used(self) -> int:
-        """Addresses that are leased, in the ranges or outside."""
+        """Return the number of leased addresses, in the ranges or outside."""
         return sum(row.leased for row in self.rows)
 
     @property
     def total(self) -> int | None:
-        """Addresses that pods can have."""
-        return sum(one.size for one in self.sets) if self.sets else None
+        """Return the number of addresses that pods can have; None if unknown."""
+        return sum(range_set.size for range_set in self.sets) if self.sets else None
 
     @property
     def free(self) -> int | None:
-        """Addresses that the next pods can have."""
+        """Return the number of addresses that the next pods can have; None if unknown."""
         return None if self.total is None else self.total - (self.used - self.outside)
 
     @property
     def ranges(self) -> list[str]:
-        """What the range sets are of: subnets, or first and last address of a part of one."""
-        return [str(one) for one in self.sets]
+        """Return the range sets as text: subnets, or the first and last address of a part of one."""
+        return list(map(str, self.sets))
 
     @property
     def outside(self) -> int:
-        """Leases outside the ranges: of a former subnet."""
-        return self.used - sum(self.used_of(one) for one in self.sets) if self.sets else 0
+        """Return the number of leases outside the ranges, as of a former subnet."""
+        return self.used - sum(map(self.used_of, self.sets)) if self.sets else 0
 
-    def used_of(self, one: RangeSet) -> int:
-        """Addresses of a range set that are leased."""
-        return sum(row.leased and one.holds(row.packed) for row in self.rows)
+    def used_of(self, range_set: RangeSet) -> int:
+        """Return the number of leased addresses of a range set."""
+        return sum(row.leased and range_set.holds(row.packed) for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the listing as JSON values."""
         return {
             "network": self.network,
             "data_dir": self.data_dir,
             "ranges": self.ranges,
             "range_sets": [
-                {"ranges": [str(span) for span in one.ranges], "used": self.used_of(one), "total": one.size}
-                for one in self.sets
+                {"ranges": list(map(str, range_set.ranges)), "used": self.used_of(range_set), "total": range_set.size}
+                for range_set in self.sets
             ],
             "used": self.used,
             "free": self.free,
@@ -258,33 +258,28 @@ def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet]
     """Read and judge a network's leases in the host's network namespace. Raises OSError."""
     store = Store(network, data_dir)
     leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
-    records = [one for one in attachments.all_records(network) if (one.data_dir or NETWORKS_DIR) == data_dir]
+    records = [record for record in attachments.all_records(network) if (record.data_dir or NETWORKS_DIR) == data_dir]
     owners = {(record.container, record.ifname) for record in records}
     leases = [lease for lease in leases if (lease.container, lease.ifname) in owners or _still_held(store, lease)]
     listed = {lease.address for lease in leases}
-    for record in records:
-        since_then = (store.read(address) for address in record.addresses if address not in listed)
-        leases += [lease for lease in since_then if lease is not None]
+    new = (store.read(address) for record in records for address in record.addresses if address not in listed)
+    leases += [lease for lease in new if lease is not None]
     with Netlink() as host:
         foreign = ForeignLinks(host)
         verdicts = {(record.container, record.ifname): liveness.judge(record, host, foreign) for record in records}
-        strays = _strays(host, network, {record.host_veth for record in records})
+        marked = [link for link in rtnetlink.all_links(host) if link.alias.startswith(f"cnictl:{network}/")]
+        veths = {link.name for link in marked if link.kind == "veth"} - {record.host_veth for record in records}
 
         def judge_lone(lease: Lease) -> Verdict:
             return liveness.judge_unmarked([lease.address], lease.modified, data_dir, foreign=foreign)
 
         rows = assemble(leases, records, verdicts, judge_lone, store.shared)
-    return Listing(network, data_dir, tuple(rows), tuple(sets), strays)
+    return Listing(network, data_dir, tuple(rows), tuple(sets), tuple(sorted(veths)))
 
 
 def _still_held(store: Store, lease: Lease) -> bool:
     now = store.read(lease.address)
     return now is not None and (now.container, now.ifname) == (lease.container, lease.ifname)
-
-
-def _strays(netlink: Netlink, network: str, known: set[str]) -> tuple[str, ...]:
-    marked = [link for link in rtnetlink.all_links(netlink) if link.alias.startswith(f"cnictl:{network}/")]
-    return tuple(sorted(link.name for link in marked if link.kind == "veth" and link.name not in known))
 
 
 def networks(data_dir: str = NETWORKS_DIR) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which addresses a network hands out and where its leases stand, as this host's own files say."""
+"""Find which addresses a network hands out and where its leases are, from this host's files."""
 
 import json
 import os
@@ -23,10 +23,7 @@ _ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway"
 
 @dataclass(frozen=True)
 class Ranges:
-    """A network's range sets and the lease store's parent folder.
-
-    No range sets where no file says them, as where the runtime gives the ranges to each pod.
-    """
+    """A network's range sets, if a file names them, and the lease store's parent folder."""
 
     sets: tuple[RangeSet, ...]
     data_dir: str = NETWORKS_DIR
@@ -49,20 +46,20 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
-    """What a conf or conflist says, of our plugin or of any that uses host-local; None if nothing can be told."""
+    """Return what a conf or conflist says of our plugin, or of one that uses host-local; None if it says nothing."""
     name = document.get("name")
     plugins = document.get("plugins")
     for plugin in plugins if isinstance(plugins, list) else [document]:
         if not isinstance(plugin, dict):
             continue
-        found = plugin.get("ipam")
-        ipam: dict[str, Any] = found if isinstance(found, dict) else {}
+        section = plugin.get("ipam")
+        ipam: dict[str, Any] = section if isinstance(section, dict) else {}
         if plugin.get("type") != "cnictl-bridge" and ipam.get("type") != "host-local":
             continue
-        told = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
-        wanted = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
+        general = {key: plugin[key] for key in ("cniVersion", "subnet") if key in plugin}
+        addresses = {key: ipam[key] for key in _ADDRESS_KEYS if key in ipam}
         try:
-            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **told, "ipam": wanted}, with_ranges=False)
+            conf = parse_conf({"name": name, "cniVersion": "1.0.0", **general, "ipam": addresses}, with_ranges=False)
         except Problem:
             return None  # a form that host-local itself refuses
         if conf.served:
@@ -71,7 +68,7 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
 
 
 def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The network configurations of these folders, in the order in which runtimes read them."""
+    """Yield the network configurations of these folders, in the order in which runtimes read them."""
     for folder in folders:
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))

@@ -1,7 +1,7 @@
 """Free addresses: those that an operator names (`ipam release`), or those that are provably stale (`ipam gc`).
 
-The decision looks at a row alone; the effect goes through `core.detach` where there is a record (so that veth, lease
-and record go together), by owner through `core.leases` where there is none.
+Each row is judged by itself. With a record, `core.detach` removes veth, lease and record together; without one,
+`core.leases` frees the lease by owner.
 """
 
 import os
@@ -41,7 +41,7 @@ class ReleaseOutcome:
 
 
 def refusal(row: Row, force: bool) -> str:
-    """Why an operator may not release this, or empty: a live pod's address given away is an address conflict."""
+    """Return why an operator may not release this; empty if it may. Two pods must not get one address."""
     if row.state == IN_FLIGHT:
         return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
     if force or row.state == STALE or (row.state == TORN and not row.elsewhere):
@@ -92,23 +92,22 @@ def journalled(command: str) -> Iterator[Journal]:
 
 
 def await_others(rows: list[Row]) -> bool:
-    """Wait for calls that are at work on these attachments, for some seconds; False if there was none, or one stays."""
-    busy = [row for row in rows if row.state == IN_FLIGHT and row.record is not None]
+    """Wait some seconds for calls at work on these attachments; False if there was none, or one goes on."""
+    busy = [row.record for row in rows if row.state == IN_FLIGHT and row.record is not None]
     deadline = time.monotonic() + _IN_FLIGHT_WAIT
-    for row in busy:
-        if row.record is not None:
-            try:
-                wait = max(0.0, deadline - time.monotonic())
-                free = attachments.seize(row.record.network, row.container, row.ifname, wait, shared=True)
-            except Problem:
-                return False
-            if free >= 0:
-                os.close(free)
+    for record in busy:
+        try:
+            wait = max(0.0, deadline - time.monotonic())
+            descriptor = attachments.seize(record.network, record.container, record.ifname, wait, shared=True)
+        except Problem:
+            return False
+        if descriptor >= 0:
+            os.close(descriptor)
     return bool(busy)
 
 
 def keep_reason(row: Row) -> str:
-    """Why `gc` leaves this alone, or empty: only what is provably stale goes."""
+    """Return why `gc` leaves this; empty if it is provably stale."""
     stale = row.state == STALE or (row.state == TORN and row.record is None and not row.elsewhere)
     return "" if stale else row.reason
 
@@ -124,11 +123,11 @@ def commands(listing: Listing, row: Row) -> list[str]:
 
 
 def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
-    """Return for programs what became of each, with the manual command of those that were released."""
+    """Return the outcomes as JSON values, with the manual commands of what was released."""
     rows = []
-    for one in outcomes:
-        typed = [] if one.action == "left" else commands(listing, one.row)
-        rows.append({**one.row.as_json(), "action": one.action, "reason": one.reason, "commands": typed})
+    for done in outcomes:
+        manual = [] if done.action == "left" else commands(listing, done.row)
+        rows.append({**done.row.as_json(), "action": done.action, "reason": done.reason, "commands": manual})
     return {
         "network": listing.network,
         "data_dir": listing.data_dir,
@@ -138,7 +137,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
 
 
 def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
-    """Free these rows, each noted in `journal` before. Without `force` each is judged once more under its lock.
+    """Free these rows, and journal each before. Without `force` each is judged once more under its lock.
 
     Raises CniError 11 (node locked).
     """
@@ -146,7 +145,7 @@ def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) ->
 
 
 def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[ReleaseOutcome]:
-    """Free what is provably stale, each noted in `journal` before; the outcome of every row.
+    """Free what is provably stale, and journal each row before; return the outcome of every row.
 
     Raises CniError 11 (node locked).
     """
@@ -162,7 +161,7 @@ def _work(
 ) -> list[ReleaseOutcome]:
     outcomes = []
     gone: set[tuple[str, str]] = set()
-    with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared: as the plugin's calls hold it
+    with Locked(NODE_LOCK, shared=True), Netlink() as host:  # shared, as in the plugin's calls
         for row, kept in judged:
             if kept:
                 outcomes.append(ReleaseOutcome(row, "left", kept))
@@ -170,8 +169,8 @@ def _work(
             if journal is not None:
                 what = row.address or f"{row.container}@{row.ifname}"
                 was = {"container": row.container, "interface": row.ifname, "pod": row.pod, "found": row.words}
-                by_hand = "\n".join(commands(listing, row))
-                journal.begin(f"lease/{listing.network}/{what}", was, None, by_hand, f"free {what} of {row.holder}")
+                manual = "\n".join(commands(listing, row))
+                journal.begin(f"lease/{listing.network}/{what}", was, None, manual, f"free {what} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
             except (Problem, OSError) as error:
@@ -185,7 +184,7 @@ def _work(
 
 
 def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[tuple[str, str]]) -> bool:
-    """Free one row; False if it is not there or not stale any more. `gone` has the owners undone in this run."""
+    """Free one row; False if it is gone or not stale any more. `gone` has the attachments that this run detached."""
     store = Store(listing.network, listing.data_dir)
     if row.state == TORN:
         return store.release_torn(row.address)
@@ -199,13 +198,9 @@ def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[t
             return False
         return store.release(row.address, *owner)
     if owner not in gone:
-        still = _still_stale if check else None
-
-        def remove_foreign(record: Record) -> None:
-            if not check:  # what is stale has no link
-                remove_pair(netlink, record)
-
-        if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=remove_foreign) is None:
+        # what is stale has no link of another plugin's
+        still, before = (_still_stale, None) if check else (None, lambda record: remove_pair(netlink, record))
+        if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=before) is None:
             return False
         gone.add(owner)
     if row.leased:

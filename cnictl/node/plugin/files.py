@@ -1,4 +1,4 @@
-"""Files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
+"""Write files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
 
 A file of ours that an operator moved into a repository and linked to is written where the link leads. The link itself
 is never replaced and never removed. Each step of the way has to be root's own link: another user's could lead root
@@ -15,23 +15,28 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import ownership
 
-_MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (path_resolution(7))
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
 }  # fmt: skip
 
 
-def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
-    """Give a file new content in one step; a new one gets `mode`, one that is there keeps what it has (with `keep`).
+def read(path: str) -> str:
+    """Return the text of a file, in which `write` keeps bytes that are not UTF-8. Raises OSError."""
+    return durable.contents(path).decode("utf-8", "surrogateescape")
 
-    A file with several names (hard links), or one that is a mount of its own, is rewritten where it is, for a new file
-    in its place would part it from these. Raises Problem with the file as it was.
+
+def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None:
+    """Replace a file's content in one step. A new file gets `mode`; with `keep`, an existing one keeps its mode.
+
+    A file with several names (hard links), or one that is a mount of its own, is rewritten in place, because a new file
+    would part it from these. Raises Problem, with the file unchanged.
     """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     target = resolve(path)
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = _status(place)
+        there = ownership.status_of(place)
         if there is not None and not stat.S_ISREG(there.st_mode):
             kind = _KINDS.get(stat.S_IFMT(there.st_mode), "no file")
             raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it out of the way: {target}")
@@ -52,13 +57,13 @@ def write(path: str, data: bytes, mode: int, keep: bool = True) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of ours. Of a link the file that it leads to goes, and the link stays. Raises Problem."""
+    """Remove a file of ours. If it is a link, remove the file that it leads to, and keep the link. Raises Problem."""
     target = resolve(path)
     if not os.path.lexists(target):
         return
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = _status(place)
+        there = ownership.status_of(place)
         if there is not None and stat.S_ISREG(there.st_mode):
             try:
                 os.unlink(place)
@@ -67,10 +72,7 @@ def remove(path: str) -> None:
 
 
 def can_write(path: str) -> bool:
-    """Return whether a file can be written or replaced there: read-only mounts, denials and immutable files say no.
-
-    The folders on the way may be missing: then the nearest one that is there counts.
-    """
+    """Return whether a file can be written or replaced. If its folder is missing, the nearest one above it counts."""
     target = os.path.realpath(path)
     if os.path.lexists(target) and not os.access(target, os.W_OK):
         return False
@@ -81,44 +83,33 @@ def can_write(path: str) -> bool:
 
 
 def is_masked(path: str) -> bool:
-    """Whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
+    """Return whether an operator has switched a file off by a link to /dev/null (`systemctl mask`, sysctl.d(5))."""
     return os.path.islink(path) and os.path.realpath(path) == os.devnull
 
 
 def resolve(path: str) -> str:
-    """Where a path leads, which may not be there yet.
+    """Return where a path leads, which may not exist yet.
 
-    Raises Problem if a link on the way is not root's (or the present user's), or if the links lead nowhere.
+    Raises Problem if a link on the way is not root's (or the present user's), or if the links form a circle.
     """
-    owners = ownership.roots() | {os.geteuid()}
-    waiting, here, links = [part for part in path.split("/") if part], "/", 0
-    while waiting:
-        part = waiting.pop(0)
-        if part == "..":
-            here = os.path.dirname(here)
-            continue
-        step = os.path.join(here, part)
-        found = _status(step)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            here = step
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}")
-        if found.st_uid not in owners:
-            raise Problem(
-                f"{step} is a link of user {found.st_uid}, not of root: where it leads is that user's to say",
-                f"make it root's: chown -h root {step}",
-            )
-        target = os.readlink(step)
-        here = "/" if target.startswith("/") else here
-        waiting = [part for part in target.split("/") if part not in ("", ".")] + waiting
-    return here
+    owners, step = ownership.roots() | {os.geteuid()}, path
+    try:
+        for step, status in ownership.walk(path):  # the last step is where the path leads
+            if status is not None and stat.S_ISLNK(status.st_mode) and status.st_uid not in owners:
+                raise Problem(
+                    f"{step} is a link of user {status.st_uid}, not of root: where it leads is that user's to say",
+                    f"make it root's: chown -h root {step}",
+                )
+    except OSError as error:
+        if error.errno:
+            raise
+        raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}") from None
+    return step
 
 
 @contextlib.contextmanager
 def _folder_of(path: str, target: str) -> Iterator[str]:
-    """A name for the folder of `target` that leads to the same one whatever another user does to the way there."""
+    """Give a path to the folder of `target` that leads there even if another user changes the way to it."""
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in os.path.dirname(target).split("/"):
@@ -164,7 +155,7 @@ def _attributes(place: str) -> list[str]:
 
 
 def _rewrite(place: str, data: bytes) -> None:
-    """New content for the same file, longest first: it is at no moment empty, and the journal has both texts."""
+    """Rewrite a file in place, and shorten it last, so that it is never empty. The journal has both texts."""
     descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         written = 0
@@ -174,13 +165,6 @@ def _rewrite(place: str, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def _refusal(error: OSError, path: str, target: str) -> Problem:

@@ -1,11 +1,11 @@
-"""The plugin on a node: versions side by side in a library folder, and a launcher in each runtime's bin folder."""
+"""Install the plugin: versions side by side in a library folder, and a launcher in each runtime's bin folder."""
 
 import json
 import os
 import shlex
 from dataclasses import dataclass
 
-from cnictl.core import attachments, durable, liveness
+from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
@@ -37,7 +37,8 @@ class Installed:
 
 def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
     """Look for the plugin in `bin_dirs` and in those an earlier installation noted."""
-    lib_dir = lib_dir or _lib_dir_of(bin_dirs) or LIB_DIR
+    libraries = (started_library(f"{folder}/{PLUGIN}") for folder in bin_dirs)
+    lib_dir = lib_dir or os.path.dirname(next(filter(None, libraries), "")) or LIB_DIR
     noted = _noted_bin_dirs(lib_dir)
     places = tuple(dict.fromkeys([*noted, *bin_dirs]))
     started = {folder: started_library(f"{folder}/{PLUGIN}") for folder in places}
@@ -54,20 +55,21 @@ def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
     )
 
 
-def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str = "") -> Library:
-    """Bring this cnictl's plugin into `lib_dir` as version `name`, prove that it works, and let runtimes start it.
+def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str) -> None:
+    """Install this cnictl's plugin in `lib_dir` as version `name`, test it, and have the launchers start it.
 
-    The version that was current before stays beside it. `interpreter`: a path; empty: the best choice.
-    Raises Problem, with the launchers as they were, if anyone but root could change what will run, if another's
-    file stands in a launcher's place, or if the self-test fails.
+    The version that was current before stays. `interpreter` is a path, or empty for the best choice. Raises Problem,
+    with the launchers unchanged, if anyone but root could change what will run, if another program's file has a
+    launcher's name, or if the self-test fails.
     """
     chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
     for folder in (lib_dir, *bin_dirs):
         if not runtimes.writable(folder):
             raise Problem(f"{folder}: can't be written to", "name another folder with --lib-dir or --bin-dir")
         _require_trusted(folder)
-    for folder in bin_dirs:
-        _refuse_foreign(f"{folder}/{PLUGIN}")
+    for path in (f"{folder}/{PLUGIN}" for folder in bin_dirs):
+        if is_foreign(path):
+            raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
     code = releases.sources()
     found = releases.examine(f"{lib_dir}/{name}")
     fresh = not os.path.lexists(found.folder)
@@ -84,11 +86,10 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
             folders.unmake(lib_dir)
         raise
     _place(found, bin_dirs)
-    return found
 
 
-def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
-    """Let the launchers in `bin_dirs` start a version that is already there. Raises Problem if it isn't sound."""
+def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> None:
+    """Have the launchers in `bin_dirs` start an installed version. Raises Problem if it is damaged."""
     found = releases.examine(f"{lib_dir}/{name}")
     if found.fault:
         raise Problem(found.fault, "run: cnictl plugin install")
@@ -98,11 +99,10 @@ def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> Library:
         interpreters.inspect(found.interpreter)
     selftest.check(found.launcher)
     _place(found, bin_dirs)
-    return found
 
 
 def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
-    """Take our launchers out of `bin_dirs`; another's file of that name stays."""
+    """Remove our launchers from `bin_dirs`; another program's file of that name stays."""
     for folder in bin_dirs:
         path = f"{folder}/{PLUGIN}"
         if started_library(path):
@@ -111,7 +111,7 @@ def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
 
 
 def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ...]) -> None:
-    """Take the plugin off the host: its versions, and its launchers in both kinds of folders.
+    """Remove the plugin: its versions, and its launchers in both kinds of folders.
 
     Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
     """
@@ -124,25 +124,15 @@ def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ..
     remove_launchers(bin_dirs)
 
 
-def live_attachments() -> list[str]:
-    """Pods that would lose their plugin: `NETWORK CONTAINER (POD)` of each attachment not provably gone."""
-    found = []
-    for record in attachments.every_record():
-        if liveness.judge(record).state != liveness.STALE:
-            pod = f" ({record.pod})" if record.pod else ""
-            found.append(f"{record.network} {record.container[:12]}{pod}")
-    return found
-
-
 def nearest(folder: str) -> str:
-    """`folder`, or the first one above it that is there."""
+    """Return `folder`, or the first one above it that exists."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     return folder
 
 
 def started_library(launcher: str) -> str:
-    """The version folder that a launcher starts; empty if there is none or it isn't ours."""
+    """Return the version folder that a launcher starts; empty if there is none or it isn't ours."""
     content = _read(launcher)
     if content is None or _MARK.encode() not in content:
         return ""
@@ -153,12 +143,12 @@ def started_library(launcher: str) -> str:
 
 
 def is_foreign(launcher: str) -> bool:
-    """Whether something that cnictl didn't write stands in a launcher's place."""
+    """Return whether a launcher's name belongs to something that cnictl didn't write."""
     return os.path.lexists(launcher) and not started_library(launcher)
 
 
 def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
-    """The launcher into every bin folder, each by one rename, once it is noted that it will be there."""
+    """Put the launcher into every bin folder, each by one rename, after a note of these folders."""
     text = durable.contents(found.launcher)
     lib_dir = os.path.dirname(found.folder)
     noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
@@ -174,26 +164,13 @@ def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
 
 
 def _require_trusted(folder: str) -> None:
-    """Raises Problem if another than root could put something else into `folder`, which may not exist yet."""
+    """Raise Problem if anyone but root could put something else into `folder`, which may not exist yet."""
     reason = ownership.fault(nearest(folder))
     if reason:
         raise Problem(
             f"{reason}: whoever can write there would run as root at the next pod's start",
             "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
         )
-
-
-def _refuse_foreign(path: str) -> None:
-    if is_foreign(path):
-        raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
-
-
-def _lib_dir_of(bin_dirs: tuple[str, ...]) -> str:
-    for folder in bin_dirs:
-        started = started_library(f"{folder}/{PLUGIN}")
-        if started:
-            return os.path.dirname(started)
-    return ""
 
 
 def _noted_bin_dirs(lib_dir: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which Python runs the plugin: one that stays when the environment cnictl was installed in goes away."""
+"""Choose the Python that runs the plugin: one that stays when the environment of this cnictl is removed."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ class Interpreter:
 
 
 def choose() -> Interpreter:
-    """The base interpreter of the one that runs now (never an environment's), else the system's.
+    """Return the base interpreter of the one that runs now (never an environment's), else the system's.
 
     Raises Problem, naming each candidate's fault, if none is root's alone and new enough.
     """
@@ -51,21 +51,13 @@ def inspect(path: str) -> Interpreter:
     reason = ownership.fault(path)
     if reason:
         raise Problem(f"interpreter {path}: {reason}")
-    said = run([path, "-IS", "-c", _SELF_PORTRAIT], timeout=20).stdout.splitlines()
-    if len(said) != 3:
+    answer = run([path, "-IS", "-c", _SELF_PORTRAIT], timeout=20).stdout.splitlines()
+    if len(answer) != 3:
         raise Problem(f"interpreter {path}: gave no account of itself")
-    version = tuple(int(number) for number in said[1].split())
+    version = tuple(int(number) for number in answer[1].split())
     if version < OLDEST:
         raise Problem(f"interpreter {path}: is Python {version[0]}.{version[1]}, too old")
-    reason = ownership.fault(os.path.dirname(said[2]))
+    reason = ownership.fault(os.path.dirname(answer[2]))
     if reason:
         raise Problem(f"interpreter {path}: its standard library: {reason}")
-    return Interpreter(path, said[0])
-
-
-def fallback() -> Interpreter | None:
-    """The system's interpreter where it may serve as second choice, else None."""
-    try:
-        return inspect(SYSTEM)
-    except Problem:
-        return None
+    return Interpreter(path, answer[0])

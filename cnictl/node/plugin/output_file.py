@@ -1,4 +1,4 @@
-"""Write a file that the operator named on the command line, whatever stands under that name already.
+"""Write a file that the operator named on the command line.
 
 A regular file is replaced in one step. A device or a pipe is written to and stays what it is, mode and owner
 included; a symbolic link is followed, unless somebody else than root could have put it there.
@@ -39,17 +39,10 @@ def write(path: str, data: bytes, mode: int, keep_mode: bool = False) -> None:
         files.write(os.path.abspath(path), data, mode, keep=keep_mode)
         return
     try:
-        _write_into(target, data)
+        # a pipe that nobody reads is an error rather than a wait for a reader
+        with open(os.open(target, os.O_WRONLY | os.O_NOFOLLOW | durable.AT_ONCE), "wb", buffering=0) as special:
+            os.set_blocking(special.fileno(), True)
+            while data:
+                data = data[special.write(data) :]
     except OSError as error:
         raise Problem(f"{error.filename or path}: {error.strerror}") from None
-
-
-def _write_into(path: str, data: bytes) -> None:
-    """Write into a device or pipe. One that nobody reads is an error rather than a wait for a reader."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | durable.AT_ONCE)
-    try:
-        os.set_blocking(descriptor, True)
-        while data:
-            data = data[os.write(descriptor, data) :]
-    finally:
-        os.close(descriptor)

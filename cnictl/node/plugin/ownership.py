@@ -1,4 +1,4 @@
-"""Who could change a file that root runs: itself, or any folder on the way to it.
+"""Find out who could change a file that root runs: itself, or any folder on the way to it.
 
 The plugin runs as root at every pod start, so its interpreter and code must be root's alone all the way down.
 """
@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Iterator
 
 OVERFLOW_ID = 65534
 """How a user namespace shows owners that it has no number for (user_namespaces(7))."""
@@ -20,27 +21,25 @@ _MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (pat
 
 
 def fault(path: str) -> str:
-    """Why someone other than root could change what `path` leads to, naming the culprit; empty if nobody can."""
+    """Return why someone other than root could change what `path` leads to, with the culprit; empty if nobody can."""
     try:
-        steps = _steps(os.path.abspath(path))
+        return next((fault for fault in _faults(path).values() if fault), "")
     except OSError as error:
         return f"{error.filename or path}: {error.strerror}"
-    owners = roots()
-    for step in steps:
-        why = _step_fault(step, owners)
-        if why:
-            return why
-    return ""
 
 
 def culprits(path: str) -> list[str]:
-    """Return each file, link and folder on the way to `path` that others could change; none where it can't be told."""
+    """Return each file, link and folder on the way to `path` that others could change; none if one is missing."""
     try:
-        steps = _steps(os.path.abspath(path))
+        return [step for step, fault in _faults(path).items() if fault]
     except OSError:
         return []
+
+
+def _faults(path: str) -> dict[str, str]:
+    """Return why others could change it, for each step of the way to `path`. Raises OSError if one is missing."""
     owners = roots()
-    return [step for step in dict.fromkeys(steps) if _step_fault(step, owners)]
+    return {step: _step_fault(step, status or os.lstat(step), owners) for step, status in walk(os.path.abspath(path))}
 
 
 def has_acl(path: str) -> bool:
@@ -49,7 +48,7 @@ def has_acl(path: str) -> bool:
 
 
 def roots() -> set[int]:
-    """The user ids that stand for root, or for users whom nobody here can be.
+    """Return the user ids of root and of users that no process here can be.
 
     In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is not
     mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
@@ -57,25 +56,24 @@ def roots() -> set[int]:
     return {0} if _overflow_mapped() else {0, OVERFLOW_ID}
 
 
-def _step_fault(path: str, owners: set[int]) -> str:
-    found = os.lstat(path)
-    if found.st_uid not in owners:
-        return f"{path} belongs to user {found.st_uid}, not to root"
-    if stat.S_ISLNK(found.st_mode):
+def _step_fault(path: str, status: os.stat_result, owners: set[int]) -> str:
+    if status.st_uid not in owners:
+        return f"{path} belongs to user {status.st_uid}, not to root"
+    if stat.S_ISLNK(status.st_mode):
         return ""  # a link has no mode; whoever may replace it is judged by its folder
-    if found.st_mode & stat.S_IWOTH:
-        return f"{path} is writable by everyone (mode {stat.S_IMODE(found.st_mode):o})"
+    if status.st_mode & stat.S_IWOTH:
+        return f"{path} is writable by everyone (mode {stat.S_IMODE(status.st_mode):o})"
     acl = _acl(path)
     if acl:  # the mode's group bits are the ACL's mask then, not the group's own (acl(5))
-        writers = acl_writers(acl, found.st_gid)
+        writers = acl_writers(acl, status.st_gid)
         return f"{path} is writable by {writers[0]} through its ACL (getfacl {path})" if writers else ""
-    if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
-        return f"{path} is writable by group {found.st_gid} (mode {stat.S_IMODE(found.st_mode):o})"
+    if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+        return f"{path} is writable by group {status.st_gid} (mode {stat.S_IMODE(status.st_mode):o})"
     return ""
 
 
 def _acl(path: str) -> bytes:
-    """The POSIX ACL of a file or folder as the kernel gives it; empty without one, or where there are none."""
+    """Return the POSIX ACL of a file or folder as the kernel gives it; empty without one."""
     try:
         return os.getxattr(path, _ACL)
     except OSError as error:
@@ -85,7 +83,7 @@ def _acl(path: str) -> bytes:
 
 
 def acl_writers(acl: bytes, owning_group: int) -> list[str]:
-    """Users and groups other than root's that an ACL lets write, in words: `user 1000`, `group 4`.
+    """Return the users and groups other than root's that an ACL lets write: `user 1000`, `group 4`.
 
     The layout is linux/posix_acl_xattr.h's: a version, then tag, permissions and id of each entry, little-endian.
     """
@@ -100,33 +98,39 @@ def acl_writers(acl: bytes, owning_group: int) -> list[str]:
     return writers
 
 
-def _steps(path: str) -> list[str]:
-    """Every folder and link that resolving `path` passes, and the file itself. Raises OSError if one is missing."""
-    steps = ["/"]
-    waiting = [part for part in path.split("/") if part]
-    here = "/"
-    links = 0
+def walk(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield each folder and link that resolving `path` passes, and last where it leads, with its status.
+
+    The status is None for what is missing. Raises OSError, with the link as its file, if the links form a circle.
+    """
+    waiting, here, links = [part for part in path.split("/") if part], "/", 0
+    yield here, os.lstat(here)
     while waiting:
         part = waiting.pop(0)
-        if part == "..":
-            here = os.path.dirname(here)
-            continue
-        step = os.path.join(here, part)
-        steps.append(step)
-        if not stat.S_ISLNK(os.lstat(step).st_mode):
+        step = os.path.dirname(here) if part == ".." else os.path.join(here, part)
+        status = status_of(step)
+        yield step, status
+        if status is None or not stat.S_ISLNK(status.st_mode):
             here = step
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise OSError(0, "too many symbolic links", path)
+            raise OSError(0, "too many symbolic links", step)
         target = os.readlink(step)
-        waiting = [part for part in target.split("/") if part and part != "."] + waiting
+        waiting = [part for part in target.split("/") if part not in ("", ".")] + waiting
         here = "/" if target.startswith("/") else here
-    return steps
+
+
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of a file, link or folder; None if it is missing."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _overflow_mapped() -> bool:
-    """Whether this user namespace has a user of its own with the overflow id."""
+    """Return whether this user namespace has a user of its own with the overflow id."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
         for line in file:
             inside, _, count = (int(number) for number in line.split())

@@ -1,4 +1,4 @@
-"""Root's copy of cnictl with all that it imports: what the units on this host start.
+"""Keep root's copy of cnictl with all that it imports, which the units on this host start.
 
 The cnictl that an operator types may be in a virtual environment of an ordinary user's; a unit that started that one
 would make this user root at the next boot. The copy is in the plugin's library folder, belongs to root, and runs
@@ -80,7 +80,7 @@ class Copy:
 
 
 def examine(name: str) -> Copy:
-    """Look at a version: are its files there, and is it root's alone. Contents are not read: this is done often."""
+    """Check that a version's files are there and root's alone. Contents are not read, because this is done often."""
     folder = f"{HOME}/{name}"
     manifest = version_folder.manifest(folder)
     release, interpreter = str(manifest.get("release", "")), str(manifest.get("interpreter", ""))
@@ -92,21 +92,21 @@ def examine(name: str) -> Copy:
 
 
 def _damage(folder: str, files: dict[str, int]) -> str:
-    """The first of these files, or of the folders they are in, that is not as it was installed; empty if all are."""
+    """Return which of these files, or of their folders, is not as it was installed; empty if all are."""
     inner = {os.path.dirname(path) for path in files} - {""}
     for path in (*inner, *files):
         try:
-            found = os.lstat(f"{folder}/{path}")
+            status = os.lstat(f"{folder}/{path}")
         except OSError as error:
             return f"{folder}/{path}: {error.strerror}"
         # with an ACL the mode's group bits are its mask: whoever it lets write shows there
-        if found.st_size != files.get(path, found.st_size) or found.st_mode & 0o022 or found.st_uid not in _ROOTS:
+        if status.st_size != files.get(path, status.st_size) or status.st_mode & 0o022 or status.st_uid not in _ROOTS:
             return f"{folder}/{path} is not as it was installed"
     return ""
 
 
 def current() -> str:
-    """Name of the version that the units start; empty if there is none."""
+    """Return the name of the version that the units start; empty if there is none."""
     try:
         return os.readlink(CURRENT)
     except OSError:
@@ -114,23 +114,23 @@ def current() -> str:
 
 
 def is_sound() -> bool:
-    """Whether the units have a copy to start that is whole and root's alone."""
+    """Return whether the units have a copy to start that is whole and root's alone."""
     name = current()
     return bool(name) and not examine(name).fault
 
 
 def sources() -> dict[str, str]:
-    """The files of cnictl that runs now and of what it imports: path in the copy to path here. Raises Problem."""
-    found: dict[str, str] = {}
+    """Return the files of the running cnictl and of what it imports: path in the copy to path here. Raises Problem."""
+    files: dict[str, str] = {}
     site = os.path.dirname(os.path.dirname(os.path.abspath(cnictl.__file__)))
     if os.path.dirname(os.path.dirname(site)) == HOME:  # this is a copy that runs: it knows what belongs to it
-        found = {path: f"{site}/{path}" for path in _below(site)}
+        files = {path: f"{site}/{path}" for path in _below(site)}
         name = os.path.basename(os.path.dirname(site))
-        if digest_of(found) != version_folder.manifest(f"{HOME}/{name}").get("digest"):
+        if digest_of(files) != version_folder.manifest(f"{HOME}/{name}").get("digest"):
             raise Problem(f"{HOME}/{name} is damaged, and can't be made anew by itself", "run `cnictl apply` by hand")
-        return found
+        return files
     for package in _OWN:
-        found |= _package(package)
+        files |= _package(package)
     waiting, seen = list(_NEEDED), set[str]()
     while waiting:
         name = _normal(waiting.pop())
@@ -141,15 +141,15 @@ def sources() -> dict[str, str]:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             if name in _NEEDED:
-                found |= _package(name.replace("-", "_"))
+                files |= _package(name.replace("-", "_"))
             continue  # for another platform or another Python
-        found |= _files_of(distribution)
+        files |= _files_of(distribution)
         waiting += [
             re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
             for line in distribution.requires or []
             if not re.search(r"\bextra\s*==", line)
         ]
-    return found
+    return files
 
 
 def digest_of(files: dict[str, str]) -> str:
@@ -158,7 +158,7 @@ def digest_of(files: dict[str, str]) -> str:
 
 
 def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
-    """Put this cnictl on disk as version `name`, and prove that it starts. Raises Problem, and nothing is left then."""
+    """Write this cnictl as version `name`, and test that it starts. Raises Problem, and then leaves nothing."""
     reason = ownership.fault(install.nearest(HOME))
     if reason:
         raise Problem(
@@ -166,8 +166,21 @@ def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
             "give it to root alone: chown root:root, chmod go-w, setfacl -b",
         )
     folders.make(HOME)
+    final = f"{HOME}/{name}"
+    pythons = " ".join(shlex.quote(path) for path in dict.fromkeys([interpreter.path, interpreters.SYSTEM]))
+    launcher = _LAUNCHER.replace("@PYTHONS@", pythons).replace("@RUN@", shlex.quote(f"{final}/run.py"))
     with version_folder.building(HOME, name) as new:
-        _fill(new, f"{HOME}/{name}", files, interpreter)
+        for path, source in files.items():
+            version_folder.write(f"{new}/site/{path}", durable.contents(source), 0o644)
+        version_folder.write(f"{new}/cnictl", launcher.encode(), 0o755)
+        version_folder.write(f"{new}/run.py", _RUN.replace("@SITE@", repr(f"{final}/site")).encode(), 0o644)
+        manifest = {
+            "release": cnictl.__version__,
+            "digest": digest_of(files),
+            "interpreter": interpreter.path,
+            "files": {path: os.lstat(f"{new}/{path}").st_size for path in sorted(_below(new))},
+        }
+        version_folder.write_manifest(new, manifest)
         run([interpreter.path, "-I", "-S", "-c", _SELF_TEST, f"{new}/site"], timeout=120)
 
 
@@ -181,29 +194,8 @@ def remove_all() -> None:
     folders.unmake(HOME)
 
 
-def _fill(new: str, final: str, files: dict[str, str], interpreter: Interpreter) -> None:
-    for path, source in files.items():
-        version_folder.write(f"{new}/site/{path}", durable.contents(source), 0o644)
-    pythons = " ".join(shlex.quote(path) for path in dict.fromkeys([interpreter.path, interpreters.SYSTEM]))
-    launcher = _LAUNCHER.replace("@PYTHONS@", pythons).replace("@RUN@", shlex.quote(f"{final}/run.py"))
-    version_folder.write(f"{new}/cnictl", launcher.encode(), 0o755)
-    version_folder.write(f"{new}/run.py", _RUN.replace("@SITE@", repr(f"{final}/site")).encode(), 0o644)
-    sizes = {
-        os.path.relpath(f"{place}/{file}", new): os.lstat(f"{place}/{file}").st_size
-        for place, _, entries in os.walk(new)
-        for file in entries
-    }
-    manifest = {
-        "release": cnictl.__version__,
-        "digest": digest_of(files),
-        "interpreter": interpreter.path,
-        "files": dict(sorted(sizes.items())),
-    }
-    version_folder.write_manifest(new, manifest)
-
-
 def _package(name: str) -> dict[str, str]:
-    """A package's files by their path in the copy."""
+    """Return a package's files by their path in the copy. Raises Problem if it is not installed."""
     spec = find_spec(name)
     if spec is None:
         raise Problem(f"package {name}, which cnictl needs, is not installed beside it")
@@ -213,29 +205,26 @@ def _package(name: str) -> dict[str, str]:
 
 
 def _below(top: str) -> list[str]:
-    """Every file below a folder but bytecode, by its path there."""
-    found = []
+    """Return every file below a folder but bytecode, by its path there."""
+    paths = []
     for place, inner, files in os.walk(top):
-        inner[:] = [one for one in inner if one != "__pycache__"]
-        found += [os.path.relpath(f"{place}/{file}", top) for file in files]
-    return found
+        inner[:] = [folder for folder in inner if folder != "__pycache__"]
+        paths += [os.path.relpath(f"{place}/{file}", top) for file in files]
+    return paths
 
 
 def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
-    """A distribution's modules and metadata; not its scripts, which are outside."""
+    """Return a distribution's modules and metadata, without its scripts, by their path in the copy."""
     if distribution.files is None:  # Debian's packages come without the list
         name = _normal(distribution.metadata["Name"])
         tops = (distribution.read_text("top_level.txt") or _IMPORTED_AS.get(name, name.replace("-", "_"))).split()
         return {path: place for top in tops if find_spec(top) for path, place in _package(top).items()}
-    found = {}
-    for file in distribution.files:
-        if ".." not in file.parts and "__pycache__" not in file.parts and file.suffix != ".pth":
-            place = str(distribution.locate_file(file))
-            if os.path.isfile(place):
-                found[str(file)] = place
-    return found
+    outside = {"..", "__pycache__"}
+    kept = [file for file in distribution.files if not outside & set(file.parts) and file.suffix != ".pth"]
+    places = {str(file): str(distribution.locate_file(file)) for file in kept}
+    return {path: place for path, place in places.items() if os.path.isfile(place)}
 
 
 def _normal(name: str) -> str:
-    """A distribution's name as PEP 503 compares it."""
+    """Return a distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()

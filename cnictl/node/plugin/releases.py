@@ -1,8 +1,9 @@
-"""One version of the plugin on disk: its code copied whole, with bytecode, a manifest and its launcher.
+"""Keep versions of the plugin: its code copied whole, with bytecode, a manifest and its launcher.
 
 `version_folder` says how versions live side by side.
 """
 
+import contextlib
 import hashlib
 import importlib.resources
 import json
@@ -14,6 +15,7 @@ from importlib.resources.abc import Traversable
 
 import cnictl
 from cnictl.core import durable
+from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node.plugin import interpreters, version_folder
 from cnictl.node.plugin.interpreters import Interpreter
@@ -83,23 +85,23 @@ class Library:
 
 
 def sources() -> dict[str, bytes]:
-    """The plugin's code by path in the library: `cnictl/__init__.py`, `cnictl/core` and below, `cnictl_plugin`."""
-    found = {"cnictl/__init__.py": (importlib.resources.files("cnictl") / "__init__.py").read_bytes()}
+    """Return the plugin's code by path in the library: `cnictl/__init__.py`, `cnictl/core` and `cnictl_plugin`."""
+    code = {"cnictl/__init__.py": (importlib.resources.files("cnictl") / "__init__.py").read_bytes()}
     for package in ("cnictl.core", "cnictl_plugin"):
-        found |= _modules(importlib.resources.files(package), package.replace(".", "/"))
-    return found
+        code |= _modules(importlib.resources.files(package), package.replace(".", "/"))
+    return code
 
 
 def _modules(folder: Traversable, place: str) -> dict[str, bytes]:
-    """The Python files of a package and of those in it, by path."""
-    found = {}
+    """Return the Python files of a package and of those in it, by path."""
+    modules = {}
     for entry in folder.iterdir():
         path = f"{place}/{entry.name}"
         if entry.name.endswith(".py"):
-            found[path] = entry.read_bytes()
+            modules[path] = entry.read_bytes()
         elif entry.is_dir() and entry.name != "__pycache__":
-            found |= _modules(entry, path)
-    return found
+            modules |= _modules(entry, path)
+    return modules
 
 
 def digest_of(code: dict[str, bytes]) -> str:
@@ -108,27 +110,20 @@ def digest_of(code: dict[str, bytes]) -> str:
 
 
 def versions(lib_dir: str) -> list[str]:
-    """Names of the versions in a library folder, oldest first."""
-    return sorted(version_folder.names(lib_dir), key=lambda name: installed_at(f"{lib_dir}/{name}"))
+    """Return the names of the versions in a library folder, oldest first."""
+    return sorted(version_folder.names(lib_dir), key=lambda name: noted(f"{lib_dir}/{name}", "installed"))
 
 
-def installed_at(folder: str) -> str:
-    """When a version was put there, `2026-01-31T12:00:00Z`; empty if the folder is none."""
-    return str(version_folder.manifest(folder).get("installed", ""))
+def noted(folder: str, key: str) -> str:
+    """Return what the manifest of a version says of its installation; empty if the folder is no version.
 
-
-def release_of(folder: str) -> str:
-    """The release of cnictl that a version was installed by; empty if the folder is no version."""
-    return str(version_folder.manifest(folder).get("version", ""))
-
-
-def digest_noted(folder: str) -> str:
-    """The digest of a version as it was installed, whatever became of its files; empty if the folder is none."""
-    return str(version_folder.manifest(folder).get("digest", ""))
+    The keys are `installed` (`2026-01-31T12:00:00Z`), `version` (cnictl's release), `digest` and `interpreter`.
+    """
+    return str(version_folder.manifest(folder).get(key, ""))
 
 
 def examine(folder: str) -> Library:
-    """Look at a version: are all its files there and unchanged, bytecode too, and does its interpreter exist."""
+    """Check that all files of a version are there and unchanged, bytecode too, and that its interpreter exists."""
     manifest = version_folder.manifest(folder)
     interpreter = str(manifest.get("interpreter", ""))
     if not manifest:
@@ -145,69 +140,65 @@ def examine(folder: str) -> Library:
 
 
 def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> Library:
-    """Put a version on disk under its final name, in one step, whatever had that name before.
+    """Write a version under its final name in one step, and replace what had that name before.
 
     Raises Problem if the code doesn't compile.
     """
     folder = f"{lib_dir}/{name}"
-    second = interpreters.fallback()
-    compiled_for = {one.cache_tag: one for one in (second, interpreter) if one is not None}
+    second = None
+    with contextlib.suppress(Problem):
+        second = interpreters.inspect(interpreters.SYSTEM)
+    compiled_for = {python.cache_tag: python for python in (second, interpreter) if python is not None}
     with version_folder.building(lib_dir, name) as new:
         for path, content in code.items():
             version_folder.write(f"{new}/{path}", content, 0o644)
         launcher = launcher_text(folder, interpreter.path, second)
         version_folder.write(f"{new}/{PLUGIN}", launcher.encode(), 0o755)
-        for one in compiled_for.values():
-            command = [one.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
-            boot = f"{new}/boot" if one is interpreter else ""
-            run([*command, new, folder, _bundles(new, one.cache_tag), boot], "\0".join(code), timeout=60)
+        for python in compiled_for.values():
+            command = [python.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
+            boot = f"{new}/boot" if python is interpreter else ""
+            run([*command, new, folder, _bundles(new, python.cache_tag), boot], "\0".join(code), timeout=60)
+        # of every file: what runs is the bytecode, not the source beside it; the link to the interpreter may change
+        paths = sorted(f"{place}/{file}" for place, _, files in os.walk(new) for file in files)
+        digests = {
+            os.path.relpath(path, new): hashlib.sha256(durable.contents(path)).hexdigest()
+            for path in paths
+            if not os.path.islink(path)
+        }
         manifest = {
             "version": cnictl.__version__,
             "digest": digest_of(code),
             "interpreter": interpreter.path,
             "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "files": _digests(new),
+            "files": digests,
         }
         version_folder.write_manifest(new, manifest)
     return examine(folder)
 
 
 def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:
-    """The launcher of the version in `folder`. A system interpreter installed later may serve as second choice too."""
+    """Return the launcher of the version in `folder`. A system interpreter installed later serves as second choice."""
     other = interpreters.SYSTEM if second is not None or not os.path.exists(interpreters.SYSTEM) else ""
     program = _PROGRAM.replace("@LIBRARY@", repr(folder)).replace("@BUNDLES@", repr(_bundles(folder, "")))
     pythons = list(dict.fromkeys(path for path in (interpreter, other) if path))
-    no_python = f"cnictl-bridge cannot start: no interpreter, {' and '.join(pythons)} missing"
-    no_library = f"cnictl-bridge cannot start: its code in {folder} is gone"
     text = (importlib.resources.files("cnictl_plugin") / "launcher.sh").read_text(encoding="utf-8")
     text = text.replace("@PYTHONS@", " ".join(shlex.quote(path) for path in pythons))
     for mark, value in (
         ("@LIBRARY@", folder),
-        ("@NO_PYTHON@", _error(no_python)),
-        ("@NO_LIBRARY@", _error(no_library)),
+        ("@NO_PYTHON@", _error(f"no interpreter, {' and '.join(pythons)} missing")),
+        ("@NO_LIBRARY@", _error(f"its code in {folder} is gone")),
         ("@PROGRAM@", program),
     ):
         text = text.replace(mark, shlex.quote(value))
     return text
 
 
-def _error(message: str) -> str:
-    document = {"cniVersion": "1.0.0", "code": NOT_STARTED, "msg": message, "details": "run: cnictl plugin install"}
-    return json.dumps(document)
+def _error(why: str) -> str:
+    message = f"cnictl-bridge cannot start: {why}"
+    hint = "run: cnictl plugin install"
+    return json.dumps({"cniVersion": "1.0.0", "code": NOT_STARTED, "msg": message, "details": hint})
 
 
 def _bundles(folder: str, tag: str) -> str:
-    """Where a version keeps its bundles for an interpreter, one file a verb, named after it."""
+    """Return where a version keeps its bundles for an interpreter: one file for each verb, with its name."""
     return f"{folder}/bundles/{tag}"
-
-
-def _digests(folder: str) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by its path there: what runs is the bytecode, not the source beside it."""
-    found = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = f"{place}/{name}"
-            if os.path.islink(path):
-                continue  # the interpreter, that is the distribution's to replace
-            found[os.path.relpath(path, folder)] = hashlib.sha256(durable.contents(path)).hexdigest()
-    return dict(sorted(found.items()))

@@ -1,6 +1,6 @@
-"""Does an installed plugin work: VERSION, ADD, CHECK and DEL through its launcher, as a runtime calls it.
+"""Test an installed plugin: call VERSION, ADD, CHECK and DEL through its launcher, as a runtime does.
 
-All of it in a scratch network and mount namespace: the host sees no bridge, no lease, no record and no log line.
+This happens in a scratch network and mount namespace: the host sees no bridge, lease, record or log line.
 """
 
 import json
@@ -26,7 +26,7 @@ _CONF: dict[str, Any] = {
 
 
 def check(launcher: str) -> None:
-    """Raises Problem naming the verb that failed and the plugin's own words."""
+    """Test a launcher. Raises Problem with the verb that failed and the plugin's own words."""
     scratch.attempt(lambda: _life_of_a_pod(launcher), PRIVATE_PATHS)
 
 
@@ -61,6 +61,6 @@ def _call(launcher: str, verb: str, netns: str, conf: dict[str, Any]) -> dict[st
     except ValueError:
         raise Problem(f"self-test of {launcher}: {verb} answered no JSON: {done.stdout[:200]!r}") from None
     if done.status != 0:
-        said = answer.get("msg") or done.stderr.strip()[-300:] or f"exit status {done.status}"
-        raise Problem(f"self-test of {launcher}: {verb}: {said}", str(answer.get("details", "")))
+        message = answer.get("msg") or done.stderr.strip()[-300:] or f"exit status {done.status}"
+        raise Problem(f"self-test of {launcher}: {verb}: {message}", str(answer.get("details", "")))
     return dict(answer)

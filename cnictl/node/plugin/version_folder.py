@@ -69,9 +69,9 @@ def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 @contextmanager
 def building(parent: str, name: str) -> Iterator[str]:
-    """Give the path of a folder to fill; then put it in place as the version `name`, whatever had that name before.
+    """Give the path of a folder to fill, and then rename it to the version `name`; it replaces one of that name.
 
-    The caller holds `exclusive`. Nothing is left, and nothing replaced, if an exception ends the block.
+    The caller holds `exclusive`. If an exception ends the block, nothing is left and nothing replaced.
     """
     new, final = f"{parent}/{_BUILDING}{os.getpid()}", f"{parent}/{name}"
     clear_half_built(parent)
@@ -98,7 +98,7 @@ def write(path: str, content: bytes, mode: int) -> None:
 
 
 def point(link: str, name: str) -> None:
-    """Have a symbolic link beside the versions name one of them, in one step."""
+    """Point a symbolic link beside the versions to one of them, in one step."""
     temporary = f"{os.path.dirname(link)}/{_BUILDING}{os.getpid()}-link"
     if os.path.lexists(temporary):
         os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""`cnictl plugin`: put a version of the plugin in place, switch, take away, list.
+"""Do what `cnictl plugin` asks for: install a version of the plugin, switch to another, delete one, list them.
 
 Which version is in use is part of the node's desired state: where the host is a node, node.toml names it from then on.
 """
@@ -6,11 +6,12 @@ Which version is in use is part of the node's desired state: where the host is a
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cnictl
+from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import spine
@@ -46,7 +47,7 @@ def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> Ve
 
 
 def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
-    """Make a version that is there current, between two calls of the plugin. Raises Problem."""
+    """Switch to an installed version while no call of the plugin is under way. Raises Problem."""
     with _alone(dry_run, wait, calls=False):
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
@@ -83,20 +84,22 @@ def take_away(
 
 
 def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
-    """Versions, launchers, and what is wrong with them; JSON values."""
+    """Return the versions and launchers with their faults, as JSON values."""
     found = install.installed(bin_dirs or runtimes.bin_dirs(runtimes.find()), lib_dir)
-    versions = []
+    chosen, versions = "", []
+    with suppress(Problem, OSError):
+        chosen = chosen_version()
     for name in found.versions:
-        one = releases.examine(f"{found.lib_dir}/{name}")
+        library = releases.examine(f"{found.lib_dir}/{name}")
         versions.append(
             {
                 "version": name,
                 "current": name == found.current,
-                "installed": releases.installed_at(one.folder),
-                "interpreter": one.interpreter,
-                "library": one.folder,
-                "state": "broken" if one.fault else "ok",
-                "fault": one.fault,
+                "installed": releases.noted(library.folder, "installed"),
+                "interpreter": library.interpreter,
+                "library": library.folder,
+                "state": "broken" if library.fault else "ok",
+                "fault": library.fault,
             }
         )
     launchers = [{"path": f"{folder}/{PLUGIN}", "state": "ok", "fault": ""} for folder in found.bin_dirs]
@@ -106,7 +109,7 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     return {
         "lib_dir": found.lib_dir,
         "current": found.current,
-        "chosen": _chosen_if_readable(),
+        "chosen": chosen,
         "cnictl": cnictl.__version__,
         "cnictl_is_newer": newer_than_in_use(found.lib_dir, found.current),
         "versions": versions,
@@ -114,22 +117,15 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _chosen_if_readable() -> str:
-    try:
-        return chosen_version()
-    except (Problem, OSError):
-        return ""
-
-
 def chosen_version() -> str:
-    """The version that node.toml names; empty if it names none, or this host is not set up as a node."""
+    """Return the version that node.toml names; empty if it names none, or this host is not set up as a node."""
     spec = node_file.load()
     return spec.plugin_version if spec is not None else ""
 
 
 def newer_than_in_use(lib_dir: str, current: str) -> bool:
-    """Whether this cnictl is of a newer release than the plugin in use."""
-    release = releases.release_of(f"{lib_dir}/{current}") if current else ""
+    """Return whether this cnictl is of a newer release than the plugin in use."""
+    release = releases.noted(f"{lib_dir}/{current}", "version") if current else ""
     return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
 
 
@@ -175,7 +171,11 @@ def _step(resource: Resource, after: State | None) -> Step:
 
 
 def _refuse_while_needed() -> None:
-    live = install.live_attachments()
+    live = [
+        f"{record.network} {record.container[:12]}{f' ({record.pod})' if record.pod else ''}"
+        for record in attachments.every_record()
+        if liveness.judge(record).state != liveness.STALE
+    ]
     if live:
         shown = ", ".join(live[:5]) + (f" and {len(live) - 5} more" if len(live) > 5 else "")
         raise Problem(
@@ -192,7 +192,7 @@ def _refuse_while_needed() -> None:
 
 @contextmanager
 def _alone(dry_run: bool, wait: float, calls: bool = True) -> Iterator[None]:
-    """Keep other commands away, without `calls` the plugin's calls too; a dry run leaves not even a lock file."""
+    """Hold the node, and without `calls` keep the plugin's calls away too. A dry run leaves not even a lock file."""
     if dry_run:
         yield
         return

@@ -29,9 +29,9 @@ def note() -> str:
         place = "write it into /etc/local.d/cnictl.start, make that executable, then: rc-update add local default"
     else:
         place = "add it to a script that runs at boot before the container runtime, such as /etc/rc.local"
-    said = f"systemd does not run here, so nothing applies this node at boot; the command is {command}: {place}"
+    note = f"systemd does not run here, so nothing applies this node at boot; the command is {command}: {place}"
     fault = ownership.fault(program[0])
-    return f"{said}; first install cnictl where only root can write, because {fault}" if fault else said
+    return f"{note}; first install cnictl where only root can write, because {fault}" if fault else note
 
 
 def _program() -> list[str]:

@@ -4,7 +4,7 @@ import glob
 import importlib.resources
 import os
 
-from cnictl.core import durable, programs
+from cnictl.core import programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
 from cnictl.node.plugin import files, program
@@ -35,10 +35,7 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """Return the files' text by path, and whether the unit is enabled; None if neither files nor links exist."""
-        texts = {}
-        for path in FILES:
-            if os.path.exists(path) and not files.is_masked(path):
-                texts[path] = durable.contents(path).decode("utf-8", "surrogateescape")
+        texts = {path: files.read(path) for path in FILES if os.path.exists(path) and not files.is_masked(path)}
         links, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
         return {"files": texts, "enabled": bool(wanted) and wanted <= links} if texts or links else None
 
@@ -47,14 +44,10 @@ class BootUnit:
 
         Files that an operator masked stay masked. Files that can't be written stay as they are.
         """
-        texts, now = self._wanted(), self.observe()
-        skipped = self.skipped(spec)
-        for path in FILES:
-            if path in skipped:
-                texts.pop(path, None)
-                texts |= {name: text for name, text in _files(now).items() if name == path}
-        known = texts or (files.is_masked(UNIT_FILE) and _links())
-        if not known:
+        now, skipped = self.observe(), self.skipped(spec)
+        texts = {path: text for path, text in self._wanted().items() if path not in skipped}
+        texts |= {path: text for path, text in _files(now).items() if path in skipped}
+        if not (texts or (files.is_masked(UNIT_FILE) and _links())):
             return now if skipped else None
         enabled = UNIT_FILE in texts if UNIT_FILE not in skipped else bool(now and now["enabled"])
         return {"files": texts, "enabled": enabled}
@@ -85,19 +78,17 @@ class BootUnit:
         """Return the summary and the manual commands."""
         old, new = _files(before), _files(after)
         commands = [f"cat > {path} <<'EOF'\n{text}EOF" for path, text in new.items() if old.get(path) != text]
-        gone = [path for path in old if path not in new]
         enable, enabled = bool(after and after["enabled"]), bool(before and before["enabled"])
         if enabled and not enable:
             commands.append(f"systemctl disable {UNIT}")
-        commands += [f"rm {path}" for path in gone]
+        commands += [f"rm {path}" for path in old if path not in new]
         if old.get(UNIT_FILE) != new.get(UNIT_FILE):
             commands.append("systemctl daemon-reload")
         if enable and not enabled:
             commands.append(f"systemctl enable {UNIT}")
         names = ", ".join(path for path in {**old, **new} if old.get(path) != new.get(path))
-        if not names:
-            return (f"{'enable' if enable else 'disable'} {UNIT}", "\n".join(commands))
-        return (f"write {names}" if new else f"remove {names}", "\n".join(commands))
+        verb = ("write" if new else "remove") if names else ("enable" if enable else "disable")
+        return f"{verb} {names or UNIT}", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
         """Write, enable, disable or remove the files, and reload systemd if it runs. The unit is not started."""
@@ -113,7 +104,7 @@ class BootUnit:
         for path, text in new.items():
             if old.get(path) != text:
                 folders.make(os.path.dirname(path))
-                files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                files.write(path, text, 0o644)
         for link in links - _links():
             folders.make(os.path.dirname(link))
             os.symlink(UNIT_FILE, link)

@@ -1,6 +1,7 @@
 """Set up the bridge and its addresses. `core.bridge` makes both, as in the plugin's ADD."""
 
 import errno
+import sys
 from collections.abc import Collection, Iterable
 
 from cnictl.core import durable, sysctl
@@ -8,6 +9,7 @@ from cnictl.core.bridge import another_mtu, ensure_bridge, gateway_mac, remove_i
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK as OWNER_MARK
 from cnictl.core.netlink.rtnetlink import Link, Netlink, NetlinkError, ifinfo, text_attr, u32_attr
 from cnictl.node.host import host_links
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
@@ -20,28 +22,17 @@ _NET_ADDR_SET = b"3"
 
 _NOTIFY = ("net/ipv4/conf/{}/arp_notify", "net/ipv6/conf/{}/ndisc_notify")
 
-OWNER_MARK = "cnictl:"
-"""The beginning of the alias of every link that cnictl made."""
-
 
 def gateways(spec: NodeSpec) -> list[Cidr]:
     """Return the bridge's addresses: the first of each subnet, with the subnet's prefix length."""
     return [Cidr(subnet.nth(1), subnet.prefix) for subnet in map(parse_cidr, spec.subnets)]
 
 
-def _mtu_key(name: str) -> str:
-    return f"mtu/{name}"
-
-
 def note_mtu(spec: NodeSpec, state: State | None) -> None:
     """Record the MTU of our bridge. It is lowered for a peer; only `apply` raises it again."""
-    if (
-        state is not None
-        and _is_ours(state)
-        and not spec.mtu
-        and original_state.recall(_mtu_key(spec.bridge)) != state["mtu"]
-    ):
-        original_state.amend(_mtu_key(spec.bridge), state["mtu"])
+    key = f"mtu/{spec.bridge}"
+    if state and _is_ours(state) and not spec.mtu and original_state.recall(key) != state["mtu"]:
+        original_state.amend(key, state["mtu"])
 
 
 class Bridge:
@@ -73,15 +64,12 @@ class Bridge:
         now = self.observe()
         owner = OWNER_MARK + spec.name
         if now is None or _is_ours(now):
-            return {"kind": "bridge", "mtu": self._mtu(spec), "up": True, "owner": owner}
+            # the smallest over the links to other hosts, which only `apply` raises again
+            accepted = None if self._raises or spec.mtu else original_state.recall(f"mtu/{spec.bridge}")
+            mtu = min(host_links.mtu(spec), accepted or sys.maxsize)
+            return {"kind": "bridge", "mtu": mtu, "up": True, "owner": owner}
         adopted: State = {"kind": "bridge", "mtu": spec.mtu or now["mtu"], "up": True, "owner": now["owner"]}
         return adopted | ({"mac_stays": True} if "mac_stays" in now else {})
-
-    def _mtu(self, spec: NodeSpec) -> int:
-        """Return the spec's MTU, else the smallest over the links to other hosts, which only `apply` raises again."""
-        smallest = host_links.mtu(spec)
-        accepted = None if self._raises or spec.mtu else original_state.recall(_mtu_key(spec.bridge))
-        return min(smallest, accepted) if accepted else smallest
 
     def remember(self) -> None:
         """Record the original state of an adopted bridge."""
@@ -133,12 +121,7 @@ class Bridge:
             if link is None:
                 return ""
             ports = _ports(netlink, link.index)
-            own = [(gateway.packed, gateway.prefix) for gateway in self._gateways]
-            others = [
-                str(Cidr(packed, prefix))
-                for packed, prefix in rtnetlink.addresses(netlink, link.index)
-                if (packed, prefix) not in own and not is_link_local(packed)
-            ]
+            others = [other for other in _texts(netlink, link) if other not in map(str, self._gateways)]
         standing = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
         return ", ".join([*standing, *(f"the address {other}" for other in others)])
 
@@ -158,19 +141,14 @@ class Bridge:
             link = ifinfo() + text_attr(rtnetlink.IFLA_IFNAME, self._name)
             if now["mtu"] != after["mtu"]:
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, link + u32_attr(rtnetlink.IFLA_MTU, after["mtu"])))
-            if after.get("mac_stays") and not now.get("mac_stays"):
-                self._pin_mac(netlink)
+            present = rtnetlink.get_link(netlink, self._name)
+            if present is not None and after.get("mac_stays") and not now.get("mac_stays"):
+                announce(netlink, present)  # this sets the MAC; else a bridge follows its ports' MACs, and pods lose it
             if now["owner"] != after["owner"]:
                 netlink.call(rtnetlink.set_alias(self._name, after["owner"]))
             if not after["up"]:
                 down = ifinfo(0, 0, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, self._name)
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, down))
-
-    def _pin_mac(self, netlink: Netlink) -> None:
-        """Set the bridge's MAC to its present one. Otherwise a bridge follows its ports' MACs, and pods lose it."""
-        link = rtnetlink.get_link(netlink, self._name)
-        if link is not None:
-            announce(netlink, link)
 
     def refuse_others(self, ours: Collection[str]) -> None:
         """Raise Problem if the bridge has a port that is not in `ours`, because it can't be removed then."""
@@ -230,7 +208,8 @@ class Address:
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the gateway addresses and the addresses that were never ours."""
-        return _addresses([*self._others(), *map(str, gateways(spec))])
+        others = [address for address in _listed(self.observe()) if address not in self._ours]
+        return _addresses([*others, *map(str, gateways(spec))])
 
     def remember(self) -> None:
         """Record the original addresses."""
@@ -249,7 +228,13 @@ class Address:
         removed = [address for address in old if address not in new]
         added = [address for address in new if address not in old]
         commands = [f"ip address del {address} dev {self._name}" for address in removed]
-        commands += [_add_command(address, self._name) for address in added]
+        # what `core.bridge` does: IPv4 with broadcast, IPv6 without detection of duplicates
+        commands += [
+            f"ip address add {address} dev {self._name} nodad"
+            if is_ipv6(address)
+            else f"ip address add {address} broadcast + dev {self._name}"
+            for address in added
+        ]
         words = [f"add address {address} to {self._name}" for address in added]
         words += [f"remove address {address} from {self._name}" for address in removed]
         return ", ".join(words), "\n".join(commands)
@@ -263,7 +248,13 @@ class Address:
                 return
             for address in old:
                 if address not in new and link is not None:
-                    _delete_address(netlink, link.index, parse_interface(address))
+                    cidr = parse_interface(address)
+                    _, _, body = rtnetlink.add_address(link.index, cidr.packed, cidr.prefix)
+                    try:
+                        netlink.call((rtnetlink.RTM_DELADDR, 0, body))
+                    except NetlinkError as error:
+                        if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
+                            raise
             for address in new:
                 if address not in old:
                     ensure_bridge(netlink, self._name, parse_interface(address))
@@ -271,11 +262,12 @@ class Address:
     def _all(self) -> list[str]:
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
-            pairs = rtnetlink.addresses(netlink, link.index) if link is not None else []
-        return [str(Cidr(packed, prefix)) for packed, prefix in pairs if not is_link_local(packed)]
+            return _texts(netlink, link) if link is not None else []
 
-    def _others(self) -> list[str]:
-        return [address for address in _listed(self.observe()) if address not in self._ours]
+
+def _texts(netlink: Netlink, link: Link) -> list[str]:
+    pairs = rtnetlink.addresses(netlink, link.index)
+    return [str(Cidr(packed, prefix)) for packed, prefix in pairs if not is_link_local(packed)]
 
 
 def _ports(netlink: Netlink, index: int) -> list[str]:
@@ -301,19 +293,3 @@ def _addresses(texts: Iterable[str]) -> State | None:
 
 def _listed(state: State | None) -> list[str]:
     return list(state["addresses"]) if state else []
-
-
-def _add_command(address: str, name: str) -> str:
-    """Return the manual command that does what `core.bridge` does: IPv4 with broadcast, IPv6 without DAD."""
-    if is_ipv6(address):
-        return f"ip address add {address} dev {name} nodad"
-    return f"ip address add {address} broadcast + dev {name}"
-
-
-def _delete_address(netlink: Netlink, index: int, address: Cidr) -> None:
-    _, _, body = rtnetlink.add_address(index, address.packed, address.prefix)
-    try:
-        netlink.call((rtnetlink.RTM_DELADDR, 0, body))
-    except NetlinkError as error:
-        if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
-            raise

@@ -4,7 +4,6 @@ import json
 import os
 from typing import Any
 
-from cnictl.core import durable
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
@@ -37,9 +36,9 @@ class CniConf:
 
     def observe(self) -> State | None:
         """Return the file's text by path, including another tool's file of our name; None if there is no file."""
-        places = [*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR]
-        paths = dict.fromkeys([*(f"{folder}/{FILE_NAME}" for folder in places), *sorted(_noted())])
-        texts = {path: _text(path) for path in paths if os.path.exists(path)}
+        folders_read = [*runtimes.conf_dirs(self._runtimes), runtimes.DEFAULT_CONF_DIR]
+        paths = dict.fromkeys([*(f"{folder}/{FILE_NAME}" for folder in folders_read), *sorted(_noted())])
+        texts = {path: files.read(path) for path in paths if os.path.exists(path)}
         return {"files": texts} if texts else None
 
     def former(self) -> State | None:
@@ -50,33 +49,22 @@ class CniConf:
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
         texts = _files(self.former())
-        for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *self._left()]):
+        # a runtime that starts later may read a folder with our conf that none reads now
+        ours = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
+        for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *ours]):
             portmap = find_portmap(self._runtimes, folder)
             chained_newest = portmap is None or NEWEST in supported_versions(portmap)
             document = conflist(spec, has_bridge_netfilter(), portmap is not None, chained_newest)
             texts[f"{folder}/{FILE_NAME}"] = json.dumps(document, indent=2) + "\n"
         return {"files": texts}
 
-    def _left(self) -> list[str]:
-        """Return folders with our conf that no present runtime reads; a runtime that starts later may read them."""
-        named = runtimes.conf_dirs(self._runtimes)
-        folders_with_ours = [
-            os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)
-        ]
-        return [folder for folder in folders_with_ours if folder not in named]
-
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the manual commands that write the file."""
         old, new = _files(before), _files(after)
-        commands = []
-        for path, text in new.items():
-            if old.get(path) != text:
-                commands.append(f"cat > {path}.tmp <<'EOF' && mv {path}.tmp {path}\n{text}EOF")
-        gone = [path for path in old if path not in new]
-        commands += [f"rm {path}" for path in gone]
-        written = [path for path in new if old.get(path) != new[path]]
+        written, gone = [path for path in new if old.get(path) != new[path]], [path for path in old if path not in new]
+        commands = [f"cat > {path}.tmp <<'EOF' && mv {path}.tmp {path}\n{new[path]}EOF" for path in written]
         summary = f"write {', '.join(written)}" if written else f"remove {', '.join(gone)}"
-        return summary, "\n".join(commands)
+        return summary, "\n".join([*commands, *(f"rm {path}" for path in gone)])
 
     def carry_out(self, change: Change) -> None:
         """Write and remove files. Raises Problem if another tool's file has our name."""
@@ -95,7 +83,7 @@ class CniConf:
                 folders.make(os.path.dirname(path))
                 _note(_noted() | {path})
                 # containerd notices a rename within the folder, but not a link or a move from elsewhere
-                files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+                files.write(path, text, 0o644)
                 _tell_of(path)
 
 
@@ -114,15 +102,11 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     }
     if spec.nat:
         plugin["ipMasqBackend"] = "iptables" if spec.backend == "iptables" else "nftables"
-    if spec.mtu:
-        plugin["mtu"] = spec.mtu
-    if bridge_netfilter:
-        # iptables sees bridged packets then, and a pod can reach itself through its own Service
-        plugin["hairpinMode"] = True
-    if spec.log_level:
-        plugin["logLevel"] = spec.log_level
-    if spec.log_file:
-        plugin["logFile"] = spec.log_file
+    # with br_netfilter iptables sees bridged packets, and a pod can reach itself through its own Service
+    optional = {
+        "mtu": spec.mtu, "hairpinMode": bridge_netfilter, "logLevel": spec.log_level, "logFile": spec.log_file
+    }  # fmt: skip
+    plugin |= {key: value for key, value in optional.items() if value}
     document: dict[str, Any] = {"cniVersion": CNI_VERSION}
     if newest:
         document["cniVersions"] = [version for version in SUPPORTED_VERSIONS if version >= "0.4.0"]
@@ -135,16 +119,12 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
 
 def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
     """Return the `portmap` for `conf_dir`; None unless every runtime that reads it has one in its own folders."""
-    readers = [
-        runtime.bin_dirs for runtime in found if runtime.settled and runtime.bin_dirs and runtime.conf_dir == conf_dir
+    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    programs = [
+        next((f"{folder}/portmap" for folder in folders if os.access(f"{folder}/portmap", os.X_OK)), None)
+        for folders in list(filter(None, readers)) or [runtimes.DEFAULT_BIN_DIRS]
     ]
-    program = None
-    for dirs in readers or [runtimes.DEFAULT_BIN_DIRS]:
-        here = [f"{folder}/portmap" for folder in dirs if os.access(f"{folder}/portmap", os.X_OK)]
-        if not here:
-            return None
-        program = here[0]
-    return program
+    return programs[-1] if all(programs) else None
 
 
 def supported_versions(program: str) -> list[str]:
@@ -152,10 +132,9 @@ def supported_versions(program: str) -> list[str]:
     environment = ["CNI_COMMAND=VERSION", "CNI_CONTAINERID=", "CNI_NETNS=", "CNI_IFNAME=", "CNI_PATH="]
     try:
         answer = run(["env", "-i", *environment, program], json.dumps({"cniVersion": CNI_VERSION}), timeout=10)
-        versions = json.loads(answer.stdout)["supportedVersions"]
+        return [str(version) for version in json.loads(answer.stdout)["supportedVersions"]]
     except (Problem, ValueError, KeyError, TypeError):
         return []
-    return [str(version) for version in versions]
 
 
 def is_foreign(path: str) -> bool:
@@ -166,7 +145,7 @@ def is_foreign(path: str) -> bool:
     if not os.path.exists(path):
         return False
     try:
-        return bool(json.loads(_text(path))["plugins"][0]["type"] != PLUGIN_TYPE)
+        return bool(json.loads(files.read(path))["plugins"][0]["type"] != PLUGIN_TYPE)
     except ValueError:
         return path not in _noted()
     except (KeyError, IndexError, TypeError):
@@ -191,10 +170,6 @@ def _note(paths: set[str]) -> None:
         original_state.amend(CniConf.id, sorted(paths))
     else:
         original_state.forget(CniConf.id)
-
-
-def _text(path: str) -> str:
-    return durable.contents(path).decode("utf-8", "surrogateescape")
 
 
 def _refuse_foreign(path: str) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 from xml.etree import ElementTree
 
-from cnictl.core import durable
 from cnictl.core.process import run
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts.pods import peers_addresses
@@ -58,9 +57,7 @@ class Firewalld:
             return None
         claimed = _claimed()
         free = [name for name in _names(spec) if name not in claimed]
-        texts = self._texts(spec)
-        if self.skipped(spec):
-            texts = _files()
+        texts = _files() if self.skipped(spec) else self._texts(spec)
         return {"files": texts, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
 
     def skipped(self, spec: NodeSpec) -> list[str]:
@@ -82,11 +79,11 @@ class Firewalld:
 
     def former(self) -> State | None:
         """Return the original files; each name is in its original zone, or in the zone that somebody chose since."""
-        before = original_state.recall(self.id) or {
-            "files": {path: text for path, text in _files().items() if _OURS not in text}, "zones": {}
-        }  # fmt: skip
+        foreign = {path: text for path, text in _files().items() if _OURS not in text}
+        before = original_state.recall(self.id) or {"files": foreign, "zones": {}}
         zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
-        kept = {name: zone for name, zone in zones.items() if zone is not None and _is_there(zone)}
+        there = {os.path.basename(path) for folder in _ZONES for path in glob.glob(f"{folder}/*.xml")}
+        kept = {name: zone for name, zone in zones.items() if zone and f"{zone}.xml" in there}
         return {"files": before["files"], "zones": kept} if before["files"] or kept else None
 
     def _zones(self) -> dict[str, str]:
@@ -117,7 +114,7 @@ class Firewalld:
                 folders.unmake(os.path.dirname(path))
         for path, text in new["files"].items():
             folders.make(os.path.dirname(path))
-            files.write(path, text.encode("utf-8", "surrogateescape"), 0o644)
+            files.write(path, text, 0o644)
         if runs():
             for argv in _bindings(old, new):
                 run(argv)
@@ -134,11 +131,7 @@ def is_about_to_bind(spec: NodeSpec) -> bool:
 
 
 def _files() -> dict[str, str]:
-    return {
-        path: durable.contents(path).decode("utf-8", "surrogateescape")
-        for path in (ZONE, POLICY)
-        if os.path.exists(path)
-    }
+    return {path: files.read(path) for path in (ZONE, POLICY) if os.path.exists(path)}
 
 
 def runs() -> bool:
@@ -189,21 +182,14 @@ def _claimed() -> set[str]:
     return names
 
 
-def _is_there(zone: str) -> bool:
-    return any(os.path.exists(f"{folder}/{zone}.xml") for folder in _ZONES)
-
-
 def _bindings(old: State, new: State) -> list[list[str]]:
     """Return the commands that change the zones of `old` to those of `new`."""
     was, shall = old["zones"], new["zones"]
     return [
-        *(
-            ["firewall-cmd", f"--zone={zone}", f"--change-{_kind(name)}={name}"]
-            for name, zone in shall.items()
-            if was.get(name) != zone
-        ),
-        *(["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in was if name not in shall),
-    ]
+        ["firewall-cmd", f"--zone={zone}", f"--change-{_kind(name)}={name}"]
+        for name, zone in shall.items()
+        if was.get(name) != zone
+    ] + [["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in was if name not in shall]
 
 
 def _kind(name: str) -> str:

@@ -17,7 +17,7 @@ from cnictl.node.resources.learned_routes import LearnedRoutes
 from cnictl.node.resources.link_ipv6 import BridgeIpv6, RouterAdvertisements
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.resources.network_manager import UnmanagedDevices
-from cnictl.node.resources.networkd import ForeignRoutes, UnmanagedLinks, kept_addresses
+from cnictl.node.resources.networkd import networkd_files
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.ports import Ports
 from cnictl.node.resources.program import ProgramCopy
@@ -48,9 +48,7 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
         *_sysctls(spec),
         SysctlFile(),
         UnmanagedDevices(),
-        ForeignRoutes(),
-        UnmanagedLinks(),
-        *kept_addresses(spec),
+        *networkd_files(spec),
         Bridge(spec, raises_mtu),
         *_bridge_ipv6(spec),
         Address(spec, known),
@@ -88,12 +86,8 @@ def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
 
 def _sysctls(spec: NodeSpec) -> list[Resource]:
     """Return what turns on forwarding for the families of `spec`; router advertisements come before forwarding."""
-    settings: list[Resource] = []
-    if not all(map(is_ipv6, spec.subnets)):
-        settings.append(Forwarding())
-    if any(map(is_ipv6, spec.subnets)):
-        settings += [RouterAdvertisements(), Forwarding(ipv6=True)]
-    return settings
+    settings: list[Resource] = [] if all(map(is_ipv6, spec.subnets)) else [Forwarding()]
+    return settings + ([RouterAdvertisements(), Forwarding(True)] if any(map(is_ipv6, spec.subnets)) else [])
 
 
 def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:

@@ -3,9 +3,10 @@
 import os
 
 from cnictl.core import advertisements, sysctl
-from cnictl.core.advertisements import NEVER, OWNER_MARK, ROUTERS_TOO
+from cnictl.core.advertisements import NEVER, ROUTERS_TOO
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK
 from cnictl.node.resources.sysctl import write
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -33,12 +34,8 @@ class RouterAdvertisements:
         """Return the value on each such link, and on each link that cnictl changed earlier; None if there is none."""
         if self._links is None:
             self._links = sorted({*_remembered(), *_advertised()})
-        values = {}
-        for link in self._links:
-            value = _value(link, "accept_ra")
-            if value:
-                values[link] = value
-        return values or None
+        values = {link: _value(link, "accept_ra") for link in self._links}
+        return {link: value for link, value in values.items() if value} or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
         """Return 2 for each link, so that it accepts while forwarding; a link that an operator turned off stays off."""

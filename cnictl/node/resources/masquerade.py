@@ -22,22 +22,22 @@ class Masquerade:
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._name = spec.name
-        self._known = [one for one in (spec, *earlier) if one.name == spec.name]
+        self._known = [known for known in (spec, *earlier) if known.name == spec.name]
         self.id = f"masquerade/{spec.name}"
 
     def observe(self) -> State | None:
-        """The rule sets that stand, by backend: of which subnets and networks, or that they are damaged."""
-        found = {}
+        """Return the loaded rule sets by backend: their subnets and networks, or that they are damaged."""
+        rule_sets = {}
         hidden = [family for family in PROGRAMS if hidden_chains.hides("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
             if backend == "iptables" and hidden:
-                found[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
+                rule_sets[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
             elif backends.backend(backend).present(self._name):
-                found[backend] = self._recognised(backend)
-        return found or None
+                rule_sets[backend] = self._recognised(backend)
+        return rule_sets or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """One rule set in the spec's backend; none without NAT. Raises Problem where what stands can't be read."""
+        """Return a rule set in the spec's backend; None without NAT. Raises Problem if present rules can't be read."""
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
             if hidden_chains.hides("nat", rule_set.chain(spec.name), family):
                 why = hidden_chains.reason("nat", family)
@@ -45,13 +45,13 @@ class Masquerade:
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
-        """Keep which iptables chains there were."""
+        """Record which iptables chains exist."""
         for family in _families(subnet for spec in self._known for subnet in spec.subnets):
             if firewall.has_command(PROGRAMS[family]):
                 firewall.remember_iptables(family)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the rules as typed."""
+        """Return the summary and the manual commands."""
         old, new = before or {}, after or {}
         words, commands = [], []
         for backend in old:
@@ -64,7 +64,8 @@ class Masquerade:
             elif old.get(backend) != rules:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
                 words.append(f"masquerade {subnets} to all but {networks} ({backend})")
-                commands += _load_commands(self._name, rules, backend)
+                steps = backends.backend(backend).steps(_of(self._name, rules))
+                commands += [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
@@ -74,27 +75,21 @@ class Masquerade:
             if old.get(backend) != rules and "subnets" in rules:
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
-                    self._remove_other_families(wanted)
+                    for bits in {32, 128} - set(wanted.families):  # loading leaves the chain of a family without subnet
+                        iptables.remove_chain(bits, rule_set.chain(self._name))
                 backends.backend(backend).load(wanted)
         for backend in old:
             if backend not in new:
                 self._remove(backend)
 
     def _remove(self, backend: str) -> None:
-        chain = rule_set.chain(self._name)
-        if backend == "iptables":
-            for family in PROGRAMS:
-                if hidden_chains.hides("nat", chain, family):
-                    hidden_chains.remove("nat", chain, family)
+        chain, families = rule_set.chain(self._name), PROGRAMS if backend == "iptables" else ()
+        for family in families:
+            if hidden_chains.hides("nat", chain, family):
+                hidden_chains.remove("nat", chain, family)
         backends.backend(backend).remove(self._name)
-        if backend == "iptables":
-            for family in PROGRAMS:
-                firewall.drop_left_over("nat", "POSTROUTING", family)
-
-    def _remove_other_families(self, wanted: RuleSet) -> None:
-        """Loading leaves alone the chain of a family that has no subnet (any more)."""
-        for bits in {32, 128} - set(wanted.families):
-            iptables.remove_chain(bits, rule_set.chain(self._name))
+        for family in families:
+            firewall.drop_left_over("nat", "POSTROUTING", family)
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:
@@ -108,7 +103,7 @@ class Masquerade:
 
 
 def _families(subnets: Iterable[str]) -> list[str]:
-    """nftables' names of the families that have a subnet."""
+    """Return nftables' names of the families that have a subnet."""
     return sorted({"ip6" if is_ipv6(subnet) else "ip" for subnet in subnets})
 
 
@@ -117,12 +112,7 @@ def _rules(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _of(name: str, rules: dict[str, Any]) -> RuleSet:
-    return RuleSet(name, map(parse_cidr, rules["subnets"]), (parse_cidr(one, "network") for one in rules["networks"]))
-
-
-def _load_commands(name: str, rules: dict[str, Any], backend: str) -> list[str]:
-    steps = backends.backend(backend).steps(_of(name, rules))
-    return [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
+    return RuleSet(name, map(parse_cidr, rules["subnets"]), (parse_cidr(cidr, "network") for cidr in rules["networks"]))
 
 
 def _removal_commands(name: str, backend: str) -> list[str]:

@@ -55,59 +55,40 @@ KeepConfiguration=static
 """
 
 
-class ForeignRoutes(TextFile):
-    """The drop-in of networkd.conf that keeps foreign routes, if networkd is used."""
+class NetworkdFile(TextFile):
+    """A file that networkd reads when it starts, if networkd is used.
 
-    def __init__(self) -> None:
-        super().__init__(DAEMON_CONF)
+    With `reloads`, a running networkd reads it at once. A removal needs no reload, because no link is left to manage.
+    A reload would also remove the addresses of links whose files have changed since networkd started.
+    """
 
-    def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - peers may come later
-        """Return its text; the present state if networkd isn't used."""
-        return {"text": _DAEMON_TEXT} if is_used() else self.observe()
-
-
-class UnmanagedLinks(TextFile):
-    """The `.network` file that matches the bridge and host veths before any other file, if networkd is used."""
-
-    def __init__(self) -> None:
-        super().__init__(NETWORK_FILE)
+    def __init__(self, path: str, text: str, reloads: bool = False) -> None:
+        super().__init__(path)
+        self._text, self._reloads = text, reloads
 
     def wanted(self, spec: NodeSpec) -> State | None:
         """Return its text; the present state if networkd isn't used."""
-        return (
-            {"text": _NETWORK_TEXT.format(bridge=spec.bridge, veths=" ".join(HOST_VETHS))}
-            if is_used()
-            else self.observe()
-        )
+        if not is_used():
+            return self.observe()
+        return {"text": self._text.format(bridge=spec.bridge, veths=" ".join(HOST_VETHS))}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary, and the manual commands for the file and the reload."""
         summary, command = super().describe(before, after)
-        return summary, f"{command}\n{' '.join(_RELOAD)}" if after else command
+        return summary, f"{command}\n{' '.join(_RELOAD)}" if after and self._reloads else command
 
     def carry_out(self, change: Change) -> None:
-        """Write or remove the file, and reload a running networkd after a write.
-
-        A removal needs no reload, because no link is left to manage. A reload would also remove the addresses of links
-        whose files have changed since networkd started.
-        """
+        """Write or remove the file, and reload a running networkd after a write."""
         super().carry_out(change)
-        if change.after is not None and PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
+        if self._reloads and change.after and PROCESS in host_links.processes() and programs.find(_RELOAD[0]):
             run(_RELOAD, check=False)  # doctor checks whether the reload worked
 
 
-class KeptAddresses(TextFile):
-    """The drop-in of a link's `.network` file that keeps the link's addresses when networkd starts."""
+def networkd_files(spec: NodeSpec) -> list[NetworkdFile]:
+    """Return the files for networkd: one for foreign routes, one for unmanaged links, and drop-ins for links to peers.
 
-    def wanted(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - made for the links that the spec names
-        """Return its text."""
-        return {"text": _KEPT_TEXT}
-
-
-def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
-    """Return a drop-in for each link to peers that networkd manages, unless its files have a KeepConfiguration.
-
-    Existing drop-ins stay, because a link's file may be known again when networkd runs.
+    A link to peers that networkd manages gets a drop-in, unless its files have a KeepConfiguration. Existing drop-ins
+    stay, because a link's file may be known again when networkd runs.
     """
     paths = set(glob.glob(KEPT_FILES))
     if spec.known_peers and is_used():
@@ -115,7 +96,11 @@ def kept_addresses(spec: NodeSpec) -> list[KeptAddresses]:
             file = file_of(link)
             if file and not _says_what_to_keep(file):
                 paths.add(KEPT_FILES.replace("*.network", os.path.basename(file)))
-    return [KeptAddresses(path) for path in sorted(paths)]
+    return [
+        NetworkdFile(DAEMON_CONF, _DAEMON_TEXT),
+        NetworkdFile(NETWORK_FILE, _NETWORK_TEXT, reloads=True),
+        *(NetworkdFile(path, _KEPT_TEXT) for path in sorted(paths)),
+    ]
 
 
 def is_used() -> bool:

@@ -1,4 +1,4 @@
-"""How the route to each peer's pods stands: what the routing table holds, and which way pods' packets really go."""
+"""Tell the state of the route to each peer's pods: the routing table's, and the way that packets really take."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,15 @@ class PeerRouteState:
     """One peer's route, or a route of ours that no peer claims."""
 
     peer: Peer | None
-    """None: no peer claims it."""
     pod_cidr: str
     via: str
     dev: str
     state: str
-    """In words, for people: `ok`, `missing`, `stale`, …"""
+    """In words: `ok`, `missing`, `stale`, …"""
     works: bool = False
     """Whether it is in place and pods' packets take it."""
     link: str = ""
-    """In words where the peer is: on the link, or behind a gateway."""
+    """In words: on the link, or behind a gateway."""
     on_link: bool = False
     strays: tuple[pod_routes.Stray, ...] = ()
     """The packets that go another way."""
@@ -32,11 +31,9 @@ def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
     table, looked = RouteTable(), looked or pod_routes.look(spec)
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
-    found = [_state(peer, reached[peer], spec, table, looked) for peer in spec.known_peers]
-    for pod_cidr in table.orphans(spec):
-        route = table.to(pod_cidr)[0]
-        found.append(PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale"))
-    return found
+    orphans = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.orphans(spec)]
+    stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in orphans]
+    return [_state(peer, reached[peer], spec, table, looked) for peer in spec.known_peers] + stale
 
 
 def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer]:
@@ -64,11 +61,8 @@ def _state(
         state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
-    if reached is None:
-        link = "no route to it"
-    elif reached.gateway:
-        link = f"not on the same link, reached through {reached.gateway}"
-    else:
-        link = "on the link"
     on_link = reached is not None and not reached.gateway
+    link = "on the link" if on_link else "no route to it"
+    if reached is not None and reached.gateway:
+        link = f"not on the same link, reached through {reached.gateway}"
     return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(strays))

@@ -55,10 +55,8 @@ class Plugin:
         name = spec.plugin_version or installed.current or next(reversed(installed.versions), "")
         if not name:
             return self.newest()
-        chosen, digest = (
-            releases.examine(f"{installed.lib_dir}/{name}"),
-            releases.digest_noted(f"{installed.lib_dir}/{name}"),
-        )
+        folder = f"{installed.lib_dir}/{name}"
+        chosen, digest = releases.examine(folder), releases.noted(folder, "digest")
         if chosen.fault and _is_own(name, digest):
             return self._as_current(installed.lib_dir, name, _own_digest(), interpreters.choose().path)
         return self._as_current(installed.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
@@ -159,9 +157,7 @@ def _require_sound(lib_dir: str, name: str) -> None:
 def _is_own(name: str, digest: str) -> bool:
     """Return whether a version of this name and digest (empty: unknown) is this cnictl's own code."""
     own = _own_digest()
-    if digest:
-        return digest == own
-    return name in (cnictl.__version__, f"{cnictl.__version__}+{own[:8]}")
+    return digest == own if digest else name in (cnictl.__version__, f"{cnictl.__version__}+{own[:8]}")
 
 
 def _own_digest() -> str:

@@ -3,7 +3,7 @@
 from cnictl.core import attachments, liveness
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Link, Netlink, ifinfo, text_attr, u32_attr
+from cnictl.core.netlink.rtnetlink import Netlink, ifinfo, text_attr, u32_attr
 from cnictl.node.resources.bridge import announce
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -26,16 +26,14 @@ class Ports:
             faults = {}
             for record in attachments.all_records(self._network):
                 link = links.get(record.host_veth)
-                if link is None or record.bridge != self._bridge or not (wrong := self._wrong(link, bridge)):
+                if link is None or record.bridge != self._bridge:
+                    continue
+                on_bridge = bridge is not None and link.master == bridge.index
+                if on_bridge and link.up:
                     continue
                 if liveness.judge(record, netlink).state == liveness.LIVE:
-                    faults[link.name] = wrong
+                    faults[link.name] = _DOWN if on_bridge else f"not on {self._bridge}"
         return faults or None
-
-    def _wrong(self, link: Link, bridge: Link | None) -> str:
-        if bridge is None or link.master != bridge.index:
-            return f"not on {self._bridge}"
-        return "" if link.up else _DOWN
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002
         """Return None: no port has a fault."""

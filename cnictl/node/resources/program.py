@@ -49,12 +49,7 @@ class ProgramCopy:
         name = version_folder.name_for(program.HOME, digest)
         copy = program.examine(name)
         interpreter = copy.interpreter if copy.digest == digest else interpreters.choose().path
-        return {
-            "version": name,
-            "digest": digest,
-            "interpreter": interpreter,
-            "folder": program.HOME,
-        }
+        return {"version": name, "digest": digest, "interpreter": interpreter, "folder": program.HOME}
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the manual command."""

@@ -31,19 +31,35 @@ _CHAINS = "CNICTL-"
 _NATIVE = "nft"
 """The key in a state for rules that only nft can name; the other keys are tables."""
 _INCOMPATIBLE = re.compile(r"^# Table `([^']+)' is incompatible", re.MULTILINE)
-_MARK = "cnictl:"
-"""rtm_protocol of routes learned from a store."""
+"""How `iptables-save` names a table that it leaves out because it contains a native rule of nft."""
 
 Line = tuple[str, str]
 """A table's name and a line: `-A CHAIN …` as `iptables-save` prints it, or `-N CHAIN`."""
 
 
 class _Remnant:
-    """The base of all remnants: no spec wants them, and nothing restores them."""
+    """The base of all remnants: no spec wants them, and an undo does not restore them."""
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - no node has any
         """Return None: no remnant is desired."""
         return None
+
+    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
+        """Return the summary and the manual commands of the removal."""
+        words, commands = self._removal(before or after or {})
+        return f"remove {words}", "" if after else "\n".join(commands)
+
+    def carry_out(self, change: Change) -> None:
+        """Remove what was seen and still exists. Raises Problem, OSError."""
+        if change.after is None and change.before:
+            self._remove(change.before)
+
+    def _removal(self, seen: State) -> tuple[str, list[str]]:
+        """Return what goes, in words, and the manual commands."""
+        raise NotImplementedError
+
+    def _remove(self, seen: State) -> None:
+        raise NotImplementedError
 
 
 class TaggedIptables(_Remnant):
@@ -83,24 +99,16 @@ class TaggedIptables(_Remnant):
         if names:
             raise hidden_chains.missing(self._program, f"{', '.join(names)} stand")
 
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """Return the summary and the iptables commands."""
-        lines, words = [], []
-        seen = before or {}
-        words += [f"rule {rule}" for rule in seen.get(_NATIVE, [])]
-        lines += [f"nft delete rule {rule}" for rule in seen.get(_NATIVE, [])]
+    def _removal(self, seen: State) -> tuple[str, list[str]]:
+        words = [f"rule {rule}" for rule in seen.get(_NATIVE, [])]
+        commands = [f"nft delete rule {rule}" for rule in seen.get(_NATIVE, [])]
         for table, rules in seen.items():
-            if table == _NATIVE:
-                continue
-            words += [f"{rule[3:]} ({table})" for rule in rules]
-            lines += [f"{self._program} -w -t {table} {line}" for line in _removal(rules)]
-        return f"remove what is tagged as cnictl's in {self._program}: {'; '.join(words)}", "\n".join(lines)
+            if table != _NATIVE:
+                words += [f"{rule[3:]} ({table})" for rule in rules]
+                commands += [f"{self._program} -w -t {table} {line}" for line in _removal(rules)]
+        return f"what is tagged as cnictl's in {self._program}: {'; '.join(words)}", commands
 
-    def carry_out(self, change: Change) -> None:
-        """Remove what was seen and still exists, in one transaction per table. Raises Problem."""
-        if change.after is not None:
-            return
-        seen: dict[str, list[str]] = change.before or {}
+    def _remove(self, seen: State) -> None:
         native = [rule for rule in self._native() if rule in seen.get(_NATIVE, [])]
         if native:
             run(["nft", "-f", "-"], "".join(f"delete rule {rule}\n" for rule in native))
@@ -120,8 +128,8 @@ class TaggedIptables(_Remnant):
     def _saved(self) -> tuple[list[Line], list[tuple[str, str]]]:
         """Return all chains and rules with their table, and the chains with their table that the program can't read."""
         text = run([f"{self._program}-save"]).stdout
-        saved, unread = read_saved(text), []
-        for table in incompatible_tables(text):
+        saved, unread = _read_saved(text), []
+        for table in _INCOMPATIBLE.findall(text):
             lines, names = listing(self._program, table)
             saved += [(table, line) for line in lines if line[:3] in ("-N ", "-A ")]
             unread += [(table, name) for name in names]
@@ -148,7 +156,7 @@ class TaggedIptables(_Remnant):
             if rule["family"] == self._family
             and (rule["table"], rule["chain"]) in unread
             and hidden_chains.target(rule) not in covered
-            and (hidden_chains.target(rule).startswith(_CHAINS) or str(rule.get("comment", "")).startswith(_MARK))
+            and (hidden_chains.target(rule).startswith(_CHAINS) or str(rule.get("comment", "")).startswith(OWNER_MARK))
         ]
 
     def _marked(self) -> list[Line]:
@@ -159,7 +167,7 @@ class TaggedIptables(_Remnant):
         return [(table, line) for table, line in others if _is_tagged(shlex.split(line))] + ours
 
 
-def read_saved(text: str) -> list[Line]:
+def _read_saved(text: str) -> list[Line]:
     """Return the chains and the rules in `iptables-save`'s text, each with its table: `-N CHAIN`, `-A CHAIN …`."""
     saved: list[Line] = []
     table = ""
@@ -173,15 +181,10 @@ def read_saved(text: str) -> list[Line]:
     return saved
 
 
-def incompatible_tables(text: str) -> list[str]:
-    """Return the tables that `iptables-save` leaves out because they contain a native rule of nft."""
-    return [match[1] for match in _INCOMPATIBLE.finditer(text)]
-
-
 def _is_tagged(words: list[str]) -> bool:
     pairs = list(pairwise(words))
     leads = any(option in ("-j", "-g") and target.startswith(_CHAINS) for option, target in pairs)
-    return leads or any(option == "--comment" and text.startswith(_MARK) for option, text in pairs)
+    return leads or any(option == "--comment" and text.startswith(OWNER_MARK) for option, text in pairs)
 
 
 def _removal(lines: Iterable[str]) -> list[str]:
@@ -219,19 +222,13 @@ class OwnTables(_Remnant):
     def observe(self) -> State | None:
         """Return the chains by family, and the ports that a lost attachment with `portIsolation` left isolated."""
         isolated = [port for port in isolation.isolated() if port not in self._ports]
-        names_by_kind = {"inet": self._masquerade(), "bridge": self._guards(), "isolated": isolated}
+        guards = [port for port in macspoof.guarded() if port not in self._ports]
+        every = nftables.chains(nftables.FAMILY_INET, rule_set.TABLE)
+        chains = [chain for chain in every if not {chain, chain.partition("/")[0]}.intersection(self._known)]
+        names_by_kind = {"inet": chains, "bridge": guards, "isolated": isolated}
         return {family: names for family, names in names_by_kind.items() if names} or None
 
-    def _masquerade(self) -> list[str]:
-        every = nftables.chains(nftables.FAMILY_INET, rule_set.TABLE)
-        return [chain for chain in every if chain not in self._known and chain.partition("/")[0] not in self._known]
-
-    def _guards(self) -> list[str]:
-        return [port for port in macspoof.guarded() if port not in self._ports]
-
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """Return the summary and the nft commands."""
-        seen = before or {}
+    def _removal(self, seen: State) -> tuple[str, list[str]]:
         families = {family: names for family, names in seen.items() if family != "isolated"}
         places = [f"{family} {rule_set.TABLE} {name}" for family, names in families.items() for name in names]
         commands = [f"nft delete chain {place}" for place in places]
@@ -239,18 +236,14 @@ class OwnTables(_Remnant):
         if ports := seen.get("isolated", []):
             words.append(f"the isolation of {', '.join(ports)}")
             commands.append(f"nft list ruleset bridge | grep {isolation.TABLES}  # then nft delete table bridge NAME")
-        return f"remove {' and '.join(words)}", "\n".join(commands)
+        return " and ".join(words), commands
 
-    def carry_out(self, change: Change) -> None:
-        """Remove the chains, and each table that is empty then. Raises CniError."""
-        if change.after is not None:
-            return
-        gone = (change.before or {}).get("inet", [])
-        nftables.remove_chains(nftables.FAMILY_INET, rule_set.TABLE, gone.__contains__)
+    def _remove(self, seen: State) -> None:
+        nftables.remove_chains(nftables.FAMILY_INET, rule_set.TABLE, seen.get("inet", []).__contains__)
         nftables.remove_table_if_empty(nftables.FAMILY_INET, rule_set.TABLE)
-        for port in (change.before or {}).get("bridge", []):
+        for port in seen.get("bridge", []):
             macspoof.remove((port,))
-        for port in (change.before or {}).get("isolated", []):
+        for port in seen.get("isolated", []):
             isolation.remove(port, recorded=False)
 
 
@@ -264,27 +257,19 @@ class TaggedRoutes(_Remnant):
         routes = sorted(_in_words(route) for route in _tagged_routes())
         return {"routes": routes} if routes else None
 
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """Return the summary and the `ip route` commands."""
-        routes = list((before or {}).get("routes", []))
-        return f"remove the routes {', '.join(routes)}", "\n".join(f"ip route del {route}" for route in routes)
+    def _removal(self, seen: State) -> tuple[str, list[str]]:
+        return f"the routes {', '.join(seen['routes'])}", [f"ip route del {route}" for route in seen["routes"]]
 
-    def carry_out(self, change: Change) -> None:
-        """Remove the routes that were seen. Raises OSError."""
+    def _remove(self, seen: State) -> None:
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
 
-        if change.after is not None:
-            return
-        wanted = set((change.before or {}).get("routes", []))
         with IPRoute() as iproute:
-            for route in _tagged_routes():
-                if _in_words(route) not in wanted:
-                    continue
+            for route in (route for route in _tagged_routes() if _in_words(route) in seen["routes"]):
                 family = AF_INET6 if ":" in route.destination else AF_INET
-                told = {"dst": route.destination, "proto": route.protocol, "table": route.table, "type": route.kind}
+                keys = {"dst": route.destination, "proto": route.protocol, "table": route.table, "type": route.kind}
                 try:
-                    iproute.route("del", family=family, priority=route.priority, **told)
+                    iproute.route("del", family=family, priority=route.priority, **keys)
                 except NetlinkError as error:
                     raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
 
@@ -320,14 +305,10 @@ class TaggedLinks(_Remnant):
         ]
         return {"links": sorted(names)} if names else None
 
-    def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
-        """Return the summary and the `ip link` commands."""
-        names = list((before or {}).get("links", []))
-        return f"remove the links {', '.join(names)}", "\n".join(f"ip link delete {name}" for name in names)
+    def _removal(self, seen: State) -> tuple[str, list[str]]:
+        return f"the links {', '.join(seen['links'])}", [f"ip link delete {name}" for name in seen["links"]]
 
-    def carry_out(self, change: Change) -> None:
-        """Remove the links, and with them the other ends of pairs. Raises OSError."""
-        if change.after is None:
-            with Netlink() as netlink:
-                for name in (change.before or {}).get("links", []):
-                    unlink(netlink, name)
+    def _remove(self, seen: State) -> None:
+        with Netlink() as netlink:
+            for name in seen["links"]:
+                unlink(netlink, name)

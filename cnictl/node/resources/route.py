@@ -27,10 +27,7 @@ class PeerRoute:
     def observe(self) -> State | None:
         """Return the route's next hop, link and owner; our route, if there are several."""
         routes = self._table.to(self._pod_cidr)
-        for route in routes:
-            if route["owner"] == OURS:
-                return route
-        return routes[0] if routes else None
+        return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""

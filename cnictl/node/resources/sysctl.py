@@ -6,12 +6,11 @@ import os
 from cnictl.core import sysctl
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.messages import Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK
 from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spine import Change, State
 from cnictl.node.state import original_state
-
-_OWNER_MARK = "cnictl:"
-"""The beginning of the alias of a bridge that the plugin made."""
 
 
 class Forwarding:
@@ -78,7 +77,10 @@ class Forwarding:
         write(self._path, value)
         for name, old in remembered["conf"].items():
             if name in now:
-                self._restore(name, old if now[name] == left.get(name, now[name]) else now[name])
+                wanted = old if now[name] == left.get(name, now[name]) else now[name]
+                with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
+                    if sysctl.read(f"{self._conf}/{name}") not in ("", wanted):
+                        write(f"{self._conf}/{name}", wanted)
 
     def _bridges(self) -> list[str]:
         """Return the bridges that have an address of the family and were not made by cnictl's plugin."""
@@ -87,13 +89,13 @@ class Forwarding:
                 link.name
                 for link in rtnetlink.all_links(netlink)
                 if link.kind == "bridge"
-                and not link.alias.startswith(_OWNER_MARK)
-                and any(self._is_routed(packed) for packed, _ in rtnetlink.addresses(netlink, link.index))
+                and not link.alias.startswith(OWNER_MARK)
+                and any(
+                    len(packed) == (16 if self.ipv6 else 4) and not is_link_local(packed)
+                    for packed, _ in rtnetlink.addresses(netlink, link.index)
+                )
             ]
         return sorted(names)
-
-    def _is_routed(self, packed: bytes) -> bool:
-        return len(packed) == (16 if self.ipv6 else 4) and packed[:2] != b"\xfe\x80"
 
     @property
     def _conf(self) -> str:
@@ -113,12 +115,6 @@ class Forwarding:
                 if value:  # else the link went away meanwhile
                     values[f"{name}/{key}"] = value
         return values
-
-    def _restore(self, name: str, value: str) -> None:
-        path = f"{self._conf}/{name}"
-        with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
-            if sysctl.read(path) not in ("", value):
-                write(path, value)
 
 
 def write(path: str, value: str) -> None:

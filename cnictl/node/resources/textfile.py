@@ -5,7 +5,6 @@ import os
 from dataclasses import fields, replace
 from typing import Any
 
-from cnictl.core import durable
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node.plugin import files
@@ -58,7 +57,7 @@ class NodeFile:
             return now, ["it was changed since"]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the file as a shell would write it."""
+        """Return the summary, and the manual command that writes or patches the file."""
         return _describe(NODE_FILE, before, after)
 
     def carry_out(self, change: Change) -> None:
@@ -81,7 +80,7 @@ class TextFile:
         if files.is_masked(self.path):
             return None
         try:
-            return {"text": durable.contents(self.path).decode("utf-8", "surrogateescape")}
+            return {"text": files.read(self.path)}
         except FileNotFoundError:
             return None
 
@@ -118,7 +117,7 @@ class TextFile:
         return original_state.recall(self.id) is not None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
-        """The summary and the file as a shell would write it."""
+        """Return the summary, and the manual command that writes or patches the file."""
         return _describe(self.path, before, after)
 
     def carry_out(self, change: Change) -> None:
@@ -128,7 +127,7 @@ class TextFile:
             folders.unmake(os.path.dirname(self.path))
             return
         folders.make(os.path.dirname(self.path))
-        files.write(self.path, change.after["text"].encode("utf-8", "surrogateescape"), 0o644)
+        files.write(self.path, change.after["text"], 0o644)
 
 
 class SysctlFile(TextFile):

@@ -18,17 +18,17 @@ from cnictl.node.state.pending import Pending
 from cnictl.node.state.run_lock import exclusive, is_held
 
 _TRIES = 5
-"""How often to try an undo that fails in part: whatever held a lock may have released it by then."""
+"""How often to try an undo that fails in part: a lock may be free later."""
 
 
 @dataclass(frozen=True)
 class Undone:
-    """A run that was not confirmed, and what became of it."""
+    """The undo of a run that was not confirmed."""
 
     run: int
     why: str
     by: int
-    """The undo's own run; 0 where nothing was left to take back."""
+    """The undo's own run; 0 if nothing was left to take back."""
     left: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -40,21 +40,17 @@ def confirm() -> Pending:
     """Keep what the pending run made. The caller holds `exclusive`. Raises Problem if nothing waits, or too late."""
     waiting = pending.read()
     if waiting is None:
-        raise Problem("nothing waits to be confirmed", _hint_of_late())
+        run, hint = journal.last(), ""
+        if run is not None and run.undoes and (taken := journal.read(run.undoes)) is not None:
+            hint = f"run {taken.number} ({taken.command}) was taken back by run {run.number}; "
+            hint += f"cnictl history {run.number}"
+        raise Problem("nothing waits to be confirmed", hint)
     if waiting.is_due(at_work=False):
         undone = settle()
         raise Problem(f"too late: {undone}", "cnictl history")
     journal.append(waiting.run, {"confirmed": time.time()})
     pending.disarm()
     return waiting
-
-
-def _hint_of_late() -> str:
-    run = journal.last()
-    taken = journal.read(run.undoes) if run is not None and run.undoes else None
-    if run is None or taken is None:
-        return ""
-    return f"run {taken.number} ({taken.command}) was taken back by run {run.number}; cnictl history {run.number}"
 
 
 def took_back_the_node() -> bool:
@@ -64,9 +60,9 @@ def took_back_the_node() -> bool:
 
 
 def undo_if_due(wait: float = 30.0) -> Undone | None:
-    """Take the pending run back if its time is up, or if it died at work; takes `exclusive` itself. Raises Problem.
+    """Undo the pending run if its time is up, or if it was cut off; takes `exclusive` itself. Raises Problem.
 
-    For the next command and `cnictl watch`. Costs one failed open(2) where nothing waits.
+    The next command and `cnictl watch` call it. It costs one failed open(2) if nothing waits.
     """
     waiting = pending.read()
     if waiting is None or not waiting.is_due(at_work=is_held()):
@@ -76,9 +72,9 @@ def undo_if_due(wait: float = 30.0) -> Undone | None:
 
 
 def settle() -> Undone | None:
-    """Take the pending run back if its time is up, or if it died at work. The caller holds `exclusive`.
+    """Undo the pending run if its time is up, or if it was cut off. The caller holds `exclusive`.
 
-    Raises Problem where some of it could not be done; a later call tries again, a few times.
+    Raises Problem if some of it could not be done; later calls try again, a few times.
     """
     waiting = pending.read()
     if waiting is None or not waiting.is_due(at_work=False):
@@ -100,10 +96,5 @@ def settle() -> Undone | None:
             pending.disarm()
         raise
     pending.disarm()
-    return Undone(waiting.run, _why(waiting), by, left)
-
-
-def _why(waiting: Pending) -> str:
-    if waiting.boot_id != liveness.boot_id():
-        return "this host was booted anew"
-    return f"within {waiting.seconds:g} s" if waiting.deadline else "it was cut off at work"
+    why = f"within {waiting.seconds:g} s" if waiting.deadline else "it was cut off at work"
+    return Undone(waiting.run, why if waiting.boot_id == liveness.boot_id() else "this host was booted anew", by, left)

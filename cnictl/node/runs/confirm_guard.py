@@ -1,7 +1,7 @@
 """Undo an unconfirmed run when its time is up, in a process apart from the terminal and session that began the run.
 
-The process is forked, not executed: what it runs is in memory, and works even if the environment that cnictl was
-started from is removed. What it waits for is on disk. If it is killed, whoever looks next undoes
+The process is forked, not executed: its code is in memory, and works even if the environment that cnictl was started
+from is removed. What it waits for is on disk. If it is killed, the next one that looks undoes the run
 (`cnictl.node.runs.confirm`).
 """
 
@@ -34,9 +34,9 @@ _TIMER = "cnictl-confirm"
 
 
 def start() -> None:
-    """Start the guard and return when it runs. Raises Problem if it doesn't.
+    """Start the guard, after `pending.arm`, and return when it runs. Raises Problem if it doesn't.
 
-    To be called from a process with one thread that holds `exclusive`; `pending.arm` comes first.
+    The caller holds `exclusive` and has a single thread.
     """
     import pyroute2  # noqa: F401 - before the fork, so that all that the undo needs is in memory; slow to load
 
@@ -56,9 +56,9 @@ def start() -> None:
 
 
 def start_timer(seconds: float) -> None:
-    """Where systemd runs, have it look too when the time is up: its timer outlives whatever ends the guard.
+    """Set a systemd timer, if systemd runs, that looks when the time is up even if the guard was killed.
 
-    It starts root's copy of cnictl, as the units do; where that copy is missing or not root's alone, there is no timer.
+    It starts root's copy of cnictl, as the units do. If that copy is missing or not root's alone, there is no timer.
     """
     if boot_unit.systemd_runs() and program.is_sound():
         stop_timer()
@@ -71,20 +71,20 @@ def start_timer(seconds: float) -> None:
 
 
 def stop_timer() -> None:
-    """Take that timer away again."""
+    """Remove that timer."""
     if boot_unit.systemd_runs():
         run(["systemctl", "--quiet", "stop", f"{_TIMER}.timer"], check=False)
 
 
 def _become_guard(ready: int) -> NoReturn:
-    """In the child: leave its parent's session, tell that the guard runs, and watch until nothing waits any more."""
+    """Leave the parent's session, report that the guard runs, and look until nothing waits any more; in the child."""
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
         _detach(ready)
         waiting = pending.read()
-        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # as whom the history and others' waiting name it
+        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # history and waiting commands name it so
         os.write(ready, b"1")
         os.close(ready)
         while not _is_over():
@@ -94,7 +94,7 @@ def _become_guard(ready: int) -> NoReturn:
 
 
 def _detach(kept: int) -> None:
-    """Hold nothing of whoever began the run: terminal, folder, descriptors (one is its lock)."""
+    """Release what the parent holds: terminal, folder and descriptors, one of which is its lock."""
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a shutdown ends it; what it waits for is on disk
@@ -110,7 +110,7 @@ def _detach(kept: int) -> None:
 
 
 def _is_over() -> bool:
-    """Whether nothing waits any more; undoes what is due."""
+    """Undo what is due, and return whether nothing waits any more."""
     try:
         waiting = pending.read()
         if waiting is None:

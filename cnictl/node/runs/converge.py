@@ -1,4 +1,4 @@
-"""A node moved to a spec: what differs, and one run that makes it so or leaves the host as it was."""
+"""Move a node to a spec: find what differs, and change it in one run, or leave the host as it was."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from cnictl.node.resources.forward_nft import NftForward
 from cnictl.node.runs import sweep
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, as_data
-from cnictl.node.spine import Change, OnStep, Plan, Resource, Step
+from cnictl.node.spine import Change, OnStep, Plan, Resource, State, Step
 from cnictl.node.state import original_state
 from cnictl.node.state.journal import DONE, UNDONE, Journal
 
@@ -27,7 +27,7 @@ NO_NODE = (
 
 
 def current_spec() -> NodeSpec:
-    """The spec of this node. Raises Problem if there is none, UsageProblem if its file can't be read."""
+    """Return the spec of this node. Raises Problem if there is none, UsageProblem if its file can't be read."""
     spec = node_file.load()
     if spec is None:
         raise Problem(*NO_NODE)
@@ -54,12 +54,8 @@ def lost_its_file() -> bool:
 
 
 def specs_in_place() -> list[NodeSpec]:
-    """Every spec that may have something on this host, the one in effect last."""
-    found = original_state.specs()
-    if not found:
-        spec = node_file.load()
-        return [spec] if spec is not None else []
-    return found
+    """Return every spec that may have something on this host, the one in effect last."""
+    return original_state.specs() or [spec for spec in [node_file.load()] if spec is not None]
 
 
 @dataclass(frozen=True)
@@ -91,97 +87,80 @@ def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) ->
     node_file, *wanted = inventory.resources(spec, earlier, reapplies)
     left = inventory.left_over(spec, earlier)
     if only:
-        left, wanted = _of_kinds(left, only), _of_kinds(wanted, only)
-    mark = _Marking(spec, earlier)
-    return Move(
-        spec,
-        tuple(only),
-        mark.repairs(spine.plan([node_file], spec)),
-        mark.repairs(spine.plan_removal(left)),
-        mark.repairs(spine.plan(wanted, spec)),
-        reapplies,
-    )
+        left = [resource for resource in left if inventory.kind(resource) in only]
+        wanted = [resource for resource in wanted if inventory.kind(resource) in only]
+    plans = [spine.plan([node_file], spec), spine.plan_removal(left), spine.plan(wanted, spec)]
+    file, removal, rest = _with_repairs(plans, spec, earlier)
+    return Move(spec, tuple(only), file, removal, rest, reapplies)
 
 
-class _Marking:
-    """Tells repairs from changes that move the node.
+def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) -> list[Plan]:
+    """Return the plans with their repairs marked.
 
     A repair makes a thing what the spec in effect asked for already, if cnictl has made it so before: the first
     `apply` after `bridge up` repairs nothing.
     """
+    if not earlier or not any(todo.changes for todo in plans):
+        return plans
+    previous = earlier[-1]
+    made: list[str] | None = original_state.recall(_MADE)  # None: of a release that did not note it
+    known: dict[str, Resource] = {}
+    if previous != spec:
+        known = {resource.id: resource for resource in inventory.resources(previous, earlier)}
 
-    def __init__(self, spec: NodeSpec, earlier: list[NodeSpec]) -> None:
-        self._spec, self._earlier = spec, earlier
-        self._previous = earlier[-1] if earlier else None
-        self._made: list[str] | None = original_state.recall(_MADE)  # None: of a release that did not note it
-        self._known: dict[str, Resource] | None = None
-
-    def repairs(self, todo: Plan) -> Plan:
-        """Return the plan with its repairs marked."""
-        return Plan(
-            tuple(
-                replace(step, change=replace(step.change, repair=True))
-                if step.change is not None and self._is_repair(step.change)
-                else step
-                for step in todo.steps
-            )
-        )
-
-    def _is_repair(self, change: Change) -> bool:
-        if self._previous is None:
+    def is_repair(change: Change) -> bool:
+        if change.after is not None and made is not None and change.resource not in made:
             return False
-        if change.after is not None and self._made is not None and change.resource not in self._made:
-            return False
-        if self._previous == self._spec:
-            return True
-        if self._known is None:
-            self._known = {one.id: one for one in inventory.resources(self._previous, self._earlier)}
-        known = self._known.get(change.resource)
+        resource = known.get(change.resource)
         try:
-            return (known.desired(self._previous) if known is not None else None) == change.after
+            return previous == spec or (resource.desired(previous) if resource is not None else None) == change.after
         except (Problem, OSError):
             return False
 
+    def marked(step: Step) -> Step:
+        if step.change is None or not is_repair(step.change):
+            return step
+        return replace(step, change=replace(step.change, repair=True))
+
+    return [Plan(tuple(map(marked, todo.steps))) for todo in plans]
+
 
 def note_mtu(done: Plan, spec: NodeSpec) -> None:
-    """Keep the MTU that a run has given the pods' bridge."""
+    """Record the MTU that a run has given the pods' bridge."""
     for step in done.steps:
         if step.resource.id == f"bridge/{spec.bridge}":
-            note_bridge_mtu(spec, step.state if step.change is None else step.change.after)
+            note_bridge_mtu(spec, _state_after(step))
 
 
 def _note_made(move: Move) -> None:
-    """Keep which things are as a spec asked for: what differs later of these has drifted.
+    """Record which things are as a spec asked for: what differs later of these has drifted.
 
     On a node of a release that did not note it, only a run that saw to all of the node begins to.
     """
     note_mtu(move.wanted, move.spec)
-    if original_state.recall(_MADE) is None and move.only:
+    known: list[str] | None = original_state.recall(_MADE)
+    if known is None and move.only:
         return
-    made = [step.resource.id for step in (*move.node_file.steps, *move.wanted.steps) if _is_there(step)]
-    known: list[str] = original_state.recall(_MADE) or []
-    if set(made) - set(known):
-        original_state.amend(_MADE, sorted({*known, *made}))
+    steps = [*move.node_file.steps, *move.wanted.steps]
+    made = {*(known or ()), *(step.resource.id for step in steps if _state_after(step) is not None)}
+    if made - {*(known or ())}:
+        original_state.amend(_MADE, sorted(made))
 
 
 def forget_made(gone: Plan) -> None:
-    """Drop the note of what an undo has removed."""
+    """Remove from the record what an undo has removed."""
     removed = {change.resource for change in gone.changes if change.after is None}
     known: list[str] = original_state.recall(_MADE) or []
     if removed & set(known):
         original_state.amend(_MADE, sorted(set(known) - removed))
 
 
-def _is_there(step: Step) -> bool:
-    return (step.state if step.change is None else step.change.after) is not None
-
-
-def _of_kinds(resources: list[Resource], only: Collection[str]) -> list[Resource]:
-    return [resource for resource in resources if inventory.kind(resource) in only]
+def _state_after(step: Step) -> State | None:
+    return step.state if step.change is None else step.change.after
 
 
 def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journal:
-    """The journal of a run that carries this out. `ignored`: preflight checks whose findings were accepted."""
+    """Return the journal of a run that carries this out. `ignored`: preflight checks whose findings were accepted."""
     about = {"ignored": sorted(ignored)} if ignored else {}
     return Journal(command, {"spec": as_data(move.spec), **about})
 
@@ -189,8 +168,8 @@ def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journ
 def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
     """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
 
-    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. To apply the spec that is in
-    effect already repairs what it can, and undoes nothing.
+    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. If the spec is in effect
+    already, what can be repaired is repaired, and nothing is undone.
     """
     more = Plan(())
     repairs = move.reapplies and original_state.specs() == [move.spec]

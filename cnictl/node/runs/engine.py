@@ -1,6 +1,6 @@
 """Run a command that changes this node: hold the node, finish what was cut off, plan, ask, carry out, report.
 
-Nothing here prints. Whoever calls says through an `Operator` how a run is told of and asked about.
+Nothing here prints: an `Operator` shows messages and asks questions.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _BRIDGE_KINDS = ("bridge", "address", "netfilter")
 
 @dataclass(frozen=True)
 class Options:
-    """How a run goes about its work."""
+    """The options that all commands which change the node have."""
 
     dry_run: bool = False
     """Change nothing."""
@@ -48,11 +48,11 @@ class Options:
 
 @dataclass
 class Report:
-    """What a run was to do and what has become of it."""
+    """What a run was to do and what it has done."""
 
     plan: Plan
     outcomes: dict[str, str] = field(default_factory=dict)
-    """By resource: changed, failed or undone; nothing of a step that was not reached."""
+    """By resource: changed, failed or undone. A step that was not reached has none."""
     error: str = ""
     """Why the run failed."""
     spec: NodeSpec | None = None
@@ -63,7 +63,7 @@ class Report:
     """The run's number; 0 if it changed nothing."""
 
     def follow(self, tell: Callable[[str], None]) -> OnStep:
-        """Return what takes the outcome of each step; it tells which step is at work."""
+        """Return a function that records the outcome of each step, and tells the next step."""
         ahead = {change.resource: change.summary for change in self.plan.changes}
         count = len(ahead)
 
@@ -84,48 +84,44 @@ class Report:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return each step as JSON values."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for step in self.plan.steps:
-            change = step.change
-            outcome = "already so" if change is None else self.outcomes.get(change.resource, "not reached")
-            if step.unknown:
-                outcome = "not known"
-            row: dict[str, Any] = {"resource": step.resource.id, "outcome": outcome, "summary": step.summary}
-            if change is not None:
-                row |= {"before": change.before, "after": change.after, "command": change.command}
-            rows.append(row)
+            outcome, details = "not known" if step.unknown else "already so", {}
+            if change := step.change:
+                outcome = self.outcomes.get(change.resource, "not reached")
+                details = {"before": change.before, "after": change.after, "command": change.command}
+            rows.append({"resource": step.resource.id, "outcome": outcome, "summary": step.summary, **details})
         return rows
 
 
 class Operator(Protocol):
-    """Whoever runs a command: is told of its run, and asked about it."""
+    """The person or program that runs a command."""
 
     def say(self, message: str) -> None:
-        """Tell a message."""
+        """Show a message."""
 
     def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Tell what goes on for as long as the context lasts; what it gives tells the next step."""
+        """Show the step at work while the context lasts; give a function that shows the next step."""
 
     def asks(self) -> bool:
         """Return whether the operator approves a change before it is made."""
 
     def approve(self, lines: Iterable[str], question: str) -> None:
-        """Show what is about to change and ask; raises whatever ends the command if the answer is no."""
+        """Show what is about to change and ask; raise the exception that ends the command if the answer is no."""
 
     def preview(self, plan: Plan, pods: Sequence[AttachedPod]) -> None:
         """Show what a run would change, and whose attachments it would delete."""
 
     def report(self, done: Report) -> None:
-        """Show what a run has done; of one that fails too, before its error is raised."""
+        """Show what a run has done. If it fails, this comes before its error is raised."""
 
 
 @contextlib.contextmanager
 def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator[bool]:
-    """Hold the node for one run; gives whether the run before it was cut off.
+    """Hold the node for one run, and give whether the run before it was cut off.
 
-    With `resume`, an undo that was cut off is finished first. After any other run that was cut off, whatever is within
-    has to make the whole node so. A dry run holds nothing. Raises Problem if another command holds the node for too
-    long.
+    With `resume`, an undo that was cut off is finished first. After any other run that was cut off, the block must
+    establish the whole node. A dry run holds nothing. Raises Problem if another command holds the node for too long.
     """
     if options.dry_run:
         yield False
@@ -134,8 +130,8 @@ def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator
         if not resume:
             yield False
             return
-        told, cut_off = history.resume()
-        for line in told:
+        lines, cut_off = history.resume()
+        for line in lines:
             operator.say(line)
         yield bool(cut_off)
         for run in cut_off:
@@ -153,11 +149,10 @@ def edit_node(
     question: str = "",
     reapplies: bool = False,
 ) -> None:
-    """Change this node's spec, and make just those kinds of resources so.
+    """Change this node's spec, and establish the kinds of resources in `only`.
 
-    `start` is the spec to edit; by default that of this node. After a run that was cut off, every kind is seen to.
-    `question` is asked once it is shown what is about to change. `reapplies`: nothing is edited. Raises Problem,
-    UsageProblem.
+    `start` is the spec to edit, by default that of this node. After a run that was cut off, every kind is established.
+    `question` is asked after the changes are shown. `reapplies`: nothing is edited. Raises Problem, UsageProblem.
     """
 
     def edited() -> NodeSpec:
@@ -192,10 +187,10 @@ def establish(
     ignored: Collection[str] = (),
     reapplies: bool = False,
 ) -> None:
-    """Make the host as `spec` says, and report it. The caller holds the node. Raises Problem.
+    """Make the host match `spec`, and report it. The caller holds the node. Raises Problem.
 
     `pods` are detached first. `ignored`: preflight checks whose findings were accepted. `reapplies`: the node file is
-    applied as it stands.
+    applied unedited.
     """
     move = converge.plan(spec, only, reapplies)
     if not move.whole.changes:
@@ -248,10 +243,10 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
 def take_back(
     shown: Undo, number: int | None, asked: bool, options: Options, operator: Operator, announce: Callable[[Undo], None]
 ) -> tuple[Undo, Report]:
-    """Take back the run that was `shown`, and return the undo with what has become of it. Raises Problem.
+    """Undo the run that was `shown`, and return the undo with its report. Raises Problem.
 
-    Without `number`, it is the latest run by then that an undo is for: `announce` is called if that is another one than
-    was shown. `asked`: the operator approved what was shown, and nothing else is to be done.
+    Without `number`, the latest run that can be undone by now is meant: `announce` is called if that is not the one
+    shown. `asked`: the operator approved what was shown, and nothing else may be done.
     """
     with alone(options, operator, resume=False):
         chosen = run_to_undo(number)
@@ -281,7 +276,7 @@ def take_back(
 
 
 def refuse_reset(todo: Reset, options: Options, operator: Operator) -> None:
-    """Raise Problem, after a report of it, where a reset can't be done."""
+    """Raise Problem, and report it, if a reset can't be done."""
     with _reported(Report(todo.whole), operator):
         reset.refuse(todo, options.force)
 
@@ -291,7 +286,7 @@ def reset_node(
 ) -> tuple[Reset, Report]:
     """Reset this host; `on_pod` is called for each attachment that is deleted. Raises Problem.
 
-    `shown` is what the operator approved, and nothing else is to be done; None if nobody was asked.
+    `shown` is what the operator approved, and nothing else may be done; None if nobody was asked.
     """
 
     def check(now: Reset) -> None:
@@ -307,7 +302,7 @@ def reset_node(
 
 
 def run_to_undo(number: int | None) -> Run:
-    """Return the run of that number, or the latest one that an undo is for. Raises Problem without one."""
+    """Return the run of that number, or the latest one that can be undone. Raises Problem if there is none."""
     return history.find(number) if number is not None else history.latest_to_undo()
 
 
@@ -337,7 +332,7 @@ def refuse_unshown(
 
 
 def _name_of(pod: AttachedPod) -> str:
-    """Return what tells a pod from others, whatever has become of it since."""
+    """Return what identifies a pod."""
     return f"{pod.network} {pod.container or pod.lost_port} {pod.ifname} {pod.name}".strip()
 
 
@@ -350,7 +345,7 @@ def _carry_out(
     pods: Sequence[AttachedPod],
     reapplies: bool = False,
 ) -> None:
-    """Detach `pods` and do `work`, which returns what was carried out in the end; report it, also if it fails."""
+    """Detach `pods` and do `work`, which returns what was carried out; report it, also if it fails."""
     _refuse_while_unconfirmed(report.spec, reapplies)
     with _reported(report, operator), _guarded(record, options, operator):
         for pod in live_pods.detach_all(pods, record):
@@ -363,7 +358,7 @@ def _carry_out(
 
 @contextlib.contextmanager
 def _reported(report: Report, operator: Operator) -> Iterator[None]:
-    """Report a run that fails within, and pass its failure on."""
+    """Report a run that fails in the block, and raise its failure again."""
     try:
         yield
     except (Problem, KeyboardInterrupt) as failure:
@@ -373,9 +368,9 @@ def _reported(report: Report, operator: Operator) -> Iterator[None]:
 
 
 def _refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool) -> None:
-    """Raise Problem while a run waits to be confirmed: taking it back would meet what was made on top of it.
+    """Raise Problem while a run waits to be confirmed, because its undo would collide with later changes.
 
-    To repair what drifted from the spec in effect is no new thing.
+    A repair of what drifted from the spec in effect is allowed.
     """
     waiting = pending.read()
     if waiting is None or (reapplies and original_state.specs()[-1:] == [spec]):
@@ -388,7 +383,7 @@ def _refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool) -> None:
 
 @contextlib.contextmanager
 def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[None]:
-    """Have what is done within undone by itself unless it is confirmed in time; without a time, just do it."""
+    """Have the block's run undone unless it is confirmed in time; without a time, do nothing."""
     seconds = options.confirm_within
     if not seconds:
         yield

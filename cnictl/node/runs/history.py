@@ -1,7 +1,7 @@
-"""What the journal tells of runs, and taking one back: the things that it changed, one by one, through the spine.
+"""List the runs in the journal, and undo one: revert the things that it changed, one by one, through the spine.
 
-Nothing is put back as a whole image. A thing is taken back where it is as the run left it; what somebody changed
-since, or what pods stand on by now, is left and said.
+A thing is reverted if it is as the run left it. What somebody changed since, or what pods depend on by now, is left and
+reported.
 """
 
 from contextlib import nullcontext
@@ -40,7 +40,7 @@ _FOR_GOOD = {
 
 @dataclass(frozen=True)
 class Undo:
-    """What it takes to take a run back."""
+    """What an undo of a run would do."""
 
     run: Run
     plan: Plan
@@ -57,12 +57,12 @@ class Undo:
 
 
 def runs() -> list[Run]:
-    """Every run that is known of, latest first."""
+    """Return every run in the journal, latest first."""
     return [run for run in reversed(journal.runs()) if run.command]
 
 
 def find(number: int) -> Run:
-    """One run. Raises UsageProblem if there is no journal of it."""
+    """Return the run of a number. Raises UsageProblem if there is no journal of it."""
     run = journal.read(number)
     if run is None:
         known = journal.numbers()
@@ -73,9 +73,9 @@ def find(number: int) -> Run:
 
 
 def latest_to_undo() -> Run:
-    """The operator's latest run that still stands: no undo, no repair, not taken back, and not for good.
+    """Return the operator's latest run that an undo can revert and that is no undo, no repair and not undone yet.
 
-    Raises Problem without one.
+    Raises Problem if there is none.
     """
     repairs = []
     for run in runs():
@@ -94,11 +94,12 @@ def latest_to_undo() -> Run:
 
 def passed_over(run: Run) -> list[Run]:
     """Return the repairs since a run, which `undo` without a number passes over, oldest first."""
-    return [one for one in reversed(runs()) if one.number > run.number and one.is_repair and not one.taken_back]
+    later_runs = [later for later in reversed(runs()) if later.number > run.number]
+    return [later for later in later_runs if later.is_repair and not later.taken_back]
 
 
 def outcome(run: Run, at_work: bool = False) -> str:
-    """How a run ended and what became of it since, in words."""
+    """Return in words how a run ended and what became of it since."""
     if run.taken_back:
         return "taken back" + (f" by run {run.taken_back}" if run.taken_back != run.number else "")
     if not run.end:
@@ -112,24 +113,27 @@ def outcome(run: Run, at_work: bool = False) -> str:
 
 
 def plan_undo(run: Run, whole: bool = False) -> Undo:
-    """What it takes to take `run` back; nothing is touched.
+    """Return what an undo of `run` would do; nothing is changed.
 
     What the run only repaired stays, unless all of it was a repair, or with `whole`.
     """
     whole = whole or run.is_repair
     known = _resources(run)
-    found = traces(run)
-    add_repairs(found, (one for one in journal.runs() if one.number > run.number))
+    changed = traces(run)
+    add_repairs(changed, (later for later in journal.runs() if later.number > run.number))
     cut_off = {resource for undo in _cut_off_undos(run) for resource in undo.half_made}
-    for trace in found:
+    for trace in changed:
         trace.half_made = trace.half_made or trace.resource in cut_off
-    kept = [trace for trace in found if trace.repair and not trace.half_made and not whole]
+    kept = [trace for trace in changed if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
     pods: tuple[AttachedPod, ...] | None = None
     spec = _spec_after(run)
-    names = {one.name for one in converge.specs_in_place()}
-    for trace in _in_order([one for one in found if one not in kept]):
+    names = {known_spec.name for known_spec in converge.specs_in_place()}
+    order = [trace for trace in reversed(changed) if trace not in kept]
+    # the node file comes first, so that a boot meanwhile restores nothing, and then the conf
+    order.sort(key=lambda trace: (trace.resource != NodeFile.id, not trace.resource.startswith(f"{CONF_KIND}/")))
+    for trace in order:
         resource = known.get(trace.resource)
         kind = trace.resource.partition("/")[0]
         if resource is None:
@@ -141,14 +145,16 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             left.append(f"{trace.resource}: not known, and left as it is: {error}")
             continue
         target, notes = way_back(resource, trace, now)
-        if target != now and kind in POD_KINDS and _takes_away(target, trace):
+        makes_again = trace.after is None and target is not None  # this takes nothing from pods
+        if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
                 pods = _standing(run, spec)
+            goes = target is None or kind == "sysctl"  # the thing itself goes, or is switched off
             here = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
             if here:
                 more = f" and {len(here) - 3} more" if here[3:] else ""
                 target, notes = now, [f"pods stand on it: {', '.join(map(str, here[:3]))}{more}"]
-            elif _ends(kind, target) and isinstance(resource, Carrying) and (standing := resource.carries()):
+            elif goes and isinstance(resource, Carrying) and (standing := resource.carries()):
                 target, notes = now, [f"it has {standing}"]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
         if target != now:
@@ -159,10 +165,10 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
 
 
 def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
-    """Take a run back as planned. The caller holds `spine.exclusive` since before it was planned.
+    """Undo a run as planned. The caller holds `spine.exclusive` since before it was planned.
 
-    `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None where there was nothing to do any
-    more. All that can be is done; raises Problem that names what failed, and then the run counts as not taken back.
+    `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None if there was nothing left to do.
+    Does all that it can, then raises Problem that names what failed; in this case the run does not count as undone.
     """
     stopped = _cut_off_undos(undo.run)
     about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
@@ -198,18 +204,18 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
 
 
 def resume() -> tuple[list[str], list[Run]]:
-    """Finish undos that were cut off, as they say themselves what they were to reach; what was done, in words.
+    """Finish undos that were cut off; return in words what was done, and the other runs that were cut off.
 
-    Of other runs cut off this tells, and returns them, and leaves the choice: `cnictl apply` goes on from what is
-    there, `cnictl undo` takes them back. The caller holds `spine.exclusive`.
+    These are left to the operator: `cnictl apply` goes on from what is there, `cnictl undo` takes them back. The caller
+    holds `spine.exclusive`.
     """
-    told, others = list[str](), list[Run]()
+    words, others = list[str](), list[Run]()
     for run in journal.unfinished():
         at = run.entries[-1].resource
         undone = journal.read(run.undoes) if run.undoes else None
         if undone is None:
             others.append(run)
-            told.append(
+            words.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: going on from what is there; "
                 f"`cnictl undo {run.number}` takes it back instead"
             )
@@ -218,62 +224,52 @@ def resume() -> tuple[list[str], list[Run]]:
         else:
             undo = plan_undo(undone, run.whole)
             carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
-            told.append(
+            words.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
-            told += [f"left: {one}" for one in undo.left]
+            words += [f"left: {line}" for line in undo.left]
     if others:
         sweep.sweep_cut_off()
-    return told, others
+    return words, others
 
 
 def _cut_off_undos(run: Run) -> list[Run]:
-    """Undos of `run` that were stopped at work."""
-    return [one for one in journal.unfinished() if one.undoes == run.number]
+    """Return the undos of `run` that were cut off."""
+    return [undo for undo in journal.unfinished() if undo.undoes == run.number]
 
 
 def _stands(run: Run) -> bool:
-    """Whether a run's changes may be there still; a repair has none of its own."""
-    if run.is_repair:
+    """Return whether a run's changes may still be there; a repair has none of its own."""
+    if run.is_repair or run.undoes or run.taken_back or run.end == UNDONE:
         return False
-    changed = any(trace.before != trace.after or trace.half_made for trace in _revocable(run))
-    return changed and not run.undoes and not run.taken_back and run.end != UNDONE
+    return any(trace.before != trace.after or trace.half_made for trace in _revocable(run))
 
 
 def _revocable(run: Run) -> list[Trace]:
-    """What a run did that an undo can take back."""
+    """Return what a run did that an undo can revert."""
     return [trace for trace in traces(run) if trace.resource.partition("/")[0] not in _FOR_GOOD]
 
 
-def _in_order(found: list[Trace]) -> list[Trace]:
-    """What is wanted of the node first, so that a boot in between doesn't bring back the rest; then last first."""
-    rest = [trace for trace in reversed(found) if trace.resource not in (NodeFile.id,)]
-    return [trace for trace in found if trace.resource == NodeFile.id] + [
-        *(trace for trace in rest if trace.resource.startswith(f"{CONF_KIND}/")),
-        *(trace for trace in rest if not trace.resource.startswith(f"{CONF_KIND}/")),
-    ]
-
-
 def _resources(run: Run) -> dict[str, Resource]:
-    """Every resource that the run may have changed, by its id, as its own spec has it before others'."""
+    """Return every resource that the run may have changed, by its id; its own spec comes before others."""
     earlier = [from_data(data) for data in run.former.get("specs", [])]
     specs = [*([from_data(run.spec)] if run.spec else []), *reversed(earlier), *reversed(converge.specs_in_place())]
-    found: dict[str, Resource] = {NodeFile.id: NodeFile()}
+    resources: dict[str, Resource] = {NodeFile.id: NodeFile()}
     for spec in specs:
         for resource in [*inventory.resources(spec, specs), *inventory.left_over(None, specs)]:
-            found.setdefault(resource.id, resource)
+            resources.setdefault(resource.id, resource)
     for trace in traces(run):
         kind, _, name = trace.resource.partition("/")
         if kind == "route":
-            found[trace.resource] = PeerRoute(name)
+            resources[trace.resource] = PeerRoute(name)
         elif kind == PLUGIN_KIND:
             state: dict[str, Any] = trace.after or trace.before or {"lib_dir": "", "bin_dirs": []}
-            found[trace.resource] = Plugin(None, state["lib_dir"], tuple(state["bin_dirs"]))
-    return found
+            resources[trace.resource] = Plugin(None, state["lib_dir"], tuple(state["bin_dirs"]))
+    return resources
 
 
 def _spec_after(run: Run) -> NodeSpec | None:
-    """What the node file will say once the run is taken back; None if there will be none, or one that says nothing."""
+    """Return the spec in the node file after the undo; None if there will be none, or an invalid one."""
     resource = NodeFile()
     now = resource.observe()
     trace = next((trace for trace in traces(run) if trace.resource == NodeFile.id), None)
@@ -285,7 +281,7 @@ def _spec_after(run: Run) -> NodeSpec | None:
 
 
 def _spec_before_edit(run: Run, spec: NodeSpec | None) -> NodeSpec | None:
-    """The spec ahead of a run that applied what a person wrote into the node file, if that is still there."""
+    """Return the spec before a run that applied an edited node file, if the edit is still there."""
     earlier = run.former.get("specs", [])
     if not earlier or run.spec is None or spec is None or run.spec in earlier:
         return None
@@ -295,18 +291,8 @@ def _spec_before_edit(run: Run, spec: NodeSpec | None) -> NodeSpec | None:
     return before if spec == from_data(run.spec) else None
 
 
-def _ends(kind: str, target: dict[str, Any] | None) -> bool:
-    """Whether the thing itself goes, or is switched off."""
-    return target is None or kind == "sysctl"
-
-
-def _takes_away(target: dict[str, Any] | None, trace: Trace) -> bool:
-    """Whether pods may lose something by it: what was there before the run and is made again takes nothing."""
-    return not (trace.after is None and target is not None)
-
-
 def _standing(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
-    """Pods, not proven dead, that lose their network if the run is taken back."""
+    """Return the pods, not proven dead, that lose their network if the run is undone."""
     if any(entry.resource == NodeFile.id for entry in run.entries):
         return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()
     if any(trace.before is None for trace in traces(run)):
@@ -320,11 +306,11 @@ def _alive() -> tuple[AttachedPod, ...]:
 
 
 def _by_whom(run: Run, trace: Trace) -> str:
-    """The later runs of cnictl that changed the same thing, in words."""
-    later = [one for one in runs() if one.number > run.number and not one.taken_back and not one.undoes]
-    named = [f"run {one.number} ({one.command})" for one in reversed(later) if trace.resource in _changed(one)]
+    """Return in words the later runs of cnictl that changed the same thing."""
+    named = [
+        f"run {later.number} ({later.command})"
+        for later in reversed(runs())
+        if later.number > run.number and not later.taken_back and not later.undoes
+        if any(entry.resource == trace.resource for entry in later.entries)
+    ]
     return f", by {', '.join(named)}" if named else ""
-
-
-def _changed(run: Run) -> set[str]:
-    return {entry.resource for entry in run.entries}

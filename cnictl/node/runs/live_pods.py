@@ -8,12 +8,12 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
-from cnictl.core.foreign import MARK, ForeignLinks
+from cnictl.core.foreign import ForeignLinks
 from cnictl.core.leases.lease import Lease
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.shared_store import may_be_shared
 from cnictl.core.netlink import rtnetlink
-from cnictl.core.netlink.rtnetlink import Link, Netlink
+from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink
 from cnictl.core.netlink.veth_peer import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.core.taken_over import remove_pair
@@ -42,7 +42,7 @@ class AttachedPod:
     ours: bool = True
     """Whether cnictl's plugin attached it, not host-local before it."""
     lost_port: str = ""
-    """Its host veth, where no record but the link's alias tells of it."""
+    """Its host veth, if only the link's alias names the pod and no record does."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]
@@ -52,47 +52,46 @@ class AttachedPod:
 def attached(names: Iterable[str]) -> list[AttachedPod]:
     """Return every attachment of these networks, also those that are only a lease, or only a link with our alias.
 
-    Nothing is written. What may be another node's, in a store that several use, is none of this host's unless its link
-    is here.
+    Nothing is written. In a store that several nodes use, an attachment counts as this host's only if its link is here.
     """
-    found = []
+    attachments_here = []
     wanted = list(names)
     with Netlink() as netlink:
         foreign = ForeignLinks(netlink)
-        marked = _marked_ports(netlink)  # ahead of the records: an ADD writes its record before it makes its link
+        # ahead of the records: an ADD writes its record before it makes its link
+        veths = [link for link in rtnetlink.all_links(netlink) if link.kind == "veth"]
+        marked = [link for link in veths if link.alias.startswith(OWNER_MARK) and "/" in link.alias]
         for network in wanted:
             records, store = attachments.all_records(network), Store(network)
             known = {(record.container, record.ifname) for record in records}
-            leases = [one for one in store.all() if one.container and (one.container, one.ifname) not in known]
+            leases = [
+                lease for lease in store.all() if lease.container and (lease.container, lease.ifname) not in known
+            ]
             pods = [_of_record(record, netlink, foreign) for record in records]
             pods += [_of_lease(store, lease, foreign) for lease in leases]
-            found += [pod for pod in pods if pod.ours or pod.state == liveness.LIVE or not may_be_shared(pod.data_dir)]
-            found += _of_ports(network, marked, {record.host_veth for record in records})
-    return found
+            attachments_here += [
+                pod for pod in pods if pod.ours or pod.state == liveness.LIVE or not may_be_shared(pod.data_dir)
+            ]
+            attachments_here += _of_ports(network, marked, {record.host_veth for record in records})
+    return attachments_here
 
 
 def unrecorded_ports(names: Iterable[str]) -> list[str]:
-    """Host veths of these networks by their alias, that no record names."""
+    """Return the host veths with the alias of one of these networks that no record names."""
     return [pod.lost_port for pod in attached(names) if pod.lost_port]
 
 
-def _marked_ports(netlink: Netlink) -> list[Link]:
-    """Veths with a pod's alias."""
-    links = rtnetlink.all_links(netlink)
-    return [link for link in links if link.kind == "veth" and link.alias.startswith(MARK) and "/" in link.alias]
-
-
 def _of_ports(network: str, marked: list[Link], known: set[str]) -> list[AttachedPod]:
-    lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{MARK}{network}/")]
-    found = []
+    lost = [link for link in marked if link.name not in known and link.alias.startswith(f"{OWNER_MARK}{network}/")]
+    pods = []
     for link, present in zip(lost, addresses_behind(lost), strict=True):
         state = liveness.UNKNOWN if link.peer_namespace else liveness.STALE
         reason = f"no record names its veth {link.name}"
         reason += "" if link.peer_namespace else ", whose other end is on this host"
         addresses = tuple(sorted(format_address(packed) for packed in present if not is_link_local(packed)))
-        pod = link.alias.removeprefix(f"{MARK}{network}/")
-        found.append(AttachedPod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
-    return found
+        pod = link.alias.removeprefix(f"{OWNER_MARK}{network}/")
+        pods.append(AttachedPod(network, "", "", pod, addresses, state, reason, lost_port=link.name))
+    return pods
 
 
 def _of_lease(store: Store, lease: Lease, foreign: ForeignLinks) -> AttachedPod:
@@ -111,25 +110,25 @@ def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> Attac
 
 
 def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[AttachedPod]:
-    """Pods not proven dead that would lose their network if the host moved from `before` to `after`; None: a reset."""
-    moved = [one for one in before if after is None or not _stays(one, after)]
-    pods = [pod for pod in attached(dict.fromkeys(one.name for one in moved)) if pod.state != liveness.STALE]
+    """Return the pods, not proven dead, that would lose their network on a move to `after`; None means a reset."""
+    moved = [spec for spec in before if after is None or not _stays(spec, after)]
+    pods = [pod for pod in attached(dict.fromkeys(spec.name for spec in moved)) if pod.state != liveness.STALE]
     return [pod for pod in pods if after is None or not _is_untouched(pod, moved, after)]
 
 
 def _is_untouched(pod: AttachedPod, moved: Sequence[NodeSpec], after: NodeSpec) -> bool:
-    """Whether all its addresses lie in subnets that stay where it is: a family it never had may go."""
-    for one in moved:
-        if one.name == pod.network:
-            stay = [parse_cidr(subnet) for subnet in one.subnets if subnet in after.subnets]
+    """Return whether all addresses of a pod are in subnets that stay: a family that it never had may go."""
+    for spec in moved:
+        if spec.name == pod.network:
+            stay = [parse_cidr(subnet) for subnet in spec.subnets if subnet in after.subnets]
             known = all(any(cidr.holds(parse_address(text)) for cidr in stay) for text in pod.addresses)
-            if (one.name, one.bridge) != (after.name, after.bridge) or not pod.addresses or not known:
+            if (spec.name, spec.bridge) != (after.name, after.bridge) or not pod.addresses or not known:
                 return False
     return True
 
 
 def _stays(before: NodeSpec, after: NodeSpec) -> bool:
-    """Whether all that a running pod depends on stays as it is; a family more takes nothing from it."""
+    """Return whether all that a running pod depends on stays; an added family takes nothing from it."""
     same = (before.name, before.bridge) == (after.name, after.bridge)
     return same and set(before.subnets) <= set(after.subnets)
 
@@ -147,25 +146,24 @@ def refuse(pods: Sequence[AttachedPod], what: str) -> None:
 
 
 def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPod]:
-    """Delete each attachment properly, so that no pod hangs in Terminating for want of a plugin. Raises Problem."""
+    """Delete each attachment as a DEL does, so that no pod stays in Terminating without a plugin. Raises Problem."""
     done = []
     with Netlink() as netlink:
         for pod in pods:
             was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
-            if pod.lost_port:
-                what = f"remove {pod.lost_port}, the veth of {pod}"
-                journal.begin(f"attachment/{pod.network}/{pod.lost_port}", was, None,
-                              f"ip link delete {pod.lost_port}", what)  # fmt: skip
-                macspoof.remove((pod.lost_port,))
-                isolation.remove(pod.lost_port, recorded=False)
-                unlink(netlink, pod.lost_port)
-                done.append(pod)
-                continue
-            where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
-            journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
+            name, what = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
+            command = f"cnictl ipam release {pod.container} --network {pod.network}"
+            if port := pod.lost_port:
+                name, what, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
+            journal.begin(f"attachment/{pod.network}/{name}", was, None, command, what)
             try:
-                which = (pod.network, pod.container, pod.ifname, pod.data_dir)
-                detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
+                if port:
+                    macspoof.remove((port,))
+                    isolation.remove(port, recorded=False)
+                    unlink(netlink, port)
+                else:
+                    which = (pod.network, pod.container, pod.ifname, pod.data_dir)
+                    detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)

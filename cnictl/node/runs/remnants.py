@@ -21,18 +21,15 @@ from cnictl.node.spine import Resource
 
 
 def guessed_specs() -> list[NodeSpec]:
-    """Return a spec without addresses for each bridge that carries our alias: the names that things may be under.
-
-    One with the default names where there is no such bridge.
-    """
+    """Return a spec without addresses for each bridge with our alias; one with the default names if there is none."""
     with Netlink() as netlink:
         links = rtnetlink.all_links(netlink)
-    found = [
+    specs = [
         NodeSpec((), (), name=link.alias.removeprefix(OWNER_MARK), bridge=link.name)
         for link in links
         if link.kind == "bridge" and link.alias.startswith(OWNER_MARK)
     ]
-    return found or [NodeSpec((), ())]
+    return specs or [NodeSpec((), ())]
 
 
 def networks_of_links() -> list[str]:
@@ -44,31 +41,27 @@ def networks_of_links() -> list[str]:
 
 
 def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
-    """Return what may carry our marks beside what other resources remove.
+    """Return what may carry our marks, except what other resources remove.
 
-    These are the rules of the networks `names`, the accepts for pods in iptables' FORWARD, and the guards of the
-    host veths `ports`.
+    These remove the rules of the networks `names`, the accepts in iptables' FORWARD, and the guards of the host veths
+    `ports`.
     """
     own = [rule_set.chain(name) for name in names]
-    found: list[Resource] = [TaggedLinks(), TaggedRoutes(), OwnTables(frozenset(names), frozenset(ports))]
+    marked: list[Resource] = [TaggedLinks(), TaggedRoutes(), OwnTables(frozenset(names), frozenset(ports))]
     programs = iptables_programs()
     for program in programs:
         covered = _covered(program, own) if program in firewall.PROGRAMS.values() else frozenset()
-        found.append(TaggedIptables(program, covered))
+        marked.append(TaggedIptables(program, covered))
     named = frozenset({("filter", CHAIN), *(("nat", chain) for chain in own)})
     missing = [base for base in firewall.PROGRAMS.values() if not any(known.startswith(base) for known in programs)]
-    return [*found, *(TaggedIptables(program, named) for program in missing)]
+    return [*marked, *(TaggedIptables(program, named) for program in missing)]
 
 
 def _covered(program: str, own: list[str]) -> frozenset[tuple[str, str]]:
-    """The chains that the forwarding and masquerade resources know by name, scopes of a network included."""
-    there = [
-        one.removeprefix("-N ")
-        for rules in (TaggedIptables(program).observe() or {}).values()
-        for one in rules
-        if one.startswith("-N ")
-    ]
-    scoped = [one for one in there if any(one.startswith(f"{chain}-") for chain in own)]
+    """Return the chains that the forwarding and masquerade resources remove, with those of a network's scopes."""
+    lines = [line for table in (TaggedIptables(program).observe() or {}).values() for line in table]
+    scopes = tuple(f"-N {chain}-" for chain in own)
+    scoped = [line.removeprefix("-N ") for line in lines if line.startswith(scopes)]
     return frozenset({("filter", CHAIN), *(("nat", chain) for chain in (*own, *scoped))})
 
 

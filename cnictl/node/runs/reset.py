@@ -1,6 +1,6 @@
-"""The way back: all that cnictl made goes, what was there before it returns, and no pod is left hanging.
+"""Reset a node: remove all that cnictl made, restore what was there before it, and end every pod's attachment.
 
-The conf goes first, so that no runtime starts another pod; the plugin goes last, so that those at work can end.
+The conf goes first, so that no runtime starts another pod; the plugin goes last, so that calls under way can end.
 """
 
 import os
@@ -35,16 +35,16 @@ class Reset:
     pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
-    """What stays though it looks like ours, for another tool made it or lives by it; in words."""
+    """In words what stays though it looks like ours, because another tool made it or needs it."""
 
     @property
     def whole(self) -> Plan:
-        """Both plans as one, to be shown."""
+        """Return both plans as one."""
         return spine.joined(self.conf, self.rest)
 
 
 def plan() -> Reset:
-    """What a reset would do; nothing is touched."""
+    """Return what a reset would do; nothing is changed."""
     known = converge.specs_in_place()
     specs = known or remnants.guessed_specs()
     # pods of other networks hang on the plugin too
@@ -53,26 +53,25 @@ def plan() -> Reset:
     conf, rest = _resources(specs, names)
     left = [
         f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
-        for one in conf
-        for path in (spine.former_state(one) or {"files": {}})["files"]
+        for resource in conf
+        for path in (spine.former_state(resource) or {"files": {}})["files"]
     ]
     left += [
-        f"{one.key} stays on: it has {standing}"
-        for one in rest
-        if isinstance(one, Forwarding) and (standing := one.carries())
+        f"{resource.key} stays on: it has {standing}"
+        for resource in rest
+        if isinstance(resource, Forwarding) and (standing := resource.carries())
     ]
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
         left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
     if not known and removal.changes:
-        left += [f"{one.key} stays as it is: what it was before cnictl is not known any more" for one in _switches()]
+        left += [
+            f"{switch.key} stays as it is: what it was before cnictl is not known any more"
+            for switch in (Forwarding(), Forwarding(ipv6=True))
+            if (switch.observe() or {}).get("value") == "1"
+        ]
     return Reset(names, spine.plan_removal(conf), tuple(live_pods.attached(names)), removal, tuple(left))
-
-
-def _switches() -> list[Forwarding]:
-    """The forwarding switches that are on."""
-    return [one for one in (Forwarding(), Forwarding(ipv6=True)) if (one.observe() or {}).get("value") == "1"]
 
 
 def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
@@ -82,8 +81,8 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
     """
     plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also where no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)
-    conf = [one for one in made if inventory.kind(one) == CONF_KIND]
-    middle = [one for one in reversed(made) if inventory.kind(one) not in (CONF_KIND, PLUGIN_KIND)]
+    conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
+    middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]
     left = [*inventory.strays(specs, names), *inventory.left_over(specs[-1], specs)]
     marked = remnants.resources(names, [*remnants.ports_of_records(), *live_pods.unrecorded_ports(names)])
     return conf, [*marked, *left, *middle, file, plugin]
@@ -102,7 +101,7 @@ def refuse(todo: Reset, force: bool) -> None:
 def in_words(todo: Reset) -> list[str]:
     """Return a line for each thing that goes, in its order."""
     lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
-    lines = [*(change.summary for change in todo.conf.changes), *lines, *(one.summary for one in todo.rest.changes)]
+    lines = [change.summary for change in todo.conf.changes] + lines + [change.summary for change in todo.rest.changes]
     state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
     return [*lines, *([f"remove what cnictl keeps in {', '.join(state)}"] if lines and state else [])]
 
@@ -110,11 +109,10 @@ def in_words(todo: Reset) -> list[str]:
 def carry_out(
     force: bool, on_step: OnStep, on_pod: Callable[[AttachedPod], None], check: Callable[[Reset], None] = lambda _: None
 ) -> Reset:
-    """Reset this host. The caller holds `spine.exclusive`; `on_pod` is told of each attachment deleted.
+    """Reset this host. The caller holds `spine.exclusive`; `on_pod` is called for each attachment deleted.
 
-    `check` sees what is about to be done, and may raise Problem.
-
-    Raises Problem: live pods and no `force`, or after undoing this run's changes (deleted attachments stay deleted).
+    `check` sees what is about to be done, and may raise Problem. Raises Problem if there are live pods and no `force`,
+    or after undoing this run's changes (deleted attachments stay deleted).
     """
     todo, recorded = plan(), attachments.networks()
     refuse(todo, force)
@@ -142,7 +140,8 @@ def remains() -> list[str]:
     """Return in words what of cnictl stands on a host that has no node file; the plugin's own files don't count."""
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
-    standing = [one.summary.removeprefix("remove ") for one in changes if not one.resource.startswith(PLUGIN_KIND)]
+    changes = [change for change in changes if not change.resource.startswith(PLUGIN_KIND)]
+    standing = [change.summary.removeprefix("remove ") for change in changes]
     standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
     return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
 

@@ -1,8 +1,7 @@
-"""Where an undo takes one thing, given what is there now: what somebody changed since is told apart and left. Pure."""
+"""Decide what an undo makes of one thing, given what is there now; what somebody changed since stays. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cnictl.node.spine import Merging, Parted, Resource, Updating
 from cnictl.node.state.journal import Run, State
@@ -26,23 +25,23 @@ class Trace:
 
 
 def traces(run: Run) -> list[Trace]:
-    """What a run did to each thing that it changed, in the order it began them."""
-    found: dict[str, Trace] = {}
+    """Return what a run did to each thing that it changed, in the order in which it began them."""
+    by_resource: dict[str, Trace] = {}
     for entry in run.entries:
-        trace = found.setdefault(entry.resource, Trace(entry.resource, entry.before, None, [], False, True))
+        trace = by_resource.setdefault(entry.resource, Trace(entry.resource, entry.before, None, [], False, True))
         trace.repair = trace.repair and entry.repair
         trace.after = entry.after
         trace.known += [entry.before, entry.after]
         trace.half_made = entry.resource in run.half_made
-    return list(found.values())
+    return list(by_resource.values())
 
 
-def add_repairs(found: list[Trace], later: Iterable[Run]) -> None:
-    """Add the states that `later` runs, oldest first, brought things back to: by repairs they are this run's still.
+def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
+    """Add the states to which `later` runs, oldest first, repaired things; these states count as this run's.
 
-    Not where another run moved the thing in between: what was repaired then is that run's.
+    Repairs after another run changed the thing don't count: they restored that run's state.
     """
-    waiting = {trace.resource: trace for trace in found}
+    waiting = {trace.resource: trace for trace in changed}
     for run in later:
         for entry in run.entries:
             trace = waiting.get(entry.resource)
@@ -82,32 +81,20 @@ def _updated(resource: Updating, trace: Trace) -> Trace:
 
 
 def _without(now: State, before: State, after: State) -> tuple[State, list[str]]:
-    """`now` without what led from `before` to `after`, key by key; and the keys that something else was done to."""
+    """Return `now` with the changes from `before` to `after` reverted key by key, and the keys changed otherwise."""
     target, changed = dict(now), list[str]()
     for key in dict.fromkeys([*before, *after]):
-        old, new, found = before.get(key), after.get(key), now.get(key)
-        if old == new or found == old:
+        old, new, present = before.get(key), after.get(key), now.get(key)
+        if old == new or present == old:
             continue
-        if found == new:
-            _put(target, key, old)
-        elif isinstance(found, dict) and _all(dict, old, new):
-            inner, inside = _without(found, old or {}, new or {})
-            _put(target, key, inner)
+        if present == new:
+            target[key] = old
+        elif isinstance(present, dict) and isinstance(old or {}, dict) and isinstance(new or {}, dict):
+            target[key], inside = _without(present, old or {}, new or {})
             changed += inside
-        elif isinstance(found, list) and _all(list, old, new):
-            kept = [one for one in found if one not in (new or []) or one in (old or [])]
-            target[key] = kept + [one for one in old or [] if one not in (new or []) and one not in kept]
+        elif isinstance(present, list) and isinstance(old or [], list) and isinstance(new or [], list):
+            kept = [item for item in present if item not in (new or []) or item in (old or [])]
+            target[key] = kept + [item for item in old or [] if item not in (new or []) and item not in kept]
         else:
             changed.append(key)
-    return target, changed
-
-
-def _put(target: State, key: str, value: Any) -> None:
-    if value is None:
-        target.pop(key, None)
-    else:
-        target[key] = value
-
-
-def _all(kind: type, *values: Any) -> bool:
-    return all(value is None or isinstance(value, kind) for value in values)
+    return {key: value for key, value in target.items() if value is not None}, changed

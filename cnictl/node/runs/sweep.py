@@ -1,8 +1,9 @@
-"""What a node gathers by running, rather than by being set up: leases, records, log, locks. A reset sweeps it up.
+"""Remove what a node gathers while it runs: leases, records, log and locks.
 
-Folders that were there before cnictl stay, and so does whatever holds something that is not cnictl's.
+Folders that were there before cnictl stay, and so do those that hold something that is not cnictl's.
 """
 
+import contextlib
 import glob
 import os
 
@@ -40,19 +41,19 @@ _OLD_INDEX_DIRS = (f"{STATE_DIR}/index", f"{SPARE_DIR}/index")
 
 
 def remember(spec: NodeSpec) -> None:
-    """Keep which of the folders that pods' coming and going fills were there before cnictl."""
+    """Record which of the folders that pods' leases and the log fill were there before cnictl."""
     known = original_state.recall(_FORMER) or {}
     filled = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
-    found = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
-    if found:
-        original_state.amend(_FORMER, {**known, **found})
+    new = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
+    if new:
+        original_state.amend(_FORMER, {**known, **new})
 
 
 def sweep(names: list[str], ours: list[str]) -> None:
-    """Remove what is left of these networks once their attachments are gone, and all that cnictl remembers.
+    """Remove what is left of these networks once their attachments are gone, and all that cnictl recorded.
 
-    `ours`: networks that no other plugin had an attachment of. Of a network that a spec names it was seen whether its
-    folder was there before; of one made by hand this alone tells.
+    `ours`: networks in which no other plugin had an attachment. Their folders go, unless a record says that they were
+    there before cnictl.
     """
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
     for name in names:
@@ -80,21 +81,13 @@ def sweep(names: list[str], ours: list[str]) -> None:
     for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
         if os.path.lexists(file):
             os.unlink(file)
-    for folder in (
-        ATTACHMENTS_DIR,
-        STATE_DIR,
-        SPARE_ATTACHMENTS_DIR,
-        SPARE_DIR,
-        f"{RUN_DIR}/probe",
-        RUN_DIR,
-        LIB_DIR,
-    ):
+    for folder in (ATTACHMENTS_DIR, STATE_DIR, SPARE_ATTACHMENTS_DIR, SPARE_DIR, f"{RUN_DIR}/probe", RUN_DIR, LIB_DIR):
         _rmdir(folder)
 
 
 def sweep_cut_off() -> None:
-    """What a run that was killed was in the middle of: temporary files, a half built plugin, folders for them."""
-    found = runtimes.find()
+    """Remove what a killed run left half done: temporary files, a half-built plugin, and the folders for them."""
+    runtimes_here = runtimes.find()
     lib_dirs, bin_dirs = plugin_folders()
     for folder in (*lib_dirs, program.HOME):
         version_folder.clear_half_built(folder)
@@ -102,40 +95,33 @@ def sweep_cut_off() -> None:
     written_to = {
         *(os.path.dirname(path) for file in files for path in (file, os.path.realpath(file))),
         *(folder for file in networkd.FILES for folder in glob.glob(os.path.dirname(file))),
-        *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(found)),
+        *(STATE_DIR, RUN_DIR, *lib_dirs, *bin_dirs, *runtimes.conf_dirs(runtimes_here)),
     }
     for folder in written_to:
         durable.clear_temporary(folder)
-    watched = {runtime.conf_dir for runtime in found if runtime.settled}
+    watched = {runtime.conf_dir for runtime in runtimes_here if runtime.settled}
     for folder in folders.remembered():
         if folder not in watched:
             folders.unmake(folder)
 
 
 def sweep_chains() -> None:
-    """Chains of iptables' own, with their tables, that were not there before us and that nothing is in any more."""
+    """Remove iptables' built-in chains, with their tables, that were not there before cnictl and are empty now."""
     for family in firewall.PROGRAMS:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
             firewall.drop_left_over(table, chain, family)
 
 
 def plugin_folders() -> tuple[set[str], set[str]]:
-    """Library and bin folders that the plugin is in, or that a run was to put it into."""
+    """Return the library and bin folders that hold the plugin, or that a run was to install it in."""
     bin_dirs = runtimes.bin_dirs(runtimes.find())
     plugin = install.installed(bin_dirs)
     entries = [entry for run in journal.runs() for entry in run.entries if entry.resource == Plugin.id]
     states = [state for entry in entries for state in (entry.before, entry.after) if state]
     return (
         {LIB_DIR, plugin.lib_dir, *(state["lib_dir"] for state in states)},
-        {*bin_dirs, *plugin.bin_dirs, *plugin.other_bin_dirs, *(one for state in states for one in state["bin_dirs"])},
+        {*bin_dirs, *plugin.bin_dirs, *plugin.other_bin_dirs}.union(*(state["bin_dirs"] for state in states)),
     )
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
 
 
 def _forget_records(name: str) -> None:
@@ -152,15 +138,13 @@ def _forget_records(name: str) -> None:
 
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:
-    """Files whose names begin so; no others."""
-    for name in _names(folder):
+    """Remove the files in a folder whose names have one of these beginnings."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.startswith(beginnings):
             os.unlink(f"{folder}/{name}")
 
 
 def _rmdir(folder: str) -> None:
-    """Remove the folder if it is empty."""
-    try:
+    """Remove a folder if it is empty."""
+    with contextlib.suppress(OSError):  # missing, or it holds something else
         os.rmdir(folder)
-    except OSError:
-        return  # missing, or something else lives there

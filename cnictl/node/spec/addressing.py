@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, parse_pod_cidr
-from cnictl.core.conf.network import LOG_LEVELS, NAME_MAX
+from cnictl.core.conf.network import LOG_LEVELS
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade.backends import BACKENDS
+from cnictl.core.outside import NETWORK_NAME_MAX
 from cnictl.node.spec import swapped
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local
@@ -175,8 +176,10 @@ def check_network_name(name: str) -> None:
         raise UsageProblem(
             f"name {name!r} is not a network name: use letters, digits, '_', '.', '-', first a letter or a digit"
         )
-    if len(name) > NAME_MAX:
-        raise UsageProblem(f"name {name[:20]!r}… has {len(name)} characters; a network's name has at most {NAME_MAX}")
+    if len(name) > NETWORK_NAME_MAX:
+        raise UsageProblem(
+            f"name {name[:20]!r}… has {len(name)} characters; a network's name has at most {NETWORK_NAME_MAX}"
+        )
 
 
 def _meant_subnet(subnet: Cidr, network: Cidr) -> str:

@@ -55,7 +55,7 @@ def as_json(host: Host, *words: str, status: int = 0) -> Any:
 def states(host: Host, network: str = "mynet") -> dict[str, str]:
     """Container to state, as `ipam list` says; a torn lease stands under its address."""
     listed = as_json(host, "list", "--network", network)
-    return {row["container"] or row["address"]: row["state"] for row in listed["leases"]}
+    return {row["container"] or row["address"]: row["state"] for row in listed["items"]}
 
 
 def everything(host: Host) -> str:
@@ -119,7 +119,7 @@ def test_list_tells_every_state_with_its_proof_and_changes_nothing(mixed: Mixed)
     host = mixed.host
     before = everything(host)
     listed = as_json(host, "list")
-    rows = {row["container"] or row["address"]: row for row in listed["leases"]}
+    rows = {row["container"] or row["address"]: row for row in listed["items"]}
     said = {name: (row["state"], row["reason"]) for name, row in rows.items()}
     veth = host.links().keys()
     assert said[mixed.live.container][0] == "live"
@@ -153,7 +153,7 @@ def test_the_table_ends_with_the_utilisation(mixed: Mixed) -> None:
 
 def test_show_tells_the_veth_its_bridge_and_whether_the_namespace_is_the_same(mixed: Mixed) -> None:
     host = mixed.host
-    live = as_json(host, "show", "10.244.0.2")
+    (live,) = as_json(host, "show", "10.244.0.2")["items"]
     veth = live["host_veth"]["name"]
     assert live["host_veth"] == {
         "name": veth, "present": True, "up": True, "mac": host.links()[veth]["address"], "mtu": 1500,
@@ -164,10 +164,10 @@ def test_show_tells_the_veth_its_bridge_and_whether_the_namespace_is_the_same(mi
     assert live["record"] == f"{RECORDS}/mynet/{mixed.live.container}@eth0"
     inside = host.pod_link(mixed.live)
     assert inside is not None and live["mac"] == inside["address"]
-    gone = as_json(host, "show", "10.244.0.3")
+    (gone,) = as_json(host, "show", "10.244.0.3")["items"]
     assert (gone["host_veth"]["present"], gone["netns"]["now"]) == (False, "gone")
     host.run("ip", "netns", "add", os.path.basename(mixed.stale.netns))
-    assert as_json(host, "show", "10.244.0.3")["netns"]["now"] == "another namespace now"
+    assert as_json(host, "show", "10.244.0.3")["items"][0]["netns"]["now"] == "another namespace now"
     table = cnictl(host, "ipam", "show", "10.244.0.2").stdout
     assert "host veth: bridge" in table and "cni0" in table
 
@@ -175,9 +175,9 @@ def test_show_tells_the_veth_its_bridge_and_whether_the_namespace_is_the_same(mi
 def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> None:
     host = mixed.host
     stale = {mixed.stale.container, mixed.cut.container, mixed.old.container, mixed.torn}
-    planned = as_json(host, "gc", "--dry-run")[0]["outcomes"]
+    planned = as_json(host, "gc", "--dry-run")["items"][0]["outcomes"]
     assert {one["container"] or one["address"] for one in planned if one["action"] == "would free"} == stale
-    done = as_json(host, "gc")[0]["outcomes"]
+    done = as_json(host, "gc")["items"][0]["outcomes"]
     assert {one["container"] or one["address"] for one in done if one["action"] == "freed"} == stale
     left = {one["container"]: one["reason"] for one in done if one["action"] == "left"}
     assert left.keys() == {mixed.live.container, mixed.busy.container, mixed.foreign.container}
@@ -187,7 +187,7 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     assert host.records() == {f"{mixed.live.container}@eth0", f"{mixed.busy.container}@eth0"}
     assert len(host.ports()) == 2
     assert host.pings(mixed.live, "10.244.0.1")
-    assert {one["action"] for one in as_json(host, "gc")[0]["outcomes"]} == {"left"}
+    assert {one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]} == {"left"}
 
 
 def test_gc_counts_at_the_end_and_shows_the_manual_commands_first(mixed: Mixed) -> None:
@@ -237,7 +237,7 @@ def test_an_add_that_runs_is_in_flight_and_gc_lets_it_end(host: Host) -> None:
     slow = host.start("ADD", pod, through=["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_exit=3000000"])
     wait_for(lambda: host.ports(), "the ADD makes its pair")
     assert states(host) == {"pod": "in flight"}
-    assert [one["action"] for one in as_json(host, "gc")[0]["outcomes"]] == ["left"]
+    assert [one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]] == ["left"]
     answer = finish(slow)
     assert answer.address == "10.244.0.2"
     assert states(host) == {"pod": "live"}
@@ -258,7 +258,8 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     assert states(host, "other") == {"r0": "live", "r1": "stale", "r2": "live", "r3": "unknown"}
     assert as_json(host, "list")["network"] == "other"
     assert everything(host) == before
-    assert [one["action"] for one in as_json(host, "gc", "--all")[0]["outcomes"]] == ["left", "freed", "left", "left"]
+    (freed,) = as_json(host, "gc", "--all")["items"]
+    assert [one["action"] for one in freed["outcomes"]] == ["left", "freed", "left", "left"]
     assert cnictl(host, "ipam", "release", "r2").returncode == 1
     assert host.pings(third, "10.9.0.2") and host.pings(one, "10.9.0.4")
     assert cnictl(host, "ipam", "release", "r2", "--force").returncode == 0
@@ -276,7 +277,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     elsewhere = {**OTHER_STORE, "ipam": {**OTHER_STORE["ipam"], "dataDir": "/run/leases"}}
     assert host.reference("host-local", "ADD", pod, elsewhere).status == 0
     listed = as_json(host, "list", "--data-dir", "/run/leases/")
-    assert (listed["network"], [row["container"] for row in listed["leases"]]) == ("other", ["pod"])
+    assert (listed["network"], [row["container"] for row in listed["items"]]) == ("other", ["pod"])
     missing = cnictl(host, "ipam", "list", "--network", "nonet", "--data-dir", "/run/leases")
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
@@ -292,7 +293,7 @@ def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
     unsaid = cnictl(host, "ipam", "list")
     assert unsaid.returncode == 1
     assert "say which one with --network" in unsaid.stderr and "mynet, other" in unsaid.stderr
-    assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")} == {"mynet", "other"}
+    assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
     for words in (("gc", "--all", "--network", "mynet"), ("list", "--network", "../x"), ("show", "10.244.0.300")):
         assert cnictl(host, "ipam", *words).returncode == 2
 
@@ -305,11 +306,11 @@ def test_host_local_and_our_store_agree(host: Host) -> None:
     assert host.add(next_ours)["ips"][0]["address"] == "10.244.0.4/24"
     second = host.reference("host-local", "ADD", next_theirs, SAME_STORE).document
     assert second["ips"][0]["address"] == "10.244.0.5/24"
-    assert [row["address"] for row in as_json(host, "list")["leases"]] == [f"10.244.0.{last}" for last in (2, 3, 4, 5)]
+    assert [row["address"] for row in as_json(host, "list")["items"]] == [f"10.244.0.{last}" for last in (2, 3, 4, 5)]
     assert host.reference("host-local", "DEL", ours, SAME_STORE).status == 0
     host.delete(theirs)
     assert host.leases().keys() == {"10.244.0.4", "10.244.0.5"}
-    listed = {row["container"]: row for row in as_json(host, "list")["leases"]}
+    listed = {row["container"]: row for row in as_json(host, "list")["items"]}
     assert (listed[ours.container]["state"], listed[ours.container]["leased"]) == ("live", False)
     assert listed[ours.container]["reason"].endswith("it has no lease")
     for pod in (ours, next_ours, next_theirs):
@@ -358,13 +359,13 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
         f"ip -n thief link set eth0 up; ip -n thief address add {pods['twice'].address}/24 dev eth0"
     )
     node.run(["sh", "-c", break_them])
-    listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['leases'] if r['container'] == 'gone'])"
+    listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['items'] if r['container'] == 'gone'])"
     wait_for(
         lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
         "it is gone",
     )
     done = commands.cnictl(node, "ipam", "check", "-o", "json", check=False)
-    found = {row["address"]: row["found"] for row in json.loads(done.stdout)}
+    found = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}
     assert done.status == 1
     assert found == {
         pods["sound"].address: "live",

@@ -32,7 +32,7 @@ def checked(node: Node, status: int, *words: str) -> dict[str, Json]:
     """The rows by address."""
     done = cnictl(node, "ipam", "check", "-o", "json", *words, check=False)
     assert done.status == status, (done.stdout, done.stderr)
-    return {row["address"]: row for row in json.loads(done.stdout)}
+    return {row["address"]: row for row in json.loads(done.stdout)["items"]}
 
 
 def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:

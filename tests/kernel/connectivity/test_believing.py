@@ -28,12 +28,12 @@ def cluster() -> Iterator[Cluster]:
 def pods(node: Node) -> list[tuple[str, str]]:
     """What `status` and `route list` say of the first peer's pod CIDR."""
     shown = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)["peers"]
-    listed = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)["routes"]
+    listed = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)["items"]
     return [(one["pods"], one["pod_cidr"]) for one in (shown[0], listed[0])]
 
 
 def said_by_doctor(node: Node, *words: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)
+    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)["items"]
     return found
 
 
@@ -157,7 +157,7 @@ def test_node_that_lost_its_file_has_it_back_by_the_hint(cluster: Cluster) -> No
 
 
 def test_doctor_that_skips_every_check_says_so(cluster: Cluster) -> None:
-    every = [one["id"] for one in json.loads(cnictl(cluster.here, "doctor", "--list", "-o", "json").stdout)]
+    every = [one["id"] for one in json.loads(cnictl(cluster.here, "doctor", "--list", "-o", "json").stdout)["items"]]
     done = cnictl(cluster.here, "doctor", *(word for name in every for word in ("--skip", name)), check=False)
     assert (done.status, done.stdout) == (2, "")
     assert "every check is skipped" in done.stderr

@@ -57,7 +57,7 @@ def test_a_pod_on_the_other_node_sees_the_senders_own_address(cluster: Cluster) 
     process.terminate()
     _, heard = process.communicate(timeout=20)
     assert f"pinged by {sender}\n" in heard
-    assert set(announced) == {"address", "addresses", "pod", "netns", "seconds"}
+    assert set(announced) == {"version", "address", "addresses", "pod", "netns", "seconds"}
     assert announced["seconds"] == 600
 
 

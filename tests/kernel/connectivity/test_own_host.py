@@ -75,10 +75,8 @@ def world() -> Iterator[tuple[Node, Pod]]:
 
 
 def findings(node: Node) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
-        cnictl(node, "doctor", "--only", "own-host", "-o", "json", check=False).stdout
-    )
-    return found
+    said = cnictl(node, "doctor", "--only", "own-host", "-o", "json", check=False).stdout
+    return list(json.loads(said)["items"])
 
 
 def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:

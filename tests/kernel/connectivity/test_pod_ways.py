@@ -41,14 +41,14 @@ class World:
 
     def listed(self) -> tuple[int, dict[str, dict[str, object]]]:
         done = cnictl(self.cluster.here, "route", "list", "-o", "json", check=False)
-        return done.status, {row["pod_cidr"]: row for row in json.loads(done.stdout)["routes"]}
+        return done.status, {row["pod_cidr"]: row for row in json.loads(done.stdout)["items"]}
 
     def doctor(self) -> list[dict[str, Any]]:
         """The checks that say something of routes."""
         checks = ("pod-routing", "link-forwarding", "peer-route", "peer-link", "overlap", "uplink-down")
         words = [word for check in checks for word in ("--only", check)]
         done = cnictl(self.cluster.here, "doctor", "-o", "json", *words, check=False)
-        found: list[dict[str, Any]] = json.loads(done.stdout)
+        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         assert done.status == any(one["severity"] == "error" for one in found)
         return found
 

@@ -75,21 +75,18 @@ def test_status_goes_on_with_watch(node: Node) -> None:
     running = node.popen(["cnictl", "status", "--watch", "-o", "json"])
     lines = Lines(running.stdout)
     for _ in range(2):
-        text = ""
-        while not text.endswith("\n}\n"):
-            line = lines.next()
-            assert line is not None
-            text += f"{line}\n"
-        assert json.loads(text)["node"]["name"] == "mynet"
+        line = lines.next()
+        assert line is not None
+        assert json.loads(line)["node"]["name"] == "mynet"
     running.kill()
     running.communicate()
 
 
 def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
-    assert [call["verb"] for call in json.loads(cnictl(node, "logs", "web1", "-o", "json").stdout)] == ["ADD"]
-    assert json.loads(cnictl(node, "logs", "--failed", "-o", "json").stdout) == []
-    assert json.loads(cnictl(node, "logs", "--verb", "del", "-o", "json").stdout) == []
-    assert json.loads(cnictl(node, "logs", "10.244.0.2", "-o", "json").stdout)[0]["container"] == "web1"
+    assert [call["verb"] for call in json.loads(cnictl(node, "logs", "web1", "-o", "json").stdout)["items"]] == ["ADD"]
+    assert json.loads(cnictl(node, "logs", "--failed", "-o", "json").stdout)["items"] == []
+    assert json.loads(cnictl(node, "logs", "--verb", "del", "-o", "json").stdout)["items"] == []
+    assert json.loads(cnictl(node, "logs", "10.244.0.2", "-o", "json").stdout)["items"][0]["container"] == "web1"
     assert cnictl(node, "logs", "--verb", "EAT", check=False).status == 2
     following = node.popen(["cnictl", "logs", "-f", "-n", "0", "-o", "json"])
     lines = Lines(following.stdout)
@@ -258,10 +255,11 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
     start_pod(node, "bundled")  # a call in the log whatever was rotated before
     node.run(["sh", "-ec", PLANTED])
     try:
-        listed = {row["name"] for row in json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)}
+        planned = json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)
+        listed = {part["name"] for part in planned["items"]}
         done = json.loads(cnictl(node, "support-bundle", "/tmp/b.tar.gz", "-o", "json").stdout)
-        assert {part["name"] for part in done["parts"]} == listed
-        failed = {part["name"] for part in done["parts"] if part["failed"]}
+        assert {part["name"] for part in done["items"]} == listed
+        failed = {part["name"] for part in done["items"] if part["failed"]}
         assert failed <= {"iptables-legacy.txt"}
         names = node.run(["sh", "-c", "cd /tmp && tar -xzvf b.tar.gz"]).stdout.split()
         assert {name.rpartition("/")[2] for name in names} == (listed - failed) | {"MANIFEST.json"}

@@ -203,7 +203,7 @@ def test_unknown_checks_and_options_are_usage_errors(world: World, words: tuple[
 def test_explain_and_list_teach(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
     assert "Looks at: an echo to each peer's gateway" in said and "By hand:" in said
-    listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)
+    listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]
     assert len(listed) > 40 and all(one["why"].endswith(".") for one in listed)
 
 
@@ -213,4 +213,4 @@ def test_dry_run_of_fix_changes_nothing(world: World) -> None:
     assert (shown.status, "would fix: masquerade/mynet" in shown.stdout) == (1, True)
     assert [check for check, _ in world.doctor()] == ["masquerade"]
     assert world.doctor("--fix") == []
-    assert json.loads(world.sh("cnictl history -o json"))["runs"][0]["command"] == "doctor --fix"
+    assert json.loads(world.sh("cnictl history -o json"))["items"][0]["command"] == "doctor --fix"

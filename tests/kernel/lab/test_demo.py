@@ -1,6 +1,5 @@
 """`cnictl lab demo` tells the walk-through's story, and would say so if it came otherwise."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnictl.lab import demo
+from tests.schemas import checked
 
 pytestmark = pytest.mark.once
 
@@ -30,7 +30,7 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
     picture = tmp_path / "matrix.svg"
     done = run_demo("-o", "json", "--svg", str(picture))
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = checked("lab demo", done.stdout)
     assert told["as_expected"] is True
     for act, expected in zip(told["acts"], EXPECTED, strict=True):
         for name in ("node1", "node2"):

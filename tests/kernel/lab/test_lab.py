@@ -16,6 +16,7 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab import state
 from cnictl.lab.lab import Lab, Node
 from cnictl.lab.owners import FIRST, LAST
+from tests.schemas import checked
 from tests.waiting import wait_for
 
 CNICTL = [sys.executable, "-m", "cnictl", "lab"]
@@ -318,7 +319,8 @@ def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedP
 
 def test_up_status_exec_down_by_command(name: str) -> None:
     option = ("--name", name)
-    assert cli("status", *option).returncode == 1
+    missing = cli("status", *option, "-o", "json")
+    assert missing.returncode == 1 and checked("lab status", missing.stdout)["machines"] == []
     assert cli("up", *option).returncode == 0
     again = cli("up", *option)
     assert again.returncode == 0 and "up already" in again.stderr
@@ -326,7 +328,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     assert other.returncode == 1 and "2 nodes, not 3" in other.stderr
     shown = cli("status", *option, "-o", "json")
     assert shown.returncode == 0
-    report = json.loads(shown.stdout)
+    report = checked("lab status", shown.stdout)
     assert [one["name"] for one in report["machines"]] == ["node1", "node2", "outside"]
     holder = report["holder"]
     done = cli("exec", *option, "node2", "--", "sh", "-c", "hostname; exit 9")

@@ -53,8 +53,8 @@ def test_node_is_back_and_only_pods_that_are_gone_lose_their_addresses(node: Nod
     reboot(node)
     assert drifted(node) == []
     assert settled(snapshot(node)) == before
-    assert json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["leases"] == []
-    freed = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"][0]
+    assert json.loads(cnictl(node, "ipam", "list", "-o", "json").stdout)["items"] == []
+    freed = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]
     assert (freed["command"], freed["changes"]) == ("ipam gc", 3)
     pod = start_pod(node, "pod0")
     assert pod.address not in gone

@@ -167,7 +167,7 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
     here = world.here
     assert world.reached() == OPEN
     world.run(firewall.load)
-    found = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)
+    found = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)["items"]
     assert {one["subject"] for one in found if "forward" in one["subject"]} <= set(firewall.resources)
     cnictl(here, "apply")
     assert world.reached() == PROMISED
@@ -195,7 +195,7 @@ def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: Wo
         assert here.run(["nft", "-s", "list", "table", "inet", "theirs"]).stdout == rules
         assert "cnictl" not in here.run(["iptables-save", "-t", "filter"]).stdout.lower()
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout
-        found = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)
+        found = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)["items"]
         assert [(one["id"], one["subject"], one["severity"]) for one in found] == [
             ("forward-off", "inet theirs guard", "error")
         ]
@@ -228,7 +228,7 @@ def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(worl
     cnictl(here, "apply")
     assert world.reached() == PROMISED
     assert not set(former) & set(_chain(here)[:2])
-    (latest,) = json.loads(cnictl(here, "history", "--limit", "1", "-o", "json").stdout)["runs"]
+    (latest,) = json.loads(cnictl(here, "history", "--limit", "1", "-o", "json").stdout)["items"]
     cnictl(here, "undo", str(latest["run"]))
     assert sorted(_chain(here)) == sorted(old) and _chain(here)[0] == former[0]  # where it let pods past the drop
     world.run(firewall.unload)

@@ -6,24 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import Pod, cnictl, drifted, init, outcomes, seen_source, snapshot, start_pod
+from tests.kernel.commands import DOCKER_FILTER, Pod, cnictl, drifted, init, outcomes, seen_source, snapshot, start_pod
 
 pytestmark = pytest.mark.once
 
 DOCKER_MASQUERADE = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-o", "cni0"]
 """What a container engine's own network leaves on a host: it catches pods on their way to other nodes."""
-
-DOCKER_USER = """\
-*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:DOCKER-USER - [0:0]
--A FORWARD -j DOCKER-USER
--A FORWARD -o docker0 -j ACCEPT
--A DOCKER-USER -j RETURN
-COMMIT
-"""
 
 FIREWALLD = """
 table inet firewalld {
@@ -103,8 +91,8 @@ def test_show_counts_what_went_where(pair: tuple[Pod, Pod, Node]) -> None:
         seen_source(pod, outside)
         shown = json.loads(cnictl(pod.node, "nat", "show", "-o", "json").stdout)
         assert shown["as_it_should_be"] and shown["backend"] == backend
-        assert {rule["backend"] for rule in shown["rules"]} == {backend}
-        counted = {rule["effect"]: rule["packets"] for rule in shown["rules"] if rule["packets"]}
+        assert {rule["backend"] for rule in shown["items"]} == {backend}
+        counted = {rule["effect"]: rule["packets"] for rule in shown["items"] if rule["packets"]}
         assert set(counted) >= {"pods of other nodes see the pod's own address", "others see the node's address"}
     assert "others see the node's address" in cnictl(pod.node, "nat", "show").stdout
 
@@ -140,11 +128,11 @@ def test_forward_that_drops_lets_pods_through(lab: Lab, rules: str) -> None:
     if rules == "policy":
         other.run(["iptables", "-P", "FORWARD", "DROP"])
     if rules == "docker":
-        other.run(["iptables-restore"], stdin=DOCKER_USER)
+        other.run(["iptables-restore"], stdin=DOCKER_FILTER)
     init(one, "--peer", f"{other.pod_cidr}={other.address}")
     init(other, "--peer", f"{one.pod_cidr}={one.address}")
     if rules == "late-docker":
-        other.run(["iptables-restore", "--noflush"], stdin=DOCKER_USER)
+        other.run(["iptables-restore", "--noflush"], stdin=DOCKER_FILTER)
     pod, far, sibling = start_pod(one, "a"), start_pod(other, "b"), start_pod(other, "c")
     assert pod.pings(far.address) and far.pings(pod.address)
     assert far.pings(sibling.address)  # bridged packets pass FORWARD too

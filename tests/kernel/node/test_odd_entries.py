@@ -85,7 +85,7 @@ def short(path: Path) -> str:
 def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Host, words: list[str]) -> None:
     done = cnictl(littered, *words)
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if "passed over: " in line]
+    told = [line for line in done.stderr.splitlines() if "skipped: " in line]
     assert len(told) == len(set(told)) and "\x1b" not in done.stderr
     if "history" not in words:
         assert any("lost+found" in line for line in told), done.stderr
@@ -123,7 +123,7 @@ def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) 
         assert sum("mynet/10.244.0.9: is not a regular file" in line for line in done.stderr.splitlines()) == 1
         assert sum("mynet/10.244.0.8" in line for line in done.stderr.splitlines()) == 1
     listed = json.loads(cnictl(host, "ipam", "list", "-o", "json").stdout)
-    assert [row["address"] for row in listed["leases"]] == ["10.244.0.2"]
+    assert [row["address"] for row in listed["items"]] == ["10.244.0.2"]
     assert host.path(f"{LEASES}/mynet/10.244.0.9").is_fifo()
     assert host.add(host.pod("more"))["ips"][0]["address"].startswith("10.244.0.3")
 

@@ -114,7 +114,7 @@ def test_finding_is_accepted_by_name_and_the_record_says_so(node: Node) -> None:
         one["name"]: one["ignored"] for one in json.loads(done.stdout)["findings"] if one["severity"] == "error"
     }
     assert accepted == {"conf-order": True, "subnet-overlap": True}
-    (run,) = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"]
+    (run,) = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     assert run["ignored"] == ["conf-order", "subnet-overlap"]
     assert "ignored preflight checks: conf-order, subnet-overlap" in cnictl(node, "history", "1").stderr
     assert drifted(node) == []

@@ -21,7 +21,7 @@ def routes(node: Node) -> dict[str, str]:
 def listed(node: Node) -> dict[str, dict[str, str]]:
     """What `route list` says, by pod CIDR."""
     found = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)
-    return {row["pod_cidr"]: row for row in found["routes"]}
+    return {row["pod_cidr"]: row for row in found["items"]}
 
 
 def test_peer_is_added_moved_and_dropped(node: Node) -> None:

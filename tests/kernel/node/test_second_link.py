@@ -50,7 +50,7 @@ def test_pods_get_the_mtu_of_the_link_to_their_peers_and_doctor_is_content(nodes
     wait_for(lambda: pod.run(*large, check=False).status == 0, "the largest packet arrives")
     done = cnictl(here, "doctor", check=False)
     assert done.status == 0 and "healthy" in done.stdout, done.stdout
-    (row,) = json.loads(cnictl(here, "route", "list", "-o", "json").stdout)["routes"]
+    (row,) = json.loads(cnictl(here, "route", "list", "-o", "json").stdout)["items"]
     assert (row["dev"], row["state"], row["link"]) == ("priv0", "ok", "on the link")
     (peer,) = json.loads(cnictl(here, "status", "-o", "json").stdout)["peers"]
     assert (peer["dev"], peer["answers"]) == ("priv0", True)
@@ -66,7 +66,7 @@ def test_path_that_takes_less_is_named_without_a_hint_that_shrinks_a_card(nodes:
     )
     try:
         done = cnictl(here, "doctor", "-o", "json", "--only", "mtu-path", check=False)
-        (told,) = json.loads(done.stdout)
+        (told,) = json.loads(done.stdout)["items"]
         assert told["subject"] == "10.50.0.2"
         assert "packets of 1450 bytes vanish on the way, 1300 pass" in told["message"]
         assert "cnictl bridge up --mtu 1300" in told["hint"]["text"]
@@ -83,7 +83,7 @@ def test_second_link_that_is_down_is_named_with_the_peers_behind_it(nodes: tuple
     shell(here, "ip link set priv0 down")
     try:
         done = cnictl(here, "doctor", "-o", "json", "--skip", "mtu-path", check=False)
-        found = {one["id"]: one for one in json.loads(done.stdout)}
+        found = {one["id"]: one for one in json.loads(done.stdout)["items"]}
         assert found["uplink-down"]["subject"] == "priv0"
         assert "nothing reaches 10.50.0.2" in found["uplink-down"]["message"]
     finally:
@@ -100,7 +100,7 @@ def test_strict_filter_of_the_second_link_is_named(nodes: tuple[Node, Node]) -> 
     try:
         shell(there, "ping -n -q -c1 -W1 -I 10.99.0.1 10.50.0.1 || true")
         done = cnictl(here, "doctor", "-o", "json", "--only", "reverse-path", check=False)
-        assert [one["subject"] for one in json.loads(done.stdout)] == ["priv0"]
+        assert [one["subject"] for one in json.loads(done.stdout)["items"]] == ["priv0"]
     finally:
         shell(here, "sysctl -qw net.ipv4.conf.priv0.rp_filter=0; ip route del 10.99.0.1/32")
         shell(there, "ip address del 10.99.0.1/32 dev lo")
@@ -115,7 +115,7 @@ def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: 
     assert mtu(here, "cni0") == 1450
     assert "pods' MTU is 1450 now; restart those that run with a larger one: web" in done.stderr
     assert drifted(here) == []
-    found = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)
+    found = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
     assert ["priv0's 1450" in one["message"] for one in found] == [True]
     start_pod(here, "new")
     assert "mtu 1450" in here.run(["ip", "netns", "exec", "new", "ip", "link", "show", "eth0"]).stdout

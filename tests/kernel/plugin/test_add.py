@@ -380,7 +380,7 @@ def test_link_that_is_no_bridge_is_left_alone(host: Host) -> None:
     before = host.traces()
     error = host.plugin("ADD", host.pod()).error
     assert error["code"] == 105
-    assert "no bridge but a veth" in error["msg"]
+    assert "not a bridge but a veth" in error["msg"]
     assert host.traces() == before
 
 

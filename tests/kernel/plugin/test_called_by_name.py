@@ -31,11 +31,11 @@ def node() -> Iterator[Node]:
 
 @pytest.mark.parametrize("who", ["10.244.0.2", "10.244.0.2/24", "web", "default/web", "c0ffee12", "c0ff"])
 def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str) -> None:
-    assert json.loads(cnictl(node, "ipam", "show", who, "-o", "json").stdout)["address"] == "10.244.0.2"
+    assert json.loads(cnictl(node, "ipam", "show", who, "-o", "json").stdout)["items"][0]["address"] == "10.244.0.2"
     freed = json.loads(cnictl(node, "ipam", "release", who, "--force", "--dry-run", "-o", "json").stdout)
     assert "10.244.0.2" in json.dumps(freed)
     assert json.loads(cnictl(node, "pod", who, "--to", who, "-o", "json").stdout)["way"]["to"] == "10.244.0.2"
-    assert [call["verb"] for call in json.loads(cnictl(node, "logs", who, "-o", "json").stdout)] == ["ADD"]
+    assert [call["verb"] for call in json.loads(cnictl(node, "logs", who, "-o", "json").stdout)["items"]] == ["ADD"]
     report = cnictl(node, "test-connectivity", "--from", who, "--pod", who, "-o", "json", check=False).stdout
     checks = json.loads(report)["checks"]
     assert {one["from"] for one in checks} == {"10.244.0.2"}

@@ -130,7 +130,7 @@ def test_kernel_without_ipv6_is_named_and_nothing_is_left(host: Host) -> None:
     for conf in (DUAL, {**DUAL, "isDefaultGateway": False}):
         error = host.plugin("ADD", pod, conf).error
         assert error["code"] == 2
-        assert "fd00:9::" in error["msg"] and "this kernel has none" in error["msg"]
+        assert "fd00:9::" in error["msg"] and "this kernel has no IPv6" in error["msg"]
         assert host.traces() == before
 
 

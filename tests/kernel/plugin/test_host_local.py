@@ -104,11 +104,16 @@ def test_several_addresses_in_cni_args(host: Host) -> None:
 @pytest.mark.parametrize(
     ("keys", "args", "code", "said"),
     [
-        ({}, "IP=10.9.0.1", 101, "not to be had: 10.9.0.1"),
-        ({}, "IP=10.9.0.3,10.9.0.4", 101, "not to be had: 10.9.0.4"),
-        ({}, "IP=192.0.2.1", 101, "not to be had: 192.0.2.1"),
+        ({}, "IP=10.9.0.1", 101, "not available: 10.9.0.1"),
+        ({}, "IP=10.9.0.3,10.9.0.4", 101, "not available: 10.9.0.4"),
+        ({}, "IP=192.0.2.1", 101, "not available: 192.0.2.1"),
         ({"runtimeConfig": {"ips": ["192.0.2.1"]}}, "", 7, "runtimeConfig.ips[0]: 192.0.2.1"),
-        ({"args": {"cni": {"ips": ["10.9.0.2"]}}}, "", 101, "10.9.0.2 is asked for, but held eth0 holds it"),
+        (
+            {"args": {"cni": {"ips": ["10.9.0.2"]}}},
+            "",
+            101,
+            "requested address 10.9.0.2 is already leased to held eth0",
+        ),
     ],
 )
 def test_what_is_asked_for_and_not_to_be_had_is_refused(
@@ -230,7 +235,7 @@ def test_ipam_tells_of_both_families_and_frees_them_together(host: Host) -> None
         "dual 10.9.0.0/29: 2 used, 3 free of 5",
         "dual fd00:9::/64: 2 used, 16777213 free of 16777215",
     ]
-    shown = json.loads(cnictl(host, "ipam", "show", "FD00:9:0::2", "-o", "json").stdout)
+    (shown,) = json.loads(cnictl(host, "ipam", "show", "FD00:9:0::2", "-o", "json").stdout)["items"]
     assert (shown["address"], shown["state"]) == ("fd00:9::2", "live")
     host.kill(pods[0])
     done = cnictl(host, "ipam", "release", "fd00:9::2")

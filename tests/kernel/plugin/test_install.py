@@ -55,7 +55,7 @@ def make_other(node: Node, change: str = "echo '# another build' >> /tmp/other/c
 def versions(node: Node) -> dict[str, bool]:
     """Names of the versions, and whether each is current."""
     found = json.loads(run(node, "list", "-o", "json").stdout)
-    return {one["version"]: one["current"] for one in found["versions"]}
+    return {one["version"]: one["current"] for one in found["items"]}
 
 
 def call(node: Node, launcher: str = LAUNCHERS[0]) -> dict[str, object]:
@@ -194,7 +194,7 @@ def test_a_broken_version_is_shown_and_repaired(node: Node) -> None:
 
 def test_the_launcher_takes_the_second_interpreter_and_else_says_so_in_json(node: Node) -> None:
     run(node, "install")
-    found = json.loads(run(node, "list", "-o", "json").stdout)["versions"][0]["interpreter"]
+    found = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]["interpreter"]
     text = node.run(["cat", LAUNCHERS[0]]).stdout
     other = text.replace(f"python={found}\n", "python=/gone\n")
     node.run(["sh", "-c", "cat > /tmp/second; chmod 755 /tmp/second"], other)
@@ -227,7 +227,7 @@ def test_what_others_could_change_is_refused(node: Node, prepare: str, words: li
 
 def test_a_version_whose_interpreter_others_can_change_by_now_is_not_used(node: Node) -> None:
     run(node, "install")
-    one = json.loads(run(node, "list", "-o", "json").stdout)["versions"][0]
+    one = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]
     node.run(["cp", "-a", one["library"], f"{LIB}/0.0.1"])
     node.run(["sh", "-c", f"cp -L {one['interpreter']} /srv/python; chmod 777 /srv/python"])
     node.run(["sed", "-i", f"s|{one['interpreter']}|/srv/python|", f"{LIB}/0.0.1/manifest.json"])

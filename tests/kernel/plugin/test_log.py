@@ -168,5 +168,5 @@ def test_debug_shows_no_argument_that_may_be_a_secret(host: Host) -> None:
 
 def test_argument_without_a_key_is_refused_by_its_place(host: Host) -> None:
     said = host.plugin("ADD", host.pod(), CNI_ARGS="IgnoreUnknown=1;swordfish").error["msg"]
-    assert "part 2 of CNI_ARGS is no KEY=VALUE" in said and "swordfish" not in said
+    assert "part 2 of CNI_ARGS is not KEY=VALUE" in said and "swordfish" not in said
     assert "swordfish" not in host.path(PLUGIN_LOG).read_text()

@@ -128,11 +128,11 @@ def test_commands_show_it_as_alive_and_free_it_whole(host: Host, claimed: bool) 
         own = host.pod("ours")
         host.add(own, CONFS["dual stack with ipMasq"])
         host.delete(own, CONFS["dual stack with ipMasq"])
-    listed = as_json(host, "list", "--network", "mynet")["leases"]
+    listed = as_json(host, "list", "--network", "mynet")["items"]
     assert [(row["address"], row["state"]) for row in listed] == [("10.244.0.2", "live"), ("fd00:244::2", "live")]
     assert all(veth(result) in row["reason"] for row in listed)
-    assert {one["action"] for one in as_json(host, "gc", "--network", "mynet")[0]["outcomes"]} == {"left"}
-    shown = as_json(host, "show", "10.244.0.2", "--network", "mynet")
+    assert {one["action"] for one in as_json(host, "gc", "--network", "mynet")["items"][0]["outcomes"]} == {"left"}
+    (shown,) = as_json(host, "show", "10.244.0.2", "--network", "mynet")["items"]
     assert (shown["host_veth"]["name"], shown["host_veth"]["bridge"]) == (veth(result), "cni0")
     told = cnictl(host, "pod", "10.244.0.2", "--network", "mynet", "-o", "json")
     assert told.returncode == 0, told.stderr

@@ -176,7 +176,7 @@ def test_a_value_is_taken_as_the_reference_takes_it_or_refused_by_its_name(
         assert found == expected
     if not found:
         key = "name" if "UTF-8" in name else name.split()[0].split(".")[-1]
-        assert key.lower() in json.dumps(answer.error).lower() or "no JSON" in answer.error["msg"]
+        assert key.lower() in json.dumps(answer.error).lower() or "not JSON" in answer.error["msg"]
 
 
 def test_a_conf_without_a_version_is_served_by_every_verb_that_0_1_0_has() -> None:

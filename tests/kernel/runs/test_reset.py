@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cnictl.lab.lab import Node
-from tests.kernel.commands import CONF, call, cnictl, drifted, init, outcomes, snapshot, start_pod
+from tests.kernel.commands import CONF, DOCKER_FILTER, call, cnictl, drifted, init, outcomes, snapshot, start_pod
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
@@ -35,17 +35,8 @@ table inet shaping {
 }
 """
 
-FOREIGN_IPTABLES = """\
-*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:DOCKER-USER - [0:0]
--A FORWARD -j DOCKER-USER
--A FORWARD -o docker0 -j ACCEPT
--A DOCKER-USER -j RETURN
-COMMIT
-*nat
+FOREIGN_IPTABLES = f"""\
+{DOCKER_FILTER}*nat
 :PREROUTING ACCEPT [0:0]
 :INPUT ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]

@@ -19,7 +19,7 @@ MORE = ("route", "add-peer", "10.244.2.0/24", "10.0.10.52")
 
 
 def runs(node: Node) -> list[dict[str, Any]]:
-    return list(json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"])
+    return list(json.loads(cnictl(node, "history", "-o", "json").stdout)["items"])
 
 
 def lose_routes(node: Node) -> None:

@@ -1,0 +1,186 @@
+"""Torn, wrong and missing files in the store and among the records (docs/dev/faults.md).
+
+One host for all; each test has a network, a bridge and pods of its own there.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.kernel.plugin.nets import ALL, FULL, Net
+from tests.kernel.plugin.nets import ground as ground
+from tests.kernel.plugin.nets import net as net
+
+pytestmark = pytest.mark.once
+
+
+NOBODYS = [
+    b"",
+    b"\n",
+    b"\0" * 64,
+    b"\xff\xfe garbage \0",
+    b"..\r\neth0",
+    b"../../../../etc/passwd\r\neth0",
+    b"a" * 5000,
+    b"c1\r\n../eth0",
+    b"x" * (1 << 20),
+]
+
+
+@pytest.mark.parametrize("content", NOBODYS, ids=lambda content: repr(content[:12]))
+def test_lease_file_without_an_owner_holds_up_nobody_and_is_taken_back(net: Net, content: bytes) -> None:
+    one, new = net.pod(), net.pod()
+    result = net.add(one)
+    (net.store / net.address(3)).write_bytes(content)
+    assert net.call("ADD", new).address == net.address(4)
+    assert net.call("CHECK", one, result).result == {}
+    assert net.call("DEL", new).result == {}
+    assert net.call("STATUS").result == {}
+    assert [row["state"] for row in net.ipam("list")[1]["items"]] == ["live", "torn"]
+    assert net.ipam("gc")[0] == 0
+    assert net.left() == net.of((one, 2))
+    (net.store / net.address(3)).write_bytes(content)
+    assert net.collect(one).result == {}
+    assert net.left() == net.of((one, 2))
+
+
+def test_full_subnet_takes_torn_leases_back_by_itself(net: Net) -> None:
+    net.add(net.pod())
+    for last in range(3, 15):
+        (net.store / net.address(last)).write_bytes(b"")
+    assert net.call("STATUS").result == {}
+    assert net.call("ADD", net.pod()).address in {net.address(last) for last in range(3, 15)}
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 20])
+def test_a_pods_own_lease_that_was_emptied_fails_its_check_and_goes_with_its_del(net: Net, content: bytes) -> None:
+    one, other = net.pod(), net.pod()
+    result = net.add(one)
+    net.add(other)
+    (net.store / net.address(2)).write_bytes(content)
+    error = net.call("CHECK", one, result).error
+    assert (error["code"], net.address(2) in error["msg"]) == (104, True)
+    assert net.ipam("gc")[0] == 0
+    assert net.address(2) in net.leases()  # the record says that a pod lives there
+    assert net.call("DEL", one).result == {}
+    assert net.left() == net.of((other, 3))
+
+
+def test_a_folder_in_place_of_a_lease_is_an_address_less_and_no_more(net: Net) -> None:
+    one = net.pod()
+    result = net.add(one)
+    (net.store / net.address(3)).mkdir()
+    pods = [net.pod() for _ in range(ALL - 2)]
+    given = [net.call("ADD", pod).address for pod in pods]
+    assert sorted(given) == sorted(net.address(last) for last in range(4, 15))
+    assert net.call("ADD", net.pod()).code == 100
+    assert net.call("STATUS").code == 50
+    for pod in pods:
+        assert net.call("DEL", pod).result == {}
+    (net.store / net.address(2)).unlink()
+    (net.store / net.address(2)).mkdir()
+    assert net.call("CHECK", one, result).code == 104
+    assert net.call("DEL", one).result == {}
+    assert net.collect().result == {}
+    assert net.ipam("gc")[0] == 0
+    assert net.left() == (sorted([net.address(2), net.address(3)]), [], [])
+
+
+@pytest.mark.parametrize("torn", [b"", b"10.24", b"\xff\0", b"10.99.0.1", b"x" * (1 << 20)])
+def test_torn_last_address_is_only_a_hint(net: Net, torn: bytes) -> None:
+    net.add(net.pod())
+    (net.store / "last_reserved_ip.0").write_bytes(torn)
+    assert net.call("ADD", net.pod()).address == net.address(3)
+    assert (net.store / "last_reserved_ip.0").read_bytes() == net.address(3).encode()
+
+
+@pytest.mark.parametrize("what", ["last_reserved_ip.0", "lock", "mark"])
+def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing_it(net: Net, what: str) -> None:
+    one, new = net.pod(), net.pod()
+    result = net.add(one)
+    path = net.mark if what == "mark" else net.store / what
+    path.unlink()
+    path.mkdir()
+    error = net.call("ADD", new).error
+    assert error["code"] == FULL
+    assert f"{path.parent.name}/{path.name}" in error["msg"] and (
+        "Is a directory" in error["msg"] or "is a folder" in error["msg"]
+    )
+    assert net.left() == net.of((one, 2))
+    assert net.call("CHECK", one, result).result == {}
+    path.rmdir()
+    assert net.call("DEL", one).result == {}
+    assert net.call("ADD", new).address
+    assert net.call("DEL", new).result == {}
+    assert net.left() == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole + b"rest",
+        lambda whole: bytes(255 - byte for byte in whole),
+        lambda whole: os.urandom(len(whole)),
+    ],
+    ids=["empty", "cut", "longer", "inverted", "random"],
+)
+def test_corrupt_claim_mark_costs_no_address_and_no_record(net: Net, spoil: Callable[[bytes], bytes]) -> None:
+    pods = [net.pod() for _ in range(ALL - 1)]
+    given = [net.call("ADD", pod).address for pod in pods[:4]]
+    (net.store / "last_reserved_ip.0").unlink()  # or the search would begin after those that are taken
+    theirs = net.pod()
+    (net.store / net.address(9)).write_bytes(f"{theirs.container}\r\neth0".encode())
+    net.mark.write_bytes(spoil(net.mark.read_bytes()))
+    net.call("DEL", pods[0])
+    given = given[1:] + [net.call("ADD", pod).address for pod in [*pods[4:], pods[0]]]
+    assert sorted([*given, net.address(9)]) == sorted(net.address(last) for last in range(2, 15))
+    assert net.call("ADD", net.pod()).code == 100
+    assert net.record(theirs).exists()
+    assert net.call("DEL", theirs).result == {} and not (net.store / net.address(9)).exists()
+
+
+TORN_RECORDS = [
+    b"",
+    b'{"complete": 1, "version": 1, "netw',
+    b"\0" * 300,
+    b"[]",
+    b'{"complete": 1, "version": 1, "addresses": [5, null, "../../x"], "host_veth": 7, "masqueraded": [1]}',
+    b'{"complete": 1, "version": 99, "addresses": {"v4": "10.244.0.2"}, "new": true}',
+]
+
+
+@pytest.mark.parametrize("content", TORN_RECORDS, ids=lambda content: repr(content[:40]))
+def test_torn_record_names_enough_to_undo_its_attachment(net: Net, content: bytes) -> None:
+    one, other, third = net.pod(), net.pod(), net.pod()
+    for pod in (one, other, third):
+        net.add(pod)
+    for pod in (one, other):
+        net.record(pod).write_bytes(content)
+    assert net.ipam("list")[0] == 0
+    assert net.call("ADD", one).code == 102
+    assert net.call("DEL", one).result == {}
+    assert net.left() == net.of((other, 3), (third, 4))
+    assert net.collect(third).result == {}
+    assert net.left() == net.of((third, 4))
+    assert net.host.pod_link(one) is net.host.pod_link(other) is None
+
+
+def test_a_folder_in_place_of_a_record_holds_up_nobody_else(net: Net) -> None:
+    one, other, third = net.pod(), net.pod(), net.pod()
+    for pod in (one, other):
+        net.add(pod)
+    net.record(one).unlink()
+    net.record(one).mkdir()
+    assert net.call("ADD", third).address == net.address(4)
+    assert net.ipam("list")[0] == 0
+    error = net.call("DEL", one).error
+    assert error["code"] == FULL and net.record(one).name in error["msg"]
+    error = net.collect(third).error
+    assert error["code"] == 11 and one.container in error["details"]
+    assert net.left() == ([net.address(4)], sorted([net.record(one).name, net.record(third).name]), [net.veth(third)])
+    net.record(one).rmdir()
+    assert net.call("DEL", one).result == {}
+    assert net.left() == net.of((third, 4))
