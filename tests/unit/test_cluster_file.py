@@ -85,7 +85,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         ('network = "10.244.0.0/20"\nnodes = [{ address = "10.0.0.1" }]\n', "a node has no 'name'"),
         (_one(address="10.0.0.300"), "octet 300 is over 255"),
         (_one(address="10.244.3.1"), "lies in the pod network 10.244.0.0/20"),
-        (_one(address="224.0.0.1"), "no address that a host can have"),
+        (_one(address="224.0.0.1"), "not an address that a host can have"),
         (_one(address="fe80::1"), "is link-local"),
         (_one(address="fd00::1"), "has no IPv4 address"),
         (_one(', pod_cidr = "10.244.1.7/24"'), "line 3: node node1: pod_cidr '10.244.1.7/24': has host bits set"),
