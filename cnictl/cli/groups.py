@@ -178,11 +178,11 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         _group(
             "route",
             "Routes to the pods of other nodes.",
-            Command("add-peer", "route:add_peer", "Route another node's pods through that node's address."),
+            Command("add-peer", "route:add_peer", "Route other nodes' pods through those nodes' addresses."),
             Command(
                 "del-peer",
                 "route:del_peer",
-                "Drop another node: its route goes, and nothing else. At a terminal it asks first.",
+                "Drop other nodes: their routes go, and nothing else. At a terminal it asks first.",
             ),
             Command(
                 "list",

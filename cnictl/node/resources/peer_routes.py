@@ -1,5 +1,6 @@
 """How the route to each peer's pods stands: what the routing table holds, and which way pods' packets really go."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
@@ -29,8 +30,8 @@ class PeerRouteState:
 
 def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
-    table, looked = RouteTable(), looked or pod_routes.look(spec)
-    found = [_state(peer, spec, table, looked) for peer in spec.peers]
+    table, looked, names = RouteTable(), looked or pod_routes.look(spec), host_links.link_names()
+    found = [_state(peer, spec, table, looked, names) for peer in spec.peers]
     for pod_cidr in table.orphans(spec):
         route = table.to(pod_cidr)[0]
         found.append(PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale"))
@@ -42,7 +43,9 @@ def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> li
     return [state.peer for state in states(spec, looked) if state.peer is not None and state.works and state.on_link]
 
 
-def _state(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked) -> PeerRouteState:
+def _state(
+    peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked, names: Collection[str]
+) -> PeerRouteState:
     dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
     same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
     strays = looked.of(peer)
@@ -59,7 +62,9 @@ def _state(peer: Peer, spec: NodeSpec, table: RouteTable, looked: pod_routes.Loo
     else:
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
     reached = host_links.reach_peer(peer, dev)
-    if reached is None:
+    if peer.dev and peer.dev not in names:
+        link = f"there is no link {peer.dev}"
+    elif reached is None:
         link = "no route to it"
     elif reached.gateway:
         link = f"not on the same link, reached through {reached.gateway}"

@@ -173,7 +173,7 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--serve", "--for", "soon"], "not a time"),
         (["--serve", "--pod", "10.244.1.2"], "has no use for --pod"),
         (["--for", "5m"], "--serve is not given"),
-        (["--peer", "10.244.1.0/24"], "is not CIDR=ADDRESS"),
+        (["--peer", "10.244.1.0/24"], "is not CIDR=VIA[%LINK]"),
         (["--count", "0"], "--count"),
     ],
 )

@@ -46,7 +46,7 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
     ("words", "message", "hint"),
     [
         (("route", "add-peer", "10.0.10.52", "10.244.2.0/24"), "wrong way round",
-         "cnictl route add-peer 10.244.2.0/24 10.0.10.52"),
+         "cnictl route add-peer 10.244.2.0/24=10.0.10.52"),
         (("route", "del-peer", "10.0.10.51"), "is the address of the peer", "cnictl route del-peer 10.244.1.0/24"),
         (("init-node", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round", "--peer 10.244.2.0/24=10.0.10.52"),
         (("init-node", "--subnet", "10.244.0.0/20", "--network", "10.244.0.0/24"),
