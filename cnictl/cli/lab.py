@@ -8,9 +8,8 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.core.errors import Problem
-from cnictl.lab import plan, state
-from cnictl.lab.lab import Lab, environment
+from cnictl.lab import named, plan, state
+from cnictl.lab.lab import environment
 
 NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
 
@@ -31,19 +30,11 @@ def up(
       cnictl lab down
       cnictl lab up --dual-stack     # the nodes' addresses and pod CIDRs of both families: cnictl lab status
     """
-    wanted = Lab(nodes, dual_stack)
-    with state.locked(name) as path:
-        running = state.read(path)
-        if running is None:
-            state.write(path, wanted.start())
-            say(f"lab {name!r} is up: {', '.join(node.name for node in wanted.nodes)}, outside")
-            return
-        there = len(running.machines) - 1
-        if there != nodes:
-            raise Problem(f"lab {name!r} is up with {there} nodes, not {nodes}", "cnictl lab down first")
-        if dual_stack and not running.machines[0][0].interface6:
-            raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
+    started = named.bring_up(name, nodes, dual_stack)
+    if started is None:
         say(f"lab {name!r} is up already")
+    else:
+        say(f"lab {name!r} is up: {', '.join(node.name for node in started.nodes)}, outside")
 
 
 def down(name: NameOption = "lab", yes: YesOption = False) -> None:
@@ -52,23 +43,13 @@ def down(name: NameOption = "lab", yes: YesOption = False) -> None:
     \b
       cnictl lab down
     """
-    shown = None
-    if asking.asks(yes):
-        with state.locked(name) as path:
-            shown = state.read(path)
-        if shown is not None:
-            asking.show(
-                f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines
-            )
-            asking.confirm(f"End lab {name!r}?")
-    with state.locked(name) as path:
-        running = state.read(path)
-        if running is not None and asking.asks(yes) and running != shown:
-            raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
-        if running is not None:
-            state.end(running)
-        path.unlink(missing_ok=True)
-        say(f"lab {name!r} is down" if running is not None else f"lab {name!r} was not up")
+    asks = asking.asks(yes)
+    shown = named.running(name) if asks else None
+    if shown is not None:
+        asking.show(f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines)
+        asking.confirm(f"End lab {name!r}?")
+    was_up = named.end(name, asks, shown)
+    say(f"lab {name!r} is down" if was_up else f"lab {name!r} was not up")
 
 
 def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> None:
@@ -77,8 +58,7 @@ def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> Non
     \b
       cnictl lab status -o json
     """
-    with state.locked(name) as path:
-        running = state.read(path)
+    running = named.running(name)
     machines = running.machines if running is not None else ()
     rows: list[dict[str, Any]] = [
         {
@@ -131,11 +111,7 @@ def execute(
       cnictl lab exec node1 -- ip route
       cnictl lab exec node2
     """
-    with state.locked(name) as path:
-        running = state.read(path)
-    if running is None:
-        raise Problem(f"lab {name!r} is not up", "cnictl lab up")
-    node = Lab.attach(running).machine(machine)
+    node = named.attach(name).machine(machine)
     shell = ["bash"] if os.path.exists("/usr/bin/bash") else ["sh"]
     words = (command or [])[1 if command and command[0] == "--" else 0 :]
     argv = node.command(words or shell)
