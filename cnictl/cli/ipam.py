@@ -1,4 +1,4 @@
-"""`cnictl ipam`: who holds which address, and freeing what nobody holds any more."""
+"""`cnictl ipam`: show who holds which address, and free addresses that nobody holds any more."""
 
 import os
 import time
@@ -12,6 +12,7 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
+from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
@@ -23,30 +24,44 @@ from cnictl.views.lease_details import details
 
 _Result = TypeVar("_Result")
 
-NetworkOption = Annotated[
-    str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="The CNI network, such as mynet. Default: this node's, else the only one with leases.",
+    ),
 ]
 DataDirOption = Annotated[
-    str, typer.Option("--data-dir", metavar="DIR", help="Where the lease stores are, if not where the conf says.")
+    str,
+    typer.Option(
+        "--data-dir",
+        metavar="FOLDER",
+        help="The lease stores' folder. Default: the conf's, else /var/lib/cni/networks.",
+    ),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, and free nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Free nothing: show what would be freed.")]
 
 
-def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", output: OutputOption = Format.TABLE) -> None:
-    """List every address of a network that is held: container, interface, pod, age and state.
+def list_leases(
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
+    data_dir: DataDirOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List the addresses of a network that are held: container, interface, pod, age and state.
 
-    Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
-    Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot, or one that another
-    node may hold, where several use the store. Torn: a lease file that names no owner. The last line says how much of
-    the subnet is used, one line for each range set. Looking changes nothing, and host-local's networks can be looked at
-    too:
+    live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
+    at work on it. unknown: another plugin's lease, which can't be judged before the next boot, or on a shared store
+    perhaps another node's. torn: a lease file without an owner. The last lines say how much of each range set is used.
+    The command changes nothing, and it lists networks of host-local too:
 
     \b
       cnictl ipam list
-      cnictl ipam list --network podman
+      cnictl ipam list --name podman
       cnictl ipam list -o json | jq '.leases[] | select(.state == "stale")'
     """
-    listing = observe(network, data_dir, "ipam list")
+    listing = observe(name or former, data_dir, "ipam list")
     if output is Format.JSON:
         print_json(listing.as_json())
         return
@@ -59,8 +74,9 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
 
 
 def show(
-    who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
-    network: NetworkOption = "",
+    who: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -75,7 +91,7 @@ def show(
             parse_address(who, "IP")
         except AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
-    listing = observe(network, data_dir, "ipam show")
+    listing = observe(name or former, data_dir, "ipam show")
     found = [details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
@@ -85,19 +101,21 @@ def show(
 
 
 def release(
-    target: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
-    network: NetworkOption = "",
+    target: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    force: Annotated[bool, typer.Option("--force", help="Also if it is live: its pod loses its network.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also release a live address: its pod loses its network.")
+    ] = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Release one address, or all that a container holds: veth, leases and record go together.
+    """Release one address, or all addresses of a pod: its veth, leases and record go together.
 
-    An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
-    it. A pod may be named, or a container by the beginning of its id. What goes is shown first, and at a terminal it
-    asks.
+    Without --force, release refuses an address that is live or not proven stale: the next pod would get an address that
+    is in use. At a terminal it shows what goes, and asks.
 
     \b
       cnictl ipam release 10.244.0.12
@@ -105,7 +123,7 @@ def release(
     """
     if not dry_run:
         _require_root("ipam release")
-    listing, rows = _guarded("ipam release", lambda: reclaim.choose(network, data_dir, target, force))
+    listing, rows = _guarded("ipam release", lambda: reclaim.choose(name or former, data_dir, target, force))
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
@@ -118,29 +136,31 @@ def release(
 
 
 def gc(
-    network: NetworkOption = "",
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    every: Annotated[bool, typer.Option("--all", help="All networks that have leases here.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Free the stale addresses of all networks.")] = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    Proof is a boot since, a veth that is gone, or an ADD that was cut off. An ADD at work is none; nor is the mere
-    age of a lease. What was freed, and on what proof, stays in `cnictl history`. An address that another IPAM plugin
-    gave is that one's to free: the runtime's DEL or GC asks it. Exit status 1 if something stale could not be freed.
-    At a terminal it shows what goes, and asks.
+    Proof is a boot since the lease, a veth that is gone, or an ADD that was cut off; the age of a lease alone proves
+    nothing. `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that
+    plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal
+    gc shows what goes, and asks.
 
     \b
       cnictl ipam gc --dry-run
       cnictl ipam gc --all
     """
-    if every and network:
-        raise UsageProblem("--all and --network exclude each other")
+    name = name or former
+    if every and name:
+        raise UsageProblem("--all and --name exclude each other")
     if not dry_run:
         _require_root("ipam gc")
-    wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [network]
+    wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [name]
     results = []
     shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:

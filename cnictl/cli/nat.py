@@ -1,4 +1,4 @@
-"""`cnictl nat`: the masquerade of what pods send outside the pod network."""
+"""`cnictl nat`: masquerade what pods send outside the pod network."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -25,16 +25,16 @@ from cnictl.views import network_views as views
 
 
 def enable(
-    backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="nft or iptables. Default: node.toml's.")] = "",
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Masquerade what pods send outside the pod network; between pods of all nodes the source stays the pod's own.
+    """Masquerade what pods send outside the pod network. Between pods, the source stays the pod's own address.
 
-    With another --backend the rules move there.
+    Another --backend than before moves the rules there.
 
     \b
     cnictl nat enable
@@ -59,7 +59,7 @@ def disable(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take the masquerade rules away, and tell the plugin not to bring them back. At a terminal it asks first.
+    """Remove the masquerade rules, and tell the plugin not to load them again. At a terminal it asks first.
 
     \b
     cnictl nat disable
@@ -76,9 +76,9 @@ def disable(
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the masquerade rules that are loaded, what each is for and what it counted.
+    """Show the masquerade rules that are loaded, with the packets and bytes that each has counted.
 
-    Exit status 1 if they should be loaded and are not.
+    Exit status 1 if the rules differ from what node.toml asks for.
 
     \b
     cnictl nat show
@@ -107,6 +107,6 @@ def show(output: OutputOption = Format.TABLE) -> None:
         if not spec.nat:
             say("masquerade is off: `cnictl nat enable` turns it on")
         if not stands:
-            say("the rules are not as they should be: `cnictl apply` repairs them")
+            say("the rules differ from node.toml: `cnictl apply` repairs them")
     if not stands:
         raise typer.Exit(1)

@@ -36,63 +36,80 @@ from cnictl.node.spine import Plan
 def init_node(
     subnet: Annotated[
         list[str] | None,
-        typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24. Once for each address family."),
+        typer.Option(metavar="CIDR", help="This node's pod CIDR, such as 10.244.0.0/24. One for each address family."),
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20. Once for each address family."),
+        typer.Option(
+            metavar="CIDR", help="The pod network of all nodes, such as 10.244.0.0/20. One for each address family."
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="Another node: POD-CIDR=ADDRESS, or POD-CIDR=ADDRESS%LINK. Repeat for each."),
+        typer.Option(
+            metavar="PEER",
+            help="Another node as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it. Repeatable.",
+        ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop the peers of node.toml that no --peer names.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the peers of node.toml that no --peer names.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move a peer of node.toml that --peer names with another address.")
+        bool, typer.Option("--replace", help="Move the peers that --peer names with another address than node.toml.")
     ] = False,
-    bridge: Annotated[str | None, typer.Option(help="The pods' bridge. At first: cni0.")] = None,
-    name: Annotated[str | None, typer.Option(help="The CNI network's name. At first: mynet.")] = None,
+    bridge: Annotated[str | None, typer.Option(metavar="LINK", help="The pods' bridge. On a new node: cni0.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The CNI network's name. On a new node: mynet.")
+    ] = None,
     uplink: Annotated[
         str | None,
-        typer.Option(help="Link to the other nodes; empty, and at first: that of the default route."),
+        typer.Option(metavar="LINK", help="The link to the other nodes. Empty, or on a new node: the default route's."),
     ] = None,
     mtu: Annotated[
-        int | None, typer.Option(help="MTU of bridge and pods in bytes; 0, and at first: the uplink's.")
+        int | None,
+        typer.Option(metavar="BYTES", help="MTU of bridge and pods. 0, or on a new node: the smallest on the way."),
     ] = None,
     nat: Annotated[
-        bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside, or not. At first: do.")
+        bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside. On a new node: --nat.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="nft or iptables: what masquerades. At first: nft where it is installed.")
+        str,
+        typer.Option(
+            metavar="BACKEND", help="What masquerades: nft or iptables. On a new node: nft if it is installed."
+        ),
     ] = "",
     forward: Annotated[
         bool | None,
         typer.Option(
             "--forward/--no-forward",
-            help="Accept pods' packets where this host's firewall drops them, or leave that to the firewall's own "
-            "rules. At first: accept.",
+            help="Accept pods' packets where this host's firewall drops them. On a new node: --forward.",
         ),
     ] = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address outside that test-connectivity pings, such as 1.1.1.1. One for each family.",
+        ),
     ] = None,
     bin_dir: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder for the plugin besides those of the runtimes that are found; repeatable. Empty: no other."
+            metavar="FOLDER",
+            help="Folder for the plugin besides those that runtimes here use. Repeatable; empty: no other.",
         ),
     ] = None,
     conf_dir: Annotated[
         list[str] | None,
-        typer.Option(help="Folder for the CNI conf besides those of the runtimes that are found; repeatable."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the CNI conf besides those that runtimes here use. Repeatable; empty: no other.",
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
             "--ignore",
-            metavar="NAME",
-            help="Go on in spite of this preflight check's errors (the name in brackets), or of `all`. Repeatable.",
+            metavar="CHECK",
+            help="Continue despite errors of this preflight check (the name in brackets), or of `all`. Repeatable.",
         ),
     ] = None,
     dry_run: DryRunOption = False,
@@ -104,14 +121,15 @@ def init_node(
 ) -> None:
     """Set this host up as a node: forwarding, bridge, masquerade, peer routes, plugin, and the CNI conf last.
 
-    The first time, name the subnet and the network. Run again, an option that is not given keeps what
-    /etc/cnictl/node.toml says, and a peer that is not named stays: --prune drops those, --replace moves a peer to
-    another address, and both say first which. A new subnet takes the old one's place. First everything is checked and
-    all that is wrong is reported at once: --ignore NAME goes on in spite of a check's errors, and the run's record
-    (cnictl history) says so. A failure half way undoes what was done. The result is kept in /etc/cnictl/node.toml.
+    A new node needs --subnet and --network. On a node, an option that is not given keeps its value in
+    /etc/cnictl/node.toml, and a peer that is not named stays: --prune removes those peers, --replace moves a peer to
+    another address. A new subnet replaces the old one.
 
-    For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
-    that family; for IPv6 alone, only those.
+    Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
+    and `cnictl history` shows that. If a step fails, the steps before it are undone.
+
+    For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
+    address of each family.
 
     \b
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
@@ -186,10 +204,10 @@ def apply(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what repairs drift.
+    """Make this host match /etc/cnictl/node.toml: to repair drift, at boot, or after an edit of the file.
 
-    It repairs as much of the drift as it can, even if a part fails. Edit the file and run this to move the node:
-    then a failure undoes what was done, and live pods that would lose their network refuse it.
+    Where the file is unchanged, apply repairs as much drift as it can, even if a part fails. After an edit, a failure
+    undoes the whole run, and apply refuses if live pods would lose their network.
 
     \b
     cnictl apply
@@ -210,11 +228,10 @@ def plan(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what `cnictl apply` would change: this host against /etc/cnictl/node.toml, as a diff, with the commands.
+    """Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a diff.
 
-    Nothing is touched. A line with - is what is there, one with + what should be, one with # is the manual command.
-    `init-node --dry-run` shows the same for other options, `reset-node --dry-run` and `undo --dry-run` for the way
-    back.
+    Nothing is changed. Lines with - show what is there, lines with + what should be, lines with # the manual command.
+    `init-node`, `reset-node` and `undo` show their changes in the same way with --dry-run.
 
     \b
     cnictl plan
@@ -234,13 +251,13 @@ def reset_node(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Remove all that cnictl made on this host, and only that; put back what it changed.
+    """Remove everything that cnictl made on this host, and restore what it changed.
 
-    Sysctls get their former values; a bridge or route that was there before stays. Live pods refuse this without
-    --force; with it each attachment is deleted properly first. What goes is listed first, and at a terminal it asks.
+    Kernel settings get their former values; a bridge or route that was there before stays. reset-node refuses while
+    pods live: --force deletes their attachments first. It lists what goes, and asks at a terminal.
 
-    What carries cnictl's marks goes also where its files are lost: chains CNICTL-*, rules with a comment that begins
-    with cnictl:, nftables' tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
+    If cnictl's files are lost, reset-node still finds its marks: chains CNICTL-*, rules with a comment that begins with
+    cnictl:, nftables tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
 
     \b
     cnictl reset-node --dry-run

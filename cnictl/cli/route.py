@@ -1,4 +1,4 @@
-"""`cnictl route`: the routes to other nodes' pods."""
+"""`cnictl route`: add, drop and list the routes to other nodes' pods."""
 
 from typing import Annotated
 
@@ -104,12 +104,12 @@ def del_peer(
 def list_peers(output: OutputOption = Format.TABLE) -> None:
     """List the peers and the state of the route to each.
 
-    For each peer: whether its route is there and is used, whether its node is on the same link, and (as root) whether
-    it has its pod CIDR.
+    For each peer, it shows whether the route exists and is used, whether the peer is on the same link, and as root
+    whether the peer has its pod CIDR.
 
-    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, if the kernel sends packets of
-    pods elsewhere in spite of it (by a policy rule, or a more specific route), or if a peer answers and does not have
-    its pod CIDR or forwards nothing to it.
+    Exit status 1 if a route is missing, differs, is not cnictl's, or belongs to no peer; if the kernel sends pods'
+    packets elsewhere despite the route (by a policy rule or a more specific route); or if a peer answers but does not
+    have its pod CIDR or does not forward to it.
 
     \b
     cnictl route list

@@ -1,4 +1,4 @@
-"""`cnictl status`: the node on one screen, and where it differs from its file."""
+"""`cnictl status`: show the node on one screen, and where it differs from node.toml."""
 
 import os
 import select
@@ -17,14 +17,16 @@ from cnictl.views.status import look
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show the status again every two seconds, until Ctrl-C.")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
+    """Show this node: bridge and pods, addresses, rules with their counters, peers, plugin, conf, and drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be looked at (`cnictl plan` shows the
-    difference line by line), if the kernel sends pods' packets elsewhere, by a policy rule (ip rule), say, or if a peer
-    that answers does not have its pod CIDR or forwards nothing to it. A peer that is silent is shown as such.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
+    line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); or if a peer
+    answers but does not have its pod CIDR or does not forward to it. A peer that does not answer is shown as silent.
 
     \b
     cnictl status

@@ -1,4 +1,4 @@
-"""Show a plan with its manual commands, and a run as a table of its steps."""
+"""The options of commands that change this node, and the terminal that shows their plans and runs."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,10 @@ from cnictl.node.spine import Plan
 from cnictl.views import network_views
 
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Change nothing: show each difference and the command for it by hand.")
+    bool, typer.Option("--dry-run", help="Change nothing: show each difference and the manual command for it.")
 ]
 ExitCodeOption = Annotated[
-    bool, typer.Option("--exit-code", help="With --dry-run: exit status 0 if nothing would change, 1 if anything.")
+    bool, typer.Option("--exit-code", help="With --dry-run: exit status 1 if something would change, 0 if nothing.")
 ]
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="Fail at once if another cnictl command is changing this node.")
@@ -32,11 +32,11 @@ ConfirmOption = Annotated[
         metavar="SECONDS",
         min=1,
         max=86400,
-        help="Take everything back by itself after so many seconds, unless `cnictl confirm` comes before.",
+        help="Undo the run after this many seconds, unless you run `cnictl confirm` before.",
     ),
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Go on although live pods lose their network; their attachments are deleted.")
+    bool, typer.Option("--force", help="Continue although live pods lose their network: their attachments are deleted.")
 ]
 
 

@@ -159,7 +159,7 @@ def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
     if not stores:
         raise Problem("no network has leases on this host", "`cnictl init-node` sets one up")
     if len(stores) > 1:
-        raise Problem("several networks have leases here, say which one with --network", known)
+        raise Problem("several networks have leases here, say which one with --name", known)
     return stores[0]
 
 
@@ -227,10 +227,10 @@ def listing_asked_for(network: str, data_dir: str) -> Listing:
     if swapped.is_cidr(network):
         known = networks(data_dir or NETWORKS_DIR)
         there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
+        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", there)
     fault = network_name_fault(network)
     if fault:
-        raise UsageProblem(f"--network: {fault}")
+        raise UsageProblem(f"--name: {fault}")
     spec = node_file.load()
     own = spec.name if spec is not None and data_dir in ("", NETWORKS_DIR) else ""
     name = network or own

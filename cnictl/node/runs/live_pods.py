@@ -162,7 +162,7 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
                 done.append(pod)
                 continue
             where, what = f"attachment/{pod.network}/{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
-            journal.begin(where, was, None, f"cnictl ipam release {pod.container} --network {pod.network}", what)
+            journal.begin(where, was, None, f"cnictl ipam release {pod.container} --name {pod.network}", what)
             try:
                 which = (pod.network, pod.container, pod.ifname, pod.data_dir)
                 detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
