@@ -2,10 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -17,12 +15,10 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, reclaim
-from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
+from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row, refusals
 from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
 from cnictl.node.spec import pod_names
 from cnictl.views.lease_details import details
-
-_Result = TypeVar("_Result")
 
 NameOption = Annotated[
     str,
@@ -123,15 +119,16 @@ def release(
     """
     if not dry_run:
         _require_root("ipam release")
-    listing, rows = _guarded("ipam release", lambda: reclaim.choose(name or former, data_dir, target, force))
+    with refusals("ipam release"):
+        listing, rows = reclaim.choose(name or former, data_dir, target, force)
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
-        with reclaim.journalled("ipam release") as journal:
-            outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
+        with reclaim.journalled("ipam release") as journal, refusals("ipam release"):
+            outcomes = reclaim.release(listing, rows, force, journal)
     _report(listing, outcomes, output)
 
 
@@ -160,14 +157,15 @@ def gc(
         raise UsageProblem("--all and --name exclude each other")
     if not dry_run:
         _require_root("ipam gc")
-    wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [name]
+    with refusals("ipam gc"):
+        names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
-    shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
+    shown = _show_stale([observe(one, data_dir, "ipam gc") for one in names]) if asking.asks(yes or dry_run) else None
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
-        for place, one in enumerate(wanted):
+        for place, one in enumerate(names):
             listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
-            outcomes = _guarded("ipam gc", partial(reclaim.collect, listing, dry_run, journal))
-            results.append((listing, outcomes))
+            with refusals("ipam gc"):
+                results.append((listing, reclaim.collect(listing, dry_run, journal)))
     if output is Format.JSON:
         print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
     else:
@@ -194,19 +192,10 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-def _guarded(command: str, work: Callable[[], _Result]) -> _Result:
-    """Run `work`; what the kernel refuses becomes a Problem."""
-    try:
-        return work()
-    except PermissionError as error:
-        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
-    except OSError as error:
-        raise Problem(f"{error.filename or command}: {error.strerror}") from None
-
-
-def observe(network: str, data_dir: str, command: str) -> Listing:
+def observe(name: str, data_dir: str, command: str) -> Listing:
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
-    return _guarded(command, lambda: lease_list.listing_asked_for(network, data_dir))
+    with refusals(command):
+        return lease_list.listing_asked_for(name, data_dir)
 
 
 def _utilisation(listing: Listing) -> list[str]:

@@ -7,8 +7,6 @@ import typer
 from cnictl.cli.ipam import DataDirOption, NameOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cli.renamed import FormerNetworkOption
-from cnictl.core.cidr import format_address
-from cnictl.node.resources.bridge import gateways
 from cnictl.node.spec import node_file
 from cnictl.probe import wire
 
@@ -33,11 +31,7 @@ def check(
       cnictl ipam check -o json | jq '.[] | select(.problem)'
     """
     listing = observe(name or former, data_dir, "ipam check")
-    spec = node_file.load()
-    link, sources = "", []
-    if spec is not None and spec.name == listing.network and not no_wire:
-        link, sources = spec.bridge, [format_address(one.packed) for one in gateways(spec)]
-    checked, unasked = wire.check(listing, link, sources)
+    checked, unasked = wire.check_on(listing, None if no_wire else node_file.load())
     rows = [_row(one) for one in checked]
     if output is Format.JSON:
         print_json(rows)

@@ -121,7 +121,7 @@ def list_versions(
     cnictl plugin list -o json
     """
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
-    broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
+    broken = versions.broken(found)
     if output is Format.JSON:
         print_json(found)
     elif not found["versions"] and not found["launchers"]:

@@ -9,8 +9,6 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, wor
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.cli.steps import require_root
 from cnictl.node.spec import node_file
-from cnictl.node.spec.node_spec import of_family
-from cnictl.probe.targets import DEFAULT_EXTERNALS
 from cnictl.views import attachment
 
 
@@ -36,15 +34,10 @@ def pod(
     cnictl pod 6f3c1e0b -o json | jq .way.rules
     """
     require_root("pod", "looks into the pod's namespace")
-    spec = node_file.load()
     listing = observe(name or former, "", "pod")
     with working("looking at the pod"):
         rows = attachment.choose(listing, who)
-        addresses = [row.address for row in rows if row.address]
-        outside = (*(spec.externals if spec is not None else ()), *DEFAULT_EXTERNALS)
-        like = addresses[0] if addresses else ""
-        target = attachment.address_of(listing, to, like) if to else (of_family(outside, like) if like else "")
-        found = attachment.look(listing, rows, target)
+        found = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
     if output is Format.JSON:
         print_json(found)
     else:

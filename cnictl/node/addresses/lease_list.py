@@ -4,7 +4,8 @@ Everything here only reads: a lease that has no record gets none by being looked
 functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,6 +217,17 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     elif shared:
         reason += "; another node that uses the store may be about to write it"
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
+
+
+@contextmanager
+def refusals(command: str) -> Iterator[None]:
+    """Make what the kernel refuses within a Problem; `command` is what needs root: `ipam list`."""
+    try:
+        yield
+    except PermissionError as error:
+        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
+    except OSError as error:
+        raise Problem(f"{error.filename or command}: {error.strerror}") from None
 
 
 def listing_asked_for(network: str, data_dir: str) -> Listing:

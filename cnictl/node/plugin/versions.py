@@ -114,6 +114,11 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def broken(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the runtimes start and what is wrong with it, of a `listing`: not of versions that are not in use."""
+    return [one for one in (*found["versions"], *found["launchers"]) if one["fault"] and one.get("current", True)]
+
+
 def _chosen_if_readable() -> str:
     try:
         return chosen_version()
