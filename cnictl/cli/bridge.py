@@ -5,23 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from cnictl.cli import differences, steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    ForceOption,
-    NoWaitOption,
-    Terminal,
-    compact,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import Problem
 from cnictl.node.addresses import lease_list
-from cnictl.node.runs import converge, engine
-from cnictl.node.runs.edits import BridgeUp
+from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec import addressing
 from cnictl.views import network_views as views
 
@@ -58,12 +48,12 @@ def up(
     cnictl bridge up
     cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     """
-    change = BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
+    change = edits.BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
     start = change.start()
     change.edit(start)
-    require_root("bridge up", "makes the bridge and turns forwarding on")
-    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
-    engine.edit_node("bridge up", change.edit, change.kinds(), options, Terminal(output, exit_code), start)
+    steps.require_root("bridge up", "makes the bridge and turns forwarding on")
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("bridge up", change.edit, change.kinds(), options, steps.Terminal(output, exit_code), start)
 
 
 def down(
@@ -82,9 +72,10 @@ def down(
     \b
     cnictl bridge down
     """
-    require_root("bridge down", "removes the bridge")
+    steps.require_root("bridge down", "removes the bridge")
     nothing = f"nothing to change: {converge.current_spec().bridge} is not there"
-    engine.take_bridge_down(options_of(dry_run, exit_code, force, no_wait), Terminal(output, exit_code, yes, nothing))
+    options = steps.options_of(dry_run, exit_code, force, no_wait)
+    engine.take_bridge_down(options, steps.Terminal(output, exit_code, yes, nothing))
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
@@ -112,9 +103,9 @@ def show(output: OutputOption = Format.TABLE) -> None:
 
 
 def _show(bridge: dict[str, Any]) -> None:
-    print_table(("", ""), [(key, compact(value)) for key, value in bridge.items() if key != "ports"])
+    print_table(("", ""), [(key, differences.compact(value)) for key, value in bridge.items() if key != "ports"])
     rows = [
-        (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))
+        (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], ", ".join(port["addresses"]))
         for port in bridge["ports"]
     ]
     print_table(("port", "state", "mtu", "pod", "address"), rows)

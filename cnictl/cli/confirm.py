@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, say
-from cnictl.cli.steps import NoWaitOption, Terminal, require_root
+from cnictl.cli.steps import Terminal, require_root
 from cnictl.node.runs import confirm as runs_confirm
 from cnictl.node.runs import confirm_guard, engine
 from cnictl.node.runs.engine import Options

@@ -4,7 +4,13 @@ Listing commands and completing their names imports no command's module, so the 
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -26,10 +32,51 @@ class Command(TyperCommand):
         if attribute not in ("callback", "params", "help"):
             raise AttributeError(attribute)
         single = typer.Typer(add_completion=False)
-        single.command(self.name)(_function(self.place))
-        loaded = typer.main.get_command(single)
-        self.callback, self.params, self.help = loaded.callback, loaded.params, loaded.help
+        with _postponed() as execute:
+            single.command(self.name)(_function(self.place))
+            loaded = typer.main.get_command(single)
+
+        def callback(**values: Any) -> Any:
+            execute()
+            return loaded.callback(**values) if loaded.callback is not None else None
+
+        self.callback, self.params, self.help = callback, loaded.params, loaded.help
         return vars(self)[attribute]
+
+
+class _Postponing(MetaPathFinder):
+    """Finds cnictl's modules, and has each executed only when something of it is used."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the module's specification (importlib.abc)."""
+        spec = PathFinder.find_spec(name, path, target) if name.startswith("cnictl.") else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+            self.found.append(name)
+        return spec
+
+
+@contextmanager
+def _postponed() -> Iterator[Callable[[], None]]:
+    """Execute within only those of cnictl's modules that something is used of; what this gives executes the others.
+
+    Help and completion need a command's options, not what the command works with. A command that runs needs all of it
+    at once: it may start threads or enter a namespace without cnictl's files.
+    """
+    finder = _Postponing()
+
+    def execute() -> None:
+        for name in finder.found:
+            _ = sys.modules[name].__doc__
+
+    sys.meta_path.insert(0, finder)
+    try:
+        yield execute
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _function(place: str) -> Callable[..., None]:

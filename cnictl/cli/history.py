@@ -6,8 +6,9 @@ import typer
 
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, ExitCodeOption, NoWaitOption, Terminal, options_of, require_root
+from cnictl.cli.steps import Terminal, options_of, require_root
 from cnictl.node.resources.inventory import CONF_KIND, kind
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past

@@ -11,14 +11,12 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
 from cnictl.cli.renamed import FormerNetworkOption
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, reclaim
-from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row, refusals
-from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
 from cnictl.node.spec import pod_names
-from cnictl.views.lease_details import details
+from cnictl.views import lease_details
 
 NameOption = Annotated[
     str,
@@ -84,11 +82,11 @@ def show(
     """
     if not who.strip("0123456789./") and not pod_names.address_in(who):
         try:
-            parse_address(who, "IP")
-        except AddressError as error:
+            cidr.parse_address(who, "IP")
+        except cidr.AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     listing = observe(name or former, data_dir, "ipam show")
-    found = [details(listing, row) for row in lease_list.find(listing.rows, who)]
+    found = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
         print_json(found[0] if len(found) == 1 else found)
         return
@@ -119,7 +117,7 @@ def release(
     """
     if not dry_run:
         _require_root("ipam release")
-    with refusals("ipam release"):
+    with lease_list.refusals("ipam release"):
         listing, rows = reclaim.choose(name or former, data_dir, target, force)
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
@@ -127,7 +125,7 @@ def release(
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
-        with reclaim.journalled("ipam release") as journal, refusals("ipam release"):
+        with reclaim.journalled("ipam release") as journal, lease_list.refusals("ipam release"):
             outcomes = reclaim.release(listing, rows, force, journal)
     _report(listing, outcomes, output)
 
@@ -157,14 +155,14 @@ def gc(
         raise UsageProblem("--all and --name exclude each other")
     if not dry_run:
         _require_root("ipam gc")
-    with refusals("ipam gc"):
+    with lease_list.refusals("ipam gc"):
         names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
     shown = _show_stale([observe(one, data_dir, "ipam gc") for one in names]) if asking.asks(yes or dry_run) else None
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
         for place, one in enumerate(names):
             listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
-            with refusals("ipam gc"):
+            with lease_list.refusals("ipam gc"):
                 results.append((listing, reclaim.collect(listing, dry_run, journal)))
     if output is Format.JSON:
         print_json([reclaim.as_json(listing, outcomes) for listing, outcomes in results])
@@ -175,7 +173,7 @@ def gc(
         raise typer.Exit(1)
 
 
-def _show_stale(listings: list[Listing]) -> list[Listing]:
+def _show_stale(listings: "list[lease_list.Listing]") -> "list[lease_list.Listing]":
     """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
     stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
@@ -192,13 +190,13 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-def observe(name: str, data_dir: str, command: str) -> Listing:
+def observe(name: str, data_dir: str, command: str) -> "lease_list.Listing":
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
-    with refusals(command):
+    with lease_list.refusals(command):
         return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: Listing) -> list[str]:
+def _utilisation(listing: "lease_list.Listing") -> list[str]:
     """A line for each range set, and one for what lies outside of several."""
     if listing.total is None:
         return [f"{listing.network}: {listing.used} used; no conf here says of how many"]
@@ -215,8 +213,8 @@ def _utilisation(listing: Listing) -> list[str]:
     return lines
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    owner = (row.container[:SHOWN_ID], row.ifname, row.pod)
+def _cells(row: "lease_list.Row") -> tuple[str, ...]:
+    owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
     return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
 
 
@@ -246,7 +244,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) -> None:
+def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]", output: Format) -> None:
     """A release's outcome; exit status 1 if anything asked for is still held."""
     if output is Format.JSON:
         print_json(reclaim.as_json(listing, outcomes))
@@ -256,12 +254,12 @@ def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) ->
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: Listing, outcomes: list[ReleaseOutcome]) -> None:
+def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]") -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
         print_table(columns, rows)
-    typed = [line for one in outcomes if one.action == "would free" for line in commands(listing, one.row)]
+    typed = [line for one in outcomes if one.action == "would free" for line in reclaim.commands(listing, one.row)]
     for line in dict.fromkeys(typed):
         write(f"  {line}")
     counts = {
@@ -272,6 +270,6 @@ def _print_outcomes(listing: Listing, outcomes: list[ReleaseOutcome]) -> None:
     _mention_strays(listing)
 
 
-def _mention_strays(listing: Listing) -> None:
+def _mention_strays(listing: "lease_list.Listing") -> None:
     for name in listing.strays:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

@@ -5,22 +5,15 @@ from typing import Annotated
 
 import typer
 
+from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import UsageProblem
-from cnictl.core.masquerade.backends import BACKENDS
-from cnictl.node.resources.masquerade import Masquerade
+from cnictl.core.masquerade import backends
+from cnictl.node.resources import masquerade
 from cnictl.node.runs import converge, edits, engine
-from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec import node_spec
 from cnictl.views import network_views as views
 
 
@@ -40,15 +33,15 @@ def enable(
     cnictl nat enable
     cnictl nat enable --backend iptables --dry-run
     """
-    if backend and backend not in BACKENDS:
-        raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")
-    require_root("nat enable", "loads the masquerade rules")
+    if backend and backend not in backends.BACKENDS:
+        raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(backends.BACKENDS)}")
+    steps.require_root("nat enable", "loads the masquerade rules")
 
-    def edited(spec: NodeSpec) -> NodeSpec:
+    def edited(spec: node_spec.NodeSpec) -> node_spec.NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
 
-    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
-    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, Terminal(output, exit_code))
+    options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, steps.Terminal(output, exit_code))
 
 
 def disable(
@@ -64,13 +57,13 @@ def disable(
     \b
     cnictl nat disable
     """
-    require_root("nat disable", "removes the masquerade rules")
+    steps.require_root("nat disable", "removes the masquerade rules")
     engine.edit_node(
         "nat disable",
         lambda spec: replace(spec, nat=False),
         edits.masquerade_kinds(),
-        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
-        Terminal(output, exit_code, yes),
+        steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        steps.Terminal(output, exit_code, yes),
         question="Stop masquerading?",
     )
 
@@ -84,10 +77,10 @@ def show(output: OutputOption = Format.TABLE) -> None:
     cnictl nat show
     cnictl nat show -o json | jq '.rules[].packets'
     """
-    require_root("nat show", "reads the firewall's rules")
+    steps.require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)
-    resource = Masquerade(spec)
+    resource = masquerade.Masquerade(spec)
     stands = resource.observe() == resource.desired(spec)
     if output is Format.JSON:
         print_json({"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands, "rules": rules})

@@ -6,31 +6,16 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, say, working
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    ForceOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import Problem
-from cnictl.node import preflight
+from cnictl.node import preflight, spine
 from cnictl.node.host import runtimes
-from cnictl.node.preflight import PreflightFinding
 from cnictl.node.resources import boot_note
 from cnictl.node.runs import confirm, converge, edits, engine, reset
-from cnictl.node.runs.edits import SetUp
-from cnictl.node.runs.engine import Options, Report
-from cnictl.node.runs.reset import Reset
-from cnictl.node.spec import addressing, peers
-from cnictl.node.spec.node_spec import as_data
-from cnictl.node.spine import Plan
+from cnictl.node.spec import addressing, node_spec, peers
 
 
 def init_node(
@@ -154,19 +139,22 @@ def init_node(
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
     named = tuple(peers.parse_peer(text) for text in peer or [])
-    asked = SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
-    spec, _ = asked.spec()
+    set_up = edits.SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
+    spec, _ = set_up.spec()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
     edits.check_links(spec)
-    require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
-    options, terminal = options_of(dry_run, exit_code, force, no_wait, confirm_within), Terminal(output, exit_code)
+    steps.require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    terminal = steps.Terminal(output, exit_code)
     with engine.alone(options, terminal):
-        _init(asked, options, terminal, ignored)
+        _init(set_up, options, terminal, ignored)
 
 
-def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collection[str]) -> None:
-    spec, chosen = asked.spec()
-    for note in asked.notes(spec, chosen):
+def _init(
+    set_up: "edits.SetUp", options: "engine.Options", terminal: "steps.Terminal", ignored: Collection[str]
+) -> None:
+    spec, chosen = set_up.spec()
+    for note in set_up.notes(spec, chosen):
         say(note)
     specs = converge.specs_in_place()
     pods = engine.pods_in_the_way("init-node", specs, spec, options)
@@ -178,9 +166,9 @@ def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collectio
     try:
         edits.refuse_findings(findings)
     except Problem:
-        terminal.report(Report(Plan(()), error="preflight"))
+        terminal.report(engine.Report(spine.Plan(()), error="preflight"))
         raise
-    terminal.more |= {"node": as_data(spec), "peers": chosen.as_json()}
+    terminal.more |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
     if options.dry_run:
         terminal.preview(converge.plan(spec).whole, pods)
         return
@@ -190,7 +178,7 @@ def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collectio
         say(note)
 
 
-def _in_words(finding: PreflightFinding) -> str:
+def _in_words(finding: "preflight.PreflightFinding") -> str:
     hint = f"\n  hint: {finding.mend}" if finding.mend else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
@@ -214,12 +202,12 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    require_root("apply", "changes the host's network")
+    steps.require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         return
-    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
-    engine.edit_node("apply", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("apply", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
 
 
 def plan(
@@ -238,9 +226,9 @@ def plan(
     cnictl plan --exit-code || echo "this node drifted, or its file was edited"
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
-    require_root("plan", "reads the firewall's rules")
-    options = Options(dry_run=True, force=True)
-    engine.edit_node("plan", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
+    steps.require_root("plan", "reads the firewall's rules")
+    options = engine.Options(dry_run=True, force=True)
+    engine.edit_node("plan", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
 
 
 def reset_node(
@@ -263,9 +251,9 @@ def reset_node(
     cnictl reset-node --dry-run
     cnictl reset-node --yes
     """
-    options = options_of(dry_run, exit_code, force, no_wait)
-    require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
-    terminal = Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
+    options = steps.options_of(dry_run, exit_code, force, no_wait)
+    steps.require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    terminal = steps.Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
     shown = reset.plan()
     if dry_run:
         _preview_reset(shown, terminal)
@@ -303,7 +291,7 @@ def _warn_of_waiting_pods() -> None:
             )
 
 
-def _preview_reset(todo: Reset, terminal: Terminal) -> None:
+def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:
     pods = [str(pod) for pod in todo.pods]
     for pod in pods:
         say(f"would delete the attachment of {pod}")

@@ -7,8 +7,8 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, write
-from cnictl.cli.steps import NoWaitOption
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
 from cnictl.node.plugin.versions import VersionOutcome

@@ -4,21 +4,13 @@ from typing import Annotated
 
 import typer
 
+from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, say_strays
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
 from cnictl.node.host import host_links
 from cnictl.node.resources import peer_routes
 from cnictl.node.runs import converge, edits, engine
-from cnictl.node.runs.edits import AddPeers
 from cnictl.node.spec import node_file, peers
 from cnictl.views import status
 
@@ -59,14 +51,14 @@ def add_peer(
     """
     named = peers.parse_peers(words, link)
     peers.check_not_ours(named, host_links.own_interfaces())
-    require_root("route add-peer", "changes the host's routes")
+    steps.require_root("route add-peer", "changes the host's routes")
 
-    addition = AddPeers(named, replace)
+    addition = edits.AddPeers(named, replace)
     addition.check()
     for note in addition.notes():
         say(note)
-    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
-    engine.edit_node("route add-peer", addition.edit, addition.kinds(), options, Terminal(output, exit_code))
+    options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("route add-peer", addition.edit, addition.kinds(), options, steps.Terminal(output, exit_code))
 
 
 def del_peer(
@@ -89,14 +81,14 @@ def del_peer(
     spec = node_file.load()
     known = spec.peers if spec is not None else ()
     gone = tuple(dict.fromkeys(peers.to_drop(cidr, known) for cidr in cidrs))
-    require_root("route del-peer", "changes the host's routes")
+    steps.require_root("route del-peer", "changes the host's routes")
 
     engine.edit_node(
         "route del-peer",
         lambda spec: edits.without_peers(spec, gone),
         edits.PEER_KINDS,
-        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
-        Terminal(output, exit_code, yes),
+        steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        steps.Terminal(output, exit_code, yes),
         question=f"Drop peer {gone[0]}?" if len(gone) == 1 else f"Drop peers {', '.join(gone)}?",
     )
 

@@ -1,43 +1,19 @@
-"""The options of commands that change this node, and the terminal that shows their plans and runs."""
+"""The terminal of commands that change this node: it shows plans and runs, and asks."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from cnictl.cli import asking, differences, output
-from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.runs.engine import Options, Report
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spine import Plan
 from cnictl.views import network_views
-
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Change nothing: show each difference and the manual command for it.")
-]
-ExitCodeOption = Annotated[
-    bool, typer.Option("--exit-code", help="With --dry-run: exit status 1 if something would change, 0 if nothing.")
-]
-NoWaitOption = Annotated[
-    bool, typer.Option("--no-wait", help="Fail at once if another cnictl command is changing this node.")
-]
-ConfirmOption = Annotated[
-    int | None,
-    typer.Option(
-        "--confirm-within",
-        metavar="SECONDS",
-        min=1,
-        max=86400,
-        help="Undo the run after this many seconds, unless you run `cnictl confirm` before.",
-    ),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Continue although live pods lose their network: their attachments are deleted.")
-]
 
 
 def require_root(command: str, why: str) -> None:
