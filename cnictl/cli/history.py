@@ -65,9 +65,9 @@ def _show(run: Run, output: Format) -> None:
     if run.ignored:
         say(f"ignored preflight checks: {', '.join(run.ignored)}")
     lines = []
-    for one in run.entries:
-        lines.append(("~", f"{'repair: ' if one.repair or run.is_repair else ''}{one.summary}"))
-        lines += differences.of_change(one.before, one.after, one.command)
+    for entry in run.entries:
+        lines.append(("~", f"{'repair: ' if entry.repair or run.is_repair else ''}{entry.summary}"))
+        lines += differences.of_change(entry.before, entry.after, entry.command)
     differences.write(lines)
     for note in run.left:
         say(f"left: {note}")
@@ -132,7 +132,7 @@ def undo(
 
 
 def _about(todo: Undo) -> dict[str, Any]:
-    """Return what programs read of an undo beside its steps."""
+    """Return what the JSON document of an undo holds beside its steps."""
     return {
         "undone_run": todo.run.number,
         "undone": run_history.summary(todo.run),
@@ -142,11 +142,11 @@ def _about(todo: Undo) -> dict[str, Any]:
 
 
 def _announce(todo: Undo, chosen_by_itself: bool) -> None:
-    """Say which run an undo is about, and what of it is not."""
+    """Say which run is undone, and which changes of it stay."""
     row = run_history.summary(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if chosen_by_itself and (repairs := past.passed_over(todo.run)):
-        named = ", ".join(f"{one.number} ({one.command})" for one in repairs[:5])
+        named = ", ".join(f"{repair.number} ({repair.command})" for repair in repairs[:5])
         more = f" and {len(repairs) - 5} more" if repairs[5:] else ""
         say(f"repairs since then stay, and are none of an operator's runs: {named}{more}")
     if todo.run.is_repair:

@@ -158,10 +158,12 @@ def gc(
     with lease_list.refusals("ipam gc"):
         names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
-    shown = _show_stale([observe(one, data_dir, "ipam gc") for one in names]) if asking.asks(yes or dry_run) else None
+    shown = None
+    if asking.asks(yes or dry_run):
+        shown = _show_stale([observe(network, data_dir, "ipam gc") for network in names])
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
-        for place, one in enumerate(names):
-            listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
+        for place, network in enumerate(names):
+            listing = shown[place] if shown is not None else observe(network, data_dir, "ipam gc")
             with lease_list.refusals("ipam gc"):
                 results.append((listing, reclaim.collect(listing, dry_run, journal)))
     if output is Format.JSON:
@@ -174,7 +176,7 @@ def gc(
 
 
 def _show_stale(listings: "list[lease_list.Listing]") -> "list[lease_list.Listing]":
-    """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
+    """Show what gc would free, ask, and return the listings: gc then frees nothing that was not shown."""
     stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
         f"free {row.address or row.ifname} of {row.holder} in {listing.network} ({row.reason})"
@@ -197,17 +199,17 @@ def observe(name: str, data_dir: str, command: str) -> "lease_list.Listing":
 
 
 def _utilisation(listing: "lease_list.Listing") -> list[str]:
-    """A line for each range set, and one for what lies outside of several."""
+    """Return a line for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
-        return [f"{listing.network}: {listing.used} used; no conf here says of how many"]
+        return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
         return [f"{listing.network} {listing.ranges[0]}: {of}"]
     lines = []
-    for one in listing.sets:
-        used = listing.used_of(one)
-        lines.append(f"{listing.network} {one}: {used} used, {max(0, one.size - used)} free of {one.size}")
+    for ranges in listing.sets:
+        used = listing.used_of(ranges)
+        lines.append(f"{listing.network} {ranges}: {used} used, {max(0, ranges.size - used)} free of {ranges.size}")
     if listing.outside:
         lines.append(f"{listing.network}: {listing.outside} used outside of these")
     return lines
@@ -215,7 +217,7 @@ def _utilisation(listing: "lease_list.Listing") -> list[str]:
 
 def _cells(row: "lease_list.Row") -> tuple[str, ...]:
     owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
-    return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
+    return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
 
 
 def _age(since: float) -> str:
@@ -245,7 +247,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]", output: Format) -> None:
-    """A release's outcome; exit status 1 if anything asked for is still held."""
+    """Print a release's outcomes. Exit status 1 if an address is still held."""
     if output is Format.JSON:
         print_json(reclaim.as_json(listing, outcomes))
     else:
@@ -257,14 +259,13 @@ def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcom
 def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]") -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
-        rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
+        rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
         print_table(columns, rows)
     typed = [line for one in outcomes if one.action == "would free" for line in reclaim.commands(listing, one.row)]
     for line in dict.fromkeys(typed):
         write(f"  {line}")
-    counts = {
-        action: sum(one.action == action for one in outcomes) for action in ("freed", "would free", "left", "failed")
-    }
+    actions = [outcome.action for outcome in outcomes]
+    counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     say(f"{listing.network}: {said or 'no leases'}")
     _mention_strays(listing)

@@ -128,13 +128,13 @@ def list_versions(
         say("the plugin is not installed: cnictl plugin install")
     else:
         rows = [
-            (one["version"], "current" if one["current"] else "", one["state"], one["interpreter"], one["library"])
-            for one in found["versions"]
+            (row["version"], "current" if row["current"] else "", row["state"], row["interpreter"], row["library"])
+            for row in found["versions"]
         ]
         print_table(("version", "in use", "state", "interpreter", "library"), rows)
-        print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
-        for one in broken:
-            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (hint: cnictl plugin install)")
+        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in found["launchers"]])
+        for row in broken:
+            say(f"broken: {row.get('path') or row['version']}: {row['fault']} (hint: cnictl plugin install)")
         if found["chosen"] not in ("", found["current"]):
             say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
         if found["cnictl_is_newer"]:
@@ -155,7 +155,7 @@ def _show(outcome: VersionOutcome, output: Format) -> None:
             for one in changes
         ]  # fmt: skip
         if told:
-            document |= {**told[-1], "changes": told}  # the plugin's own comes last, node.toml's first
+            document |= {**told[-1], "changes": told}  # the plugin's change comes last, node.toml's first
         print_json(document)
     elif not changes:
         say("nothing to change: the plugin is as it should be")
