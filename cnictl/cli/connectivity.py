@@ -134,7 +134,7 @@ def _check_together(serve: bool, duration: str, of_checks: dict[str, object]) ->
     if serve and given:
         raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
     if not serve and duration != _SERVED:
-        raise UsageProblem("--for is for --serve, which is not given")
+        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def _show(report: Report) -> None:
