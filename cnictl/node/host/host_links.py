@@ -102,12 +102,17 @@ def links_to_others(spec: NodeSpec) -> list[str]:
 
 def check_links(spec: NodeSpec) -> None:
     """Raise Problem if a link that the spec names does not exist."""
-    with Netlink() as netlink:
-        names = [link.name for link in rtnetlink.all_links(netlink)]
+    names = link_names()
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.peers}
     for name, what in named.items():
         if name and name not in names:
             raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
+
+
+def link_names() -> list[str]:
+    """Return the names of this host's links."""
+    with Netlink() as netlink:
+        return [link.name for link in rtnetlink.all_links(netlink)]
 
 
 @dataclass(frozen=True)
@@ -164,15 +169,14 @@ def own_interfaces() -> dict[str, str]:
 def reach_peer(peer: Peer, link: str) -> Way | None:
     """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`.
 
-    It has a gateway exactly when the peer is not on the link. Where a policy rule takes even the host's own packets to
-    the peer away, the peer is on its link all the same.
+    It has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by another
+    link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
     """
     packed = parse_address(peer.via)
     way = route_lookup.way(Packet(peer.via, oif=peer.dev if is_link_local(packed) else ""), entries=False)
     if not way.dev or way.errno:
         return None
-    elsewhere = not peer.dev and link not in ("", way.dev)
-    if elsewhere and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
+    if link not in ("", way.dev) and any(dev == link and subnet.holds(packed) for subnet, dev in _connected()):
         return Way(((link, ""),))
     return way
 
