@@ -1,6 +1,6 @@
-"""Show what a command takes away before it does, and ask at a terminal.
+"""Show what a command is about to remove, and ask at a terminal.
 
-The node is not held while a person thinks: what is found afterwards is compared with what was shown.
+The node is not locked while a person thinks, so the command compares the node with what was shown afterwards.
 """
 
 import sys
@@ -15,12 +15,12 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def asks(yes: bool) -> bool:
-    """Return whether a person is there to be asked."""
+    """Return whether there is a person to ask."""
     return not yes and sys.stdin.isatty()
 
 
 def show(lines: Iterable[str]) -> None:
-    """Show on stderr what is about to go."""
+    """Show on stderr what is about to change."""
     for line in lines:
         say(f"  {line}")
 

@@ -5,36 +5,33 @@ from typing import Annotated, Any
 
 import typer
 
+from cnictl.cli import differences, steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    ForceOption,
-    NoWaitOption,
-    Terminal,
-    compact,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import Problem
 from cnictl.node.addresses import lease_list
-from cnictl.node.runs import converge, engine
-from cnictl.node.runs.edits import BridgeUp
+from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec import addressing
 from cnictl.views import network_views as views
 
 
 def up(
     subnet: Annotated[
-        list[str] | None, typer.Option(help="This node's pod CIDR, once a family. Default: the node's.")
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="This node's pod CIDR, one for each address family. Default: node.toml's."),
     ] = None,
     network: Annotated[
-        list[str] | None, typer.Option(help="The pod network of all nodes, once a family. Default: the node's.")
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR", help="The pod network of all nodes, one for each address family. Default: node.toml's."
+        ),
     ] = None,
-    bridge: Annotated[str, typer.Option(help="The bridge's name. Default: the node's, or cni0.")] = "",
-    mtu: Annotated[int | None, typer.Option(help="MTU in bytes, 0 for the uplink's. Default: the node's.")] = None,
+    bridge: Annotated[str, typer.Option(metavar="LINK", help="The bridge. Default: node.toml's, or cni0.")] = "",
+    mtu: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="MTU; 0: the smallest on the way to other hosts. Default: node.toml's."),
+    ] = None,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     force: ForceOption = False,
@@ -42,21 +39,21 @@ def up(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make the bridge, give it the subnet's first address, let the host forward its pods' packets.
+    """Make the bridge, give it the subnet's first address, and let the host forward its pods' packets.
 
-    On a host that is no node yet, name the subnet and the network; masquerade, routes and plugin then follow with
-    `nat enable`, `route add-peer` and `apply`.
+    A host that is not set up as a node needs --subnet and --network. `nat enable`, `route add-peer` and `apply` then
+    add masquerade, routes and the plugin.
 
     \b
     cnictl bridge up
     cnictl bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     """
-    asked = BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
-    start = asked.start()
-    asked.edit(start)
-    require_root("bridge up", "makes the bridge and turns forwarding on")
-    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
-    engine.edit_node("bridge up", asked.edit, asked.kinds(), options, Terminal(output, exit_code), start)
+    change = edits.BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
+    start = change.start()
+    change.edit(start)
+    steps.require_root("bridge up", "makes the bridge and turns forwarding on")
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("bridge up", change.edit, change.kinds(), options, steps.Terminal(output, exit_code), start)
 
 
 def down(
@@ -67,29 +64,30 @@ def down(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take the bridge away until the next `bridge up`, `apply` or pod; what the node should be stays as it is.
+    """Remove the bridge until the next `bridge up`, `apply` or pod; node.toml stays as it is.
 
-    A bridge that cnictl did not make stays, without the address that cnictl gave it. What goes is shown first, and at
-    a terminal it asks.
+    A bridge that cnictl did not make stays, without the address that cnictl gave it. At a terminal, bridge down shows
+    what goes and asks.
 
     \b
     cnictl bridge down
     """
-    require_root("bridge down", "removes the bridge")
+    steps.require_root("bridge down", "removes the bridge")
     nothing = f"nothing to change: {converge.current_spec().bridge} is not there"
-    engine.take_bridge_down(options_of(dry_run, exit_code, force, no_wait), Terminal(output, exit_code, yes, nothing))
+    options = steps.options_of(dry_run, exit_code, force, no_wait)
+    engine.take_bridge_down(options, steps.Terminal(output, exit_code, yes, nothing))
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the bridge, its address and its ports, with the pod behind each (as root).
+    """Show the bridge, its addresses, and its ports, as root with the pod behind each.
 
-    Exit status 1 if there is none, or if kind, state, address or MTU are not as they should be.
+    Exit status 1 if there is no bridge, or if its kind, state, addresses or MTU differ from node.toml.
 
     \b
     cnictl bridge show
     """
     spec = converge.current_spec()
-    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # records are root's to read
+    rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # only root can read records
     found = views.bridge(spec, rows)
     if found is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
@@ -104,10 +102,10 @@ def show(output: OutputOption = Format.TABLE) -> None:
         raise typer.Exit(1)
 
 
-def _show(found: dict[str, Any]) -> None:
-    print_table(("", ""), [(key, compact(value)) for key, value in found.items() if key != "ports"])
+def _show(bridge: dict[str, Any]) -> None:
+    print_table(("", ""), [(key, differences.compact(value)) for key, value in bridge.items() if key != "ports"])
     rows = [
-        (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], compact(port["addresses"]))
-        for port in found["ports"]
+        (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], ", ".join(port["addresses"]))
+        for port in bridge["ports"]
     ]
     print_table(("port", "state", "mtu", "pod", "address"), rows)

@@ -1,11 +1,12 @@
-"""`cnictl confirm`: keep what a run with --confirm-within made."""
+"""`cnictl confirm`: keep the changes of a run with --confirm-within."""
 
 from typing import Annotated
 
 import typer
 
+from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, say
-from cnictl.cli.steps import NoWaitOption, Terminal, require_root
+from cnictl.cli.steps import Terminal, require_root
 from cnictl.node.runs import confirm as runs_confirm
 from cnictl.node.runs import confirm_guard, engine
 from cnictl.node.runs.engine import Options
@@ -13,22 +14,24 @@ from cnictl.node.state import pending
 
 
 def confirm(
-    status: Annotated[bool, typer.Option("--status", help="Only say what waits, and how long yet.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only show which run waits, and for how many seconds.")
+    ] = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Keep what the last run with --confirm-within made. Without this, it is undone by itself when its time is up.
+    """Keep the changes of the last run with --confirm-within. Without `confirm` they are undone when its time is up.
 
-    Over a connection that the run may cut off, that is the way back in: whoever can't type this any more gets the
-    network back as it was. The terminal, the session and the process that began it may be gone by then, and a reboot
-    within the time undoes as well. Exit status 1 if nothing waits, or if it is too late.
+    Use it for changes over SSH: if the run cuts off your connection, you can't confirm, and the network returns to what
+    it was. The undo needs neither your terminal nor your session, and a reboot within the time undoes the run, too.
+    Exit status 1 if no run waits, or if its time is up.
 
     \b
     cnictl apply --confirm-within 60
     cnictl confirm
     cnictl confirm --status
     """
-    require_root("confirm", "ends the waiting for an undo")
+    require_root("confirm", "stops the undo")
     if status:
         _show(output)
         return
@@ -52,6 +55,7 @@ def _show(output: Format) -> None:
     elif waiting is None:
         say("nothing waits to be confirmed")
     else:
-        say(f"run {waiting.run} ({waiting.command}) is taken back in {max(0.0, waiting.left()):.0f} s: cnictl confirm")
+        seconds = max(0.0, waiting.left())
+        say(f"run {waiting.run} ({waiting.command}) is taken back in {seconds:.0f} s, unless you run: cnictl confirm")
     if waiting is None:
         raise typer.Exit(1)

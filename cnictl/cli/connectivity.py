@@ -1,4 +1,4 @@
-"""`cnictl test-connectivity`: what a pod of this node reaches, and why not."""
+"""`cnictl test-connectivity`: show what a pod of this node reaches, and why it fails to reach the rest."""
 
 import socket
 import sys
@@ -28,44 +28,52 @@ def test_connectivity(
     pod: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="IP|NAME|CONTAINER", help="A pod to ping, on another host by its address; may be repeated."
+            metavar="POD", help="Ping this pod: on this host by any name, on another by its address. Repeatable."
         ),
     ] = None,
     external: Annotated[
-        list[str] | None, typer.Option(metavar="IP", help="Address outside the cluster to ping; one a family.")
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Address outside to ping, such as 1.1.1.1. One for each family."),
     ] = None,
     source: Annotated[
-        str, typer.Option("--from", metavar="IP|NAME|CONTAINER", help="Check from this pod, not from a probe pod.")
+        str, typer.Option("--from", metavar="POD", help="Check from this pod instead of a probe pod.")
     ] = "",
-    serve: Annotated[bool, typer.Option("--serve", help="Keep a pod up for another host to ping.")] = False,
-    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to serve: 90s, 10m, 1h.")] = _SERVED,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Run a pod that another host can ping; check nothing.")
+    ] = False,
+    duration: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="How long to serve: 90s, 10m, 1h.")
+    ] = _SERVED,
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="CIDR=VIA", help="Check this peer too, though node.toml hasn't it; may be repeated."),
+        typer.Option(metavar="PEER", help="Also check this peer, as CIDR=VIA[%LINK]. Repeatable."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=100, help="Echo requests a check.")] = 3,
-    timeout: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds to wait for each answer.")] = 1.0,
-    conf: Annotated[str, typer.Option(metavar="FILE", help="The CNI conf to make probe pods by.")] = "",
+    count: Annotated[int, typer.Option(metavar="COUNT", min=1, max=100, help="Echo requests for each check.")] = 3,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.05, max=60, help="How long to wait for each answer.")
+    ] = 1.0,
+    conf: Annotated[
+        str, typer.Option(metavar="FILE", help="The CNI conf for the probe pods. Default: this node's.")
+    ] = "",
     bin_dir: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Where its plugins are; may be repeated.")
+        list[str] | None, typer.Option(metavar="FOLDER", help="Where the conf's plugins are. Repeatable.")
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Ping from a pod to all that a pod should reach, and name the cause of each failure.
+    """Ping from a pod everything that a pod should reach, and name the cause of each failure.
 
-    Two short-lived pods are made through the installed plugin, as a runtime would, and taken away again. From the
-    first, real ICMP echo goes to this host, the second pod, each peer's node address, a pod on each peer, and the
-    outside, in each address family that the node has. Each failure is looked into: routes, forwarding, firewall,
-    neighbours, masquerade, the peer's side; and the command that fixes it is printed. Exit status 1 if any check
-    fails.
+    The installed plugin makes two short-lived pods, as it would for a runtime. The first pings this host, the second
+    pod, each peer, a pod on each peer, and the outside, in each address family of the node. For each failure, cnictl
+    examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the command that fixes it.
+    Exit status 1 if a check fails.
 
-    A pod on the other host has to be named, for its gateway answers even where its firewall drops what it forwards:
+    Name a pod on the other host: without one, only its gateway answers, even if its firewall drops forwarded packets:
 
     \b
       other host$ cnictl test-connectivity --serve
       10.244.1.7
       this host$  cnictl test-connectivity --pod 10.244.1.7
-      this host$  cnictl test-connectivity --from 10.244.0.12     # as an existing pod sees it
+      this host$  cnictl test-connectivity --from 10.244.0.12     # from a running pod
     """
     seconds = request.seconds(duration)
     _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
@@ -122,12 +130,12 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
 
 
 def _check_together(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
-    """Refuse options that the run would pass over in silence. Raises UsageProblem."""
+    """Refuse options that would have no effect. Raises UsageProblem."""
     given = [option for option, value in of_checks.items() if value]
     if serve and given:
-        raise UsageProblem(f"--serve keeps a pod up and checks nothing: it has no use for {', '.join(given)}")
+        raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
     if not serve and duration != _SERVED:
-        raise UsageProblem("--for says how long to --serve, and --serve is not given")
+        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def _show(report: Report) -> None:

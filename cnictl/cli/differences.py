@@ -1,4 +1,4 @@
-"""Desired against actual as a diff with the manual commands: coloured at a terminal, the same words plain in a pipe."""
+"""Show changes as a diff with the manual commands: in colour at a terminal, plain in a pipe."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -9,26 +9,26 @@ from cnictl.node.spine import State, Step
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
-"""Characters of a value that is shown in a line of its own; longer ones are left to the command."""
+"""The longest value, in characters, that gets a line of its own; the manual command shows longer ones."""
 
 _INDENT = "    "
 
 Line = tuple[str, str]
-"""What kind of line, a key of the styles, and its text."""
+"""The kind of line (a key of `_STYLES`), and its text."""
 
 
 def show(steps: Iterable[Step]) -> None:
-    """Every step of a plan on stdout: already so, or what is there, what should be, and the command."""
+    """Print each step of a plan on stdout: what is there, what should be, and the manual command."""
     write(line for step in steps for line in of_step(step))
 
 
 def write(lines: Iterable[Line]) -> None:
-    """Lines on stdout, coloured at a terminal."""
+    """Print lines on stdout, in colour at a terminal."""
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
 def of_step(step: Step) -> Iterator[Line]:
-    """The lines of one step."""
+    """Return the lines of one step."""
     if step.unknown:
         yield "~", f"not known: {step.resource.id}: {step.unknown}"
         return
@@ -40,7 +40,7 @@ def of_step(step: Step) -> Iterator[Line]:
 
 
 def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
-    """What differs, and the command that makes it so."""
+    """Return what differs, and the manual command that changes it."""
     for kind, text in difference(before or {}, after or {}):
         yield kind, _INDENT + text
     for number, line in enumerate(command.splitlines()):
@@ -48,7 +48,7 @@ def of_change(before: State | None, after: State | None, command: str) -> Iterat
 
 
 def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
-    """`- key: before` and `+ key: after` for what differs; texts that changed line by line."""
+    """Return `- key: before` and `+ key: after` for each difference; texts of several lines line by line."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         name = f"{within}{key}"
@@ -59,8 +59,8 @@ def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
         elif isinstance(old, dict) and isinstance(new, dict):
             yield from difference(old, new, f"{name} ")
         elif isinstance(old, list) and isinstance(new, list):
-            yield from (("-", f"- {name}: {compact(one)}") for one in old if one not in new)
-            yield from (("+", f"+ {name}: {compact(one)}") for one in new if one not in old)
+            yield from (("-", f"- {name}: {compact(entry)}") for entry in old if entry not in new)
+            yield from (("+", f"+ {name}: {compact(entry)}") for entry in new if entry not in old)
         else:
             for sign, value in (("-", old), ("+", new)):
                 if value is not None and len(shown := compact(value)) <= _LONGEST:
@@ -73,7 +73,7 @@ def _of_text(name: str, old: str, new: str) -> Iterator[Line]:
 
 
 def compact(value: Any) -> str:
-    """A state's value in one line."""
+    """Return a state's value in one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {compact(entry)}" for key, entry in value.items())
     if isinstance(value, list):

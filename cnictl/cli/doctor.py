@@ -1,4 +1,4 @@
-"""`cnictl doctor`: what keeps this node from working, in a line each, and its fix."""
+"""`cnictl doctor`: find what keeps pods from working, with the fix for each fault."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -18,23 +18,28 @@ from cnictl.node.resources import boot_note, inventory
 
 def doctor(
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ID", help="This check alone; repeatable.")
+        list[str] | None, typer.Option("--only", metavar="CHECK", help="Run only this check. Repeatable.")
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option("--skip", metavar="ID", help="All but this check; repeatable.")
+        list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave out this check. Repeatable.")
     ] = None,
     explain: Annotated[
-        str, typer.Option("--explain", metavar="ID", help="What a check looks at, why, and by hand.")
+        str,
+        typer.Option(
+            "--explain", metavar="CHECK", help="Show what a check looks at and why, with the manual commands."
+        ),
     ] = "",
-    list_checks: Annotated[bool, typer.Option("--list", help="Every check and why it matters.")] = False,
+    list_checks: Annotated[bool, typer.Option("--list", help="List every check and why it matters.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Fix what is safe to fix, then check again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only show what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --fix: change nothing, show what would be fixed.")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Find what keeps this node's pods from working, each fault in one line with its fix.
+    """Find what keeps this node's pods from working: one line for each fault, with its fix.
 
-    Exit status 1 on errors, where a check can't be made and on a host that is no node; 0 on warnings alone. Reads
-    only, but for --fix, which says what it does, keeps a journal (cnictl history), and looks again afterwards.
+    Exit status 1 on errors, if a check can't be made, or if this host is not set up as a node; 0 on warnings alone.
+    doctor only reads. With --fix it fixes what is safe to fix, notes that in `cnictl history`, and checks again.
 
     \b
     cnictl doctor

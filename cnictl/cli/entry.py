@@ -1,4 +1,4 @@
-"""What `cnictl` starts with: an interrupt while the program is still being loaded is one too."""
+"""Start `cnictl`: choose a safe interpreter and encoding, and catch Ctrl-C while the program loads."""
 
 import os
 import sys

@@ -1,10 +1,16 @@
-"""Which function serves which command, and the loader that imports its module when the command is asked for.
+"""The commands with their summaries, and the loader that imports a command's module when it is needed.
 
-The list of commands, and completion of their names, import none of these modules: the summaries stand here.
+Listing commands and completing their names imports no command's module, so the summaries stand here, too.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -12,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class Command(TyperCommand):
-    """A command whose module is imported once more is asked of it than its name and its summary."""
+    """A command whose module is imported when more than its name and summary is needed."""
 
     def __init__(self, name: str, place: str, summary: str, settings: Mapping[str, Any] | None = None) -> None:
         """`place` is the function as MODULE:NAME in `cnictl.cli`, `settings` is click's context settings."""
@@ -22,14 +28,55 @@ class Command(TyperCommand):
         del self.callback, self.params, self.help
 
     def __getattr__(self, attribute: str) -> Any:
-        """Import the function, and take from it what `__init__` left out."""
+        """Import the function, and take the attributes from it that `__init__` left out."""
         if attribute not in ("callback", "params", "help"):
             raise AttributeError(attribute)
         single = typer.Typer(add_completion=False)
-        single.command(self.name)(_function(self.place))
-        loaded = typer.main.get_command(single)
-        self.callback, self.params, self.help = loaded.callback, loaded.params, loaded.help
+        with _postponed() as execute:
+            single.command(self.name)(_function(self.place))
+            loaded = typer.main.get_command(single)
+
+        def callback(**values: Any) -> Any:
+            execute()
+            return loaded.callback(**values) if loaded.callback is not None else None
+
+        self.callback, self.params, self.help = callback, loaded.params, loaded.help
         return vars(self)[attribute]
+
+
+class _Postponing(MetaPathFinder):
+    """Finds cnictl's modules, and has each executed only when something of it is used."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the module's specification (importlib.abc)."""
+        spec = PathFinder.find_spec(name, path, target) if name.startswith("cnictl.") else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+            self.found.append(name)
+        return spec
+
+
+@contextmanager
+def _postponed() -> Iterator[Callable[[], None]]:
+    """Execute within only those of cnictl's modules that something is used of; what this gives executes the others.
+
+    Help and completion need a command's options, not what the command works with. A command that runs needs all of it
+    at once: it may start threads or enter a namespace without cnictl's files.
+    """
+    finder = _Postponing()
+
+    def execute() -> None:
+        for name in finder.found:
+            _ = sys.modules[name].__doc__
+
+    sys.meta_path.insert(0, finder)
+    try:
+        yield execute
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _function(place: str) -> Callable[..., None]:
@@ -60,67 +107,66 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "apply",
             "node:apply",
-            "Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what repairs drift.",
+            "Make this host match /etc/cnictl/node.toml: to repair drift, at boot, or after an edit of the file.",
         ),
         Command(
             "plan",
             "node:plan",
-            "Show what `cnictl apply` would change: this host against /etc/cnictl/node.toml, as a diff, with "
-            "the commands.",
+            "Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a diff.",
         ),
         Command(
             "reset-node",
             "node:reset_node",
-            "Remove all that cnictl made on this host, and only that; put back what it changed.",
+            "Remove everything that cnictl made on this host, and restore what it changed.",
         ),
         Command(
             "status",
             "status:status",
-            "Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, "
-            "and its drift.",
+            "Show this node: bridge and pods, addresses, rules with their counters, peers, plugin, conf, and drift.",
         ),
         Command(
             "doctor",
             "doctor:doctor",
-            "Find what keeps this node's pods from working, each fault in one line with its fix.",
+            "Find what keeps this node's pods from working: one line for each fault, with its fix.",
         ),
         Command(
             "test-connectivity",
             "connectivity:test_connectivity",
-            "Ping from a pod to all that a pod should reach, and name the cause of each failure.",
+            "Ping from a pod everything that a pod should reach, and name the cause of each failure.",
         ),
         Command(
             "history",
             "history:history",
-            "List the runs that changed this host, latest first; of one run, show each change and its manual command.",
+            "List the runs that changed this host, latest first, or show each change of one run with its manual "
+            "command.",
         ),
         Command(
             "undo",
             "history:undo",
-            "Take a run back: everything it changed returns to what it was before, node.toml too, and "
-            "nothing else does.",
+            "Undo a run: everything that it changed returns to what it was before, node.toml too, and nothing "
+            "else does.",
         ),
         Command(
             "confirm",
             "confirm:confirm",
-            "Keep what the last run with --confirm-within made. Without this, it is undone by itself when "
-            "its time is up.",
+            "Keep the changes of the last run with --confirm-within. Without `confirm` they are undone when its "
+            "time is up.",
         ),
         Command(
             "watch",
             "watch:watch",
-            "Put back what something else takes from this node, as the kernel tells of it; runs until it is ended.",
+            "Repair this node whenever something else changes it, until watch is stopped.",
         ),
         Command(
             "logs",
             "logs:logs",
-            "Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error of "
-            "one that failed.",
+            "Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call "
+            "failed.",
         ),
         Command(
             "metrics",
             "metrics:metrics",
-            "Print this node's metrics in Prometheus' text format, or write them to a file in one go.",
+            "Print this node's metrics in Prometheus' text format, or write them to a file in one step.",
         ),
         Command(
             "pod",
@@ -131,27 +177,25 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "support-bundle",
             "support_bundle:support_bundle",
-            "Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, "
-            "leases, logs, versions.",
+            "Write one tar.gz for those who help you: plan, doctor, rules, routes, links, leases, logs, versions.",
         ),
         _group(
             "bridge",
-            "The pods' bridge: bring it up, take it down, look at it.",
+            "The pods' bridge: bring it up, remove it, show it.",
             Command(
                 "up",
                 "bridge:up",
-                "Make the bridge, give it the subnet's first address, let the host forward its pods' packets.",
+                "Make the bridge, give it the subnet's first address, and let the host forward its pods' packets.",
             ),
             Command(
                 "down",
                 "bridge:down",
-                "Take the bridge away until the next `bridge up`, `apply` or pod; what the node should be stays "
-                "as it is.",
+                "Remove the bridge until the next `bridge up`, `apply` or pod; node.toml stays as it is.",
             ),
             Command(
                 "show",
                 "bridge:show",
-                "Show the bridge, its address and its ports, with the pod behind each (as root).",
+                "Show the bridge, its addresses, and its ports, as root with the pod behind each.",
             ),
         ),
         _group(
@@ -160,29 +204,28 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "enable",
                 "nat:enable",
-                "Masquerade what pods send outside the pod network; between pods of all nodes the source stays "
-                "the pod's own.",
+                "Masquerade what pods send outside the pod network. Between pods, the source stays the pod's own "
+                "address.",
             ),
             Command(
                 "disable",
                 "nat:disable",
-                "Take the masquerade rules away, and tell the plugin not to bring them back. At a terminal it "
-                "asks first.",
+                "Remove the masquerade rules, and tell the plugin not to load them again. At a terminal it asks first.",
             ),
             Command(
                 "show",
                 "nat:show",
-                "Show the masquerade rules that are loaded, what each is for and what it counted.",
+                "Show the masquerade rules that are loaded, with the packets and bytes that each has counted.",
             ),
         ),
         _group(
             "route",
             "Routes to the pods of other nodes.",
-            Command("add-peer", "route:add_peer", "Route another node's pods through that node's address."),
+            Command("add-peer", "route:add_peer", "Route other nodes' pods through those nodes' addresses."),
             Command(
                 "del-peer",
                 "route:del_peer",
-                "Drop another node: its route goes, and nothing else. At a terminal it asks first.",
+                "Drop other nodes: their routes go, and nothing else. At a terminal it asks first.",
             ),
             Command(
                 "list",
@@ -192,11 +235,11 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         ),
         _group(
             "ipam",
-            "Pod addresses: who holds them, which are stale, and freeing them.",
+            "Pod addresses: who holds them, which are stale, and how to free them.",
             Command(
                 "list",
                 "ipam:list_leases",
-                "List every address of a network that is held: container, interface, pod, age and state.",
+                "List the addresses of a network that are held: container, interface, pod, age and state.",
             ),
             Command(
                 "show",
@@ -206,43 +249,42 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "release",
                 "ipam:release",
-                "Release one address, or all that a container holds: veth, leases and record go together.",
+                "Release one address, or all addresses of a pod: its veth, leases and record go together.",
             ),
             Command("gc", "ipam:gc", "Free every address that is provably stale, and say what was left and why."),
             Command(
                 "check",
                 "ipam_check:check",
-                "Sort every address that is held: live, stale boot, namespace gone, torn, held without a lease, "
-                "seen twice.",
+                "Judge every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen"
+                " twice.",
             ),
         ),
         _group(
             "plugin",
-            "Install the CNI plugin for the runtimes, switch versions, list them.",
+            "The CNI plugin: install it for the runtimes, switch and list its versions.",
             Command("install", "plugin:install", "Install this cnictl's plugin and let the runtimes start it."),
             Command("use", "plugin:use", "Let the runtimes start another version that is already installed."),
-            Command(
-                "uninstall", "plugin:uninstall", "Delete one version that is not in use, or the plugin as a whole."
-            ),
+            Command("uninstall", "plugin:uninstall", "Delete one version that is not in use, or the whole plugin."),
             Command(
                 "list",
                 "plugin:list_versions",
-                "Show the installed versions, which one runs, with which interpreter, and whether all of it is sound.",
+                "Show the installed versions, their interpreters, which one is in use, and whether it is sound.",
             ),
         ),
         _group(
             "lab",
-            "A cluster on one machine: nodes as namespaces, with or without root, nothing of the host touched.",
+            "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
             Command(
                 "up",
                 "lab:up",
-                "Bring up a lab: nodes on one link, each with a network, a firewall and a root of its own, and a "
-                "host outside.",
+                "Bring up a lab: nodes on one link, and a host outside. Each has its own network, firewall and root "
+                "folder.",
             ),
             Command(
                 "down",
                 "lab:down",
-                "End a lab and everything in it; without one, nothing is to be done. At a terminal it asks first.",
+                "End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is no "
+                "error.",
             ),
             Command(
                 "status", "lab:status", "Show a lab's machines and their addresses; exit status 1 if it is not up."
@@ -250,20 +292,20 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "exec",
                 "lab:execute",
-                "Run a command on a node of a lab, as its root; the exit status is the command's.",
+                "Run a command on a node of a lab, as root there. The exit status is the command's.",
                 {"ignore_unknown_options": True, "allow_interspersed_args": False},
             ),
             Command(
                 "demo",
                 "lab_demo:demo",
-                "Play the walk-through's story on two nodes of a lab of its own, in less than 20 seconds.",
+                "Play the walk-through on two nodes of a lab of its own, in less than 20 seconds.",
             ),
         ),
     ]
 
 
 def load_all() -> None:
-    """Import every command's module, to prove that each can be imported or to be quick later."""
+    """Import every command's module: to prove that each can be imported, or to save time later."""
     for command in _commands():
         for each in command.commands.values() if isinstance(command, TyperGroup) else [command]:
             assert isinstance(each, Command)
@@ -273,6 +315,6 @@ def load_all() -> None:
 def terminal() -> Any:
     """Return `cnictl.cli.terminal`, which draws with rich.
 
-    Loading rich takes as long as a short command, and a pipe needs none of it.
+    Importing rich takes as long as a short command, and output to a pipe does not need it.
     """
     return importlib.import_module("cnictl.cli.terminal")

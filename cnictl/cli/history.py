@@ -1,4 +1,4 @@
-"""`cnictl history` and `cnictl undo`: what runs changed on this host, and taking one back."""
+"""`cnictl history` and `cnictl undo`: show what runs changed on this host, and undo one."""
 
 from typing import Annotated, Any
 
@@ -6,8 +6,9 @@ import typer
 
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say
-from cnictl.cli.steps import DryRunOption, ExitCodeOption, NoWaitOption, Terminal, options_of, require_root
+from cnictl.cli.steps import Terminal, options_of, require_root
 from cnictl.node.resources.inventory import CONF_KIND, kind
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
@@ -17,17 +18,18 @@ from cnictl.views import run_history
 
 
 def history(
-    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="A run's number: show its changes.")] = None,
-    limit: Annotated[int, typer.Option(help="How many runs to list, latest first.")] = 20,
+    run: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="Show the changes of the run with this number.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", help="How many runs to list.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the runs that changed this host, latest first; of one run, show each change and its manual command.
+    """List the runs that changed this host, latest first, or show each change of one run with its manual command.
 
-    A repair brought back what was missing of the node, and changed nothing of what it should be: by `watch`,
-    `doctor --fix`, or an `apply` that met drift, as at boot.
+    A run is a change of the node, or a repair: `watch`, `doctor --fix` or an `apply` put back what was missing.
 
-    Every change was noted before it was made, so that a run cut off by a power failure is here too: `cnictl apply`
-    goes on from where it was, `cnictl undo` takes it back. A reset forgets the runs with all else.
+    Each change is noted before it is made, so a run that was cut off by a power failure is listed, too: `cnictl apply`
+    finishes it, `cnictl undo` undoes it. `reset-node` deletes the history.
 
     \b
     cnictl history
@@ -47,7 +49,7 @@ def _list(runs: list[Run], output: Format) -> None:
         print_items(rows)
         return
     if not rows:
-        say("no run has changed this host since it has been set up, or reset")
+        say("no run has changed this host since it was set up or reset")
         return
     columns = ("run", "time", "command", "kind", "outcome", "changes")
     print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
@@ -63,9 +65,9 @@ def _show(run: Run, output: Format) -> None:
     if run.ignored:
         say(f"ignored preflight checks: {', '.join(run.ignored)}")
     lines = []
-    for one in run.entries:
-        lines.append(("~", f"{'repair: ' if one.repair or run.is_repair else ''}{one.summary}"))
-        lines += differences.of_change(one.before, one.after, one.command)
+    for entry in run.entries:
+        lines.append(("~", f"{'repair: ' if entry.repair or run.is_repair else ''}{entry.summary}"))
+        lines += differences.of_change(entry.before, entry.after, entry.command)
     differences.write(lines)
     for note in run.left:
         say(f"left: {note}")
@@ -73,7 +75,10 @@ def _show(run: Run, output: Format) -> None:
 
 def undo(
     run: Annotated[
-        int | None, typer.Argument(metavar="[RUN]", help="As `cnictl history` numbers it. Default: the last one.")
+        int | None,
+        typer.Argument(
+            metavar="[RUN]", help="The run's number in `cnictl history`. Default: the last run that is no repair."
+        ),
     ] = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -81,16 +86,14 @@ def undo(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take a run back: everything it changed returns to what it was before, node.toml too, and nothing else does.
+    """Undo a run: everything that it changed returns to what it was before, node.toml too, and nothing else does.
 
-    Each thing is compared with what the run made of it. What somebody changed since is left, and so is what pods
-    stand on by now; each is named, and exit status 1 says that not all is back. Rules, routes and addresses of
-    others are never touched: there is no image that is put back. Done twice, the second finds nothing to do. A run
-    that was cut off is taken back the same way, and an undo too, by its number.
+    undo leaves what somebody changed after the run, and what live pods need by now. It names each of these, and exit
+    status 1 says that not everything is back. It never touches rules, routes and addresses of others. A second undo of
+    the same run changes nothing. A run that was cut off, and an undo, can be undone too.
 
-    Without a number it is an operator's last run, never a repair; what the run repaired besides stays repaired. A
-    repair is taken back by its number alone: the fault that it repaired is back then. First it says which run that
-    is and what is taken back, and at a terminal it asks.
+    Without a number, undo takes the last run that is no repair; what that run repaired besides stays repaired. With the
+    number of a repair, the repaired fault returns. undo first shows the run and the changes, and at a terminal it asks.
 
     \b
     cnictl undo --dry-run
@@ -129,7 +132,7 @@ def undo(
 
 
 def _about(todo: Undo) -> dict[str, Any]:
-    """Return what programs read of an undo beside its steps."""
+    """Return what the JSON document of an undo holds beside its steps."""
     return {
         "undone_run": todo.run.number,
         "undone": run_history.summary(todo.run),
@@ -139,11 +142,11 @@ def _about(todo: Undo) -> dict[str, Any]:
 
 
 def _announce(todo: Undo, chosen_by_itself: bool) -> None:
-    """Say which run an undo is about, and what of it is not."""
+    """Say which run is undone, and which changes of it stay."""
     row = run_history.summary(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if chosen_by_itself and (repairs := past.passed_over(todo.run)):
-        named = ", ".join(f"{one.number} ({one.command})" for one in repairs[:5])
+        named = ", ".join(f"{repair.number} ({repair.command})" for repair in repairs[:5])
         more = f" and {len(repairs) - 5} more" if repairs[5:] else ""
         say(f"repairs since then stay, and are none of an operator's runs: {named}{more}")
     if todo.run.is_repair:

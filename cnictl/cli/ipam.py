@@ -1,52 +1,61 @@
-"""`cnictl ipam`: who holds which address, and freeing what nobody holds any more."""
+"""`cnictl ipam`: show who holds which address, and free addresses that nobody holds any more."""
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, write
-from cnictl.core.cidr import AddressError, parse_address
+from cnictl.cli.renamed import FormerNetworkOption
+from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node.addresses import lease_list, reclaim
-from cnictl.node.addresses.lease_list import SHOWN_ID, Listing, Row
-from cnictl.node.addresses.reclaim import ReleaseOutcome, commands
 from cnictl.node.spec import pod_names
-from cnictl.views.lease_details import details
+from cnictl.views import lease_details
 
-_Result = TypeVar("_Result")
-
-NetworkOption = Annotated[
-    str, typer.Option("--network", metavar="NAME", help="Default: the node's own, else the only one there is.")
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="The CNI network, such as mynet. Default: this node's, else the only one with leases.",
+    ),
 ]
 DataDirOption = Annotated[
-    str, typer.Option("--data-dir", metavar="DIR", help="Where the lease stores are, if not where the conf says.")
+    str,
+    typer.Option(
+        "--data-dir",
+        metavar="FOLDER",
+        help="The lease stores' folder. Default: the conf's, else /var/lib/cni/networks.",
+    ),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, and free nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Free nothing: show what would be freed.")]
 
 
-def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", output: OutputOption = Format.TABLE) -> None:
-    """List every address of a network that is held: container, interface, pod, age and state.
+def list_leases(
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
+    data_dir: DataDirOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List the addresses of a network that are held: container, interface, pod, age and state.
 
-    Live: its veth is there. Stale: proof that it is not, and which. In flight: an ADD or DEL is at work on it.
-    Unknown: another plugin's lease, which leaves nothing to judge it by before the next boot, or one that another
-    node may hold, where several use the store. Torn: a lease file that names no owner. The last line says how much of
-    the subnet is used, one line for each range set. Looking changes nothing, and host-local's networks can be looked at
-    too:
+    live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
+    at work on it. unknown: another plugin's lease, which can't be judged before the next boot, or on a shared store
+    perhaps another node's. torn: a lease file without an owner. The last lines say how much of each range set is used.
+    The command changes nothing, and it lists networks of host-local too:
 
     \b
       cnictl ipam list
-      cnictl ipam list --network podman
+      cnictl ipam list --name podman
       cnictl ipam list -o json | jq '.items[] | select(.state == "stale")'
     """
-    listing = observe(network, data_dir, "ipam list")
+    listing = observe(name or former, data_dir, "ipam list")
     if output is Format.JSON:
         facts = listing.as_json()
         print_items(facts.pop("leases"), facts)
@@ -60,8 +69,9 @@ def list_leases(network: NetworkOption = "", data_dir: DataDirOption = "", outpu
 
 
 def show(
-    who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
-    network: NetworkOption = "",
+    who: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -73,11 +83,11 @@ def show(
     """
     if not who.strip("0123456789./") and not pod_names.address_in(who):
         try:
-            parse_address(who, "IP")
-        except AddressError as error:
+            cidr.parse_address(who, "IP")
+        except cidr.AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
-    listing = observe(network, data_dir, "ipam show")
-    found = [details(listing, row) for row in lease_list.find(listing.rows, who)]
+    listing = observe(name or former, data_dir, "ipam show")
+    found = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
         print_items(found)
         return
@@ -86,19 +96,21 @@ def show(
 
 
 def release(
-    target: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
-    network: NetworkOption = "",
+    target: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    force: Annotated[bool, typer.Option("--force", help="Also if it is live: its pod loses its network.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also release a live address: its pod loses its network.")
+    ] = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Release one address, or all that a container holds: veth, leases and record go together.
+    """Release one address, or all addresses of a pod: its veth, leases and record go together.
 
-    An address that is live, or not proven stale, is refused without --force: given to the next pod, two would have
-    it. A pod may be named, or a container by the beginning of its id. What goes is shown first, and at a terminal it
-    asks.
+    Without --force, release refuses an address that is live or not proven stale: the next pod would get an address that
+    is in use. At a terminal it shows what goes, and asks.
 
     \b
       cnictl ipam release 10.244.0.12
@@ -106,49 +118,55 @@ def release(
     """
     if not dry_run:
         _require_root("ipam release")
-    listing, rows = _guarded("ipam release", lambda: reclaim.choose(network, data_dir, target, force))
+    with lease_list.refusals("ipam release"):
+        listing, rows = reclaim.choose(name or former, data_dir, target, force)
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
         if rows and asking.asks(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
-        with reclaim.journalled("ipam release") as journal:
-            outcomes = _guarded("ipam release", lambda: reclaim.release(listing, rows, force, journal))
+        with reclaim.journalled("ipam release") as journal, lease_list.refusals("ipam release"):
+            outcomes = reclaim.release(listing, rows, force, journal)
     _report(listing, outcomes, output)
 
 
 def gc(
-    network: NetworkOption = "",
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    every: Annotated[bool, typer.Option("--all", help="All networks that have leases here.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Free the stale addresses of all networks.")] = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    Proof is a boot since, a veth that is gone, or an ADD that was cut off. An ADD at work is none; nor is the mere
-    age of a lease. What was freed, and on what proof, stays in `cnictl history`. An address that another IPAM plugin
-    gave is that one's to free: the runtime's DEL or GC asks it. Exit status 1 if something stale could not be freed.
-    At a terminal it shows what goes, and asks.
+    Proof is a boot since the lease, a veth that is gone, or an ADD that was cut off; the age of a lease alone proves
+    nothing. `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that
+    plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal
+    gc shows what goes, and asks.
 
     \b
       cnictl ipam gc --dry-run
       cnictl ipam gc --all
     """
-    if every and network:
-        raise UsageProblem("--all and --network exclude each other")
+    name = name or former
+    if every and name:
+        raise UsageProblem("--all and --name exclude each other")
     if not dry_run:
         _require_root("ipam gc")
-    wanted = _guarded("ipam gc", lambda: lease_list.networks(data_dir or NETWORKS_DIR)) if every else [network]
+    with lease_list.refusals("ipam gc"):
+        names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
-    shown = _show_stale([observe(one, data_dir, "ipam gc") for one in wanted]) if asking.asks(yes or dry_run) else None
+    shown = None
+    if asking.asks(yes or dry_run):
+        shown = _show_stale([observe(network, data_dir, "ipam gc") for network in names])
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
-        for place, one in enumerate(wanted):
-            listing = shown[place] if shown is not None else observe(one, data_dir, "ipam gc")
-            outcomes = _guarded("ipam gc", partial(reclaim.collect, listing, dry_run, journal))
-            results.append((listing, outcomes))
+        for place, network in enumerate(names):
+            listing = shown[place] if shown is not None else observe(network, data_dir, "ipam gc")
+            with lease_list.refusals("ipam gc"):
+                results.append((listing, reclaim.collect(listing, dry_run, journal)))
     if output is Format.JSON:
         print_items(reclaim.as_json(listing, outcomes) for listing, outcomes in results)
     else:
@@ -158,8 +176,8 @@ def gc(
         raise typer.Exit(1)
 
 
-def _show_stale(listings: list[Listing]) -> list[Listing]:
-    """Show what a collection would free, ask, and return the same: what is found stale later was not shown."""
+def _show_stale(listings: "list[lease_list.Listing]") -> "list[lease_list.Listing]":
+    """Show what gc would free, ask, and return the listings: gc then frees nothing that was not shown."""
     stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
         f"free {row.address or row.ifname} of {row.holder} in {listing.network} ({row.reason})"
@@ -175,41 +193,32 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-def _guarded(command: str, work: Callable[[], _Result]) -> _Result:
-    """Run `work`; what the kernel refuses becomes a Problem."""
-    try:
-        return work()
-    except PermissionError as error:
-        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
-    except OSError as error:
-        raise Problem(f"{error.filename or command}: {error.strerror}") from None
-
-
-def observe(network: str, data_dir: str, command: str) -> Listing:
+def observe(name: str, data_dir: str, command: str) -> "lease_list.Listing":
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
-    return _guarded(command, lambda: lease_list.listing_asked_for(network, data_dir))
+    with lease_list.refusals(command):
+        return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: Listing) -> list[str]:
-    """A line for each range set, and one for what lies outside of several."""
+def _utilisation(listing: "lease_list.Listing") -> list[str]:
+    """Return a line for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
-        return [f"{listing.network}: {listing.used} used; no conf here says of how many"]
+        return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
         return [f"{listing.network} {listing.ranges[0]}: {of}"]
     lines = []
-    for one in listing.sets:
-        used = listing.used_of(one)
-        lines.append(f"{listing.network} {one}: {used} used, {max(0, one.size - used)} free of {one.size}")
+    for ranges in listing.sets:
+        used = listing.used_of(ranges)
+        lines.append(f"{listing.network} {ranges}: {used} used, {max(0, ranges.size - used)} free of {ranges.size}")
     if listing.outside:
         lines.append(f"{listing.network}: {listing.outside} used outside of these")
     return lines
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    owner = (row.container[:SHOWN_ID], row.ifname, row.pod)
-    return (row.address or "-", *(one or "-" for one in owner), _age(row.since), row.words)
+def _cells(row: "lease_list.Row") -> tuple[str, ...]:
+    owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
+    return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
 
 
 def _age(since: float) -> str:
@@ -238,8 +247,8 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) -> None:
-    """A release's outcome; exit status 1 if anything asked for is still held."""
+def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]", output: Format) -> None:
+    """Print a release's outcomes. Exit status 1 if an address is still held."""
     if output is Format.JSON:
         facts = reclaim.as_json(listing, outcomes)
         print_items(facts.pop("outcomes"), facts)
@@ -249,22 +258,21 @@ def _report(listing: Listing, outcomes: list[ReleaseOutcome], output: Format) ->
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: Listing, outcomes: list[ReleaseOutcome]) -> None:
+def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]") -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
-        rows = [(*_cells(one.row)[:4], one.action, one.reason) for one in outcomes]
+        rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
         print_table(columns, rows)
-    typed = [line for one in outcomes if one.action == "would free" for line in commands(listing, one.row)]
+    typed = [line for one in outcomes if one.action == "would free" for line in reclaim.commands(listing, one.row)]
     for line in dict.fromkeys(typed):
         write(f"  {line}")
-    counts = {
-        action: sum(one.action == action for one in outcomes) for action in ("freed", "would free", "left", "failed")
-    }
+    actions = [outcome.action for outcome in outcomes]
+    counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     say(f"{listing.network}: {said or 'no leases'}")
     _mention_strays(listing)
 
 
-def _mention_strays(listing: Listing) -> None:
+def _mention_strays(listing: "lease_list.Listing") -> None:
     for name in listing.strays:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

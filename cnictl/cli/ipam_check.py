@@ -1,39 +1,37 @@
-"""`cnictl ipam check`: every address sorted, with what shows it."""
+"""`cnictl ipam check`: judge every address that is held, with the evidence."""
 
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli.ipam import DataDirOption, NetworkOption, observe
+from cnictl.cli.ipam import DataDirOption, NameOption, observe
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
-from cnictl.core.cidr import format_address
-from cnictl.node.resources.bridge import gateways
+from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.node.spec import node_file
 from cnictl.probe import wire
 
 
 def check(
-    network: NetworkOption = "",
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    no_wire: Annotated[bool, typer.Option("--no-wire", help="Don't ask on the bridge who answers.")] = False,
+    no_wire: Annotated[
+        bool, typer.Option("--no-wire", help="Don't ask on the bridge who answers for each address.")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Sort every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen twice.
+    """Judge every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen twice.
 
-    Each with its evidence: the boot it is from, its veth and namespace, and who answers for it on the bridge right
-    now (ARP, for IPv6 neighbour discovery). Nothing is changed: `cnictl ipam gc` frees what is proven stale. Exit
-    status 1 on problems, or if the node's bridge is not there to ask on.
+    The evidence for each is the boot it is from, its veth and namespace, and who answers for it on the bridge (ARP, or
+    IPv6 neighbour discovery). The command changes nothing: `cnictl ipam gc` frees what is proven stale. Exit status 1
+    on problems, or if the node's bridge is missing.
 
     \b
       cnictl ipam check
       cnictl ipam check -o json | jq '.items[] | select(.problem)'
     """
-    listing = observe(network, data_dir, "ipam check")
-    spec = node_file.load()
-    link, sources = "", []
-    if spec is not None and spec.name == listing.network and not no_wire:
-        link, sources = spec.bridge, [format_address(one.packed) for one in gateways(spec)]
-    checked, unasked = wire.check(listing, link, sources)
+    listing = observe(name or former, data_dir, "ipam check")
+    checked, unasked = wire.check_on(listing, None if no_wire else node_file.load())
     rows = [_row(one) for one in checked]
     if output is Format.JSON:
         print_items(rows)

@@ -1,4 +1,4 @@
-"""`cnictl lab`: a cluster on one machine, without root."""
+"""`cnictl lab`: run a cluster on one machine, without root."""
 
 import os
 from typing import Annotated, Any
@@ -8,77 +8,67 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
-from cnictl.core.errors import Problem
-from cnictl.lab import plan, state
-from cnictl.lab.lab import Lab, environment
+from cnictl.cli.renamed import FormerLabOption
+from cnictl.lab import named, plan, state
+from cnictl.lab.lab import environment
 
-NameOption = Annotated[str, typer.Option("--name", help="Which lab; several can run side by side.")]
+LabOption = Annotated[
+    str, typer.Option("--lab", metavar="NAME", help="The lab's name: several labs can run side by side.")
+]
 
 
 def up(
-    nodes: Annotated[int, typer.Option("--nodes", help="How many nodes, 1 to 16.")] = 2,
-    name: NameOption = "lab",
-    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="IPv6 addresses beside the IPv4 ones.")] = False,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="COUNT", help="How many nodes, 1 to 16.")] = 2,
+    lab: LabOption = "lab",
+    former: FormerLabOption = "",
+    dual_stack: Annotated[
+        bool, typer.Option("--dual-stack", help="Give the nodes IPv6 addresses beside the IPv4 ones.")
+    ] = False,
 ) -> None:
-    """Bring up a lab: nodes on one link, each with a network, a firewall and a root of its own, and a host outside.
+    """Bring up a lab: nodes on one link, and a host outside. Each has its own network, firewall and root folder.
 
-    The nodes are bare hosts with cnictl on their PATH; set them up as you would real ones:
+    The nodes are bare hosts with cnictl on their PATH. Set them up as you would set up real ones:
 
     \b
       cnictl lab up
       cnictl lab exec node1 -- cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20
       cnictl lab exec node1          # a shell
       cnictl lab down
-      cnictl lab up --dual-stack     # the nodes' addresses and pod CIDRs of both families: cnictl lab status
+      cnictl lab up --dual-stack     # cnictl lab status shows the addresses and pod CIDRs of both families
     """
-    wanted = Lab(nodes, dual_stack)
-    with state.locked(name) as path:
-        running = state.read(path)
-        if running is None:
-            state.write(path, wanted.start())
-            say(f"lab {name!r} is up: {', '.join(node.name for node in wanted.nodes)}, outside")
-            return
-        there = len(running.machines) - 1
-        if there != nodes:
-            raise Problem(f"lab {name!r} is up with {there} nodes, not {nodes}", "cnictl lab down first")
-        if dual_stack and not running.machines[0][0].interface6:
-            raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
+    name = former or lab
+    started = named.bring_up(name, nodes, dual_stack)
+    if started is None:
         say(f"lab {name!r} is up already")
+    else:
+        say(f"lab {name!r} is up: {', '.join(node.name for node in started.nodes)}, outside")
 
 
-def down(name: NameOption = "lab", yes: YesOption = False) -> None:
-    """End a lab and everything in it; without one, nothing is to be done. At a terminal it asks first.
+def down(lab: LabOption = "lab", former: FormerLabOption = "", yes: YesOption = False) -> None:
+    """End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is no error.
 
     \b
       cnictl lab down
+      cnictl lab down --lab second
     """
-    shown = None
-    if asking.asks(yes):
-        with state.locked(name) as path:
-            shown = state.read(path)
-        if shown is not None:
-            asking.show(
-                f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines
-            )
-            asking.confirm(f"End lab {name!r}?")
-    with state.locked(name) as path:
-        running = state.read(path)
-        if running is not None and asking.asks(yes) and running != shown:
-            raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
-        if running is not None:
-            state.end(running)
-        path.unlink(missing_ok=True)
-        say(f"lab {name!r} is down" if running is not None else f"lab {name!r} was not up")
+    name = former or lab
+    asks = asking.asks(yes)
+    shown = named.running(name) if asks else None
+    if shown is not None:
+        asking.show(f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines)
+        asking.confirm(f"End lab {name!r}?")
+    was_up = named.end(name, asks, shown)
+    say(f"lab {name!r} is down" if was_up else f"lab {name!r} was not up")
 
 
-def status(name: NameOption = "lab", output: OutputOption = Format.TABLE) -> None:
+def status(lab: LabOption = "lab", former: FormerLabOption = "", output: OutputOption = Format.TABLE) -> None:
     """Show a lab's machines and their addresses; exit status 1 if it is not up.
 
     \b
       cnictl lab status -o json
     """
-    with state.locked(name) as path:
-        running = state.read(path)
+    name = former or lab
+    running = named.running(name)
     machines = running.machines if running is not None else ()
     rows: list[dict[str, Any]] = [
         {
@@ -121,21 +111,21 @@ def _both(row: dict[str, Any], key: str) -> str:
 
 
 def execute(
-    machine: Annotated[str, typer.Argument(metavar="NODE", help="node1, node2, … or outside.")],
-    command: Annotated[list[str] | None, typer.Argument(metavar="[-- CMD…]", help="Default: a shell.")] = None,
-    name: NameOption = "lab",
+    machine: Annotated[str, typer.Argument(metavar="NODE", help="The machine: node1, node2, … or outside.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="The command and its arguments. Default: a shell."),
+    ] = None,
+    lab: LabOption = "lab",
+    former: FormerLabOption = "",
 ) -> None:
-    """Run a command on a node of a lab, as its root; the exit status is the command's.
+    """Run a command on a node of a lab, as root there. The exit status is the command's.
 
     \b
       cnictl lab exec node1 -- ip route
       cnictl lab exec node2
     """
-    with state.locked(name) as path:
-        running = state.read(path)
-    if running is None:
-        raise Problem(f"lab {name!r} is not up", "cnictl lab up")
-    node = Lab.attach(running).machine(machine)
+    node = named.attach(former or lab).machine(machine)
     shell = ["bash"] if os.path.exists("/usr/bin/bash") else ["sh"]
     words = (command or [])[1 if command and command[0] == "--" else 0 :]
     argv = node.command(words or shell)

@@ -1,4 +1,4 @@
-"""`cnictl lab demo`: progress on stderr, each act's commands and matrix on stdout."""
+"""`cnictl lab demo`: play the walk-through; progress goes to stderr, each act's commands and matrix to stdout."""
 
 import io
 import sys
@@ -19,15 +19,15 @@ _SVG_WIDTH = 126
 
 
 def demo(
-    svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as a picture.")] = "",
-    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Play it in both address families.")] = False,
+    svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as an SVG picture.")] = "",
+    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Use both address families.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Play the walk-through's story on two nodes of a lab of its own, in less than 20 seconds.
+    """Play the walk-through on two nodes of a lab of its own, in less than 20 seconds.
 
-    With the bridge alone pods reach their own host and each other there; NAT opens the other host and the outside;
-    a route to the peer's pod CIDR opens the pods across hosts. After each step every path is tried from real pods.
-    Exit status 1 if one of them came otherwise than expected.
+    With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
+    outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.
+    Exit status 1 if a path works otherwise than expected.
 
     \b
       cnictl lab demo

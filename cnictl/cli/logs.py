@@ -1,4 +1,4 @@
-"""`cnictl logs`: what the plugin was called for, and what came of it."""
+"""`cnictl logs`: show the plugin's calls and their outcomes."""
 
 from typing import Annotated
 
@@ -12,17 +12,21 @@ from cnictl.node.spec import node_file
 
 
 def logs(
-    who: Annotated[str, typer.Argument(metavar="[WHO]", help="A pod, container or address; default: all.")] = "",
-    verb: Annotated[str, typer.Option(metavar="VERB", help="ADD, DEL, CHECK, GC or STATUS alone.")] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Calls that failed alone.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the latest calls.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each further call, until Ctrl-C.")] = False,
+    who: Annotated[
+        str, typer.Argument(metavar="[POD]", help="A pod by its address, name or container id. Default: all.")
+    ] = "",
+    verb: Annotated[
+        str, typer.Option(metavar="VERB", help="Only these calls: ADD, DEL, CHECK, GC, STATUS or VERSION.")
+    ] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="Only calls that failed.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="COUNT", min=0, help="How many calls.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Also show each new call, until Ctrl-C.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error of one that failed.
+    """Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call failed.
 
-    WHO is a pod as NAMESPACE/NAME or NAME, the beginning of a container's id, or an address. With -o json and
-    --follow each call is a JSON document on a line of its own.
+    POD is an address, a pod's NAMESPACE/NAME or NAME, or the beginning of a container's id. With -o json and --follow,
+    each call is a JSON document on a line of its own.
 
     \b
     cnictl logs --failed
@@ -31,7 +35,7 @@ def logs(
     """
     verbs = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
     if verb and verb.upper() not in verbs:
-        raise UsageProblem(f"--verb {verb}: no verb of CNI", f"one of {', '.join(verbs)}")
+        raise UsageProblem(f"--verb {verb}: is not a CNI verb", f"the verbs are {', '.join(verbs)}")
 
     def wanted(call: Call) -> bool:
         return (not who or call.is_of(who)) and verb.upper() in ("", call.verb) and (call.failed or not failed)
@@ -42,7 +46,7 @@ def logs(
         print_items(vars(call) for call in found)
         return
     if not found and not follow:
-        say(f"no such call in {path}")
+        say(f"{path} has no such call")
     if output is Format.JSON:
         for call in found:
             print_json_line(vars(call))

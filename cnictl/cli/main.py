@@ -31,7 +31,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
     status = _run()
-    odd = sys.modules.get("cnictl.core.odd")  # nothing odd was met where nobody loaded it
+    odd = sys.modules.get("cnictl.core.odd")  # not loaded: nothing odd was met
     if odd is not None:
         matters = any(matters for _, matters in odd.passed_over.values())
         for line in odd.reports():
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit status; whatever failed has been told by then."""
+    """Run the command and return its exit status; a failure is already printed."""
     try:
         _undo_unconfirmed()
         status = app(standalone_mode=False)
@@ -87,7 +87,7 @@ def _run() -> int:
 
 
 def _undo_unconfirmed() -> None:
-    """Take back what was to be confirmed and was not, if its guard could not: every call of root's looks."""
+    """Undo a run that was not confirmed in time, if its guard could not: each command as root checks."""
     if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
         return
     from cnictl.node.runs import confirm
@@ -103,12 +103,12 @@ def _undo_unconfirmed() -> None:
 
 
 def _drop_output() -> None:
-    """Let nothing more be said of an output that nobody reads: the interpreter tries again when it ends."""
+    """Send stdout to /dev/null: nobody reads it, and the interpreter would flush it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: Exception) -> str:
-    """What the system or a mistake of ours raised, in one line with the place where it arose."""
+    """Return an unexpected error in one line; of a fault in cnictl, also the place."""
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     trace = error.__traceback__

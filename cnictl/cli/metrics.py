@@ -12,14 +12,16 @@ from cnictl.views import metric_families
 
 def metrics(
     textfile: Annotated[
-        str, typer.Option(metavar="PATH", help="Write them there, for node_exporter's textfile collector.")
+        str, typer.Option(metavar="FILE", help="Write to this file, for node_exporter's textfile collector.")
     ] = "",
-    no_doctor: Annotated[bool, typer.Option("--no-doctor", help="Without doctor's findings: sends no packet.")] = False,
+    no_doctor: Annotated[
+        bool, typer.Option("--no-doctor", help="Leave out doctor's findings, so that no packet is sent.")
+    ] = False,
 ) -> None:
-    """Print this node's metrics in Prometheus' text format, or write them to a file in one go.
+    """Print this node's metrics in Prometheus' text format, or write them to a file in one step.
 
-    Addresses used and free, stale leases, the plugin's calls by verb and outcome with their durations, drift, doctor's
-    findings, repairs of `cnictl watch`. Run it from a timer for node_exporter:
+    The metrics are: used and free addresses, stale leases, the plugin's calls by verb and outcome with their durations,
+    drift, doctor's findings, and repairs of `cnictl watch`. Run it from a timer for node_exporter:
 
     \b
     cnictl metrics

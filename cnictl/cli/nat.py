@@ -1,54 +1,47 @@
-"""`cnictl nat`: the masquerade of what pods send outside the pod network."""
+"""`cnictl nat`: masquerade what pods send outside the pod network."""
 
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import UsageProblem
-from cnictl.core.masquerade.backends import BACKENDS
-from cnictl.node.resources.masquerade import Masquerade
+from cnictl.core.masquerade import backends
+from cnictl.node.resources import masquerade
 from cnictl.node.runs import converge, edits, engine
-from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec import node_spec
 from cnictl.views import network_views as views
 
 
 def enable(
-    backend: Annotated[str, typer.Option(help="nft or iptables. Default: the node's.")] = "",
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="nft or iptables. Default: node.toml's.")] = "",
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Masquerade what pods send outside the pod network; between pods of all nodes the source stays the pod's own.
+    """Masquerade what pods send outside the pod network. Between pods, the source stays the pod's own address.
 
-    With another --backend the rules move there.
+    Another --backend than before moves the rules there.
 
     \b
     cnictl nat enable
     cnictl nat enable --backend iptables --dry-run
     """
-    if backend and backend not in BACKENDS:
-        raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(BACKENDS)}")
-    require_root("nat enable", "loads the masquerade rules")
+    if backend and backend not in backends.BACKENDS:
+        raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(backends.BACKENDS)}")
+    steps.require_root("nat enable", "loads the masquerade rules")
 
-    def edited(spec: NodeSpec) -> NodeSpec:
+    def edited(spec: node_spec.NodeSpec) -> node_spec.NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
 
-    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
-    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, Terminal(output, exit_code))
+    options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("nat enable", edited, edits.masquerade_kinds(), options, steps.Terminal(output, exit_code))
 
 
 def disable(
@@ -59,35 +52,35 @@ def disable(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take the masquerade rules away, and tell the plugin not to bring them back. At a terminal it asks first.
+    """Remove the masquerade rules, and tell the plugin not to load them again. At a terminal it asks first.
 
     \b
     cnictl nat disable
     """
-    require_root("nat disable", "removes the masquerade rules")
+    steps.require_root("nat disable", "removes the masquerade rules")
     engine.edit_node(
         "nat disable",
         lambda spec: replace(spec, nat=False),
         edits.masquerade_kinds(),
-        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
-        Terminal(output, exit_code, yes),
+        steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        steps.Terminal(output, exit_code, yes),
         question="Stop masquerading?",
     )
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the masquerade rules that are loaded, what each is for and what it counted.
+    """Show the masquerade rules that are loaded, with the packets and bytes that each has counted.
 
-    Exit status 1 if they should be loaded and are not.
+    Exit status 1 if the rules differ from what node.toml asks for.
 
     \b
     cnictl nat show
     cnictl nat show -o json | jq '.items[].packets'
     """
-    require_root("nat show", "reads the firewall's rules")
+    steps.require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)
-    resource = Masquerade(spec)
+    resource = masquerade.Masquerade(spec)
     stands = resource.observe() == resource.desired(spec)
     if output is Format.JSON:
         print_items(rules, {"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands})
@@ -107,6 +100,6 @@ def show(output: OutputOption = Format.TABLE) -> None:
         if not spec.nat:
             say("masquerade is off: `cnictl nat enable` turns it on")
         if not stands:
-            say("the rules are not as they should be: `cnictl apply` repairs them")
+            say("the rules differ from node.toml: `cnictl apply` repairs them")
     if not stands:
         raise typer.Exit(1)

@@ -6,93 +6,95 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, say, working
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    ForceOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
 from cnictl.core.errors import Problem
-from cnictl.node import preflight
+from cnictl.node import preflight, spine
 from cnictl.node.host import runtimes
-from cnictl.node.preflight import PreflightFinding
 from cnictl.node.resources import boot_note
 from cnictl.node.runs import confirm, converge, edits, engine, reset
-from cnictl.node.runs.edits import SetUp
-from cnictl.node.runs.engine import Options, Report
-from cnictl.node.runs.reset import Reset
-from cnictl.node.spec import addressing, peers
-from cnictl.node.spec.node_spec import as_data
-from cnictl.node.spine import Plan
+from cnictl.node.spec import addressing, node_spec, peers
 
 
 def init_node(
     subnet: Annotated[
         list[str] | None,
-        typer.Option(help="This node's pod CIDR, such as 10.244.0.0/24. Once for each address family."),
+        typer.Option(metavar="CIDR", help="This node's pod CIDR, such as 10.244.0.0/24. One for each address family."),
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="The pod network of all nodes, such as 10.244.0.0/20. Once for each address family."),
+        typer.Option(
+            metavar="CIDR", help="The pod network of all nodes, such as 10.244.0.0/20. One for each address family."
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="Another node: POD-CIDR=ADDRESS, or POD-CIDR=ADDRESS%LINK. Repeat for each."),
+        typer.Option(
+            metavar="PEER",
+            help="Another node as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it. Repeatable.",
+        ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop the peers of node.toml that no --peer names.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the peers of node.toml that no --peer names.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move a peer of node.toml that --peer names with another address.")
+        bool, typer.Option("--replace", help="Move the peers that --peer names with another address than node.toml.")
     ] = False,
-    bridge: Annotated[str | None, typer.Option(help="The pods' bridge. At first: cni0.")] = None,
-    name: Annotated[str | None, typer.Option(help="The CNI network's name. At first: mynet.")] = None,
+    bridge: Annotated[str | None, typer.Option(metavar="LINK", help="The pods' bridge. On a new node: cni0.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The CNI network's name. On a new node: mynet.")
+    ] = None,
     uplink: Annotated[
         str | None,
-        typer.Option(help="Link to the other nodes; empty, and at first: that of the default route."),
+        typer.Option(metavar="LINK", help="The link to the other nodes. Empty, or on a new node: the default route's."),
     ] = None,
     mtu: Annotated[
-        int | None, typer.Option(help="MTU of bridge and pods in bytes; 0, and at first: the uplink's.")
+        int | None,
+        typer.Option(metavar="BYTES", help="MTU of bridge and pods. 0, or on a new node: the smallest on the way."),
     ] = None,
     nat: Annotated[
-        bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside, or not. At first: do.")
+        bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside. On a new node: --nat.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="nft or iptables: what masquerades. At first: nft where it is installed.")
+        str,
+        typer.Option(
+            metavar="BACKEND", help="What masquerades: nft or iptables. On a new node: nft if it is installed."
+        ),
     ] = "",
     forward: Annotated[
         bool | None,
         typer.Option(
             "--forward/--no-forward",
-            help="Accept pods' packets where this host's firewall drops them, or leave that to the firewall's own "
-            "rules. At first: accept.",
+            help="Accept pods' packets where this host's firewall drops them. On a new node: --forward.",
         ),
     ] = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(help="Address outside that test-connectivity pings. Once for each address family."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address outside that test-connectivity pings, such as 1.1.1.1. One for each family.",
+        ),
     ] = None,
     bin_dir: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder for the plugin besides those of the runtimes that are found; repeatable. Empty: no other."
+            metavar="FOLDER",
+            help="Folder for the plugin besides those that runtimes here use. Repeatable; empty: no other.",
         ),
     ] = None,
     conf_dir: Annotated[
         list[str] | None,
-        typer.Option(help="Folder for the CNI conf besides those of the runtimes that are found; repeatable."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the CNI conf besides those that runtimes here use. Repeatable; empty: no other.",
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
             "--ignore",
-            metavar="NAME",
-            help="Go on in spite of this preflight check's errors (the name in brackets), or of `all`. Repeatable.",
+            metavar="CHECK",
+            help="Continue despite errors of this preflight check (the name in brackets), or of `all`. Repeatable.",
         ),
     ] = None,
     dry_run: DryRunOption = False,
@@ -104,14 +106,15 @@ def init_node(
 ) -> None:
     """Set this host up as a node: forwarding, bridge, masquerade, peer routes, plugin, and the CNI conf last.
 
-    The first time, name the subnet and the network. Run again, an option that is not given keeps what
-    /etc/cnictl/node.toml says, and a peer that is not named stays: --prune drops those, --replace moves a peer to
-    another address, and both say first which. A new subnet takes the old one's place. First everything is checked and
-    all that is wrong is reported at once: --ignore NAME goes on in spite of a check's errors, and the run's record
-    (cnictl history) says so. A failure half way undoes what was done. The result is kept in /etc/cnictl/node.toml.
+    A new node needs --subnet and --network. On a node, an option that is not given keeps its value in
+    /etc/cnictl/node.toml, and a peer that is not named stays: --prune removes those peers, --replace moves a peer to
+    another address. A new subnet replaces the old one.
 
-    For dual-stack pods name a subnet and a network of each family, and each peer once a family, at its address of
-    that family; for IPv6 alone, only those.
+    Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
+    and `cnictl history` shows that. If a step fails, the steps before it are undone.
+
+    For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
+    address of each family.
 
     \b
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
@@ -136,19 +139,22 @@ def init_node(
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
     named = tuple(peers.parse_peer(text) for text in peer or [])
-    asked = SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
-    spec, _ = asked.spec()
+    set_up = edits.SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
+    spec, _ = set_up.spec()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
     edits.check_links(spec)
-    require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
-    options, terminal = options_of(dry_run, exit_code, force, no_wait, confirm_within), Terminal(output, exit_code)
+    steps.require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    terminal = steps.Terminal(output, exit_code)
     with engine.alone(options, terminal):
-        _init(asked, options, terminal, ignored)
+        _init(set_up, options, terminal, ignored)
 
 
-def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collection[str]) -> None:
-    spec, chosen = asked.spec()
-    for note in asked.notes(spec, chosen):
+def _init(
+    set_up: "edits.SetUp", options: "engine.Options", terminal: "steps.Terminal", ignored: Collection[str]
+) -> None:
+    spec, chosen = set_up.spec()
+    for note in set_up.notes(spec, chosen):
         say(note)
     specs = converge.specs_in_place()
     pods = engine.pods_in_the_way("init-node", specs, spec, options)
@@ -160,9 +166,9 @@ def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collectio
     try:
         edits.refuse_findings(findings)
     except Problem:
-        terminal.report(Report(Plan(()), error="preflight"))
+        terminal.report(engine.Report(spine.Plan(()), error="preflight"))
         raise
-    terminal.more |= {"node": as_data(spec), "peers": chosen.as_json()}
+    terminal.more |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
     if options.dry_run:
         terminal.preview(converge.plan(spec).whole, pods)
         return
@@ -172,7 +178,7 @@ def _init(asked: SetUp, options: Options, terminal: Terminal, ignored: Collectio
         say(note)
 
 
-def _in_words(finding: PreflightFinding) -> str:
+def _in_words(finding: "preflight.PreflightFinding") -> str:
     hint = f"\n  hint: {finding.hint}" if finding.hint else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
@@ -186,24 +192,25 @@ def apply(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make this host as /etc/cnictl/node.toml says: what the boot unit runs, and what repairs drift.
+    """Make this host match /etc/cnictl/node.toml: to repair drift, at boot, or after an edit of the file.
 
-    It repairs as much of the drift as it can, even if a part fails. Edit the file and run this to move the node:
-    then a failure undoes what was done, and live pods that would lose their network refuse it.
+    Where the file is unchanged, apply repairs as much drift as it can, even if a part fails. After an edit, a failure
+    undoes the whole run, and apply refuses if live pods would lose their network.
 
     \b
     cnictl apply
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    require_root("apply", "changes the host's network")
+    steps.require_root("apply", "changes the host's network")
     if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         if output is Format.JSON:
-            Terminal(output).preview(Plan(())) if dry_run else Terminal(output).report(Report(Plan(())))
+            nothing, terminal = spine.Plan(()), steps.Terminal(output)
+            terminal.preview(nothing) if dry_run else terminal.report(engine.Report(nothing))
         return
-    options = options_of(dry_run, exit_code, force, no_wait, confirm_within)
-    engine.edit_node("apply", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
+    options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
+    engine.edit_node("apply", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
 
 
 def plan(
@@ -212,20 +219,19 @@ def plan(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what `cnictl apply` would change: this host against /etc/cnictl/node.toml, as a diff, with the commands.
+    """Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a diff.
 
-    Nothing is touched. A line with - is what is there, one with + what should be, one with # is the manual command.
-    `init-node --dry-run` shows the same for other options, `reset-node --dry-run` and `undo --dry-run` for the way
-    back.
+    Nothing is changed. Lines with - show what is there, lines with + what should be, lines with # the manual command.
+    `init-node`, `reset-node` and `undo` show their changes in the same way with --dry-run.
 
     \b
     cnictl plan
     cnictl plan --exit-code || echo "this node drifted, or its file was edited"
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
-    require_root("plan", "reads the firewall's rules")
-    options = Options(dry_run=True, force=True)
-    engine.edit_node("plan", lambda spec: spec, (), options, Terminal(output, exit_code), reapplies=True)
+    steps.require_root("plan", "reads the firewall's rules")
+    options = engine.Options(dry_run=True, force=True)
+    engine.edit_node("plan", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
 
 
 def reset_node(
@@ -236,21 +242,21 @@ def reset_node(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Remove all that cnictl made on this host, and only that; put back what it changed.
+    """Remove everything that cnictl made on this host, and restore what it changed.
 
-    Sysctls get their former values; a bridge or route that was there before stays. Live pods refuse this without
-    --force; with it each attachment is deleted properly first. What goes is listed first, and at a terminal it asks.
+    Kernel settings get their former values; a bridge or route that was there before stays. reset-node refuses while
+    pods live: --force deletes their attachments first. It lists what goes, and asks at a terminal.
 
-    What carries cnictl's marks goes also where its files are lost: chains CNICTL-*, rules with a comment that begins
-    with cnictl:, nftables' tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
+    If cnictl's files are lost, reset-node still finds its marks: chains CNICTL-*, rules with a comment that begins with
+    cnictl:, nftables tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.
 
     \b
     cnictl reset-node --dry-run
     cnictl reset-node --yes
     """
-    options = options_of(dry_run, exit_code, force, no_wait)
-    require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
-    terminal = Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
+    options = steps.options_of(dry_run, exit_code, force, no_wait)
+    steps.require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    terminal = steps.Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
     shown = reset.plan()
     if dry_run:
         _preview_reset(shown, terminal)
@@ -288,7 +294,7 @@ def _warn_of_waiting_pods() -> None:
             )
 
 
-def _preview_reset(todo: Reset, terminal: Terminal) -> None:
+def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:
     pods = [str(pod) for pod in todo.pods]
     for pod in pods:
         say(f"would delete the attachment of {pod}")

@@ -1,4 +1,4 @@
-"""`cnictl plugin`: the CNI executable that runtimes start, and its versions."""
+"""`cnictl plugin`: install the CNI executable that runtimes start, and switch its versions."""
 
 import os
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, write
-from cnictl.cli.steps import NoWaitOption
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
 from cnictl.node.plugin.versions import VersionOutcome
@@ -16,13 +16,18 @@ from cnictl.node.resources.plugin import Plugin
 from cnictl.node.runs.engine import Options
 
 LibDir = Annotated[
-    str, typer.Option("--lib-dir", help="Folder for the versions. Default: where it is, else /usr/local/lib/cnictl.")
+    str,
+    typer.Option(
+        "--lib-dir", metavar="FOLDER", help="The versions' folder. Default: the one in use, else /usr/local/lib/cnictl."
+    ),
 ]
 BinDir = Annotated[
     list[str],
-    typer.Option("--bin-dir", help="A runtime's plugin folder; repeatable. Default: those the runtimes name."),
+    typer.Option(
+        "--bin-dir", metavar="FOLDER", help="A runtime's plugin folder. Repeatable. Default: the runtimes' own."
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and the commands it stands for.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: show the changes and the manual commands.")]
 
 
 def install(
@@ -34,10 +39,10 @@ def install(
 ) -> None:
     """Install this cnictl's plugin and let the runtimes start it.
 
-    The code is copied, with its bytecode, to LIB-DIR/VERSION: removing the environment that cnictl was installed in
-    does not stop pods from starting. It has to make, check and remove an attachment in a scratch namespace before a
-    small launcher goes into each runtime's plugin folder. The version before stays: `cnictl plugin use` goes back.
-    On a node, node.toml names the version in use from then on, and `apply`, `watch` and `doctor` keep it.
+    The plugin's code is copied to LIB-DIR/VERSION, so pods still start after cnictl's own environment is removed. The
+    copy must make, check and remove an attachment in a scratch namespace before a small launcher goes into each
+    runtime's plugin folder. The previous version stays: `cnictl plugin use` goes back to it. On a node, node.toml then
+    names the version, and `apply`, `watch` and `doctor` keep it in use.
 
     \b
     cnictl plugin install
@@ -49,7 +54,9 @@ def install(
 
 
 def use(
-    version: Annotated[str, typer.Argument(help="A version that `cnictl plugin list` shows.")],
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version that `cnictl plugin list` shows, such as 0.1.0.")
+    ],
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
     dry_run: DryRun = False,
@@ -58,8 +65,8 @@ def use(
 ) -> None:
     """Let the runtimes start another version that is already installed.
 
-    It is tested in a scratch namespace first, and the switch waits until no call of the plugin is under way. On a
-    node, node.toml names the version from then on: `apply`, `watch` and `doctor` keep it, `undo` goes back.
+    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is at work. On a
+    node, node.toml then names the version: `apply`, `watch` and `doctor` keep it in use, and `undo` goes back.
 
     \b
     cnictl plugin use 0.1.0
@@ -70,19 +77,21 @@ def use(
 
 
 def uninstall(
-    version: Annotated[str, typer.Argument(help="The version to delete; without one, the plugin as a whole.")] = "",
+    version: Annotated[
+        str, typer.Argument(metavar="[VERSION]", help="The version to delete. Default: the whole plugin.")
+    ] = "",
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
-    force: Annotated[bool, typer.Option("--force", help="Though pods or a conf still need the plugin.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete it although pods or a conf still need it.")] = False,
     yes: YesOption = False,
     dry_run: DryRun = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Delete one version that is not in use, or the plugin as a whole.
+    """Delete one version that is not in use, or the whole plugin.
 
-    Refuses while pods are attached, for they could not end without it, and while the conf that names it is there:
-    `cnictl reset-node` removes all in the right order. At a terminal it shows what goes, and asks.
+    uninstall refuses to delete the whole plugin while pods are attached, because they need it to end, and while a conf
+    names it: `cnictl reset-node` removes everything in the right order. At a terminal it shows what goes, and asks.
 
     \b
     cnictl plugin uninstall 0.1.0
@@ -103,7 +112,7 @@ def list_versions(
     bin_dir: BinDir = [],  # noqa: B006
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show the installed versions, which one runs, with which interpreter, and whether all of it is sound.
+    """Show the installed versions, their interpreters, which one is in use, and whether it is sound.
 
     Exit status 1 if what the runtimes start is broken.
 
@@ -112,20 +121,20 @@ def list_versions(
     cnictl plugin list -o json
     """
     found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
-    broken = [one for one in [*found["versions"], *found["launchers"]] if one["fault"] and one.get("current", True)]
+    broken = versions.broken(found)
     if output is Format.JSON:
         print_items(found.pop("versions"), found)
     elif not found["versions"] and not found["launchers"]:
         say("the plugin is not installed: cnictl plugin install")
     else:
         rows = [
-            (one["version"], "current" if one["current"] else "", one["state"], one["interpreter"], one["library"])
-            for one in found["versions"]
+            (row["version"], "current" if row["current"] else "", row["state"], row["interpreter"], row["library"])
+            for row in found["versions"]
         ]
         print_table(("version", "in use", "state", "interpreter", "library"), rows)
-        print_table(("launcher", "state"), [(one["path"], one["state"]) for one in found["launchers"]])
-        for one in broken:
-            say(f"broken: {one.get('path') or one['version']}: {one['fault']} (hint: cnictl plugin install)")
+        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in found["launchers"]])
+        for row in broken:
+            say(f"broken: {row.get('path') or row['version']}: {row['fault']} (hint: cnictl plugin install)")
         if found["chosen"] not in ("", found["current"]):
             say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
         if found["cnictl_is_newer"]:
@@ -141,7 +150,7 @@ def _show(outcome: VersionOutcome, output: Format) -> None:
     if output is Format.JSON:
         print_json({"state": outcome.state, "changes": [vars(change) for change in changes]})
     elif not changes:
-        say("nothing to do: the plugin is already so")
+        say("nothing to change: the plugin is as it should be")
     else:
         print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
         if outcome.state == "would change":

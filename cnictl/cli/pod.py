@@ -1,48 +1,43 @@
-"""`cnictl pod`: everything about one attachment."""
+"""`cnictl pod`: show everything about one attachment."""
 
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli.ipam import NetworkOption, observe
+from cnictl.cli.ipam import NameOption, observe
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
+from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.cli.steps import require_root
 from cnictl.node.spec import node_file
-from cnictl.node.spec.node_spec import of_family
-from cnictl.probe.targets import DEFAULT_EXTERNALS
 from cnictl.views import attachment
 
 
 def pod(
-    who: Annotated[str, typer.Argument(metavar="IP|NAME|CONTAINER", help="An address, a pod, or a container's id.")],
+    who: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="IP|NAME", help="Where its way out leads. Default: the outside.")
+        str, typer.Option("--to", metavar="ADDRESS", help="Where to: an address or a pod. Default: the outside.")
     ] = "",
-    network: NetworkOption = "",
+    name: NameOption = "",
+    former: FormerNetworkOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.
 
-    Lines that begin with `earlier` are connections that the kernel still tracks, each with its own protocol and port.
-    Then comes its way to somewhere: the routes that the kernel takes inside and on the host, whether the address
-    answers one ping that is sent now, and the firewall rules that this meets. A Service's address answers none: its
-    ports are tried instead.
+    Lines that begin with `earlier` are connections that the kernel still tracks, each with its protocol and port. Then
+    comes the pod's way to an address: the routes that the kernel takes inside the pod and on the host, whether the
+    address answers a ping, and the firewall rules that the ping meets. A Service's address answers no ping: there, its
+    ports are tried.
 
     \b
     cnictl pod 10.244.0.12
     cnictl pod default/web --to 10.244.1.7
     cnictl pod 6f3c1e0b -o json | jq .way.rules
     """
-    require_root("pod", "looks into its namespace")
-    spec = node_file.load()
-    listing = observe(network, "", "pod")
-    with working("looking at it"):
+    require_root("pod", "looks into the pod's namespace")
+    listing = observe(name or former, "", "pod")
+    with working("looking at the pod"):
         rows = attachment.choose(listing, who)
-        addresses = [row.address for row in rows if row.address]
-        outside = (*(spec.externals if spec is not None else ()), *DEFAULT_EXTERNALS)
-        like = addresses[0] if addresses else ""
-        target = attachment.address_of(listing, to, like) if to else (of_family(outside, like) if like else "")
-        found = attachment.look(listing, rows, target)
+        found = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
     if output is Format.JSON:
         print_json(found)
     else:

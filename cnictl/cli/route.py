@@ -1,36 +1,37 @@
-"""`cnictl route`: the routes to other nodes' pods."""
+"""`cnictl route`: add, drop and list the routes to other nodes' pods."""
 
 from typing import Annotated
 
 import typer
 
+from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
+from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, say_strays
-from cnictl.cli.steps import (
-    ConfirmOption,
-    DryRunOption,
-    ExitCodeOption,
-    NoWaitOption,
-    Terminal,
-    options_of,
-    require_root,
-)
-from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links
 from cnictl.node.resources import peer_routes
 from cnictl.node.runs import converge, edits, engine
-from cnictl.node.runs.edits import AddPeer
-from cnictl.node.spec import node_file, peers, swapped
-from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec import node_file, peers
 from cnictl.views import status
 
 
 def add_peer(
-    cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR, such as 10.244.1.0/24.")],
-    via: Annotated[str, typer.Argument(help="The other node's own address, on the same link as this one.")],
-    dev: Annotated[str, typer.Option(help="Link to it. Default: the one the kernel takes.")] = "",
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PEER...",
+            help="Other nodes, each as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it. One node "
+            "may also be two words: CIDR VIA[%LINK].",
+        ),
+    ],
+    link: Annotated[
+        str,
+        typer.Option(
+            "--dev", metavar="LINK", help="Link to the peers that name none. Default: the one the kernel takes."
+        ),
+    ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move the route of a peer that is reached through another address now.")
+        bool, typer.Option("--replace", help="Move a peer that this node reaches at another address to the new one.")
     ] = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
@@ -38,36 +39,32 @@ def add_peer(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Route another node's pods through that node's address.
+    """Route other nodes' pods through those nodes' addresses.
 
-    A pod CIDR that a peer has already is refused: --replace moves it to the new address, and says from which.
+    All peers that are named are one run: if one of them fails, none is added, and one `cnictl undo` removes them all.
+    A peer that this node reaches at another address is refused; --replace moves it, and the command says from where.
 
     \b
-    cnictl route add-peer 10.244.1.0/24 10.0.10.51
+    cnictl route add-peer 10.244.1.0/24=10.0.10.51 10.244.2.0/24=10.0.2.53
+    cnictl route add-peer 10.244.1.0/24=10.0.10.51%eth1     # by that link
     cnictl route add-peer 10.244.1.0/24 10.0.10.52 --replace
     """
-    meant = swapped.peer(cidr, via)
-    if meant is not None:
-        link = dev or meant.dev
-        right = f"cnictl route add-peer {meant.pod_cidr} {meant.via}"
-        raise UsageProblem(
-            f"{cidr} {via}: the pod CIDR and the node's address are the wrong way round",
-            f"{right} --dev {link}" if link else right,
-        )
-    new = peers.check_peer(Peer(cidr, via, dev))
-    peers.check_not_ours((new,), host_links.own_interfaces())
-    require_root("route add-peer", "changes the host's routes")
+    named = peers.parse_peers(words, link)
+    peers.check_not_ours(named, host_links.own_interfaces())
+    steps.require_root("route add-peer", "changes the host's routes")
 
-    asked = AddPeer(new, replace)
-    asked.check()
-    for line in asked.notes():
-        say(line)
-    options = options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
-    engine.edit_node("route add-peer", asked.edit, asked.kinds(), options, Terminal(output, exit_code))
+    addition = edits.AddPeers(named, replace)
+    addition.check()
+    for note in addition.notes():
+        say(note)
+    options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
+    engine.edit_node("route add-peer", addition.edit, addition.kinds(), options, steps.Terminal(output, exit_code))
 
 
 def del_peer(
-    cidr: Annotated[str, typer.Argument(help="The other node's pod CIDR.")],
+    cidrs: Annotated[
+        list[str], typer.Argument(metavar="CIDR...", help="The other nodes' pod CIDRs, such as 10.244.1.0/24.")
+    ],
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
@@ -75,34 +72,36 @@ def del_peer(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Drop another node: its route goes, and nothing else. At a terminal it asks first.
+    """Drop other nodes: their routes go, and nothing else. At a terminal it asks first.
 
     \b
     cnictl route del-peer 10.244.1.0/24
+    cnictl route del-peer 10.244.1.0/24 10.244.2.0/24
     """
-    known = node_file.load()
-    gone = peers.to_drop(cidr, known.peers if known is not None else ())
-    require_root("route del-peer", "changes the host's routes")
+    spec = node_file.load()
+    known = spec.peers if spec is not None else ()
+    gone = tuple(dict.fromkeys(peers.to_drop(cidr, known) for cidr in cidrs))
+    steps.require_root("route del-peer", "changes the host's routes")
 
     engine.edit_node(
         "route del-peer",
-        lambda spec: edits.without_peer(spec, gone),
+        lambda spec: edits.without_peers(spec, gone),
         edits.PEER_KINDS,
-        options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
-        Terminal(output, exit_code, yes),
-        question=f"Drop peer {gone}?",
+        steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within),
+        steps.Terminal(output, exit_code, yes),
+        question=f"Drop peer {gone[0]}?" if len(gone) == 1 else f"Drop peers {', '.join(gone)}?",
     )
 
 
 def list_peers(output: OutputOption = Format.TABLE) -> None:
     """List the peers and the state of the route to each.
 
-    For each peer: whether its route is there and is used, whether its node is on the same link, and (as root) whether
-    it has its pod CIDR.
+    For each peer, it shows whether the route exists and is used, whether the peer is on the same link, and as root
+    whether the peer has its pod CIDR.
 
-    Exit status 1 if a route is missing, differs, is another's, or has outlived its peer, if the kernel sends packets of
-    pods elsewhere in spite of it (by a policy rule, or a more specific route), or if a peer answers and does not have
-    its pod CIDR or forwards nothing to it.
+    Exit status 1 if a route is missing, differs, is not cnictl's, or belongs to no peer; if the kernel sends pods'
+    packets elsewhere despite the route (by a policy rule or a more specific route); or if a peer answers but does not
+    have its pod CIDR or does not forward to it.
 
     \b
     cnictl route list
@@ -119,7 +118,7 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
             if row["fault"]:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")
         if not found:
-            say("no peers: `cnictl route add-peer CIDR ADDRESS` adds one")
+            say("no peers: `cnictl route add-peer CIDR=VIA` adds one")
         say_strays([stray for row in found for stray in row["strays"]])
     if any(row["fault"] for row in found) or not all(state.works for state in states):
         raise typer.Exit(1)

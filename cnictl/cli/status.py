@@ -1,4 +1,4 @@
-"""`cnictl status`: the node on one screen, and where it differs from its file."""
+"""`cnictl status`: show the node on one screen, and where it differs from node.toml."""
 
 import os
 import select
@@ -17,14 +17,16 @@ from cnictl.views.status import look
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show the status again every two seconds, until Ctrl-C.")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show this node: bridge and pods, addresses, rules with what they counted, peers, plugin, conf, and its drift.
+    """Show this node: bridge and pods, addresses, rules with their counters, peers, plugin, conf, and drift.
 
-    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be looked at (`cnictl plan` shows the
-    difference line by line), if the kernel sends pods' packets elsewhere, by a policy rule (ip rule), say, or if a peer
-    that answers does not have its pod CIDR or forwards nothing to it. A peer that is silent is shown as such.
+    Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
+    line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); or if a peer
+    answers but does not have its pod CIDR or does not forward to it. A peer that does not answer is shown as silent.
 
     \b
     cnictl status
@@ -48,7 +50,7 @@ def status(
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
     wrong = found["drifted"] or found["strays"] or found["unknown"]
-    if wrong or any(one["fault"] for one in found["peers"]):
+    if wrong or any(peer["fault"] for peer in found["peers"]):
         raise typer.Exit(1)
 
 
@@ -71,8 +73,8 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("bridge", f"{bridge['name']} {state}, {' '.join(bridge['addresses'])}, MTU {bridge['mtu']}"))
     used = found["addresses"]
     lines += [
-        ("addresses", f"{one['used']} of {one['total']} used in {', '.join(one['ranges'])}")
-        for one in used["range_sets"]
+        ("addresses", f"{ranges['used']} of {ranges['total']} used in {', '.join(ranges['ranges'])}")
+        for ranges in used["range_sets"]
     ]
     plugin = found["plugin"]
     lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
@@ -98,18 +100,18 @@ def _show(found: dict[str, Any]) -> None:
     if found["peers"]:
         peers = [
             (
-                one["pod_cidr"],
-                one["via"],
-                one["dev"],
-                one["state"],
-                _ANSWERS[one["answers"]],
-                one["pods"] or "not asked",
+                peer["pod_cidr"],
+                peer["via"],
+                peer["dev"],
+                peer["state"],
+                _ANSWERS[peer["answers"]],
+                peer["pods"] or "not asked",
             )
-            for one in found["peers"]
+            for peer in found["peers"]
         ]
         print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
     if found["rules"]:
-        rules = [(one["where"], one["source"], one["destination"], str(one["packets"])) for one in found["rules"]]
+        rules = [(rule["where"], rule["source"], rule["destination"], str(rule["packets"])) for rule in found["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
     print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
     for peer in found["peers"]:
@@ -122,7 +124,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """A row of the table: resource, state, and of a drifted one what is there and what should be."""
+    """Return a row of the table: the resource, its state, and if it drifted, what is there and what should be."""
     now, wanted = row["now"], row["wanted"]
     if row["state"] == "not known":
         return row["resource"], row["state"], row["summary"], ""
@@ -135,7 +137,7 @@ def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _short(state: dict[str, Any] | None) -> str:
-    """A state in one cell; a file's text by its size."""
+    """Return a state's values for one cell; of a file's text, the number of lines."""
     if state is None:
         return ""
     parts = []

@@ -1,43 +1,19 @@
-"""Show a plan with its manual commands, and a run as a table of its steps."""
+"""The terminal of commands that change this node: it shows plans and runs, and asks."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from cnictl.cli import asking, differences, output
-from cnictl.cli.differences import compact as compact
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.runs.engine import Options, Report
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spine import Plan
 from cnictl.views import network_views
-
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Change nothing: show each difference and the command for it by hand.")
-]
-ExitCodeOption = Annotated[
-    bool, typer.Option("--exit-code", help="With --dry-run: exit status 0 if nothing would change, 1 if anything.")
-]
-NoWaitOption = Annotated[
-    bool, typer.Option("--no-wait", help="Fail at once if another cnictl command is changing this node.")
-]
-ConfirmOption = Annotated[
-    int | None,
-    typer.Option(
-        "--confirm-within",
-        metavar="SECONDS",
-        min=1,
-        max=86400,
-        help="Take everything back by itself after so many seconds, unless `cnictl confirm` comes before.",
-    ),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Go on although live pods lose their network; their attachments are deleted.")
-]
 
 
 def require_root(command: str, why: str) -> None:
@@ -56,7 +32,7 @@ def options_of(
 
 
 class Terminal:
-    """The operator of a run, who reads stdout and stderr and may be asked: an `engine.Operator`."""
+    """An `engine.Operator` at a terminal: shows a run on stdout and stderr, and asks."""
 
     def __init__(
         self,
@@ -65,24 +41,24 @@ class Terminal:
         yes: bool = False,
         nothing: str = "nothing to change: the node is as it should be",
     ) -> None:
-        """`exit_code`: a preview of changes ends with exit status 1. `nothing`: said of a run without changes."""
+        """`exit_code`: a preview with changes ends with status 1. `nothing`: the message of a run without changes."""
         self._output = output
         self._exit_code = exit_code
         self._yes = yes
         self._nothing = nothing
         self.more: dict[str, Any] = {}
-        """What else the JSON document of the run holds."""
+        """Further values for the JSON document of the run."""
 
     def say(self, message: str) -> None:
         """Print a message on stderr."""
         output.say(message)
 
     def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Say on stderr what goes on."""
+        """Show on stderr what the run is doing."""
         return output.working(step)
 
     def asks(self) -> bool:
-        """Return whether a person is there to be asked."""
+        """Return whether there is a person to ask."""
         return asking.asks(self._yes)
 
     def approve(self, lines: Iterable[str], question: str) -> None:
@@ -91,7 +67,7 @@ class Terminal:
         asking.confirm(question)
 
     def preview(self, plan: Plan, pods: Sequence[AttachedPod] | None = None) -> None:
-        """Show what a run would change, with the commands that do the same by hand; `pods` lose their attachments."""
+        """Show what a run would change, with the manual commands; `pods` would lose their attachments."""
         if self._output is Format.JSON:
             report = Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
@@ -107,7 +83,7 @@ class Terminal:
             raise typer.Exit(1)
 
     def report(self, done: Report) -> None:
-        """Show the table of a run, or its JSON; then name the pods whose MTU is larger than the bridge's now."""
+        """Show a run as a table or JSON; then name the pods whose MTU is now larger than the bridge's."""
         rows, more = done.rows(), dict(self.more)
         if done.error:
             more["error"] = done.error

@@ -1,4 +1,4 @@
-"""`cnictl support-bundle`: what somebody who helps needs to see, in one file."""
+"""`cnictl support-bundle`: collect in one file what a helper needs to see."""
 
 import socket
 from typing import Annotated
@@ -13,15 +13,17 @@ from cnictl.views.support_bundle import write
 
 
 def support_bundle(
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Default: cnictl-support-HOST.tar.gz here.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what it would hold.")] = False,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="Default: cnictl-support-HOST.tar.gz in this folder.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what the bundle would contain.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Write one tar.gz with what somebody who helps needs: plan, doctor, rules, routes, links, leases, logs, versions.
+    """Write one tar.gz for those who help you: plan, doctor, rules, routes, links, leases, logs, versions.
 
-    It shows what is known to be harmless: addresses, names of links and pods, rules, routes, versions, messages.
-    Everything else is left out, such as unknown keys, comments and arguments. It is readable by root alone, and
-    MANIFEST.json in it lists its parts.
+    The bundle contains only what is known to be harmless: addresses, names of links and pods, rules, routes, versions,
+    messages. It leaves out everything else, such as unknown keys, comments and arguments. Only root can read it;
+    MANIFEST.json inside lists its parts.
 
     \b
     cnictl support-bundle

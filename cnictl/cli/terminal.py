@@ -22,7 +22,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     """Print rows of text as a table on stdout."""
     table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
     for column in columns:
-        # a narrow terminal breaks a name over lines; cut off, it could be any
+        # a narrow terminal wraps a long name: cut off, it would not tell which one is meant
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell.split(":")[0], "")) for cell in row))
@@ -31,13 +31,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
     """Print lines on stdout, each a style and its text."""
-    stdout = console.Console(soft_wrap=True, highlight=False)  # what is copied from here has to be whole
+    stdout = console.Console(soft_wrap=True, highlight=False)  # people copy commands from here, so lines stay whole
     for style, text in lines:
         stdout.print(Text(text, style=style))
 
 
 class Spinner:
-    """A line on stderr that moves for as long as work goes on."""
+    """A line on stderr that moves while cnictl works."""
 
     def __init__(self) -> None:
         """Show nothing yet."""
@@ -45,7 +45,7 @@ class Spinner:
         self._status = console.Console(stderr=True).status("", spinner=name)
 
     def show(self, text: str) -> None:
-        """Say what goes on now."""
+        """Show what cnictl is doing now."""
         self._status.update(Text(text))
         self._status.start()
 

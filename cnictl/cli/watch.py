@@ -1,4 +1,4 @@
-"""`cnictl watch`: put back what something else takes from this node."""
+"""`cnictl watch`: repair this node whenever something else changes it."""
 
 from typing import Annotated
 
@@ -13,14 +13,14 @@ from cnictl.watch.keeper import Keeper, to_stderr
 
 
 def watch(
-    unit: Annotated[bool, typer.Option("--unit", help="Only print the systemd unit that runs this.")] = False,
+    unit: Annotated[bool, typer.Option("--unit", help="Only print the systemd unit that runs `cnictl watch`.")] = False,
 ) -> None:
-    """Put back what something else takes from this node, as the kernel tells of it; runs until it is ended.
+    """Repair this node whenever something else changes it, until watch is stopped.
 
-    A flushed ruleset, a deleted bridge address, a lost peer route are there again in less than a second. Each repair
-    is a line on stderr and a run in `cnictl history`, with the program that made it needed where the kernel names
-    one. A thing that is taken away five times in a minute is another program's will: that is said once, and it is
-    left alone until it stays right for five minutes, or SIGHUP. An edited node.toml waits for `cnictl apply`.
+    The kernel reports a flushed rule set, a deleted bridge address or a lost route, and watch repairs it in less than a
+    second. Each repair is a line on stderr and a run in `cnictl history`, with the program that caused it if the kernel
+    names one. If another program removes the same thing five times in a minute, watch says so once and leaves it
+    alone until it has been right for five minutes, or until SIGHUP. An edited node.toml waits for `cnictl apply`.
 
     \b
     cnictl watch

@@ -33,7 +33,7 @@ def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
             named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
             count = f"{len(held)} address{'es' if len(held) > 1 else ''}"
             yield Seen(listing.network, f"{count} {words}: {named}",
-                       hint.command(f"cnictl ipam gc --network {listing.network}"))  # fmt: skip
+                       hint.command(f"cnictl ipam gc --name {listing.network}"))  # fmt: skip
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
@@ -42,7 +42,7 @@ def _collect(facts: Facts, finding: Finding) -> Remedy:
             if listing.network == finding.subject:
                 reclaim.collect(listing, dry_run=False)
 
-    return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
+    return Remedy(actions=(Action(f"cnictl ipam gc --name {finding.subject}", collect),))
 
 
 def _left(listing: Listing) -> int | None:

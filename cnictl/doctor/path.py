@@ -180,7 +180,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
     sizes: dict[str, int] = {}
     for peer, name in facts.peer_links.items():
         link = facts.links.get(name)
-        if link is not None and link.up and not peer.dev and peer.via in facts.answering:
+        if link is not None and link.up and _is_way_of_host(peer) and peer.via in facts.answering:
             sizes[peer.via] = min(link.mtu, bridge.mtu) if bridge is not None else link.mtu
     for address, largest in echo.at_once(lambda via: echo.largest(via, mtu=sizes[via]), sorted(sizes)):
         if largest < sizes[address]:
@@ -189,6 +189,11 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
                 f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
+
+
+def _is_way_of_host(peer: Peer) -> bool:
+    """Return whether a ping of this host's to the peer leaves by the link of the peer's route."""
+    return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
 def _pods_filtered(facts: Facts) -> Iterable[Seen]:
@@ -205,7 +210,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     answering_peers = [
         peer
         for peer in spec.known_peers
-        if not peer.dev and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
+        if _is_way_of_host(peer) and is_ipv6(peer.pod_cidr) in sources and peer.via in facts.answering
     ]
     for peer, is_filtered in echo.at_once(filtered, answering_peers):
         if is_filtered:

@@ -127,14 +127,14 @@ def _residue(facts: Facts) -> Iterable[Seen]:
         listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield Seen(network, f"no conf has this network, and {len(listing.rows)} addresses of pods, which are gone, "
-                       "are still held", hint.command(f"cnictl ipam gc --network {network}"))  # fmt: skip
+                       "are still held", hint.command(f"cnictl ipam gc --name {network}"))  # fmt: skip
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
     def collect() -> None:
         reclaim.collect(lease_list.listing_of(finding.subject, facts.spec), dry_run=False)
 
-    return Remedy(actions=(Action(f"cnictl ipam gc --network {finding.subject}", collect),))
+    return Remedy(actions=(Action(f"cnictl ipam gc --name {finding.subject}", collect),))
 
 
 CHECKS = (
@@ -180,6 +180,6 @@ CHECKS = (
     Check(
         "residue", 43, "warning", "leases of networks that no conf and no node.toml names, if all their pods are gone",
         "Leases from an earlier set-up of this host look like pods to every tool that counts.",
-        "ls /var/lib/cni/networks\ncnictl ipam gc --network OLD", _residue, _collect,
+        "ls /var/lib/cni/networks\ncnictl ipam gc --name OLD", _residue, _collect,
     ),
 )  # fmt: skip

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cnictl.core.cidr import format_address
 from cnictl.core.netlink.rtnetlink import format_mac
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
-from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.node.resources.bridge import gateways
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.probe import arp, ndp
 
 LIVE, STALE_BOOT, GONE = "live", "stale boot", "namespace gone"
@@ -26,6 +28,13 @@ class Checked:
     row: Row
     found: str
     evidence: str
+
+
+def check_on(listing: Listing, spec: NodeSpec | None) -> tuple[list[Checked], list[str]]:
+    """Check a listing, and ask on the node's bridge if it is the node's own network; `spec` None: without asking."""
+    if spec is None or spec.name != listing.network:
+        return check(listing, "", ())
+    return check(listing, spec.bridge, [format_address(gateway.packed) for gateway in gateways(spec)])
 
 
 def check(listing: Listing, link: str, sources: Sequence[str]) -> tuple[list[Checked], list[str]]:

@@ -12,8 +12,9 @@ from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing, Row
 from cnictl.node.host import connections, namespaces
 from cnictl.node.spec import pod_names
-from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.node.spec.node_spec import NodeSpec, is_ipv6, of_family
 from cnictl.probe import icmp, service, trace
+from cnictl.probe.targets import DEFAULT_EXTERNALS
 from cnictl.views.lease_details import details
 
 _SHOWN = 20
@@ -170,6 +171,18 @@ def _json(argv: list[str]) -> list[dict[str, Any]]:
 
 def _first(argv: list[str]) -> dict[str, Any] | None:
     return next(iter(_json(argv)), None)
+
+
+def target(listing: Listing, rows: list[Row], to: str, spec: NodeSpec | None) -> str:
+    """Return the address to look for the way to: that of `to`, by default one outside; empty for a pod without any.
+
+    Raises UsageProblem.
+    """
+    like = next((row.address for row in rows if row.address), "")
+    if to:
+        return address_of(listing, to, like)
+    outside = (*(spec.externals if spec is not None else ()), *DEFAULT_EXTERNALS)
+    return of_family(outside, like) if like else ""
 
 
 def address_of(listing: Listing, text: str, like: str) -> str:

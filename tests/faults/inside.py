@@ -27,7 +27,7 @@ import sys
 sys.path[:0] = [{checkout!r}]
 import contextlib, os
 from cnictl.cli import main
-sys.argv = ["cnictl", "ipam", "gc", "--network", "none-of-this-name"]  # loads what the calls will need
+sys.argv = ["cnictl", "ipam", "gc", "--name", "none-of-this-name"]  # loads what the calls will need
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
     main.main()
 from tests.faults import forks

@@ -131,7 +131,7 @@ class Ground:
         store = self.host.path(f"{LEASES}/{_NETWORK}")
         records = self.host.path(f"{RECORDS}/{_NETWORK}")
         if store.is_dir() or records.is_dir():  # of a network that has neither the command says that there is none
-            answer = self._cnictl.call({"PATH": _PATH}, b"", ["cnictl", "ipam", "gc", "--network", _NETWORK])
+            answer = self._cnictl.call({"PATH": _PATH}, b"", ["cnictl", "ipam", "gc", "--name", _NETWORK])
             assert answer.status == 0, answer
 
     def again(self) -> None:

@@ -16,12 +16,14 @@ def test_summary_in_the_list_is_the_first_paragraph_of_the_commands_help(words: 
     assert command.short_help == paragraph
 
 
-def loaded(*words: str, completing: str = "") -> set[str]:
-    """Modules that the program has imported once it has done this."""
+def loaded(*words: str, completing: str = "", postponed: bool = False) -> set[str]:
+    """Modules that the program has executed once it has done this; or those that it has postponed."""
     program = (
-        "import atexit, sys; atexit.register(lambda: print('\\nloaded', *sys.modules)); sys.argv[0] = 'cnictl'; "
+        "import atexit, sys; kind = lambda name: object.__getattribute__(sys.modules[name], '__class__').__name__; "
+        "wanted = lambda: [name for name in sys.modules if (kind(name) == '_LazyModule') == POSTPONED]; "
+        "atexit.register(lambda: print('\\nloaded', *wanted())); sys.argv[0] = 'cnictl'; "
         "from cnictl.cli.main import main; main()"
-    )
+    ).replace("POSTPONED", str(postponed))
     completion = {
         "_CNICTL_COMPLETE": "complete_bash",
         "COMP_WORDS": completing,
@@ -31,7 +33,7 @@ def loaded(*words: str, completing: str = "") -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", program, *words], env=environment, capture_output=True, text=True, check=False
     )
-    return set(done.stdout.rpartition("loaded ")[2].split())
+    return set(done.stdout.rpartition("\nloaded")[2].split())
 
 
 COMMAND_MODULES = {f"cnictl.cli.{command.place.partition(':')[0]}" for command in commands().values()}
@@ -71,3 +73,26 @@ def test_what_is_typed_often_loads_no_pyroute2(words: tuple[str, ...], completin
     modules = loaded(*words, completing=completing)
     assert "cnictl.cli.main" in modules
     assert "pyroute2" not in modules
+
+
+@pytest.mark.parametrize(
+    "words", ["init-node", "apply", "bridge up", "nat enable", "route add-peer", "ipam list", "ipam release"]
+)
+def test_completion_of_options_executes_nothing_that_the_command_works_with(words: str) -> None:
+    modules = loaded(completing=f"cnictl {words} --")
+    assert "cnictl.cli.groups" in modules
+    rooms = tuple(f"cnictl.{room}." for room in ("node", "probe", "views", "doctor", "lab", "watch"))
+    packages = {
+        "cnictl.node.addresses",
+        "cnictl.node.host",
+        "cnictl.node.resources",
+        "cnictl.node.runs",
+        "cnictl.node.spec",
+    }
+    assert {name for name in modules if name.startswith(rooms)} <= packages
+    assert "tomlkit" not in modules
+
+
+def test_command_that_runs_has_everything_executed() -> None:
+    assert loaded("route", "list", "--help", postponed=True)
+    assert not loaded("route", "add-peer", "10.244.1.0/24", postponed=True)

@@ -182,7 +182,7 @@ def test_family_that_is_not_named_stays() -> None:
 
 @pytest.mark.parametrize("text", ["10.244.1.0/24", "10.244.1.0/24=", "=10.0.10.51", ""])
 def test_peer_needs_both_sides(text: str) -> None:
-    with pytest.raises(UsageProblem, match=r"is not CIDR=ADDRESS, such as 10\.244\.1\.0/24=10\.0\.10\.51"):
+    with pytest.raises(UsageProblem, match=r"is not CIDR=VIA\[%LINK\], such as 10\.244\.1\.0/24=10\.0\.10\.51"):
         peers.parse_peer(text)
 
 
@@ -339,3 +339,42 @@ def test_shipped_example_is_the_walk_through() -> None:
 
     text = (importlib.resources.files("cnictl_conf") / "node.toml").read_text()
     assert addressing.check(node_file.parse(text)) == WALK_THROUGH
+
+
+def test_peers_of_one_command_line_are_read_in_either_form() -> None:
+    plain, pinned = Peer("10.244.1.0/24", "10.0.10.51"), Peer("10.244.1.0/24", "10.0.10.51", "eth1")
+    assert peers.parse_peers(["10.244.1.0/24", "10.0.10.51"]) == (plain,)
+    assert peers.parse_peers(["10.244.1.0/24=10.0.10.51"]) == (plain,)
+    assert peers.parse_peers(["10.244.1.0/24", "10.0.10.51%eth1"]) == (pinned,)
+    assert peers.parse_peers(["10.244.1.0/24=10.0.10.51"], "eth1") == (pinned,)
+    six = peers.parse_peers(["10.244.1.0/24=10.0.10.51%eth1", "FD00:244:0:1::/64=fe80::51"], "eth0")
+    assert six == (pinned, Peer("fd00:244:0:1::/64", "fe80::51", "eth0"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["10.244.1.0/24"], "'10.244.1.0/24' is not CIDR=VIA"),
+        (["10.244.1.0/24=10.0.10.51", "10.244.2.0/24", "10.0.10.52"], "'10.244.2.0/24' is not CIDR=VIA"),
+        (["10.244.1.0/24=10.0.10.51%"], "names no link after the '%'"),
+        (
+            ["10.244.1.0/24=10.0.10.51", "10.244.1.0/24=10.0.10.52"],
+            "10.244.1.0/24=10.0.10.51 and 10.244.1.0/24=10.0.10.52",
+        ),
+        (["10.244.1.0/24=10.0.10.51", "10.244.1.0/24=10.0.10.51"], "two peers have the pod CIDR 10.244.1.0/24"),
+        (
+            ["10.244.0.0/23=10.0.10.51", "10.244.1.0/24=10.0.10.52"],
+            "overlap: 10.244.0.0/23=10.0.10.51 and 10.244.1.0/24",
+        ),
+        (["fd00:244:0:1::/64=fe80::51"], "link-local"),
+    ],
+)
+def test_peers_that_can_not_be_right_are_named(words: list[str], said: str) -> None:
+    with pytest.raises(UsageProblem) as refused:
+        peers.parse_peers(words)
+    assert said in refused.value.message
+
+
+def test_link_for_peers_that_all_name_their_own_is_refused() -> None:
+    with pytest.raises(UsageProblem, match="--dev eth0: is for peers without a link"):
+        peers.parse_peers(["10.244.1.0/24=10.0.10.51%eth1"], "eth0")

@@ -37,7 +37,7 @@ class Exhausted(CniError):
         super().__init__(
             ADDRESS_EXHAUSTED,
             f"no address left in {among} of network {network}: all {among.size} are leased",
-            f"`cnictl ipam list --network {network}` shows who holds them, `cnictl ipam gc` frees the stale ones",
+            f"`cnictl ipam list --name {network}` shows who holds them, `cnictl ipam gc` frees the stale ones",
         )
 
 

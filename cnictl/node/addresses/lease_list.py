@@ -4,7 +4,8 @@ Everything here only reads: a lease that has no record gets none by being looked
 functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
     if not stores:
         raise Problem("no network has leases on this host", "`cnictl init-node` sets one up")
     if len(stores) > 1:
-        raise Problem("several networks have leases here, say which one with --network", known)
+        raise Problem("several networks have leases here, say which one with --name", known)
     return stores[0]
 
 
@@ -218,6 +219,17 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
 
 
+@contextmanager
+def refusals(command: str) -> Iterator[None]:
+    """Make what the kernel refuses within a Problem; `command` is what needs root: `ipam list`."""
+    try:
+        yield
+    except PermissionError as error:
+        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
+    except OSError as error:
+        raise Problem(f"{error.filename or command}: {error.strerror}") from None
+
+
 def listing_asked_for(network: str, data_dir: str) -> Listing:
     """Return the listing of the network that options name: by default the node's own, else the only one here.
 
@@ -227,10 +239,10 @@ def listing_asked_for(network: str, data_dir: str) -> Listing:
     if swapped.is_cidr(network):
         known = networks(data_dir or NETWORKS_DIR)
         there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"--network {network}: is a CIDR, and here a network's name is wanted", there)
+        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", there)
     fault = network_name_fault(network)
     if fault:
-        raise UsageProblem(f"--network: {fault}")
+        raise UsageProblem(f"--name: {fault}")
     spec = node_file.load()
     own = spec.name if spec is not None and data_dir in ("", NETWORKS_DIR) else ""
     name = network or own

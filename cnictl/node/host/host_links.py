@@ -118,12 +118,17 @@ def links_to_others(spec: NodeSpec) -> list[str]:
 
 def check_links(spec: NodeSpec) -> None:
     """Raise Problem if a link that the spec names does not exist."""
-    with Netlink() as netlink:
-        names = [link.name for link in rtnetlink.all_links(netlink)]
+    names = link_names()
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
     for name, what in named.items():
         if name and name not in names:
             raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
+
+
+def link_names() -> list[str]:
+    """Return the names of this host's links."""
+    with Netlink() as netlink:
+        return [link.name for link in rtnetlink.all_links(netlink)]
 
 
 @dataclass(frozen=True)
@@ -185,15 +190,15 @@ def reach_peer(peer: Peer, link: str) -> Way | None:
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
     """Return how this host reaches each peer; None where it has no route. `links` as of `peer_links`.
 
-    A way has a gateway exactly when the peer is not on the link. Where a policy rule takes even the host's own packets
-    to the peer away, the peer is on its link all the same.
+    A way has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
+    another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
     """
     packets = [Packet(peer.via, oif=peer.dev if is_link_local(parse_address(peer.via)) else "") for peer in links]
     connected = _connected()
     reached: dict[Peer, Way | None] = {}
     for (peer, link), way in zip(links.items(), route_lookup.ways(packets, entries=False), strict=True):
         reached[peer] = None if not way.dev or way.errno else way
-        elsewhere = not peer.dev and link not in ("", way.dev)
+        elsewhere = link not in ("", way.dev)
         if reached[peer] and elsewhere:
             packed = parse_address(peer.via)
             if any(route.dev == link and route.holds(packed) for route in connected):

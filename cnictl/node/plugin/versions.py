@@ -117,6 +117,11 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def broken(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the runtimes start and what is wrong with it, of a `listing`: not of versions that are not in use."""
+    return [one for one in (*found["versions"], *found["launchers"]) if one["fault"] and one.get("current", True)]
+
+
 def chosen_version() -> str:
     """Return the version that node.toml names; empty if it names none, or this host is not set up as a node."""
     spec = node_file.load()

@@ -182,7 +182,7 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Preflight
 
 def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that each peer is on a link of this host: a plain route to its pods needs the peer as next hop."""
-    own = host_links.own_addresses()
+    own, names = host_links.own_addresses(), host_links.link_names()
     reached_peers = host_links.reach_peers(host_links.peer_links(spec))
     findings = []
     for peer in spec.known_peers:
@@ -191,6 +191,16 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
             message = f"{peer.via} is this host's own address on {own[peer.via]}"
             what = hint.advice("give the other node's address", because="only the operator knows it")
             findings.append(error("peer-link", subject, message, what))
+            continue
+        if peer.dev and peer.dev not in names:
+            what = hint.advice(
+                f"create {peer.dev} or name another link, or none: "
+                f"cnictl route add-peer {peer.pod_cidr}={peer.via}%LINK --replace",
+                because="only the operator knows which link leads to the peer",
+            )
+            findings.append(
+                error("peer-link", subject, f"there is no link {peer.dev}, which its route has to use", what)
+            )
             continue
         reached = reached_peers[peer]
         wanted_link = peer.dev or spec.uplink

@@ -1,5 +1,6 @@
 """Tell the state of the route to each peer's pods: the routing table's, and the way that packets really take."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
@@ -29,11 +30,11 @@ class PeerRouteState:
 
 def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
-    table, looked = RouteTable(), looked or pod_routes.look(spec)
+    table, looked, names = RouteTable(), looked or pod_routes.look(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
     orphans = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.orphans(spec)]
     stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in orphans]
-    return [_state(peer, reached[peer], spec, table, looked) for peer in spec.known_peers] + stale
+    return [_state(peer, reached[peer], spec, table, looked, names) for peer in spec.known_peers] + stale
 
 
 def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer]:
@@ -42,7 +43,12 @@ def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> li
 
 
 def _state(
-    peer: Peer, reached: Way | None, spec: NodeSpec, table: RouteTable, looked: pod_routes.Looked
+    peer: Peer,
+    reached: Way | None,
+    spec: NodeSpec,
+    table: RouteTable,
+    looked: pod_routes.Looked,
+    names: Collection[str],
 ) -> PeerRouteState:
     dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
     same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
@@ -63,6 +69,8 @@ def _state(
         state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
     on_link = reached is not None and not reached.gateway
     link = "on the link" if on_link else "no route to it"
-    if reached is not None and reached.gateway:
+    if peer.dev and peer.dev not in names:
+        link = f"there is no link {peer.dev}"
+    elif reached is not None and reached.gateway:
         link = f"not on the same link, reached through {reached.gateway}"
     return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(strays))

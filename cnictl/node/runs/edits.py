@@ -118,29 +118,32 @@ def masquerade_kinds() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class AddPeer:
+class AddPeers:
     """What `route add-peer` asks for."""
 
-    peer: Peer
+    peers: tuple[Peer, ...]
     replace: bool
-    """Whether a peer with this pod CIDR moves to the new address."""
+    """Whether a peer that this node reaches at another address moves to the new one."""
 
     def edit(self, spec: NodeSpec) -> NodeSpec:
-        """Return `spec` with the peer. Raises UsageProblem."""
+        """Return `spec` with the peers. Raises UsageProblem."""
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
     @reading.once()
     def check(self) -> None:
-        """Raise Problem if the peer can't be reached without a gateway, UsageProblem if it does not fit the node."""
+        """Raise Problem if a peer can't be reached without a gateway, UsageProblem if it does not fit the node."""
         wanted = self.edit(converge.current_spec())
         addressing.check(wanted)
-        reached = host_links.reach_peer(self.peer, host_links.peer_links(wanted).get(self.peer, ""))
-        if reached is not None and reached.gateway and not self.peer.dev:
-            raise Problem(
-                f"{self.peer.via} is not on the same link, it is reached through {reached.gateway}: "
-                "plain routes can't carry pod traffic there",
-                "put both nodes on one link (a prefix that holds both addresses), or name the link with --dev",
-            )
+        links = host_links.peer_links(wanted)
+        for peer in self.peers:
+            reached = host_links.reach_peer(peer, links.get(peer, ""))
+            if reached is not None and reached.gateway and not peer.dev:
+                raise Problem(
+                    f"{peer.via} is not on the same link, it is reached through {reached.gateway}: "
+                    "plain routes can't carry pod traffic there",
+                    "put both nodes on one link (a prefix that holds both addresses), or name the link to it: "
+                    f"{peer.pod_cidr}={peer.via}%LINK",
+                )
 
     def notes(self) -> list[str]:
         """Return in words what becomes of the peers that are there."""
@@ -152,16 +155,17 @@ class AddPeer:
         return PEER_KINDS + (("bridge",) if _lowers_mtu(self.edit(converge.current_spec())) else ())
 
     def _combined(self, spec: NodeSpec) -> NamedPeers:
-        return named_peers.combine(spec.peers, (self.peer,), False, self.replace)
+        return named_peers.combine(spec.peers, self.peers, False, self.replace)
 
 
-def without_peer(spec: NodeSpec, pod_cidr: str) -> NodeSpec:
-    """Return `spec` without the peer of this pod CIDR. Raises UsageProblem if it has none such."""
-    kept = tuple(peer for peer in spec.peers if peer.pod_cidr != pod_cidr)
-    if len(kept) == len(spec.peers):
-        named = ", ".join(peer.pod_cidr for peer in spec.peers) or "none"
-        raise UsageProblem(f"peer {pod_cidr} is not one of this node's peers; they are: {named}")
-    return dataclasses.replace(spec, peers=kept)
+def without_peers(spec: NodeSpec, pod_cidrs: Collection[str]) -> NodeSpec:
+    """Return `spec` without the peers of these pod CIDRs. Raises UsageProblem if there is no such peer."""
+    known = [peer.pod_cidr for peer in spec.peers]
+    for pod_cidr in pod_cidrs:
+        if pod_cidr not in known:
+            named = ", ".join(known) or "none"
+            raise UsageProblem(f"peer {pod_cidr} is not one of this node's peers; they are: {named}")
+    return dataclasses.replace(spec, peers=tuple(peer for peer in spec.peers if peer.pod_cidr not in pod_cidrs))
 
 
 def check_links(spec: NodeSpec) -> None:
@@ -180,7 +184,8 @@ def _lowers_mtu(spec: NodeSpec) -> bool:
         raise Problem(
             f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
             f"{least} bytes at least",
-            f"ip link set {limit.link} mtu {least}, or name another link to it with --dev",
+            f"ip link set {limit.link} mtu {least}, or name another link to it: "
+            f"{limit.peer.pod_cidr}={limit.peer.via}%LINK",
         )
     bridge = Bridge(spec).observe()
     return bridge is not None and bridge["up"] and bridge["mtu"] > limit.mtu

@@ -10,8 +10,8 @@ from cnictl.node.host import host_links
 from cnictl.node.reach import cluster_file, learning, sources
 from cnictl.node.reach.source import Announcement, Fixed, Snapshot, Source
 from cnictl.node.resources.cluster_file import ClusterFile
-from cnictl.node.spec.named_peers import place
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
+from cnictl.node.spec.peers import place
 from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned
 

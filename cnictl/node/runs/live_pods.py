@@ -152,7 +152,7 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
         for pod in pods:
             was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
             name, what = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
-            command = f"cnictl ipam release {pod.container} --network {pod.network}"
+            command = f"cnictl ipam release {pod.container} --name {pod.network}"
             if port := pod.lost_port:
                 name, what, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
             journal.begin(f"attachment/{pod.network}/{name}", was, None, command, what)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import Peer
-from cnictl.node.spec.peers import check_peer
+from cnictl.node.spec.peers import check_peer, place
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ class NamedPeers:
             *(f"drops peer {peer.pod_cidr}, which is reached through {place(peer)}" for peer in self.dropped),
             *(f"moves peer {new.pod_cidr} from {place(old)} to {place(new)}" for old, new in self.moved),
         ]
-
-
-def place(peer: Peer) -> str:
-    """Return where a peer is reached, as `--peer` takes it: ADDRESS or ADDRESS%LINK."""
-    return f"{peer.via}%{peer.dev}" if peer.dev else peer.via
 
 
 def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, replace: bool) -> NamedPeers:

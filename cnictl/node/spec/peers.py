@@ -3,6 +3,8 @@
 Wrong ones are usage errors that name the value and suggest a correction.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from netaddr import IPAddress
@@ -33,20 +35,58 @@ _CLASS_E = IPAddress("240.0.0.0")
 _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
-def parse_peer(text: str) -> Peer:
-    """Return the peer in `CIDR=ADDRESS` or `CIDR=ADDRESS%LINK`, the form of `--peer`. Raises UsageProblem."""
+def parse_peer(text: str, usage: str = "--peer") -> Peer:
+    """Return the peer that a command line names, CIDR=VIA or CIDR=VIA%LINK. Raises UsageProblem.
+
+    `usage` is what stands ahead of the peer in a hint.
+    """
     pod_cidr, equals, rest = text.partition("=")
     right = swapped.peer(pod_cidr, rest)
     if right is not None:
-        place = f"{right.via}%{right.dev}" if right.dev else right.via
-        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"--peer {right.pod_cidr}={place}")
-    via, _, dev = rest.partition("%")
+        raise UsageProblem(f"peer {text!r}: {_SWAPPED}", f"{usage} {as_option(right)}")
+    via, percent, dev = rest.partition("%")
     if not equals or not pod_cidr or not via:
         raise UsageProblem(
-            f"peer {text!r} is not CIDR=ADDRESS, such as 10.244.1.0/24=10.0.10.51 "
+            f"peer {text!r} is not CIDR=VIA[%LINK], such as 10.244.1.0/24=10.0.10.51 "
             "(the other node's pod CIDR and its own address)"
         )
+    if percent and not dev:
+        raise UsageProblem(f"peer {text!r} names no link after the '%'", f"{usage} {pod_cidr}={via}")
     return Peer(pod_cidr, via, dev)
+
+
+def parse_peers(words: Sequence[str], link: str = "") -> tuple[Peer, ...]:
+    """Return the peers that the arguments of `route add-peer` name, in canonical form. Raises UsageProblem.
+
+    Each word is CIDR=VIA[%LINK]; two words without `=` are one peer's CIDR and VIA[%LINK]. `link` is for the peers that
+    name none.
+    """
+    if len(words) == 2 and not any("=" in word for word in words):
+        words = ["=".join(words)]
+    named = [parse_peer(word, "cnictl route add-peer") for word in words]
+    if link and all(peer.dev for peer in named):
+        raise UsageProblem(f"--dev {link}: is for peers without a link, and each of these names its own")
+    peers = [check_peer(replace(peer, dev=peer.dev or link)) for peer in named]
+    for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
+        one, other = peers[first], peers[second]
+        both = f"{as_option(one)} and {as_option(other)}"
+        raise UsageProblem(
+            f"two peers have the pod CIDR {one.pod_cidr}: {both}"
+            if one.pod_cidr == other.pod_cidr
+            else f"the pod CIDRs of two peers overlap: {both}",
+            "each node needs a pod CIDR of its own: name one of the two",
+        )
+    return tuple(peers)
+
+
+def as_option(peer: Peer) -> str:
+    """Return a peer as the command line names it: CIDR=VIA or CIDR=VIA%LINK."""
+    return f"{peer.pod_cidr}={place(peer)}"
+
+
+def place(peer: Peer) -> str:
+    """Return where a peer is reached, as the command line names it: VIA or VIA%LINK."""
+    return f"{peer.via}%{peer.dev}" if peer.dev else peer.via
 
 
 @lru_cache(maxsize=1 << 16)  # a command checks its node's peers several times, and there may be thousands

@@ -54,7 +54,7 @@ def as_json(host: Host, *words: str, status: int = 0) -> Any:
 
 def states(host: Host, network: str = "mynet") -> dict[str, str]:
     """Container to state, as `ipam list` says; a torn lease stands under its address."""
-    listed = as_json(host, "list", "--network", network)
+    listed = as_json(host, "list", "--name", network)
     return {row["container"] or row["address"]: row["state"] for row in listed["items"]}
 
 
@@ -278,7 +278,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     assert host.reference("host-local", "ADD", pod, elsewhere).status == 0
     listed = as_json(host, "list", "--data-dir", "/run/leases/")
     assert (listed["network"], [row["container"] for row in listed["items"]]) == ("other", ["pod"])
-    missing = cnictl(host, "ipam", "list", "--network", "nonet", "--data-dir", "/run/leases")
+    missing = cnictl(host, "ipam", "list", "--name", "nonet", "--data-dir", "/run/leases")
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
         "cnictl: no leases of a network 'nonet' here",
@@ -292,10 +292,25 @@ def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
     assert host.reference("host-local", "ADD", theirs, OTHER_STORE).status == 0
     unsaid = cnictl(host, "ipam", "list")
     assert unsaid.returncode == 1
-    assert "say which one with --network" in unsaid.stderr and "mynet, other" in unsaid.stderr
+    assert "say which one with --name" in unsaid.stderr and "mynet, other" in unsaid.stderr
     assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
-    for words in (("gc", "--all", "--network", "mynet"), ("list", "--network", "../x"), ("show", "10.244.0.300")):
+    for words in (("gc", "--all", "--name", "mynet"), ("list", "--name", "../x"), ("show", "10.244.0.300")):
         assert cnictl(host, "ipam", *words).returncode == 2
+
+
+def test_former_option_for_the_networks_name_works_with_one_line_of_warning(host: Host) -> None:
+    (pod,) = host.pods(1)
+    host.add(pod)
+    for words in (("list",), ("check", "--no-wire"), ("gc", "--dry-run"), ("show", "10.244.0.2")):
+        done = cnictl(host, "ipam", *words, "--network", "mynet", "-o", "json")
+        plain = cnictl(host, "ipam", *words, "--name", "mynet", "-o", "json")
+        assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout)
+        warning = "cnictl: --network is now --name, and the next release removes --network: use --name mynet\n"
+        assert done.stderr == warning + plain.stderr
+    refused = cnictl(host, "ipam", "list", "--network", "10.244.0.0/20")
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (
+        2, "cnictl: 10.244.0.0/20 is a CIDR; --name takes a CNI network's name, such as mynet",
+    )  # fmt: skip
 
 
 def test_host_local_and_our_store_agree(host: Host) -> None:

@@ -171,9 +171,9 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--external", "::1"], "is not an address that a host can have"),
         (["--external", "2001:db8::10"], "is IPv6; this node's pods have no such address"),
         (["--serve", "--for", "soon"], "not a time"),
-        (["--serve", "--pod", "10.244.1.2"], "has no use for --pod"),
+        (["--serve", "--pod", "10.244.1.2"], "leave out --pod"),
         (["--for", "5m"], "--serve is not given"),
-        (["--peer", "10.244.1.0/24"], "is not CIDR=ADDRESS"),
+        (["--peer", "10.244.1.0/24"], "is not CIDR=VIA[%LINK]"),
         (["--count", "0"], "--count"),
     ],
 )

@@ -162,7 +162,7 @@ CASES = (
     ),
     Case(
         "torn-lease", f": > {LEASE}", USED_BY_NOBODY, counted_as_used,
-        hint="doctor.ipam._counted: cnictl ipam gc --network {}",
+        hint="doctor.ipam._counted: cnictl ipam gc --name {}",
     ),
     Case(
         "pool-full",
@@ -233,7 +233,7 @@ def test_address_of_a_pod_that_died(world: World) -> None:
     run(world, Case("stale-lease", kill, USED_BY_NOBODY, is_dead_and_counted))
 
 
-COLLECT = "doctor.runtime._residue: cnictl ipam gc --network {}"
+COLLECT = "doctor.runtime._residue: cnictl ipam gc --name {}"
 
 
 @applies(COLLECT)

@@ -309,7 +309,7 @@ def name() -> Iterator[str]:
     """A lab name of this test's own; whatever is up under it ends."""
     own = f"test-{os.getpid()}"
     yield own
-    subprocess.run([*CNICTL, "down", "--name", own], capture_output=True, check=True)
+    subprocess.run([*CNICTL, "down", "--lab", own], capture_output=True, check=True)
 
 
 def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
@@ -318,12 +318,14 @@ def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedP
 
 
 def test_up_status_exec_down_by_command(name: str) -> None:
-    option = ("--name", name)
+    option = ("--lab", name)
     missing = cli("status", *option, "-o", "json")
     assert missing.returncode == 1 and checked("lab status", missing.stdout)["machines"] == []
     assert cli("up", *option).returncode == 0
     again = cli("up", *option)
     assert again.returncode == 0 and "up already" in again.stderr
+    formerly = cli("status", "--name", name)
+    assert formerly.returncode == 0 and f"use --lab {name}" in formerly.stderr
     other = cli("up", "--nodes", "3", *option)
     assert other.returncode == 1 and "2 nodes, not 3" in other.stderr
     shown = cli("status", *option, "-o", "json")
@@ -342,7 +344,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
 
 
 def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
-    option = ("--name", name)
+    option = ("--lab", name)
     assert cli("up", "--nodes", "1", *option).returncode == 0
     holder = json.loads(cli("status", *option, "-o", "json").stdout)["holder"]
     os.kill(holder, signal.SIGKILL)
@@ -354,20 +356,20 @@ def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
 
 def test_state_file_of_another_version_is_no_obstacle(name: str) -> None:
     (state.folder() / f"{name}.json").write_text('{"version": 0, "holder": 1}')
-    assert cli("up", "--nodes", "1", "--name", name).returncode == 0
+    assert cli("up", "--nodes", "1", "--lab", name).returncode == 0
 
 
 @pytest.mark.parametrize("bad", ["", "../x", "A", "a b", "x" * 32])
 def test_name_that_is_no_file_name_is_refused(bad: str) -> None:
-    refused = cli("status", "--name", bad)
+    refused = cli("status", "--lab", bad)
     assert refused.returncode == 2 and "lab name" in refused.stderr
 
 
 def test_exec_without_command_is_a_shell_at_the_terminal(name: str) -> None:
-    assert cli("up", "--nodes", "1", "--name", name).returncode == 0
+    assert cli("up", "--nodes", "1", "--lab", name).returncode == 0
     ours, theirs = pty.openpty()
     shell = subprocess.Popen(
-        [*CNICTL, "exec", "--name", name, "node1"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        [*CNICTL, "exec", "--lab", name, "node1"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     os.close(theirs)
     os.write(ours, b"echo at-$(hostname); exit 5\n")
@@ -404,7 +406,7 @@ def test_ordinary_user_gets_the_same_lab() -> None:
 
 def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
     # in a user namespace of its own the count of those below it can be set to none
-    command = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m cnictl lab up --name never"
+    command = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m cnictl lab up --lab never"
     prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*prefix, "unshare", "-Ur", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False

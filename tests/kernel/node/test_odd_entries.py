@@ -71,7 +71,7 @@ def short(path: Path) -> str:
     "words",
     [
         ["ipam", "list"],
-        ["ipam", "list", "--network", "mynet"],
+        ["ipam", "list", "--name", "mynet"],
         ["ipam", "show", "10.244.0.2"],
         ["ipam", "check"],
         ["ipam", "gc", "--yes"],

@@ -18,6 +18,12 @@ def routes(node: Node) -> dict[str, str]:
     return {route["dst"]: route["gateway"] for route in found}
 
 
+def runs(node: Node) -> list[dict[str, str]]:
+    """The runs in the journal, latest first."""
+    found: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"]
+    return found
+
+
 def listed(node: Node) -> dict[str, dict[str, str]]:
     """What `route list` says, by pod CIDR."""
     found = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)
@@ -37,6 +43,120 @@ def test_peer_is_added_moved_and_dropped(node: Node) -> None:
     cnictl(node, "route", "del-peer", "10.244.1.0/24")
     assert routes(node) == {"10.244.2.0/24": "10.0.2.53"}
     assert drifted(node) == []
+
+
+TWO = ("10.244.1.0/24=10.0.10.51", "10.244.2.0/24=10.0.2.53")
+
+
+def test_several_peers_are_added_as_one_run_and_undone_by_one_undo(node: Node) -> None:
+    init(node)
+    before = snapshot(node)
+    assert "would change" in cnictl(node, "route", "add-peer", *TWO, "--dry-run").stdout
+    assert snapshot(node) == before
+    cnictl(node, "route", "add-peer", *TWO)
+    assert routes(node) == {"10.244.1.0/24": "10.0.10.51", "10.244.2.0/24": "10.0.2.53"}
+    assert [run["command"] for run in runs(node)] == ["route add-peer", "init-node"]
+    cnictl(node, "undo", "--yes")
+    after = snapshot(node)
+    assert (after["routes"], after["contents"]) == (before["routes"], before["contents"])
+    assert (routes(node), drifted(node)) == ({}, [])
+
+
+def test_several_peers_are_dropped_as_one_run(node: Node) -> None:
+    init(node, "--peer", TWO[0], "--peer", TWO[1], "--peer", "10.244.3.0/24=10.0.2.54")
+    refused = cnictl(node, "route", "del-peer", "10.244.1.0/24", "10.244.7.0/24", check=False)
+    assert (refused.status, len(routes(node))) == (2, 3)
+    assert "peer 10.244.7.0/24 is not one of this node's peers" in refused.stderr
+    cnictl(node, "route", "del-peer", "10.244.1.0/24", "10.244.2.0/24")
+    assert routes(node) == {"10.244.3.0/24": "10.0.2.54"}
+    cnictl(node, "undo")
+    assert len(routes(node)) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "named"),
+    [
+        ((*TWO, "10.244.3.0/24=192.0.2.10"), 1, ["192.0.2.10 is not on the same link"]),
+        ((*TWO, "10.244.3.0/24=10.0.2.54%nope"), 1, ["there is no link nope, the link to peer 10.244.3.0/24"]),
+        ((*TWO, "10.244.3.0/24=10.0.2.54%spare"), 1, ["the kernel refuses the route"]),
+        ((*TWO, "10.244.9.0/24=10.0.2.54"), 1, ["already has a route through 10.0.2.99", "cnictl did not make"]),
+        ((*TWO, "10.244.1.0/24=10.0.2.54"), 2, ["10.244.1.0/24=10.0.10.51 and 10.244.1.0/24=10.0.2.54"]),
+        ((*TWO, TWO[0]), 2, ["two peers have the pod CIDR 10.244.1.0/24"]),
+        ((*TWO, "10.244.1.128/25=10.0.2.54"), 2, ["overlap: 10.244.1.0/24=10.0.10.51 and 10.244.1.128/25=10.0.2.54"]),
+        ((*TWO, "10.244.0.0/24=10.0.2.54"), 2, ["this node's own subnet"]),
+    ],
+)
+def test_several_peers_are_refused_as_a_whole(
+    shared_node: Node, words: tuple[str, ...], status: int, named: list[str]
+) -> None:
+    if not shared_node.run(["ls", "/etc/cnictl/node.toml"], check=False).stdout:
+        init(shared_node)
+    shared_node.run(["ip", "route", "replace", "10.244.9.0/24", "via", "10.0.2.99"])
+    shared_node.run(["ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare0"], check=False)
+    before = snapshot(shared_node)
+    try:
+        refused = cnictl(shared_node, "route", "add-peer", *words, check=False)
+        assert refused.status == status
+        assert all(part in refused.stderr for part in named), refused.stderr
+        after = snapshot(shared_node)
+        assert (after["routes"], after["contents"]) == (before["routes"], before["contents"])
+    finally:
+        shared_node.run(["ip", "route", "del", "10.244.9.0/24"])
+        shared_node.run(["ip", "link", "del", "spare"])
+
+
+SECOND = "ip link add eth9 type veth peer name eth9p; ip link set eth9p up; ip link set eth9 up; "
+
+
+def test_link_of_a_peer_pins_its_route(node: Node) -> None:
+    """Both links lead to the peer's subnet; the kernel alone would take eth0."""
+    node.run(["sh", "-ec", SECOND + "ip address add 10.0.15.250/20 dev eth9"])
+    init(node, "--peer", "10.244.1.0/24=10.0.10.51%eth9", "--peer", "10.244.2.0/24=10.0.2.53")
+    assert 'dev = "eth9"' in node.run(["cat", "/etc/cnictl/node.toml"]).stdout
+    cnictl(node, "route", "add-peer", "10.244.3.0/24=10.0.2.54%eth9", "10.244.4.0/24=10.0.2.55", "--dev", "eth0")
+    cnictl(node, "route", "add-peer", "10.244.5.0/24", "10.0.2.56%eth9")
+    links = {row["pod_cidr"]: (row["dev"], row["state"], row["link"]) for row in listed(node).values()}
+    assert links == {
+        **dict.fromkeys(["10.244.1.0/24", "10.244.3.0/24", "10.244.5.0/24"], ("eth9", "ok", "on the link")),
+        **dict.fromkeys(["10.244.2.0/24", "10.244.4.0/24"], ("eth0", "ok", "on the link")),
+    }
+    assert "dev eth9" in node.run(["ip", "route", "show", "10.244.3.0/24"]).stdout
+    assert drifted(node) == []
+    assert cnictl(node, "init-node", "--dry-run", "--exit-code", check=False).status == 0
+
+
+def test_lost_link_of_a_peer_is_named_wherever_it_matters(node: Node) -> None:
+    node.run(["sh", "-ec", SECOND + "ip address add 10.50.0.1/24 dev eth9"])
+    init(node, "--peer", "10.244.1.0/24=10.50.0.2%eth9")
+    node.run(["ip", "link", "del", "eth9"])
+    row = listed(node)["10.244.1.0/24"]
+    assert (row["state"], row["link"]) == ("missing", "there is no link eth9")
+    for words in (("plan",), ("apply",), ("init-node", "--dry-run"), ("route", "add-peer", TWO[1])):
+        refused = cnictl(node, *words, check=False)
+        assert refused.status == 1
+        assert "there is no link eth9, the link to peer 10.244.1.0/24" in refused.stderr
+    found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
+    told = next(one for one in found if one["id"] == "peer-link")
+    assert "there is no link eth9" in told["message"] and "10.244.1.0/24=10.50.0.2%LINK" in told["hint"]["advice"]
+    cnictl(node, "route", "add-peer", "10.244.1.0/24=10.0.10.51%eth0", "--replace")
+    assert listed(node)["10.244.1.0/24"]["dev"] == "eth0"
+
+
+def test_peers_of_both_families_are_added_at_once() -> None:
+    with Lab(nodes=1, dual_stack=True) as lab:
+        (node,) = lab.nodes
+        both = ("--subnet", f"{node.pod_cidr},{node.pod_cidr6}", "--network", "10.244.0.0/20,fd00:244::/48")
+        cnictl(node, "init-node", *both)
+        six = ("fd00:244:0:7::/64=fd00:10::77", "fd00:244:0:8::/64=fe80::88%eth0")
+        cnictl(node, "route", "add-peer", TWO[0], *six)
+        assert {row["via"]: row["dev"] for row in listed(node).values()} == {
+            "10.0.10.51": "eth0", "fd00:10::77": "eth0", "fe80::88": "eth0",
+        }  # fmt: skip
+        assert (
+            "fe80::88 is link-local"
+            in cnictl(node, "route", "add-peer", "fd00:244:0:9::/64=fe80::88", check=False).stderr
+        )
+        assert cnictl(node, "route", "add-peer", "fd00:244:0:9::/64", "fe80::99%eth0").status == 0
 
 
 def test_pods_reach_each_other_once_both_nodes_have_the_route(lab: Lab) -> None:
@@ -103,7 +223,9 @@ def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> 
         (("add-peer", "10.99.0.0/24", "10.0.10.51"), "10.99.0.0/24"),
         (("add-peer", "10.244.1.0/24", "10.0.0.210"), "10.0.0.210"),
         (("del-peer", "10.244.7.0/24"), "10.244.7.0/24"),
-        (("add-peer", "10.244.1.0/24"), "'via'"),
+        (("add-peer", "10.244.1.0/24"), "CIDR=VIA[%LINK]"),
+        (("add-peer", "10.244.1.0/24=10.0.10.51", "10.244.2.0/24"), "'10.244.2.0/24'"),
+        (("add-peer", "10.244.1.0/24=10.0.10.51%eth1", "--dev", "eth0"), "--dev eth0: is for peers without a link"),
     ],
 )
 def test_usage_errors_are_one_line(shared_node: Node, words: tuple[str, ...], named: str) -> None:

@@ -57,7 +57,7 @@ class Net:
 
     def ipam(self, *words: str) -> tuple[int, Any]:
         """Exit status and answer of `cnictl ipam …`; of gc what became of each row."""
-        command = ["cnictl", "ipam", *words, "--network", self.name, "-o", "json"]
+        command = ["cnictl", "ipam", *words, "--name", self.name, "-o", "json"]
         answer = self._cnictl.call({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, b"", command)
         told: Any = json.loads(answer.stdout) if answer.stdout else answer.stderr.decode()
         return answer.status, [row["action"] for row in told["items"][0]["outcomes"]] if words == ("gc",) else told

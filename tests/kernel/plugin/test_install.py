@@ -92,7 +92,7 @@ def test_a_second_install_changes_nothing(node: Node) -> None:
     run(node, "install")
     listing = ["sh", "-c", f"find {LIB} {' '.join(LAUNCHERS)} -printf '%p %T@ %i\\n' | sort"]
     before = node.run(listing).stdout
-    assert "nothing to do" in run(node, "install").stderr
+    assert "nothing to change" in run(node, "install").stderr
     assert node.run(listing).stdout == before
 
 
@@ -246,7 +246,7 @@ def test_anothers_file_of_the_launchers_name_stays(node: Node) -> None:
 def test_folders_of_the_operators_choice_are_found_again(node: Node) -> None:
     run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin")
     assert "supportedVersions" in call(node, "/opt/other/bin/cnictl-bridge")
-    assert "nothing to do" in run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin").stderr
+    assert "nothing to change" in run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin").stderr
     run(node, "uninstall", "--bin-dir", "/opt/other/bin")
     assert node.run(["ls", "/opt"]).stdout == "cni\n"
 

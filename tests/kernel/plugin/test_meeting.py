@@ -150,7 +150,7 @@ def test_gc_gives_the_ipam_plugin_the_arguments_that_the_runtime_gave(host: Host
     arguments = "IgnoreUnknown=1;K8S_POD_NAME=web;TOKEN=geheim"
     host.plugin("ADD", pod, conf, CNI_PATH=PATH, CNI_ARGS=arguments).result  # noqa: B018
     listed = subprocess.run(
-        [*host.enter, sys.executable, "-m", "cnictl", "ipam", "list", "--network", "mynet", "-o", "json"],
+        [*host.enter, sys.executable, "-m", "cnictl", "ipam", "list", "--name", "mynet", "-o", "json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "web" in listed.stdout and "geheim" not in listed.stdout + listed.stderr

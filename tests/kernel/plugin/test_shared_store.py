@@ -98,7 +98,7 @@ def test_after_a_reboot_nothing_takes_another_nodes_leases(full: Two, claimed: s
     second.delete(pod)
     assert second.plugin("STATUS").code == 50
     assert second.collect([]).result == {}
-    words = ("--network", "mynet", "--data-dir", STORE)
+    words = ("--name", "mynet", "--data-dir", STORE)
     listed = as_json(second, "list", *words)
     assert {row["state"] for row in listed["items"]} == {"unknown"}
     assert all("another node" in row["reason"] for row in listed["items"])
@@ -130,7 +130,7 @@ def test_a_torn_lease_may_be_one_that_another_node_is_writing(two: Two, content:
     for pod in two.first.pods(4, "a"):
         two.first.add(pod)
     (two.store / "mynet" / "10.244.0.6").write_bytes(content)
-    second, words = two.second, ("--network", "mynet", "--data-dir", STORE)
+    second, words = two.second, ("--name", "mynet", "--data-dir", STORE)
     two.reboot_second()
     assert second.plugin("ADD", second.pod("b")).code == 100
     assert second.collect([]).result == {}

@@ -128,22 +128,22 @@ def test_commands_show_it_as_alive_and_free_it_whole(host: Host, claimed: bool) 
         own = host.pod("ours")
         host.add(own, CONFS["dual stack with ipMasq"])
         host.delete(own, CONFS["dual stack with ipMasq"])
-    listed = as_json(host, "list", "--network", "mynet")["items"]
+    listed = as_json(host, "list", "--name", "mynet")["items"]
     assert [(row["address"], row["state"]) for row in listed] == [("10.244.0.2", "live"), ("fd00:244::2", "live")]
     assert all(veth(result) in row["reason"] for row in listed)
-    assert {one["action"] for one in as_json(host, "gc", "--network", "mynet")["items"][0]["outcomes"]} == {"left"}
-    (shown,) = as_json(host, "show", "10.244.0.2", "--network", "mynet")["items"]
+    assert {one["action"] for one in as_json(host, "gc", "--name", "mynet")["items"][0]["outcomes"]} == {"left"}
+    (shown,) = as_json(host, "show", "10.244.0.2", "--name", "mynet")["items"]
     assert (shown["host_veth"]["name"], shown["host_veth"]["bridge"]) == (veth(result), "cni0")
-    told = cnictl(host, "pod", "10.244.0.2", "--network", "mynet", "-o", "json")
+    told = cnictl(host, "pod", "10.244.0.2", "--name", "mynet", "-o", "json")
     assert told.returncode == 0, told.stderr
     about = json.loads(told.stdout)
     assert about["host_end"]["ifname"] == veth(result) and about["port"]["master"] == "cni0"
     assert about["inside"]["ifname"] == "eth0" and about["routes"]
-    assert cnictl(host, "ipam", "check", "--network", "mynet").returncode == 0
-    assert cnictl(host, "ipam", "release", "theirs", "--network", "mynet").returncode == 1
-    dry = cnictl(host, "ipam", "release", "theirs", "--network", "mynet", "--force", "--dry-run")
+    assert cnictl(host, "ipam", "check", "--name", "mynet").returncode == 0
+    assert cnictl(host, "ipam", "release", "theirs", "--name", "mynet").returncode == 1
+    dry = cnictl(host, "ipam", "release", "theirs", "--name", "mynet", "--force", "--dry-run")
     assert f"ip link delete {veth(result)}" in dry.stdout
     assert host.pings(pod, "10.244.0.1")
-    assert cnictl(host, "ipam", "release", "theirs", "--network", "mynet", "--force").returncode == 0
+    assert cnictl(host, "ipam", "release", "theirs", "--name", "mynet", "--force").returncode == 0
     assert host.pod_link(pod) is None and host.leases() == {} and host.records() == set()
     assert "CNI-" not in host.run("nft", "list", "ruleset")

@@ -123,7 +123,7 @@ def test_no_pod_loses_a_ping_while_versions_come_and_go(node: Node) -> None:
         gone = ["unshare", "-m", "sh", "-ec"]
         call(node, "DEL", PODS + 11, PODS + 15, lambda script: [*gone, hide + script])
         call(node, "CHECK", 1, 5, lambda script: [*gone, hide + script])
-        node.run(["cnictl", "ipam", "gc", "--network", "mynet"])
+        node.run(["cnictl", "ipam", "gc", "--name", "mynet"])
     call(node, "DEL", 1, PODS)
     call(node, "DEL", PODS + 16, PODS + 20)
     left = f"ls {RECORDS}/mynet; ls /var/lib/cni/networks/mynet; ip -br link show type veth master cni0"

@@ -1,0 +1,51 @@
+"""Labs that outlive the command that brings them up, each with a name."""
+
+from cnictl.core.errors import Problem
+from cnictl.lab import state
+from cnictl.lab.lab import Lab
+from cnictl.lab.state import Running
+
+
+def running(name: str) -> Running | None:
+    """Return the lab of that name if it is up. Raises UsageProblem for an invalid name."""
+    with state.locked(name) as path:
+        return state.read(path)
+
+
+def attach(name: str) -> Lab:
+    """Return the lab of that name, to run commands in it. Raises Problem if it is not up."""
+    found = running(name)
+    if found is None:
+        raise Problem(f"lab {name!r} is not up", "cnictl lab up")
+    return Lab.attach(found)
+
+
+def bring_up(name: str, nodes: int, dual_stack: bool) -> Lab | None:
+    """Bring a lab up and return it; None if it was up already. Raises Problem if that one has other nodes."""
+    wanted = Lab(nodes, dual_stack)
+    with state.locked(name) as path:
+        found = state.read(path)
+        if found is None:
+            state.write(path, wanted.start())
+            return wanted
+    has = len(found.machines) - 1
+    if has != nodes:
+        raise Problem(f"lab {name!r} is up with {has} nodes, not {nodes}", "cnictl lab down first")
+    if dual_stack and not found.machines[0][0].interface6:
+        raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
+    return None
+
+
+def end(name: str, asked: bool = False, approved: Running | None = None) -> bool:
+    """End a lab and return whether it was up.
+
+    `asked`: the operator was asked, and `approved` is the lab that may end. Raises Problem if another one is up now.
+    """
+    with state.locked(name) as path:
+        found = state.read(path)
+        if found is not None and asked and found != approved:
+            raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
+        if found is not None:
+            state.end(found)
+        path.unlink(missing_ok=True)
+    return found is not None
