@@ -234,6 +234,15 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             ),
         ),
         _group(
+            "node",
+            "The cluster's nodes as this one knows them.",
+            Command(
+                "list",
+                "nodes:list_nodes",
+                "List the nodes that this node's source of peers knows: what is made of each, and whether it answers.",
+            ),
+        ),
+        _group(
             "ipam",
             "Pod addresses: who holds them, which are stale, and how to free them.",
             Command(

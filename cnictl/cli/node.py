@@ -13,8 +13,9 @@ from cnictl.cli.output import Format, OutputOption, say, working
 from cnictl.core.errors import Problem
 from cnictl.node import preflight, spine
 from cnictl.node.host import runtimes
+from cnictl.node.reach import learning
 from cnictl.node.resources import boot_note
-from cnictl.node.runs import confirm, converge, edits, engine, reset
+from cnictl.node.runs import confirm, converge, edits, engine, joining, reset
 from cnictl.node.spec import addressing, node_spec, peers
 
 
@@ -97,6 +98,24 @@ def init_node(
             help="Continue despite errors of this preflight check (the name in brackets), or of `all`. Repeatable.",
         ),
     ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Learn pod CIDR and peers from where they are kept: a cluster file, or `kubernetes`.",
+        ),
+    ] = "",
+    node: Annotated[
+        str, typer.Option(metavar="NODE", help="With --from: this node's name there. Default: found out.")
+    ] = "",
+    unclaimed: Annotated[
+        str,
+        typer.Option(
+            metavar="VERB",
+            help="With --from: what becomes of packets to pod CIDRs that no node has, `unreachable` or `default-route`.",
+        ),
+    ] = "",
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
     force: ForceOption = False,
@@ -113,6 +132,9 @@ def init_node(
     Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
+    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there, and `cnictl watch` follows
+    what changes: adding a node takes no command on the others.
+
     For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
     address of each family.
 
@@ -120,6 +142,7 @@ def init_node(
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
     cnictl init-node --peer 10.244.2.0/24=10.0.10.52
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
+    cnictl init-node --from cluster.toml
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
       --peer 10.244.1.0/24=10.0.10.51 --peer fd00:244:0:1::/64=fd00:10::51
     """
@@ -139,7 +162,9 @@ def init_node(
         "externals": None if external is None else tuple(filter(None, addressing.parse_list(external))),
     }
     named = tuple(peers.parse_peer(text) for text in peer or [])
-    set_up = edits.SetUp({key: value for key, value in given.items() if value is not None}, named, prune, replace)
+    values = {key: value for key, value in given.items() if value is not None}
+    asked = joining.ask(source, node, unclaimed, converge.known_spec()) if source else None
+    set_up = edits.SetUp(asked.values(values) if asked is not None else values, named, prune, replace)
     spec, _ = set_up.spec()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
     edits.check_links(spec)
@@ -147,15 +172,21 @@ def init_node(
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
     terminal = steps.Terminal(output, exit_code)
     with engine.alone(options, terminal):
-        _init(set_up, options, terminal, ignored)
+        _init(set_up, asked, options, terminal, ignored)
 
 
 def _init(
-    set_up: "edits.SetUp", options: "engine.Options", terminal: "steps.Terminal", ignored: Collection[str]
+    set_up: "edits.SetUp",
+    asked: "joining.Joining | None",
+    options: "engine.Options",
+    terminal: "steps.Terminal",
+    ignored: Collection[str],
 ) -> None:
     spec, chosen = set_up.spec()
-    for note in set_up.notes(spec, chosen):
+    joined = joining.join(spec, asked)
+    for note in (*set_up.notes(spec, chosen), *joined.notes()):
         say(note)
+    spec = joined.spec
     specs = converge.specs_in_place()
     pods = engine.pods_in_the_way("init-node", specs, spec, options)
     with working("checking this host"):
@@ -173,9 +204,12 @@ def _init(
         terminal.preview(converge.plan(spec).whole, pods)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
+    joining.keep(joined)
     engine.establish("init-node", spec, (), options, terminal, pods, accepted)
     if not specs and (note := boot_note.note()):
         say(note)
+    if asked is not None or not specs:
+        say(joining.what_next(spec, joined.record))
 
 
 def _in_words(finding: "preflight.PreflightFinding") -> str:
@@ -190,6 +224,12 @@ def apply(
     force: ForceOption = False,
     no_wait: NoWaitOption = False,
     confirm_within: ConfirmOption = None,
+    accept_empty: Annotated[
+        bool,
+        typer.Option(
+            "--accept-empty", help="Believe a source that no longer lists this node and most peers: their routes go."
+        ),
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Make this host match /etc/cnictl/node.toml: to repair drift, at boot, or after an edit of the file.
@@ -210,7 +250,11 @@ def apply(
             terminal.preview(nothing) if dry_run else terminal.report(engine.Report(nothing))
         return
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
-    engine.edit_node("apply", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
+
+    def asked(spec: "node_spec.NodeSpec") -> "node_spec.NodeSpec":
+        return learning.refreshed(spec, not dry_run, accept_empty)
+
+    engine.edit_node("apply", asked, (), options, steps.Terminal(output, exit_code), reapplies=True)
 
 
 def plan(
@@ -231,7 +275,14 @@ def plan(
     """
     steps.require_root("plan", "reads the firewall's rules")
     options = engine.Options(dry_run=True, force=True)
-    engine.edit_node("plan", lambda spec: spec, (), options, steps.Terminal(output, exit_code), reapplies=True)
+    engine.edit_node(
+        "plan",
+        lambda spec: learning.refreshed(spec, keep=False),
+        (),
+        options,
+        steps.Terminal(output, exit_code),
+        reapplies=True,
+    )
 
 
 def reset_node(

@@ -65,7 +65,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         ('network = "10.244.0.0/20"\nnodes = []\n', "line 2: 'nodes' is empty"),
         ('netwrok = "10.244.0.0/20"\n', "line 1: unknown key 'netwrok', probably meant 'network'"),
         ('\nnetwork = "10.244.0.1/20"\nnodes = []\n', "line 2: network '10.244.0.1/20': has host bits set"),
-        ('network = "0.0.0.0/0"\nnodes = []\n', "is every address there is"),
+        ('network = "0.0.0.0/0"\nnodes = []\n', "contains every address"),
         ('network = ["10.1.0.0/16", "10.2.0.0/16"]\nnodes = []\n', "a second IPv4 one"),
         ("network = 5\nnodes = []\n", "network = 5 has to be a CIDR in quotes"),
         ('network = "10.244.0.0/20"\nnode_prefix = "24"\nnodes = []\n', "line 2: node_prefix = '24' has to be a whole"),

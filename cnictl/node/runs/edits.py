@@ -40,7 +40,9 @@ class SetUp:
         known = converge.known_spec()
         if known is None:
             if not (self.values.get("subnets") and self.values.get("networks")):
-                raise UsageProblem("this host is not set up as a node yet: init-node needs --subnet and --network")
+                raise UsageProblem(
+                    "this host is not set up as a node yet: init-node needs --subnet and --network, or --from"
+                )
             kind = "nft" if firewall.has_command("nft") or not firewall.has_command("iptables") else "iptables"
             known = NodeSpec(self.values["subnets"], self.values["networks"], backend=kind)
         chosen = named_peers.combine(known.peers, self.peers, self.prune, self.replace)

@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node.host import host_links
+from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.reach import cluster_file, learning, sources
+from cnictl.node.reach.accept import REFUSED
 from cnictl.node.reach.source import Announcement, Fixed, Snapshot, Source
 from cnictl.node.resources.cluster_file import ClusterFile
-from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
+from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach, is_ipv6
 from cnictl.node.spec.peers import place
 from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned
 
 KUBERNETES = sources.KUBERNETES
+_SHOWN = 5
+"""Refused nodes that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -100,44 +103,68 @@ class Joined:
     """A spec with the learned peers, and what became of the typed ones."""
 
     spec: NodeSpec
-    record: Learned
-    dropped: tuple[Peer, ...]
+    record: Learned | None = None
+    """None where nothing is learned."""
+    dropped: tuple[Peer, ...] = ()
     """Typed peers that the source has too, equally."""
-    overriding: tuple[Peer, ...]
+    overriding: tuple[Peer, ...] = ()
     """Typed peers that stay, and win over the source's."""
 
     def notes(self) -> list[str]:
         """Return what becomes of typed peers, and which nodes are refused, in words."""
-        notes = [f"drops peer {peer.pod_cidr} from node.toml: {self.record.source} has it too" for peer in self.dropped]
+        if self.record is None:
+            return []
+        source = self.record.source
+        notes = [f"drops peer {peer.pod_cidr} from node.toml: {source} has it too" for peer in self.dropped]
         notes += [
-            f"keeps peer {peer.pod_cidr} through {place(peer)}, which overrides {self.record.source}"
-            for peer in self.overriding
+            f"keeps peer {peer.pod_cidr} through {place(peer)}, which overrides {source}" for peer in self.overriding
         ]
-        refused = [node for node in self.record.nodes if node["state"] == "refused"]
-        notes += [f"refuses node {node['name']} {node['pod_cidr']}: {node['why']}" for node in refused[:5]]
-        return notes + ([f"refuses {len(refused) - 5} more: cnictl node list"] if len(refused) > 5 else [])
+        refused = [node for node in self.record.nodes if node["state"] == REFUSED]
+        notes += [f"refuses node {node['name']} {node['pod_cidr']}: {node['why']}" for node in refused[:_SHOWN]]
+        notes += [f"refuses {len(refused) - _SHOWN} more: cnictl node list"] if len(refused) > _SHOWN else []
+        return notes + ([f"warning: {source}: {self.record.trouble}"] if self.record.trouble else [])
 
 
-def join(spec: NodeSpec, source: Source) -> Joined:
-    """Return `spec` with the peers that its source has, not kept yet. Raises UsageProblem."""
-    bare = replace(spec, peers=())
-    _, record = learning.learn(bare, source, keep=False, accept_empty=True)
+def join(spec: NodeSpec, asked: Joining | None) -> Joined:
+    """Return `spec` with the peers that its source has, not kept yet.
+
+    With `asked`, typed peers that the source has too are dropped from the spec.
+    """
+    if not spec.reach.source:
+        return Joined(replace(spec, learned=()))
+    if asked is None:
+        learned, record = learning.learn(spec, sources.opened(spec), keep=False)
+        return Joined(learned, record)
+    _, record = learning.learn(replace(spec, peers=()), asked.source, keep=False, accept_empty=True)
     announced = {(peer.pod_cidr, peer.via) for peer in record.peers}
     dropped = tuple(peer for peer in spec.peers if (peer.pod_cidr, peer.via) in announced and not peer.dev)
     kept = tuple(peer for peer in spec.peers if peer not in dropped)
-    learned, record = learning.learn(replace(spec, peers=kept), source, keep=False, accept_empty=True)
+    learned, record = learning.learn(replace(spec, peers=kept), asked.source, keep=False, accept_empty=True)
     return Joined(learned, record, dropped, kept)
 
 
 def keep(joined: Joined) -> None:
     """Keep what was learned, from just before the run that uses it. Raises OSError."""
-    learned_peers.save(joined.record)
+    if joined.record is None:
+        learned_peers.forget()
+    else:
+        learned_peers.save(joined.record)
 
 
-def what_next(spec: NodeSpec, record: Learned) -> str:
-    """Return what the operator does next, in words."""
+def what_next(spec: NodeSpec, record: Learned | None) -> str:
+    """Return what the other nodes need now, in words."""
+    if record is None:
+        peers = [f"{subnet}={_own_address(spec, subnet)}" for subnet in spec.subnets]
+        return f"next, on each other node: cnictl route add-peer {' '.join(peers)}"
     count = len(spec.learned)
-    peers = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
+    known = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
-        return f"{peers}; other nodes learn of this one by themselves (cnictl watch, or cnictl apply there)"
-    return f"{peers}; the other nodes need the same file: cnictl cluster apply, or init-node --from on each"
+        return f"{known}; other nodes learn of this one by themselves: cnictl watch, or cnictl apply there"
+    return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"
+
+
+def _own_address(spec: NodeSpec, subnet: str) -> str:
+    """Return this node's address as a peer would name it; a placeholder where it is not known."""
+    near = next((peer.via for peer in spec.known_peers if is_ipv6(peer.via) == is_ipv6(subnet)), "")
+    outside = next(address for address in pod_routes.OUTSIDE if is_ipv6(address) == is_ipv6(subnet))
+    return route_lookup.source_to(near or outside) or "ADDRESS"

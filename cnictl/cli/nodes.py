@@ -1,0 +1,69 @@
+"""`cnictl node`: the cluster's nodes as this one knows them."""
+
+import time
+from typing import Any
+
+import typer
+
+from cnictl.cli import steps
+from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
+from cnictl.node.runs import converge
+from cnictl.views import nodes
+
+
+def list_nodes(output: OutputOption = Format.TABLE) -> None:
+    """List the nodes that this node's source of peers knows: what is made of each, and whether it answers.
+
+    The states: routed; pending, without a pod CIDR yet; refused, with the reason; conflict, where the source
+    contradicts this node. The first line says what the source is, and how old its last list is. Exit status 1 if the
+    source can't be asked, if a node is refused, or on a conflict.
+
+    \b
+    cnictl node list
+    cnictl node list -o json | jq '.items[] | select(.state == "refused")'
+    """
+    steps.require_root("node list", "asks the other nodes over packet sockets")
+    found = nodes.listed(converge.current_spec())
+    source = found["source"]
+    bad = bool(source["trouble"] or source["conflict"]) or any(
+        row["state"] in ("refused", "conflict") for row in found["items"]
+    )
+    if output is Format.JSON:
+        print_items(found["items"], {"source": source})
+    else:
+        _show(found["items"], source)
+    raise typer.Exit(1 if bad else 0)
+
+
+def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
+    age = f", read {_ago(source['age'])}" if source["age"] is not None else ""
+    version = f", version {source['version'][:12]}" if source["version"] else ""
+    stale = f", stale since {_clock(source['stale_since'])}" if source["stale_since"] else ""
+    print(f"source: {source['title']}{version}{age}{stale}")
+    print_table(
+        ("NAME", "ADDRESS", "POD CIDR", "STATE", "ROUTE", "ANSWERS", "SINCE", "WHY"),
+        [
+            (
+                row["name"] or "(node.toml)",
+                row["address"] or "-",
+                row["pod_cidr"] or "-",
+                row["state"],
+                row["route"] or "-",
+                {True: "yes", False: "no", None: "-"}[row["answers"]],
+                _clock(row["since"]) if row["since"] else "-",
+                row["why"] or "-",
+            )
+            for row in rows
+        ],
+    )
+    for words in (source["conflict"], source["trouble"]):
+        if words:
+            say(f"warning: {words}")
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
