@@ -103,7 +103,7 @@ def init_node(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Learn pod CIDR and peers from where they are kept: a cluster file, or `kubernetes`.",
+            help="Learn this node's subnet and its peers from where they are kept: a cluster file, or `kubernetes`.",
         ),
     ] = "",
     node: Annotated[
@@ -113,7 +113,8 @@ def init_node(
         str,
         typer.Option(
             metavar="VERB",
-            help="With --from: what becomes of packets to pod CIDRs that no node has, `unreachable` or `default-route`.",
+            help="With --from: packets to pod CIDRs that no node has are refused (`unreachable`), or take the "
+            "`default-route`.",
         ),
     ] = "",
     dry_run: DryRunOption = False,
@@ -132,8 +133,8 @@ def init_node(
     Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
-    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there, and `cnictl watch` follows
-    what changes: adding a node takes no command on the others.
+    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there, and `cnictl watch`
+    follows what changes: adding a node takes no command on the others.
 
     For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
     address of each family.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime
+from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime, source
 from cnictl.doctor.check import Check, Finding
 from cnictl.doctor.facts import Facts
 from cnictl.node.host import reading
@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     *ipam.CHECKS,
     *path.CHECKS,
     *routing.CHECKS,
+    *source.CHECKS,
     *runtime.CHECKS,
     *remnants.CHECKS,
 )

@@ -87,6 +87,7 @@ def test_completion_of_options_executes_nothing_that_the_command_works_with(word
         "cnictl.node.host",
         "cnictl.node.resources",
         "cnictl.node.runs",
+        "cnictl.node.reach",
         "cnictl.node.spec",
     }
     assert {name for name in modules if name.startswith(rooms)} <= packages

@@ -67,19 +67,19 @@ class IptablesForward:
         if not jumps and look.accepts is None:
             return None
         ordered = {chain: placed_rules.in_order(labels) for chain, labels in jumps.items()}
-        return {"accepts": look.in_order(), "jumps": ordered}
+        return {"accepts": sorted(look.accepts or []), "jumps": ordered}
 
     def updated(self, state: State) -> State:
         """Return a state from a journal in this release's form. The first release named one chain, in `at`."""
         if "jumps" in state:
             jumps = {chain: placed_rules.updated(labels) for chain, labels in state["jumps"].items()}
-            return {**state, "jumps": jumps}
+            return {**state, "accepts": sorted(state["accepts"]), "jumps": jumps}
         if "subnet" not in state:
             return state
         mark = _mark(state["name"])
         rules = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
         return {
-            "accepts": [f"{rule} {mark} -j ACCEPT" for rule in rules if state["subnet"]],
+            "accepts": sorted(f"{rule} {mark} -j ACCEPT" for rule in rules if state["subnet"]),
             "jumps": {state["at"]: [""]} if state["at"] else {},
         }
 
@@ -174,7 +174,7 @@ class IptablesLook:
         """The rules of our chain; None if the chain does not exist."""
         self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
         self._spec, self._family = spec, family
-        self._node = node = _of_family(spec, family)
+        node = _of_family(spec, family)
         self._flows = [traffic(spec, family, host_links.links_to_others(spec))] if spec is not None and node else []
         self._labels = _labels(node) if node is not None else {}
         self._kinds = {
@@ -185,14 +185,6 @@ class IptablesLook:
         }
         name = spec.name if spec is not None else ""
         self._valid = {rule for rule in self._kinds if rule in {jump(label, name) for label in self._labels}}
-
-    def in_order(self) -> list[str]:
-        """Return the rules of our chain in the order of `accepts`, then those that it does not have.
-
-        Their order in the chain means nothing: each of them accepts.
-        """
-        position = {rule: at for at, rule in enumerate(accepts(self._node))} if self._node is not None else {}
-        return sorted(self.accepts or [], key=lambda rule: position.get(rule, len(position)))
 
     def changes_of_accepts(self, wanted: list[str]) -> list[str]:
         """Return the lines for iptables-restore that make our chain hold just these rules."""
@@ -305,7 +297,7 @@ def accepts(node: NodeSpec) -> list[str]:
         *(f"-s {sender} {to_pods}" for sender in senders),
         f"{to_pods} -m addrtype --src-type LOCAL",
     ]
-    return [f"{rule} {mark} -j ACCEPT" for rule in rules]
+    return sorted(f"{rule} {mark} -j ACCEPT" for rule in rules)  # their order in the chain means nothing
 
 
 def _senders(addresses: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,81 @@
+"""Check the source of peers: that it answers, that what it announces can be used, and that it agrees with this node."""
+
+import time
+from collections.abc import Iterable
+
+from cnictl.doctor.check import Check, Seen
+from cnictl.doctor.facts import Facts
+from cnictl.node import hint
+from cnictl.node.reach.accept import REFUSED
+from cnictl.node.state import learned_peers
+
+_NAMED = 10
+
+
+def _conflict(facts: Facts) -> Iterable[Seen]:
+    learned = learned_peers.load()
+    if facts.spec is not None and facts.spec.reach.source and learned is not None and learned.conflict:
+        yield Seen(
+            learned.source,
+            f"{learned.conflict}; pods that run keep their addresses, and no pod is sent here",
+            hint.advice(
+                "drain this node, then: cnictl init-node --from the source; or give the node its pod CIDR back there",
+                because="only the operator knows which of the two is right, and pods have to be restarted",
+            ),
+        )
+
+
+def _stale(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None or not facts.spec.reach.source:
+        return
+    learned = learned_peers.load()
+    if learned is None:
+        yield Seen(facts.spec.reach.source, "no list of peers was ever read", hint.command("cnictl apply"))
+    elif learned.trouble:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
+        yield Seen(
+            learned.source,
+            f"stale since {since}, and the peers known by then stay: {learned.trouble}",
+            hint.advice(
+                "make the source answer again; `cnictl node list` shows what is known",
+                because="the source is not on this host, or its content is the operator's",
+            ),
+        )
+
+
+def _refused(facts: Facts) -> Iterable[Seen]:
+    learned = learned_peers.load()
+    if facts.spec is None or not facts.spec.reach.source or learned is None:
+        return
+    refused = [node for node in learned.nodes if node["state"] == REFUSED]
+    for node in refused[:_NAMED]:
+        yield Seen(
+            f"{node['name']} {node['pod_cidr']}".strip(),
+            f"is announced and gets no route: {node['why']}",
+            hint.advice(f"correct it in the source ({learned.source})", because="the source is the operator's"),
+        )
+    if len(refused) > _NAMED:
+        yield Seen(
+            f"{len(refused) - _NAMED} more nodes",
+            "are announced and get no route",
+            hint.advice("cnictl node list shows each with its reason", because="the source is the operator's"),
+        )
+
+
+CHECKS = (
+    Check(
+        "source-conflict", 36, "error", "/var/lib/cnictl/peers.json: this node's pod CIDR by its source",
+        "Two nodes with one pod CIDR give out the same addresses.",
+        "cnictl node list", _conflict,
+    ),
+    Check(
+        "source-stale", 33, "warning", "/var/lib/cnictl/peers.json: when the source of peers answered last",
+        "A node that joins or leaves meanwhile is not noticed here.",
+        "cnictl node list", _stale,
+    ),
+    Check(
+        "node-refused", 33, "warning", "/var/lib/cnictl/peers.json: announced nodes that were not accepted, and why",
+        "Pods here do not reach the pods of a node that is refused.",
+        "cnictl node list", _refused,
+    ),
+)  # fmt: skip
