@@ -48,6 +48,6 @@ def test_first_releases_state_is_read() -> None:
     read = IptablesForward().updated(state)
     assert read["jumps"] == {"FORWARD": [""]}
     assert [rule.partition(" -m")[0] for rule in read["accepts"]] == [
-        "-s 10.244.0.0/24 -i cni0",
         "-d 10.244.0.0/24 -o cni0",
+        "-s 10.244.0.0/24 -i cni0",
     ]

@@ -18,7 +18,7 @@ from cnictl.node import hint
 from cnictl.node.hint import NONE, Hint
 from cnictl.node.host import host_links, policy_rules, route_lookup
 from cnictl.node.host.policy_rules import Rule, table_name
-from cnictl.node.host.route_lookup import LOCAL_TABLE, MAIN_TABLE, PROTOCOL, REFUSING, Packet, Way
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, LOCAL_TABLE, MAIN_TABLE, PROTOCOL, REFUSING, Packet, Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
 
@@ -86,6 +86,8 @@ class Stray:
         """The rule or route that decides it, in words."""
         if self.rule is not None:
             return f"by the rule `{self.rule}`"
+        if self.way.protocol == LEARNED_PROTOCOL and self.way.kind in REFUSING:
+            return "because no node has this pod CIDR"
         if self.way.destination:
             table = f" of table {table_name(self.way.table)}" if self.way.table not in (0, MAIN_TABLE) else ""
             return f"by the route {self.way.destination}{table}"

@@ -25,8 +25,8 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Return the route's next hop, link and owner; our route, if there are several."""
-        routes = self._table.to(self._pod_cidr)
+        """Return the route's next hop, link and owner; our route, if there are several. A learned one is another's."""
+        routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] != LEARNED]
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
@@ -34,17 +34,14 @@ class PeerRoute:
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
-            return now if now is not None and now["owner"] not in (OURS, LEARNED) else None
-        wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec)}
-        is_there = now is not None and (now["via"], now["dev"]) == (wanted["via"], wanted["dev"])
-        if now is not None and is_there and now["owner"] != LEARNED:
-            return {**wanted, "owner": now["owner"]}
-        return {**wanted, "owner": OURS}
+            return now if now is not None and now["owner"] != OURS else None
+        wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
+        return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def former(self) -> State | None:
         """Return a route that is not ours, which a reset leaves; else None."""
         now = self.observe()
-        return now if now is not None and now["owner"] not in (OURS, LEARNED) else None
+        return now if now is not None and now["owner"] != OURS else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the `ip route` command."""
@@ -90,12 +87,15 @@ class RouteTable:
         with Netlink() as netlink:
             indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
             for change in changes:
+                is_learned = any(route["owner"] == LEARNED for route in self.to(_pod_cidr(change)))
                 try:
-                    messages.append(_message(change, indexes))
+                    messages.append(_message(change, indexes, is_learned))
                     sent.append(change)
                 except Problem as problem:
                     failures[change.resource] = problem
-            for refused in netlink.refusals(*messages):
+            refusals = netlink.refusals(*messages)
+            self.forget()
+            for refused in refusals:
                 change = sent[refused.position]
                 failures[change.resource] = Problem(*_kernel_words(refused, change))
         return failures
@@ -138,8 +138,11 @@ def _listed() -> dict[str, list[dict[str, str]]]:
     return routes
 
 
-def _message(change: Change, indexes: dict[str, int]) -> tuple[int, int, bytes]:
-    """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not."""
+def _message(change: Change, indexes: dict[str, int], is_learned: bool) -> tuple[int, int, bytes]:
+    """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
+
+    A typed peer's route takes the place of a learned one.
+    """
     cidr = parse_cidr(_pod_cidr(change))
     if change.after is None:
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
@@ -148,7 +151,9 @@ def _message(change: Change, indexes: dict[str, int]) -> tuple[int, int, bytes]:
     if dev and dev not in indexes:
         raise Problem(f"there is no link {dev}", "`ip link` lists the links")
     index, gateway = indexes.get(dev, 0), parse_address(change.after["via"])
-    return rtnetlink.add_route_via(index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None)
+    return rtnetlink.add_route_via(
+        index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None or is_learned
+    )
 
 
 def _pod_cidr(change: Change) -> str:
@@ -156,7 +161,7 @@ def _pod_cidr(change: Change) -> str:
 
 
 def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
-    if before is not None and before["owner"] not in (OURS, LEARNED):
+    if before is not None and before["owner"] != OURS:
         through = f"through {before['via']} " if before["via"] else ""
         raise Problem(
             f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",

@@ -31,7 +31,7 @@ from cnictl.node.resources import boot_unit, firewalld, network_manager, network
 from cnictl.node.resources.plugin import Plugin
 from cnictl.node.resources.textfile import SYSCTL_FILE
 from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.node.state import folders, journal, original_state, pending
+from cnictl.node.state import folders, journal, learned_peers, original_state, pending
 from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
@@ -78,6 +78,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     journal.remove_all()
     for key in original_state.snapshot():
         original_state.forget(key)
+    learned_peers.forget()
     for file in (METRICS_FILE, WATCH_FILE, NODE_LOCK, RUN_LOCK):
         if os.path.lexists(file):
             os.unlink(file)

@@ -24,7 +24,7 @@ def main() -> None:
     """Run the tests; without a failure of theirs, renew the page."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows"
-        made_in = ("kernel/doctor", "coexistence", "kernel/node/test_program.py")
+        made_in = ("kernel/doctor", "coexistence", "kernel/node/test_program.py", "kernel/node/test_reach.py")
         tests = [str(_ROOT / "tests" / name) for name in made_in]
         argv = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", *tests]
         status = subprocess.run(argv, env={**os.environ, TABLE: path}, check=False).returncode

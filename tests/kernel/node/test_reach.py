@@ -1,0 +1,333 @@
+"""Peers that are learned from a cluster file: followed while it changes, kept while it is lost, refused where wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import call, cnictl, drifted, start_pod
+from tests.waiting import wait_for
+
+from ..doctor.harness import note
+from ..hints import applies
+
+pytestmark = pytest.mark.once
+
+FILE = "/etc/cnictl/cluster.toml"
+Entry = tuple[str, str, str]
+"""Name, address, pod CIDR."""
+
+
+def cluster_text(entries: list[Entry], network: str = "10.244.0.0/16") -> str:
+    nodes = "".join(
+        f'\n[[nodes]]\nname = "{name}"\naddress = "{address}"\n' + (f'pod_cidr = "{pod_cidr}"\n' if pod_cidr else "")
+        for name, address, pod_cidr in entries
+    )
+    return f'network = "{network}"\n{nodes}'
+
+
+def entries_of(lab: Lab) -> list[Entry]:
+    return [(f"node{at}", node.address, node.pod_cidr) for at, node in enumerate(lab.nodes)]
+
+
+def put(node: Node, text: str, path: str = FILE) -> None:
+    """Replace the file in one step, as a copy over ssh does."""
+    node.run(["sh", "-c", f"cat > {path}.new && mv {path}.new {path}"], stdin=text)
+
+
+def join(node: Node, text: str, *more: str, check: bool = True) -> Any:
+    node.run(["sh", "-c", "cat > /root/cluster.toml"], stdin=text)
+    return cnictl(node, "init-node", "--from", "/root/cluster.toml", *more, check=check)
+
+
+def learned(node: Node) -> dict[str, str]:
+    """Destination to gateway of every route with the learned routes' protocol; `unreachable` where refused."""
+    routes = json.loads(node.run(["ip", "-j", "route", "show", "proto", "68"]).stdout)
+    return {route["dst"]: route.get("gateway", route.get("type", "")) for route in routes}
+
+
+def listed(node: Node) -> dict[str, Any]:
+    done = cnictl(node, "node", "list", "-o", "json", check=False)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def states(node: Node) -> dict[str, tuple[str, str]]:
+    """State and reason by name."""
+    return {row["name"]: (row["state"], row["why"]) for row in listed(node)["items"]}
+
+
+def findings(node: Node) -> dict[str, str]:
+    """Message by check of what doctor finds."""
+    done = cnictl(node, "doctor", "-o", "json", "--skip", "peer-silent", check=False)
+    return {finding["id"]: finding["message"] for finding in json.loads(done.stdout)["items"]}
+
+
+class Watch:
+    """`cnictl watch` on a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._process = node.popen(["cnictl", "watch"])
+
+    def __enter__(self) -> "Watch":
+        assert self._process.stderr is not None
+        while "watching" not in self._process.stderr.readline():
+            assert self._process.poll() is None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=20)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def joined() -> Iterator[Lab]:
+    """Three nodes that were set up from one file."""
+    with Lab(nodes=3) as lab:
+        for node in lab.nodes:
+            join(node, cluster_text(entries_of(lab)))
+        yield lab
+
+
+@pytest.fixture
+def lab(joined: Lab) -> Iterator[Lab]:
+    """The three, with the first one's file and peers put right again afterwards."""
+    yield joined
+    first = joined.nodes[0]
+    put(first, cluster_text(entries_of(joined)))
+    cnictl(first, "apply")
+    assert drifted(first) == []
+
+
+def all_routes(lab: Lab) -> dict[str, str]:
+    _, second, third = lab.nodes
+    return {
+        second.pod_cidr: second.address,
+        third.pod_cidr: third.address,
+        "10.244.0.0/16": "unreachable",
+    }
+
+
+def test_nodes_find_themselves_and_pods_reach_each_other_with_their_own_addresses(lab: Lab) -> None:
+    first, second, _ = lab.nodes
+    assert learned(first) == all_routes(lab)
+    text = first.run(["cat", "/etc/cnictl/node.toml"]).stdout
+    assert 'source = "file"' in text and "[[peers]]" not in text
+    assert drifted(first) == []
+    here, there = start_pod(first, "a"), start_pod(second, "b")
+    try:
+        assert here.pings(there.address) and there.pings(here.address)
+    finally:
+        call(first, "DEL", "a")
+        call(second, "DEL", "b")
+
+
+def test_a_pod_cidr_that_no_node_has_is_refused_at_once(lab: Lab) -> None:
+    pod = start_pod(lab.nodes[0], "lonely")
+    try:
+        done = pod.run("ping", "-n", "-c1", "-W1", "10.244.77.7", check=False)
+        assert done.status != 0
+        assert "Destination Host Unreachable" in done.stdout
+    finally:
+        call(lab.nodes[0], "DEL", "lonely")
+
+
+def test_node_list_shows_each_node_with_its_state(lab: Lab) -> None:
+    found = listed(lab.nodes[0])
+    assert found["source"]["title"] == f"file {FILE}" and found["source"]["trouble"] == ""
+    assert [(row["name"], row["state"], row["route"], row["answers"]) for row in found["items"]] == [
+        ("node0", "this node", "", None), ("node1", "routed", "ok", True), ("node2", "routed", "ok", True),
+    ]  # fmt: skip
+
+
+def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
+    first, second, third = lab.nodes
+    with Watch(first):
+        put(first, cluster_text([*entries_of(lab)[:2], ("node9", "10.0.0.99", "10.244.9.0/24")]))
+        expected = {second.pod_cidr: second.address, "10.244.9.0/24": "10.0.0.99", "10.244.0.0/16": "unreachable"}
+        wait_for(lambda: learned(first) == expected, "the file's change is routed", 5.0)
+        put(first, cluster_text(entries_of(lab)))
+        wait_for(lambda: learned(first) == all_routes(lab), "the former file is routed again", 5.0)
+        first.run(["ip", "route", "del", third.pod_cidr])
+        wait_for(lambda: learned(first) == all_routes(lab), "a route that somebody took is back", 5.0)
+        assert json.loads(cnictl(first, "history", "-o", "json").stdout)["items"][0]["command"] == "watch"
+
+
+def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: Lab) -> None:
+    first = lab.nodes[0]
+    with Watch(first) as watch:
+        first.run(["rm", FILE])
+        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 5.0)
+        assert learned(first) == all_routes(lab)
+        watch.kill()
+    with Watch(first):  # without the source from the beginning
+        cnictl(first, "apply")
+        assert learned(first) == all_routes(lab)
+        assert "is missing" in findings(first)["source-stale"]
+        assert cnictl(first, "node", "list", check=False).status == 1
+        put(first, cluster_text(entries_of(lab)))
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 8.0)
+    assert "source-stale" not in findings(first)
+    symptom = "nodes that join are not noticed, the known ones are reached"
+    note("source-stale", f"rm {FILE}", symptom, "put the file back; cnictl apply")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "network = 7", 'network = "10.244.0.0/16"\nnodes = []\n', "\x00\x01"],
+    ids=["empty", "wrong", "no node", "garbage"],
+)
+def test_wrong_or_empty_file_takes_no_route_away(lab: Lab, text: str) -> None:
+    first = lab.nodes[0]
+    put(first, text)
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    assert listed(first)["source"]["trouble"]
+    assert "source-stale" in findings(first)
+
+
+def test_list_of_another_cluster_is_believed_only_by_an_explicit_word(lab: Lab) -> None:
+    first = lab.nodes[0]
+    put(first, cluster_text([("other", "10.0.0.200", "10.244.44.0/24")]))
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    assert "without this one and 2 of 2 known peers" in listed(first)["source"]["trouble"]
+    cnictl(first, "apply", "--accept-empty")
+    assert learned(first) == {"10.244.44.0/24": "10.0.0.200", "10.244.0.0/16": "unreachable"}
+
+
+def test_file_that_another_user_may_write_is_not_used(lab: Lab) -> None:
+    first = lab.nodes[0]
+    put(first, cluster_text(entries_of(lab)[:1]))
+    first.run(["chmod", "666", FILE])
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    assert "users other than root" in listed(first)["source"]["trouble"]
+
+
+def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> None:
+    first = lab.nodes[0]
+    lies = [("gateway", "10.0.0.1", "10.244.50.0/24"), ("far", "192.0.2.7", "10.244.51.0/24")]
+    put(first, cluster_text([*entries_of(lab), *lies]))
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    shown = states(first)
+    assert shown["gateway"] == ("refused", "10.0.0.1 is this node's default gateway")
+    assert shown["far"][0] == "refused" and "on no link of this node" in shown["far"][1]
+    assert "node-refused" in findings(first)
+    fault = "a node of cluster.toml with this node's default gateway as its address"
+    symptom = "its pods are not reached, and nothing is hijacked"
+    note("node-refused", fault, symptom, "correct it in cluster.toml; cnictl apply")
+
+
+def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> None:
+    first = lab.nodes[0]
+    pod = start_pod(first, "kept")
+    others = entries_of(lab)[1:]
+    try:
+        put(first, cluster_text([("node0", first.address, "10.244.60.0/24"), *others]))
+        cnictl(first, "apply")
+        assert learned(first) == all_routes(lab), "others are reached as before"
+        assert states(first)["node0"][0] == "conflict"
+        assert "gives this node 10.244.60.0/24" in findings(first)["source-conflict"]
+        refusal = plugin_status(first)
+        assert refusal["code"] == 50 and "10.244.60.0/24" in refusal["msg"]
+        assert pod.pings("10.244.0.1")
+        assert f'subnet = "{first.pod_cidr}"' in first.run(["cat", "/etc/cnictl/node.toml"]).stdout
+        put(first, cluster_text(entries_of(lab)))
+        cnictl(first, "apply")
+        assert plugin_status(first) is None
+        assert "source-conflict" not in findings(first)
+        symptom = "the source and the node disagree, pods run on"
+        fault = "another pod_cidr for this node in cluster.toml"
+        note("source-conflict", fault, symptom, "give it its pod CIDR back; cnictl apply")
+    finally:
+        call(first, "DEL", "kept")
+
+
+def plugin_status(node: Node) -> Any:
+    """What STATUS says of the installed conf: None, or the error."""
+    conf = json.loads(node.run(["cat", "/etc/cni/net.d/10-cnictl.conflist"]).stdout)
+    request = {"cniVersion": "1.1.0", "name": conf["name"], **conf["plugins"][0]}
+    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}
+    done = node.run(["/opt/cni/bin/cnictl-bridge"], json.dumps(request), env=env, check=False)
+    return json.loads(done.stdout) if done.status else None
+
+
+def test_typed_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
+    first, second, third = lab.nodes
+    cnictl(first, "reset-node", "--yes")
+    where = ("--subnet", first.pod_cidr, "--network", "10.244.0.0/16")
+    peers = ("--peer", f"{second.pod_cidr}={second.address}", "--peer", f"{third.pod_cidr}=10.0.0.123")
+    cnictl(first, "init-node", *where, *peers)
+    done = join(first, cluster_text(entries_of(lab)))
+    assert f"drops peer {second.pod_cidr} from node.toml" in done.stderr
+    assert f"keeps peer {third.pod_cidr} through 10.0.0.123, which overrides" in done.stderr
+    assert learned(first) == {second.pod_cidr: second.address, "10.244.0.0/16": "unreachable"}
+    assert drifted(first) == []
+    cnictl(first, "route", "del-peer", third.pod_cidr, "--yes")
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+
+
+def test_undo_of_joining_takes_everything_back_and_reset_finds_what_is_marked(lab: Lab) -> None:
+    first = lab.nodes[0]
+    cnictl(first, "reset-node", "--yes")
+    assert learned(first) == {}
+    assert first.run(["ls", "-A", "/etc/cnictl"], check=False).stdout == ""
+    join(first, cluster_text(entries_of(lab)))
+    undone = cnictl(first, "undo", "--yes", check=False)
+    assert (undone.status, learned(first)) == (0, {}), undone.stderr
+    join(first, cluster_text(entries_of(lab)))
+    first.run(["rm", "-r", "/etc/cnictl", "/var/lib/cnictl/former.json"])
+    cnictl(first, "reset-node", "--yes")
+    assert learned(first) == {}
+    join(first, cluster_text(entries_of(lab)))
+
+
+def test_dry_run_shows_the_routes_and_keeps_nothing(lab: Lab) -> None:
+    first = lab.nodes[0]
+    cnictl(first, "reset-node", "--yes")
+    done = join(first, cluster_text(entries_of(lab)), "--dry-run")
+    assert "proto 68" in done.stdout
+    assert learned(first) == {}
+    assert first.run(["ls", "-A", "/var/lib/cnictl"], check=False).stdout == ""
+    join(first, cluster_text(entries_of(lab)))
+
+
+@applies("doctor.source._stale: cnictl apply")
+def test_lost_record_is_read_again_by_the_hint(lab: Lab) -> None:
+    first = lab.nodes[0]
+    first.run(["rm", "/var/lib/cnictl/peers.json"])
+    found = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
+    (finding,) = (each for each in found if each["id"] == "source-stale")
+    first.run(["sh", "-c", finding["hint"]["command"]])
+    assert "source-stale" not in findings(first)
+    assert learned(first) == all_routes(lab)
+
+
+HEAD = 'network = "10.244.0.0/16"\n[[nodes]]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (HEAD + 'name = "x"\naddress = "10.0.0.77"\npod_cidr = "10.244.9.0/24"\n', "address"),
+        (HEAD + 'name = "self"\naddress = "{own}"\n', "has no pod CIDR yet"),
+        ("network = 3\nnodes = []\n", "network"),
+    ],
+    ids=["not in it", "without a pod CIDR", "wrong"],
+)
+def test_file_that_does_not_serve_this_node_is_refused_and_changes_nothing(lab: Lab, text: str, said: str) -> None:
+    first = lab.nodes[0]
+    before = first.run(["cat", "/etc/cnictl/node.toml"]).stdout
+    done = join(first, text.replace("{own}", first.address), check=False)
+    assert done.status == 2
+    assert said in done.stderr
+    assert first.run(["cat", "/etc/cnictl/node.toml"]).stdout == before
