@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from cnictl.core import durable, outside
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node.plugin import ownership
+from cnictl.node.plugin import output_file, ownership
+from cnictl.node.state import folders
 
 KUBECONFIG = "/etc/cnictl/kubeconfig"
 """The node's credential, unless `[reach] kubeconfig` names another."""
@@ -192,11 +193,25 @@ def ensure_private(path: str, secret: bool) -> None:
         raise UsageProblem(f"others may {what} {path} (mode {mode:o})", f"chmod {fix} {path}")
 
 
-def ensure_ours(path: str) -> bytes:
-    """Return what a node's kubeconfig at `path` holds, nothing if there is none.
+def write(path: str, credential: NodeCredential, dry_run: bool = False) -> bool:
+    """Give the kubeconfig at `path` this content and mode 0600 in one step; return whether that is a change.
 
-    Raises Problem if the file is something else: it is not overwritten.
+    Raises Problem if the file there was written by something else: it is not overwritten.
     """
+    data = credential.text.encode()
+    if not output_file.is_stdout(path):
+        present = _written_before(path)
+        if present == data and not os.stat(path).st_mode & 0o077:
+            return False
+    if not dry_run:
+        if path == KUBECONFIG:
+            folders.make(os.path.dirname(path))
+        output_file.write(path, data, 0o600)
+    return True
+
+
+def _written_before(path: str) -> bytes:
+    """Return the present content of a kubeconfig that cnictl wrote; nothing if there is no file. Raises Problem."""
     try:
         content = durable.contents(path, _LARGEST)
     except FileNotFoundError:
@@ -208,6 +223,8 @@ def ensure_ours(path: str) -> bytes:
             f"{path} was not written by `cnictl kubernetes kubeconfig`",
             "name another file by --output, or move this one out of the way",
         )
+    if os.stat(path).st_nlink > 1:  # it would be rewritten in place, and keep its mode
+        raise Problem(f"{path} has other names (hard links)", f"rm {path}")
     return content
 
 
