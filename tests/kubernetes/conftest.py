@@ -99,27 +99,47 @@ class Cluster:
     def create(self, name: str, pod_cidrs: list[str], addresses: list[str]) -> None:
         """Register a Node."""
         listed = [NodeAddress(type="InternalIP", address=address) for address in addresses]
-        self._admin.create(
+        made = self._admin.create(
             Node(
                 metadata=ObjectMeta(name=PREFIX + name),
                 spec=NodeSpec(podCIDR=pod_cidrs[0], podCIDRs=pod_cidrs) if pod_cidrs else NodeSpec(),
                 status=NodeStatus(addresses=[*listed, NodeAddress(type="Hostname", address=name)]),
             )
         )
+        if made.status is None or not made.status.addresses:  # a server that takes no status at creation
+            self.readdress(name, *addresses)
 
-    def readdress(self, name: str, address: str) -> None:
-        """Give a Node another address, as kubelet does."""
-        node = self._admin.get(Node, PREFIX + name)
-        assert node.status is not None
-        node.status.addresses = [NodeAddress(type="InternalIP", address=address)]
-        self._admin.replace(Node.Status(metadata=node.metadata, spec=node.spec, status=node.status), PREFIX + name)
+    def readdress(self, name: str, *addresses: str) -> None:
+        """Give a Node other addresses, as kubelet does."""
+
+        def edit(node: Node) -> None:
+            status = node.status or NodeStatus()
+            status.addresses = [NodeAddress(type="InternalIP", address=address) for address in addresses]
+            changed = Node.Status(metadata=node.metadata, spec=node.spec, status=status)
+            self._admin.replace(changed, PREFIX + name)
+
+        self._change(name, edit)
 
     def label(self, name: str, value: str) -> None:
         """Change of a Node what is of no interest to peers."""
-        node = self._admin.get(Node, PREFIX + name)
-        assert node.metadata is not None
-        node.metadata.labels = {**(node.metadata.labels or {}), "cnictl-test": value}
-        self._admin.replace(node)
+
+        def edit(node: Node) -> None:
+            assert node.metadata is not None
+            node.metadata.labels = {**(node.metadata.labels or {}), "cnictl-test": value}
+            self._admin.replace(node)
+
+        self._change(name, edit)
+
+    def _change(self, name: str, edit: Callable[[Node], None]) -> None:
+        """Change a Node; again if a controller of the cluster changed it meanwhile."""
+        for attempt in range(10):
+            try:
+                edit(self._admin.get(Node, PREFIX + name))
+            except ApiError as error:
+                if error.status.code != 409 or attempt == 9:
+                    raise
+            else:
+                return
 
     def delete(self, name: str) -> None:
         """Remove a Node."""

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,12 @@ def test_source_without_its_client_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "lightkube.resources.core_v1", None)
     with pytest.raises(UsageProblem, match="lightkube") as missing:
         extras.kubernetes_source(Reach("kubernetes"))
-    assert missing.value.hint == "pip install 'cnictl[kubernetes]'"
+    assert missing.value.hint.endswith(f"{sys.executable} -m pip install 'lightkube>=1.0.1,<2'")
+    extra = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert extra["kubernetes"] == ["lightkube>=1.0.1,<2"]
+    assert set(extra["kubernetes"]) <= set(extra["test"])
 
 
 def test_rights_are_printed_without_the_client() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from cnictl.core.errors import Problem
 from cnictl.node.reach.source import Announcement, SourceLost
-from tests.kubernetes.conftest import PREFIX, Cluster
+from tests.kubernetes.conftest import PREFIX, Cluster, Watching
 
 BOTH = ["198.18.1.0/24", "2001:db8:1::/64"]
 """A Node's pod CIDRs in a dual-stack cluster."""
@@ -42,12 +42,9 @@ def test_what_happens_between_list_and_watch_is_not_missed(cluster: Cluster) -> 
     source, snapshot = cluster.listed()
     cluster.delete("gone")
     cluster.create("new", ["198.18.2.0/24"], ["192.0.2.2"])
-    names = {node.name for node in snapshot.nodes}
-    for later in source.watch(snapshot.version):
-        names = {node.name for node in later.nodes}
-        if f"{PREFIX}gone" not in names and f"{PREFIX}new" in names:
-            break
-    assert names >= {f"{PREFIX}new"}
+    Watching(source, snapshot.version).wait_for(
+        lambda nodes: f"{PREFIX}gone" not in nodes and f"{PREFIX}new" in nodes, "both changes"
+    )
 
 
 def test_node_deleted_and_registered_again_has_its_new_pod_cidr(cluster: Cluster) -> None:
