@@ -35,7 +35,7 @@ ADMIN = "admin-token"
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority, and a server's certificate that it signed."""
+    """A certificate authority, and the certificates of a server and of an administrator that it signed."""
 
     folder: Path
 
@@ -45,10 +45,16 @@ class Authority:
         return self.folder / "ca.crt"
 
     def context(self) -> ssl.SSLContext:
-        """Return the server's side of TLS."""
+        """Return the server's side of TLS, which takes clients' certificates."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
+        context.load_verify_locations(self.certificate)
+        context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+    def base64(self, name: str) -> str:
+        """Return a file as kubeconfigs hold it."""
+        return base64.b64encode((self.folder / name).read_bytes()).decode()
 
 
 def make_authority(folder: Path, *addresses: str) -> Authority:
@@ -62,6 +68,7 @@ def make_authority(folder: Path, *addresses: str) -> Authority:
     for command in (
         [*openssl, "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.crt"],
         [*openssl, "-subj", "/CN=kubernetes", "-keyout", "server.key", "-out", "server.crt", *signed, *not_ca],
+        [*openssl, "-subj", "/CN=admin", "-keyout", "client.key", "-out", "client.crt", *signed[:4], *not_ca],
     ):
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
     return Authority(folder)
@@ -172,16 +179,23 @@ class ApiServer:
         return f"{'https' if self.authority else 'http'}://{host}:{self.port}"
 
     def kubeconfig(self, path: Path, token: str = ADMIN, **cluster: Any) -> Path:
-        """Write a kubeconfig that is the caller's alone. `cluster` replaces settings of the cluster."""
+        """Write a kubeconfig that is the caller's alone. `cluster` replaces settings of the cluster.
+
+        An empty token stands for the administrator's certificate.
+        """
         settings = {"server": self.url}
         if self.authority is not None:
-            settings["certificate-authority-data"] = base64.b64encode(self.authority.certificate.read_bytes()).decode()
+            settings["certificate-authority-data"] = self.authority.base64("ca.crt")
+        user = {"token": token}
+        if self.authority is not None and not token:
+            data = {"certificate": self.authority.base64("client.crt"), "key": self.authority.base64("client.key")}
+            user = {f"client-{name}-data": text for name, text in data.items()}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
             "clusters": [{"name": "test", "cluster": settings | cluster}],
-            "users": [{"name": "test", "user": {"token": token}}],
+            "users": [{"name": "test", "user": user}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         }
         path.touch(0o600)
@@ -382,7 +396,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._send(refusal.status, body, {"Content-Type": "application/json"} | refusal.headers)
                     return True
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token == ADMIN:
+        if token == ADMIN or (isinstance(self.connection, ssl.SSLSocket) and self.connection.getpeercert()):
             return False
         if token not in self.api.tokens:
             self._answer(401, status(401, "Unauthorized", "Unauthorized"))

@@ -20,7 +20,8 @@ from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
 
 SILENCE = 90.0
 """Seconds without a word after which a watch counts as dead. API servers send a bookmark each minute."""
-_LARGEST_YAML = 1 << 16
+_LARGEST_YAML = 1 << 14
+"""Characters of a ConfigMap's document that are parsed: kubeadm's have about 2,000."""
 
 
 class KubernetesSource:

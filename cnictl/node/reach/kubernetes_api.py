@@ -6,6 +6,7 @@ Needs lightkube (`pip install cnictl[kubernetes]`).
 import base64
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,6 +85,8 @@ class Api:
         """The server in words."""
         try:
             verify = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
+            # Python 3.13 began to refuse certificates without an Authority Key Identifier, which many clusters have
+            verify.verify_flags &= ~ssl.VERIFY_X509_STRICT
             self._transport = Transport(verify, silence, server_name)
             # trust_env: neither a proxy nor a certificate authority of the caller's environment counts
             self._client = Client(
@@ -263,7 +266,7 @@ def announced(node: Node) -> Announcement:
 
 
 def of_each_family(texts: list[str]) -> tuple[str, ...]:
-    """Return the first text of each address family."""
+    """Return the first address or CIDR of each family."""
     first: dict[bool, str] = {}
     for text in texts:
         first.setdefault(":" in text, text)
