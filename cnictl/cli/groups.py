@@ -281,6 +281,20 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             ),
         ),
         _group(
+            "kubernetes",
+            "Learn peers from a Kubernetes cluster: the rights that this takes, and the nodes' credential.",
+            Command(
+                "rbac",
+                "kubernetes:rbac",
+                "Print the ServiceAccount, the roles and the token Secret for `kubectl apply`.",
+            ),
+            Command(
+                "kubeconfig",
+                "kubernetes:kubeconfig",
+                "Write the nodes' credential, which holds the token of the ServiceAccount that `rbac` prints.",
+            ),
+        ),
+        _group(
             "lab",
             "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
             Command(

@@ -30,6 +30,8 @@ COMMAND = f"{CURRENT}/cnictl"
 _OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
 _NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
 """Distributions that cnictl depends on (pyproject.toml)."""
+_EXTRAS = ("lightkube",)
+"""Those that it depends on where they are installed: `cnictl watch` follows the source of peers from the copy."""
 
 _IMPORTED_AS = {"markdown-it-py": "markdown_it"}
 """Names of packages that don't follow from their distributions' names."""
@@ -131,7 +133,7 @@ def sources() -> dict[str, str]:
         return files
     for package in _OWN:
         files |= _package(package)
-    waiting, seen = list(_NEEDED), set[str]()
+    waiting, seen = [*_NEEDED, *_EXTRAS], set[str]()
     while waiting:
         name = _normal(waiting.pop())
         if name in seen:
@@ -142,7 +144,7 @@ def sources() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             if name in _NEEDED:
                 files |= _package(name.replace("-", "_"))
-            continue  # for another platform or another Python
+            continue  # an extra, or for another platform or another Python
         files |= _files_of(distribution)
         waiting += [
             re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]

@@ -1,0 +1,62 @@
+"""`cnictl kubernetes`: what a cluster has to grant so that its nodes learn their peers from it."""
+
+from typing import Annotated
+
+import typer
+
+from cnictl.cli.output import say, working, write
+from cnictl.cli.steps import require_root
+from cnictl.core.errors import UsageProblem
+from cnictl.node.plugin import output_file
+from cnictl.node.reach import extras, kubernetes_access
+
+
+def rbac() -> None:
+    """Print the ServiceAccount, the roles and the token Secret for `kubectl apply`.
+
+    They let cnictl read Nodes, and the two ConfigMaps that hold the cluster's pod networks. It may write nothing.
+
+    \b
+    cnictl kubernetes rbac | kubectl apply -f -
+    """
+    write(kubernetes_access.RBAC.rstrip())
+
+
+def kubeconfig(
+    admin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="ADMIN-KUBECONFIG",
+            help="An administrator's kubeconfig, which may read the Secret. Default: kubeadm's or k3s's on this host.",
+        ),
+    ] = "",
+    output: Annotated[str, typer.Option(metavar="FILE", help="Where it is written.")] = kubernetes_access.KUBECONFIG,
+    server: Annotated[
+        str, typer.Option(metavar="URL", help="The API server as nodes reach it. Default: as in ADMIN-KUBECONFIG.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing: say what would be written.")] = False,
+) -> None:
+    """Write the nodes' credential, which holds the token of the ServiceAccount that `rbac` prints.
+
+    Run it where an administrator's kubeconfig is, then copy FILE to /etc/cnictl/kubeconfig on each node. FILE has mode
+    600. A file that was not written by this command is left alone.
+
+    \b
+    cnictl kubernetes kubeconfig
+    cnictl kubernetes kubeconfig --from ~/.kube/config --output node.kubeconfig
+    """
+    if server and not server.startswith(("https://", "http://")):
+        raise UsageProblem(f"--server {server} is no URL", f"add --server https://{server}")
+    if output == kubernetes_access.KUBECONFIG:
+        require_root("kubernetes kubeconfig", f"writes {output}")
+    path = kubernetes_access.admin(admin)
+    with working("reading the token"):
+        credential = extras.kubernetes_credential(path, server)
+    changes = kubernetes_access.write(output, credential, dry_run)
+    if credential.is_local:
+        say(f"{credential.server} is an address of this host alone: for other nodes add --server https://ADDRESS:6443")
+    if output_file.is_stdout(output) and not dry_run:
+        return
+    done = ("would write" if dry_run else "written") if changes else "unchanged"
+    say(f"{done}: {output}, a credential for {credential.server}")

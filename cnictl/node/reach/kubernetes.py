@@ -1,0 +1,203 @@
+"""The Nodes of a Kubernetes cluster as a source of peers: listed, then watched. Nothing is written there.
+
+Needs lightkube (`pip install cnictl[kubernetes]`): `cnictl.node.reach.extras` imports this module where it is used.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import yaml
+from lightkube.resources.core_v1 import ConfigMap
+
+from cnictl.core import cidr, outside
+from cnictl.core.errors import Problem
+from cnictl.node.reach import kubernetes_access as access
+from cnictl.node.reach.kubernetes_api import MOST_NODES, Api, Node, announced, of_each_family
+from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
+
+SILENCE = 90.0
+"""Seconds without a word after which a watch counts as dead. API servers send a bookmark each minute."""
+_LARGEST_YAML = 1 << 14
+"""Characters of a ConfigMap's document that are parsed: kubeadm's have about 2,000."""
+
+
+class KubernetesSource:
+    """A cluster's Nodes. One thread lists and watches; `close` may be called from another."""
+
+    def __init__(self, kubeconfig: str, silence: float = SILENCE) -> None:
+        """`kubeconfig` is read anew at each `list`, so that a renewed credential is used."""
+        self._path = kubeconfig
+        self._silence = silence
+        self._api: Api | None = None
+        self._follower: _Follower | None = None
+        self._last = Snapshot((), "")
+        self._closed = False
+
+    @property
+    def title(self) -> str:
+        """The API server, once the kubeconfig was read; before that the kubeconfig."""
+        return self._api.title if self._api is not None else f"kubernetes {self._path}"
+
+    def list(self) -> Snapshot:
+        """Return all Nodes and the cluster's pod networks. See `Source`; a missing right is SourceLost too."""
+        api = self._connect()
+        with api.reading("list", "nodes"):
+            nodes, version = api.nodes()
+        self._last = Snapshot(nodes, version, _networks(api))
+        return self._last
+
+    def own_node(self, name: str = "") -> tuple[str, ...]:
+        """Return the pod CIDRs of one Node, by default this host's. Raises SourceLost, or Problem if it has none."""
+        name = name or access.own_name()
+        api = self._connect()
+        with api.reading("get", "nodes"):
+            node = api.get(Node, name)
+        if node is None:
+            raise Problem(
+                f"{self.title} has no Node {name}",
+                "`kubectl get nodes` shows the names; name this host's as `node` in [reach] of /etc/cnictl/node.toml",
+            )
+        pod_cidrs = announced(node).pod_cidrs
+        if not pod_cidrs:
+            raise Problem(
+                f"Node {name} has no pod CIDR",
+                "let kube-controller-manager run with --allocate-node-cidrs=true, or add --subnet",
+            )
+        return pod_cidrs
+
+    def watch(self, version: str) -> Iterator[Snapshot]:
+        """Yield all Nodes after changes since `version`, which the last `list` gave. See `Source`.
+
+        Changes that come faster than they are taken are yielded together. Updates that change nothing for peers, as
+        kubelets send all the time, are not yielded.
+        """
+        api, last = self._api, self._last
+        if api is None or version != last.version:
+            raise SourceLost(f"{self.title} was not listed at version {version!r}", "list it again")
+        follower = self._follower = _Follower(api, last)
+        try:
+            follower.start()
+            while not self._closed:
+                nodes = follower.wait()
+                if nodes != last.nodes and not self._closed:
+                    last = replace(last, nodes=nodes)
+                    yield last
+        except SourceLost:
+            if not self._closed:
+                raise
+        finally:
+            api.end()
+
+    def close(self) -> None:
+        """Have `watch` end at once, whatever it waits for."""
+        self._closed = True
+        if self._api is not None:
+            self._api.end()
+        if self._follower is not None:
+            self._follower.end()
+
+    def _connect(self) -> Api:
+        if self._api is not None:
+            self._api.end()
+        self._api = Api(self._path, self._silence)
+        if self._closed:  # meanwhile
+            self._api.end()
+        return self._api
+
+
+class _Follower(threading.Thread):
+    """Keeps a list of Nodes as the server's events say.
+
+    A thread of its own: whoever waits for it can be woken at once, while a look-up of a name or a connection that is
+    being made can't be interrupted.
+    """
+
+    def __init__(self, api: Api, listed: Snapshot) -> None:
+        super().__init__(daemon=True, name="kubernetes-watch")
+        self._api = api
+        self._version = listed.version
+        self._nodes = {node.name: node for node in listed.nodes}
+        self._news = threading.Condition()
+        self._changed = False
+        self._failure: SourceLost | None = None
+
+    def wait(self) -> tuple[Announcement, ...]:
+        """Return all Nodes once they may have changed. Raises SourceLost when no more changes will come."""
+        with self._news:
+            self._news.wait_for(lambda: self._changed or self._failure)
+            if not self._changed and self._failure is not None:
+                raise self._failure
+            self._changed = False
+            return tuple(self._nodes.values())
+
+    def end(self) -> None:
+        """Let nobody wait any longer."""
+        with self._news:
+            self._failure = self._failure or SourceLost(f"{self._api.title} is no longer watched")
+            self._news.notify_all()
+
+    def run(self) -> None:
+        """Follow until the source is lost."""
+        try:
+            self._api.follow(self._version, self._note)
+        except SourceLost as lost:
+            self._failure = lost
+        except Exception as error:  # a fault of ours would leave the one who waits here waiting for ever
+            self._failure = SourceLost(f"{self._api.title}: {type(error).__name__}: {outside.line(str(error), 300)}")
+        self.end()
+
+    def _note(self, kind: str, node: Node) -> None:
+        announcement = announced(node)
+        name = announcement.name
+        with self._news:
+            before = self._nodes.get(name)
+            if kind == "DELETED":
+                self._nodes.pop(name, None)
+            elif kind in ("ADDED", "MODIFIED"):
+                self._nodes[name] = announcement
+            if len(self._nodes) > MOST_NODES:
+                raise SourceLost(f"{self._api.title} announces more than {MOST_NODES} Nodes")
+            if self._nodes.get(name) != before:
+                self._changed = True
+                self._news.notify_all()
+
+
+def _networks(api: Api) -> tuple[str, ...]:
+    """Return the cluster's pod networks, as kubeadm was told them or else as kube-proxy has them."""
+    places = zip(
+        access.NETWORK_CONFIG_MAPS,
+        ("ClusterConfiguration", "config.conf"),
+        (("networking", "podSubnet"), ("clusterCIDR",)),
+        strict=True,
+    )
+    for name, key, way in places:
+        with api.reading("get", "configmaps"):
+            found = api.get(ConfigMap, name, access.NAMESPACE)
+        text = ((found.data or {}).get(key) if found is not None else "") or ""
+        networks = _cidrs_in(text, way)
+        if networks:
+            return networks
+    return ()
+
+
+def _cidrs_in(text: str, way: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the CIDRs that a YAML document has, separated by commas, at the end of a way of keys."""
+    value: Any = None
+    if len(text) <= _LARGEST_YAML:
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+            value = yaml.safe_load(text)
+    for key in way:
+        value = value.get(key) if isinstance(value, dict) else None
+    texts = [part.strip() for part in value.split(",")][:4] if isinstance(value, str) else []
+    return of_each_family([part for part in texts if _is_cidr(part)])
+
+
+def _is_cidr(text: str) -> bool:
+    try:
+        cidr.parse_cidr(text)
+    except cidr.AddressError:
+        return False
+    return True

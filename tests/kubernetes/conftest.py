@@ -1,0 +1,200 @@
+"""A cluster's API server for a test: the project's own, or the real one that CNICTL_TEST_KUBECONFIG names."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lightkube import ApiError, Client, KubeConfig
+from lightkube.models.core_v1 import NodeAddress, NodeSpec, NodeStatus
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Node
+
+from cnictl.core.errors import Problem
+from cnictl.node.reach.kubernetes import KubernetesSource
+from cnictl.node.reach.source import Announcement, Snapshot
+from tests.kubernetes.server import ApiServer, Authority, make_authority
+from tests.waiting import wait_for
+
+REAL = os.environ.get("CNICTL_TEST_KUBECONFIG", "")
+PREFIX = "cnictl-test-"
+"""How the names of all Nodes begin that tests make in a real cluster."""
+
+
+class Watching:
+    """A thread that watches a source."""
+
+    def __init__(self, source: KubernetesSource, version: str) -> None:
+        self.source = source
+        self.snapshots: list[Snapshot] = []
+        self.failure: Problem | None = None
+        self._version = version
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        try:
+            for snapshot in self.source.watch(self._version):
+                self.snapshots.append(snapshot)
+        except Problem as problem:
+            self.failure = problem
+
+    @property
+    def nodes(self) -> dict[str, Announcement]:
+        """The latest Nodes by name."""
+        return {node.name: node for node in self.snapshots[-1].nodes} if self.snapshots else {}
+
+    def wait_for(self, look: Callable[[dict[str, Announcement]], object], what: str) -> None:
+        """Wait until the latest Nodes are as `look` wants them."""
+        wait_for(lambda: self.failure is not None or look(self.nodes), what)
+        assert self.failure is None, self.failure
+
+    def lost(self) -> Problem:
+        """Wait until the source is lost, and return how."""
+        wait_for(lambda: self.failure, "SourceLost")
+        self._thread.join(2)
+        assert self.failure is not None
+        return self.failure
+
+    def ended(self, within: float) -> bool:
+        """Return whether the watch ends within some seconds."""
+        self._thread.join(within)
+        return not self._thread.is_alive()
+
+
+@dataclass
+class Cluster:
+    """An API server with an administrator's credential."""
+
+    kubeconfig: Path
+    server: ApiServer | None
+
+    def __post_init__(self) -> None:
+        self._admin = Client(KubeConfig.from_file(self.kubeconfig).get(), trust_env=False)
+        self.sources: list[KubernetesSource] = []
+
+    def source(self, silence: float = 30.0) -> KubernetesSource:
+        """Return a source that asks this server."""
+        source = KubernetesSource(str(self.kubeconfig), silence)
+        self.sources.append(source)
+        return source
+
+    def listed(self) -> tuple[KubernetesSource, Snapshot]:
+        """Return a source and what it lists of this test's Nodes."""
+        source = self.source()
+        return source, source.list()
+
+    def watching(self, silence: float = 30.0) -> Watching:
+        """Return a watch that goes on from a list."""
+        source = self.source(silence)
+        watching = Watching(source, source.list().version)
+        server = self.server
+        if server is not None:
+            wait_for(lambda: server.watches or watching.failure, "a watch at the server")
+        return watching
+
+    def create(self, name: str, pod_cidrs: list[str], addresses: list[str]) -> None:
+        """Register a Node."""
+        listed = [NodeAddress(type="InternalIP", address=address) for address in addresses]
+        made = self._admin.create(
+            Node(
+                metadata=ObjectMeta(name=PREFIX + name),
+                spec=NodeSpec(podCIDR=pod_cidrs[0], podCIDRs=pod_cidrs) if pod_cidrs else NodeSpec(),
+                status=NodeStatus(addresses=[*listed, NodeAddress(type="Hostname", address=name)]),
+            )
+        )
+        if made.status is None or not made.status.addresses:  # a server that takes no status at creation
+            self.readdress(name, *addresses)
+
+    def readdress(self, name: str, *addresses: str) -> None:
+        """Give a Node other addresses, as kubelet does."""
+
+        def edit(node: Node) -> None:
+            status = node.status or NodeStatus()
+            status.addresses = [NodeAddress(type="InternalIP", address=address) for address in addresses]
+            changed = Node.Status(metadata=node.metadata, spec=node.spec, status=status)
+            self._admin.replace(changed, PREFIX + name)
+
+        self._change(name, edit)
+
+    def label(self, name: str, value: str) -> None:
+        """Change of a Node what is of no interest to peers."""
+
+        def edit(node: Node) -> None:
+            assert node.metadata is not None
+            node.metadata.labels = {**(node.metadata.labels or {}), "cnictl-test": value}
+            self._admin.replace(node)
+
+        self._change(name, edit)
+
+    def _change(self, name: str, edit: Callable[[Node], None]) -> None:
+        """Change a Node; again if a controller of the cluster changed it meanwhile."""
+        for attempt in range(10):
+            try:
+                edit(self._admin.get(Node, PREFIX + name))
+            except ApiError as error:
+                if error.status.code != 409 or attempt == 9:
+                    raise
+            else:
+                return
+
+    def delete(self, name: str) -> None:
+        """Remove a Node."""
+        self._admin.delete(Node, PREFIX + name)
+
+    def clear(self) -> None:
+        """Remove what tests made."""
+        for source in self.sources:
+            source.close()
+        if self.server is None:
+            for node in self._admin.list(Node):
+                if node.metadata and (node.metadata.name or "").startswith(PREFIX):
+                    with contextlib.suppress(ApiError):
+                        self._admin.delete(Node, node.metadata.name or "")
+        self._admin.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority of the tests' own."""
+    return make_authority(tmp_path_factory.mktemp("authority"), "127.0.0.1")
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[ApiServer]:
+    """The project's own API server, over TLS."""
+    server = ApiServer(authority)
+    server.start()
+    yield server
+    server.deaf = False
+    server.stop()
+
+
+@pytest.fixture
+def own(server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of the project's own server, which can be made to fail."""
+    cluster = Cluster(server.kubeconfig(tmp_path / "kubeconfig"), server)
+    yield cluster
+    server.deaf = False
+    cluster.clear()
+
+
+@pytest.fixture(params=["own", "real"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """Either server: what holds for both is the contract."""
+    if request.param == "own":
+        yield request.getfixturevalue("own")
+        return
+    if not REAL:
+        pytest.skip("CNICTL_TEST_KUBECONFIG names no kubeconfig of a real API server")
+    path = Path(REAL)
+    if path.stat().st_mode & 0o077:  # the source refuses such a file
+        path = tmp_path / "kubeconfig"
+        path.touch(0o600)
+        path.write_text(Path(REAL).read_text())
+    cluster = Cluster(path, None)
+    yield cluster
+    cluster.clear()
