@@ -196,6 +196,7 @@ class _Joining:
         for name, report in reached.items():
             for seen in report.seen or ():
                 self._seen.setdefault((seen.token, seen.series), {})[name] = seen.sources
+        self._shared = _sharing(self._ready)
         self._addresses = {address: name for name, ready in self._ready.items() for address in ready.node}
 
     def of_pair(self, sender: str, receiver: str) -> Iterator[Cell]:
@@ -227,7 +228,7 @@ class _Joining:
 
     def _pods(self, sender: str, receiver: str, family: str, cidr: str) -> Cell:
         cell = Cell(POD_POD, family, sender, receiver, UNKNOWN)
-        shared = self._shared_cidr(sender, receiver, cidr)
+        shared = self._shared_cidr(sender, receiver, family)
         if shared is not None:
             return replace(cell, state=WRONG_HOST, blame=shared)
         for name in (sender, receiver):
@@ -334,17 +335,15 @@ class _Joining:
         fault = self._reports[name].fault or "it reported nothing of this pair"
         return Blame("not-reached", f"{name} said no more: {fault}", name)
 
-    def _shared_cidr(self, sender: str, receiver: str, cidr: str) -> Blame | None:
-        """Say so if two hosts have one pod CIDR: a host that answers may be the wrong one."""
+    def _shared_cidr(self, sender: str, receiver: str, family: str) -> Blame | None:
+        """Say so if one of the two shares its pod CIDR with any host: whoever answers may be the wrong one."""
         for name in (sender, receiver):
-            own = _cidr_of(self._ready[name], "ipv6" if is_ipv6(cidr) else "ipv4")
-            for other, ready in self._ready.items():
-                theirs = of_family(ready.pod_cidrs, cidr)
-                if other != name and own and theirs and parse_cidr(own).overlaps(parse_cidr(theirs)):
-                    both = f"{own}" if own == theirs else f"{own} and {theirs}"
-                    words = f"{' and '.join(sorted((name, other)))} have overlapping pod CIDRs: {both}"
-                    advice = Advice("give one of them another: drain it, then cnictl init-node --subnet there")
-                    return Blame("shared-pod-cidr", words, "", advice)
+            other = self._shared.get((name, family))
+            if other is not None:
+                cidrs = dict.fromkeys(_cidr_of(self._ready[host], family) for host in sorted((name, other)))
+                words = f"{' and '.join(sorted((name, other)))} have overlapping pod CIDRs: {' and '.join(cidrs)}"
+                advice = Advice("give one of them another: drain it, then cnictl init-node --subnet there")
+                return Blame("shared-pod-cidr", words, "", advice)
         return None
 
     def _answered_by_another(self, cell: Cell) -> Blame:
@@ -382,6 +381,21 @@ def _answered(ping: Ping) -> str:
 
 def _cidr_of(ready: Ready, family: str) -> str:
     return of_family(ready.pod_cidrs, ":" if family == "ipv6" else "")
+
+
+def _sharing(ready: Mapping[str, Ready]) -> dict[tuple[str, str], str]:
+    """Return by host and family another host whose pod CIDR overlaps its own."""
+    shared = {}
+    for family in ("ipv4", "ipv6"):
+        ranges = [(parse_cidr(cidr), name) for name in ready if (cidr := _cidr_of(ready[name], family))]
+        widest: tuple[int, str] | None = None  # the last address so far, and whose it is
+        for cidr, name in sorted(ranges, key=lambda pair: (pair[0].first, pair[0].last)):
+            if widest is not None and cidr.first <= widest[0]:
+                shared[name, family] = widest[1]
+                shared.setdefault((widest[1], family), name)
+            if widest is None or cidr.last > widest[0]:
+                widest = cidr.last, name
+    return shared
 
 
 def _unexplained(cell: Cell, seen: bool) -> Blame:
