@@ -363,11 +363,10 @@ class _Joining:
         for name in (cell.sender, cell.receiver):
             if any(seen == gateway_of(cidr) for cidr in self._ready[name].pod_cidrs):
                 host = host or name
-        whose = f", {host}'s address," if host else ""
         pod = cell.ping.source if cell.ping else ""
-        words = f"{cell.receiver}'s pod saw {seen}{whose} instead of {pod}: a rule changes the source on the way"
+        words = f"{cell.receiver}'s pod saw {seen} instead of {pod}: a rule on the way changes the source"
         if host:
-            words = f"{host} masquerades {pod} towards {cell.receiver}: its pod saw {seen}"
+            words = f"{host} masquerades what pod {pod} sends to other pods: they see {seen}"
         where = f"on {host}: " if host else ""
         text = f"{where}look for the rule: nft list ruleset; iptables -t nat -S POSTROUTING"
         return Blame("masqueraded", words, host, Advice(text, on=host))
@@ -389,12 +388,12 @@ def _sharing(ready: Mapping[str, Ready]) -> dict[tuple[str, str], str]:
     for family in ("ipv4", "ipv6"):
         ranges = [(parse_cidr(cidr), name) for name in ready if (cidr := _cidr_of(ready[name], family))]
         widest: tuple[int, str] | None = None  # the last address so far, and whose it is
-        for cidr, name in sorted(ranges, key=lambda pair: (pair[0].first, pair[0].last)):
-            if widest is not None and cidr.first <= widest[0]:
+        for subnet, name in sorted(ranges, key=lambda pair: (pair[0].first, pair[0].last)):
+            if widest is not None and subnet.first <= widest[0]:
                 shared[name, family] = widest[1]
                 shared.setdefault((widest[1], family), name)
-            if widest is None or cidr.last > widest[0]:
-                widest = cidr.last, name
+            if widest is None or subnet.last > widest[0]:
+                widest = subnet.last, name
     return shared
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnictl.cluster.matrix import LOSS, NOT_RED, OK, Cell, Matrix
+from cnictl.cluster.matrix import LOSS, MASQUERADED, NOT_RED, OK, Blame, Cell, Matrix
 from cnictl.cluster.sample import EACH, WHOLE
 from cnictl.probe.pair_reports import CHECKS, NODE_POD, POD_EXTERNAL, POD_NODE, POD_POD
 
@@ -55,23 +55,26 @@ def rows(matrix: Matrix) -> Rows:
 
 
 def causes(matrix: Matrix) -> list[tuple[str, str]]:
-    """Return each cause once, with the pairs that it explains, and its hint."""
-    explained: dict[tuple[str, str], list[str]] = {}
-    for cell in matrix.cells:
-        if not cell.red:
-            continue
-        blame = cell.blame
-        words, hint = (blame.words, blame.advice.text if blame.advice else "") if blame else (cell.state, "")
-        explained.setdefault((words, hint), []).append(_pair(cell))
+    """Return each cause once, with the pairs that it explains, and its hint.
+
+    Sentences of one host that differ only in the pair, with one cause and one hint, are told by the first of them.
+    """
+    explained: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+    for cell in matrix.red:
+        blame = cell.blame or Blame(cell.state, cell.state)
+        hint = blame.advice.text if blame.advice else ""
+        kind = (blame.host, blame.name) if blame.host else (blame.words,)
+        words, pairs = explained.setdefault((hint, *kind), ([], []))
+        words.append(blame.words)
+        pairs.append(_pair(cell))
     lines = []
-    for (words, hint), pairs in explained.items():
-        named = list(dict.fromkeys(pairs))
+    for (hint, *_), (words, pairs) in explained.items():
+        sentences, named = list(dict.fromkeys(words)), list(dict.fromkeys(pairs))
+        alike = f", and {len(sentences) - 1} more like it" if len(sentences) > 1 else ""
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        lines.append((f"{words} ({', '.join(named[:_NAMED])}{more})", hint))
-    for report in matrix.not_reached:
-        if not any(report.fault in words for words, _ in lines):
-            lines.append((f"{report.name}: {report.fault}", report.hint))
-    return lines
+        lines.append((f"{sentences[0]}{alike} ({', '.join(named[:_NAMED])}{more})", hint))
+    lost = [report for report in matrix.not_reached if not any(report.fault in words for words, _ in lines)]
+    return lines + [(f"{report.name}: {report.fault}", report.hint) for report in lost]
 
 
 def _by_host(matrix: Matrix) -> Rows:
@@ -108,7 +111,7 @@ def _counted(cells: Sequence[Cell]) -> str:
 
 
 def _word(cell: Cell) -> str:
-    return f"{cell.state}: as {cell.seen_as[0]}" if cell.state == "masqueraded" and cell.seen_as else cell.state
+    return f"{cell.state}: as {cell.seen_as[0]}" if cell.state == MASQUERADED and cell.seen_as else cell.state
 
 
 def _pair(cell: Cell) -> str:

@@ -144,7 +144,7 @@ def _peer(spec: NodeSpec, target: Target) -> Peer | None:
     """
     cidr, node = of_family(target.pod_cidrs, spec.subnet), of_family(target.node, spec.subnet)
     for known in spec.known_peers:
-        if known.pod_cidr == cidr and (known.via in target.node or is_link_local(parse_address(known.via))):
+        if known.pod_cidr == cidr and (not node or known.via in target.node or is_link_local(parse_address(known.via))):
             return known
     return Peer(cidr, node) if cidr and node and not _is_ours(spec, cidr) else None
 

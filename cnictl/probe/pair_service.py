@@ -15,6 +15,7 @@ from cnictl.core.errors import Problem
 from cnictl.node.spec.node_spec import NodeSpec, by_family
 from cnictl.probe import icmp, pair_reports
 from cnictl.probe.chain import Chain
+from cnictl.probe.failure import gateway_of
 from cnictl.probe.host import Host
 from cnictl.probe.pair_checks import run_pairs
 from cnictl.probe.pair_reports import Ready
@@ -67,6 +68,9 @@ def serve(
 
 
 def _ready(spec: NodeSpec, pod: CheckedPod) -> Ready:
-    parts = by_family(spec)
-    own = tuple(own_address(part, Host(part, spec), external_address(part)) for part in parts)
-    return Ready(icmp.own_token(), __version__, pod.addresses, own, spec.subnets, spec.networks)
+    own = []
+    for part in by_family(spec):
+        address = own_address(part, Host(part, spec), external_address(part))
+        if address != gateway_of(part.subnet):  # a node whose uplink is down has no address for others
+            own.append(address)
+    return Ready(icmp.own_token(), __version__, pod.addresses, tuple(own), spec.subnets, spec.networks)
