@@ -1,6 +1,5 @@
 """`cnictl cluster test`: the matrix of all hosts, as a table, with the cause of each red pair below it."""
 
-import difflib
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,12 +11,7 @@ from cnictl.cli.output import Format, print_json, print_lines, print_table, say,
 from cnictl.cluster import matrix_run, picture
 from cnictl.cluster.matrix import Matrix
 from cnictl.cluster.transport import Transport
-from cnictl.core.errors import UsageProblem
 
-LimitOption = Annotated[
-    list[str] | None,
-    typer.Option("--limit", metavar="NAMES", help="Only these hosts, separated by commas; may be repeated."),
-]
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="NUMBER", min=0, help="Repeat the sample that was drawn with this seed.")
@@ -43,18 +37,6 @@ def run(
         _show(matrix, seconds)
     if not matrix.passed:
         raise typer.Exit(1)
-
-
-def limited(hosts: Sequence[str], limit: Sequence[str] | None) -> list[str]:
-    """Return the hosts that `--limit` names, in their own order; all of them without it. Raises UsageProblem."""
-    names = [name.strip() for text in limit or () for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in hosts:
-            near = difflib.get_close_matches(name, hosts, 1)
-            raise UsageProblem(
-                f"--limit {name}: the cluster has no such host" + (f", probably meant {near[0]}" if near else "")
-            )
-    return [host for host in hosts if not names or host in names]
 
 
 def _show(matrix: Matrix, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """Run the whole test: gather what the hosts say of the pairs that are chosen, and combine it."""
 
+import resource
 from collections.abc import Callable, Sequence
 
 from cnictl.cluster import matrix, probing, sample
@@ -17,6 +18,8 @@ def run(
     limits: Limits = LIMITS,
 ) -> Matrix:
     """Return the matrix of these hosts. `full` and `seed` are as `sample.choose` takes them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each host takes some descriptors
     pairs = sample.Pairs({})
 
     def choose(ready: Sequence[str]) -> dict[str, tuple[str, ...]]:

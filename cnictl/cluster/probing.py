@@ -6,6 +6,7 @@ Each host has a thread of its own that only reads and writes; whoever is not don
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cnictl.cluster.transport import Session, Transport
@@ -14,6 +15,7 @@ from cnictl.core.errors import Problem
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import Ping, Ready, Request, Seen
 
+_UNKNOWN_COMMAND = "No such command"
 COMMAND = ("cnictl", "cluster-probe")
 
 
@@ -22,6 +24,8 @@ class Limits:
     """Seconds for each part of the conversation, for all hosts together."""
 
     ready: float = 60.0
+    each: float = 0.1
+    """More for each host until its pod is up: connections are made a few at a time."""
     pings: float = 120.0
     seen: float = 15.0
     end: float = 30.0
@@ -59,7 +63,7 @@ def gather(
     talks = [_Talk(host, transport) for host in hosts]
     try:
         on_step(f"making a pod on each of {len(talks)} hosts")
-        _await(talks, lambda report: report.ready, limits.ready, "its probe pod was not up")
+        _await(talks, lambda report: report.ready, limits.ready + len(talks) * limits.each, "its probe pod was not up")
         ready = {talk.report.name: talk.report.ready for talk in talks if talk.report.ready and not talk.report.fault}
         partners = choose(list(ready))
         on_step(f"pinging between {len(ready)} hosts")
@@ -75,18 +79,23 @@ def gather(
         on_step("taking the pods away")
         _await(talks, lambda _: None, limits.end, "its pod was not gone")
     finally:
-        for talk in talks:
-            talk.end()
+        _end(talks)
     return [talk.report for talk in talks]
 
 
 def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], seconds: float, late: str) -> None:
     """Wait until each host has said this part of its report or has ended, and leave out those that are late."""
     deadline = time.monotonic() + seconds
-    for talk in talks:
-        if not talk.told_by(deadline, part):
-            talk.fail(f"{late} within {seconds:g} s")
-            talk.end()
+    tardy = [talk for talk in talks if not talk.told_by(deadline, part)]
+    for talk in tardy:
+        talk.fail(f"{late} within {seconds:g} s")
+    _end(tardy)
+
+
+def _end(talks: "Sequence[_Talk]") -> None:
+    """Close the sessions that are still open, all at once: one that hangs takes its time."""
+    with ThreadPoolExecutor(len(talks) or 1) as pool:
+        list(pool.map(_Talk.end, talks))
 
 
 @dataclass(eq=False)
@@ -180,6 +189,8 @@ class _Talk:
 
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host says no more; the first reason counts."""
+        if _UNKNOWN_COMMAND in message:
+            message, hint = "its cnictl is too old to take part in the test", "install this cnictl on that host too"
         with self.told:
             self.report.fault = self.report.fault or outside.line(message)
             self.report.hint = self.report.hint or outside.line(hint)

@@ -15,7 +15,7 @@ from cnictl.cli.output import Format
 from cnictl.cluster import matrix, matrix_run, picture, sample
 from cnictl.cluster.matrix import Cell, Matrix
 from cnictl.cluster.probing import HostReport, Limits
-from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.errors import Problem
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import (
     NODE_POD,
@@ -32,7 +32,7 @@ from cnictl.probe.pair_reports import (
 )
 
 HOSTS = ("a", "b", "c")
-LATE = Limits(0.2, 0.2, 0.2, 0.2)
+LATE = Limits(0.2, 0.0, 0.2, 0.2, 0.2)
 
 
 def ready(number: int, **other: Any) -> Ready:
@@ -424,6 +424,10 @@ def test_conversation_tells_each_host_the_others_and_joins_what_they_say() -> No
     ("said", "fault"),
     [
         (Problem("connection refused"), "connection refused"),
+        (
+            Problem("No such command 'cluster-probe'. (see: cnictl --help)"),
+            "its cnictl is too old to take part in the test",
+        ),
         ([None], "its probe pod was not up within 0.2 s"),
         ([], "its cnictl ended before the test was over"),
         (["hello\n"], "no report: hello"),
@@ -457,10 +461,3 @@ def test_command_prints_the_table_or_json_alone_and_fails_for_a_red_pair(capsys:
     with pytest.raises(typer.Exit):
         cluster_test.run(HOSTS, Scripted({host: script(world, host) for host in HOSTS}))
     assert "✘ a: net.ipv4.ip_forward is 0 on this node (a → b)" in capsys.readouterr().out
-
-
-def test_limit_names_hosts_of_the_cluster() -> None:
-    assert cluster_test.limited(HOSTS, None) == list(HOSTS)
-    assert cluster_test.limited(HOSTS, ["c,a"]) == ["a", "c"]
-    with pytest.raises(UsageProblem, match="no such host"):
-        cluster_test.limited(HOSTS, ["d"])
