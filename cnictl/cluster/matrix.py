@@ -286,7 +286,7 @@ class _Joining:
             return self._own(sender, receiver, cell.ping)
         if theirs is not None and theirs.here and back is not None:
             return self._own(receiver, sender, back)
-        if cell.seen_as and back is not None and not back.via:
+        if cell.seen_as and back is not None and not back.received and not back.via:
             # its requests may still pass by a route that somebody else made; the answer's way is not known to cnictl
             return self._no_peer(receiver, sender, back, cell.ping)
         found = self._found(sender, receiver, cell.ping)
@@ -298,12 +298,14 @@ class _Joining:
             return None
         if ping.found.here:
             return self._own(host, other, ping)
-        return Blame(
-            ping.found.name,
-            f"{other}, as {host} sees it: {ping.found.words}" if other else f"{host}: {ping.found.words}",
-            other,
-            self._advice(ping.found.advice, other or host),
-        )
+        # a next hop or a refusal on the way may be a router's: then its address stands in the words, not the other's
+        told_of_way = ping.found.name in ("neighbour-unresolved", "refused")
+        named = {word.strip(",;:()") for word in ping.found.words.split()}
+        if not other or (told_of_way and not named.intersection((*self._ready[other].node, ping.via))):
+            words, owner = f"{host}: {ping.found.words}", ""
+        else:
+            words, owner = f"{other}, as {host} sees it: {ping.found.words}", other
+        return Blame(ping.found.name, words, owner, self._advice(ping.found.advice, host))
 
     def _own(self, host: str, other: str, ping: Ping) -> Blame:
         """Return the fault that `host` found on itself."""
@@ -313,14 +315,17 @@ class _Joining:
         return Blame(ping.found.name, f"{host}: {ping.found.words}", host, self._advice(ping.found.advice, host))
 
     def _no_peer(self, host: str, other: str, ping: Ping, answer_of: Ping | None) -> Blame:
-        """Say that `host` has no peer for the pods of `other`."""
+        """Say that `host` has no peer for the pods of `other`; without a cause of its own, by that of `answer_of`."""
         cidr = _cidr_of(self._ready[other], ping.family)
         words = f"{host} has no peer for {other}'s pod CIDR {cidr}"
-        found = ping.found or (answer_of.found if answer_of is not None else None)
-        return Blame("no-peer", words, host, self._advice(found.advice if found else None, host))
+        if ping.found is not None:
+            advice = self._advice(ping.found.advice, host)
+        else:
+            advice = self._advice(answer_of.found.advice, other) if answer_of and answer_of.found else None
+        return Blame("no-peer", words, host, advice)
 
     def _advice(self, advice: Advice | None, host: str) -> Advice | None:
-        """Return a hint with the name of the host where it is to be followed."""
+        """Return a hint with the name of the host where it is to be followed: without another, where it was found."""
         if advice is None or not advice.text:
             return None
         on = self._addresses.get(advice.on, advice.on) or host

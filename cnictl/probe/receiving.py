@@ -17,6 +17,33 @@ _MOST_SERIES, _MOST_SOURCES = 64, 4
 _LOOK = 0.1
 
 
+class Sightings:
+    """The echo requests of some senders that reached a pod."""
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        """`tokens` are the senders' marks, in hexadecimal digits."""
+        self._seen: dict[bytes, dict[int, list[str]]] = {bytes.fromhex(token): {} for token in tokens}
+
+    def note(self, message: bytes, ipv6: bool, source: str) -> None:
+        """Note an ICMP message, if it is a request of one of the senders."""
+        marks = any_token(message)
+        if marks is None or kind_of(message, ipv6)[0] != ECHO_REQUEST or marks[0] not in self._seen:
+            return
+        by_series = self._seen[marks[0]]
+        if marks[1] in by_series or len(by_series) < _MOST_SERIES:
+            sources = by_series.setdefault(marks[1], [])
+            if source not in sources and len(sources) < _MOST_SOURCES:
+                sources.append(source)
+
+    def listed(self) -> list[Seen]:
+        """Return what was noted."""
+        return [
+            Seen(token.hex(), number, tuple(sources))
+            for token, by_series in self._seen.items()
+            for number, sources in by_series.items()
+        ]
+
+
 class Receiver:
     """The ears of a pod: they queue requests from their creation on."""
 
@@ -24,24 +51,20 @@ class Receiver:
         self._ears = [echo_socket(pod.netns, ipv6) for ipv6 in dict.fromkeys(map(is_ipv6, pod.addresses))]
         for ear in self._ears:
             ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        self._seen: dict[bytes, dict[int, list[str]]] = {}
+        self._sightings = Sightings()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, tokens: Iterable[str]) -> None:
         """Note the requests of these senders, those that have come already included."""
-        self._seen = {bytes.fromhex(token): {} for token in tokens}
+        self._sightings = Sightings(tokens)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def seen(self) -> list[Seen]:
         """Stop listening, and return what came."""
         self._stop()
-        return [
-            Seen(token.hex(), number, tuple(sources))
-            for token, by_series in self._seen.items()
-            for number, sources in by_series.items()
-        ]
+        return self._sightings.listed()
 
     def close(self) -> None:
         """Stop listening and close the sockets."""
@@ -59,21 +82,12 @@ class Receiver:
             pass
 
     def _hear(self) -> bool:
-        """Read one request of each ear that has any; return whether there was one."""
+        """Read one message of each ear that has any; return whether there was one."""
         waiting = select.select(self._ears, [], [], 0 if self._ending.is_set() else _LOOK)[0]
         for ear in waiting:
             with contextlib.suppress(BlockingIOError):
                 packet, origin = ear.recvfrom(2048)
-                self._note(ear.family == socket.AF_INET6, packet, str(origin[0]).partition("%")[0])
+                ipv6 = ear.family == socket.AF_INET6
+                message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
+                self._sightings.note(message, ipv6, str(origin[0]).partition("%")[0])
         return bool(waiting)
-
-    def _note(self, ipv6: bool, packet: bytes, source: str) -> None:
-        message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
-        marks = any_token(message)
-        if marks is None or kind_of(message, ipv6)[0] != ECHO_REQUEST or marks[0] not in self._seen:
-            return
-        by_series = self._seen[marks[0]]
-        if marks[1] in by_series or len(by_series) < _MOST_SERIES:
-            sources = by_series.setdefault(marks[1], [])
-            if source not in sources and len(sources) < _MOST_SOURCES:
-                sources.append(source)

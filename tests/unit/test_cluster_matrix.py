@@ -163,6 +163,29 @@ def test_senders_word_counts_where_the_receiver_knows_nothing() -> None:
     assert blame.advice == Advice("on b: cnictl apply", "cnictl apply", on="b")
 
 
+@pytest.mark.parametrize(("hop", "host"), [("10.0.0.2", "b"), ("10.0.0.254", "")])
+def test_silent_next_hop_is_the_other_hosts_fault_only_if_it_is_the_other_host(hop: str, host: str) -> None:
+    world = World()
+    advice = Advice(f"bring {hop} up")
+    world.fails("a", "b", found=found("neighbour-unresolved", False, f"next hop {hop} does not answer ARP", advice))
+    blame = cell(world.matrix(), "a", "b").blame
+    assert blame is not None
+    assert blame.host == host
+    assert blame.advice == Advice(f"on a: bring {hop} up", on="a")
+
+
+def test_host_whose_requests_pass_has_a_way_back() -> None:
+    """The reply is lost elsewhere, although cnictl knows no such peer there."""
+    world = World()
+    world.fails("a", "b", seen=True)
+    world.pings["b", "a", POD_POD] = replace(world.pings["b", "a", POD_POD], via="")
+    blame = cell(world.matrix(), "a", "b").blame
+    assert blame is not None and blame.name == "unexplained"
+    world.fails("b", "a")
+    blame = cell(world.matrix(), "a", "b").blame
+    assert blame is not None and blame.words == "b has no peer for a's pod CIDR 10.244.0.0/24"
+
+
 def test_unexplained_failure_says_how_far_the_request_came() -> None:
     world = World()
     world.fails("a", "b", found=found("unexplained", False))
