@@ -20,9 +20,14 @@ from typer.core import TyperCommand, TyperGroup
 class Command(TyperCommand):
     """A command whose module is imported when more than its name and summary is needed."""
 
-    def __init__(self, name: str, place: str, summary: str, settings: Mapping[str, Any] | None = None) -> None:
-        """`place` is the function as MODULE:NAME in `cnictl.cli`, `settings` is click's context settings."""
-        super().__init__(name, short_help=summary)
+    def __init__(
+        self, name: str, place: str, summary: str, settings: Mapping[str, Any] | None = None, hidden: bool = False
+    ) -> None:
+        """`place` is the function as MODULE:NAME in `cnictl.cli`, `settings` is click's context settings.
+
+        A hidden command is for programs: help does not list it.
+        """
+        super().__init__(name, short_help=summary, hidden=hidden)
         self.context_settings = dict(settings or {})
         self.place = place
         del self.callback, self.params, self.help
@@ -178,6 +183,12 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             "support-bundle",
             "support_bundle:support_bundle",
             "Write one tar.gz for those who help you: plan, doctor, rules, routes, links, leases, logs, versions.",
+        ),
+        Command(
+            "cluster-probe",
+            "cluster_probe:cluster_probe",
+            "Serve one `cnictl cluster test` on this host, over stdin and stdout.",
+            hidden=True,
         ),
         _group(
             "bridge",

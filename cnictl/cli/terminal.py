@@ -14,6 +14,8 @@ _STYLES = {
     "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
     "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
     "undone": "magenta",
+    "no answer": "bold red", "one-way": "bold red", "masqueraded": "bold red", "wrong host": "bold red",
+    "no address": "bold red", "not reached": "bold red", "not known": "bold red", "loss": "yellow",
     "error": "bold red", "warning": "yellow", "skipped": "dim",
 }  # fmt: skip
 

@@ -157,7 +157,7 @@ def run_checks(
         trying = Trying(attempts, listeners, wanted.timeout)
         stack.callback(trying.wait)
         if mains:
-            ping([*mains, *_companions(planned)], _INTERVAL, wanted.timeout, mains)
+            ping([*mains, *companions(planned)], _INTERVAL, wanted.timeout, mains)
         trying.wait()
         unheard = [
             (check.series, check.at_peer)
@@ -168,7 +168,7 @@ def run_checks(
         on_step("looking for causes")
         return Report(
             tuple(
-                _judge(check, family_pod, host, watch)
+                judge(check, family_pod, host, watch)
                 for family_pod, host, family_planned in families
                 for check in family_planned
             )
@@ -195,7 +195,7 @@ def _plan_ports(
         )
 
 
-def _companions(planned: Sequence[Planned]) -> list[Series]:
+def companions(planned: Sequence[Planned]) -> list[Series]:
     """Return the additional pings that distinguish causes, each once."""
     companions: list[Series | None] = []
     for check in planned:
@@ -207,7 +207,8 @@ def _companions(planned: Sequence[Planned]) -> list[Series]:
     return [series for series in dict.fromkeys(companions) if series is not None and series not in mains]
 
 
-def _judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
+def judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
+    """Return the outcome of a check whose pings are over, with the cause if it failed. `watch` saw its packets."""
     if planned is _NO_ADDRESS:
         words = f"pod {pod.name} has no {host.family} address, but its node has an {host.family} subnet"
         return CheckResult(

@@ -262,10 +262,24 @@ def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series
 
 def token(message: bytes) -> tuple[int, int] | None:
     """Return series and sequence number of an echo message of this process; None for any other message."""
+    run, number, sequence = any_token(message) or (b"", 0, 0)
+    return (number, sequence) if run == _run() else None
+
+
+def any_token(message: bytes) -> tuple[bytes, int, int] | None:
+    """Return the marks of an echo message: those of the process that sent it, then series and sequence number.
+
+    None if it is too short for them. Of a message that no cnictl sent, they are whatever stands there.
+    """
     if len(message) < _HEADER.size + _TOKEN.size:
         return None
     run, number, sequence = _TOKEN.unpack_from(message, _HEADER.size)
-    return (number, sequence) if run == _run() else None
+    return run, number, sequence
+
+
+def own_token() -> str:
+    """Return the marks of this process's requests, in hexadecimal digits."""
+    return _run().hex()
 
 
 def checksum(data: bytes) -> int:

@@ -30,9 +30,7 @@ def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], c
     A pod is named by its address or, on this node, by its name or container; `peers` are as `--peer` takes them.
     """
     named, outside = addressing.parse_list(list(pods)), addressing.parse_list(list(externals))
-    spec = node_file.load()
-    if spec is None:
-        raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
+    spec = loaded()
     added = tuple(peer for peer in map(parse_peer, peers) if peer not in spec.known_peers)
     addressing.check(replace(spec, peers=spec.peers + added, externals=outside))
     spec = addressing.check(spec)
@@ -40,6 +38,14 @@ def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], c
     _check_in_network(addresses, spec.networks)
     _check_no_gateway(addresses, [*spec.subnets, *(peer.pod_cidr for peer in (*spec.known_peers, *added))])
     return Request(spec, Wanted(count, timeout, addresses, tuple(map(_canonical, outside)), added))
+
+
+def loaded() -> NodeSpec:
+    """Return what this node should be. Raises UsageProblem; Problem on a host that is no node."""
+    spec = node_file.load()
+    if spec is None:
+        raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
+    return spec
 
 
 def chain_of(conf: str, bin_dirs: list[str]) -> Chain:

@@ -1,6 +1,7 @@
 """Choose the pings of `test-connectivity`: a pod's targets in one address family, and pings that distinguish causes."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
@@ -22,6 +23,20 @@ from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 DEFAULT_EXTERNALS = pod_routes.OUTSIDE
+
+
+def external_address(spec: NodeSpec, externals: Sequence[str] = ()) -> str:
+    """Return the address outside the cluster to ping: the first of `externals`, else of node.toml, else the default."""
+    return of_family((*externals, *spec.externals, *DEFAULT_EXTERNALS), spec.subnet)
+
+
+def own_address(spec: NodeSpec, host: Host, external: str) -> str:
+    """Return this node's address towards its peers, else towards the outside, else its bridge's address."""
+    for to in (*(peer.via for peer in spec.known_peers), external):
+        source = host.route(to).source
+        if source and not is_link_local(parse_address(source)):  # a pod can't reach a link-local address
+            return source
+    return gateway_of(spec.subnet)
 
 
 @dataclass(frozen=True)
@@ -74,20 +89,12 @@ class Targets:
     def everything(self) -> list[Planned]:
         """Return every check, in the order of `CHECKS`."""
         return [
-            Planned(OWN_HOST, self._main(self._own_address())),
+            Planned(OWN_HOST, self._main(own_address(self._spec, self._host, self._external_address()))),
             *self._same_host(),
             *self._other_hosts(),
             *self._other_host_pods(),
             self._external(),
         ]
-
-    def _own_address(self) -> str:
-        """Return this node's address towards its peers, else towards the outside, else its bridge's address."""
-        for to in (*(peer.via for peer in self._spec.known_peers), self._external_address()):
-            source = self._host.route(to).source
-            if source and not is_link_local(parse_address(source)):  # a pod can't reach a link-local address
-                return source
-        return gateway_of(self._spec.subnet)
 
     def _same_host(self) -> list[Planned]:
         own = parse_cidr(self._spec.subnet)
@@ -139,7 +146,7 @@ class Targets:
         return Planned(EXTERNAL, self._main(address), "", Series(self._outside, address, 2))
 
     def _external_address(self) -> str:
-        return of_family((*self._wanted.externals, *self._spec.externals, *DEFAULT_EXTERNALS), self._spec.subnet)
+        return external_address(self._spec, self._wanted.externals)
 
     def _main(self, to: str) -> Series:
         return Series(self._inside, to, self._wanted.count)

@@ -1,0 +1,51 @@
+"""`cnictl cluster test`: the matrix of all hosts, as a table, with the cause of each red pair below it."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cnictl.cli.output import Format, print_json, print_lines, print_table, say, working, write
+from cnictl.cluster import matrix_run, picture
+from cnictl.cluster.matrix import Matrix
+from cnictl.cluster.transport import Transport
+
+FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="NUMBER", min=0, help="Repeat the sample that was drawn with this seed.")
+]
+
+
+def run(
+    hosts: Sequence[str],
+    transport: Transport,
+    full: bool = False,
+    seed: int | None = None,
+    output: Format = Format.TABLE,
+) -> None:
+    """Test these hosts over `transport` and show the matrix. Ends with exit status 1 unless all of it is good."""
+    start = time.monotonic()
+    with working() as tell:
+        chosen = secrets.randbelow(10_000) if seed is None else seed
+        matrix = matrix_run.run(hosts, transport, tell, full, chosen)
+    seconds = time.monotonic() - start
+    if output is Format.JSON:
+        print_json(matrix.as_json(seconds))
+    else:
+        _show(matrix, seconds)
+    if not matrix.passed:
+        raise typer.Exit(1)
+
+
+def _show(matrix: Matrix, seconds: float) -> None:
+    write(picture.heading(matrix))
+    columns, rows = picture.rows(matrix)
+    if rows:
+        print_table(columns, rows)
+    for words, hint in picture.causes(matrix):
+        print_lines([("bold red", f"✘ {words}"), *([("cyan", f"    hint: {hint}")] if hint else [])])
+    for note in matrix.notes:
+        say(note)
+    say(picture.verdict(matrix, seconds))

@@ -1,0 +1,31 @@
+"""Run the whole test: gather what the hosts say of the pairs that are chosen, and combine it."""
+
+import resource
+from collections.abc import Callable, Sequence
+
+from cnictl.cluster import matrix, probing, sample
+from cnictl.cluster.matrix import Matrix
+from cnictl.cluster.probing import LIMITS, Limits
+from cnictl.cluster.transport import Transport
+
+
+def run(
+    hosts: Sequence[str],
+    transport: Transport,
+    on_step: Callable[[str], None],
+    full: bool = False,
+    seed: int = 0,
+    limits: Limits = LIMITS,
+) -> Matrix:
+    """Return the matrix of these hosts. `full` and `seed` are as `sample.choose` takes them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each host takes some descriptors
+    pairs = sample.Pairs({})
+
+    def choose(ready: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        nonlocal pairs
+        pairs = sample.choose(ready, full, seed)
+        return pairs.partners
+
+    reports = probing.gather(hosts, transport, choose, on_step, limits)
+    return matrix.build(reports, pairs)

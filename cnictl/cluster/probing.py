@@ -1,0 +1,196 @@
+"""Hold the conversation of `cluster test` with all hosts at once: probe pods up, pings, what the pods saw.
+
+Each host has a thread of its own that only reads and writes; whoever is not done in time is closed and left out.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cnictl.cluster.transport import Session, Transport
+from cnictl.core import outside
+from cnictl.core.errors import Problem
+from cnictl.probe import pair_reports
+from cnictl.probe.pair_reports import Ping, Ready, Request, Seen
+
+_UNKNOWN_COMMAND = "No such command"
+COMMAND = ("cnictl", "cluster-probe")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds for each part of the conversation, for all hosts together."""
+
+    ready: float = 60.0
+    each: float = 0.1
+    """More for each host until its pod is up: connections are made a few at a time."""
+    pings: float = 120.0
+    seen: float = 15.0
+    end: float = 30.0
+
+
+LIMITS = Limits()
+
+
+@dataclass
+class HostReport:
+    """What one host said, as far as it came."""
+
+    name: str
+    ready: Ready | None = None
+    pings: tuple[Ping, ...] | None = None
+    seen: tuple[Seen, ...] | None = None
+    fault: str = ""
+    """Why it said no more."""
+    hint: str = ""
+
+
+def gather(
+    hosts: Sequence[str],
+    transport: Transport,
+    choose: Callable[[Sequence[str]], Mapping[str, Sequence[str]]],
+    on_step: Callable[[str], None],
+    limits: Limits = LIMITS,
+    count: int = 3,
+    timeout: float = 1.0,
+) -> list[HostReport]:
+    """Return every host's report, in order.
+
+    `choose` is given the hosts whose pod is up and returns the partners of each: they ping each other.
+    """
+    talks = [_Talk(host, transport) for host in hosts]
+    try:
+        on_step(f"making a pod on each of {len(talks)} hosts")
+        _await(talks, lambda report: report.ready, limits.ready + len(talks) * limits.each, "its probe pod was not up")
+        ready = {talk.report.name: talk.report.ready for talk in talks if talk.report.ready and not talk.report.fault}
+        partners = choose(list(ready))
+        on_step(f"pinging between {len(ready)} hosts")
+        for talk in talks:
+            names = partners.get(talk.report.name, ())
+            targets = tuple(host.as_target(name) for name in names if (host := ready.get(name)) is not None)
+            talk.answer(pair_reports.request_line(Request(targets, count, timeout)))
+        _await(talks, lambda report: report.pings, limits.pings, "its pings were not over")
+        on_step("asking what each pod saw")
+        for talk in talks:
+            talk.answer(pair_reports.FINISH)
+        _await(talks, lambda report: report.seen, limits.seen, "it did not say what its pod saw")
+        on_step("taking the pods away")
+        _await(talks, lambda _: None, limits.end, "its pod was not gone")
+    finally:
+        _end(talks)
+    return [talk.report for talk in talks]
+
+
+def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], seconds: float, late: str) -> None:
+    """Wait until each host has said this part of its report or has ended, and leave out those that are late."""
+    deadline = time.monotonic() + seconds
+    tardy = [talk for talk in talks if not talk.told_by(deadline, part)]
+    for talk in tardy:
+        talk.fail(f"{late} within {seconds:g} s")
+    _end(tardy)
+
+
+def _end(talks: "Sequence[_Talk]") -> None:
+    """Close the sessions that are still open, all at once: one that hangs takes its time."""
+    with ThreadPoolExecutor(len(talks) or 1) as pool:
+        list(pool.map(_Talk.end, talks))
+
+
+@dataclass(eq=False)
+class _Talk:
+    """The conversation with one host."""
+
+    name: str
+    transport: Transport
+    report: HostReport = field(init=False)
+    told: threading.Condition = field(default_factory=threading.Condition)
+    """Notified at each part of the report and at the end."""
+    ended: bool = False
+    session: Session | None = None
+    _closing: bool = False
+    _answers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.report = HostReport(self.name)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def told_by(self, deadline: float, part: Callable[[HostReport], object]) -> bool:
+        """Wait until the monotonic time `deadline` for a part of the report, or for the end; return whether it came."""
+        with self.told:
+            return self.told.wait_for(
+                lambda: self.ended or part(self.report) is not None, max(0.0, deadline - time.monotonic())
+            )
+
+    def answer(self, line: str) -> None:
+        """Have a line sent to the host, if it is still there."""
+        with self.told:
+            self._answers.append(line)
+            self.told.notify_all()
+
+    def end(self) -> None:
+        """Close the session, if it is still open."""
+        with self.told:
+            self._closing = True
+            self.told.notify_all()
+            session = None if self.ended else self.session
+        if session is not None:
+            session.close()
+
+    def _run(self) -> None:
+        try:
+            session = self.transport.start(self.name, COMMAND)
+            with self.told:
+                self.session = session
+            try:
+                if not self._closing:
+                    self._talk(session)
+            finally:
+                session.close()
+        except Problem as problem:
+            self.fail(problem.message, problem.hint)
+        except OSError as error:
+            self.fail(str(error.strerror or error))
+        finally:
+            with self.told:
+                self.ended = True
+                self.told.notify_all()
+
+    def _talk(self, session: Session) -> None:
+        lines = session.lines()
+        ready = pair_reports.read_ready(self._next(lines))
+        self._told("ready", ready)
+        session.send(self._answer())
+        self._told("pings", pair_reports.read_pings(self._next(lines)))
+        session.send(self._answer())
+        self._told("seen", pair_reports.read_seen(self._next(lines)))
+        for _ in lines:  # ends when the pod is gone
+            pass
+
+    @staticmethod
+    def _next(lines: Iterator[str]) -> str:
+        line = next(lines, None)
+        if line is None:
+            raise Problem("its cnictl ended before the test was over")
+        return line
+
+    def _answer(self) -> str:
+        with self.told:
+            self.told.wait_for(lambda: self._answers or self._closing)
+            if not self._answers:
+                raise Problem("the test ended")
+            return self._answers.pop(0)
+
+    def _told(self, part: str, value: object) -> None:
+        with self.told:
+            setattr(self.report, part, value)
+            self.told.notify_all()
+
+    def fail(self, message: str, hint: str = "") -> None:
+        """Note why the host says no more; the first reason counts."""
+        if _UNKNOWN_COMMAND in message:
+            message, hint = "its cnictl is too old to take part in the test", "install this cnictl on that host too"
+        with self.told:
+            self.report.fault = self.report.fault or outside.line(message)
+            self.report.hint = self.report.hint or outside.line(hint)

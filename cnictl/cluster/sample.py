@@ -1,0 +1,41 @@
+"""Choose which hosts ping each other: all, or in a large cluster a sample that covers each host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+WHOLE = 16
+"""The largest number of hosts of which every pair is tested."""
+EACH = 4
+"""Partners of each host in a sample; an even number."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which hosts ping each other, both ways."""
+
+    partners: dict[str, tuple[str, ...]]
+    seed: int | None = None
+    """Of a sample: the same hosts and the same seed give the same sample. None: every pair is tested."""
+
+    @property
+    def count(self) -> int:
+        """The number of pairs, each counted once."""
+        return sum(map(len, self.partners.values())) // 2
+
+
+def choose(hosts: Sequence[str], full: bool, seed: int) -> Pairs:
+    """Return every pair of up to `WHOLE` hosts or if `full`, else a sample in which each host has `EACH` partners.
+
+    In the sample the hosts stand in a circle, in an order drawn by `seed`, and each is paired with those next to it.
+    So every host is tested as often as any other, and a chain of pairs leads from each host to every other.
+    """
+    if full or len(hosts) <= WHOLE:
+        return Pairs({host: tuple(other for other in hosts if other != host) for host in hosts})
+    circle = sorted(hosts)
+    Random(seed).shuffle(circle)
+    partners: dict[str, tuple[str, ...]] = {}
+    for at, host in enumerate(circle):
+        steps = range(1, EACH // 2 + 1)
+        partners[host] = tuple(circle[(at + step * way) % len(circle)] for step in steps for way in (1, -1))
+    return Pairs({host: partners[host] for host in hosts}, seed)

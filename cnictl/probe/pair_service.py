@@ -1,0 +1,76 @@
+"""Serve one `cnictl cluster test` on this host: make a probe pod, ping whom we are told, say what came and went.
+
+The lines are those of `pair_reports`. It ends when it has said what its pod saw, when nobody is there any more to tell
+(end of stdin), at a signal, or when its time is up; the pod goes with it in any case.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from cnictl import __version__
+from cnictl.core.errors import Problem
+from cnictl.node.spec.node_spec import NodeSpec, by_family
+from cnictl.probe import icmp, pair_reports
+from cnictl.probe.chain import Chain
+from cnictl.probe.failure import gateway_of
+from cnictl.probe.host import Host
+from cnictl.probe.pair_checks import run_pairs
+from cnictl.probe.pair_reports import Ready
+from cnictl.probe.pods import CheckedPod, probe_pods
+from cnictl.probe.receiving import Receiver
+from cnictl.probe.targets import external_address, own_address
+
+_STDIN = 0
+
+
+class Lines:
+    """Reads lines from a descriptor until a deadline."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self._descriptor, self._deadline = descriptor, time.monotonic() + seconds
+        self._buffer = bytearray()
+
+    def next(self) -> str:
+        """Return the next line; empty at the end of the input. Raises Problem when the time is up."""
+        while b"\n" not in self._buffer:
+            left = self._deadline - time.monotonic()
+            if left <= 0 or not select.select([self._descriptor], [], [], left)[0]:
+                raise Problem("the time for this test is up")
+            chunk = os.read(self._descriptor, 1 << 16)
+            if not chunk:
+                return ""
+            self._buffer += chunk
+            if len(self._buffer) > pair_reports.LONGEST_LINE:
+                raise Problem(f"a line of more than {pair_reports.LONGEST_LINE} bytes")
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer[:] = rest
+        return line.decode("utf-8", "replace")
+
+
+def serve(
+    spec: NodeSpec, chain: Chain, seconds: float, write: Callable[[str], None], on_step: Callable[[str], None]
+) -> None:
+    """Hold the conversation over stdin and `write`. Raises Problem."""
+    lines = Lines(_STDIN, seconds)
+    with probe_pods(chain, 1) as (pod,), closing(Receiver(pod)) as receiver:
+        write(pair_reports.ready_line(_ready(spec, pod)))
+        asked = lines.next()
+        if not asked:
+            return
+        request = pair_reports.read_request(asked)
+        receiver.listen(target.token for target in request.targets)
+        write(pair_reports.pings_line(run_pairs(spec, pod, request, on_step)))
+        if lines.next():
+            write(pair_reports.seen_line(receiver.seen()))
+
+
+def _ready(spec: NodeSpec, pod: CheckedPod) -> Ready:
+    own = []
+    for part in by_family(spec):
+        address = own_address(part, Host(part, spec), external_address(part))
+        if address != gateway_of(part.subnet):  # a node whose uplink is down has no address for others
+            own.append(address)
+    return Ready(icmp.own_token(), __version__, pod.addresses, tuple(own), spec.subnets, spec.networks)

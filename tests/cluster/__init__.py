@@ -1,0 +1,1 @@
+"""Tests of what spans all hosts of a cluster, in labs."""
