@@ -27,7 +27,7 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = _stale(source, lost.message)
+        record = _stale(spec, source, lost.message)
     else:
         record = taken(spec, source, snapshot, accept_empty)
     if keep:
@@ -38,9 +38,7 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 
 def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that a snapshot makes of the present one."""
-    old = learned_peers.load() or Learned()
-    if old.source != source.title:
-        old = Learned()
+    old = _known(spec)
     judged = accept.judge(snapshot, spec, look(spec, snapshot))
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source that forgot this node and most others lost its data, or is another cluster's
@@ -49,12 +47,13 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
             f"it lists {len(snapshot.nodes)} nodes, without this one and {gone} of {len(old.peers)} known peers, whose "
             "routes stay; `cnictl apply --accept-empty` takes them away"
         )
-        return _stale(source, why)
+        return _stale(spec, source, why)
     now = time.time()
     since = {(node["name"], node["pod_cidr"], node["state"]): node["since"] for node in old.nodes}
     nodes = tuple(_as_json(node, since.get((node.name, node.pod_cidr, node.state), now)) for node in judged.nodes)
     return Learned(
         source=source.title,
+        reach=learned_peers.identity(spec.reach),
         name=spec.name,
         version=snapshot.version[:200],
         read_at=now,
@@ -65,9 +64,15 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
     )
 
 
-def _stale(source: Source, why: str) -> Learned:
-    old = learned_peers.load() or Learned()
-    return stale(old if old.source == source.title else Learned(), source.title, why)
+def _known(spec: NodeSpec) -> Learned:
+    """Return what was learned from this very source."""
+    old, reach = learned_peers.load(), learned_peers.identity(spec.reach)
+    return old if old is not None and old.reach == reach else Learned(reach=reach, name=spec.name)
+
+
+def _stale(spec: NodeSpec, source: Source, why: str) -> Learned:
+    known = _known(spec)
+    return stale(known, known.source or source.title, why)
 
 
 def stale(known: Learned, title: str, why: str) -> Learned:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links, pod_routes, route_lookup
-from cnictl.node.reach import cluster_file, learning, sources
+from cnictl.node.reach import cluster_file, kubernetes_access, learning, sources
 from cnictl.node.reach.accept import REFUSED
 from cnictl.node.reach.source import Announcement, Fixed, Snapshot, Source
 from cnictl.node.resources.cluster_file import ClusterFile
@@ -53,7 +53,7 @@ def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) 
     """
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
     if place_of_nodes == KUBERNETES:
-        return _of_kubernetes(Reach(KUBERNETES, node or os.uname().nodename.lower(), unclaimed=kept))
+        return _of_kubernetes(Reach(KUBERNETES, node or kubernetes_access.own_name(), unclaimed=kept))
     return _of_file(place_of_nodes, Reach(sources.FILE, node, unclaimed=kept))
 
 
@@ -73,15 +73,15 @@ def _of_file(path: str, reach: Reach) -> Joining:
             f"{path}: node {own.name} has no pod CIDR yet",
             "on the machine where you keep the file, `cnictl cluster apply` assigns one; or write pod_cidr there",
         )
-    if os.path.realpath(path) != os.path.realpath(sources.CLUSTER_FILE):
+    if os.path.realpath(path) != os.path.realpath(cluster_file.CLUSTER_FILE):
         ClusterFile.offered = text
     nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    source = Fixed(f"file {sources.CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    source = Fixed(f"file {cluster_file.CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
     return Joining(reach, source, own.pod_cidrs, cluster.networks)
 
 
 def _of_kubernetes(reach: Reach) -> Joining:
-    source = sources.opened(NodeSpec((), (), reach=reach))
+    source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
     if own is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnictl.core import durable, odd
 from cnictl.core.paths import CONFLICT_FILE, STATE_DIR
-from cnictl.node.spec.node_spec import NodeSpec, Peer
+from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
 RECORD = f"{STATE_DIR}/peers.json"
 _FORM = 1
@@ -23,6 +23,8 @@ class Learned:
 
     source: str = ""
     """The source in words."""
+    reach: str = ""
+    """Which source it was, by the node file (`identity`): a title may say more once the source has answered."""
     name: str = ""
     """This node's CNI network."""
     version: str = ""
@@ -41,6 +43,11 @@ class Learned:
     """The cluster's pod networks as the source has them."""
     peers: tuple[Peer, ...] = field(default=())
     """The accepted ones."""
+
+
+def identity(reach: Reach) -> str:
+    """Return what tells one source from another."""
+    return f"{reach.source} {reach.file or reach.kubeconfig}".strip()
 
 
 def load() -> Learned | None:
@@ -80,7 +87,7 @@ def forget() -> None:
 def with_learned(spec: NodeSpec) -> NodeSpec:
     """Return `spec` with the peers that were learned for it, in so far as they fit it; without a source, none."""
     learned = load() if spec.reach.source else None
-    if learned is None:
+    if learned is None or learned.reach != identity(spec.reach):
         return spec
     typed = {peer.pod_cidr for peer in spec.peers} | set(spec.subnets)
     return replace(spec, learned=tuple(peer for peer in learned.peers if peer.pod_cidr not in typed))
