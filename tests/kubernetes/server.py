@@ -491,7 +491,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=6443)
     parser.add_argument("--node", action="append", default=[], help="NAME=POD-CIDR=ADDRESS")
     options = parser.parse_args()
-    server = ApiServer(make_authority(options.folder, options.address), options.address, options.port)
+    known = Authority(options.folder)
+    authority = known if known.certificate.exists() else make_authority(options.folder, options.address)
+    server = ApiServer(authority, options.address, options.port)
     for text in options.node:
         name, pod_cidr, address = text.split("=")
         server.put(node(name, [pod_cidr], [address]))

@@ -1,0 +1,159 @@
+"""Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import call, cnictl, drifted, start_pod
+from tests.kernel.node.test_reach import Watch, findings, learned, listed, plugin_status
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.once
+
+NETWORK = "10.244.0.0/16"
+FOLDER = "/root/api"
+
+
+class Cluster:
+    """An API server outside, and the nodes."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
+        self._announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes)]
+        settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
+        self.outside.run(["sh", "-c", "mkdir -p /etc/ssl && cat > /etc/ssl/openssl.cnf"], settings)
+        self.start()
+        self.kubeconfig = self.outside.run(["cat", f"{FOLDER}/kubeconfig"]).stdout
+        for node in lab.nodes:
+            node.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], self.kubeconfig)
+
+    def start(self) -> None:
+        """Start the server with the Nodes that are announced."""
+        options = [word for text in self._announced for word in ("--node", text)]
+        program = (Path(__file__).parents[2] / "kubernetes" / "server.py").read_text(encoding="utf-8")
+        command = ["python3", "-c", program, FOLDER, *options, "--address", self.outside.address]
+        self._server = self.outside.popen(command)
+        assert self._server.stdout is not None and self._server.stdout.readline()
+
+    def stop(self) -> None:
+        """Stop it at once."""
+        self._server.kill()
+        self._server.wait(timeout=20)
+
+    def join(self, at: int, *more: str) -> str:
+        """Set a node up from its Node; what it said."""
+        done = cnictl(self.nodes[at], "init-node", "--from", "kubernetes", "--node", f"node{at}", *more)
+        return str(done.stderr)
+
+    def change(self, method: str, name: str, pod_cidr: str = "", address: str = "") -> None:
+        """Send a change of a Node to the server."""
+        body = {
+            "metadata": {"name": name},
+            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr] if pod_cidr else []},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        }
+        path = "" if method == "POST" else f"/{name}"
+        program = (
+            "import ssl, sys, urllib.request as u; "
+            "heads = {'Authorization': 'Bearer admin-token', 'Content-Type': 'application/json'}; "
+            f"url = 'https://{self.outside.address}:6443/api/v1/nodes{path}'; "
+            f"asked = u.Request(url, sys.stdin.buffer.read(), heads, method='{method}'); "
+            "u.urlopen(asked, context=ssl._create_unverified_context())"
+        )
+        self.outside.run(["python3", "-c", program], json.dumps(body))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Lab(nodes=3) as lab:
+        cluster = Cluster(lab)
+        for at in range(3):
+            cluster.join(at, "--network", NETWORK)
+        yield cluster
+
+
+def others(cluster: Cluster) -> dict[str, str]:
+    _, second, third = cluster.nodes
+    return {second.pod_cidr: second.address, third.pod_cidr: third.address, NETWORK: "unreachable"}
+
+
+def in_node_file(node: Node) -> str:
+    return node.run(["cat", "/etc/cnictl/node.toml"]).stdout
+
+
+def test_node_takes_its_pod_cidr_from_its_node_and_reaches_the_others(cluster: Cluster) -> None:
+    first, second, _ = cluster.nodes
+    assert f'subnet = "{first.pod_cidr}"' in in_node_file(first)
+    assert learned(first) == others(cluster)
+    assert listed(first)["source"]["title"].startswith("kubernetes https://")
+    assert drifted(first) == []
+    here, there = start_pod(first, "a"), start_pod(second, "b")
+    try:
+        assert here.pings(there.address) and there.pings(here.address)
+    finally:
+        call(first, "DEL", "a")
+        call(second, "DEL", "b")
+
+
+def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) -> None:
+    first = cluster.nodes[0]
+    with Watch(first):
+        cluster.change("POST", "node9", "10.244.9.0/24", "10.0.0.99")
+        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "it is routed", 5.0)
+        cluster.change("DELETE", "node9")
+        wait_for(lambda: learned(first) == others(cluster), "its route is gone", 5.0)
+        cluster.change("POST", "thief", first.pod_cidr, "10.0.0.98")
+        wait_for(lambda: listed(first)["source"]["conflict"], "the conflict is seen", 5.0)
+        assert learned(first) == others(cluster)
+        assert plugin_status(first)["code"] == 50
+        cluster.change("DELETE", "thief")
+        wait_for(lambda: plugin_status(first) is None, "the conflict is over", 5.0)
+
+
+def test_node_registered_again_with_another_pod_cidr_is_a_conflict(cluster: Cluster) -> None:
+    first = cluster.nodes[0]
+    with Watch(first):
+        cluster.change("PUT", "node0", "10.244.70.0/24", first.address)
+        wait_for(lambda: "source-conflict" in findings(first), "doctor names it", 8.0)
+        assert f'subnet = "{first.pod_cidr}"' in in_node_file(first)
+        cluster.change("PUT", "node0", first.pod_cidr, first.address)
+        wait_for(lambda: "source-conflict" not in findings(first), "it is over", 8.0)
+
+
+def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cluster: Cluster) -> None:
+    first = cluster.nodes[0]
+    with Watch(first) as watch:
+        cluster.stop()
+        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 10.0)
+        watch.kill()
+    cnictl(first, "apply")
+    with Watch(first):
+        assert learned(first) == others(cluster)
+        assert "source-stale" in findings(first)
+        cluster.start()
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 20.0)
+    assert learned(first) == others(cluster)
+
+
+def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:
+    third = cluster.nodes[2]
+    cnictl(third, "reset-node", "--yes")
+    assert learned(third) == {}
+    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
+    said = cluster.join(2, "--network", NETWORK)
+    assert "2 peers learned from kubernetes" in said and "by themselves" in said
+    assert drifted(third) == []
+
+
+def test_without_the_pod_network_it_is_asked_for(cluster: Cluster) -> None:
+    third = cluster.nodes[2]
+    cnictl(third, "reset-node", "--yes")
+    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
+    done = cnictl(third, "init-node", "--from", "kubernetes", "--node", "node2", check=False)
+    assert done.status == 2 and "--network" in done.stderr
+    unknown = cnictl(third, "init-node", "--from", "kubernetes", "--node", "nobody", check=False)
+    assert unknown.status == 2 and "no Node named 'nobody'" in unknown.stderr
+    cluster.join(2, "--network", NETWORK)
