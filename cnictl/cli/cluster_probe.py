@@ -11,10 +11,10 @@ from cnictl.probe import pair_service, pods, request, trace
 
 
 def cluster_probe(
-    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to stay at most.")] = "10m",
+    duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long to stay at most.")] = "10m",
     conf: Annotated[str, typer.Option(metavar="FILE", help="The CNI conf to make the probe pod by.")] = "",
     bin_dir: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Where its plugins are; may be repeated.")
+        list[str] | None, typer.Option(metavar="FOLDER", help="Where its plugins are; may be repeated.")
     ] = None,
 ) -> None:
     """Serve one `cnictl cluster test` on this host, over stdin and stdout.

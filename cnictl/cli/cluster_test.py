@@ -14,7 +14,7 @@ from cnictl.cluster.transport import Transport
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", metavar="NUMBER", min=0, help="Repeat the sample that was drawn with this seed.")
+    int | None, typer.Option("--seed", metavar="COUNT", min=0, help="Repeat the sample that was drawn with this seed.")
 ]
 
 

@@ -27,13 +27,13 @@ def kubeconfig(
         str,
         typer.Option(
             "--from",
-            metavar="ADMIN-KUBECONFIG",
+            metavar="FILE",
             help="An administrator's kubeconfig, which may read the Secret. Default: kubeadm's or k3s's on this host.",
         ),
     ] = "",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where it is written.")] = kubernetes_access.KUBECONFIG,
     server: Annotated[
-        str, typer.Option(metavar="URL", help="The API server as nodes reach it. Default: as in ADMIN-KUBECONFIG.")
+        str, typer.Option(metavar="ADDRESS", help="The API server as nodes reach it, an URL. Default: as in --from.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing: say what would be written.")] = False,
 ) -> None:

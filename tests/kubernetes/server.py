@@ -3,8 +3,8 @@
 Written after https://kubernetes.io/docs/reference/using-api/api-concepts/: pages with `limit` and `continue`, watches
 from a resourceVersion, bookmarks, 410 for what is forgotten, and errors as `Status` objects.
 
-It also runs as a program, for a lab: `python -m tests.kubernetes.server FOLDER --address 127.0.0.1 --port 6443` leaves
-an administrator's kubeconfig in FOLDER.
+It also runs as a program, for a lab: `python -m tests.kubernetes.server FOLDER --address 127.0.0.1 --port 6443` keeps
+its certificates, its Nodes and an administrator's kubeconfig in FOLDER, and may be killed at any time.
 """
 
 import argparse
@@ -58,8 +58,10 @@ class Authority:
 
 
 def make_authority(folder: Path, *addresses: str) -> Authority:
-    """Make an authority with openssl, and a certificate for a server at some addresses."""
+    """Make an authority with openssl, and a certificate for a server at some addresses; once for each folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "client.crt").exists():
+        return Authority(folder)
     names = ",".join(["DNS:localhost", "DNS:kubernetes", *(f"IP:{address}" for address in addresses)])
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
     openssl = ["openssl", "req", "-x509", *key]
@@ -131,6 +133,8 @@ class ApiServer:
         self.requests: list[tuple[str, dict[str, str]]] = []
         """Path and query of each request so far."""
         self.watches: set[_Handler] = set()
+        self.saved: Path | None = None
+        """Where Nodes are kept for the next process."""
         self.connections = 0
         """How many are open."""
         self._pages: dict[str, tuple[int, list[Object]]] = {}
@@ -224,6 +228,10 @@ class ApiServer:
         self.version += 1
         made["metadata"]["resourceVersion"] = str(self.version)
         self.events.append((self.version, kind, copy.deepcopy(made)))
+        if self.saved is not None:
+            new = self.saved.with_suffix(".new")
+            new.write_text(json.dumps({"version": self.version, "nodes": self.nodes}))
+            new.replace(self.saved)
         self.news.notify_all()
 
     def config_map(self, name: str, **data: str) -> None:
@@ -491,9 +499,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=6443)
     parser.add_argument("--node", action="append", default=[], help="NAME=POD-CIDR=ADDRESS")
     options = parser.parse_args()
-    known = Authority(options.folder)
-    authority = known if known.certificate.exists() else make_authority(options.folder, options.address)
-    server = ApiServer(authority, options.address, options.port)
+    server = ApiServer(make_authority(options.folder, options.address), options.address, options.port)
+    server.saved = options.folder / "nodes.json"
+    if server.saved.exists():
+        state = json.loads(server.saved.read_text())
+        server.nodes, server.version = state["nodes"], state["version"] + 1
+        server.forgotten = server.version  # what happened is not kept: watches from before begin anew
     for text in options.node:
         name, pod_cidr, address = text.split("=")
         server.put(node(name, [pod_cidr], [address]))

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -325,6 +327,35 @@ def test_server_that_is_killed_is_lost_and_listed_again_once_it_is_back(own: Clu
     assert [announced.name for announced in snapshot.nodes] == ["b"]
     add(server, "c")
     assert len(next(watching.source.watch(snapshot.version)).nodes) == 2
+
+
+def test_server_process_that_is_killed_and_started_again_has_lost_nothing(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.kubernetes.server", str(tmp_path), "--port", str(port), *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{tmp_path}/kubeconfig\n"  # it listens
+        return process
+
+    process = start("--node", "a=10.244.0.0/24=192.0.2.1", "--node", "b=10.244.1.0/24=192.0.2.2")
+    try:
+        cluster = Cluster(tmp_path / "kubeconfig", None)
+        watching = cluster.watching()
+        process.kill()
+        process.wait()
+        assert "can't be reached" in watching.lost().message
+        process = start("--node", "c=10.244.2.0/24=192.0.2.3")
+        snapshot = watching.source.list()
+        assert [announced.name for announced in snapshot.nodes] == ["a", "b", "c"]
+        cluster.create("d", ["10.244.3.0/24"], ["192.0.2.4"])
+        assert len(next(watching.source.watch(snapshot.version)).nodes) == 4
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("how", ["in the stream", "as a status", "while it is watched"])
