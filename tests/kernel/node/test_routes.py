@@ -20,7 +20,7 @@ def routes(node: Node) -> dict[str, str]:
 
 def runs(node: Node) -> list[dict[str, str]]:
     """The runs in the journal, latest first."""
-    found: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["runs"]
+    found: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     return found
 
 
@@ -135,9 +135,10 @@ def test_lost_link_of_a_peer_is_named_wherever_it_matters(node: Node) -> None:
         refused = cnictl(node, *words, check=False)
         assert refused.status == 1
         assert "there is no link eth9, the link to peer 10.244.1.0/24" in refused.stderr
-    found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
-    told = next(one for one in found if one["id"] == "peer-link")
-    assert "there is no link eth9" in told["message"] and "10.244.1.0/24=10.50.0.2%LINK" in told["hint"]["advice"]
+    found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    finding = next(each for each in found if each["id"] == "peer-link")
+    assert "there is no link eth9" in finding["message"]
+    assert "10.244.1.0/24=10.50.0.2%LINK" in finding["hint"]["text"]
     cnictl(node, "route", "add-peer", "10.244.1.0/24=10.0.10.51%eth0", "--replace")
     assert listed(node)["10.244.1.0/24"]["dev"] == "eth0"
 
