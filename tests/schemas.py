@@ -31,7 +31,7 @@ def commands() -> dict[str, Command]:
 
 def commands_with_json() -> list[str]:
     """The commands that take `-o json`."""
-    return [words for words, command in commands().items() if any(option.name == "output" for option in command.params)]
+    return [words for words, command in commands().items() if any("-o" in option.opts for option in command.params)]
 
 
 @cache
