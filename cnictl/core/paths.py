@@ -1,6 +1,7 @@
 """Paths on a host. They are fixed: tests give a process its own root instead of other paths."""
 
 NODE_FILE = "/etc/cnictl/node.toml"
+CLUSTER_FILE = "/etc/cnictl/cluster.toml"
 STATE_DIR = "/var/lib/cnictl"
 ATTACHMENTS_DIR = "/var/lib/cnictl/attachments"
 SPARE_DIR = "/var/lib/cni/cnictl"

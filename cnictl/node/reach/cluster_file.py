@@ -19,6 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 from cnictl.core import durable
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_cidr, parse_pod_cidr
 from cnictl.core.errors import UsageProblem
+from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.plugin import ownership
 from cnictl.node.preflight import root_alone
 from cnictl.node.reach import cluster_text
@@ -29,8 +30,6 @@ from cnictl.node.spec.overlaps import overlapping
 from cnictl.node.spec.peers import FAMILIES, host_address, is_link_local
 from cnictl.node.spec.suggestions import meant_network
 
-CLUSTER_FILE = "/etc/cnictl/cluster.toml"
-"""Where the file is on a node."""
 MOST_NODES = 5000
 LARGEST_FILE = 4 << 20
 """Bytes. A node takes about a hundred."""

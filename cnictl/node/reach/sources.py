@@ -1,11 +1,10 @@
 """Open the source that a node file names."""
 
+from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.reach import extras
-from cnictl.node.reach.cluster_file import CLUSTER_FILE, FileSource
+from cnictl.node.reach.cluster_file import FileSource
 from cnictl.node.reach.source import Source
-from cnictl.node.spec.node_spec import NodeSpec
-
-FILE, KUBERNETES = "file", "kubernetes"
+from cnictl.node.spec.node_spec import FILE, NodeSpec
 
 
 def opened(spec: NodeSpec, setting_up: bool = False) -> Source:

@@ -1,9 +1,8 @@
 """Keep this node's copy of the cluster file, /etc/cnictl/cluster.toml, where the node learns its peers from it."""
 
-from cnictl.node.reach.cluster_file import CLUSTER_FILE
-from cnictl.node.reach.sources import FILE
+from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.resources.textfile import TextFile
-from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.node.spec.node_spec import FILE, NodeSpec
 from cnictl.node.spine import State
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.core.errors import UsageProblem
+from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.host import host_links, pod_routes, route_lookup
 from cnictl.node.reach import cluster_file, kubernetes_access, learning, sources
 from cnictl.node.reach.accept import REFUSED
 from cnictl.node.reach.source import Announcement, Fixed, Snapshot, Source
 from cnictl.node.resources.cluster_file import ClusterFile
-from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach, is_ipv6
+from cnictl.node.spec.node_spec import FILE, KUBERNETES, NodeSpec, Peer, Reach, is_ipv6
 from cnictl.node.spec.peers import place
 from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned
 
-KUBERNETES = sources.KUBERNETES
 _SHOWN = 5
 """Refused nodes that are named one by one."""
 
@@ -54,7 +54,7 @@ def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) 
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
     if place_of_nodes == KUBERNETES:
         return _of_kubernetes(Reach(KUBERNETES, node or kubernetes_access.own_name(), unclaimed=kept))
-    return _of_file(place_of_nodes, Reach(sources.FILE, node, unclaimed=kept))
+    return _of_file(place_of_nodes, Reach(FILE, node, unclaimed=kept))
 
 
 def _of_file(path: str, reach: Reach) -> Joining:
@@ -73,10 +73,10 @@ def _of_file(path: str, reach: Reach) -> Joining:
             f"{path}: node {own.name} has no pod CIDR yet",
             "on the machine where you keep the file, `cnictl cluster apply` assigns one; or write pod_cidr there",
         )
-    if os.path.realpath(path) != os.path.realpath(cluster_file.CLUSTER_FILE):
+    if os.path.realpath(path) != os.path.realpath(CLUSTER_FILE):
         ClusterFile.offered = text
     nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    source = Fixed(f"file {cluster_file.CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    source = Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
     return Joining(reach, source, own.pod_cidrs, cluster.networks)
 
 

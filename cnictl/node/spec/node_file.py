@@ -19,7 +19,17 @@ from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node.plugin import files
 from cnictl.node.spec import addressing, swapped, toml_fault, toml_text
-from cnictl.node.spec.node_spec import FAMILIED, FOLDERS, NodeSpec, Peer, Reach, text_or_list, texts_of
+from cnictl.node.spec.node_spec import (
+    FAMILIED,
+    FILE,
+    FOLDERS,
+    KUBERNETES,
+    NodeSpec,
+    Peer,
+    Reach,
+    text_or_list,
+    texts_of,
+)
 from cnictl.node.spec.toml_text import Block
 from cnictl.node.state import folders, learned_peers, original_state
 from cnictl.node.state.run_lock import tell
@@ -37,7 +47,7 @@ _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "pl
                 "conf_dir": "conf_dirs"}  # fmt: skip
 """The keys of the [plugin] table, and the spec's fields for them."""
 _REACH_KEYS = tuple(field.name for field in fields(Reach))
-_SOURCES, _UNCLAIMED = ("file", "kubernetes"), ("unreachable", "default-route")
+_UNCLAIMED = ("unreachable", "default-route")
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
@@ -135,7 +145,7 @@ def _parse_reach(path: str, table: Any) -> Reach:
         _check_key(where, key, _REACH_KEYS)
         if key in _REACH_KEYS:
             _check_kind(where, key, value, str)
-    for key, values in (("source", _SOURCES), ("unclaimed", ("", *_UNCLAIMED))):
+    for key, values in (("source", (FILE, KUBERNETES)), ("unclaimed", ("", *_UNCLAIMED))):
         if table.get(key, "") not in values:
             words = " or ".join(repr(value) for value in values if value)
             raise UsageProblem(f"{where}: {key} = {table.get(key, '')!r} has to be {words}")

@@ -19,6 +19,10 @@ class Peer:
     dev: str = ""
 
 
+FILE, KUBERNETES = "file", "kubernetes"
+"""The kinds of sources of peers."""
+
+
 @dataclass(frozen=True)
 class Reach:
     """Where this node learns its peers from: the `[reach]` table of the node file."""
