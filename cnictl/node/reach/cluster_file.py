@@ -308,7 +308,7 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, 
 
 
 def _check_lengths(nodes: tuple[ClusterNode, ...], prefixes: Mapping[int, int]) -> None:
-    """Refuse a pod CIDR of another length than the others', which nodes do not accept as a peer's. Raises _NodeFault."""
+    """Refuse a pod CIDR of another length than the others': nodes accept no such peer. Raises _NodeFault."""
     for position, node in enumerate(nodes):
         for cidr in map(parse_cidr, node.pod_cidrs):
             if cidr.prefix != prefixes[cidr.bits]:
