@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 LARGEST_OUTPUT = 256 << 20
 """Bytes that a program may write: a node's whole rule set as JSON has some ten million."""
 _PAUSE = 0.0005
+_LOOK = 0.05
+"""Seconds between two looks whether a program that leaves a child has ended."""
 
 
 class Finished:
@@ -45,13 +47,16 @@ def run(
     check: bool = True,
     environment: dict[str, str] | None = None,
     purpose: str = "",
+    most: int = LARGEST_OUTPUT,
+    leaves_child: bool = False,
 ) -> Finished:
     """Run `argv` (never through a shell) for at most `timeout` seconds, with `environment` in place of our own.
 
     A program is found by its name as `programs.find` does, and our own environment's PATH names the same folders.
 
     Raises MissingProgram if it can't be started; ProgramError if it is still running at the bound, or (with `check`)
-    exits non-zero. `purpose`: what it is started for, where the message has to say that.
+    exits non-zero. `purpose`: what it is started for, where the message has to say that. `most`: bytes that it may
+    write. `leaves_child`: it leaves a process that may hold its outputs open, so they end with the program itself.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
@@ -87,7 +92,7 @@ def run(
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
-        fault, outputs = _collect(started, deadline)
+        fault, outputs = _collect(started, deadline, most, leaves_child)
     if fault:
         raise ProgramError(f"{' '.join([said_by, *argv[1:]])}: {fault.format(timeout=timeout)}")
     done = Finished(started.returncode, *outputs)
@@ -113,7 +118,7 @@ def _lists(argv: list[str]) -> bool:
     return name == "containerd" and words[-2:] == ["config", "dump"]
 
 
-def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
+def _collect(started: "Popen[bytes]", deadline: float, most: int, leaves_child: bool) -> tuple[str, list[str]]:
     """Read both outputs to their end and await the program's; why that failed, and what was read.
 
     A program that is at work past the deadline, or says too much, is killed.
@@ -128,14 +133,19 @@ def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
     try:
         while waiting and not fault:
             left = deadline - time.monotonic()
-            for number, _ in watch.poll(max(0.0, left) * 1000):
+            ended = leaves_child and started.poll() is not None
+            bound = _LOOK if leaves_child else left
+            ready = watch.poll(0 if ended else max(0.0, min(left, bound)) * 1000)
+            if ended and not ready:
+                break
+            for number, _ in ready:
                 piece = read(number, 1 << 16)
                 read_from[number] += piece
                 if not piece:
                     watch.unregister(number)
                     waiting.discard(number)
-            if sum(map(len, read_from.values())) > LARGEST_OUTPUT:
-                fault = f"answered with over {LARGEST_OUTPUT >> 20} MiB"
+            if sum(map(len, read_from.values())) > most:
+                fault = f"answered with over {most >> 20} MiB"
             elif waiting and left <= 0:
                 fault = "still running after {timeout:g} s"
         while not fault and started.poll() is None:  # it closed its outputs, and works on

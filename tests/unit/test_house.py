@@ -12,7 +12,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 
-FLOORS = (("cli",), ("views", "doctor", "watch"), ("probe", "lab", "node"), ("core",))
+FLOORS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "node"), ("core",))
 """The rooms from the top floor to the ground. A room may import its own floor and those below it."""
 
 PLUGIN_MAY_IMPORT = ("plugin", "core")

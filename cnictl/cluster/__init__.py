@@ -1,0 +1,1 @@
+"""The cluster on one screen: what all hosts say, gathered over one transport."""
