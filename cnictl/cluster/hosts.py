@@ -1,7 +1,7 @@
 """Commands on many hosts at once, whatever carries them, and what each host answers."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,3 +69,6 @@ class Hosts(Protocol):
         `on_answer` is called, from any thread, as each answer comes. A host that can't be asked is an answer with a
         fault: nothing is raised.
         """
+
+    def reconnect(self, names: Sequence[str]) -> None:
+        """End the connections to some hosts: the next command shows whether a new one can be made."""

@@ -107,6 +107,16 @@ class Ssh:
         """Run a command on each of some hosts as root, all at once; see `Hosts.run`."""
         return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
 
+    def reconnect(self, names: Sequence[str]) -> None:
+        """End the connections to some hosts: the next command shows whether a new one can be made."""
+        hosts = [self._hosts[name] for name in names]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._disconnect, hosts))
+        for host in hosts:
+            host.first = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(host.control)  # of a master that hangs: it ends by itself when its connection does
+
     def start(self, host: str, argv: Sequence[str]) -> "Session":
         """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
         first = self._connected(host)
