@@ -138,6 +138,7 @@ def apply(
         )
     if keep and revert:
         raise UsageProblem("--keep and --revert exclude each other")
+    keeps = keep or not (revert or asking.asks(yes))
     known = inventory.read(file)
     text, assigned = _assigned(known)
     nodes = _nodes_of(known, text, limit)
@@ -152,9 +153,9 @@ def apply(
         if assigned:
             known.write(text)
         with _asking(hosts, "changing") as tell:
-            rows = changing.carry_out(planned, confirm_within, tell)
-        if confirm_within:
-            rows = _settle(changing, rows, keep, revert, yes)
+            rows = changing.carry_out(planned, confirm_within, keeps, tell)
+        if confirm_within and not keeps:
+            rows = _settle(changing, rows, revert)
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
@@ -203,7 +204,7 @@ def remove(
             raise Problem(f"{node} was not reset, and nothing else was changed: {gone.why}", gone.hint)
         known.write(text)
         with _asking(hosts, "changing") as tell:
-            rows = [gone, *changing.carry_out(planned, None, tell)]
+            rows = [gone, *changing.carry_out(planned, None, False, tell)]
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
@@ -222,17 +223,13 @@ def _nodes_of(known: Inventory, text: str, limit: Sequence[str] | None) -> tuple
     return after.limited(limit or [])
 
 
-def _settle(changing: ClusterChange, rows: list[HostChange], keep: bool, revert: bool, yes: bool) -> list[HostChange]:
-    """Keep the changes, or, where a host failed, keep or take back those of the others."""
+def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> list[HostChange]:
+    """Keep the changes; where a host failed, take back those of the others with `revert`, or as the answer is."""
     bad = [row.node.name for row in rows if not row.is_good]
-    waiting = any(row.state == change.CHANGED and row.run for row in rows)
-    if bad and waiting and not keep and not revert and asking.asks(yes):
+    if bad and not revert and any(row.state == change.CHANGED for row in rows):
         _show_changes(rows)
-        keep = typer.confirm(f"{', '.join(bad)} failed. Keep what the other hosts changed?", err=True)
-        revert = not keep
-    if bad and revert:
-        return changing.revert(rows)
-    return changing.confirm(rows)
+        revert = not typer.confirm(f"{', '.join(bad)} failed. Keep what the other hosts changed?", err=True)
+    return changing.revert(rows) if bad and revert else changing.confirm(rows)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ The cluster file travels to a temporary file on each host; `cnictl init-node --f
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,8 @@ OnAnswer = Callable[[Answer], None]
 _COPY_SECONDS, _PLAN_SECONDS, _CHANGE_SECONDS, _SHORT_SECONDS = 60.0, 120.0, 600.0, 60.0
 _COPY = 'set -eu; umask 022; mkdir -p "${1%/*}"; cat > "$1.part"; mv -f -- "$1.part" "$1"'
 _DELETE = 'rm -f -- "$1" "$1.part"'
+
+_AT_ONCE = 32
 
 LEAST_CONFIRM = 30
 """Seconds: a connection that hangs is noticed after 15, and 10 more pass until a new one is given up."""
@@ -73,6 +76,8 @@ class ClusterChange:
     nodes: tuple[ClusterNode, ...]
     """As the text has them; all are among `hosts`."""
     text: str
+    versions: Mapping[str, Answer] = field(default_factory=dict)
+    """What each host's `cnictl --version` said, from `plan` on."""
     _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
     _copied: list[str] = field(default_factory=list)
 
@@ -85,8 +90,8 @@ class ClusterChange:
 
     def plan(self, on_answer: OnAnswer) -> list[HostChange]:
         """Copy the file to a temporary one on each host, and return what each would change. Nothing is changed."""
-        versions = self.hosts.connect(lambda _: None)
-        rows = {node.name: _barred(node, versions[node.name]) for node in self.nodes}
+        self.versions = self.hosts.connect(lambda _: None)
+        rows = {node.name: _barred(node, self.versions[node.name]) for node in self.nodes}
         usable = [name for name, row in rows.items() if row is None]
         copy = Command(("sh", "-c", _COPY, "sh", self._path), self.text)
         copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
@@ -95,46 +100,58 @@ class ClusterChange:
         return [rows[node.name] or _planned(node, asked.get(node.name, copied[node.name])) for node in self.nodes]
 
     def carry_out(
-        self, planned: Sequence[HostChange], confirm_within: int | None, on_answer: OnAnswer
+        self, planned: Sequence[HostChange], confirm_within: int | None, keep: bool, on_answer: OnAnswer
     ) -> list[HostChange]:
-        """Change every host that would change, and return what became of each; verified on a new connection."""
-        changing = [row.node.name for row in planned if row.state == WOULD_CHANGE]
-        options = ("--confirm-within", str(confirm_within)) if confirm_within else ()
-        done = self.hosts.run(dict.fromkeys(changing, self._command(*options)), _CHANGE_SECONDS, on_answer)
-        rows = {row.node.name: row for row in planned}
-        rows |= {name: _changed(rows[name], done[name], confirm_within) for name in changing}
-        going = [name for name in changing if rows[name].state == CHANGED]
-        self.hosts.reconnect(going)
-        for status in self._statuses(going):
-            rows[status.name] = _verified(rows[status.name], status, confirm_within)
-        return [rows[row.node.name] for row in planned]
+        """Change every host that would change, and return what became of each, as a new connection shows.
+
+        With `keep` a host's change is confirmed as soon as that host is verified; else `confirm` or `revert` has to
+        follow where `confirm_within` is given.
+        """
+
+        def change(row: HostChange) -> HostChange:
+            if row.state != WOULD_CHANGE:
+                return row
+            row = self._change(row, confirm_within, on_answer)
+            return self._confirm(row) if confirm_within and keep else row
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(change, planned))
 
     def confirm(self, rows: Sequence[HostChange]) -> list[HostChange]:
         """Keep what the hosts that were changed and verified have made."""
-        return self._each(rows, lambda _: ("cnictl", "confirm", "-o", "json"), CHANGED)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._confirm, rows))
 
     def revert(self, rows: Sequence[HostChange]) -> list[HostChange]:
         """Take back what the hosts that were changed and verified have made."""
-        return self._each(rows, lambda row: ("cnictl", "undo", str(row.run), "--yes", "-o", "json"), REVERTED)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._revert, rows))
 
-    def _each(
-        self, rows: Sequence[HostChange], argv: Callable[[HostChange], tuple[str, ...]], state: str
-    ) -> list[HostChange]:
-        waiting = {row.node.name: row for row in rows if row.state == CHANGED and row.run}
-        answers = self.hosts.run(
-            {name: Command(argv(row)) for name, row in waiting.items()}, _CHANGE_SECONDS, lambda _: None
-        )
-        return [row if row.node.name not in waiting else _ended(row, answers[row.node.name], state) for row in rows]
+    def _change(self, row: HostChange, confirm_within: int | None, on_answer: OnAnswer) -> HostChange:
+        options = ("--confirm-within", str(confirm_within)) if confirm_within else ()
+        row = _changed(row, self._ask(row, self._command(*options), on_answer), confirm_within)
+        if row.state != CHANGED:
+            return row
+        self.hosts.reconnect([row.node.name])
+        answer = self._ask(row, survey.STATUS)
+        return _verified(row, survey.read(row.node, self.versions[row.node.name], answer), confirm_within)
+
+    def _confirm(self, row: HostChange) -> HostChange:
+        if row.state != CHANGED or not row.run:
+            return row
+        return _ended(row, self._ask(row, Command(("cnictl", "confirm", "-o", "json"))), CHANGED)
+
+    def _revert(self, row: HostChange) -> HostChange:
+        if row.state != CHANGED or not row.run:
+            return row
+        undo = Command(("cnictl", "undo", str(row.run), "--yes", "-o", "json"))
+        return _ended(row, self._ask(row, undo), REVERTED)
+
+    def _ask(self, row: HostChange, command: Command, on_answer: OnAnswer = lambda _: None) -> Answer:
+        return self.hosts.run({row.node.name: command}, _CHANGE_SECONDS, on_answer)[row.node.name]
 
     def _command(self, *options: str) -> Command:
         return Command(("cnictl", "init-node", "--from", self._path, *options, "-o", "json"))
-
-    def _statuses(self, names: Sequence[str]) -> Iterable[HostStatus]:
-        status = Command(("cnictl", "status", "-o", "json"))
-        answers = self.hosts.run(dict.fromkeys(names, status), survey.STATUS_SECONDS, lambda _: None)
-        versions = self.hosts.connect(lambda _: None) if names else {}
-        by_name = {node.name: node for node in self.nodes}
-        return [survey.read(by_name[name], versions[name], answers[name]) for name in names]
 
 
 def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:

@@ -14,7 +14,7 @@ from cnictl.node.runs import converge
 from cnictl.node.spec.overlaps import overlapping
 
 STATUS_SECONDS = 90.0
-_STATUS = Command(("cnictl", "status", "-o", "json"))
+STATUS = Command(("cnictl", "status", "-o", "json"))
 _NAMED = 5
 """Hosts that a sentence names, where it is about more."""
 
@@ -89,7 +89,7 @@ def as_hint(text: str) -> dict[str, str] | None:
 def ask(nodes: Iterable[ClusterNode], hosts: Hosts, on_answer: Callable[[Answer], None]) -> list[HostStatus]:
     """Return the status of each of `nodes`, which are all of `hosts`."""
     versions = hosts.connect(lambda _: None)
-    answers = hosts.run(dict.fromkeys(hosts.names, _STATUS), STATUS_SECONDS, on_answer)
+    answers = hosts.run(dict.fromkeys(hosts.names, STATUS), STATUS_SECONDS, on_answer)
     return [read(node, versions[node.name], answers[node.name]) for node in nodes]
 
 

@@ -22,7 +22,8 @@ from tests.coexistence import packaged
 
 FILE = "/root/cluster.toml"
 ON_NODE = "/etc/cnictl/cluster.toml"
-_COMMAND = "/usr/local/bin/cnictl"
+COMMAND = "/usr/local/bin/cnictl"
+"""On a node, and what ssh starts there; a bare `cnictl` of `Node.run` is forked from a loaded process instead."""
 _REAL = "/usr/local/bin/cnictl.real"
 
 _START_SSHD = """
@@ -80,6 +81,8 @@ class World:
     operator: Node
     nodes: list[Node]
     known_hosts: dict[str, str] = field(default_factory=dict)
+    has_from: bool = True
+    """Whether the nodes' own `init-node` has `--from`, and no stand-in for it."""
 
     def cluster(self, *words: str, check: bool = True) -> Finished:
         """Run `cnictl cluster` on the operator's machine."""
@@ -119,14 +122,14 @@ class World:
     @contextmanager
     def replaced(self, node: Node, script: str) -> Iterator[None]:
         """Have a shell script in place of a node's `cnictl` meanwhile; `$REAL` is the one that was there."""
-        kept = f"{_COMMAND}.kept"
-        node.run(["mv", _COMMAND, kept])
-        self.write(f'#!/bin/sh\nREAL={kept}\n{script}\nexec $REAL "$@"\n', node, _COMMAND)
-        node.run(["chmod", "755", _COMMAND])
+        kept = f"{COMMAND}.kept"
+        node.run(["mv", COMMAND, kept])
+        self.write(f'#!/bin/sh\nREAL={kept}\n{script}\nexec $REAL "$@"\n', node, COMMAND)
+        node.run(["chmod", "755", COMMAND])
         try:
             yield
         finally:
-            node.run(["mv", kept, _COMMAND])
+            node.run(["mv", kept, COMMAND])
 
 
 @contextmanager
@@ -140,12 +143,13 @@ def world(nodes: int) -> Iterator[World]:
         for node in lab.nodes:
             packaged.install(node, "openssh-server")
             made.known_hosts[node.address] = node.run(["sh", "-ec", _START_SSHD], stdin=key).stdout.strip()
-            if not _has_from(node):
-                node.run(["mv", _COMMAND, _REAL])
+            made.has_from = _has_from(node)
+            if not made.has_from:
+                node.run(["mv", COMMAND, _REAL])
                 source = str(Path(cnictl.__file__).parents[1])
                 script = _STAND_IN.format(python=sys.executable, source=source, on_node=ON_NODE, real=_REAL)
-                made.write(script, node, _COMMAND)
-                node.run(["chmod", "755", _COMMAND])
+                made.write(script, node, COMMAND)
+                node.run(["chmod", "755", COMMAND])
         made.write_known_hosts()
         yield made
 
