@@ -1,1 +1,1 @@
-"""`cnictl cluster` over a real sshd on each lab node. Root only: sshd changes its user, which takes a range of them."""
+"""Tests of what spans all hosts of a cluster, in labs."""

@@ -1,7 +1,7 @@
 """One file for all nodes of a cluster, `cluster.toml`: read strictly, and followed as a source of peers.
 
 It says which pod networks there are and, of each node, its name, its addresses and its pod CIDRs. On a node it is
-/etc/cnictl/cluster.toml. It decides where root's routes lead: only root may change it, as with the plugin's launcher.
+/etc/cnictl/cluster.toml. It decides where routes lead, so only root may change it, as with the launcher.
 """
 
 import difflib
