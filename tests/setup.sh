@@ -9,7 +9,8 @@ wanted="/usr/bin/python3:python3 ensurepip:python3-venv ip:iproute2 nft:nftables
 sysctl:procps"
 if [ "${1:-}" = --tests ]; then
     wanted="$wanted /usr/lib/cni/bridge:containernetworking-plugins podman:podman containerd:containerd runc:runc \
-conmon:conmon busybox:busybox-static strace:strace systemd-analyze:systemd setpriv:util-linux git:git iperf3:iperf3 ethtool:ethtool"
+conmon:conmon busybox:busybox-static strace:strace systemd-analyze:systemd setpriv:util-linux git:git iperf3:iperf3 ethtool:ethtool \
+ssh:openssh-client"
 fi
 
 PATH="$PATH:/usr/sbin:/sbin"

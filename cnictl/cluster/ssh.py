@@ -13,7 +13,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -125,16 +125,15 @@ class Ssh:
         return Session(self._argv(self._hosts[host], argv), self._hosts[host])
 
     def _each(
-        self, names: Iterator[str] | Mapping[str, Command] | Sequence[str], ask: Callable[[str], Answer],
-        on_answer: Callable[[Answer], None],
-    ) -> dict[str, Answer]:  # fmt: skip
+        self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
+    ) -> dict[str, Answer]:
         def answer(name: str) -> Answer:
             said = ask(name)
             on_answer(said)
             return said
 
         wanted = list(names)
-        with ThreadPoolExecutor(min(_AT_ONCE, len(wanted) or 1)) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             return dict(zip(wanted, pool.map(answer, wanted), strict=True))
 
     def _run_on(self, name: str, command: Command, timeout: float) -> Answer:
@@ -160,7 +159,7 @@ class Ssh:
                 stdin=command.stdin,
                 timeout=timeout,
                 check=False,
-                environment=dict(os.environ),
+                environment=_environment(),
                 most=_LARGEST_ANSWER,
                 leaves_child=True,
             )
@@ -180,7 +179,7 @@ class Ssh:
                 ["ssh", *_options(host.control), "-O", "exit", "--", host.destination],
                 timeout=_END_SECONDS,
                 check=False,
-                environment=dict(os.environ),
+                environment=_environment(),
                 leaves_child=True,
             )
 
@@ -193,7 +192,7 @@ class Session:
         self._errors = os.memfd_create("stderr")
         self._ending = threading.Lock()
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=_environment()
         )
 
     def send(self, text: str) -> None:
@@ -288,6 +287,11 @@ def _options(control: str) -> list[str]:
     }
     # no agent, display or terminal of the operator's on the hosts
     return ["-a", "-x", "-T", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of ssh. A jump host's ssh has no BatchMode, and must not ask at the terminal either."""
+    return {**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"}
 
 
 def _runtime_folder() -> str:

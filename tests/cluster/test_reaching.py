@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from cnictl.lab.lab import Node
 from tests.cluster.world import FILE, ON_NODE, World
+from tests.kernel.commands import at_terminal
 from tests.waiting import wait_for
 
 
@@ -147,6 +148,49 @@ def test_file_is_used_through_a_link_and_keeps_its_mode(three: World) -> None:
     assert three.operator.run(["stat", "-c", "%F %a", FILE, "/root/repo/c.toml"]).stdout.splitlines() == [
         "symbolic link 777", "regular file 600",
     ]  # fmt: skip
+
+
+def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
+    node = three.nodes[2]
+    far = f"Host far\n  HostName {node.address}\n  User root\n  ProxyJump root@{three.nodes[1].address}\n"
+    three.write(far, path="/root/.ssh/config")
+    three.write(three.file.replace('"10.244.2.0/24" }', '"10.244.2.0/24", ssh = "far" }'), path="/root/far.toml")
+    try:
+        done = three.cluster("status", "-f", "/root/far.toml")
+        assert "all 3 hosts are well" in done.stderr
+        logins = node.run(["grep", "Accepted publickey", "/var/log/sshd.log"]).stdout.splitlines()
+        assert f"from {three.nodes[1].address} " in logins[-1]
+    finally:
+        three.operator.run(["rm", "/root/.ssh/config"])
+
+
+def test_no_at_the_terminal_changes_nothing(three: World) -> None:
+    before = three.file
+    three.write(_grown(three).replace(f', pod_cidr = "{three.nodes[2].pod_cidr}"', ""))
+    asked = three.file
+    try:
+        done = at_terminal(three.operator, "n", "cluster", "apply", "--limit", "node1,node2,node3")
+        assert done.status == 1
+        assert "Change 2 hosts?" in done.stderr or "Change 3 hosts?" in done.stderr
+        assert "nothing was changed" in done.stderr
+        assert three.file == asked
+        assert not any(map(_routes, three.nodes))
+    finally:
+        three.write(before)
+
+
+def test_node_that_is_gone_is_removed_from_the_others(three: World) -> None:
+    before = three.file
+    with _cut_off(three.nodes[2]):
+        done = three.cluster("remove", "node3", "-o", "json", check=False)
+    assert done.status == 1
+    states = {row["node"]: row["state"] for row in json.loads(done.stdout)["items"]}
+    assert states == {"node3": "unreachable", "node1": "changed", "node2": "changed"}
+    assert '"node3"' not in three.file
+    for node in three.nodes[:2]:
+        assert three.nodes[2].pod_cidr not in node.run(["ip", "route"]).stdout
+    three.write(before)
+    three.cluster("apply")
 
 
 _LOST = """
