@@ -10,7 +10,7 @@ sysctl:procps"
 if [ "${1:-}" = --tests ]; then
     wanted="$wanted /usr/lib/cni/bridge:containernetworking-plugins podman:podman containerd:containerd runc:runc \
 conmon:conmon busybox:busybox-static strace:strace systemd-analyze:systemd setpriv:util-linux git:git iperf3:iperf3 ethtool:ethtool \
-openssl:openssl"
+openssl:openssl ssh:openssh-client"
 fi
 
 PATH="$PATH:/usr/sbin:/sbin"

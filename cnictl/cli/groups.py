@@ -306,6 +306,31 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             ),
         ),
         _group(
+            "cluster",
+            "All nodes of one cluster file at once, over ssh: look at them, change them.",
+            Command(
+                "status",
+                "cluster:status",
+                "Show every host of the cluster file on one screen, and what is wrong between them.",
+            ),
+            Command(
+                "plan",
+                "cluster:plan",
+                "Show what `cnictl cluster apply` would change on each host. Nothing is changed.",
+            ),
+            Command(
+                "apply",
+                "cluster:apply",
+                "Make all hosts as the cluster file says: new nodes are set up, and every other one learns of them.",
+            ),
+            Command(
+                "remove",
+                "cluster:remove",
+                "Take a node out of the cluster: its line goes, its routes go everywhere, and the host itself is "
+                "reset.",
+            ),
+        ),
+        _group(
             "lab",
             "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
             Command(

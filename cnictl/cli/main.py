@@ -2,9 +2,11 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from cnictl import __version__
 from cnictl.cli.groups import Commands
 from cnictl.cli.output import say
 from cnictl.core.errors import Problem
@@ -19,8 +21,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cnictl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def cnictl() -> None:
+def cnictl(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and end.")
+    ] = False,
+) -> None:
     """Container networking on plain Linux hosts: set a node up, inspect it, prove that pods reach each other."""
 
 

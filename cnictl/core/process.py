@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 LARGEST_OUTPUT = 256 << 20
 """Bytes that a program may write: all rules of a node as JSON have some ten million."""
 _PAUSE = 0.0005
+_LOOK = 0.05
+"""Seconds between two looks whether a program that leaves a child has ended."""
 
 
 class Finished:
@@ -40,13 +42,17 @@ def run(
     check: bool = True,
     environment: dict[str, str] | None = None,
     purpose: str = "",
+    most: int = LARGEST_OUTPUT,
+    leaves_child: bool = False,
 ) -> Finished:
     """Run `argv` without a shell for at most `timeout` seconds, with `environment` in place of our own.
 
     The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 
     Raises MissingProgram if it can't be started; ProgramError if it is still running at the time limit, or (with
-    `check`) exits with another status than 0. `purpose`: what it is for, if the message should say so.
+    `check`) exits with another status than 0. `purpose`: what it is for, if the message should say so. `most`: bytes
+    that it may write. `leaves_child`: it leaves a process that may hold its outputs open, so they end with the program
+    itself.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
@@ -82,7 +88,7 @@ def run(
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
-        fault, outputs = _collect(started, deadline)
+        fault, outputs = _collect(started, deadline, most, leaves_child)
     if fault:
         raise ProgramError(f"{' '.join([prefix, *argv[1:]])}: {fault.format(timeout=timeout)}")
     done = Finished(started.returncode, *outputs)
@@ -108,7 +114,7 @@ def _lists(argv: list[str]) -> bool:
     return name == "containerd" and words[-2:] == ["config", "dump"]
 
 
-def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
+def _collect(started: "Popen[bytes]", deadline: float, most: int, leaves_child: bool) -> tuple[str, list[str]]:
     """Read both outputs and wait for the program to end; return what went wrong, if anything, and the outputs.
 
     A program that runs past the deadline, or writes too much, is killed.
@@ -123,14 +129,19 @@ def _collect(started: "Popen[bytes]", deadline: float) -> tuple[str, list[str]]:
     try:
         while waiting and not fault:
             left = deadline - time.monotonic()
-            for number, _ in watch.poll(max(0.0, left) * 1000):
+            ended = leaves_child and started.poll() is not None
+            bound = _LOOK if leaves_child else left
+            ready = watch.poll(0 if ended else max(0.0, min(left, bound)) * 1000)
+            if ended and not ready:
+                break
+            for number, _ in ready:
                 piece = read(number, 1 << 16)
                 read_from[number] += piece
                 if not piece:
                     watch.unregister(number)
                     waiting.discard(number)
-            if sum(map(len, read_from.values())) > LARGEST_OUTPUT:
-                fault = f"answered with over {LARGEST_OUTPUT >> 20} MiB"
+            if sum(map(len, read_from.values())) > most:
+                fault = f"answered with over {most >> 20} MiB"
             elif waiting and left <= 0:
                 fault = "still running after {timeout:g} s"
         while not fault and started.poll() is None:  # it has closed its outputs but still runs

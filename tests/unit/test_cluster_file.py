@@ -68,10 +68,10 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         ('network = "0.0.0.0/0"\nnodes = []\n', "contains every address"),
         ('network = ["10.1.0.0/16", "10.2.0.0/16"]\nnodes = []\n', "a second IPv4 one"),
         ("network = 5\nnodes = []\n", "network = 5 has to be a CIDR in quotes"),
-        ('network = "10.244.0.0/20"\nnode_prefix = "24"\nnodes = []\n', "line 2: node_prefix = '24' has to be a whole"),
-        ('network = "10.244.0.0/20"\nnode_prefix = 16\nnodes = []\n', "node_prefix 16 does not fit"),
-        ('network = "10.244.0.0/20"\nnode_prefix = 31\nnodes = []\n', "node_prefix 31 does not fit"),
-        ('network = "10.244.0.0/20"\nnode_prefix = [24, 64]\nnodes = []\n', "one prefix length for each network"),
+        ('node_prefix = "24"\n' + LINES, "line 1: node_prefix = '24' has to be a whole"),
+        ('node_prefix = 16\n' + LINES, "node_prefix 16 does not fit"),
+        ('node_prefix = 31\n' + LINES, "node_prefix 31 does not fit"),
+        ('node_prefix = [24, 64]\n' + LINES, "one prefix length for each network"),
         ('network = "10.244.0.0/20"\nnodes = "node1"\n', "'nodes' has to be a list of tables"),
         ('network = 10.244.0.0/20\nnodes = []\n', "line 1: the value needs quotes"),
         ('network = "10.244.0.0/20"\n[nodes]\nname = "a"\n[nodes]\nname = "b"\n', "table 'nodes' is on line 2 already"),
@@ -99,7 +99,8 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (LINES.replace("node3", "node1"), "line 8: two nodes have the name node1"),
         (LINES.replace("10.0.2.53", "10.0.10.51"), "line 8: nodes node2 and node3 have the same address 10.0.10.51"),
         (LINES.replace("10.244.1.0/24", "10.244.0.0/24"), "line 6: nodes node1 and node2 have the same pod_cidr"),
-        (LINES.replace("10.244.1.0/24", "10.244.0.0/23"), "overlap: 10.244.0.0/24 and 10.244.0.0/23"),
+        (LINES.replace("10.244.1.0/24", "10.244.2.0/23"), "line 6: node node2: pod_cidr 10.244.2.0/23 has to be a /24"),
+        ("node_prefix = 25\n" + LINES, "node node1: pod_cidr 10.244.0.0/24 has to be a /25"),
         (TABLES.replace("10.0.10.51", "10.0.0.210"), "line 10: nodes node1 and node2 have the same address"),
         ("a = " + "[" * 20000, "nested too deep"),
         ("a = " + "1" * 20000, "a number that is too long"),
@@ -147,18 +148,14 @@ def test_free_cidr_of_the_missing_family_joins_the_other() -> None:
     assert parse(text).nodes[2].pod_cidrs == ("10.244.2.0/24", "fd00:244:0:2::/64")
 
 
-def test_lowest_free_cidr_is_taken_around_wider_ones() -> None:
+def test_lowest_free_cidrs_are_taken_in_the_length_of_the_others() -> None:
     text, assigned = assign_free(
         'network = "10.244.0.0/20"\nnodes = [\n'
-        ' { name = "a", address = "10.0.0.1", pod_cidr = "10.244.1.128/25" },\n'
-        ' { name = "b", address = "10.0.0.2" }, { name = "c", address = "10.0.0.3" },\n'
-        ' { name = "d", address = "10.0.0.4", pod_cidr = "10.244.4.0/22" }, { name = "e", address = "10.0.0.5" },\n'
-        ' { name = "f", address = "10.0.0.6" },\n]\n'
+        ' { name = "a", address = "10.0.0.1" }, { name = "b", address = "10.0.0.2", pod_cidr = "10.244.0.64/26" },\n'
+        ' { name = "c", address = "10.0.0.3" },\n]\n'
     )
-    assert assigned == {
-        "b": ("10.244.0.0/24",), "c": ("10.244.2.0/24",), "e": ("10.244.3.0/24",), "f": ("10.244.8.0/24",),
-    }  # fmt: skip
-    parse(text)
+    assert assigned == {"a": ("10.244.0.0/26",), "c": ("10.244.0.128/26",)}
+    assert parse(text).node_prefixes == (26,)
 
 
 def test_network_without_a_free_cidr_is_named() -> None:

@@ -9,8 +9,7 @@ import hashlib
 import os
 import re
 import threading
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,6 @@ from cnictl.node.reach import cluster_text
 from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
 from cnictl.node.spec import addressing, toml_fault, toml_text
 from cnictl.node.spec.node_spec import NodeSpec, text_or_list
-from cnictl.node.spec.overlaps import overlapping
 from cnictl.node.spec.peers import FAMILIES, host_address, is_link_local
 from cnictl.node.spec.suggestions import meant_network
 
@@ -122,13 +120,14 @@ def assign_free(text: str, path: str = "cluster.toml") -> tuple[str, dict[str, t
     time would give one CIDR away twice. Raises UsageProblem for a wrong file, or where no CIDR is free.
     """
     cluster = parse(text, path)
+    taken = {pod_cidr for node in cluster.nodes for pod_cidr in node.pod_cidrs}
     networks = zip(map(parse_cidr, cluster.networks), cluster.node_prefixes, strict=True)
-    free = {network.bits: _Free(network, prefix, cluster.nodes) for network, prefix in networks}
+    free = {network.bits: _free(network, prefix, taken) for network, prefix in networks}
     assigned: dict[str, tuple[str, ...]] = {}
     written: dict[int, str | list[str]] = {}
     for position, node in enumerate(cluster.nodes):
         has = {parse_cidr(text).bits for text in node.pod_cidrs}
-        new = tuple(str(free[bits].take()) for bits in free if bits not in has)
+        new = tuple(next(cidrs) for bits, cidrs in free.items() if bits not in has)
         if new:
             assigned[node.name] = new
             written[position] = text_or_list((*node.pod_cidrs, *new))
@@ -252,7 +251,6 @@ def _cluster(document: Mapping[str, Any]) -> Cluster:
         if key not in document:
             raise _KeyFault(key, f"{key!r} is missing")
     networks = _networks(document["network"])
-    prefixes = _prefixes(document.get("node_prefix"), networks)
     entries = document["nodes"]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise _KeyFault("nodes", "'nodes' has to be a list of tables", 'nodes = [{ name = "node1", address = "…" }]')
@@ -261,6 +259,8 @@ def _cluster(document: Mapping[str, Any]) -> Cluster:
     if len(entries) > MOST_NODES:
         raise _KeyFault("nodes", f"{len(entries)} nodes: a cluster file has at most {MOST_NODES:,}")
     nodes = tuple(_node(position, entry, networks) for position, entry in enumerate(entries))
+    prefixes = _prefixes(document.get("node_prefix"), networks, nodes)
+    _check_lengths(nodes, dict(zip((network.bits for network in networks), prefixes, strict=True)))
     _check_unique(nodes)
     return Cluster(tuple(map(str, networks)), prefixes, nodes)
 
@@ -279,10 +279,14 @@ def _networks(value: Any) -> tuple[Cidr, ...]:
     return tuple(map(parse_cidr, spec.networks))
 
 
-def _prefixes(value: Any, networks: tuple[Cidr, ...]) -> tuple[int, ...]:
-    """Return the prefix length of a node's pod CIDR in each network."""
+def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, ...]) -> tuple[int, ...]:
+    """Return the prefix length of a node's pod CIDR in each network; by default that of the first one in the file."""
     if value is None:
-        found = [max(_DEFAULT_PREFIX[network.bits], network.prefix) for network in networks]
+        used: dict[int, int] = {}
+        for cidr in (parse_cidr(text) for node in nodes for text in node.pod_cidrs):
+            used.setdefault(cidr.bits, cidr.prefix)
+        default = {bits: used.get(bits, prefix) for bits, prefix in _DEFAULT_PREFIX.items()}
+        found = [max(default[network.bits], network.prefix) for network in networks]
     else:
         found = value if isinstance(value, list) else [value]
         if not all(type(prefix) is int for prefix in found):
@@ -300,6 +304,18 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...]) -> tuple[int, ...]:
                 f"node_prefix {prefix} does not fit network {network}: use {network.prefix} to {network.bits - 2}",
             )
     return tuple(found)
+
+
+def _check_lengths(nodes: tuple[ClusterNode, ...], prefixes: Mapping[int, int]) -> None:
+    """Refuse a pod CIDR of another length than the others': nodes accept no such peer. Raises _NodeFault."""
+    for position, node in enumerate(nodes):
+        for cidr in map(parse_cidr, node.pod_cidrs):
+            if cidr.prefix != prefixes[cidr.bits]:
+                raise _NodeFault(
+                    position,
+                    f"node {node.name}: pod_cidr {cidr} has to be a /{prefixes[cidr.bits]}, as those of all nodes",
+                    "node_prefix at the top of the file sets another length for all",
+                )
 
 
 def _node(position: int, entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> ClusterNode:
@@ -379,9 +395,13 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
 
 
 def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
-    """Refuse two nodes with one name or address, or with pod CIDRs that overlap. Raises _NodeFault."""
+    """Refuse two nodes with one name, address or pod CIDR. Raises _NodeFault.
+
+    All pod CIDRs of a family have the same length, so that two that overlap are equal.
+    """
     names: dict[str, int] = {}
     addresses: dict[str, int] = {}
+    pod_cidrs: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
             raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
@@ -389,45 +409,27 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
             other = addresses.setdefault(address, position)
             if other != position:
                 raise _NodeFault(position, f"nodes {nodes[other].name} and {node.name} have the same address {address}")
-    owners = [(position, text) for position, node in enumerate(nodes) for text in node.pod_cidrs]
-    for first, second in overlapping([parse_cidr(text) for _, text in owners]):
-        (one, one_cidr), (two, two_cidr) = owners[first], owners[second]
-        words = (
-            f"have the same pod_cidr {two_cidr}"
-            if one_cidr == two_cidr
-            else f"have pod_cidrs that overlap: {one_cidr} and {two_cidr}"
-        )
-        raise _NodeFault(
-            two,
-            f"nodes {nodes[one].name} and {nodes[two].name} {words}",
-            f"take {nodes[two].name}'s out: `cnictl cluster apply` gives it a free one",
-        )
+        for pod_cidr in node.pod_cidrs:
+            other = pod_cidrs.setdefault(pod_cidr, position)
+            if other != position:
+                raise _NodeFault(
+                    position,
+                    f"nodes {nodes[other].name} and {node.name} have the same pod_cidr {pod_cidr}",
+                    f"take {node.name}'s out: `cnictl cluster apply` gives it a free one",
+                )
 
 
-class _Free:
-    """Give away the free CIDRs of one network, the lowest first."""
-
-    def __init__(self, network: Cidr, prefix: int, nodes: Iterable[ClusterNode]) -> None:
-        taken = [cidr for node in nodes for cidr in map(parse_cidr, node.pod_cidrs) if cidr.bits == network.bits]
-        taken.sort(key=lambda cidr: cidr.first)
-        self._firsts, self._lasts = [cidr.first for cidr in taken], [cidr.last for cidr in taken]
-        self._network, self._prefix = network, prefix
-        self._next = network.first
-
-    def take(self) -> Cidr:
-        """Return the lowest one that is free. Raises UsageProblem if none is left."""
-        size = 1 << (self._network.bits - self._prefix)
-        while self._next + size - 1 <= self._network.last:
-            at = bisect_right(self._firsts, self._next + size - 1) - 1
-            if at < 0 or self._lasts[at] < self._next:
-                cidr = Cidr(self._next.to_bytes(len(self._network.packed), "big"), self._prefix)
-                self._next += size
-                return cidr
-            self._next = -(-(self._lasts[at] + 1) // size) * size
-        raise UsageProblem(
-            f"no free /{self._prefix} is left in network {self._network}",
-            "widen the network, or take nodes that are gone out of the file",
-        )
+def _free(network: Cidr, prefix: int, taken: Container[str]) -> Iterator[str]:
+    """Yield the free CIDRs of a network, the lowest first. Raises UsageProblem when none is left."""
+    size = 1 << (network.bits - prefix)
+    for first in range(network.first, network.last + 1, size):
+        text = str(Cidr(first.to_bytes(len(network.packed), "big"), prefix))
+        if text not in taken:
+            yield text
+    raise UsageProblem(
+        f"no free /{prefix} is left in network {network}",
+        "widen the network, or take nodes that are gone out of the file",
+    )
 
 
 def _is_local(text: str) -> bool:

@@ -1,0 +1,311 @@
+"""`cnictl cluster`: all nodes of one cluster file at once, over ssh."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cnictl.cli import asking, differences
+from cnictl.cli.asking import YesOption
+from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cluster import change, inventory, survey
+from cnictl.cluster.change import ClusterChange, HostChange
+from cnictl.cluster.hosts import Answer
+from cnictl.cluster.inventory import Inventory
+from cnictl.cluster.ssh import Ssh
+from cnictl.cluster.survey import ClusterFinding, HostStatus
+from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node.reach import cluster_file
+from cnictl.node.reach.cluster_file import ClusterNode
+
+FileOption = Annotated[
+    str,
+    typer.Option("--file", "-f", metavar="FILE", help="Default: cluster.toml here, else /etc/cnictl/cluster.toml."),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAMES", help="Only these nodes, with commas between them. Repeatable."),
+]
+ConfirmOption = Annotated[
+    int | None,
+    typer.Option(
+        "--confirm-within",
+        metavar="SECONDS",
+        min=change.LEAST_CONFIRM,
+        max=3600,
+        help="Each host takes its change back by itself after so many seconds, unless it is verified over ssh before.",
+    ),
+]
+_ALL_WELL = "all {count} hosts are well, and agree with each other"
+
+
+def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
+    """Show every host of the cluster file on one screen, and what is wrong between them.
+
+    Each host is asked over ssh for its own `cnictl status`. Beside each host's state that finds what no host can see
+    alone: a forgotten or one-sided peer, two nodes with one pod CIDR, a node that was reset, and networks, MTUs or
+    versions that differ. Exit status 1 if a host can't be reached or is not well, or if anything is found.
+
+    \b
+    cnictl cluster status
+    cnictl cluster status -f cluster.toml --limit node1,node2
+    cnictl cluster status -o json | jq '.findings[].message'
+    """
+    known = inventory.read(file)
+    nodes = known.limited(limit or [])
+    with inventory.hosts(nodes) as hosts, _asking(hosts, "asking") as on_answer:
+        statuses = survey.ask(nodes, hosts, on_answer)
+    found = survey.findings(statuses, known.cluster)
+    if output is Format.JSON:
+        items = [row.as_json() for row in statuses]
+        print_json({"version": 1, "items": items, "findings": [finding.as_json() for finding in found]})
+    else:
+        _show_statuses(statuses)
+        _say_findings(found)
+        if not found and all(row.state == survey.OK for row in statuses):
+            say(_ALL_WELL.format(count=len(statuses)))
+    if found or any(row.state != survey.OK for row in statuses):
+        raise typer.Exit(1)
+
+
+def plan(
+    file: FileOption = "",
+    limit: LimitOption = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit status 1 also if any host would change.")
+    ] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what `cnictl cluster apply` would change on each host. Nothing is changed.
+
+    A node without a pod CIDR is shown with the one that it would get. Exit status 1 if a host can't be reached or
+    can't be changed.
+
+    \b
+    cnictl cluster plan
+    cnictl cluster plan --limit node6 --exit-code
+    """
+    known = inventory.read(file)
+    text, assigned = _assigned(known)
+    nodes = _nodes_of(known, text, limit)
+    reached = inventory.hosts(nodes)
+    with reached as hosts, ClusterChange(hosts, nodes, text) as changing, _asking(hosts, "asking") as tell:
+        rows = changing.plan(tell)
+    if output is Format.JSON:
+        _print_changes(rows, assigned)
+    else:
+        _say_assigned(assigned, "would get")
+        _show_plan(rows)
+        _show_changes(rows)
+    if not all(row.is_good for row in rows) or (exit_code and (assigned or any(row.steps for row in rows))):
+        raise typer.Exit(1)
+
+
+def apply(
+    file: FileOption = "",
+    limit: LimitOption = None,
+    yes: YesOption = False,
+    confirm_within: ConfirmOption = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With --confirm-within: if a host fails, keep the others' changes.")
+    ] = False,
+    revert: Annotated[
+        bool, typer.Option("--revert", help="With --confirm-within: if a host fails, take the others' changes back.")
+    ] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make all hosts as the cluster file says: new nodes are set up, and every other one learns of them.
+
+    A node without a pod CIDR gets the next free one, written into the file. What each host would change is shown
+    first, and at a terminal it asks. Then the file is copied to /etc/cnictl/cluster.toml on each host, all are changed
+    at once, and each is looked at again on a new connection. A host that fails has undone its own change.
+
+    With --confirm-within a host that is lost, or not as it should be afterwards, takes its change back by itself. The
+    other hosts' changes are kept or taken back as --keep or --revert says; without either, it asks at a terminal, and
+    keeps them where there is none.
+
+    \b
+    cnictl cluster apply
+    cnictl cluster apply --limit node6
+    cnictl cluster apply --confirm-within 60 --revert
+    """
+    if (keep or revert) and not confirm_within:
+        raise UsageProblem(
+            "--keep and --revert go with --confirm-within: else a host that failed has undone its change"
+        )
+    if keep and revert:
+        raise UsageProblem("--keep and --revert exclude each other")
+    keeps = keep or not (revert or asking.asks(yes))
+    known = inventory.read(file)
+    text, assigned = _assigned(known)
+    nodes = _nodes_of(known, text, limit)
+    with inventory.hosts(nodes) as hosts, ClusterChange(hosts, nodes, text) as changing:
+        with _asking(hosts, "asking") as tell:
+            planned = changing.plan(tell)
+        _say_assigned(assigned, "gets")
+        if output is Format.TABLE:
+            _show_plan(planned)
+        if asking.asks(yes) and (assigned or any(row.steps for row in planned)):
+            asking.confirm(f"Change {_count(planned)}?")
+        if assigned:
+            known.write(text)
+        with _asking(hosts, "changing") as tell:
+            rows = changing.carry_out(planned, confirm_within, keeps, tell)
+        if confirm_within and not keeps:
+            rows = _settle(changing, rows, revert)
+    if output is Format.JSON:
+        _print_changes(rows, assigned)
+    else:
+        _show_changes(rows)
+    if not all(row.is_good for row in rows):
+        raise typer.Exit(1)
+
+
+def remove(
+    node: Annotated[str, typer.Argument(help="The node's name in the cluster file.")],
+    file: FileOption = "",
+    limit: LimitOption = None,
+    yes: YesOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Take a node out of the cluster: its line goes, its routes go everywhere, and the host itself is reset.
+
+    It drains nothing: it refuses while pods live on the node. A node that can't be reached is taken out all the same,
+    and has to be reset by hand if it ever returns. At a terminal it asks first.
+
+    \b
+    cnictl cluster remove node3
+    """
+    known = inventory.read(file)
+    leaving = known.node(node)
+    text, assigned = cluster_file.assign_free(cluster_file.without_node(known.text, node, known.path), known.path)
+    nodes = _nodes_of(known, text, limit)
+    everyone = inventory.hosts([*nodes, leaving])
+    with everyone as hosts, ClusterChange(hosts, nodes, text) as changing:
+        reachable, pods = change.pods_on(hosts, node)
+        if pods:
+            more = f" and {len(pods) - 5} more" if pods[5:] else ""
+            raise Problem(
+                f"{node} has {len(pods)} live pod{'s' if pods[1:] else ''}: {', '.join(pods[:5])}{more}",
+                "move them to other nodes first; cnictl ipam list there shows what is left",
+            )
+        with _asking(hosts, "asking") as tell:
+            planned = changing.plan(tell)
+        if output is Format.TABLE:
+            _show_plan(planned)
+        say(f"takes {node} out of {known.path}, and {'resets it' if reachable else 'can not reset it'}")
+        if asking.asks(yes):
+            asking.confirm(f"Remove {node}?")
+        gone = change.reset(hosts, leaving)
+        if gone.state == change.FAILED:
+            raise Problem(f"{node} was not reset, and nothing else was changed: {gone.why}", gone.hint)
+        known.write(text)
+        with _asking(hosts, "changing") as tell:
+            rows = [gone, *changing.carry_out(planned, None, False, tell)]
+    if output is Format.JSON:
+        _print_changes(rows, assigned)
+    else:
+        _show_changes(rows)
+    if not all(row.is_good for row in rows):
+        raise typer.Exit(1)
+
+
+def _assigned(known: Inventory) -> tuple[str, dict[str, tuple[str, ...]]]:
+    return cluster_file.assign_free(known.text, known.path)
+
+
+def _nodes_of(known: Inventory, text: str, limit: Sequence[str] | None) -> tuple[ClusterNode, ...]:
+    """Return the chosen nodes as a changed text of the file has them."""
+    after = Inventory(known.path, known.contents, text, cluster_file.parse(text, known.path))
+    return after.limited(limit or [])
+
+
+def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> list[HostChange]:
+    """Keep the changes; where a host failed, take back those of the others with `revert`, or as the answer is."""
+    bad = [row.node.name for row in rows if not row.is_good]
+    if bad and not revert and any(row.state == change.CHANGED for row in rows):
+        _show_changes(rows)
+        revert = not typer.confirm(f"{', '.join(bad)} failed. Keep what the other hosts changed?", err=True)
+    return changing.revert(rows) if bad and revert else changing.confirm(rows)
+
+
+@contextmanager
+def _asking(hosts: Ssh, doing: str) -> Iterator[Callable[[Answer], None]]:
+    """Say on stderr how many hosts have answered, while they are asked."""
+    count, lock, total = 0, threading.Lock(), len(hosts.names)
+    with working(f"{doing} {total} hosts") as tell:
+
+        def on_answer(answer: Answer) -> None:
+            nonlocal count
+            with lock:
+                count += 1
+                tell(f"{doing} {total} hosts: {count} answered, last {answer.host}")
+
+        yield on_answer
+
+
+def _count(rows: Iterable[HostChange]) -> str:
+    changing = [row.node.name for row in rows if row.state == change.WOULD_CHANGE]
+    return f"{len(changing)} hosts" if len(changing) != 1 else changing[0]
+
+
+def _show_statuses(statuses: Sequence[HostStatus]) -> None:
+    rows = []
+    for status in statuses:
+        row = status.as_json()
+        state = f"{status.state}: {status.why}" if status.why else status.state
+        peers = f"{row['peers_ok']} of {row['peers']}" if status.is_set_up else ""
+        mtu = str(status.mtu) if status.mtu else ""
+        rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
+                     state))  # fmt: skip
+    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "state"), rows)
+    for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
+        names = [status.name for status in statuses if status.hint == hint]
+        say(f"hint for {', '.join(names)}: {hint}")
+
+
+def _say_findings(found: Sequence[ClusterFinding]) -> None:
+    for finding in found:
+        say(finding.message)
+        if finding.hint:
+            say(f"  hint: {finding.hint}")
+
+
+def _say_assigned(assigned: dict[str, tuple[str, ...]], words: str) -> None:
+    for name, pod_cidrs in assigned.items():
+        say(f"{name} {words} {', '.join(pod_cidrs)}")
+
+
+def _show_plan(rows: Sequence[HostChange]) -> None:
+    """Show each host's difference line by line, as `cnictl plan` does on the host."""
+    lines: list[differences.Line] = []
+    for row in rows:
+        if row.state != change.WOULD_CHANGE:
+            continue
+        lines.append(("~", f"{row.node.name}:"))
+        for step in row.steps:
+            lines.append(("~", f"  would change: {step['summary']}"))
+            changes = differences.of_change(step["before"], step["after"], step["command"])
+            lines += [(kind, f"  {text}") for kind, text in changes]
+        lines += [("~", f"  would delete the attachment of {pod}") for pod in row.pods_cut_off]
+    sys.stdout.flush()
+    differences.write(lines)
+
+
+def _show_changes(rows: Sequence[HostChange]) -> None:
+    table = []
+    for row in rows:
+        steps = f"{len(row.steps)} step{'s' if len(row.steps) != 1 else ''}" if row.steps else ""
+        table.append((row.node.name, row.state, steps, row.why))
+    print_table(("node", "outcome", "changes", "why"), table)
+    for hint in dict.fromkeys(row.hint for row in rows if row.hint):
+        names = [row.node.name for row in rows if row.hint == hint]
+        say(f"hint for {', '.join(names)}: {hint}")
+
+
+def _print_changes(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]]) -> None:
+    given = {name: list(pod_cidrs) for name, pod_cidrs in assigned.items()}
+    print_json({"version": 1, "items": [row.as_json() for row in rows], "assigned": given})

@@ -1,0 +1,252 @@
+"""Change all hosts of a cluster: what each would change, the change, its verification, and keeping or reverting it.
+
+The cluster file travels to a temporary file on each host; `cnictl init-node --from` reads it there and installs it as
+/etc/cnictl/cluster.toml in the same run as the rest. So a run that is undone undoes that too.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cnictl.cluster import survey
+from cnictl.cluster.hosts import Answer, Command, Hosts
+from cnictl.cluster.survey import HostStatus, as_hint
+from cnictl.core import outside
+from cnictl.core.errors import Problem
+from cnictl.core.paths import RUN_DIR
+from cnictl.node.reach.cluster_file import ClusterNode
+from cnictl.node.runs import converge
+
+OnAnswer = Callable[[Answer], None]
+
+_COPY_SECONDS, _PLAN_SECONDS, _CHANGE_SECONDS, _SHORT_SECONDS = 60.0, 120.0, 600.0, 60.0
+_COPY = 'set -eu; umask 022; mkdir -p "${1%/*}"; cat > "$1.part"; mv -f -- "$1.part" "$1"'
+_DELETE = 'rm -f -- "$1" "$1.part"'
+
+_AT_ONCE = 32
+
+LEAST_CONFIRM = 30
+"""Seconds: a connection that hangs is noticed after 15, and 10 more pass until a new one is given up."""
+
+UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
+UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED = (
+    "already so", "would change", "changed", "failed", "lost", "reverted",
+)  # fmt: skip
+_GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
+
+
+@dataclass(frozen=True)
+class HostChange:
+    """What a host would change, or what became of it."""
+
+    node: ClusterNode
+    state: str
+    why: str = ""
+    hint: str = ""
+    steps: tuple[Mapping[str, Any], ...] = ()
+    """The steps that change something, as the host's own command prints them: `resource`, `summary`, `before`, …"""
+    pods_cut_off: tuple[str, ...] = ()
+    run: int = 0
+    """The number of the run that waits to be confirmed."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the host is or will be as the file says."""
+        return self.state in _GOOD
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row for programs."""
+        return {
+            "node": self.node.name,
+            "state": self.state,
+            "why": self.why,
+            "steps": [dict(step) for step in self.steps],
+            "pods_cut_off": list(self.pods_cut_off),
+            "hint": as_hint(self.hint),
+        }
+
+
+@dataclass
+class ClusterChange:
+    """One text of the cluster file on its way to some hosts: a context manager that leaves no temporary file there."""
+
+    hosts: Hosts
+    nodes: tuple[ClusterNode, ...]
+    """As the text has them; all are among `hosts`."""
+    text: str
+    versions: Mapping[str, Answer] = field(default_factory=dict)
+    """What each host's `cnictl --version` said, from `plan` on."""
+    _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
+    _copied: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "ClusterChange":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        command = Command(("sh", "-c", _DELETE, "sh", self._path))
+        self.hosts.run(dict.fromkeys(self._copied, command), _SHORT_SECONDS, lambda _: None)
+
+    def plan(self, on_answer: OnAnswer) -> list[HostChange]:
+        """Copy the file to a temporary one on each host, and return what each would change. Nothing is changed."""
+        self.versions = self.hosts.connect(lambda _: None)
+        rows = {node.name: _barred(node, self.versions[node.name]) for node in self.nodes}
+        usable = [name for name, row in rows.items() if row is None]
+        copy = Command(("sh", "-c", _COPY, "sh", self._path), self.text)
+        copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
+        self._copied = [name for name in usable if copied[name].status == 0]
+        asked = self.hosts.run(dict.fromkeys(self._copied, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
+        return [rows[node.name] or _planned(node, asked.get(node.name, copied[node.name])) for node in self.nodes]
+
+    def carry_out(
+        self, planned: Sequence[HostChange], confirm_within: int | None, keep: bool, on_answer: OnAnswer
+    ) -> list[HostChange]:
+        """Change every host that would change, and return what became of each, as a new connection shows.
+
+        With `keep` a host's change is confirmed as soon as that host is verified; else `confirm` or `revert` has to
+        follow where `confirm_within` is given.
+        """
+
+        def change(row: HostChange) -> HostChange:
+            if row.state != WOULD_CHANGE:
+                return row
+            row = self._change(row, confirm_within, on_answer)
+            return self._confirm(row) if confirm_within and keep else row
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(change, planned))
+
+    def confirm(self, rows: Sequence[HostChange]) -> list[HostChange]:
+        """Keep what the hosts that were changed and verified have made."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._confirm, rows))
+
+    def revert(self, rows: Sequence[HostChange]) -> list[HostChange]:
+        """Take back what the hosts that were changed and verified have made."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._revert, rows))
+
+    def _change(self, row: HostChange, confirm_within: int | None, on_answer: OnAnswer) -> HostChange:
+        options = ("--confirm-within", str(confirm_within)) if confirm_within else ()
+        row = _changed(row, self._ask(row, self._command(*options), on_answer), confirm_within)
+        if row.state != CHANGED:
+            return row
+        self.hosts.reconnect([row.node.name])
+        answer = self._ask(row, survey.STATUS)
+        return _verified(row, survey.read(row.node, self.versions[row.node.name], answer), confirm_within)
+
+    def _confirm(self, row: HostChange) -> HostChange:
+        if row.state != CHANGED or not row.run:
+            return row
+        return _ended(row, self._ask(row, Command(("cnictl", "confirm", "-o", "json"))), CHANGED)
+
+    def _revert(self, row: HostChange) -> HostChange:
+        if row.state != CHANGED or not row.run:
+            return row
+        undo = Command(("cnictl", "undo", str(row.run), "--yes", "-o", "json"))
+        return _ended(row, self._ask(row, undo), REVERTED)
+
+    def _ask(self, row: HostChange, command: Command, on_answer: OnAnswer = lambda _: None) -> Answer:
+        return self.hosts.run({row.node.name: command}, _CHANGE_SECONDS, on_answer)[row.node.name]
+
+    def _command(self, *options: str) -> Command:
+        return Command(("cnictl", "init-node", "--from", self._path, *options, "-o", "json"))
+
+
+def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:
+    """Return whether a host can be asked, and the pods that live there. Raises Problem if it can't say."""
+    answer = hosts.run({name: Command(("cnictl", "ipam", "list", "-o", "json"))}, _SHORT_SECONDS, lambda _: None)[name]
+    if answer.fault:
+        return False, []
+    document = answer.document()
+    if document is None:
+        if converge.NO_NODE[0] in answer.stderr or "no network has leases here" in answer.stderr:
+            return True, []
+        raise Problem(f"{name} does not say which pods live there: {answer.said}", f"cnictl ipam list on {name}")
+    leases = document.get("items", document.get("leases"))
+    if not isinstance(leases, list):
+        raise Problem(f"{name} does not say which pods live there", f"cnictl ipam list on {name}")
+    rows = [lease for lease in leases if isinstance(lease, dict) and lease.get("state") not in ("stale", "torn")]
+    named = [str(row.get("pod") or row.get("container") or row.get("address")) for row in rows]
+    return True, list(dict.fromkeys(outside.word(pod, 100) for pod in named))
+
+
+def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
+    """Reset a host that leaves the cluster; one that is no node any more is already so."""
+    command = Command(("cnictl", "reset-node", "--yes", "-o", "json"))
+    answer = hosts.run({node.name: command}, _CHANGE_SECONDS, lambda _: None)[node.name]
+    if answer.fault:
+        return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
+    if answer.status != 0:
+        return HostChange(node, FAILED, answer.said, answer.said_hint)
+    return HostChange(node, CHANGED, "reset")
+
+
+def _barred(node: ClusterNode, version: Answer) -> HostChange | None:
+    """Return why a host can't be changed; None if it can."""
+    if version.fault:
+        return HostChange(node, UNREACHABLE, version.fault, version.hint)
+    other = survey.other_version(version)
+    if other:
+        return HostChange(node, OTHER_VERSION, other, "install the same release of cnictl on all hosts")
+    return None
+
+
+def _planned(node: ClusterNode, answer: Answer) -> HostChange:
+    if answer.fault:
+        return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
+    document = answer.document()
+    if document is None or answer.status != 0:
+        return HostChange(node, FAILED, answer.said, answer.said_hint)
+    steps, pods = _steps(document, WOULD_CHANGE), document.get("pods_cut_off")
+    cut_off = tuple(outside.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
+    return HostChange(node, WOULD_CHANGE if steps else UNCHANGED, steps=steps, pods_cut_off=cut_off)
+
+
+def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the steps with an outcome in a run's JSON, each with its values in the kinds that they should have."""
+    steps = document.get("steps")
+    return tuple(
+        {
+            "resource": str(step.get("resource", "")),
+            "summary": str(step.get("summary", "")),
+            "before": step["before"] if isinstance(step.get("before"), dict) else None,
+            "after": step["after"] if isinstance(step.get("after"), dict) else None,
+            "command": str(step.get("command", "")),
+        }
+        for step in (steps if isinstance(steps, list) else ())
+        if isinstance(step, dict) and step.get("outcome") == outcome
+    )
+
+
+def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> HostChange:
+    back = f"; it takes the change back by itself within {confirm_within} s" if confirm_within else ""
+    if answer.fault:
+        return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
+    document = answer.document()
+    if document is None or answer.status != 0:
+        return replace(row, state=FAILED, why=answer.said, hint=answer.said_hint)
+    run = document.get("run")
+    steps = _steps(document, CHANGED)
+    return replace(row, state=CHANGED if steps else UNCHANGED, steps=steps, run=run if type(run) is int else 0)
+
+
+def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -> HostChange:
+    """Return the row of a host that was changed, once it was looked at on a new connection."""
+    back = f"; it takes the change back by itself within {confirm_within} s" if confirm_within else ""
+    if not status.is_set_up:
+        state = LOST if status.state == UNREACHABLE else FAILED
+        return replace(row, state=state, why=f"{status.why}{back}", hint=status.hint)
+    if status.own_trouble:
+        return replace(row, state=FAILED, why=f"changed, but {status.own_trouble}{back}", hint=status.hint)
+    return row
+
+
+def _ended(row: HostChange, answer: Answer, state: str) -> HostChange:
+    """Return the row of a host that was to keep or to take back its change."""
+    if answer.fault:
+        return replace(row, state=LOST, why=f"{answer.fault}; its change is taken back by itself", hint=answer.hint)
+    if answer.status != 0:
+        return replace(row, state=FAILED, why=answer.said, hint=answer.said_hint)
+    return replace(row, state=state)

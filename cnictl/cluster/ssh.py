@@ -1,0 +1,310 @@
+"""Reach hosts by the system's own OpenSSH, with the operator's configuration, agent, known_hosts and jump hosts.
+
+Each host gets one connection, which all commands share. Whether a host's key is right is ssh's business alone: an
+unknown or changed key is an error. Nothing is asked at the terminal.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from cnictl.cluster.hosts import Answer, Command
+from cnictl.core import outside, programs
+from cnictl.core.errors import Problem, ProgramError, UsageProblem
+from cnictl.core.process import run
+
+CONNECT_SECONDS = 10
+_SILENT_SECONDS, _SILENT_TIMES = 5, 3
+"""ssh ends a connection that says nothing for the product of the two."""
+_LARGEST_ANSWER = 32 << 20
+"""Bytes. `status -o json` of a node with 5,000 peers has about three million."""
+_LONGEST_LINE = 4 << 20
+_AT_ONCE = 32
+_CONNECTS_AT_ONCE = 8
+"""sshd drops connections beyond ten that are not authenticated yet (sshd_config(5), MaxStartups): a jump host's too."""
+_END_SECONDS = 5.0
+
+_DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.-]{1,50}\Z")
+"""A folder whose name ssh does not expand, and short enough for a socket's name in it (unix(7): 107 bytes)."""
+
+_AS_ROOT = """\
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+if [ "$(id -u)" = 0 ]; then exec "$@"; fi
+program=$(command -v "$1") || { echo "$1: not found" >&2; exit 127; }
+shift
+exec sudo -n -- "$program" "$@"
+"""
+"""Runs its arguments as root. sudo searches other folders than the user's shell, so it is given the path."""
+_NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
+
+
+@dataclass
+class _Host:
+    name: str
+    destination: str
+    control: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    first: Answer | None = None
+    """The answer of the connection's first command; None before it."""
+
+
+class Ssh:
+    """Hosts by name and where ssh finds each: a context manager that ends its connections. `Hosts` and `Transport`."""
+
+    def __init__(self, destinations: Mapping[str, str]) -> None:
+        """`destinations` are `user@host` or hosts by name. Raises UsageProblem for one that is neither."""
+        for name, destination in destinations.items():
+            if not _DESTINATION.match(destination):
+                raise UsageProblem(f"{name}: {outside.line(repr(destination))} is not a host or user@host")
+        self._folder = ""
+        self._destinations = dict(destinations)
+        self._hosts: dict[str, _Host] = {}
+        self._connecting = threading.Semaphore(_CONNECTS_AT_ONCE)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hosts' names."""
+        return tuple(self._destinations)
+
+    def __enter__(self) -> "Ssh":
+        if not programs.find("ssh"):
+            raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
+        self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
+        self._hosts = {
+            name: _Host(name, destination, f"{self._folder}/{number}")
+            for number, (name, destination) in enumerate(self._destinations.items())
+        }
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        connected = [host for host in self._hosts.values() if os.path.lexists(host.control)]
+        if connected:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._disconnect, connected))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
+        """Return each host's `cnictl --version`, or why it has none."""
+        return self._each(self.names, self._connected, on_answer)
+
+    def run(
+        self,
+        commands: Mapping[str, Command],
+        timeout: float,
+        on_answer: Callable[[Answer], None] = lambda _: None,
+    ) -> dict[str, Answer]:
+        """Run a command on each of some hosts as root, all at once; see `Hosts.run`."""
+        return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
+
+    def reconnect(self, names: Sequence[str]) -> None:
+        """End the connections to some hosts: the next command shows whether a new one can be made."""
+        hosts = [self._hosts[name] for name in names]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._disconnect, hosts))
+        for host in hosts:
+            host.first = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(host.control)  # of a master that hangs: it ends by itself when its connection does
+
+    def start(self, host: str, argv: Sequence[str]) -> "Session":
+        """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
+        first = self._connected(host)
+        if first.fault:
+            raise Problem(first.fault, first.hint)
+        return Session(self._argv(self._hosts[host], argv), self._hosts[host])
+
+    def _each(
+        self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
+    ) -> dict[str, Answer]:
+        def answer(name: str) -> Answer:
+            said = ask(name)
+            on_answer(said)
+            return said
+
+        wanted = list(names)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(wanted, pool.map(answer, wanted), strict=True))
+
+    def _run_on(self, name: str, command: Command, timeout: float) -> Answer:
+        first = self._connected(name)
+        if first.fault:
+            return first
+        return self._ask(self._hosts[name], command, timeout)
+
+    def _connected(self, name: str) -> Answer:
+        """Return the answer of a host's first command, which makes the connection."""
+        host = self._hosts[name]
+        with host.lock:
+            if host.first is None:
+                with self._connecting:
+                    command = Command(("cnictl", "--version"))
+                    host.first = self._ask(host, command, CONNECT_SECONDS + 50.0)
+            return host.first
+
+    def _ask(self, host: _Host, command: Command, timeout: float) -> Answer:
+        try:
+            done = run(
+                self._argv(host, command.argv),
+                stdin=command.stdin,
+                timeout=timeout,
+                check=False,
+                environment=_environment(),
+                most=_LARGEST_ANSWER,
+                leaves_child=True,
+            )
+        except ProgramError as error:
+            return Answer(host.name, fault=outside.line(_without_command(error.message)))
+        message, hint = fault_of(done.status, done.stderr, host.destination)
+        return Answer(host.name, done.status, done.stdout, done.stderr, message, hint)
+
+    def _argv(self, host: _Host, argv: Sequence[str]) -> list[str]:
+        """Return the whole command line of ssh; the remote shell gets each argument quoted."""
+        remote = shlex.join(["sh", "-c", _AS_ROOT, "cnictl", *argv])
+        return ["ssh", *_options(host.control), "--", host.destination, remote]
+
+    def _disconnect(self, host: _Host) -> None:
+        with contextlib.suppress(ProgramError):
+            run(
+                ["ssh", *_options(host.control), "-O", "exit", "--", host.destination],
+                timeout=_END_SECONDS,
+                check=False,
+                environment=_environment(),
+                leaves_child=True,
+            )
+
+
+class Session:
+    """A command that runs on a host, with its stdin and stdout."""
+
+    def __init__(self, argv: Sequence[str], host: _Host) -> None:
+        self._host = host
+        self._errors = os.memfd_create("stderr")
+        self._ending = threading.Lock()
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=_environment()
+        )
+
+    def send(self, text: str) -> None:
+        """Write to the command's stdin. Raises Problem if it reads no more."""
+        assert self._process.stdin is not None
+        data = text.encode()
+        try:
+            while data:
+                data = data[self._process.stdin.write(data) or 0 :]
+        except (OSError, ValueError):
+            raise Problem(self._why() or "the connection ended") from None
+
+    def lines(self) -> Iterator[str]:
+        """Yield each line of its stdout, until it ends. Raises Problem if the command failed."""
+        assert self._process.stdout is not None
+        rest = b""
+        with contextlib.suppress(ValueError, OSError):  # closed meanwhile
+            while piece := os.read(self._process.stdout.fileno(), 1 << 16):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in whole)
+                if len(rest) > _LONGEST_LINE:
+                    raise Problem(f"answered with a line of over {_LONGEST_LINE >> 20} MiB")
+        if rest:
+            yield rest.decode("utf-8", "replace")
+        why = self._why()
+        if why:
+            raise Problem(why)
+
+    def close(self) -> None:
+        """End the command: close its stdin, wait a bounded time for its end, then kill it."""
+        with self._ending:
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _why(self) -> str:
+        """Return why the command failed; empty if it did not."""
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return ""
+        if status == 0:
+            return ""
+        stderr = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
+        fault, _ = fault_of(status, stderr, self._host.destination)
+        last = [line for line in stderr.splitlines() if line.strip()]
+        return fault or outside.line(last[-1].removeprefix("cnictl: ") if last else f"exit status {status}")
+
+
+def fault_of(status: int, stderr: str, destination: str) -> tuple[str, str]:
+    """Return why a command was not run on a host, and the hint; empty if it was run. Pure."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    last = outside.line(lines[-1]) if lines else ""
+    if status == 255:
+        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
+            return (
+                "the host's key is not the one in known_hosts: it was installed anew, or another host has its address",
+                f"compare the key on the host itself, then: ssh-keygen -R {destination.rpartition('@')[2]}",
+            )
+        if "Host key verification failed" in stderr or "host key is known" in stderr:
+            return "the host's key is not known yet", f"compare the fingerprint once: ssh {destination}"
+        if "Permission denied" in last:
+            return last, f"let your key in: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
+        return f"can't be reached: {last or 'ssh says nothing'}", f"try: ssh {destination}"
+    if any(line.startswith("sudo: ") for line in lines):
+        said = outside.line(next(line for line in lines if line.startswith("sudo: ")))
+        return said, "let this user run cnictl without a password (sudoers: NOPASSWD), or reach the host as root"
+    if status == 127 and "sudo" in last:
+        return "sudo is not installed there", 'reach the host as root: ssh = "root@…" in the cluster file'
+    if status == 127 and "cnictl" in last:
+        return _NO_CNICTL
+    return "", ""
+
+
+def _options(control: str) -> list[str]:
+    """Return ssh's options. Each stands before the operator's configuration; what is not named here is theirs."""
+    settings = {
+        "BatchMode": "yes",
+        "ControlMaster": "auto",
+        "ControlPath": control,
+        "ControlPersist": "60",
+        "ConnectTimeout": str(CONNECT_SECONDS),
+        "ServerAliveInterval": str(_SILENT_SECONDS),
+        "ServerAliveCountMax": str(_SILENT_TIMES),
+        "ClearAllForwardings": "yes",
+        "RemoteCommand": "none",
+    }
+    # no agent, display or terminal of the operator's on the hosts
+    return ["-a", "-x", "-T", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of ssh. A jump host's ssh has no BatchMode, and must not ask at the terminal either."""
+    return {**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"}
+
+
+def _runtime_folder() -> str:
+    """Return the user's own folder for sockets, else /tmp."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    if _PLAIN_PATH.match(folder):
+        with contextlib.suppress(OSError):
+            found = os.stat(folder)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+                return folder
+    return "/tmp"
+
+
+def _without_command(message: str) -> str:
+    """Return what is wrong with the ssh program, without its long command line."""
+    return f"no answer: {message.rpartition(': ')[2]}" if message.startswith("ssh -a ") else message

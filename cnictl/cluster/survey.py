@@ -1,0 +1,361 @@
+"""Ask every host for its `cnictl status`, and find what is wrong between hosts that each call themselves healthy."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cnictl
+from cnictl.cluster.hosts import Answer, Command, Hosts
+from cnictl.core import outside
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
+from cnictl.node.reach.cluster_file import Cluster, ClusterNode
+from cnictl.node.runs import converge
+from cnictl.node.spec.overlaps import overlapping
+
+STATUS_SECONDS = 90.0
+STATUS = Command(("cnictl", "status", "-o", "json"))
+_NAMED = 5
+"""Hosts that a sentence names, where it is about more."""
+
+OK, UNREACHABLE, OTHER_VERSION, NO_NODE, FAULTY = "ok", "unreachable", "other version", "not a node", "faulty"
+"""States of a host."""
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """One host's own view of itself, or why there is none. Whatever a host said is cleaned for terminals."""
+
+    node: ClusterNode
+    """As the cluster file has it."""
+    state: str
+    why: str = ""
+    hint: str = ""
+    version: str = ""
+    """Of its cnictl."""
+    subnets: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    mtu: int = 0
+    """Of its bridge; 0 without one."""
+    peers: tuple[Mapping[str, Any], ...] = ()
+    own_trouble: str = ""
+    """What is wrong on the host itself, whatever its peers do."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.name
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the host was looked at and is a node."""
+        return bool(self.subnets)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row for programs."""
+        return {
+            "node": self.name,
+            "addresses": list(self.node.addresses),
+            "pod_cidrs": list(self.subnets or self.node.pod_cidrs),
+            "state": self.state,
+            "why": self.why,
+            "peers": len(self.peers),
+            "peers_ok": sum(str(peer.get("state", "")).startswith("ok") for peer in self.peers),
+            "mtu": self.mtu or None,
+            "cnictl": self.version,
+            "hint": as_hint(self.hint),
+        }
+
+
+@dataclass(frozen=True)
+class ClusterFinding:
+    """What is wrong between hosts."""
+
+    message: str
+    """Names every host that it is about."""
+    hosts: tuple[str, ...]
+    hint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding for programs."""
+        return {"message": self.message, "hosts": list(self.hosts), "hint": as_hint(self.hint)}
+
+
+def as_hint(text: str) -> dict[str, str] | None:
+    """Return a hint of a host in the form that every command prints hints in."""
+    return {"text": text, "command": "", "option": "", "on": ""} if text else None
+
+
+def ask(nodes: Iterable[ClusterNode], hosts: Hosts, on_answer: Callable[[Answer], None]) -> list[HostStatus]:
+    """Return the status of each of `nodes`, which are all of `hosts`."""
+    versions = hosts.connect(lambda _: None)
+    answers = hosts.run(dict.fromkeys(hosts.names, STATUS), STATUS_SECONDS, on_answer)
+    return [read(node, versions[node.name], answers[node.name]) for node in nodes]
+
+
+def version_of(answer: Answer) -> str:
+    """Return the version in what `cnictl --version` said; empty if it does not know that option yet."""
+    name, _, version = answer.stdout.strip().partition(" ")
+    return outside.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
+
+
+def other_version(answer: Answer) -> str:
+    """Return how a host's cnictl differs from this one, in words; empty if it does not."""
+    version = version_of(answer)
+    if version == cnictl.__version__:
+        return ""
+    return f"has cnictl {version or 'of an older release'}, and this is {cnictl.__version__}"
+
+
+def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
+    """Return what a host's two answers say. Pure."""
+    if answer.fault:
+        return HostStatus(node, UNREACHABLE, answer.fault, answer.hint)
+    document, number, other = answer.document(), version_of(version), other_version(version)
+    status = _parsed(node, document, number) if document is not None else None
+    if other:
+        hint = "install the same release of cnictl on all hosts"
+        known = status or HostStatus(node, OTHER_VERSION, version=number)
+        return replace(known, state=OTHER_VERSION, why=other, hint=hint)
+    if status is not None:
+        return status
+    if converge.NO_NODE[0] in answer.stderr:
+        hint = f"cnictl cluster apply --limit {node.name}"
+        return HostStatus(node, NO_NODE, "is not set up as a node", hint, number)
+    return HostStatus(node, FAULTY, answer.said, answer.said_hint, number)
+
+
+def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
+    """Return what a status document says; None if it is none. A host may be hostile: every value is checked."""
+    own, bridge = _table(document.get("node")), _table(document.get("bridge"))
+    subnets, networks = _cidrs(own.get("subnets")), _cidrs(own.get("networks"))
+    if not subnets:
+        return None
+    peers = document.get("peers")
+    rows = tuple(peer for peer in peers if isinstance(peer, dict)) if isinstance(peers, list) else ()
+    mtu = bridge.get("mtu")
+    troubles = [
+        f"{document[key]} {words}" for key, words in (("drifted", "drifted"), ("unknown", "not known"))
+        if isinstance(document.get(key), int) and document[key]
+    ]  # fmt: skip
+    faults = [outside.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]]
+    strays = document.get("strays")
+    if isinstance(strays, list) and strays:
+        troubles.append(f"{len(strays)} kinds of packets go another way")
+    why = "; ".join([*troubles, *faults[:2]])
+    hint = f"cnictl status on {node.name} shows it" if why else ""
+    state = FAULTY if why else OK
+    own_mtu = mtu if type(mtu) is int else 0
+    return HostStatus(
+        node, state, why, hint, version, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
+    )
+
+
+def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFinding]:
+    """Return what is wrong between the hosts, each time naming both. `cluster` has all nodes. Pure."""
+    looked_at = [status for status in statuses if status.is_set_up]
+    return [
+        *_not_set_up(statuses, looked_at),
+        *_shared_cidrs(looked_at),
+        *_other_cidrs(looked_at, cluster),
+        *_differences(looked_at, "network", lambda status: ", ".join(status.networks)),
+        *_differences(looked_at, "bridge MTU", lambda status: str(status.mtu) if status.mtu else ""),
+        *_differences(
+            [status for status in statuses if status.version], "cnictl version", lambda status: status.version
+        ),
+        *_peers(looked_at, cluster),
+    ]
+
+
+def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+    """A host that is no node, though others route its pods to it."""
+    for status in statuses:
+        if status.state != NO_NODE:
+            continue
+        expected = set(status.node.pod_cidrs)
+        routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
+        if routing:
+            yield ClusterFinding(
+                f"{status.name} is not set up as a node (it was reset, or never set up), and {_names(routing)} "
+                f"{'routes' if len(routing) == 1 else 'route'} the pods of {', '.join(sorted(expected))} to it",
+                (status.name, *routing),
+                f"cnictl cluster apply --limit {status.name}; or cnictl cluster remove {status.name}",
+            )
+
+
+def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+    owned = [(status.name, parse_cidr(text)) for status in looked_at for text in status.subnets]
+    for first, second in overlapping([cidr for _, cidr in owned]):
+        (one, one_cidr), (two, two_cidr) = owned[first], owned[second]
+        words = (
+            f"{one} and {two} both have the pod CIDR {one_cidr}"
+            if one_cidr == two_cidr
+            else f"{one} has the pod CIDR {one_cidr} and {two} has {two_cidr}, which overlap"
+        )
+        yield ClusterFinding(words, (one, two), "cnictl cluster apply gives each the pod CIDR that the file has for it")
+
+
+def _other_cidrs(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+    """A host with another pod CIDR than the file's; who it belongs to is named, if it is another's."""
+    owners = {text: node.name for node in cluster.nodes for text in node.pod_cidrs}
+    for status in looked_at:
+        for text in status.subnets:
+            if not status.node.pod_cidrs or text in status.node.pod_cidrs:
+                continue
+            owner = owners.get(text)
+            whose = f", which is {owner}'s in the cluster file" if owner else ""
+            yield ClusterFinding(
+                f"{status.name} has the pod CIDR {text}{whose}; the file has {', '.join(status.node.pod_cidrs)} for it",
+                (status.name, *([owner] if owner else [])),
+                f"move its pods elsewhere, then: cnictl cluster apply --limit {status.name}",
+            )
+
+
+def _differences(
+    statuses: Sequence[HostStatus], what: str, value_of: Callable[[HostStatus], str]
+) -> Iterator[ClusterFinding]:
+    """Hosts whose value is not that of most hosts."""
+    values = {status.name: value_of(status) for status in statuses if value_of(status)}
+    counted = Counter(values.values())
+    if len(counted) < 2:
+        return
+    usual = counted.most_common(1)[0][0]
+    like = next(name for name, value in values.items() if value == usual)
+    for value in counted:
+        if value != usual:
+            odd = [name for name, its in values.items() if its == value]
+            verb = "has" if len(odd) == 1 else "have"
+            yield ClusterFinding(f"{_names(odd)} {verb} {what} {value}, and {like} has {usual}", (*odd, like))
+
+
+def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+    """Peers that are forgotten, one-sided, reached at a wrong address, silent, or of no node in the file."""
+    known = {status.name: _peers_by_cidr(status) for status in looked_at}
+    by_name = {status.name: status for status in looked_at}
+    reachable = set(by_name)
+    owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
+    everyone = {text for _, text, _ in owned}
+    for status in looked_at:
+        lacking: list[str] = []
+        families = {parse_cidr(text).bits for text in status.subnets}
+        for node, text, bits in owned:
+            if node.name == status.name or bits not in families:
+                continue
+            peer = known[status.name].get(text)
+            if peer is None:
+                lacking.append(node.name)
+            else:
+                yield from _of_peer(status.name, node, text, peer, reachable)
+        yield from _lacking(status, list(dict.fromkeys(lacking)), by_name, known)
+        strange = [text for text in known[status.name] if text not in everyone]
+        for text in strange[:_NAMED]:
+            via = outside.word(str(known[status.name][text].get("via", "")), 60)
+            yield ClusterFinding(
+                f"{status.name} has a peer {text} through {via}, and no node of the cluster has that pod CIDR",
+                (status.name,),
+                f"cnictl route del-peer {text} on {status.name}, if it was typed there",
+            )
+
+
+def _of_peer(
+    name: str, node: ClusterNode, pod_cidr: str, peer: Mapping[str, Any], reachable: set[str]
+) -> Iterator[ClusterFinding]:
+    """What is wrong with the peer that `name` has for `node`."""
+    via, state = outside.word(str(peer.get("via", "")), 60), outside.line(str(peer.get("state", "")), 200)
+    if _canonical(via) not in node.addresses:
+        yield ClusterFinding(
+            f"{name} sends the pods' packets for {node.name} ({pod_cidr}) to {via}, and the address of {node.name} "
+            f"is {', '.join(node.addresses)}",
+            (name, node.name),
+            f"cnictl cluster apply --limit {name}",
+        )
+    elif not state.startswith("ok"):
+        yield ClusterFinding(
+            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is not right: {state or 'not known'}",
+            (name, node.name),
+            f"cnictl cluster apply --limit {name}",
+        )
+    elif peer.get("answers") is False and node.name in reachable:
+        yield ClusterFinding(
+            f"{name} gets no answer from {node.name} at {via}, though both can be reached from here",
+            (name, node.name),
+            "look at the link between them: addresses, VLANs, cables",
+        )
+
+
+def _lacking(
+    status: HostStatus,
+    lacking: Sequence[str],
+    by_name: Mapping[str, HostStatus],
+    known: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> Iterator[ClusterFinding]:
+    """Peers that a host does not have: told apart by whether the other one has it."""
+    one_sided = [name for name in lacking if name in known and known[name].keys() & set(status.subnets)]
+    for name in one_sided[:_NAMED]:
+        other = by_name[name]
+        yield ClusterFinding(
+            f"{status.name} has no peer for {name} ({', '.join(other.subnets)}), but {name} has one for {status.name}: "
+            "packets arrive and answers are lost",
+            (status.name, name),
+            f"cnictl cluster apply --limit {status.name}",
+        )
+    rest = [name for name in lacking if name not in one_sided[:_NAMED]]
+    if len(rest) > _NAMED:
+        message = f"{status.name} has no peer for {len(rest)} nodes: {_names(rest)}"
+        yield ClusterFinding(message, (status.name, *rest), f"cnictl cluster apply --limit {status.name}")
+        return
+    for name in rest:
+        if name in known and not known[name].keys() & set(status.subnets):
+            if status.name < name:  # told once for both
+                yield ClusterFinding(
+                    f"neither {status.name} nor {name} has the other one as a peer",
+                    (status.name, name),
+                    f"cnictl cluster apply --limit {status.name},{name}",
+                )
+            continue
+        yield ClusterFinding(
+            f"{status.name} has no peer for {name}", (status.name, name), f"cnictl cluster apply --limit {status.name}"
+        )
+
+
+def _has(by_name: Mapping[str, HostStatus], node: ClusterNode) -> tuple[str, ...]:
+    """Return the pod CIDRs that a node really has, else those of the file."""
+    return by_name[node.name].subnets if node.name in by_name else node.pod_cidrs
+
+
+def _peers_by_cidr(status: HostStatus) -> dict[str, Mapping[str, Any]]:
+    """Return a host's peers by pod CIDR, without routes that no peer claims."""
+    peers = {}
+    for peer in status.peers:
+        cidrs = _cidrs([peer.get("pod_cidr")])
+        if cidrs and peer.get("state") != "stale":
+            peers[cidrs[0]] = peer
+    return peers
+
+
+def _names(names: Sequence[str]) -> str:
+    """Return names as a part of a sentence: `a`, `a and b`, `a, b, c, d, e and 7 more`."""
+    shown = [*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _cidrs(value: Any) -> tuple[str, ...]:
+    """Return the CIDRs in what a host said, in canonical form; what is none is left out."""
+    found = []
+    for text in value if isinstance(value, list) else ():
+        try:
+            found.append(str(parse_cidr(text)))
+        except (AddressError, TypeError, AttributeError):
+            continue
+    return tuple(found)
+
+
+def _canonical(text: str) -> str:
+    try:
+        return format_address(parse_address(text))
+    except AddressError:
+        return ""

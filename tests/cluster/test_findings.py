@@ -1,0 +1,105 @@
+"""What `cluster status` finds between hosts: each fault is made, named with both hosts, and repaired by one apply."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from cnictl.lab.lab import Node
+from tests.cluster.world import COMMAND, World
+
+
+@pytest.fixture
+def cluster(three: World) -> Iterator[World]:
+    """Three nodes without a fault; one `cluster apply` repairs what the test did."""
+    yield three
+    three.cluster("apply")
+    assert three.status()[1:] == ([], 0)
+
+
+def _reinit(cluster: World, node: Node, text: str) -> None:
+    """Set a node up by another file than the cluster's."""
+    cluster.write(text, node, "/root/other.toml")
+    node.run([COMMAND, "init-node", "--from", "/root/other.toml", "--ignore", "all"], timeout=90)
+
+
+def test_forgotten_peer_names_both_hosts(cluster: World) -> None:
+    _reinit(cluster, cluster.nodes[0], cluster.text([cluster.nodes[0], cluster.nodes[2]], with_cidrs=True))
+    _, findings, status = cluster.status()
+    assert status == 1
+    assert findings == [
+        "node1 has no peer for node2 (10.244.1.0/24), but node2 has one for node1: packets arrive and answers are lost"
+    ]
+
+
+def test_peers_that_forgot_each_other_are_told_once(cluster: World) -> None:
+    one, two, three = cluster.nodes
+    _reinit(cluster, one, cluster.text([one, three], with_cidrs=True))
+    _reinit(cluster, two, cluster.text([two, three], with_cidrs=True))
+    assert cluster.status()[1] == ["neither node1 nor node2 has the other one as a peer"]
+
+
+def test_peer_at_another_address_names_both_hosts(cluster: World) -> None:
+    text = cluster.text(cluster.nodes, with_cidrs=True).replace(cluster.nodes[1].address, "10.0.9.9")
+    _reinit(cluster, cluster.nodes[0], text)
+    message = cluster.status()[1][0]
+    assert message.startswith("node1 sends the pods' packets for node2 (10.244.1.0/24) to 10.0.9.9, and the address")
+
+
+def test_removed_route_names_both_hosts(cluster: World) -> None:
+    cluster.nodes[0].run(["ip", "route", "del", "10.244.2.0/24"])
+    rows, findings, _ = cluster.status()
+    assert rows["node1"]["state"] == "faulty"
+    assert "1 drifted" in rows["node1"]["why"]
+    assert findings == ["the route on node1 to the pods of node3 (10.244.2.0/24) is not right: missing"]
+
+
+def test_two_nodes_with_one_pod_cidr_are_both_named(cluster: World) -> None:
+    one, two, three = cluster.nodes
+    text = cluster.text([two, three], with_cidrs=True).replace(two.pod_cidr, one.pod_cidr)
+    two.run(["cnictl", "reset-node", "--yes"], timeout=90)
+    _reinit(cluster, two, text)
+    findings = cluster.status()[1]
+    assert "node1 and node2 both have the pod CIDR 10.244.0.0/24" in findings
+    assert any("which is node1's in the cluster file; the file has 10.244.1.0/24 for it" in text for text in findings)
+    two.run(["cnictl", "reset-node", "--yes"], timeout=90)
+
+
+def test_node_that_was_reset_is_named_with_those_that_route_to_it(cluster: World) -> None:
+    cluster.nodes[2].run(["cnictl", "reset-node", "--yes"], timeout=90)
+    rows, findings, _ = cluster.status()
+    assert rows["node3"]["state"] == "not a node"
+    assert findings == [
+        "node3 is not set up as a node (it was reset, or never set up), and node1 and node2 route the pods of "
+        "10.244.2.0/24 to it"
+    ]
+
+
+def test_other_network_names_both_hosts(cluster: World) -> None:
+    _reinit(cluster, cluster.nodes[1], cluster.text(cluster.nodes, network="10.244.0.0/18", with_cidrs=True))
+    assert cluster.status()[1] == ["node2 has network 10.244.0.0/18, and node1 has 10.244.0.0/20"]
+
+
+def test_other_mtu_names_both_hosts(cluster: World) -> None:
+    node = cluster.nodes[1]
+    node.run(["cnictl", "init-node", "--mtu", "1400"], timeout=90)
+    try:
+        assert cluster.status()[1] == ["node2 has bridge MTU 1400, and node1 has 1500"]
+    finally:
+        node.run(["cnictl", "init-node", "--mtu", "0"], timeout=90)
+
+
+def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
+    with cluster.replaced(cluster.nodes[2], 'case "$1" in --version) echo "cnictl 0.1.9"; exit;; esac'):
+        rows, findings, _ = cluster.status()
+        assert rows["node3"]["state"] == "other version"
+        assert rows["node3"]["why"].startswith("has cnictl 0.1.9, and this is ")
+        assert rows["node3"]["peers_ok"] == 2, "what it says is shown all the same"
+        assert any(text.startswith("node3 has cnictl version 0.1.9, and node1 has ") for text in findings)
+        done = cluster.cluster("apply", "-o", "json", check=False)
+        assert [row["state"] for row in json.loads(done.stdout)["items"]] == [
+            "already so",
+            "already so",
+            "other version",
+        ]
+        assert done.status == 1

@@ -1,0 +1,251 @@
+"""Hosts that can't be reached, that lie, or that are lost in the middle; and what is left on both sides."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cnictl.lab.lab import Node
+from tests.cluster.world import FILE, ON_NODE, World
+from tests.kernel.commands import at_terminal
+from tests.waiting import wait_for
+
+
+@contextmanager
+def _cut_off(node: Node) -> Iterator[None]:
+    """A node whose link is down."""
+    route = node.run(["ip", "route", "show", "default"]).stdout.split()
+    node.run(["ip", "link", "set", "eth0", "down"])
+    try:
+        yield
+    finally:
+        node.run(["ip", "link", "set", "eth0", "up"])
+        node.run(["ip", "route", "replace", *route])
+
+
+def test_host_that_is_down_is_a_row(three: World) -> None:
+    with _cut_off(three.nodes[2]):
+        start = time.monotonic()
+        rows, findings, status = three.status()
+        assert time.monotonic() - start < 30
+    assert status == 1
+    assert rows["node3"]["state"] == "unreachable"
+    assert rows["node3"]["why"].startswith("can't be reached: ssh: connect to host 10.0.2.53 port 22: ")
+    assert rows["node1"]["state"] == rows["node2"]["state"] == "ok"
+    assert findings == [], "nobody blames the hosts that answer"
+    three.cluster("apply")
+
+
+def test_host_without_sshd_is_a_row_and_the_others_are_changed(three: World) -> None:
+    node = three.nodes[1]
+    node.run(["sh", "-c", "kill $(cat /run/sshd.pid)"])
+    try:
+        done = three.cluster("apply", "-o", "json", check=False)
+        states = {row["node"]: row["state"] for row in json.loads(done.stdout)["items"]}
+        assert states == {"node1": "already so", "node2": "unreachable", "node3": "already so"}
+        assert done.status == 1
+    finally:
+        node.run(["sh", "-c", "/usr/sbin/sshd -E /var/log/sshd.log </dev/null >/dev/null 2>&1"])
+
+
+def test_wrong_and_unknown_host_keys_are_never_accepted(three: World) -> None:
+    known = dict(three.known_hosts)
+    one, two, _ = (node.address for node in three.nodes)
+    three.known_hosts[one] = known[two]
+    del three.known_hosts[two]
+    three.write_known_hosts()
+    before = three.operator.run(["cat", "/root/.ssh/known_hosts"]).stdout
+    try:
+        rows, _, status = three.status()
+        assert status == 1
+        assert "the host's key is not the one in known_hosts" in rows["node1"]["why"]
+        assert rows["node1"]["hint"]["text"].endswith(f"ssh-keygen -R {one}")
+        assert rows["node2"]["why"] == "the host's key is not known yet"
+        assert rows["node3"]["state"] == "ok"
+        assert three.operator.run(["cat", "/root/.ssh/known_hosts"]).stdout == before
+    finally:
+        three.known_hosts = known
+        three.write_known_hosts()
+
+
+def test_key_that_is_not_let_in_is_a_row_with_a_hint(three: World) -> None:
+    node = three.nodes[0]
+    node.run(["mv", "/root/.ssh/authorized_keys", "/root/.ssh/kept"])
+    try:
+        row = three.status()[0]["node1"]
+    finally:
+        node.run(["mv", "/root/.ssh/kept", "/root/.ssh/authorized_keys"])
+    assert "Permission denied (publickey" in row["why"]
+    assert "ssh-copy-id" in row["hint"]["text"]
+
+
+def test_host_without_cnictl_is_a_row_with_a_hint(three: World) -> None:
+    node = three.nodes[0]
+    node.run(["mv", "/usr/local/bin/cnictl", "/usr/local/bin/away"])
+    try:
+        assert three.status()[0]["node1"]["why"] == "cnictl is not installed there"
+    finally:
+        node.run(["mv", "/usr/local/bin/away", "/usr/local/bin/cnictl"])
+
+
+_HOSTILE = r"""
+case "$1" in
+status)
+    cat <<'EOF'
+{"node": {"subnets": ["10.244.0.0/24", "\u001b[2J", 7], "networks": "x", "name": "\u001b]0;gotcha\u0007"},
+ "bridge": [], "drifted": "many", "strays": 3, "peers": [5, {"pod_cidr": "10.244.1.0/24", "via": "\u001b[31mred",
+ "state": "\u202eok\u001b[2J", "fault": "\u001b[2Jwiped\nnode2 ok", "answers": 1}]}
+EOF
+    exit;;
+init-node) printf 'cnictl: \033[2Jgone\007\n  hint: \033]0;run this\007\n' >&2; exit 1;;
+esac
+"""
+
+
+def test_what_a_hostile_host_says_reaches_no_terminal(three: World) -> None:
+    with three.replaced(three.nodes[0], _HOSTILE):
+        for words in (["status"], ["plan"], ["apply"]):
+            done = three.cluster(*words, check=False)
+            assert done.status == 1
+            for letter in "\x1b\x07\u202e":
+                assert letter not in done.stdout + done.stderr
+        assert "\\x1b[2Jwiped\\nnode2 ok" in three.cluster("status", check=False).stdout
+
+
+def test_host_that_answers_without_end_is_bounded(three: World) -> None:
+    with three.replaced(three.nodes[0], 'case "$1" in status) yes; exit;; esac'):
+        row = three.status()[0]["node1"]
+    assert row["why"] == "no answer: answered with over 32 MiB"
+
+
+def test_words_of_the_command_line_and_the_file_start_nothing(three: World) -> None:
+    for name in ("-oProxyCommand=touch /tmp/owned", "$(touch /tmp/owned)", "node1;touch /tmp/owned"):
+        assert three.cluster("status", f"--limit={name}", check=False).status == 2
+        text = three.text(three.nodes, with_cidrs=True).replace('" },', f'", ssh = "{name}" }},', 1)
+        three.write(text, path="/root/odd.toml")
+        done = three.cluster("status", "-f", "/root/odd.toml", check=False)
+        assert done.status == 2
+        assert "is not a host or user@host" in done.stderr
+    for machine in (three.operator, *three.nodes):
+        assert "owned" not in machine.run(["ls", "/tmp"]).stdout
+
+
+def test_each_host_gets_one_connection_and_none_is_left(three: World) -> None:
+    log = three.nodes[0].run(["cat", "/var/log/sshd.log"]).stdout.count("Accepted publickey")
+    three.cluster("plan")
+    assert three.nodes[0].run(["cat", "/var/log/sshd.log"]).stdout.count("Accepted publickey") == log + 1
+    assert not three.operator.run(["sh", "-c", "ls -d /tmp/cnictl-* 2>/dev/null || true"]).stdout
+    assert "ControlPath" not in three.operator.run(["ps", "-eo", "args"]).stdout
+
+
+def test_file_is_used_through_a_link_and_keeps_its_mode(three: World) -> None:
+    three.operator.run(["sh", "-ec", f"mkdir -p /root/repo; mv {FILE} /root/repo/c.toml; ln -s repo/c.toml {FILE}"])
+    three.operator.run(["chmod", "600", "/root/repo/c.toml"])
+    before = three.file
+    three.write(before.replace(f', pod_cidr = "{three.nodes[2].pod_cidr}"', ""))
+    three.cluster("apply")
+    assert three.file == before
+    assert three.operator.run(["stat", "-c", "%F %a", FILE, "/root/repo/c.toml"]).stdout.splitlines() == [
+        "symbolic link 777", "regular file 600",
+    ]  # fmt: skip
+
+
+def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
+    node = three.nodes[2]
+    far = f"Host far\n  HostName {node.address}\n  User root\n  ProxyJump root@{three.nodes[1].address}\n"
+    three.write(far, path="/root/.ssh/config")
+    three.write(three.file.replace('"10.244.2.0/24" }', '"10.244.2.0/24", ssh = "far" }'), path="/root/far.toml")
+    try:
+        done = three.cluster("status", "-f", "/root/far.toml")
+        assert "all 3 hosts are well" in done.stderr
+        logins = node.run(["grep", "Accepted publickey", "/var/log/sshd.log"]).stdout.splitlines()
+        assert f"from {three.nodes[1].address} " in logins[-1]
+    finally:
+        three.operator.run(["rm", "/root/.ssh/config"])
+
+
+def test_no_at_the_terminal_changes_nothing(three: World) -> None:
+    before = three.file
+    three.write(_grown(three).replace(f', pod_cidr = "{three.nodes[2].pod_cidr}"', ""))
+    asked = three.file
+    try:
+        done = at_terminal(three.operator, "n", "cluster", "apply", "--limit", "node1,node2,node3")
+        assert done.status == 1
+        assert "Change 2 hosts?" in done.stderr or "Change 3 hosts?" in done.stderr
+        assert "nothing was changed" in done.stderr
+        assert three.file == asked
+        assert not any(map(_routes, three.nodes))
+    finally:
+        three.write(before)
+
+
+def test_node_that_is_gone_is_removed_from_the_others(three: World) -> None:
+    before = three.file
+    with _cut_off(three.nodes[2]):
+        done = three.cluster("remove", "node3", "-o", "json", check=False)
+    assert done.status == 1
+    states = {row["node"]: row["state"] for row in json.loads(done.stdout)["items"]}
+    assert states == {"node3": "unreachable", "node1": "changed", "node2": "changed"}
+    assert '"node3"' not in three.file
+    for node in three.nodes[:2]:
+        assert three.nodes[2].pod_cidr not in node.run(["ip", "route"]).stdout
+    three.write(before)
+    three.cluster("apply")
+
+
+_LOST = """
+case "$*" in
+*--confirm-within*)
+    $REAL "$@" >/tmp/run.json; nft add table inet lost
+    nft 'add chain inet lost input { type filter hook input priority -300; policy accept; }'
+    nft 'add chain inet lost output { type filter hook output priority -300; policy accept; }'
+    nft add rule inet lost output tcp sport 22 drop; nft add rule inet lost input tcp dport 22 drop; exit;;
+esac
+"""
+
+
+def _grown(three: World) -> str:
+    """The cluster file with a fourth node, whom nobody knows."""
+    line = '  { name = "node4", address = "10.0.3.54", pod_cidr = "10.244.7.0/24" },\n'
+    return three.file.replace("]\n", line + "]\n")
+
+
+def _routes(node: Node) -> bool:
+    return "10.244.7.0/24" in node.run(["ip", "route"]).stdout
+
+
+def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> None:
+    before = three.file
+    lost = three.nodes[2]
+    for option, stays in (("--revert", False), ("--keep", True)):
+        three.write(_grown(three))
+        words = ["apply", "--limit", "node1,node2,node3", "--confirm-within", "30", option, "-o", "json"]
+        with three.replaced(lost, _LOST):
+            done = three.cluster(*words, check=False)
+            rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
+            assert done.status == 1
+            assert rows["node3"]["state"] == "lost"
+            assert "takes the change back by itself within 30 s" in rows["node3"]["why"]
+            assert rows["node1"]["state"] == ("changed" if stays else "reverted")
+            for node in three.nodes[:2]:
+                assert _routes(node) == stays
+            wait_for(lambda: not _routes(lost), "the lost host takes its change back", bound=60)
+            lost.run(["nft", "delete", "table", "inet", "lost"])
+        if not stays:
+            assert lost.run(["cat", ON_NODE]).stdout == before or not three.has_from
+        three.write(before)
+    three.cluster("apply")
+    assert not any(map(_routes, three.nodes))
+
+
+def test_all_hosts_that_are_well_are_confirmed(three: World) -> None:
+    before = three.file
+    three.write(_grown(three))
+    document = json.loads(
+        three.cluster("apply", "--limit", "node1,node2,node3", "--confirm-within", "30", "-o", "json").stdout
+    )
+    assert [row["state"] for row in document["items"]] == ["changed"] * 3
+    assert all(node.run(["cnictl", "confirm", "--status"], check=False).status == 1 for node in three.nodes)
+    assert all(map(_routes, three.nodes))
+    three.write(before)
+    three.cluster("apply")

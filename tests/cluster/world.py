@@ -1,0 +1,158 @@
+"""A lab whose nodes run sshd, and the operator's machine with a key, known_hosts and a cluster file.
+
+The operator sits at the host outside. All files are in the machines' own roots, which end with the lab.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cnictl
+from cnictl.core.process import Finished
+from cnictl.lab.lab import Lab, Node
+from tests.coexistence import packaged
+
+FILE = "/root/cluster.toml"
+ON_NODE = "/etc/cnictl/cluster.toml"
+COMMAND = "/usr/local/bin/cnictl"
+"""On a node, and what ssh starts there; a bare `cnictl` of `Node.run` is forked from a loaded process instead."""
+_REAL = "/usr/local/bin/cnictl.real"
+
+_START_SSHD = """
+echo 'sshd:x:100:100::/run/sshd:/usr/sbin/nologin' >> /etc/passwd
+echo 'sshd:x:100:' >> /etc/group
+echo 'root:NP:19000:0:99999:7:::' > /etc/shadow
+mkdir -p /run/sshd /etc/ssh /root/.ssh
+ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+printf 'PermitRootLogin prohibit-password\\nUsePAM no\\nPasswordAuthentication no\\nPidFile /run/sshd.pid\\n' \
+    > /etc/ssh/sshd_config
+cat > /root/.ssh/authorized_keys
+chmod -R go= /root/.ssh
+/usr/sbin/sshd -E /var/log/sshd.log </dev/null >/dev/null 2>&1
+cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub
+"""
+_OPERATOR = """
+mkdir -p -m 700 /root/.ssh
+ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+cat /root/.ssh/id_ed25519.pub
+"""
+
+_STAND_IN = """\
+#!{python} -I
+# what `init-node --from FILE` will do: only until this release has it
+import json, os, subprocess, sys
+sys.path.insert(0, {source!r})
+words = sys.argv[1:]
+if words[:1] == ["init-node"] and "--from" in words:
+    from cnictl.node.reach import cluster_file
+    at = words.index("--from")
+    path, rest = words[at + 1], [*words[1:at], *words[at + 2 :]]
+    cluster = cluster_file.load(path)
+    listed = json.loads(subprocess.run(["ip", "-j", "address"], capture_output=True, check=True).stdout)
+    own = cluster_file.find_self(cluster, [one["local"] for link in listed for one in link["addr_info"]])
+    options = ["--prune", "--replace"]
+    for value in own.pod_cidrs:
+        options += ["--subnet", value]
+    for value in cluster.networks:
+        options += ["--network", value]
+    for node in cluster.nodes:
+        if node is not own:
+            options += ["--peer", node.pod_cidrs[0] + "=" + node.addresses[0]]
+    if "--dry-run" not in rest and path != {on_node!r}:
+        os.makedirs(os.path.dirname({on_node!r}), exist_ok=True)
+        subprocess.run(["cp", path, {on_node!r}], check=True)
+    words = ["init-node", *options, *rest]
+os.execv({real!r}, [{real!r}, *words])
+"""
+
+
+@dataclass
+class World:
+    """The operator's machine, and the nodes that it reaches by ssh."""
+
+    operator: Node
+    nodes: list[Node]
+    known_hosts: dict[str, str] = field(default_factory=dict)
+    has_from: bool = True
+    """Whether the nodes' own `init-node` has `--from`, and no stand-in for it."""
+
+    def cluster(self, *words: str, check: bool = True) -> Finished:
+        """Run `cnictl cluster` on the operator's machine."""
+        return self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
+
+    def status(self, *words: str) -> tuple[dict[str, dict[str, Any]], list[str], int]:
+        """What `cluster status` says: rows by node, findings, and its exit status."""
+        done = self.cluster("status", *words, "-o", "json", check=False)
+        assert done.stdout, done.stderr
+        document = json.loads(done.stdout)
+        rows = {row["node"]: row for row in document["items"]}
+        return rows, [finding["message"] for finding in document["findings"]], done.status
+
+    @property
+    def file(self) -> str:
+        """The operator's cluster file."""
+        return self.operator.run(["cat", FILE]).stdout
+
+    def write(self, text: str, node: Node | None = None, path: str = FILE) -> None:
+        """Write a file on the operator's machine, or on a node."""
+        (node or self.operator).run(["sh", "-c", f"cat > {shlex.quote(path)}"], stdin=text)
+
+    def line(self, node: Node, more: str = "") -> str:
+        """A node's line in the cluster file."""
+        return f'  {{ name = "{node.name}", address = "{node.address}"{more} }},\n'
+
+    def text(self, nodes: Sequence[Node], network: str = "10.244.0.0/20", with_cidrs: bool = False) -> str:
+        """A cluster file that names these nodes."""
+        lines = [self.line(node, f', pod_cidr = "{node.pod_cidr}"' if with_cidrs else "") for node in nodes]
+        return f'# the lab\nnetwork = "{network}"\nnodes = [\n{"".join(lines)}]\n'
+
+    def write_known_hosts(self) -> None:
+        """Let the operator know the host keys in `known_hosts`."""
+        lines = "".join(f"{address} {key}\n" for address, key in self.known_hosts.items())
+        self.write(lines, path="/root/.ssh/known_hosts")
+
+    @contextmanager
+    def replaced(self, node: Node, script: str) -> Iterator[None]:
+        """Have a shell script in place of a node's `cnictl` meanwhile; `$REAL` is the one that was there."""
+        kept = f"{COMMAND}.kept"
+        node.run(["mv", COMMAND, kept])
+        self.write(f'#!/bin/sh\nREAL={kept}\n{script}\nexec $REAL "$@"\n', node, COMMAND)
+        node.run(["chmod", "755", COMMAND])
+        try:
+            yield
+        finally:
+            node.run(["mv", kept, COMMAND])
+
+
+@contextmanager
+def world(nodes: int) -> Iterator[World]:
+    """A lab with sshd on each node. Skips the test where there is no sshd, or where this is not root."""
+    if os.geteuid() != 0:
+        pytest.skip("sshd needs a range of users, which only a lab of root's has")
+    with Lab(nodes=nodes) as lab:
+        made = World(lab.outside, lab.nodes)
+        key = made.operator.run(["sh", "-ec", _OPERATOR]).stdout
+        for node in lab.nodes:
+            packaged.install(node, "openssh-server")
+            made.known_hosts[node.address] = node.run(["sh", "-ec", _START_SSHD], stdin=key).stdout.strip()
+            made.has_from = _has_from(node)
+            if not made.has_from:
+                node.run(["mv", COMMAND, _REAL])
+                source = str(Path(cnictl.__file__).parents[1])
+                script = _STAND_IN.format(python=sys.executable, source=source, on_node=ON_NODE, real=_REAL)
+                made.write(script, node, COMMAND)
+                node.run(["chmod", "755", COMMAND])
+        made.write_known_hosts()
+        yield made
+
+
+def _has_from(node: Node) -> bool:
+    return "--from" in node.run(["cnictl", "init-node", "--help"], env={"COLUMNS": "200"}).stdout

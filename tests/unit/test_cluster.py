@@ -1,0 +1,238 @@
+"""Hosts over ssh: the command line that ssh gets, what its failures mean, and what is found between hosts."""
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cnictl
+from cnictl.cluster import survey
+from cnictl.cluster.hosts import Answer, Command
+from cnictl.cluster.inventory import Inventory
+from cnictl.cluster.ssh import Ssh, fault_of
+from cnictl.cluster.survey import HostStatus
+from cnictl.core.errors import Problem, ProgramError, UsageProblem
+from cnictl.core.process import run
+from cnictl.node.reach.cluster_file import Cluster, parse
+
+_FILE = (
+    'network = "10.244.0.0/16"\nnodes = [\n'
+    + "".join(
+        f'  {{ name = "n{number}", address = "10.0.0.{number}", pod_cidr = "10.244.{number}.0/24" }},\n'
+        for number in range(1, 9)
+    )
+    + "]\n"
+)
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of ssh, a program that runs the remote command here; it notes its arguments, one file for each call."""
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/usr/bin/env python3\nimport json, os, subprocess, sys, time\n"
+        f"open(f'{tmp_path}/{{time.time_ns()}}.call', 'w').write(json.dumps(sys.argv[1:]))\n"
+        "if '-O' in sys.argv: sys.exit(0)\n"
+        "sys.exit(subprocess.call(['sh', '-c', sys.argv[-1]]))\n"
+    )
+    program.chmod(0o755)
+    fake = tmp_path / "bin" / "cnictl"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "cnictl ' + cnictl.__version__ + '" && exit\necho "$@"\n')
+    fake.chmod(0o755)
+    sudo = tmp_path / "bin" / "sudo"
+    sudo.write_text('#!/bin/sh\n[ "$1 $2" = "-n --" ] || exit 9\nshift 2\nexec "$@"\n')
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    return tmp_path
+
+
+def test_arguments_arrive_as_they_are_and_names_come_after_the_dashes(ssh: Path) -> None:
+    odd = ("a b", "$(touch /tmp/owned)", "'; reboot; '", "*", "-x", "", "\u00e9\n")
+    with Ssh({"n1": "root@n1"}) as hosts:
+        command = Command(("/usr/bin/env", "printf", "[%s]", *odd), "")
+        answer = hosts.run({"n1": command}, 20)["n1"]
+    assert answer.stdout == "".join(f"[{word}]" for word in odd)
+    calls = [json.loads(call.read_text()) for call in sorted(ssh.glob("*.call"))]
+    for argv in calls[:2]:
+        assert argv[-3:-1] == ["--", "root@n1"]
+        assert "BatchMode=yes" in argv and "ControlMaster=auto" in argv
+        assert not any("StrictHostKeyChecking" in word or "UserKnownHosts" in word for word in argv)
+        assert shlex.split(argv[-1])[:2] == ["sh", "-c"]
+
+
+def test_sockets_are_in_a_folder_of_the_users_own_that_is_gone_at_the_end(ssh: Path) -> None:
+    with Ssh({"n1": "n1"}) as hosts:
+        hosts.connect()
+        folder = Path(hosts._folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert folder.parent == Path("/tmp")
+    assert not folder.exists()
+    assert ssh.exists()
+
+
+def test_answers_come_by_host_and_each_is_told(ssh: Path) -> None:
+    told: list[str] = []
+    with Ssh({f"n{number}": f"host{number}" for number in range(40)}) as hosts:
+        commands = {name: Command(("echo", name)) for name in hosts.names}
+        answers = hosts.run(commands, 60, lambda answer: told.append(answer.host))
+    assert {name: answer.stdout.strip() for name, answer in answers.items()} == {name: name for name in commands}
+    assert sorted(told) == sorted(commands)
+    assert ssh.exists()
+
+
+def test_session_sends_and_reads_lines(ssh: Path) -> None:
+    with Ssh({"n1": "n1"}) as hosts:
+        session = hosts.start("n1", ["sh", "-c", 'read word; echo "got $word"; echo "cnictl: no" >&2; exit 3'])
+        session.send("it\n")
+        lines = session.lines()
+        assert next(lines) == "got it"
+        with pytest.raises(Problem, match=r"^no$"):
+            next(lines)
+        session.close()
+        slow = hosts.start("n1", ["cat"])
+        slow.close()
+        assert list(slow.lines()) == []
+    assert ssh.exists()
+
+
+@pytest.mark.parametrize("destination", ["-oProxyCommand=x", "a b", "u@", "$(x)", "a;b", "", "h/../x", "u@-h"])
+def test_destination_that_is_no_host_is_refused(destination: str) -> None:
+    with pytest.raises(UsageProblem):
+        Ssh({"n1": destination})
+
+
+_CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "fault", "hint"),
+    [
+        (0, "", "", ""),
+        (1, "cnictl: this host differs\n", "", ""),
+        (255, _CHANGED_KEY, "the host's key is not the one in known_hosts", "ssh-keygen -R n1"),
+        (255, "Host key verification failed.\r\n", "the host's key is not known yet", "ssh root@n1"),
+        (255, "root@n1: Permission denied (publickey).\n", "Permission denied", "ssh-copy-id root@n1"),
+        (255, "ssh: connect to host n1 port 22: No route to host\n", "can't be reached: ssh: connect", "ssh root@n1"),
+        (255, "", "can't be reached: ssh says nothing", ""),
+        (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
+        (127, "cnictl: not found\n", "cnictl is not installed there", "install it"),
+        (127, "sh: 1: sudo: not found\n", "sudo is not installed there", "as root"),
+        (255, "Connection closed\x1b[2J\n", "Connection closed\\x1b[2J", ""),
+    ],
+)
+def test_what_ssh_and_sudo_say_is_told_with_a_hint(status: int, stderr: str, fault: str, hint: str) -> None:
+    message, said = fault_of(status, stderr, "root@n1")
+    assert fault in message if fault else not message
+    assert hint in said
+    assert message.isprintable()
+
+
+def test_program_that_leaves_a_child_is_read_to_its_own_end() -> None:
+    start = time.monotonic()
+    done = run(["sh", "-c", "echo said; sleep 30 & exit 4"], check=False, leaves_child=True)
+    assert (done.status, done.stdout) == (4, "said\n")
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProgramError, match="answered with over 1 MiB"):
+        run(["yes"], most=1 << 20, leaves_child=True)
+    with pytest.raises(ProgramError, match=r"still running after 0\.2 s"):
+        run(["sleep", "30"], timeout=0.2, leaves_child=True)
+
+
+def _cluster(count: int) -> Cluster:
+    whole = parse(_FILE)
+    return Cluster(whole.networks, whole.node_prefixes, whole.nodes[:count])
+
+
+def _said(cluster: Cluster, number: int, **changed: Any) -> dict[str, Any]:
+    """`status -o json` of node `number`, whose peers are all others."""
+    own = cluster.nodes[number - 1]
+    peers = [
+        {"pod_cidr": node.pod_cidrs[0], "via": node.addresses[0], "state": "ok", "answers": True}
+        for node in cluster.nodes
+        if node is not own
+    ]
+    node = {"subnets": list(own.pod_cidrs), "networks": list(cluster.networks), "name": "mynet"}
+    return {"drifted": 0, "unknown": 0, "node": node, "bridge": {"mtu": 1500}, "peers": peers, "strays": []} | changed
+
+
+def _read(cluster: Cluster, number: int, document: object, version: str = cnictl.__version__) -> HostStatus:
+    node = cluster.nodes[number - 1]
+    text = document if isinstance(document, str) else json.dumps(document)
+    return survey.read(node, Answer(node.name, 0, f"cnictl {version}\n"), Answer(node.name, 0, text))
+
+
+def test_cluster_without_a_fault_has_no_findings() -> None:
+    cluster = _cluster(4)
+    statuses = [_read(cluster, number, _said(cluster, number)) for number in range(1, 5)]
+    assert [status.state for status in statuses] == ["ok"] * 4
+    assert survey.findings(statuses, cluster) == []
+
+
+def test_host_that_lacks_many_peers_is_one_sentence() -> None:
+    cluster = _cluster(8)
+    statuses = [_read(cluster, number, _said(cluster, number, peers=[])) for number in range(1, 9)]
+    messages = [finding.message for finding in survey.findings(statuses, cluster)]
+    assert "n1 has no peer for 7 nodes: n2, n3, n4, n5, n6 and 2 more" in messages
+    assert len(messages) == 8
+
+
+def test_host_that_is_down_is_expected_as_a_peer_and_its_silence_is_no_finding() -> None:
+    cluster = _cluster(3)
+    said = _said(cluster, 1)
+    said["peers"][1]["answers"] = False
+    down = survey.read(cluster.nodes[2], Answer("n3", fault="can't be reached"), Answer("n3", fault="can't be reached"))
+    assert down.state == "unreachable"
+    statuses = [_read(cluster, 1, said), _read(cluster, 2, _said(cluster, 2)), down]
+    assert survey.findings(statuses, cluster) == []
+    statuses[2] = _read(cluster, 3, _said(cluster, 3))
+    (finding,) = survey.findings(statuses, cluster)
+    assert finding.message == "n1 gets no answer from n3 at 10.0.0.3, though both can be reached from here"
+    assert finding.hosts == ("n1", "n3")
+
+
+def test_peer_of_no_node_is_named() -> None:
+    cluster = _cluster(2)
+    said = _said(cluster, 1)
+    said["peers"].append({"pod_cidr": "10.244.77.0/24", "via": "10.0.0.77", "state": "ok"})
+    (finding,) = survey.findings([_read(cluster, 1, said), _read(cluster, 2, _said(cluster, 2))], cluster)
+    assert finding.message == (
+        "n1 has a peer 10.244.77.0/24 through 10.0.0.77, and no node of the cluster has that pod CIDR"
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "", "[]", "null", "[" * 100000, '{"node": 5}', '{"node": {"subnets": "10.244.1.0/24"}}',
+        '{"node": {"subnets": [null, 5, [], "x"]}}', "{" * 1000,
+    ],
+)  # fmt: skip
+def test_document_that_is_no_status_is_a_faulty_host(document: str) -> None:
+    cluster = _cluster(1)
+    status = _read(cluster, 1, document)
+    assert status.state == "faulty" and not status.is_set_up
+    assert survey.findings([status], cluster) == []
+
+
+def test_other_versions_are_told_whatever_they_say() -> None:
+    cluster = _cluster(2)
+    assert _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, and this is {cnictl.__version__}"
+    old = survey.read(cluster.nodes[0], Answer("n1", 2, "", "cnictl: No such option: --version"), Answer("n1", 1))
+    assert old.state == "other version"
+    assert old.why.startswith("has cnictl of an older release")
+
+
+def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(_FILE)
+    known = Inventory(str(path), path.read_bytes(), _FILE, parse(_FILE))
+    path.write_text(_FILE + "# mine\n")
+    with pytest.raises(Problem, match="was changed meanwhile"):
+        known.write(_FILE)
+    assert path.read_text().endswith("# mine\n")
