@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, print_json, print_lines, print_table, say, working, write
-from cnictl.cluster import matrix_run, picture
+from cnictl.cli.cluster import FileOption, LimitOption
+from cnictl.cli.output import Format, OutputOption, print_json, print_lines, print_table, say, working, write
+from cnictl.cluster import inventory, matrix_run, picture
 from cnictl.cluster.matrix import Matrix
 from cnictl.cluster.transport import Transport
 
@@ -16,6 +17,27 @@ FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of mor
 SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="COUNT", min=0, help="Repeat the sample that was drawn with this seed.")
 ]
+
+
+def test(
+    file: FileOption = "",
+    limit: LimitOption = None,
+    full: FullOption = False,
+    seed: SeedOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Let a probe pod on every host ping those of all others, and name each red pair's cause and its host.
+
+    All hosts are tested at once over ssh, every pair in both directions. That a pod's own address arrives is proven by
+    what the receiving pod saw. Each host also pings the others' pods itself, and its pod pings the other hosts and the
+    outside. More than 16 hosts are tested by a sample. Exit status 1 if a pair is red or a host was not reached.
+
+    \b
+    cnictl cluster test
+    cnictl cluster test -f cluster.toml --limit node1,node2
+    """
+    with inventory.hosts(inventory.read(file).limited(limit or [])) as hosts:
+        run(hosts.names, hosts, full, seed, output)
 
 
 def run(

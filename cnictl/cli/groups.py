@@ -314,6 +314,11 @@ def _commands() -> list[TyperCommand | TyperGroup]:
                 "Show every host of the cluster file on one screen, and what is wrong between them.",
             ),
             Command(
+                "test",
+                "cluster_test:test",
+                "Let a probe pod on every host ping those of all others, and name each red pair's cause and its host.",
+            ),
+            Command(
                 "plan",
                 "cluster:plan",
                 "Show what `cnictl cluster apply` would change on each host. Nothing is changed.",
