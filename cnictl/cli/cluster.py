@@ -165,7 +165,7 @@ def apply(
 
 
 def remove(
-    node: Annotated[str, typer.Argument(help="The node's name in the cluster file.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the cluster file.")],
     file: FileOption = "",
     limit: LimitOption = None,
     yes: YesOption = False,

@@ -84,8 +84,8 @@ class Advice:
     on: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the hint for programs: null where a part is empty."""
-        return {name: value or None for name, value in asdict(self).items()}
+        """Return the hint for programs, as `cnictl.node.hint.as_json` does."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

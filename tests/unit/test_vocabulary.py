@@ -9,6 +9,7 @@ from tests.schemas import commands
 
 VALUES = {
     "ADDRESS", "BACKEND", "BYTES", "CHECK", "CIDR", "COMMAND", "COUNT", "DURATION", "FILE", "FOLDER", "LINK", "NAME",
+    "NAMES",
     "NODE", "PEER", "POD", "RUN", "SECONDS", "VERB", "VERSION",
 }  # fmt: skip
 """Every word that stands for a value in help."""
