@@ -205,8 +205,8 @@ def _init(
         terminal.preview(converge.plan(spec).whole, pods)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
-    joining.keep(joined)
-    engine.establish("init-node", spec, (), options, terminal, pods, accepted)
+    with joining.kept(joined):
+        engine.establish("init-node", spec, (), options, terminal, pods, accepted)
     if not specs and (note := boot_note.note()):
         say(note)
     if asked is not None or not specs:

@@ -98,6 +98,14 @@ class Updating(Protocol):
 
 
 @runtime_checkable
+class Following(Protocol):
+    """A resource whose state is decided outside of this node: an undo goes to what is decided by then."""
+
+    def followed(self) -> State | None:
+        """Return the state to go to."""
+
+
+@runtime_checkable
 class Skipping(Protocol):
     """A resource that a node needs only after the next boot or restart: it is left out if it can't be written."""
 

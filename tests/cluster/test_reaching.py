@@ -226,7 +226,7 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
             assert done.status == 1
             assert rows["node3"]["state"] == "lost"
             assert "takes the change back by itself within 30 s" in rows["node3"]["why"]
-            assert rows["node1"]["state"] == ("changed" if stays else "reverted")
+            assert rows["node1"]["state"] == ("changed" if stays else "reverted"), rows["node1"]
             for node in three.nodes[:2]:
                 assert _routes(node) == stays
             wait_for(lambda: not _routes(lost), "the lost host takes its change back", bound=60)

@@ -1,7 +1,6 @@
 """Set the routes to the peers that were learned from a source: one resource for all, with a protocol of their own.
 
-The source decides what they are, so the journal holds a digest and the differences, and an undo removes them with the
-source or leaves them. With a source that knows all nodes, packets to a pod CIDR that no node has are refused at once.
+The source decides what they are, so the journal holds a digest and the differences, and an undo follows the source. With a source that knows all nodes, packets to a pod CIDR that no node has are refused at once.
 """
 
 import errno
@@ -33,10 +32,16 @@ class LearnedRoutes:
 
     def __init__(self, spec: NodeSpec | None = None) -> None:
         self._spec = spec
+        self._seen: dict[str, Routes] = {}
+        """What was there before, by digest: a run that fails goes back to it."""
 
     def observe(self) -> State | None:
         """Return how many there are, and their digest; None without any."""
-        return _state(present())
+        routes = present()
+        state = _state(routes)
+        if state is not None:
+            self._seen[state["digest"]] = routes
+        return state
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the same of the routes to the learned peers."""
@@ -46,14 +51,9 @@ class LearnedRoutes:
         """Return them as they are: a reset removes them by their mark."""
         return self.observe()
 
-    def take_back(
-        self,
-        now: State,
-        before: State | None,
-        after: State | None,  # noqa: ARG002
-    ) -> tuple[State | None, list[str]]:
-        """Return what an undo leaves: nothing if there was none before, else the routes of now."""
-        return (None if before is None else now), []
+    def followed(self) -> State | None:
+        """Return what an undo leaves: the routes of the spec that the undo leads to, None without a source."""
+        return self.desired(self._spec) if self._spec is not None else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and an `ip route` command for each difference."""
@@ -86,7 +86,11 @@ class LearnedRoutes:
     def _differences(self, after: State | None) -> tuple[Routes, Routes]:
         """Return the routes to add or replace, and those to remove, on the way to `after`."""
         now = present()
-        target = wanted(self._spec) if after is not None and self._spec is not None else {}
+        target: Routes = {}
+        if after is not None:
+            target = wanted(self._spec) if self._spec is not None else {}
+            if _state(target) != after:
+                target = self._seen.get(after["digest"], target)
         added = {cidr: hop for cidr, hop in target.items() if now.get(cidr) != hop}
         return added, {cidr: hop for cidr, hop in now.items() if cidr not in target}
 

@@ -11,19 +11,23 @@ from typing import Any
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
+from cnictl.node.reach import learning
 from cnictl.node.resources import inventory
+from cnictl.node.resources.cluster_file import ClusterFile
 from cnictl.node.resources.inventory import CONF_KIND, PLUGIN_KIND
+from cnictl.node.resources.learned_routes import LearnedRoutes
 from cnictl.node.resources.plugin import Plugin
-from cnictl.node.resources.route import PeerRoute
+from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.textfile import NodeFile
-from cnictl.node.runs import converge, live_pods, sweep
+from cnictl.node.runs import converge, joining, live_pods, sweep
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
-from cnictl.node.spec import node_file
-from cnictl.node.spec.node_spec import NodeSpec, from_data
+from cnictl.node.spec import addressing, node_file
+from cnictl.node.spec.node_spec import FILE, NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
-from cnictl.node.state import journal, original_state, plugin_calls
+from cnictl.node.state import journal, learned_peers, original_state, plugin_calls
 from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
+from cnictl.node.state.learned_peers import with_learned
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
 """Kinds of resources that a pod's network stands on; routes to other nodes and the conf are not among them."""
@@ -188,6 +192,8 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
         converge.forget_made(undo.plan)
         if spec is not None:
             converge.note_mtu(undo.plan, spec)
+    if any(step.resource.id in (LearnedRoutes.id, ClusterFile().id) for step in undo.plan.steps):
+        learning.refreshed(undo.spec) if undo.spec is not None else learned_peers.forget()
     if not undo.left and not any(_stands(run) for run in runs() if run.number > undo.run.number):
         original_state.restore(undo.run.former)
     if not undo.run.end:
@@ -258,14 +264,33 @@ def _resources(run: Run) -> dict[str, Resource]:
     for spec in specs:
         for resource in [*inventory.resources(spec, specs), *inventory.left_over(None, specs)]:
             resources.setdefault(resource.id, resource)
+    table = RouteTable()
     for trace in traces(run):
         kind, _, name = trace.resource.partition("/")
-        if kind == "route":
-            resources[trace.resource] = PeerRoute(name)
+        if trace.resource == LearnedRoutes.id:
+            resources[trace.resource] = LearnedRoutes(_learning_after(run))
+        elif kind == "route":
+            resources[trace.resource] = PeerRoute(name, table)
         elif kind == PLUGIN_KIND:
             state: dict[str, Any] = trace.after or trace.before or {"lib_dir": "", "bin_dirs": []}
             resources[trace.resource] = Plugin(None, state["lib_dir"], tuple(state["bin_dirs"]))
     return resources
+
+
+def _learning_after(run: Run) -> NodeSpec | None:
+    """Return the spec after the undo with the peers that its source will say; None where it will have no source."""
+    spec = _spec_after(run)
+    if spec is None or not spec.reach.source:
+        return None
+    resource = ClusterFile()
+    now = resource.observe()
+    trace = next((trace for trace in traces(run) if trace.resource == resource.id), None)
+    target = way_back(resource, trace, now)[0] if trace is not None else now
+    try:
+        spec = addressing.check(spec)
+        return joining.of_text(spec, target["text"]) if spec.reach.source == FILE and target else with_learned(spec)
+    except UsageProblem:
+        return with_learned(spec)
 
 
 def _spec_after(run: Run) -> NodeSpec | None:

@@ -1,7 +1,8 @@
 """Set a node up from where the cluster's nodes are kept: `init-node --from FILE` or `--from kubernetes`."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,9 +76,7 @@ def _of_file(path: str, reach: Reach) -> Joining:
         )
     if os.path.realpath(path) != os.path.realpath(CLUSTER_FILE):
         ClusterFile.offered = text
-    nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    source = Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
-    return Joining(reach, source, own.pod_cidrs, cluster.networks)
+    return Joining(reach, _as_source(cluster), own.pod_cidrs, cluster.networks)
 
 
 def _of_kubernetes(reach: Reach) -> Joining:
@@ -143,12 +142,34 @@ def join(spec: NodeSpec, asked: Joining | None) -> Joined:
     return Joined(learned, record, dropped, kept)
 
 
-def keep(joined: Joined) -> None:
-    """Keep what was learned, from just before the run that uses it. Raises OSError."""
-    if joined.record is None:
+@contextlib.contextmanager
+def kept(joined: Joined) -> Iterator[None]:
+    """Keep what was learned from just before the run within; if that fails, what was known before. Raises OSError."""
+    former = learned_peers.load()
+    _save(joined.record)
+    try:
+        yield
+    except BaseException:
+        _save(former)
+        raise
+
+
+def _save(record: Learned | None) -> None:
+    if record is None:
         learned_peers.forget()
     else:
-        learned_peers.save(joined.record)
+        learned_peers.save(record)
+
+
+def of_text(spec: NodeSpec, text: str) -> NodeSpec:
+    """Return `spec` with the peers of a cluster file's text. Raises UsageProblem."""
+    return learning.learn(spec, _as_source(cluster_file.parse(text)), keep=False, accept_empty=True)[0]
+
+
+def _as_source(cluster: cluster_file.Cluster) -> Source:
+    """Return the file as it is, or will be, on this node."""
+    nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
+    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
 
 
 def what_next(spec: NodeSpec, record: Learned | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cnictl.node.spine import Merging, Parted, Resource, Updating
+from cnictl.node.spine import Following, Merging, Parted, Resource, Updating
 from cnictl.node.state.journal import Run, State
 
 
@@ -55,6 +55,8 @@ def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
 
 def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:
     """The state to go to from `now`, and in words what has to stay as it is."""
+    if isinstance(resource, Following):
+        return resource.followed(), []
     if isinstance(resource, Updating):
         trace = _updated(resource, trace)
     if now == trace.before:

@@ -291,6 +291,29 @@ def test_undo_of_joining_takes_everything_back_and_reset_finds_what_is_marked(la
     join(first, cluster_text(entries_of(lab)))
 
 
+def test_undo_of_a_new_file_brings_the_former_files_routes_back(lab: Lab) -> None:
+    first = lab.nodes[0]
+    grown = cluster_text([*entries_of(lab), ("node9", "10.0.0.99", "10.244.9.0/24")])
+    join(first, grown)
+    assert learned(first) == {**all_routes(lab), "10.244.9.0/24": "10.0.0.99"}
+    cnictl(first, "undo", "--yes")
+    assert learned(first) == all_routes(lab)
+    assert drifted(first) == [], "the list is the former one too"
+
+
+def test_run_that_fails_leaves_routes_and_list_as_they_were(lab: Lab) -> None:
+    first = lab.nodes[0]
+    grown = cluster_text([*entries_of(lab), ("node9", "10.0.0.99", "10.244.9.0/24")])
+    first.run(["mount", "--bind", "/dev/null", "/opt/cni/bin/cnictl-bridge"])
+    try:
+        done = join(first, grown, "--bridge", "cni9", check=False)
+        assert done.status == 1
+    finally:
+        first.run(["umount", "/opt/cni/bin/cnictl-bridge"])
+    assert learned(first) == all_routes(lab)
+    assert drifted(first) == []
+
+
 def test_dry_run_shows_the_routes_and_keeps_nothing(lab: Lab) -> None:
     first = lab.nodes[0]
     cnictl(first, "reset-node", "--yes")
