@@ -58,16 +58,16 @@ def status(file: FileOption = "", limit: LimitOption = None, output: OutputOptio
     nodes = known.limited(limit or [])
     with inventory.hosts(nodes) as hosts, _asking(hosts, "asking") as on_answer:
         statuses = survey.ask(nodes, hosts, on_answer)
-    found = survey.findings(statuses, known.cluster)
+    findings = survey.findings(statuses, known.cluster)
     if output is Format.JSON:
         items = [row.as_json() for row in statuses]
-        print_json({"version": 1, "items": items, "findings": [finding.as_json() for finding in found]})
+        print_json({"version": 1, "items": items, "findings": [finding.as_json() for finding in findings]})
     else:
         _show_statuses(statuses)
-        _say_findings(found)
-        if not found and all(row.state == survey.OK for row in statuses):
+        _say_findings(findings)
+        if not findings and all(row.state == survey.OK for row in statuses):
             say(_ALL_WELL.format(count=len(statuses)))
-    if found or any(row.state != survey.OK for row in statuses):
+    if findings or any(row.state != survey.OK for row in statuses):
         raise typer.Exit(1)
 
 
@@ -199,12 +199,12 @@ def remove(
         say(f"takes {node} out of {known.path}, and {'resets it' if reachable else 'can not reset it'}")
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
-        gone = change.reset(hosts, leaving)
-        if gone.state == change.FAILED:
-            raise Problem(f"{node} was not reset, and nothing else was changed: {gone.why}", gone.hint)
+        leaver = change.reset(hosts, leaving)
+        if leaver.state == change.FAILED:
+            raise Problem(f"{node} was not reset, and nothing else was changed: {leaver.why}", leaver.hint)
         known.write(text)
         with _asking(hosts, "changing") as tell:
-            rows = [gone, *changing.carry_out(planned, None, False, tell)]
+            rows = [leaver, *changing.carry_out(planned, None, False, tell)]
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
@@ -267,8 +267,8 @@ def _show_statuses(statuses: Sequence[HostStatus]) -> None:
         say(f"hint for {', '.join(names)}: {hint}")
 
 
-def _say_findings(found: Sequence[ClusterFinding]) -> None:
-    for finding in found:
+def _say_findings(findings: Sequence[ClusterFinding]) -> None:
+    for finding in findings:
         say(finding.message)
         if finding.hint:
             say(f"  hint: {finding.hint}")

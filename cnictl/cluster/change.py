@@ -96,8 +96,8 @@ class ClusterChange:
         copy = Command(("sh", "-c", _COPY, "sh", self._path), self.text)
         copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
         self._copied = [name for name in usable if copied[name].status == 0]
-        asked = self.hosts.run(dict.fromkeys(self._copied, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
-        return [rows[node.name] or _planned(node, asked.get(node.name, copied[node.name])) for node in self.nodes]
+        previews = self.hosts.run(dict.fromkeys(self._copied, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
+        return [rows[node.name] or _planned(node, previews.get(node.name, copied[node.name])) for node in self.nodes]
 
     def carry_out(
         self, planned: Sequence[HostChange], confirm_within: int | None, keep: bool, on_answer: OnAnswer
@@ -163,7 +163,7 @@ def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:
     if document is None:
         if converge.NO_NODE[0] in answer.stderr or "no network has leases here" in answer.stderr:
             return True, []
-        raise Problem(f"{name} does not say which pods live there: {answer.said}", f"cnictl ipam list on {name}")
+        raise Problem(f"{name} does not say which pods live there: {answer.error}", f"cnictl ipam list on {name}")
     leases = document.get("items", document.get("leases"))
     if not isinstance(leases, list):
         raise Problem(f"{name} does not say which pods live there", f"cnictl ipam list on {name}")
@@ -179,7 +179,7 @@ def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
     if answer.fault:
         return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
     if answer.status != 0:
-        return HostChange(node, FAILED, answer.said, answer.said_hint)
+        return HostChange(node, FAILED, answer.error, answer.error_hint)
     return HostChange(node, CHANGED, "reset")
 
 
@@ -198,7 +198,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
         return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
     document = answer.document()
     if document is None or answer.status != 0:
-        return HostChange(node, FAILED, answer.said, answer.said_hint)
+        return HostChange(node, FAILED, answer.error, answer.error_hint)
     steps, pods = _steps(document, WOULD_CHANGE), document.get("pods_cut_off")
     cut_off = tuple(outside.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
     return HostChange(node, WOULD_CHANGE if steps else UNCHANGED, steps=steps, pods_cut_off=cut_off)
@@ -226,7 +226,7 @@ def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> Hos
         return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
     document = answer.document()
     if document is None or answer.status != 0:
-        return replace(row, state=FAILED, why=answer.said, hint=answer.said_hint)
+        return replace(row, state=FAILED, why=answer.error, hint=answer.error_hint)
     run = document.get("run")
     steps = _steps(document, CHANGED)
     return replace(row, state=CHANGED if steps else UNCHANGED, steps=steps, run=run if type(run) is int else 0)
@@ -248,5 +248,5 @@ def _ended(row: HostChange, answer: Answer, state: str) -> HostChange:
     if answer.fault:
         return replace(row, state=LOST, why=f"{answer.fault}; its change is taken back by itself", hint=answer.hint)
     if answer.status != 0:
-        return replace(row, state=FAILED, why=answer.said, hint=answer.said_hint)
+        return replace(row, state=FAILED, why=answer.error, hint=answer.error_hint)
     return replace(row, state=state)

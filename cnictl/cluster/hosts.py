@@ -29,15 +29,15 @@ class Answer:
     hint: str = ""
 
     @property
-    def said(self) -> str:
+    def error(self) -> str:
         """The first line of the command's error without `cnictl: `, else its status, for a terminal."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("cnictl: ")]
-        told = (ours or lines or [f"exit status {self.status}"])[0]
-        return outside.line(told.removeprefix("cnictl: ").strip())
+        line = (ours or lines or [f"exit status {self.status}"])[0]
+        return outside.line(line.removeprefix("cnictl: ").strip())
 
     @property
-    def said_hint(self) -> str:
+    def error_hint(self) -> str:
         """The hint under the command's error; empty without one."""
         hints = [line.strip() for line in self.stderr.splitlines() if line.strip().startswith("hint: ")]
         return outside.line(hints[0].removeprefix("hint: ")) if hints else ""

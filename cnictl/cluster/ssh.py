@@ -128,9 +128,9 @@ class Ssh:
         self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
     ) -> dict[str, Answer]:
         def answer(name: str) -> Answer:
-            said = ask(name)
-            on_answer(said)
-            return said
+            reply = ask(name)
+            on_answer(reply)
+            return reply
 
         wanted = list(names)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -263,8 +263,8 @@ def fault_of(status: int, stderr: str, destination: str) -> tuple[str, str]:
             return last, f"let your key in: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
         return f"can't be reached: {last or 'ssh says nothing'}", f"try: ssh {destination}"
     if any(line.startswith("sudo: ") for line in lines):
-        said = outside.line(next(line for line in lines if line.startswith("sudo: ")))
-        return said, "let this user run cnictl without a password (sudoers: NOPASSWD), or reach the host as root"
+        words = outside.line(next(line for line in lines if line.startswith("sudo: ")))
+        return words, "let this user run cnictl without a password (sudoers: NOPASSWD), or reach the host as root"
     if status == 127 and "sudo" in last:
         return "sudo is not installed there", 'reach the host as root: ssh = "root@…" in the cluster file'
     if status == 127 and "cnictl" in last:
@@ -299,8 +299,8 @@ def _runtime_folder() -> str:
     folder = os.environ.get("XDG_RUNTIME_DIR", "")
     if _PLAIN_PATH.match(folder):
         with contextlib.suppress(OSError):
-            found = os.stat(folder)
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+            status = os.stat(folder)
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
                 return folder
     return "/tmp"
 

@@ -122,7 +122,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     if converge.NO_NODE[0] in answer.stderr:
         hint = f"cnictl cluster apply --limit {node.name}"
         return HostStatus(node, NO_NODE, "is not set up as a node", hint, number)
-    return HostStatus(node, FAULTY, answer.said, answer.said_hint, number)
+    return HostStatus(node, FAULTY, answer.error, answer.error_hint, number)
 
 
 def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
@@ -223,7 +223,7 @@ def _differences(
     like = next(name for name, value in values.items() if value == usual)
     for value in counted:
         if value != usual:
-            odd = [name for name, its in values.items() if its == value]
+            odd = [name for name, own in values.items() if own == value]
             verb = "has" if len(odd) == 1 else "have"
             yield ClusterFinding(f"{_names(odd)} {verb} {what} {value}, and {like} has {usual}", (*odd, like))
 
@@ -345,13 +345,13 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 def _cidrs(value: Any) -> tuple[str, ...]:
     """Return the CIDRs in what a host said, in canonical form; what is none is left out."""
-    found = []
+    cidrs = []
     for text in value if isinstance(value, list) else ():
         try:
-            found.append(str(parse_cidr(text)))
+            cidrs.append(str(parse_cidr(text)))
         except (AddressError, TypeError, AttributeError):
             continue
-    return tuple(found)
+    return tuple(cidrs)
 
 
 def _canonical(text: str) -> str:

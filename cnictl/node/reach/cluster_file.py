@@ -286,24 +286,24 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, 
         for cidr in (parse_cidr(text) for node in nodes for text in node.pod_cidrs):
             used.setdefault(cidr.bits, cidr.prefix)
         default = {bits: used.get(bits, prefix) for bits, prefix in _DEFAULT_PREFIX.items()}
-        found = [max(default[network.bits], network.prefix) for network in networks]
+        prefixes = [max(default[network.bits], network.prefix) for network in networks]
     else:
-        found = value if isinstance(value, list) else [value]
-        if not all(type(prefix) is int for prefix in found):
+        prefixes = value if isinstance(value, list) else [value]
+        if not all(type(prefix) is int for prefix in prefixes):
             raise _KeyFault("node_prefix", f"node_prefix = {_shown(value)} has to be a whole number such as 24")
-        if len(found) != len(networks):
+        if len(prefixes) != len(networks):
             raise _KeyFault(
                 "node_prefix",
                 f"node_prefix = {_shown(value)} has to name one prefix length for each network, in the same order",
                 f"node_prefix = {[_DEFAULT_PREFIX[network.bits] for network in networks]}",
             )
-    for prefix, network in zip(found, networks, strict=True):
+    for prefix, network in zip(prefixes, networks, strict=True):
         if not network.prefix <= prefix <= network.bits - 2:
             raise _KeyFault(
                 "node_prefix",
                 f"node_prefix {prefix} does not fit network {network}: use {network.prefix} to {network.bits - 2}",
             )
-    return tuple(found)
+    return tuple(prefixes)
 
 
 def _check_lengths(nodes: tuple[ClusterNode, ...], prefixes: Mapping[int, int]) -> None:

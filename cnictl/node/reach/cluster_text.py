@@ -96,12 +96,12 @@ def _checked(text: str, edited: str, change: Callable[[list[dict[str, Any]]], No
     if not wanted[NODES]:
         del wanted[NODES]
     try:
-        said = toml_text.parse(edited)
+        document = toml_text.parse(edited)
     except TOMLKitError:
-        said = {}
-    if said.get(NODES) == []:
-        del said[NODES]
-    if said != wanted:
+        document = {}
+    if document.get(NODES) == []:
+        del document[NODES]
+    if document != wanted:
         raise UsageProblem(
             "the nodes are written in a form that can't be edited", "write each node on a line of its own"
         )
