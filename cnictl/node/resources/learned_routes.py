@@ -1,6 +1,7 @@
 """Set the routes to the peers that were learned from a source: one resource for all, with a protocol of their own.
 
-The source decides what they are, so the journal holds a digest and the differences, and an undo follows the source. With a source that knows all nodes, packets to a pod CIDR that no node has are refused at once.
+The source decides what they are, so the journal holds a digest and the differences, and an undo follows the source.
+With a source that knows all nodes, packets to a pod CIDR that no node has are refused at once.
 """
 
 import errno

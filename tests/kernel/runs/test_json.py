@@ -47,7 +47,7 @@ FULL = (
     ("pod web --to 10.0.10.51", 0), ("pod gone", 0),
     ("support-bundle /tmp/b.tar.gz", 0), ("bridge show", 1), ("bridge up --mtu 1300 --dry-run", 0),
     ("bridge down --force --dry-run", 0), ("nat show", 0), ("nat enable", 0), ("nat disable --dry-run", 0),
-    ("route list", 1), ("route add-peer 10.244.9.0/24 10.0.10.51 --dry-run", 0),
+    ("node list", 0), ("route list", 1), ("route add-peer 10.244.9.0/24 10.0.10.51 --dry-run", 0),
     ("route del-peer 10.244.7.0/24 --dry-run", 0), ("ipam list", 0), ("ipam show web", 0), ("ipam check", 1),
     ("ipam release web --force --dry-run", 0), ("ipam gc --dry-run", 0), ("plugin list", 0), ("plugin install", 0),
     ("plugin install --lib-dir /opt/lib --bin-dir /opt/bin --dry-run", 0), ("plugin uninstall --force --dry-run", 0),
@@ -180,4 +180,7 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
 def test_no_command_is_left_out() -> None:
     """The tables above and the tests' own lines name every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
-    assert {*tables, *IN_LAB, "init-node", "apply", "confirm", "undo", "plugin use"} == set(commands_with_json())
+    over_ssh = {f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test")}  # tests/cluster
+    assert {*tables, *IN_LAB, *over_ssh, "init-node", "apply", "confirm", "undo", "plugin use"} == set(
+        commands_with_json()
+    )
