@@ -157,7 +157,7 @@ def _route_to(failure: Failure, peer: Peer) -> Hint:
     if peer not in failure.host.spec.known_peers:
         moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.known_peers)
         return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
-    if failure.host.differs("route"):
+    if failure.host.differs("route/", "routes/"):
         return hint.command("cnictl apply")
     return hint.advice(
         f"the peer's route is in place, but another route or rule comes first: ip rule; ip route get {failure.target} "

@@ -302,7 +302,7 @@ def test_json_has_every_key_whatever_the_state() -> None:
     assert document["version"] == 1
     assert len({tuple(item) for item in document["items"]}) == 1
     bad = next(item for item in document["items"] if item["state"] == "no answer")
-    assert bad["hint"] == {"text": "on a: cnictl x", "command": "cnictl x", "option": None, "on": "a"}
+    assert bad["hint"] == {"text": "on a: cnictl x", "command": "cnictl x", "option": "", "on": "a"}
     assert bad["cause"]["host"] == "a"
     assert document["summary"]["states"] == {"ok": 20, "no answer": 1}
     assert (document["summary"]["passed"], document["summary"]["sample"]) == (False, None)

@@ -11,7 +11,6 @@ from cnictl.node.resources.bridge import note_mtu as note_bridge_mtu
 from cnictl.node.resources.cluster_file import ClusterFile
 from cnictl.node.resources.firewalld import Firewalld
 from cnictl.node.resources.forward_nft import NftForward
-from cnictl.node.resources.learned_routes import LearnedRoutes
 from cnictl.node.runs import sweep
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, as_data
@@ -100,9 +99,10 @@ def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) ->
     """Return the plans with their repairs marked.
 
     A repair makes a thing what the spec in effect asked for already, if cnictl has made it so before: the first
-    `apply` after `bridge up` repairs nothing.
+    `apply` after `bridge up` repairs nothing. A new cluster file is an instruction, with all that follows from it.
     """
-    if not earlier or not any(todo.changes for todo in plans):
+    changed = {change.resource for todo in plans for change in todo.changes}
+    if not earlier or not changed or ClusterFile().id in changed:
         return plans
     previous = earlier[-1]
     made: list[str] | None = original_state.recall(_MADE)  # None: of a release that did not note it
@@ -110,14 +110,7 @@ def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) ->
     if previous != spec:
         known = {resource.id: resource for resource in inventory.resources(previous, earlier)}
 
-    # a new cluster file is an operator's instruction, and the routes follow from it
-    instructed = {ClusterFile().id}
-    if any(change.resource in instructed for todo in plans for change in todo.changes):
-        instructed.add(LearnedRoutes.id)
-
     def is_repair(change: Change) -> bool:
-        if change.resource in instructed:
-            return False
         if change.after is not None and made is not None and change.resource not in made:
             return False
         resource = known.get(change.resource)

@@ -93,7 +93,7 @@ def test_undo_takes_many_routes_back_and_one_run_brings_them_again(crowded: Node
     crowded.run(["sh", "-c", "ip route flush proto 67"])
     cnictl(crowded, "apply")
     assert len(routes(crowded)) == COUNT
-    runs = json.loads(cnictl(crowded, "history", "-o", "json").stdout)["runs"]
+    runs = json.loads(cnictl(crowded, "history", "-o", "json").stdout)["items"]
     cnictl(crowded, "undo", str(runs[0]["run"]))
     assert routes(crowded) == {}
     cnictl(crowded, "apply")
