@@ -56,12 +56,13 @@ def run(
     if output is Format.JSON:
         print_json(matrix.as_json(seconds))
     else:
-        _show(matrix, seconds)
+        show(matrix, seconds)
     if not matrix.passed:
         raise typer.Exit(1)
 
 
-def _show(matrix: Matrix, seconds: float) -> None:
+def show(matrix: Matrix, seconds: float) -> None:
+    """Print a matrix, and what is wrong in it."""
     write(picture.heading(matrix))
     columns, rows = picture.rows(matrix)
     if rows:

@@ -362,7 +362,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "demo",
                 "lab_demo:demo",
-                "Play the walk-through on two nodes of a lab of its own, in less than 20 seconds.",
+                "Play the walk-through on two nodes of a lab of its own, or build a cluster there from one file.",
             ),
         ),
     ]

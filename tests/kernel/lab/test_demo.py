@@ -48,6 +48,14 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
     assert picture.read_text().count("10.244.1.2") >= 1
 
 
+def test_cluster_of_five_nodes_is_built_from_one_file_and_every_pair_is_reached() -> None:
+    done = run_demo("--nodes", "5", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    document = checked("lab demo", done.stdout)
+    assert document["as_expected"] is True
+    assert set(document["matrix"]["states"]) == {"ok"}
+
+
 def test_demo_of_both_families_runs_as_an_ordinary_user_and_shows_every_act() -> None:
     prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups") if os.geteuid() == 0 else ()
     done = run_demo("--dual-stack", prefix=prefix)
