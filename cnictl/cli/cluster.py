@@ -39,7 +39,7 @@ ConfirmOption = Annotated[
         help="Each host takes its change back by itself after so many seconds, unless it is verified over ssh before.",
     ),
 ]
-_ALL_WELL = "all {count} hosts are well, and agree with each other"
+_ALL_WELL = "all {count} hosts are healthy and consistent"
 
 
 def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
@@ -133,9 +133,7 @@ def apply(
     cnictl cluster apply --confirm-within 60 --revert
     """
     if (keep or revert) and not confirm_within:
-        raise UsageProblem(
-            "--keep and --revert go with --confirm-within: else a host that failed has undone its change"
-        )
+        raise UsageProblem("--keep and --revert need --confirm-within: without it, a host that fails undoes its change")
     if keep and revert:
         raise UsageProblem("--keep and --revert exclude each other")
     keeps = keep or not (revert or asking.asks(yes))
@@ -196,7 +194,7 @@ def remove(
             planned = changing.plan(tell)
         if output is Format.TABLE:
             _show_plan(planned)
-        say(f"takes {node} out of {known.path}, and {'resets it' if reachable else 'can not reset it'}")
+        say(f"takes {node} out of {known.path}, and {'resets it' if reachable else 'can not reach it to reset it'}")
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)

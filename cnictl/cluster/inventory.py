@@ -64,5 +64,5 @@ def read(path: str) -> Inventory:
 
 
 def hosts(nodes: Iterable[ClusterNode]) -> Ssh:
-    """Return the nodes' hosts, where the file or, without a word of it, the first address says that they are."""
+    """Return the nodes' hosts, each at its `ssh` value, or else at its first address."""
     return Ssh({node.name: node.ssh or node.addresses[0] for node in nodes})

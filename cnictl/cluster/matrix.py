@@ -347,7 +347,7 @@ class _Joining:
             if other is not None:
                 cidrs = dict.fromkeys(_cidr_of(self._ready[host], family) for host in sorted((name, other)))
                 words = f"{' and '.join(sorted((name, other)))} have overlapping pod CIDRs: {' and '.join(cidrs)}"
-                advice = Advice("give one of them another: drain it, then cnictl init-node --subnet there")
+                advice = Advice("move one node's pods, correct its pod CIDR in the source, then: cnictl cluster apply")
                 return Blame("shared-pod-cidr", words, "", advice)
         return None
 

@@ -46,7 +46,7 @@ class _Node(Collector):
         """Yield every family."""
         # first: while it waits for peers, it reads what the rest needs too
         examined = catalogue.examine(self._facts) if self._with_doctor else None
-        yield InfoMetricFamily("cnictl_build", "The cnictl that tells this.", {"version": __version__})
+        yield InfoMetricFamily("cnictl_build", "Version of cnictl.", {"version": __version__})
         yield from self._addresses()
         yield from self._calls()
         drift = GaugeMetricFamily("cnictl_drifted_resources", "Resources that differ from the node file.")
@@ -89,7 +89,7 @@ class _Node(Collector):
             "cnictl_watch_repairs", "What `cnictl watch` put back since it was started.", labels=["resource"]
         )
         given_up = GaugeMetricFamily(
-            "cnictl_watch_given_up", "What another program takes away again and again.", labels=["resource"]
+            "cnictl_watch_given_up", "Resources that watch no longer repairs.", labels=["resource"]
         )
         for resource, count in (state or {}).get("repairs", {}).items():
             counted.add_metric([resource], count)

@@ -86,14 +86,14 @@ class Follower:
             self._say(f"warning: {learned.source}: {learned.trouble}")
         elif self._last_words:
             self._say("")
-            self._tell(f"{learned.source} answers again")
+            self._tell(f"{learned.source} is readable again")
         if learned.conflict:
             self._tell(f"error: {learned.conflict}")
         if before is None or before.peers != learned.peers:
             self._wake()
 
     def _lost(self, why: str) -> None:
-        self._say(f"warning: the source of peers is lost, the known ones stay: {why}")
+        self._say(f"warning: can't read the peers from their source, and keep the known ones: {why}")
         known = learned_peers.load()
         if known is not None:
             with contextlib.suppress(OSError):

@@ -69,7 +69,7 @@ class Keeper:
                     self._follower.close()
 
     def _follow_source(self) -> None:
-        """Follow the source that the applied node file names, from when it does for as long as it does."""
+        """Start or stop following a source, as the applied node file says."""
         spec = _spec()
         applied = original_state.specs()[-1:]
         reach = spec.reach if spec is not None and applied and applied[0].reach == spec.reach else Reach()

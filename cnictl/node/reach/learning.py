@@ -44,8 +44,8 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
     # a source that forgot this node and most others lost its data, or is another cluster's
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
         why = (
-            f"it lists {len(snapshot.nodes)} nodes, without this one and {gone} of {len(old.peers)} known peers, whose "
-            "routes stay; `cnictl apply --accept-empty` takes them away"
+            f"it lists {len(snapshot.nodes)} nodes, but not this one, and {gone} of {len(old.peers)} known peers are "
+            "missing; their routes are kept (`cnictl apply --accept-empty` removes them)"
         )
         return _stale(spec, source, why)
     now = time.time()

@@ -144,7 +144,7 @@ def join(spec: NodeSpec, asked: Joining | None) -> Joined:
 
 @contextlib.contextmanager
 def kept(joined: Joined) -> Iterator[None]:
-    """Keep what was learned from just before the run within; if that fails, what was known before. Raises OSError."""
+    """Save the new list for the run within; restore the former one if the run fails. Raises OSError."""
     former = learned_peers.load()
     _save(joined.record)
     try:
@@ -180,7 +180,7 @@ def what_next(spec: NodeSpec, record: Learned | None) -> str:
     count = len(spec.learned)
     known = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
-        return f"{known}; other nodes learn of this one by themselves: cnictl watch, or cnictl apply there"
+        return f"{known}; other nodes learn this one by themselves through cnictl watch, else by cnictl apply on each"
     return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"
 
 

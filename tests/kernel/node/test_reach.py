@@ -197,7 +197,7 @@ def test_list_of_another_cluster_is_believed_only_by_an_explicit_word(lab: Lab) 
     put(first, cluster_text([("other", "10.0.0.200", "10.244.44.0/24")]))
     cnictl(first, "apply")
     assert learned(first) == all_routes(lab)
-    assert "without this one and 2 of 2 known peers" in listed(first)["source"]["trouble"]
+    assert "but not this one, and 2 of 2 known peers are missing" in listed(first)["source"]["trouble"]
     cnictl(first, "apply", "--accept-empty")
     assert learned(first) == {"10.244.44.0/24": "10.0.0.200", "10.244.0.0/16": "unreachable"}
 
