@@ -79,7 +79,7 @@ def down(
 
 
 def show(output: OutputOption = Format.TABLE) -> None:
-    """Show the bridge, its addresses, and its ports, as root with the pod behind each.
+    """Show the bridge, its addresses and ports, and, as root, the pod on each port.
 
     Exit status 1 if there is no bridge, or if its kind, state, addresses or MTU differ from node.toml.
 

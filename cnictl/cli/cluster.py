@@ -117,11 +117,12 @@ def apply(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make all hosts as the cluster file says: new nodes are set up, and every other one learns of them.
+    """Make all hosts match the cluster file.
 
-    A node without a pod CIDR gets the next free one, written into the file. What each host would change is shown
-    first, and at a terminal it asks. Then the file is copied to /etc/cnictl/cluster.toml on each host, all are changed
-    at once, and each is looked at again on a new connection. A host that fails has undone its own change.
+    New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, written
+    into the file. What each host would change is shown first, and at a terminal it asks. Then the file is copied to
+    /etc/cnictl/cluster.toml on each host, all are changed at once, and each is looked at again on a new connection. A
+    host that fails has undone its own change.
 
     With --confirm-within a host that is lost, or not as it should be afterwards, takes its change back by itself. The
     other hosts' changes are kept or taken back as --keep or --revert says; without either, it asks at a terminal, and
@@ -169,10 +170,10 @@ def remove(
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Take a node out of the cluster: its line goes, its routes go everywhere, and the host itself is reset.
+    """Remove a node: reset its host, and delete its line and the routes to it.
 
-    It drains nothing: it refuses while pods live on the node. A node that can't be reached is taken out all the same,
-    and has to be reset by hand if it ever returns. At a terminal it asks first.
+    Drain the node first: remove refuses while pods live on it. A node that can't be reached is removed too, and has to
+    be reset by hand if it ever returns. At a terminal it asks first.
 
     \b
     cnictl cluster remove node3

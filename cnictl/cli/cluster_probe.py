@@ -17,7 +17,7 @@ def cluster_probe(
         list[str] | None, typer.Option(metavar="FOLDER", help="Where its plugins are; may be repeated.")
     ] = None,
 ) -> None:
-    """Serve one `cnictl cluster test` on this host, over stdin and stdout.
+    """Internal: the host's side of `cnictl cluster test`, over stdin and stdout.
 
     A probe pod is made through the installed plugin. It pings the pods and nodes that stdin names, and notes the
     source of each echo request that reaches it. The pod is removed at the end of stdin, at a signal, or after a time.

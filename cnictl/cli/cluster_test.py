@@ -15,7 +15,10 @@ from cnictl.cluster.transport import Transport
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", metavar="COUNT", min=0, help="Repeat the sample that was drawn with this seed.")
+    int | None,
+    typer.Option(
+        "--seed", metavar="NUMBER", min=0, help="Draw the sample of an earlier test again: the number that it named."
+    ),
 ]
 
 
@@ -26,11 +29,11 @@ def test(
     seed: SeedOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Let a probe pod on every host ping those of all others, and name each red pair's cause and its host.
+    """Ping between probe pods on all hosts, and name the cause of each failure and its host.
 
     All hosts are tested at once over ssh, every pair in both directions. That a pod's own address arrives is proven by
     what the receiving pod saw. Each host also pings the others' pods itself, and its pod pings the other hosts and the
-    outside. More than 16 hosts are tested by a sample. Exit status 1 if a pair is red or a host was not reached.
+    outside. More than 16 hosts are tested by a sample. Exit status 1 if a pair failed or a host was not reached.
 
     \b
     cnictl cluster test

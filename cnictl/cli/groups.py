@@ -187,7 +187,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "cluster-probe",
             "cluster_probe:cluster_probe",
-            "Serve one `cnictl cluster test` on this host, over stdin and stdout.",
+            "Internal: the host's side of `cnictl cluster test`, over stdin and stdout.",
             hidden=True,
         ),
         _group(
@@ -206,7 +206,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "show",
                 "bridge:show",
-                "Show the bridge, its addresses, and its ports, as root with the pod behind each.",
+                "Show the bridge, its addresses and ports, and, as root, the pod on each port.",
             ),
         ),
         _group(
@@ -250,7 +250,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "list",
                 "nodes:list_nodes",
-                "List the nodes that this node's source of peers knows: what is made of each, and whether it answers.",
+                "List the nodes that this node's source of peers knows: for each its state, and whether it answers.",
             ),
         ),
         _group(
@@ -275,8 +275,8 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "check",
                 "ipam_check:check",
-                "Judge every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen"
-                " twice.",
+                "Check every leased address: live, stale boot, namespace gone, torn, seen twice. Find those held "
+                "without a lease.",
             ),
         ),
         _group(
@@ -307,7 +307,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         ),
         _group(
             "cluster",
-            "All nodes of one cluster file at once, over ssh: look at them, change them.",
+            "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove.",
             Command(
                 "status",
                 "cluster:status",
@@ -316,7 +316,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "test",
                 "cluster_test:test",
-                "Let a probe pod on every host ping those of all others, and name each red pair's cause and its host.",
+                "Ping between probe pods on all hosts, and name the cause of each failure and its host.",
             ),
             Command(
                 "plan",
@@ -326,13 +326,12 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "apply",
                 "cluster:apply",
-                "Make all hosts as the cluster file says: new nodes are set up, and every other one learns of them.",
+                "Make all hosts match the cluster file.",
             ),
             Command(
                 "remove",
                 "cluster:remove",
-                "Take a node out of the cluster: its line goes, its routes go everywhere, and the host itself is "
-                "reset.",
+                "Remove a node: reset its host, and delete its line and the routes to it.",
             ),
         ),
         _group(

@@ -20,7 +20,7 @@ def check(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Judge every address that is held: live, stale boot, namespace gone, torn, held without a lease, seen twice.
+    """Check every leased address: live, stale boot, namespace gone, torn, seen twice. Find those held without a lease.
 
     The evidence for each is the boot it is from, its veth and namespace, and who answers for it on the bridge (ARP, or
     IPv6 neighbour discovery). The command changes nothing: `cnictl ipam gc` frees what is proven stale. Exit status 1

@@ -33,7 +33,7 @@ def kubeconfig(
     ] = "",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where it is written.")] = kubernetes_access.KUBECONFIG,
     server: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The API server as nodes reach it, an URL. Default: as in --from.")
+        str, typer.Option(metavar="ADDRESS", help="The API server as nodes reach it, a URL. Default: as in --from.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing: say what would be written.")] = False,
 ) -> None:

@@ -27,7 +27,7 @@ def enable(
 ) -> None:
     """Masquerade what pods send outside the pod network. Between pods, the source stays the pod's own address.
 
-    Another --backend than before moves the rules there.
+    A new --backend moves the rules.
 
     \b
     cnictl nat enable

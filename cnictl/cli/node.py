@@ -103,18 +103,23 @@ def init_node(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Learn this node's subnet and its peers from where they are kept: a cluster file, or `kubernetes`.",
+            help="Take the subnet and peers from this cluster file, or from `kubernetes`.",
         ),
     ] = "",
     node: Annotated[
-        str, typer.Option(metavar="NODE", help="With --from: this node's name there. Default: found out.")
+        str,
+        typer.Option(
+            metavar="NODE",
+            help="With --from: this node's name there. Default: the node with an address of this host; in Kubernetes, "
+            "the one with the host's name.",
+        ),
     ] = "",
     unclaimed: Annotated[
         str,
         typer.Option(
-            metavar="VERB",
-            help="With --from: packets to pod CIDRs that no node has are refused (`unreachable`), or take the "
-            "`default-route`.",
+            metavar="ROUTE",
+            help="With --from: `unreachable` (on a new node) rejects packets to unassigned pod CIDRs, `default-route` "
+            "sends them to the default gateway.",
         ),
     ] = "",
     dry_run: DryRunOption = False,
@@ -133,15 +138,15 @@ def init_node(
     Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
-    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there, and `cnictl watch`
-    follows what changes: adding a node takes no command on the others.
+    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there. Where `cnictl watch` runs
+    as a service, it follows later changes. Elsewhere, run `cnictl apply` after each change.
 
     For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
     address of each family.
 
     \b
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --peer 10.244.1.0/24=10.0.10.51
-    cnictl init-node --peer 10.244.2.0/24=10.0.10.52
+    cnictl init-node --peer 10.244.2.0/24=10.0.2.53
     cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run
     cnictl init-node --from cluster.toml
     cnictl init-node --subnet 10.244.0.0/24,fd00:244::/64 --network 10.244.0.0/20,fd00:244::/48 \\
@@ -228,7 +233,7 @@ def apply(
     accept_empty: Annotated[
         bool,
         typer.Option(
-            "--accept-empty", help="Believe a source that no longer lists this node and most peers: their routes go."
+            "--accept-empty", help="Accept a list that lacks this node and most peers, and remove their routes."
         ),
     ] = False,
     output: OutputOption = Format.TABLE,

@@ -12,7 +12,7 @@ from cnictl.views import nodes
 
 
 def list_nodes(output: OutputOption = Format.TABLE) -> None:
-    """List the nodes that this node's source of peers knows: what is made of each, and whether it answers.
+    """List the nodes that this node's source of peers knows: for each its state, and whether it answers.
 
     The states: routed; pending, without a pod CIDR yet; refused, with the reason; conflict, where the source
     contradicts this node. The first line says what the source is, and how old its last list is. Exit status 1 if the
