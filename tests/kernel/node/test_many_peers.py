@@ -12,7 +12,7 @@ from tests.kernel.commands import cnictl, drifted
 
 pytestmark = pytest.mark.once
 
-COUNT = 600
+COUNT = 300
 
 
 @pytest.fixture(scope="module")
