@@ -87,7 +87,7 @@ def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
 def test_own_pod_cidr_at_another_node_is_a_conflict_and_no_peer() -> None:
     result = judged(node(pod_cidr="10.244.0.0/24"))
     assert result.peers == ()
-    assert "10.244.0.0/24 to another node" in result.conflict
+    assert "10.244.0.0/24 to node other too" in result.conflict
 
 
 def test_another_pod_cidr_for_this_node_is_a_conflict() -> None:
@@ -127,3 +127,8 @@ def test_too_many_nodes_are_cut_and_said() -> None:
     result = judge(Snapshot(many, "1"), SPEC, HOST)
     assert len(result.nodes) == MOST_NODES + 1
     assert f"at most {MOST_NODES}" in result.nodes[-1].why
+
+
+def test_many_thieves_make_no_endless_conflict() -> None:
+    thieves = tuple(Announcement(f"n{at}", ("10.244.0.0/24",), (f"10.0.1.{at}",)) for at in range(1, 200))
+    assert judge(Snapshot((OWN, *thieves), "1"), SPEC, HOST).conflict.count("to node") == 1

@@ -157,12 +157,13 @@ class _Judge:
         return judged
 
     def _refusal(self, name: str, cidr: Cidr, address: str) -> str:
-        return self._cidr_refusal(cidr) or self._address_refusal(name, cidr, address)
+        return self._cidr_refusal(name, cidr) or self._address_refusal(name, cidr, address)
 
-    def _cidr_refusal(self, cidr: Cidr) -> str:
+    def _cidr_refusal(self, name: str, cidr: Cidr) -> str:
         subnet, network = self._subnets[cidr.bits], self._networks[cidr.bits]
         if cidr == subnet:
-            self._conflicts.append(f"the source gives this node's pod CIDR {cidr} to another node")
+            if not self._conflicts:  # one says it
+                self._conflicts.append(f"the source gives this node's pod CIDR {cidr} to node {name} too")
             return f"{cidr} is this node's own pod CIDR"
         if cidr.overlaps(subnet):
             return f"it overlaps this node's pod CIDR {subnet}"

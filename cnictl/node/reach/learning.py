@@ -17,6 +17,9 @@ from cnictl.node.spec.peers import is_link_local
 from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned, with_learned
 
+_LONGEST = 1000
+"""Characters of a conflict in words: the plugin's STATUS reads them."""
+
 
 def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
     """Ask the source once, and return `spec` with what it gave, and the record.
@@ -57,7 +60,7 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
         name=spec.name,
         version=snapshot.version[:200],
         read_at=now,
-        conflict=judged.conflict,
+        conflict=judged.conflict[:_LONGEST],
         nodes=nodes,
         networks=snapshot.networks,
         peers=judged.peers,
