@@ -1,6 +1,5 @@
 """`cnictl node`: the cluster's nodes as this one knows them."""
 
-import time
 from typing import Any
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from cnictl.cli import steps
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
 from cnictl.node.runs import converge
-from cnictl.views import nodes
+from cnictl.views import nodes, source_view
 
 
 def list_nodes(output: OutputOption = Format.TABLE) -> None:
@@ -36,10 +35,7 @@ def list_nodes(output: OutputOption = Format.TABLE) -> None:
 
 
 def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
-    age = f", read {_ago(source['age'])}" if source["age"] is not None else ""
-    version = f", version {source['version'][:12]}" if source["version"] else ""
-    stale = f", stale since {_clock(source['stale_since'])}" if source["stale_since"] else ""
-    print(f"source: {source['title']}{version}{age}{stale}")
+    print(f"source: {source_view.in_words(source)}")
     print_table(
         ("NAME", "ADDRESS", "POD CIDR", "STATE", "ROUTE", "ANSWERS", "SINCE", "WHY"),
         [
@@ -50,7 +46,7 @@ def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
                 row["state"],
                 row["route"] or "-",
                 {True: "yes", False: "no", None: "-"}[row["answers"]],
-                _clock(row["since"]) if row["since"] else "-",
+                source_view.clock(row["since"]) if row["since"] else "-",
                 row["why"] or "-",
             )
             for row in rows
@@ -59,11 +55,3 @@ def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
     for words in (source["conflict"], source["trouble"]):
         if words:
             say(f"warning: {words}")
-
-
-def _ago(seconds: float) -> str:
-    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
-
-
-def _clock(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

@@ -13,6 +13,7 @@ from cnictl.cli.steps import require_root
 from cnictl.node import hint
 from cnictl.node.runs import converge, reset
 from cnictl.node.spec import node_file
+from cnictl.views import source_view
 from cnictl.views.status import look
 
 
@@ -25,8 +26,9 @@ def status(
     """Show this node: bridge and pods, addresses, rules with their counters, peers, plugin, conf, and drift.
 
     Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
-    line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); or if a peer
-    answers but does not have its pod CIDR or does not forward to it. A peer that does not answer is shown as silent.
+    line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); if a peer
+    answers but does not have its pod CIDR or does not forward to it; or if the source of peers contradicts this node.
+    A peer that does not answer is shown as silent.
 
     \b
     cnictl status
@@ -49,7 +51,8 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    wrong = found["drifted"] or found["strays"] or found["unknown"]
+    conflict = found["source"] is not None and found["source"]["conflict"]
+    wrong = found["drifted"] or found["strays"] or found["unknown"] or conflict
     if wrong or any(peer["fault"] for peer in found["peers"]):
         raise typer.Exit(1)
 
@@ -62,7 +65,8 @@ def _clear() -> None:
 _ANSWERS = {True: "answers", False: "silent", None: "not asked"}
 
 
-def _show(found: dict[str, Any]) -> None:
+def _summary(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the first table: one line for each part of the node."""
     bridge = found["bridge"]
     lines = [("network", f"{found['node']['name']}: {', '.join(found['node']['subnets'])} of "
               f"{', '.join(found['node']['networks'])}")]  # fmt: skip
@@ -92,7 +96,15 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("boot", found["boot"]))
     if found["not_kept"]:
         lines.append(("not kept", found["not_kept"]))
-    print_table(("", ""), lines)
+    source = found["source"]
+    if source is not None:
+        lines.append(("peers from", source_view.in_words(source)))
+    return lines
+
+
+def _show(found: dict[str, Any]) -> None:
+    bridge, source = found["bridge"], found["source"]
+    print_table(("", ""), _summary(found))
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
                   ", ".join(port["addresses"])) for port in bridge["ports"]]  # fmt: skip
@@ -121,6 +133,8 @@ def _show(found: dict[str, Any]) -> None:
         apply = hint.command("cnictl apply")
         say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` repairs them")
     say_strays(found["strays"])
+    for words in filter(None, (source["conflict"], source["trouble"]) if source is not None else ()):
+        say(f"warning: {words}")
 
 
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

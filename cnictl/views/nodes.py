@@ -1,6 +1,5 @@
 """Collect what `cnictl node list` shows: every node that the source knows, and what this node makes of it."""
 
-import time
 from typing import Any
 
 from cnictl.node.host import host_links, reading
@@ -9,6 +8,7 @@ from cnictl.node.resources import peer_routes
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state import learned_peers
 from cnictl.probe import neighbours
+from cnictl.views import source_view
 
 
 @reading.once()
@@ -33,18 +33,4 @@ def listed(spec: NodeSpec) -> dict[str, Any]:
         row["dev"] = by_address.get(row["address"], "")
         row["answers"] = answers.get((row["address"], row["dev"]))
         row.setdefault("since", 0.0)
-    return {"source": _source(spec, learned), "items": rows}
-
-
-def _source(spec: NodeSpec, learned: learned_peers.Learned | None) -> dict[str, Any]:
-    if learned is None:
-        title = f"{spec.reach.source}, never read" if spec.reach.source else "node.toml alone"
-        return {"title": title, "version": "", "age": None, "stale_since": 0.0, "trouble": "", "conflict": ""}
-    return {
-        "title": learned.source,
-        "version": learned.version,
-        "age": round(time.time() - learned.read_at, 1) if learned.read_at else None,
-        "stale_since": learned.stale_since,
-        "trouble": learned.trouble,
-        "conflict": learned.conflict,
-    }
+    return {"source": source_view.shown(spec, learned), "items": rows}

@@ -17,8 +17,9 @@ from cnictl.node.resources.peer_routes import PeerRouteState
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Step
+from cnictl.node.state import learned_peers
 from cnictl.probe import neighbours, owning
-from cnictl.views import network_views
+from cnictl.views import network_views, source_view
 from cnictl.watch import repairs
 
 
@@ -37,6 +38,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "bridge": network_views.bridge(spec, listing.rows),
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
+        "source": source_view.shown(spec, learned_peers.load()) if spec.reach.source else None,
         "peers": _peers(spec, looked),
         "strays": looked.as_json(),
         "plugin": {
