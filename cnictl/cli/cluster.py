@@ -155,12 +155,7 @@ def apply(
             rows = changing.carry_out(planned, confirm_within, keeps, tell)
         if confirm_within and not keeps:
             rows = _settle(changing, rows, revert)
-    if output is Format.JSON:
-        _print_changes(rows, assigned)
-    else:
-        _show_changes(rows)
-    if not all(row.is_good for row in rows):
-        raise typer.Exit(1)
+    _end(rows, assigned, output)
 
 
 def remove(
@@ -204,6 +199,11 @@ def remove(
         known.write(text)
         with _asking(hosts, "changing") as tell:
             rows = [leaver, *changing.carry_out(planned, None, False, tell)]
+    _end(rows, assigned, output)
+
+
+def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format) -> None:
+    """Show what became of each host. Exit status 1 unless all is well."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:

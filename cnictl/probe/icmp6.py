@@ -31,9 +31,9 @@ def addresses(packet: bytes) -> tuple[str, str]:
     return socket.inet_ntop(socket.AF_INET6, packet[8:24]), socket.inet_ntop(socket.AF_INET6, packet[24:40])
 
 
-def checksum(addresses: bytes, message: bytes) -> int:
-    """Return the checksum of a message whose own is 0 (RFC 4443, section 2.3). `addresses`: source, destination."""
-    data = addresses + struct.pack("!II", len(message), NEXT_HEADER) + message
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))  # all messages here have an even length
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+def pseudo_header(addresses: bytes, length: int) -> bytes:
+    """Return what the checksum of a message covers besides the message (RFC 8200, section 8.1).
+
+    `addresses`: source and destination; `length`: the message's, in bytes.
+    """
+    return addresses + struct.pack("!II", length, NEXT_HEADER)

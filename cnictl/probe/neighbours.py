@@ -18,7 +18,7 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import route_lookup
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import is_ipv6
-from cnictl.probe import arp, icmp6, ndp
+from cnictl.probe import arp, icmp, icmp6, ndp
 
 WAIT = 0.3
 """Seconds to wait for answers after the last request."""
@@ -156,7 +156,7 @@ class _Ndp(_Group):
         group = ndp.group(address)
         body = ndp.solicitation(address, self.mac)
         packed = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, group)
-        sum_ = icmp6.checksum(packed, body)
+        sum_ = icmp.checksum(icmp6.pseudo_header(packed, len(body)) + body)
         header = struct.pack("!IHBB", 6 << 28, len(body), icmp6.NEXT_HEADER, ndp.HOPS) + packed
         to = b"\x33\x33" + packed[-4:]  # RFC 2464, section 7
         return to + self.mac + struct.pack("!H", _ETH_P_IPV6) + header + body[:2] + struct.pack("!H", sum_) + body[4:]

@@ -102,6 +102,17 @@ def _connected() -> list[_Connected]:
     ]
 
 
+def default_gateways() -> set[str]:
+    """Return the gateways of the main table's default routes."""
+    return {
+        gateway
+        for destination, route in route_lookup.others_routes()
+        if not destination.prefix and route.table == route_lookup.MAIN_TABLE
+        for _, gateway in route.hops
+        if gateway
+    }
+
+
 def link_of_subnet(address: str) -> str:
     """Return the link on which this host has an address in the same subnet, up or down; empty without one."""
     packed = parse_address(address)

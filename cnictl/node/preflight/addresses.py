@@ -135,7 +135,7 @@ def _without_links(there: list[HostRoute]) -> list[HostRoute]:
 def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) -> list[PreflightFinding]:
     """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
-    needed |= {f"the default gateway {gateway}": gateway for gateway in _default_gateways()}
+    needed |= {f"the default gateway {gateway}": gateway for gateway in host_links.default_gateways()}
     needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.known_peers}
     findings = []
     for what, address in needed.items():
@@ -296,12 +296,6 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
         if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
             continue
         yield HostRoute(route.destination, route.gateway, route.dev, route_lookup.REFUSING.get(route.kind, ""))
-
-
-def _default_gateways() -> set[str]:
-    routes = route_lookup.routes()
-    return {gateway for cidr, route in routes if not cidr.prefix and route.table == route_lookup.MAIN_TABLE
-            for _, gateway in route.hops if gateway}  # fmt: skip
 
 
 def _own_addresses(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:

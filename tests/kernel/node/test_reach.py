@@ -65,6 +65,15 @@ def findings(node: Node) -> dict[str, str]:
     return {finding["id"]: finding["message"] for finding in json.loads(done.stdout)["items"]}
 
 
+def assert_pods_reach_each_other(first: Node, second: Node) -> None:
+    here, there = start_pod(first, "a"), start_pod(second, "b")
+    try:
+        assert here.pings(there.address) and there.pings(here.address)
+    finally:
+        call(first, "DEL", "a")
+        call(second, "DEL", "b")
+
+
 class Watch:
     """`cnictl watch` on a node."""
 
@@ -120,12 +129,7 @@ def test_nodes_find_themselves_and_pods_reach_each_other_with_their_own_addresse
     text = first.run(["cat", "/etc/cnictl/node.toml"]).stdout
     assert 'source = "file"' in text and "[[peers]]" not in text
     assert drifted(first) == []
-    here, there = start_pod(first, "a"), start_pod(second, "b")
-    try:
-        assert here.pings(there.address) and there.pings(here.address)
-    finally:
-        call(first, "DEL", "a")
-        call(second, "DEL", "b")
+    assert_pods_reach_each_other(first, second)
 
 
 def test_a_pod_cidr_that_no_node_has_is_refused_at_once(lab: Lab) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import call, cnictl, drifted, start_pod
-from tests.kernel.node.test_reach import Watch, findings, learned, listed, plugin_status
+from tests.kernel.commands import cnictl, drifted
+from tests.kernel.node.test_reach import Watch, assert_pods_reach_each_other, findings, learned, listed, plugin_status
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
@@ -90,12 +90,7 @@ def test_node_takes_its_pod_cidr_from_its_node_and_reaches_the_others(cluster: C
     assert learned(first) == others(cluster)
     assert listed(first)["source"]["title"].startswith("kubernetes https://")
     assert drifted(first) == []
-    here, there = start_pod(first, "a"), start_pod(second, "b")
-    try:
-        assert here.pings(there.address) and there.pings(here.address)
-    finally:
-        call(first, "DEL", "a")
-        call(second, "DEL", "b")
+    assert_pods_reach_each_other(first, second)
 
 
 def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) -> None:
