@@ -94,10 +94,10 @@ class Follower:
 
     def _lost(self, why: str) -> None:
         self._say(f"warning: can't read the peers from their source, and keep the known ones: {why}")
-        known = learned_peers.load()
-        if known is not None:
+        spec = self._current()
+        if spec is not None and spec.reach == self.reach and learned_peers.load() is not None:
             with contextlib.suppress(OSError):
-                learned_peers.save(learning.stale(known, known.source, why))
+                learned_peers.save(learning.stale(spec, spec.reach.source, why))
 
     def _say(self, words: str) -> None:
         """Tell what is wrong once, not at every try."""

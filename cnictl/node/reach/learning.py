@@ -15,7 +15,7 @@ from cnictl.node.reach.source import Snapshot, Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.state import learned_peers
-from cnictl.node.state.learned_peers import Learned, with_learned
+from cnictl.node.state.learned_peers import Learned, fitting
 
 _LONGEST = 1000
 """Characters of a conflict in words: the plugin's STATUS reads them."""
@@ -30,13 +30,12 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = _stale(spec, source, lost.message)
+        record = stale(spec, source.title, lost.message)
     else:
         record = taken(spec, source, snapshot, accept_empty)
     if keep:
         learned_peers.save(record)
-    typed = {peer.pod_cidr for peer in spec.peers}
-    return replace(spec, learned=tuple(peer for peer in record.peers if peer.pod_cidr not in typed)), record
+    return fitting(spec, record), record
 
 
 def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
@@ -50,7 +49,7 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
             f"it lists {len(snapshot.nodes)} nodes, but not this one, and {gone} of {len(old.peers)} known peers are "
             "missing; their routes are kept (`cnictl apply --accept-empty` removes them)"
         )
-        return _stale(spec, source, why)
+        return stale(spec, source.title, why)
     now = time.time()
     since = {(node["name"], node["pod_cidr"], node["state"]): node["since"] for node in old.nodes}
     nodes = tuple(_as_json(node, since.get((node.name, node.pod_cidr, node.state), now)) for node in judged.nodes)
@@ -73,14 +72,15 @@ def _known(spec: NodeSpec) -> Learned:
     return old if old is not None and old.reach == reach else Learned(reach=reach, name=spec.name)
 
 
-def _stale(spec: NodeSpec, source: Source, why: str) -> Learned:
+def stale(spec: NodeSpec, title: str, why: str) -> Learned:
+    """Return what is known of the node's source, marked as stale. `title` is for a source that never answered."""
     known = _known(spec)
-    return stale(known, known.source or source.title, why)
-
-
-def stale(known: Learned, title: str, why: str) -> Learned:
-    """Return what is known of the source with that title, marked as stale."""
-    return replace(known, source=title, stale_since=known.stale_since or time.time(), trouble=outside.line(why[:500]))
+    return replace(
+        known,
+        source=known.source or title,
+        stale_since=known.stale_since or time.time(),
+        trouble=outside.line(why[:500]),
+    )
 
 
 def _as_json(node: Judged, since: float) -> dict[str, Any]:
@@ -94,9 +94,6 @@ def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
     addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
     routes = route_lookup.others_routes()
     main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
-    gateways = {
-        gateway for destination, route in main if not destination.prefix for _, gateway in route.hops if gateway
-    }
     connected = {
         destination
         for destination, route in main
@@ -105,12 +102,10 @@ def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
     ways = route_lookup.ways([Packet(address) for address in addresses], entries=False)
     return Host(
         own={interface.partition("/")[0]: link for interface, link in own.items()},
-        gateways=frozenset(gateways),
+        gateways=frozenset(host_links.default_gateways()),
         connected=tuple(connected),
         off_link={
-            address: _off_link(address, way)
-            for address, way in zip(addresses, ways, strict=True)
-            if _off_link(address, way)
+            address: why for address, way in zip(addresses, ways, strict=True) if (why := _off_link(address, way))
         },
     )
 
@@ -123,17 +118,25 @@ def _off_link(address: str, way: Way) -> str:
     return ""
 
 
-def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
-    """Return `spec` with what its source says now; without a source, as it is."""
-    if not spec.reach.source:
-        if keep:
-            learned_peers.forget()
-        return spec
+def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
+    """Ask the source that the spec names, as `learn` does. Where its client or credential is missing, it is lost."""
     try:
         source = sources.opened(spec)
-    except UsageProblem:
-        return with_learned(spec)  # doctor and status say so; the node goes on with what it knows
+    except UsageProblem as problem:
+        record = stale(spec, spec.reach.source, problem.message)
+        if keep:
+            learned_peers.save(record)
+        return fitting(spec, record), record
     try:
-        return learn(spec, source, keep, accept_empty)[0]
+        return learn(spec, source, keep, accept_empty)
     finally:
         source.close()
+
+
+def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
+    """Return `spec` with what its source says now; without a source, as it is."""
+    if spec.reach.source:
+        return ask(spec, keep, accept_empty)[0]
+    if keep:
+        learned_peers.forget()
+    return spec

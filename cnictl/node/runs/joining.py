@@ -132,11 +132,7 @@ def join(spec: NodeSpec, asked: Joining | None) -> Joined:
     if not spec.reach.source:
         return Joined(replace(spec, learned=()))
     if asked is None:
-        try:
-            return Joined(*learning.learn(spec, sources.opened(spec), keep=False))
-        except UsageProblem as problem:  # its client or credential is missing: the known peers stay
-            known = learning.stale(learned_peers.load() or Learned(), spec.reach.source, problem.message)
-            return Joined(learned_peers.with_learned(spec), known)
+        return Joined(*learning.ask(spec, keep=False))
     _, record = learning.learn(replace(spec, peers=()), asked.source, keep=False, accept_empty=True)
     announced = {(peer.pod_cidr, peer.via) for peer in record.peers}
     dropped = tuple(peer for peer in spec.peers if (peer.pod_cidr, peer.via) in announced and not peer.dev)

@@ -89,5 +89,10 @@ def with_learned(spec: NodeSpec) -> NodeSpec:
     learned = load() if spec.reach.source else None
     if learned is None or learned.reach != identity(spec.reach):
         return spec
-    typed = {peer.pod_cidr for peer in spec.peers} | set(spec.subnets)
-    return replace(spec, learned=tuple(peer for peer in learned.peers if peer.pod_cidr not in typed))
+    return fitting(spec, learned)
+
+
+def fitting(spec: NodeSpec, learned: Learned) -> NodeSpec:
+    """Return `spec` with the learned peers, except where it has a peer or a pod CIDR of its own."""
+    taken = {peer.pod_cidr for peer in spec.peers} | set(spec.subnets)
+    return replace(spec, learned=tuple(peer for peer in learned.peers if peer.pod_cidr not in taken))
