@@ -16,7 +16,9 @@ from lightkube.resources.core_v1 import Node
 from cnictl.core.errors import Problem
 from cnictl.node.reach.kubernetes import KubernetesSource
 from cnictl.node.reach.source import Announcement, Snapshot
-from tests.kubernetes.server import ApiServer, Authority, make_authority
+from tests.kubernetes.authority import Authority, make_authority
+from tests.kubernetes.objects import node
+from tests.kubernetes.server import ApiServer
 from tests.waiting import wait_for
 
 REAL = os.environ.get("CNICTL_TEST_KUBECONFIG", "")
@@ -198,3 +200,9 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     cluster = Cluster(path, None)
     yield cluster
     cluster.clear()
+
+
+def add(server: ApiServer, *names: str) -> None:
+    """Announce Nodes, each with a pod CIDR and an address of its own."""
+    for name in names:
+        server.put(node(name, [f"10.244.{len(server.nodes)}.0/24"], [f"192.0.2.{len(server.nodes) + 1}"]))

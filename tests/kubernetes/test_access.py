@@ -19,7 +19,9 @@ from cnictl.node.reach import kubernetes_access as access
 from cnictl.node.reach.kubernetes import KubernetesSource
 from cnictl.node.reach.kubernetes_api import token_credential
 from cnictl.node.spec.node_spec import Reach
-from tests.kubernetes.server import SYSTEM, ApiServer, Authority, node
+from tests.kubernetes.authority import Authority
+from tests.kubernetes.objects import SYSTEM, node
+from tests.kubernetes.server import ApiServer
 
 
 def cnictl(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -33,8 +33,9 @@ class Cluster:
     def start(self) -> None:
         """Start the server with the Nodes that are announced."""
         options = [word for text in self._announced for word in ("--node", text)]
-        program = (Path(__file__).parents[2] / "kubernetes" / "server.py").read_text(encoding="utf-8")
-        command = ["python3", "-c", program, FOLDER, *options, "--address", self.outside.address]
+        checkout = Path(__file__).parents[3]
+        program = ["env", f"PYTHONPATH={checkout}", "python3", "-m", "tests.kubernetes.server", FOLDER]
+        command = [*program, *options, "--address", self.outside.address]
         self._server = self.outside.popen(command)
         assert self._server.stdout is not None and self._server.stdout.readline()
 
