@@ -63,7 +63,7 @@ class Follower:
                     if self._ended.is_set():
                         return
             except (SourceLost, UsageProblem, Problem, OSError) as error:
-                self._lost(str(error))
+                self._lost(learning.in_words(error))
             except Exception as error:  # a bug in a client must not end the repairs; it is said, and tried again
                 self._lost(f"{type(error).__name__}: {error}")
             finally:

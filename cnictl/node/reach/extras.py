@@ -39,9 +39,10 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in packages:
+        package = (error.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise UsageProblem(
-            f"the package {error.name}, which this takes, is not installed",
+            f"the package {package}, which this takes, is not installed",
             f"install cnictl with its extra {extra}, or: {sys.executable} -m pip install '{requirement}'",
         ) from None

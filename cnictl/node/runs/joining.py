@@ -54,7 +54,9 @@ def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) 
     """
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
     if place_of_nodes == KUBERNETES:
-        return _of_kubernetes(Reach(KUBERNETES, node or kubernetes_access.own_name(), unclaimed=kept))
+        former = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
+        name = node or former.node or kubernetes_access.own_name()
+        return _of_kubernetes(replace(former, node=name, unclaimed=kept))
     return _of_file(place_of_nodes, Reach(FILE, node, unclaimed=kept))
 
 
