@@ -56,7 +56,7 @@ def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) 
     if place_of_nodes == KUBERNETES:
         former = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
         name = node or former.node or kubernetes_access.own_name()
-        return _of_kubernetes(replace(former, node=name, unclaimed=kept))
+        return _of_kubernetes(replace(former, node=name, unclaimed=kept), known.networks if known is not None else ())
     return _of_file(place_of_nodes, Reach(FILE, node, unclaimed=kept))
 
 
@@ -81,7 +81,7 @@ def _of_file(path: str, reach: Reach) -> Joining:
     return Joining(reach, _as_source(cluster), own.pod_cidrs, cluster.networks)
 
 
-def _of_kubernetes(reach: Reach) -> Joining:
+def _of_kubernetes(reach: Reach, known_networks: tuple[str, ...]) -> Joining:
     source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
@@ -96,7 +96,7 @@ def _of_kubernetes(reach: Reach) -> Joining:
             f"Node {own.name} has no podCIDR",
             "kube-controller-manager gives it one with --allocate-node-cidrs (kubeadm: networking.podSubnet)",
         )
-    return Joining(reach, source, own.pod_cidrs, snapshot.networks)
+    return Joining(reach, source, own.pod_cidrs, snapshot.networks or known_networks)
 
 
 @dataclass(frozen=True)
