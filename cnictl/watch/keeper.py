@@ -51,6 +51,7 @@ class Keeper:
         self._cost = 0.0
         self._retry = REGULAR
         self._follower: Follower | None = None
+        self._checked = time.monotonic()
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
@@ -78,6 +79,9 @@ class Keeper:
             self._follower = None
         if reach.source and self._follower is None:
             self._follower = Follower(_spec, reach, self._tell)
+        if self._follower is not None and time.monotonic() - self._checked >= REGULAR:
+            self._checked = time.monotonic()
+            self._follower.check()
 
     def _hear(self, events: Events, wakeup: int) -> None:
         self._follow_source()
