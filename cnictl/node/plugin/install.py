@@ -9,8 +9,8 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import files, interpreters, ownership, releases, selftest, version_folder
-from cnictl.node.plugin.releases import PLUGIN, Library
+from cnictl.node.plugin import files, interpreters, ownership, plugin_version, selftest, version_folder
+from cnictl.node.plugin.plugin_version import PLUGIN, Library
 from cnictl.node.state import folders
 
 RECORD = "installed.json"
@@ -49,7 +49,7 @@ def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
     return Installed(
         os.path.dirname(current) or lib_dir,
         os.path.basename(current),
-        tuple(releases.versions(os.path.dirname(current) or lib_dir)),
+        tuple(plugin_version.versions(os.path.dirname(current) or lib_dir)),
         whole,
         others,
     )
@@ -70,13 +70,13 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
     for path in (f"{folder}/{PLUGIN}" for folder in bin_dirs):
         if is_foreign(path):
             raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
-    code = releases.sources()
-    found = releases.examine(f"{lib_dir}/{name}")
+    code = plugin_version.sources()
+    found = plugin_version.examine(f"{lib_dir}/{name}")
     fresh = not os.path.lexists(found.folder)
     try:
-        if found.digest != releases.digest_of(code) or found.interpreter != chosen.path:
+        if found.digest != plugin_version.digest_of(code) or found.interpreter != chosen.path:
             folders.make(lib_dir)
-            found = releases.build(lib_dir, name, code, chosen)
+            found = plugin_version.build(lib_dir, name, code, chosen)
             if found.fault:
                 raise Problem(found.fault)
         selftest.check(found.launcher)
@@ -90,7 +90,7 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
 
 def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> None:
     """Have the launchers in `bin_dirs` start an installed version. Raises Problem if it is damaged."""
-    found = releases.examine(f"{lib_dir}/{name}")
+    found = plugin_version.examine(f"{lib_dir}/{name}")
     if found.fault:
         raise Problem(found.fault, "run: cnictl plugin install")
     for folder in (found.folder, *bin_dirs):
@@ -116,7 +116,7 @@ def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ..
     Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
     """
     remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
-    for name in releases.versions(lib_dir):
+    for name in plugin_version.versions(lib_dir):
         version_folder.remove(lib_dir, name)
     if os.path.lexists(f"{lib_dir}/{RECORD}"):
         os.unlink(f"{lib_dir}/{RECORD}")

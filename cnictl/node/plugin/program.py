@@ -63,8 +63,8 @@ import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, 
 import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
 from cnictl.cli import groups
 groups.load_all()
-from cnictl.node.plugin import releases
-releases.sources()
+from cnictl.node.plugin import plugin_version
+plugin_version.sources()
 """
 
 

@@ -2,7 +2,7 @@
 
 A version is built under a passing name and renamed, so that it is there whole or not at all. Its content never changes
 once it has its name: a process may be importing from it at that moment. Other content of the same release gets a
-name of its own (`0.1.0+1a2b3c4d`). `releases` keeps the plugin so, `program` root's copy of cnictl.
+name of its own (`0.1.0+1a2b3c4d`). `plugin_version` keeps the plugin so, `program` root's copy of cnictl.
 """
 
 import ctypes

@@ -16,8 +16,8 @@ from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import spine
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, releases
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin import install, plugin_version
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.resources.boot_unit import systemd_runs
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.plugin import Plugin
@@ -90,12 +90,12 @@ def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     with suppress(Problem, OSError):
         chosen = chosen_version()
     for name in found.versions:
-        library = releases.examine(f"{found.lib_dir}/{name}")
+        library = plugin_version.examine(f"{found.lib_dir}/{name}")
         versions.append(
             {
                 "version": name,
                 "current": name == found.current,
-                "installed": releases.noted(library.folder, "installed"),
+                "installed": plugin_version.noted(library.folder, "installed"),
                 "interpreter": library.interpreter,
                 "library": library.folder,
                 "state": "broken" if library.fault else "ok",
@@ -130,7 +130,7 @@ def chosen_version() -> str:
 
 def newer_than_in_use(lib_dir: str, current: str) -> bool:
     """Return whether this cnictl is of a newer release than the plugin in use."""
-    release = releases.noted(f"{lib_dir}/{current}", "version") if current else ""
+    release = plugin_version.noted(f"{lib_dir}/{current}", "version") if current else ""
     return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
 
 

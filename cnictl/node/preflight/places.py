@@ -8,7 +8,7 @@ from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import files, install, ownership, program
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.resources import boot_unit, inventory

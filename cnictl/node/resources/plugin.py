@@ -7,8 +7,8 @@ from typing import Any
 import cnictl
 from cnictl.core.errors import Problem
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, interpreters, releases, version_folder
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin import install, interpreters, plugin_version, version_folder
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -35,7 +35,7 @@ class Plugin:
         installed = install.installed(self._bin_dirs, self._lib_dir)
         if not installed.current and not installed.versions:
             return None
-        current = releases.examine(f"{installed.lib_dir}/{installed.current}") if installed.current else None
+        current = plugin_version.examine(f"{installed.lib_dir}/{installed.current}") if installed.current else None
         return {
             "version": installed.current,
             "digest": current.digest if current else "",
@@ -56,7 +56,7 @@ class Plugin:
         if not name:
             return self.newest()
         folder = f"{installed.lib_dir}/{name}"
-        chosen, digest = releases.examine(folder), releases.noted(folder, "digest")
+        chosen, digest = plugin_version.examine(folder), plugin_version.noted(folder, "digest")
         if chosen.fault and _is_own(name, digest):
             return self._as_current(installed.lib_dir, name, _own_digest(), interpreters.choose().path)
         return self._as_current(installed.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
@@ -66,7 +66,7 @@ class Plugin:
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
         name = version_folder.name_for(lib_dir, digest)
-        release = releases.examine(f"{lib_dir}/{name}")
+        release = plugin_version.examine(f"{lib_dir}/{name}")
         keep = release.digest == digest and release.interpreter
         # a working interpreter stays, so that a second installation of cnictl does not show it as drift
         return self._as_current(lib_dir, name, digest, release.interpreter if keep else interpreters.choose().path)
@@ -77,7 +77,7 @@ class Plugin:
         if name not in installed.versions:
             known = ", ".join(installed.versions) or "none"
             raise Problem(f"version {name} of the plugin is not in {installed.lib_dir}", f"versions there: {known}")
-        chosen = releases.examine(f"{installed.lib_dir}/{name}")
+        chosen = plugin_version.examine(f"{installed.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
         return self._as_current(installed.lib_dir, name, chosen.digest, chosen.interpreter)
@@ -144,9 +144,9 @@ class Plugin:
 
 def _require_sound(lib_dir: str, name: str) -> None:
     """Raise Problem if the version in use is missing or damaged: this cnictl has no code to repair it with."""
-    chosen = releases.examine(f"{lib_dir}/{name}")
+    chosen = plugin_version.examine(f"{lib_dir}/{name}")
     if chosen.fault:
-        others = [other for other in releases.versions(lib_dir) if other != name]
+        others = [other for other in plugin_version.versions(lib_dir) if other != name]
         use = f", cnictl plugin use VERSION selects another installed version ({', '.join(others)})" if others else ""
         raise Problem(
             f"the chosen version {name} of the plugin can't be used: {chosen.fault}",
@@ -161,7 +161,7 @@ def _is_own(name: str, digest: str) -> bool:
 
 
 def _own_digest() -> str:
-    return releases.digest_of(releases.sources())
+    return plugin_version.digest_of(plugin_version.sources())
 
 
 def _origin(package: str) -> str:
