@@ -288,7 +288,7 @@ def _check_masquerade(conf: NetConf) -> None:
         chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
         return
     rules = RuleSet(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not chosen.stands(rules):
+    if conf.subnets and not chosen.is_loaded(rules):
         chosen.check(rules)
 
 

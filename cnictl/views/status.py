@@ -67,7 +67,7 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, looked: pod_routes.RouteFindings) -> list[dict[str, Any]]:
     """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
     rows = routes(peer_routes.states(spec, looked))
     if not rows:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
         name: str
 
-        def stands(self, rules: RuleSet) -> bool:
+        def is_loaded(self, rules: RuleSet) -> bool:
             """Return whether the kernel has the whole rule set, unchanged."""
 
         def present(self, name: str, families: Iterable[int] = ...) -> bool:
@@ -58,7 +58,7 @@ def ensure(rules: "RuleSet", name: str) -> bool:
     Raises CniError 106 with the program's own words, 2 if the program or its part of the kernel is missing.
     """
     chosen = backend(name)
-    if chosen.stands(rules):
+    if chosen.is_loaded(rules):
         return False
     new = not chosen.present(rules.name, rules.families)
     chosen.load(rules)

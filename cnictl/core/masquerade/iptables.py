@@ -29,7 +29,7 @@ class Iptables:
 
     name = "iptables"
 
-    def stands(self, rules: RuleSet) -> bool:
+    def is_loaded(self, rules: RuleSet) -> bool:
         """Check that each family's chain is complete and its jumps precede other rules. Costs two processes each."""
         return all(_stands(rules, bits) for bits in rules.families)
 

@@ -60,7 +60,7 @@ def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
     """Return the subnets whose rule sets a record names, but that are not loaded. Raises CniError 106."""
-    return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).stands(rules)]
+    return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).is_loaded(rules)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:

@@ -11,7 +11,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import reading, route_lookup
-from cnictl.node.host.route_lookup import Packet, Way
+from cnictl.node.host.route_lookup import Packet, RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 
@@ -54,11 +54,11 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
     asked = list(dict.fromkeys(peer.via for peer in spec.known_peers if not peer.dev))
-    ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
+    route_by_address = dict(zip(asked, route_lookup.look_up_all([Packet(via) for via in asked]), strict=True))
     connected = _connected() if asked else []
     found = {}
     for peer in spec.known_peers:
-        found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
+        found[peer] = peer.dev or _on_link(peer.via, route_by_address[peer.via], connected) or spec.uplink
     return found
 
 
@@ -75,15 +75,13 @@ class _Connected:
         return len(packed) * 8 == self.subnet.bits and self.first <= int.from_bytes(packed, "big") <= self.last
 
 
-def _on_link(address: str, way: Way, connected: list[_Connected]) -> str:
+def _on_link(address: str, route: RouteResult, connected: list[_Connected]) -> str:
     packed = parse_address(address)
-    around = max(
-        (route for route in connected if route.holds(packed)), key=lambda route: route.subnet.prefix, default=None
-    )
-    if way.kind == route_lookup.UNICAST and way.dev and not way.gateway:
-        prefix = int(way.destination.partition("/")[2])
-        return way.dev if around is None or prefix >= around.subnet.prefix else around.dev
-    if way.gateway and way.table in (0, route_lookup.MAIN_TABLE):
+    around = max((near for near in connected if near.holds(packed)), key=lambda near: near.subnet.prefix, default=None)
+    if route.kind == route_lookup.UNICAST and route.dev and not route.gateway:
+        prefix = int(route.destination.partition("/")[2])
+        return route.dev if around is None or prefix >= around.subnet.prefix else around.dev
+    if route.gateway and route.table in (0, route_lookup.MAIN_TABLE):
         return ""  # the main table itself has a route to it through a gateway
     return around.dev if around is not None else ""
 
@@ -164,7 +162,7 @@ def narrowest(spec: NodeSpec) -> Narrowest:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
     limits = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
-    routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
+    routes = route_lookup.look_up_all([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
     for peer, route in zip(spec.known_peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
@@ -193,27 +191,27 @@ def own_interfaces() -> dict[str, str]:
     return link_by_address
 
 
-def reach_peer(peer: Peer, link: str) -> Way | None:
+def reach_peer(peer: Peer, link: str) -> RouteResult | None:
     """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`."""
     return reach_peers({peer: link})[peer]
 
 
-def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
+def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
     """Return how this host reaches each peer; None where it has no route. `links` as of `peer_links`.
 
-    A way has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
+    A route has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
     """
     packets = [Packet(peer.via, oif=peer.dev if is_link_local(parse_address(peer.via)) else "") for peer in links]
     connected = _connected()
-    reached: dict[Peer, Way | None] = {}
-    for (peer, link), way in zip(links.items(), route_lookup.ways(packets, entries=False), strict=True):
-        reached[peer] = None if not way.dev or way.errno else way
-        elsewhere = link not in ("", way.dev)
+    reached: dict[Peer, RouteResult | None] = {}
+    for (peer, link), route in zip(links.items(), route_lookup.look_up_all(packets, entries=False), strict=True):
+        reached[peer] = None if not route.dev or route.errno else route
+        elsewhere = link not in ("", route.dev)
         if reached[peer] and elsewhere:
             packed = parse_address(peer.via)
-            if any(route.dev == link and route.holds(packed) for route in connected):
-                reached[peer] = Way(((link, ""),))
+            if any(near.dev == link and near.holds(packed) for near in connected):
+                reached[peer] = RouteResult(((link, ""),))
     return reached
 
 

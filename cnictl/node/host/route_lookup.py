@@ -60,8 +60,8 @@ class Packet:
 
 
 @dataclass(frozen=True)
-class Way:
-    """The route that the kernel takes, or its refusal."""
+class RouteResult:
+    """The route that the kernel chooses for a packet, or its refusal. An entry of a routing table has the same form."""
 
     hops: tuple[tuple[str, str], ...] = ()
     """Link and gateway of each next hop; the gateway is empty if the target is on the link."""
@@ -113,18 +113,18 @@ class Way:
         return " and ".join(hops) or "nowhere"
 
 
-def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
+def look_up_all(packets: Sequence[Packet], entries: bool = True) -> list[RouteResult]:
     """Return the kernel's answer for each packet, in order.
 
-    With `entries` the answer is the routing table's entry with CIDR, metric and MTU; without, it is one packet's way:
-    this host's source address, and one next hop of several. Raises OSError.
+    With `entries` the answer is the routing table's entry, with CIDR, metric and MTU. Without, it is what one packet
+    gets: this host's source address, and one of several next hops. Raises OSError.
     """
     if not packets:
         return []
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
     indexes = {name: index for index, name in names.items()}
-    answers: list[Way] = []
+    answers: list[RouteResult] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
         asking.settimeout(10)
         for at in range(0, len(packets), _AT_ONCE):
@@ -134,27 +134,27 @@ def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
     return answers
 
 
-def way(packet: Packet, entries: bool = True) -> Way:
+def look_up(packet: Packet, entries: bool = True) -> RouteResult:
     """Return the kernel's answer for one packet."""
-    return ways([packet], entries)[0]
+    return look_up_all([packet], entries)[0]
 
 
 def source_to(target: str, dev: str = "") -> str:
     """Return the source address of this host's packets to `target`, over `dev` if given; empty without a route."""
-    return way(Packet(target, oif=dev), entries=False).source
+    return look_up(Packet(target, oif=dev), entries=False).source
 
 
-def routes() -> list[tuple[Cidr, Way]]:
+def routes() -> list[tuple[Cidr, RouteResult]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
     return reading.known("routes", lambda: _read_routes(ours=True))
 
 
-def others_routes() -> list[tuple[Cidr, Way]]:
+def others_routes() -> list[tuple[Cidr, RouteResult]]:
     """Return the same without cnictl's own routes, of which there may be thousands."""
     return reading.known("others' routes", lambda: _read_routes(ours=False))
 
 
-def _read_routes(ours: bool) -> list[tuple[Cidr, Way]]:
+def _read_routes(ours: bool) -> list[tuple[Cidr, RouteResult]]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         found = []
@@ -188,11 +188,11 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
     return body + (u32_attr(RTA_MARK, packet.mark) if packet.mark else b"")
 
 
-def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
+def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[RouteResult]:
     sent = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
     if sent:
         asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in sent))
-    answered: dict[int, Way] = {}
+    answered: dict[int, RouteResult] = {}
     while len(answered) < len(sent):
         data = asking.recv(1 << 16)
         offset = 0
@@ -200,15 +200,15 @@ def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: di
             length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
             body = data[offset + 16 : offset + length]
             if kind == NLMSG_ERROR:
-                answered[sequence] = Way(errno=-_S32.unpack_from(body)[0])
+                answered[sequence] = RouteResult(errno=-_S32.unpack_from(body)[0])
             else:
                 answered[sequence] = _read(body, names)[1]
             offset += (max(length, 16) + 3) & ~3
     for number in range(1, len(questions) + 1):
-        yield answered.get(number, Way(errno=errno.ENODEV))
+        yield answered.get(number, RouteResult(errno=errno.ENODEV))
 
 
-def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
+def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, RouteResult]:
     family, prefix, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
     parts = attributes(payload, 12)
     destination = Cidr(parts.get(RTA_DST) or bytes(4 if family == AF_INET else 16), prefix)
@@ -217,7 +217,7 @@ def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
         alive = [(dev, gateway) for dev, gateway, is_dead in hops if not is_dead]
         dead, hops = not alive, [(dev, gateway, False) for dev, gateway in alive] or hops
     source = parts.get(RTA_PREFSRC, b"")
-    return destination, Way(
+    return destination, RouteResult(
         hops=tuple((dev, gateway) for dev, gateway, _ in hops),
         source=format_address(source) if source else "",
         kind=kind,

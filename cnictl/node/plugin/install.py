@@ -10,7 +10,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import files, interpreters, ownership, plugin_version, selftest, version_folder
-from cnictl.node.plugin.plugin_version import PLUGIN, Library
+from cnictl.node.plugin.plugin_version import PLUGIN, PluginVersion
 from cnictl.node.state import folders
 
 RECORD = "installed.json"
@@ -147,7 +147,7 @@ def is_foreign(launcher: str) -> bool:
     return os.path.lexists(launcher) and not started_library(launcher)
 
 
-def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
+def _place(found: PluginVersion, bin_dirs: tuple[str, ...]) -> None:
     """Put the launcher into every bin folder, each by one rename, after a note of these folders."""
     text = durable.contents(found.launcher)
     lib_dir = os.path.dirname(found.folder)

@@ -61,7 +61,7 @@ for name in sys.stdin.read().split("\\0"):
 
 
 @dataclass(frozen=True)
-class Library:
+class PluginVersion:
     """A version of the plugin in a library folder."""
 
     folder: str
@@ -122,24 +122,24 @@ def noted(folder: str, key: str) -> str:
     return str(version_folder.manifest(folder).get(key, ""))
 
 
-def examine(folder: str) -> Library:
+def examine(folder: str) -> PluginVersion:
     """Check that all files of a version are there and unchanged, bytecode too, and that its interpreter exists."""
     manifest = version_folder.manifest(folder)
     interpreter = str(manifest.get("interpreter", ""))
     if not manifest:
-        return Library(folder, "", interpreter, f"{folder}/{version_folder.MANIFEST} is missing or unreadable")
+        return PluginVersion(folder, "", interpreter, f"{folder}/{version_folder.MANIFEST} is missing or unreadable")
     for name, digest in manifest["files"].items():
         try:
             content = durable.contents(f"{folder}/{name}")
         except OSError as error:
-            return Library(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
+            return PluginVersion(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
         if hashlib.sha256(content).hexdigest() != digest:
-            return Library(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
+            return PluginVersion(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
     gone = "" if os.access(interpreter, os.X_OK) else f"interpreter {interpreter} is gone"
-    return Library(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
+    return PluginVersion(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
 
 
-def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> Library:
+def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> PluginVersion:
     """Write a version under its final name in one step, and replace what had that name before.
 
     Raises Problem if the code doesn't compile.

@@ -39,10 +39,10 @@ class VersionOutcome:
     """`already so`, `changed` or `would change`."""
 
 
-def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
+def install_own(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
     """Install this cnictl's own version. Raises Problem with the launchers as they were."""
     with _alone(dry_run, wait):
-        after = plugin.newest()
+        after = plugin.with_own_version()
         return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
 
 
@@ -52,7 +52,7 @@ def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
 
-def take_away(
+def uninstall(
     plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
 ) -> VersionOutcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
@@ -151,7 +151,7 @@ def _carry_out(
     steps = [_step(plugin, after)]
     if with_program and spec is not None and systemd_runs():
         copied = ProgramCopy(needed=True)
-        steps.insert(0, _step(copied, copied.newest()))
+        steps.insert(0, _step(copied, copied.with_own_version()))
     if spec is not None and spec.plugin_version != chosen:
         spec = replace(spec, plugin_version=chosen)
         steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))

@@ -39,7 +39,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedNode:
     """One announced node in one address family, and what is made of it."""
 
     name: str
@@ -57,7 +57,7 @@ class Judged:
 class Judgement:
     """What is made of a whole snapshot."""
 
-    nodes: tuple[Judged, ...]
+    nodes: tuple[JudgedNode, ...]
     conflict: str = ""
     """In words, where the source gives this node's pod CIDR to another node, or this node another one."""
     is_listed: bool = False
@@ -103,7 +103,7 @@ class _Judge:
 
     def judgement(self, snapshot: Snapshot) -> Judgement:
         own = [node for node in self._nodes if is_own(node, self._spec, self._host.own)]
-        judged: list[Judged] = []
+        judged: list[JudgedNode] = []
         for node in own:
             judged += self._judge_own(node)
         for node in self._nodes:
@@ -111,10 +111,10 @@ class _Judge:
                 judged += self._judge_node(node)
         if len(snapshot.nodes) > MOST_NODES:
             why = f"{len(snapshot.nodes)} nodes are announced, and at most {MOST_NODES} are looked at"
-            judged.append(Judged("", "", "", REFUSED, why))
+            judged.append(JudgedNode("", "", "", REFUSED, why))
         return Judgement(tuple(judged), "; ".join(self._conflicts), bool(own))
 
-    def _judge_own(self, node: Announcement) -> list[Judged]:
+    def _judge_own(self, node: Announcement) -> list[JudgedNode]:
         """The source's word on this node: another pod CIDR than it has is a conflict, and changes nothing here."""
         name = _shown(node.name)
         mine = list(self._spec.subnets)
@@ -123,37 +123,37 @@ class _Judge:
             given, have = ", ".join(theirs), ", ".join(mine)
             why = f"the source gives this node {given}, and its pods have addresses of {have}"
             self._conflicts.append(why)
-            return [Judged(name, given, _first(node.addresses), CONFLICT, why)]
-        return [Judged(name, ", ".join(theirs) or ", ".join(mine), _first(node.addresses), SELF)]
+            return [JudgedNode(name, given, _first(node.addresses), CONFLICT, why)]
+        return [JudgedNode(name, ", ".join(theirs) or ", ".join(mine), _first(node.addresses), SELF)]
 
-    def _judge_node(self, node: Announcement) -> list[Judged]:
+    def _judge_node(self, node: Announcement) -> list[JudgedNode]:
         name = _shown(node.name)
         if not _NAME.match(node.name):
-            return [Judged(name, "", "", REFUSED, "its name is no host name")]
+            return [JudgedNode(name, "", "", REFUSED, "its name is no host name")]
         if node.name in self._names:
-            return [Judged(name, "", "", REFUSED, "a node of this name is announced already")]
+            return [JudgedNode(name, "", "", REFUSED, "a node of this name is announced already")]
         self._names.add(node.name)
         if not node.pod_cidrs:
-            return [Judged(name, "", _first(node.addresses), PENDING, "it has no pod CIDR yet")]
+            return [JudgedNode(name, "", _first(node.addresses), PENDING, "it has no pod CIDR yet")]
         judged = []
         for text in node.pod_cidrs[:4]:
             pod_cidr = outside.line(text[:64])
             try:
                 cidr = parse_pod_cidr(text, "pod CIDR")
             except AddressError as error:
-                judged.append(Judged(name, pod_cidr, "", REFUSED, outside.line(str(error))[:200]))
+                judged.append(JudgedNode(name, pod_cidr, "", REFUSED, outside.line(str(error))[:200]))
                 continue
             if cidr.bits not in self._subnets:
                 continue  # a family that this node has no pods of
             address = next((one for one in map(_canonical, node.addresses) if _bits(one) == cidr.bits), "")
             why = self._refusal(node.name, cidr, address)
             if why:
-                judged.append(Judged(name, str(cidr), address, REFUSED, why))
+                judged.append(JudgedNode(name, str(cidr), address, REFUSED, why))
                 continue
             self._taken[str(cidr)] = self._addresses[address] = node.name
             typed = self._typed.get(str(cidr))
             why = f"node.toml says via {typed.via}" if typed is not None and typed.via != address else ""
-            judged.append(Judged(name, str(cidr), address, ROUTED, why, typed is not None))
+            judged.append(JudgedNode(name, str(cidr), address, ROUTED, why, typed is not None))
         return judged
 
     def _refusal(self, name: str, cidr: Cidr, address: str) -> str:

@@ -8,9 +8,9 @@ from cnictl.core import outside
 from cnictl.core.cidr import parse_address
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
-from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, Way
+from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, RouteResult
 from cnictl.node.reach import accept, sources
-from cnictl.node.reach.accept import Host, Judged
+from cnictl.node.reach.accept import Host, JudgedNode
 from cnictl.node.reach.source import Snapshot, Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
@@ -83,7 +83,7 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
     )
 
 
-def _as_json(node: Judged, since: float) -> dict[str, Any]:
+def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
     return {**vars(node), "since": since}
 
 
@@ -99,22 +99,26 @@ def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
         for destination, route in main
         if destination.prefix and route.hops and not route.gateway and route.dev != spec.bridge
     }
-    ways = route_lookup.ways([Packet(address) for address in addresses], entries=False)
+    answers = route_lookup.look_up_all([Packet(address) for address in addresses], entries=False)
     return Host(
         own={interface.partition("/")[0]: link for interface, link in own.items()},
         gateways=frozenset(host_links.default_gateways()),
         connected=tuple(connected),
         off_link={
-            address: why for address, way in zip(addresses, ways, strict=True) if (why := _off_link(address, way))
+            address: why
+            for address, route in zip(addresses, answers, strict=True)
+            if (why := _off_link(address, route))
         },
     )
 
 
-def _off_link(address: str, way: Way) -> str:
-    if way.errno or not way.dev:
+def _off_link(address: str, route: RouteResult) -> str:
+    if route.errno or not route.dev:
         return f"this node has no route to {address}"
-    if way.gateway:
-        return f"{address} is on no link of this node, but behind {way.gateway}: plain routes can't carry pods' packets"
+    if route.gateway:
+        return (
+            f"{address} is on no link of this node, but behind {route.gateway}: plain routes can't carry pods' packets"
+        )
     return ""
 
 

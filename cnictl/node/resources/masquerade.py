@@ -97,7 +97,7 @@ class Masquerade:
             wanted = _of(self._name, rules)
             others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
             chosen = backends.backend(backend)
-            if chosen.stands(wanted) and not (others and chosen.present(self._name, others)):
+            if chosen.is_loaded(wanted) and not (others and chosen.present(self._name, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
 

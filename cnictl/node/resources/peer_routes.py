@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
-from cnictl.node.host.route_lookup import Way
+from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.resources.route import LEARNED, OURS, RouteTable
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
@@ -28,7 +28,7 @@ class PeerRouteState:
     """The packets that go another way."""
 
 
-def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
+def states(spec: NodeSpec, looked: pod_routes.RouteFindings | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
     table, looked, names = RouteTable(), looked or pod_routes.look(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
@@ -37,17 +37,17 @@ def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer
     return [_state(peer, reached[peer], spec, table, looked, names) for peer in spec.known_peers] + stale
 
 
-def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer]:
+def reached_peers(spec: NodeSpec, looked: pod_routes.RouteFindings | None = None) -> list[Peer]:
     """Return the peers on a link of this node whose route works. Raises OSError."""
     return [state.peer for state in states(spec, looked) if state.peer is not None and state.works and state.on_link]
 
 
 def _state(
     peer: Peer,
-    reached: Way | None,
+    reached: RouteResult | None,
     spec: NodeSpec,
     table: RouteTable,
-    looked: pod_routes.Looked,
+    looked: pod_routes.RouteFindings,
     names: Collection[str],
 ) -> PeerRouteState:
     dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)

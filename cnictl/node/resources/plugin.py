@@ -54,14 +54,14 @@ class Plugin:
         installed = install.installed(self._bin_dirs, self._lib_dir)
         name = spec.plugin_version or installed.current or next(reversed(installed.versions), "")
         if not name:
-            return self.newest()
+            return self.with_own_version()
         folder = f"{installed.lib_dir}/{name}"
         chosen, digest = plugin_version.examine(folder), plugin_version.noted(folder, "digest")
         if chosen.fault and _is_own(name, digest):
             return self._as_current(installed.lib_dir, name, _own_digest(), interpreters.choose().path)
         return self._as_current(installed.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
 
-    def newest(self) -> State:
+    def with_own_version(self) -> State:
         """Return the state with this cnictl's own version in use; the other versions stay installed."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()

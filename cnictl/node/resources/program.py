@@ -37,13 +37,13 @@ class ProgramCopy:
         if not self._needed or (now is not None and now["digest"]) or not files.can_write(f"{program.HOME}/new"):
             return now
         try:
-            return self.newest()
+            return self.with_own_version()
         except Problem:
             if now is None:
                 raise
             return {**now, "digest": _UNKNOWN}  # the step reports why the copy can't be made
 
-    def newest(self) -> State:
+    def with_own_version(self) -> State:
         """Return the state with a copy of the running cnictl. The previous copy stays."""
         digest = program.digest_of(program.sources())
         name = version_folder.name_for(program.HOME, digest)

@@ -21,7 +21,7 @@ from cnictl.core.process import run
 from cnictl.core.unlinking import unlink
 from cnictl.node.host import firewall, route_lookup
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, PROTOCOL, Way
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, PROTOCOL, RouteResult
 from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.spec.node_spec import NodeSpec
@@ -274,7 +274,7 @@ class TaggedRoutes(_Remnant):
                     raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
 
 
-def _tagged_routes() -> list[Way]:
+def _tagged_routes() -> list[RouteResult]:
     return [
         route
         for _, route in route_lookup.routes()
@@ -282,7 +282,7 @@ def _tagged_routes() -> list[Way]:
     ]
 
 
-def _in_words(route: Way) -> str:
+def _in_words(route: RouteResult) -> str:
     via = f" via {route.gateway}" if route.gateway else ""
     table = "" if route.table == MAIN_TABLE else f" table {route.table}"
     metric = f" metric {route.priority}" if route.priority else ""

@@ -53,8 +53,8 @@ def _check(spec: NodeSpec) -> NodeSpec:
             raise UsageProblem(
                 f"{what} {text!r} is a name, not a CIDR such as 10.244.0.0/20; a network's name goes with --name"
             )
-    networks = _one_a_family([parse_cidr(text, "network") for text in spec.networks], "network")
-    subnets = _one_a_family([parse_pod_cidr(text, "subnet") for text in spec.subnets], "subnet")
+    networks = _one_per_family([parse_cidr(text, "network") for text in spec.networks], "network")
+    subnets = _one_per_family([parse_pod_cidr(text, "subnet") for text in spec.subnets], "subnet")
     for network in networks.values():
         if network.prefix == 0:
             subnet = subnets.get(network.bits, network)
@@ -105,7 +105,7 @@ def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.normpath(path) for path in paths))
 
 
-def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
+def _one_per_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
     """Return the CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one family."""
     cidr_by_bits: dict[int, Cidr] = {}
     for cidr in cidrs:
