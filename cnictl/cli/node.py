@@ -183,7 +183,7 @@ def init_node(
 
 def _init(
     set_up: "edits.SetUp",
-    asked: "joining.Joining | None",
+    asked: "joining.NodeInSource | None",
     options: "engine.Options",
     terminal: "steps.Terminal",
     ignored: Collection[str],
@@ -210,7 +210,7 @@ def _init(
         terminal.preview(converge.plan(spec).whole, pods)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
-    with joining.kept(joined):
+    with joining.saved(joined):
         engine.establish("init-node", spec, (), options, terminal, pods, accepted)
     if not specs and (note := boot_note.note()):
         say(note)
@@ -249,7 +249,7 @@ def apply(
     cnictl apply --confirm-within 60
     """
     steps.require_root("apply", "changes the host's network")
-    if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
+    if confirm.undid_set_up():  # at boot, say: the unit that runs this went with it
         say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
         if output is Format.JSON:
             nothing, terminal = spine.Plan(()), steps.Terminal(output)

@@ -267,7 +267,7 @@ def plugin_status(node: Node) -> Any:
     return json.loads(done.stdout) if done.status else None
 
 
-def test_typed_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
+def test_static_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
     first, second, third = lab.nodes
     cnictl(first, "reset-node", "--yes")
     where = ("--subnet", first.pod_cidr, "--network", "10.244.0.0/16")
