@@ -75,7 +75,7 @@ class Restored(Protocol):
 
 @runtime_checkable
 class Parted(Protocol):
-    """A resource of several parts, such as files: an undo takes back the parts that nobody has changed since."""
+    """A resource of several parts, such as files: an undo reverts the parts that nobody has changed since."""
 
     parted: bool
     """True."""
@@ -83,10 +83,10 @@ class Parted(Protocol):
 
 @runtime_checkable
 class Merging(Protocol):
-    """A resource that can take a change back although somebody has changed it again since."""
+    """A resource that can revert a change although somebody has changed it again since."""
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Return `now` without the change from `before` to `after`, and in words what of it has to stay."""
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """Return `now` with the change from `before` to `after` reverted, and in words what has to stay."""
 
 
 @runtime_checkable
@@ -384,7 +384,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
 
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
     try:
-        # one group after the other: how a change is taken back may depend on what was taken back before it
+        # one group after the other: how a change is undone may depend on what was undone before it
         for group in _grouped(_reversed(resource, change) for resource, change in reversed(done)):
             problems = _carry_out(group, [], tell, journal, keep_parts=False)
             left += [problem.message for problem in problems]

@@ -4,7 +4,7 @@ from cnictl.node.host.verdicts.places import AHEAD, BEHIND, Misplaced
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.forward import IptablesForward
 from cnictl.node.resources.forward_nft import NftForward
-from cnictl.node.runs.revert import Trace, way_back
+from cnictl.node.runs.revert import Trace, reverted
 from cnictl.node.spec.node_spec import NodeSpec
 
 SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
@@ -34,12 +34,12 @@ def test_undo_of_a_run_of_an_earlier_release_goes_back_to_where_the_rules_were()
     }  # fmt: skip
     new = {"accepts": ["-s 10.244.0.0/24"], "jumps": {"FORWARD": [""]}}
     trace = Trace("forward/iptables", old, new, [old, new], False)
-    target, notes = way_back(IptablesForward("ip", SPEC), trace, new)
+    target, notes = reverted(IptablesForward("ip", SPEC), trace, new)
     assert (target, notes) == ({**old, "jumps": {"FORWARD": [EARLY, LATE]}}, [])
 
     rule = 'iifname "cni0" accept comment "cnictl:mynet"'
     before, after = {"ip a fwd": [f"{rule}   # ahead of drop in ip a fwd"]}, {"ip a fwd": [rule]}
-    target, _ = way_back(NftForward(SPEC), Trace("forward/nft", before, after, [before, after], False), after)
+    target, _ = reverted(NftForward(SPEC), Trace("forward/nft", before, after, [before, after], False), after)
     assert target == {"ip a fwd": [{"rule": rule, "misplaced": AHEAD, "drop": "drop in ip a fwd"}]}
 
 

@@ -42,7 +42,7 @@ class NodeFile:
         """Return what a reset leaves: an operator's own file behind a symbolic link, unchanged; else None."""
         return self.observe() if is_operators() else None
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
         """Revert the values and not the text, so that an operator's later comments and keys stay."""
         texts = [now["text"], *(state["text"] if state else "" for state in (before, after))]
         try:

@@ -74,7 +74,7 @@ class Report:
         def note(change: Change, outcome: str) -> None:
             self.outcomes[change.resource] = outcome
             if outcome == UNDONE:
-                tell(f"taken back: {change.summary}")
+                tell(f"reverted: {change.summary}")
                 return
             ahead.pop(change.resource, None)
             tell_next()
@@ -86,7 +86,7 @@ class Report:
         """Return each step as JSON values."""
         rows: list[dict[str, Any]] = []
         for step in self.plan.steps:
-            outcome, details = "not known" if step.unknown else "already so", {}
+            outcome, details = "not known" if step.unknown else "unchanged", {}
             if change := step.change:
                 outcome = self.outcomes.get(change.resource, "not reached")
                 details = {"before": change.before, "after": change.after, "command": change.command}
@@ -240,20 +240,25 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         _carry_out(Report(todo, spec=spec), work, record, options, operator, pods)
 
 
-def take_back(
-    shown: Undo, number: int | None, asked: bool, options: Options, operator: Operator, announce: Callable[[Undo], None]
+def undo_run(
+    shown: Undo,
+    number: int | None,
+    approved: bool,
+    options: Options,
+    operator: Operator,
+    announce: Callable[[Undo], None],
 ) -> tuple[Undo, Report]:
     """Undo the run that was `shown`, and return the undo with its report. Raises Problem.
 
-    Without `number`, the latest run that can be undone by now is meant: `announce` is called if that is not the one
-    shown. `asked`: the operator approved what was shown, and nothing else may be done.
+    Without `number` it undoes the latest run that can be undone, and calls `announce` if that is not the one shown.
+    `approved`: the operator approved what was shown, so nothing else may be done.
     """
     with alone(options, operator, resume=False):
         chosen = run_to_undo(number)
         is_another = chosen.number != shown.run.number
-        if is_another and asked:
+        if is_another and approved:
             raise Problem(
-                f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
+                f"run {chosen.number} ({chosen.command}) was made meanwhile; nothing was changed", "cnictl history"
             )
         waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
@@ -264,7 +269,7 @@ def take_back(
         todo = history.plan_undo(chosen)
         if is_another:
             announce(todo)
-        if asked:
+        if approved:
             refuse_unshown(shown.plan, todo.plan)
         report = Report(todo.plan)
         with _reported(report, operator), operator.working("looking at this host") as tell:
@@ -377,7 +382,7 @@ def _refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool) -> None:
         return
     raise Problem(
         f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
-        "cnictl confirm keeps it, cnictl undo takes it back; then run this again",
+        "cnictl confirm keeps it, cnictl undo undoes it; then run this again",
     )
 
 
@@ -392,7 +397,7 @@ def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[
     def start_clock() -> None:
         waiting = pending.start_clock()
         confirm_guard.start_timer(seconds)
-        operator.say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")
+        operator.say(f"run {waiting.run} is undone in {seconds} s, unless you run: cnictl confirm")
 
     pending.arm(record.command, seconds)
     try:

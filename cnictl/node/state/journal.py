@@ -128,7 +128,7 @@ class Run:
     """Resources whose change failed, or was under way when the run was cut off."""
     end: str = ""
     """The outcome; empty if the run was cut off or is at work."""
-    taken_back: int = 0
+    undone_by: int = 0
     """The run that undid this one; 0 if none did."""
     left: list[str] = field(default_factory=list)
     """What this undo could not undo, in words."""
@@ -138,7 +138,7 @@ class Run:
     whole: bool = False
     """Whether this undo also undoes the run's repairs."""
     unconfirmed: bool | None = None
-    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases."""
+    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases of cnictl."""
     marks_repairs: bool = False
     """Whether the entries mark repairs; those of earlier releases don't."""
 
@@ -158,6 +158,9 @@ class Run:
             return True
         return self.command == "apply" and self.spec is not None and self.former.get("specs") == [self.spec]
 
+
+_FIELDS = {"taken_back": "undone_by"}
+"""The fields of `Run` for the keys of a journal that are called otherwise."""
 
 _LARGEST = 256 << 20
 """Bytes of a journal to read at most: it holds whole files and rule sets, before and after."""
@@ -217,8 +220,9 @@ def read(number: int) -> Run | None:
         elif "failed" in entry:
             run.half_made.add(entry["failed"])
         else:
-            for key in names & entry.keys():
-                setattr(run, key, entry[key])
+            for key, value in entry.items():
+                if (name := _FIELDS.get(key, key)) in names:
+                    setattr(run, name, value)
     if not run.end and run.entries:
         run.half_made.add(run.entries[-1].resource)
     return run
@@ -245,7 +249,7 @@ def unfinished() -> list[Run]:
 
 
 def _is_unnoted(run: Run, undone: Run | None) -> bool:
-    return undone is not None and run.end == DONE and not run.taken_back and not undone.taken_back
+    return undone is not None and run.end == DONE and not run.undone_by and not undone.undone_by
 
 
 def remove_all() -> None:

@@ -50,7 +50,7 @@ def read() -> Pending | None:
     except (ValueError, TypeError) as error:
         raise Problem(
             f"{RECORD} is damaged: {error}",
-            "`cnictl history` shows the runs, and `cnictl undo` takes one back; then remove the file",
+            "`cnictl history` shows the runs, and `cnictl undo` undoes one; then remove the file",
         ) from None
 
 
@@ -63,7 +63,7 @@ def start_clock() -> Pending:
     """Start the countdown: the run has ended. The caller holds `exclusive`. Raises Problem if the record is gone."""
     waiting = read()
     if waiting is None:
-        raise Problem(f"{RECORD} is gone", "the run is not guarded; `cnictl undo` takes it back")
+        raise Problem(f"{RECORD} is gone", "the run stays; `cnictl undo` undoes it")
     waiting = replace(waiting, deadline=_now() + waiting.seconds)
     write(waiting)
     return waiting

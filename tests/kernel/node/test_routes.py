@@ -38,7 +38,7 @@ def test_peer_is_added_moved_and_dropped(node: Node) -> None:
     cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "--replace")
     assert routes(node) == {"10.244.1.0/24": "10.0.10.52", "10.244.2.0/24": "10.0.2.53"}
     assert set(outcomes(cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "-o", "json")).values()) == {
-        "already so"
+        "unchanged"
     }
     cnictl(node, "route", "del-peer", "10.244.1.0/24")
     assert routes(node) == {"10.244.2.0/24": "10.0.2.53"}

@@ -63,7 +63,7 @@ def test_hardened_node_is_the_same_after_reset(node: Node, backend: str) -> None
     first = outcomes(init(node, "--peer", "10.244.1.0/24=10.0.10.51", "--backend", backend, "-o", "json"))
     second = outcomes(init(node, "--peer", "10.244.1.0/24=10.0.10.51", "--backend", backend, "-o", "json"))
     assert set(first.values()) == {"changed"}
-    assert set(second.values()) == {"already so"}
+    assert set(second.values()) == {"unchanged"}
     assert set(second) == set(first)
     start_pod(node, "pod")
 
