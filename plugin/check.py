@@ -154,7 +154,7 @@ def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -
 
 
 def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[Cidr]) -> None:
-    link, what = bridge, f"bridge {conf.bridge}"
+    link, subject = bridge, f"bridge {conf.bridge}"
     if conf.vlan:
         from . import vlan
 
@@ -162,11 +162,11 @@ def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[C
         inside = rtnetlink.get_link(host, name)
         if inside is None or not inside.up:
             raise _failed(f"{name}, the gateway in VLAN {conf.vlan}, is {'missing' if inside is None else 'down'}")
-        link, what = inside, name
+        link, subject = inside, name
     present = rtnetlink.addresses(host, link.index, _family(gateways))
     for gateway in gateways:
         if (gateway.packed, gateway.prefix) not in present:
-            raise _failed(f"{what} has lost its address {gateway}", "cnictl apply")
+            raise _failed(f"{subject} has lost its address {gateway}", "cnictl apply")
 
 
 def _family(addresses: list[Cidr]) -> int:

@@ -23,21 +23,21 @@ class Hint(str):
     """The address of the host where the command runs; empty for this one."""
 
 
-def command(line: str, more: str = "", on: str = "") -> Hint:
+def command(line: str, note: str = "", on: str = "") -> Hint:
     """Return a hint whose `line` removes the finding, on the host at address `on` if one is named.
 
-    `more` is shown as a shell comment, so that the whole text can be pasted into a shell.
+    `note` is shown as a shell comment, so that the whole text can be pasted into a shell.
     """
-    text = f"{line}  # {more}" if more else line
+    text = f"{line}  # {note}" if note else line
     made = Hint(f"on {on}: {text}" if on else text)
-    made.command, made.advice, made.on = line, more, on
+    made.command, made.advice, made.on = line, note, on
     return made
 
 
-def option(text: str, more: str = "") -> Hint:
+def option(text: str, note: str = "") -> Hint:
     """Return a hint to add an option, such as `--subnet 10.244.1.0/24`, to the command that was refused."""
-    made = Hint(f"add {text}" + (f"; {more}" if more else ""))
-    made.option, made.advice = text, more
+    made = Hint(f"add {text}" + (f"; {note}" if note else ""))
+    made.option, made.advice = text, note
     return made
 
 

@@ -238,8 +238,8 @@ def listing_asked_for(network: str, data_dir: str) -> Listing:
     data_dir = data_dir.rstrip("/")
     if swapped.is_cidr(network):
         known = networks(data_dir or NETWORKS_DIR)
-        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", there)
+        hint = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
+        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", hint)
     fault = network_name_fault(network)
     if fault:
         raise UsageProblem(f"--name: {fault}")
@@ -305,18 +305,18 @@ def find(rows: Sequence[Row], target: str) -> list[Row]:
 
     Raises Problem where there is none, or where several containers are meant.
     """
-    found = pod_names.named(target, rows, _names)
-    if not found and pod_names.address_in(target):
+    matches = pod_names.named(target, rows, _names)
+    if not matches and pod_names.address_in(target):
         raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
-    if not found:
+    if not matches:
         message = f"{target!r} is neither a leased address nor a container or pod that holds one"
         raise Problem(message, "see `cnictl ipam list`")
-    containers = sorted({row.container for row in found})
+    containers = sorted({row.container for row in matches})
     if len(containers) == 1 or pod_names.address_in(target):
-        return found
-    pods = sorted({row.pod for row in found})
+        return matches
+    pods = sorted({row.pod for row in matches})
     if target in pods or target in [pod.rpartition("/")[2] for pod in pods]:
-        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in found)
+        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in matches)
         raise Problem(f"{target!r} is several pods: {listed}", "give the namespace with the name, or an address")
     raise Problem(f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id")
 
@@ -325,7 +325,7 @@ def _names(row: Row) -> Names:
     return Names((row.address,) if row.address else (), row.pod, row.container)
 
 
-def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+def attachments_of(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
     """Return the rows found and those of their attachments' other addresses, which are freed together."""
-    records = {(row.container, row.ifname) for row in found if row.record is not None}
-    return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]
+    records = {(row.container, row.ifname) for row in chosen if row.record is not None}
+    return [row for row in rows if row in chosen or (row.record is not None and (row.container, row.ifname) in records)]

@@ -39,9 +39,9 @@ def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | N
     folders = runtimes.conf_dirs(runtimes.find()) if conf_dirs is None else conf_dirs
     for document in _configurations(folders):
         if document.get("name") == network:
-            found = of_configuration(document)
-            if found is not None:
-                return found
+            ranges = of_configuration(document)
+            if ranges is not None:
+                return ranges
     return Ranges(())
 
 

@@ -167,10 +167,10 @@ def _work(
                 outcomes.append(ReleaseOutcome(row, "left", kept))
                 continue
             if journal is not None:
-                what = row.address or f"{row.container}@{row.ifname}"
+                name = row.address or f"{row.container}@{row.ifname}"
                 was = {"container": row.container, "interface": row.ifname, "pod": row.pod, "found": row.words}
                 manual = "\n".join(commands(listing, row))
-                journal.begin(f"lease/{listing.network}/{what}", was, None, manual, f"free {what} of {row.holder}")
+                journal.begin(f"lease/{listing.network}/{name}", was, None, manual, f"free {name} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
             except (Problem, OSError) as error:

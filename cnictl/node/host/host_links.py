@@ -56,10 +56,10 @@ def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
     asked = list(dict.fromkeys(peer.via for peer in spec.known_peers if not peer.dev))
     route_by_address = dict(zip(asked, route_lookup.look_up_all([Packet(via) for via in asked]), strict=True))
     connected = _connected() if asked else []
-    found = {}
+    link_by_peer = {}
     for peer in spec.known_peers:
-        found[peer] = peer.dev or _on_link(peer.via, route_by_address[peer.via], connected) or spec.uplink
-    return found
+        link_by_peer[peer] = peer.dev or _on_link(peer.via, route_by_address[peer.via], connected) or spec.uplink
+    return link_by_peer
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def check_links(spec: NodeSpec) -> None:
     """Raise Problem if a link that the spec names does not exist."""
     names = link_names()
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
-    for name, what in named.items():
+    for name, role in named.items():
         if name and name not in names:
-            raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
+            raise Problem(f"there is no link {name}, {role}", f"the links are: {', '.join(names)}")
 
 
 def link_names() -> list[str]:

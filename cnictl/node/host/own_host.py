@@ -32,7 +32,7 @@ class Dropped:
     """`iptables INPUT`, `inet filter input`."""
     rule: str
     """The rule that drops, or `policy drop`."""
-    way: str
+    direction: str
     """TO_NODE or FROM_NODE."""
     protocols: tuple[str, ...]
     subnet: str
@@ -45,9 +45,9 @@ class Dropped:
     @property
     def words(self) -> str:
         """The packets and the rule in one sentence."""
-        which = "what pods send to this node" if self.way == TO_NODE else "what this node sends to its pods"
+        packets = "what pods send to this node" if self.direction == TO_NODE else "what this node sends to its pods"
         names = " and ".join(map(str.upper, self.protocols))
-        return f"{which} by {names} is dropped ({self.rule})"
+        return f"{packets} by {names} is dropped ({self.rule})"
 
 
 def dropped(spec: NodeSpec) -> list[Dropped]:
@@ -94,12 +94,12 @@ def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
 
 
 def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table: str) -> Dropped | None:
-    way = _HOOKS[base.hook]
+    direction = _HOOKS[base.hook]
     bridged = table.startswith("bridge ")
     link = None if bridged else node.bridge
     packets = (
         Packets(family, link, source=node.subnet, source_type="unicast", target_type="local")
-        if way == TO_NODE
+        if direction == TO_NODE
         else Packets(family, outgoing=link, target=node.subnet, source_type="local", target_type="unicast")
     )
     packets = replace(packets, bridge=node.bridge if bridged else "")
@@ -116,7 +116,7 @@ def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table:
     rule = " and ".join(dict.fromkeys(by.values()))
     name = base.name if " " in base.name else f"{table} {base.name}"
     allow = _allow(node, family, base, table, bridged)
-    return Dropped(name, rule, way, tuple(by), node.subnet, allow, chosen)
+    return Dropped(name, rule, direction, tuple(by), node.subnet, allow, chosen)
 
 
 def _whole_drop(ruleset: Ruleset, base: Chain, packets: Packets) -> Event | None:
@@ -154,8 +154,8 @@ def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) 
     inward = _HOOKS[base.hook] == TO_NODE
     led_to = {branch.to for rule in base.rules for branch in rule.branches}
     if any(name.startswith("ufw") for name in led_to):
-        way = f"in on {node.bridge} from {node.subnet}" if inward else f"out on {node.bridge} to {node.subnet}"
-        return hint.command(f"ufw allow {way}")
+        traffic = f"in on {node.bridge} from {node.subnet}" if inward else f"out on {node.bridge} to {node.subnet}"
+        return hint.command(f"ufw allow {traffic}")
     if table == "inet firewalld" or any("_ZONES" in name for name in led_to):
         if inward:
             return hint.command(f"firewall-cmd --zone=trusted --add-source={node.subnet}", "and again with --permanent")

@@ -30,11 +30,11 @@ def once() -> Iterator[None]:
         process.answered = _known = None
 
 
-def known(what: str, read: Callable[[], _Read]) -> _Read:
+def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return what `read` returns; within a look, what it returned first. The caller must not change it."""
     if _known is None:
         return read()
-    if what not in _known:
-        _known[what] = read()
-    value: _Read = _known[what]
+    if key not in _known:
+        _known[key] = read()
+    value: _Read = _known[key]
     return value

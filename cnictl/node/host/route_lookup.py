@@ -157,17 +157,17 @@ def others_routes() -> list[tuple[Cidr, RouteResult]]:
 def _read_routes(ours: bool) -> list[tuple[Cidr, RouteResult]]:
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        found = []
+        entries = []
         for family in (AF_INET, AF_INET6):
             payloads = netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             heads = [(_RTMSG.unpack_from(payload), payload) for payload in payloads]
-            found += [
+            entries += [
                 _read(payload, names)
                 for (_, _, _, _, _, protocol, _, _, flags), payload in heads
                 if not flags & RTM_F_CLONED and (ours or protocol not in (PROTOCOL, LEARNED_PROTOCOL))
             ]
-    found.sort(key=lambda entry: entry[1].priority)
-    return found
+    entries.sort(key=lambda entry: entry[1].priority)
+    return entries
 
 
 def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes | None:

@@ -36,15 +36,15 @@ def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None
     target = resolve(path)
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = ownership.status_of(place)
-        if there is not None and not stat.S_ISREG(there.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(there.st_mode), "no file")
+        status = ownership.status_of(place)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
             raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it out of the way: {target}")
         try:
-            if there is not None and there.st_nlink > 1:
+            if status is not None and status.st_nlink > 1:
                 _rewrite(place, data)
                 return
-            like = there if keep else None
+            like = status if keep else None
             try:  # the new file is nobody else's to read until it has the old one's owner, mode and ACL
                 first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
                 durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
@@ -63,8 +63,8 @@ def remove(path: str) -> None:
         return
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = ownership.status_of(place)
-        if there is not None and stat.S_ISREG(there.st_mode):
+        status = ownership.status_of(place)
+        if status is not None and stat.S_ISREG(status.st_mode):
             try:
                 os.unlink(place)
             except OSError as error:

@@ -42,7 +42,7 @@ def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
     noted = _noted_bin_dirs(lib_dir)
     places = tuple(dict.fromkeys([*noted, *bin_dirs]))
     started = {folder: started_library(f"{folder}/{PLUGIN}") for folder in places}
-    current = next((found for found in started.values() if found), "")
+    current = next((started_version for started_version in started.values() if started_version), "")
     own_copy = _read(f"{current}/{PLUGIN}") if current else None
     whole = tuple(folder for folder in places if own_copy is not None and _read(f"{folder}/{PLUGIN}") == own_copy)
     others = tuple(folder for folder in places if folder not in whole and (folder in noted or started[folder]))
@@ -71,34 +71,34 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
         if is_foreign(path):
             raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
     code = plugin_version.sources()
-    found = plugin_version.examine(f"{lib_dir}/{name}")
-    fresh = not os.path.lexists(found.folder)
+    version = plugin_version.examine(f"{lib_dir}/{name}")
+    fresh = not os.path.lexists(version.folder)
     try:
-        if found.digest != plugin_version.digest_of(code) or found.interpreter != chosen.path:
+        if version.digest != plugin_version.digest_of(code) or version.interpreter != chosen.path:
             folders.make(lib_dir)
-            found = plugin_version.build(lib_dir, name, code, chosen)
-            if found.fault:
-                raise Problem(found.fault)
-        selftest.check(found.launcher)
+            version = plugin_version.build(lib_dir, name, code, chosen)
+            if version.fault:
+                raise Problem(version.fault)
+        selftest.check(version.launcher)
     except BaseException:  # an interruption as well
         if fresh:
             version_folder.remove(lib_dir, name)
             folders.unmake(lib_dir)
         raise
-    _place(found, bin_dirs)
+    _place(version, bin_dirs)
 
 
 def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> None:
     """Have the launchers in `bin_dirs` start an installed version. Raises Problem if it is damaged."""
-    found = plugin_version.examine(f"{lib_dir}/{name}")
-    if found.fault:
-        raise Problem(found.fault, "run: cnictl plugin install")
-    for folder in (found.folder, *bin_dirs):
+    version = plugin_version.examine(f"{lib_dir}/{name}")
+    if version.fault:
+        raise Problem(version.fault, "run: cnictl plugin install")
+    for folder in (version.folder, *bin_dirs):
         _require_trusted(folder)
-    if os.path.lexists(found.interpreter):  # without it the launcher takes the system's
-        interpreters.inspect(found.interpreter)
-    selftest.check(found.launcher)
-    _place(found, bin_dirs)
+    if os.path.lexists(version.interpreter):  # without it the launcher takes the system's
+        interpreters.inspect(version.interpreter)
+    selftest.check(version.launcher)
+    _place(version, bin_dirs)
 
 
 def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
@@ -147,10 +147,10 @@ def is_foreign(launcher: str) -> bool:
     return os.path.lexists(launcher) and not started_library(launcher)
 
 
-def _place(found: PluginVersion, bin_dirs: tuple[str, ...]) -> None:
+def _place(version: PluginVersion, bin_dirs: tuple[str, ...]) -> None:
     """Put the launcher into every bin folder, each by one rename, after a note of these folders."""
-    text = durable.contents(found.launcher)
-    lib_dir = os.path.dirname(found.folder)
+    text = durable.contents(version.launcher)
+    lib_dir = os.path.dirname(version.folder)
     noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
     if _read(f"{lib_dir}/{RECORD}") != noted:
         durable.replace(f"{lib_dir}/{RECORD}", noted, 0o644)

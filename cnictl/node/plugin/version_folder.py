@@ -29,10 +29,10 @@ _RENAME_EXCHANGE = 2
 def manifest(folder: str) -> dict[str, Any]:
     """Return what a version's manifest says; empty if the folder is no version."""
     try:
-        found = json.loads(durable.contents(f"{folder}/{MANIFEST}"))
+        document = json.loads(durable.contents(f"{folder}/{MANIFEST}"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("format") == _FORMAT else {}
+    return document if isinstance(document, dict) and document.get("format") == _FORMAT else {}
 
 
 def write_manifest(folder: str, entries: dict[str, Any]) -> None:

@@ -81,8 +81,8 @@ def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding
         try:
             findings += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.hint, because="the error's hint is text")
-            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+            what_to_do = hint.advice(problem.hint, because="the error's hint is text")
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what_to_do))
         except OSError as fault:
             findings.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return findings

@@ -49,9 +49,9 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]
     for place in dict.fromkeys(places):
         reason = ownership.fault(install.nearest(place))
         if reason:
-            what = to_root(install.nearest(place))
+            what_to_do = to_root(install.nearest(place))
             message = f"{reason}; whoever can write there can make root change this host"
-            findings.append(warning("ownership", place, message, what))
+            findings.append(warning("ownership", place, message, what_to_do))
     return findings
 
 

@@ -117,9 +117,9 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     return document
 
 
-def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
+def find_portmap(known_runtimes: tuple[Runtime, ...], conf_dir: str) -> str | None:
     """Return the `portmap` for `conf_dir`; None unless every runtime that reads it has one in its own folders."""
-    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    readers = [runtime.bin_dirs for runtime in known_runtimes if runtime.settled and runtime.conf_dir == conf_dir]
     programs = [
         next((f"{folder}/portmap" for folder in folders if os.access(f"{folder}/portmap", os.X_OK)), None)
         for folders in list(filter(None, readers)) or [runtimes.DEFAULT_BIN_DIRS]

@@ -82,8 +82,8 @@ class Firewalld:
         foreign = {path: text for path, text in _files().items() if _OURS not in text}
         before = original_state.recall(self.id) or {"files": foreign, "zones": {}}
         zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
-        there = {os.path.basename(path) for folder in _ZONES for path in glob.glob(f"{folder}/*.xml")}
-        kept = {name: zone for name, zone in zones.items() if zone and f"{zone}.xml" in there}
+        names = {os.path.basename(path) for folder in _ZONES for path in glob.glob(f"{folder}/*.xml")}
+        kept = {name: zone for name, zone in zones.items() if zone and f"{zone}.xml" in names}
         return {"files": before["files"], "zones": kept} if before["files"] or kept else None
 
     def _zones(self) -> dict[str, str]:

@@ -31,9 +31,9 @@ def hides(table: str, chain: str, family: str = "ip") -> bool:
     return False
 
 
-def missing(program: str, what: str) -> Problem:
+def missing(program: str, subject: str) -> Problem:
     """Return the error about what can't be looked at without `program`."""
-    return Problem(f"{what}, but the {program} command is missing", f"install {program} again, then repeat this")
+    return Problem(f"{subject}, but the {program} command is missing", f"install {program} again, then repeat this")
 
 
 def reason(table: str, family: str = "ip") -> str:

@@ -66,7 +66,7 @@ class LearnedRoutes:
         count = int(after["routes"])
         if before is None or not (added or gone):
             return f"route {count} learned destination{'s' if count != 1 else ''}", "\n".join(commands)
-        words = [f"{len(routes)} {what}" for routes, what in ((added, "added"), (gone, "removed")) if routes]
+        words = [f"{len(routes)} {verb}" for routes, verb in ((added, "added"), (gone, "removed")) if routes]
         return f"learned routes: {', '.join(words)}, {count} in all", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:

@@ -42,12 +42,12 @@ def any_ahead(state: State) -> bool:
 
 def updated(rules: Iterable[StoredRule]) -> list[StoredRule]:
     """Return rules from a journal in this form; in earlier journals a misplaced rule is `RULE   # ahead of DROP`."""
-    found = []
+    updated_rules = []
     for rule in rules:
         if isinstance(rule, str):
             text, _, why = rule.partition("   # ")
             sides = {"ahead of ": AHEAD, "behind ": BEHIND}
             known = [Misplaced(side, why.removeprefix(words)) for words, side in sides.items() if why.startswith(words)]
             rule = stored(text, known[0]) if known else rule
-        found.append(rule)
-    return in_order(found)
+        updated_rules.append(rule)
+    return in_order(updated_rules)

@@ -49,9 +49,9 @@ class Ports:
             return f"leave pods' ports on {self._bridge}", ""
         wrong = before or {}
         commands = []
-        for name, what in wrong.items():
-            commands.append(f"ip link set {name} {'' if what == _DOWN else f'master {self._bridge} '}up")
-            if what != _DOWN and has_bridge_netfilter():
+        for name, fault in wrong.items():
+            commands.append(f"ip link set {name} {'' if fault == _DOWN else f'master {self._bridge} '}up")
+            if fault != _DOWN and has_bridge_netfilter():
                 commands.append(f"bridge link set dev {name} hairpin on")
         return f"connect pods to {self._bridge} again: {', '.join(wrong)}", "\n".join(commands)
 

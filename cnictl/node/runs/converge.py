@@ -173,18 +173,18 @@ def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
     Returns what was made beyond the plan. Raises Problem after undoing this run's changes. If the spec is in effect
     already, what can be repaired is repaired, and nothing is undone.
     """
-    more = Plan(())
+    added = Plan(())
     repairs = move.reapplies and original_state.specs() == [move.spec]
     if not repairs or not move.whole.changes:
         move.whole.refuse_unknown()
     if not move.whole.changes:
-        return more
+        return added
     before = original_state.snapshot()
     if repairs:
         spine.remember(move.wanted)
         spine.repair(move.whole, on_step, journal)
         _note_made(move)
-        return more
+        return added
     if not original_state.specs():
         original_state.amend(_MADE, [])  # a node from here on: what isn't noted was never made
     original_state.add_spec(move.spec)
@@ -193,8 +193,8 @@ def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
     try:
         done = spine.apply(move.whole, on_step, journal)
         if any(change.resource == Firewalld.id for change in move.wanted.changes):
-            more = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules are others by now
-            spine.apply(more, on_step, journal, done)
+            added = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules are others by now
+            spine.apply(added, on_step, journal, done)
     except BaseException:
         if journal.outcome == UNDONE:
             original_state.restore(before)
@@ -205,4 +205,4 @@ def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
         original_state.only_spec(move.spec)
     _note_made(move)
     journal.end(DONE)
-    return more
+    return added

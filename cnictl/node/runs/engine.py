@@ -326,12 +326,12 @@ def refuse_unshown(
 ) -> None:
     """Raise Problem if there is more to do now than the operator was shown: changes or pods."""
     known = {change.resource: change for change in shown.changes}
-    more = [change.summary for change in now.changes if known.get(change.resource) != change]
+    unshown = [change.summary for change in now.changes if known.get(change.resource) != change]
     names_shown = set(map(_name_of, pods_shown))
-    more += [name for name in map(_name_of, pods_now) if name not in names_shown]
-    if more:
+    unshown += [name for name in map(_name_of, pods_now) if name not in names_shown]
+    if unshown:
         raise Problem(
-            f"this host changed while cnictl waited for the answer ({'; '.join(more)}); nothing was changed",
+            f"this host changed while cnictl waited for the answer ({'; '.join(unshown)}); nothing was changed",
             "run the command again",
         )
 

@@ -153,10 +153,10 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             if pods is None:
                 pods = _standing(run, spec)
             goes = target is None or kind == "sysctl"  # the thing itself goes, or is switched off
-            here = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
-            if here:
-                more = f" and {len(here) - 3} more" if here[3:] else ""
-                target, notes = now, [f"pods need it: {', '.join(map(str, here[:3]))}{more}"]
+            dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
+            if dependent:
+                others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
+                target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
             elif goes and isinstance(resource, Carrying) and (standing := resource.carries()):
                 target, notes = now, [f"it has {standing}"]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]

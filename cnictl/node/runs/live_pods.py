@@ -133,14 +133,14 @@ def _stays(before: NodeSpec, after: NodeSpec) -> bool:
     return same and set(before.subnets) <= set(after.subnets)
 
 
-def refuse(pods: Sequence[AttachedPod], what: str) -> None:
+def refuse(pods: Sequence[AttachedPod], command: str) -> None:
     """Raise Problem with the list of pods if there are any."""
     if not pods:
         return
     shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
-    more = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
+    others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     raise Problem(
-        f"{what} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{more}",
+        f"{command} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{others}",
         "move them away first, or use --force: their attachments are then deleted, as at the end of a pod",
     )
 
@@ -151,19 +151,19 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
     with Netlink() as netlink:
         for pod in pods:
             was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
-            name, what = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
+            name, summary = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
             command = f"cnictl ipam release {pod.container} --name {pod.network}"
             if port := pod.lost_port:
-                name, what, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
-            journal.begin(f"attachment/{pod.network}/{name}", was, None, command, what)
+                name, summary, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
+            journal.begin(f"attachment/{pod.network}/{name}", was, None, command, summary)
             try:
                 if port:
                     macspoof.remove((port,))
                     isolation.remove(port, recorded=False)
                     unlink(netlink, port)
                 else:
-                    which = (pod.network, pod.container, pod.ifname, pod.data_dir)
-                    detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
+                    owner = (pod.network, pod.container, pod.ifname, pod.data_dir)
+                    detach(netlink, *owner, before=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)

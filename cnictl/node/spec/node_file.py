@@ -100,8 +100,8 @@ def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     try:
         document = toml_text.parse(text)
     except TOMLKitError as error:
-        words, what = toml_fault.explain(text, error)
-        raise UsageProblem(f"{path}: {words}", what) from None
+        words, hint = toml_fault.explain(text, error)
+        raise UsageProblem(f"{path}: {words}", hint) from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
     reach = _parse_reach(path, document.pop("reach", None))
     for key, value in list(document.items()):

@@ -107,7 +107,7 @@ def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
             networks=(of_family(spec.networks, subnet),),
             peers=tuple(peer for peer in spec.peers if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
             learned=tuple(peer for peer in spec.learned if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
-            externals=tuple(one for one in spec.externals if is_ipv6(one) == is_ipv6(subnet)),
+            externals=tuple(address for address in spec.externals if is_ipv6(address) == is_ipv6(subnet)),
         )
         for subnet in spec.subnets
     )

@@ -32,10 +32,10 @@ class CidrIndex:
 
     def covering(self, inner: Cidr) -> list[Cidr]:
         """Return the CIDRs that cover `inner`, the widest first."""
-        found = []
+        covering_cidrs = []
         for (bits, prefix), by_first in sorted(self._known.items(), key=lambda entry: entry[0]):
             if bits == inner.bits and prefix <= inner.prefix:
                 cidr = by_first.get(Cidr(inner.packed, prefix).first)
                 if cidr is not None:
-                    found.append(cidr)
-        return found
+                    covering_cidrs.append(cidr)
+        return covering_cidrs

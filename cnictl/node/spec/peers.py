@@ -68,11 +68,11 @@ def parse_peers(words: Sequence[str], link: str = "") -> tuple[Peer, ...]:
         raise UsageProblem(f"--dev {link}: is for peers without a link, and each of these names its own")
     peers = [check_peer(replace(peer, dev=peer.dev or link)) for peer in named]
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
-        one, other = peers[first], peers[second]
-        both = f"{as_option(one)} and {as_option(other)}"
+        earlier, later = peers[first], peers[second]
+        both = f"{as_option(earlier)} and {as_option(later)}"
         raise UsageProblem(
-            f"two peers have the pod CIDR {one.pod_cidr}: {both}"
-            if one.pod_cidr == other.pod_cidr
+            f"two peers have the pod CIDR {earlier.pod_cidr}: {both}"
+            if earlier.pod_cidr == later.pod_cidr
             else f"the pod CIDRs of two peers overlap: {both}",
             "each node needs a pod CIDR of its own: name one of the two",
         )
@@ -214,26 +214,26 @@ def _no_neighbour(address: bytes, interface: Cidr) -> str:
     return ""
 
 
-def host_address(text: str, what: str) -> bytes:
+def host_address(text: str, subject: str) -> bytes:
     """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
-        raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
-    packed = parse_address(text, what)
+        raise UsageProblem(f"{subject} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
+    packed = parse_address(text, subject)
     address = IPAddress(text)
     odd = address.is_multicast() or address.is_loopback() or int(address) == 0
     if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
-        raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
+        raise UsageProblem(f"{subject} {text!r} is not an address that a host can have")
     return packed
 
 
-def check_link_name(name: str, what: str) -> None:
+def check_link_name(name: str, subject: str) -> None:
     """Refuse what the kernel would refuse as a link's name (net/core/dev.c, dev_valid_name)."""
     if not name or name in (".", "..") or any(letter in "/:" or letter.isspace() for letter in name):
-        raise UsageProblem(f"{what} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
+        raise UsageProblem(f"{subject} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
     if len(name.encode()) > LINK_NAME_MAX:
         raise UsageProblem(
-            f"{what} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
+            f"{subject} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
             f"{name[:LINK_NAME_MAX]!r}?"
         )
     if not name.isascii() or '"' in name or "\\" in name or "%" in name:
-        raise UsageProblem(f"{what} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")
+        raise UsageProblem(f"{subject} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")

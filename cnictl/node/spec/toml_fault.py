@@ -103,8 +103,8 @@ def _not_assigned(number: int, line: str) -> tuple[int, str, str] | None:
         return number, f"{key!r} has no value", f"{key} = …"
     if "=" in value:
         return number, "a key is one word", ""
-    what = "use '=' instead of ':'" if colon else "there is no '=' after the key"
-    return number, what, f"{key} = {_quoted(value)}"
+    fault = "use '=' instead of ':'" if colon else "there is no '=' after the key"
+    return number, fault, f"{key} = {_quoted(value)}"
 
 
 def _value(number: int, key: str, value: str) -> tuple[int, str, str] | None:

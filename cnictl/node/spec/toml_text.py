@@ -116,7 +116,7 @@ def reorder(blocks: list[Block], wanted: list[Block]) -> None:
     """Put these blocks, which are among the file's, into this order, in the places that they have together."""
     known = {id(block) for block in wanted}
     places = [place for place, block in enumerate(blocks) if id(block) in known]
-    if all(blocks[place] is one for place, one in zip(places, wanted, strict=True)):
+    if all(blocks[place] is block for place, block in zip(places, wanted, strict=True)):
         return
     for place, block in zip(places, wanted, strict=True):
         newline = _newline(block.text)
