@@ -68,7 +68,7 @@ def test_line_that_is_no_toml_is_shown_with_its_cause(line: str, words: str, hin
         (_GOOD + '[plugin]\nversion = "1"\n[plugin]\nlog_level = "info"\n', "line 5: table 'plugin' is on line 3"),
         (_GOOD + '[peers]\nvia = "10.0.10.51"\n[peers]\nvia = "10.0.10.52"\n', "line 5: table 'peers' is on line 3"),
         (_GOOD + '[[peers]]\nvia = "10.0.10.51"\nvia = "10.0.10.52"\n', "line 5: 'via' is on line 4 already"),
-        ('subnet = "10.244.0.0/24"\rnetwork = "10.244.0.0/20"\r', "line 1: a carriage return alone ends a line"),
+        ('subnet = "10.244.0.0/24"\rnetwork = "10.244.0.0/20"\r', "line 1: a line ends with a carriage return alone"),
         ('subnet = [\n  "10.244.0.0/24",\n', "line 1: a ']' is missing"),
         ('name = """\nx\n', "line 1: the three quotes are not closed"),
         ('subnet = "10.244.0.0/24"\0\n', "line 1: it contains a byte of value 0"),

@@ -36,7 +36,7 @@ _EVERY_NETWORKS = ("sysctl", PLUGIN_KIND)
 """Those of them that pods of other networks need too, such as the network of a hand-written conf."""
 
 _FOR_GOOD = {
-    "attachment": "an attachment that was deleted: its pod's runtime has to start it anew",
+    "attachment": "an attachment that was deleted: the runtime has to create the pod again",
     "lease": "an address that was freed: another pod may have it by now",
 }
 """Changes that no undo can revert, by kind."""
@@ -168,10 +168,11 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
 
 
 def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
-    """Undo a run as planned. The caller holds `spine.exclusive` since before it was planned.
+    """Undo a run as planned. The caller has held `spine.exclusive` since before it was planned.
 
     `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None if there was nothing left to do.
-    Does all that it can, then raises Problem that names what failed; in this case the run does not count as undone.
+    If a step fails, the others are done all the same; then it raises Problem that names the failures, and the run does
+    not count as undone.
     """
     stopped = _cut_off_undos(undo.run)
     about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}

@@ -1,7 +1,7 @@
 """Check a node's addresses and names before anything is changed. Wrong ones are usage errors.
 
-Each message names the value and suggests a correction. `core.cidr` checks the syntax of one address; this module
-checks several against each other.
+Each message names the value and suggests a correction. `core.cidr` checks the syntax of each address; this module
+checks the addresses against each other.
 """
 
 import os
@@ -20,7 +20,7 @@ from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_
 from cnictl.node.spec.suggestions import meant_network
 
 MTU_MIN, MTU_MAX = 68, 65535
-"""Bytes (RFC 791: every link carries 68)."""
+"""Bytes (RFC 791: every link can carry 68)."""
 
 MTU_MIN_IPV6 = 1280
 """Bytes (RFC 8200, section 5)."""
@@ -33,7 +33,7 @@ _NO_PODS = tuple(
         ("::ffff:0:0/96", "IPv4-mapped"),
     )
 )  # fmt: skip
-"""Addresses that the kernel does not route between links, or not as addresses of hosts."""
+"""Addresses that the kernel does not route between links, or that are not addresses of hosts."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
@@ -61,7 +61,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
             near = min(subnet.prefix, 16 if network.bits == 32 else 48) or 16
             raise UsageProblem(
                 f"network {network} contains every address, so nothing would be masqueraded; "
-                f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, near).network}"
+                f"name a network that contains all nodes' pod CIDRs, such as {Cidr(subnet.packed, near).network}"
             )
     _check_matching(subnets, networks)
     peers = check_peers(spec.peers, tuple(subnets.values()), tuple(networks.values()))
@@ -72,7 +72,9 @@ def _check(spec: NodeSpec) -> NodeSpec:
             raise UsageProblem(f"uplink {spec.uplink!r} is the bridge itself; it has to be the link to the other nodes")
     check_network_name(spec.name)
     if spec.mtu and not MTU_MIN <= spec.mtu <= MTU_MAX:
-        raise UsageProblem(f"mtu {spec.mtu} is not within {MTU_MIN} to {MTU_MAX} bytes (0 means the uplink's)")
+        raise UsageProblem(
+            f"mtu {spec.mtu} is not within {MTU_MIN} to {MTU_MAX} bytes (0: the smallest over the links to other hosts)"
+        )
     if 128 in subnets and 0 < spec.mtu < MTU_MIN_IPV6:
         raise UsageProblem(
             f"mtu {spec.mtu} is too small for IPv6, which the kernel turns off below {MTU_MIN_IPV6} bytes"

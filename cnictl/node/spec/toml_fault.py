@@ -7,17 +7,17 @@ from tomlkit.exceptions import TOMLKitError
 _KEY = r"[A-Za-z0-9_.\"'-]+"
 _ASSIGNED = re.compile(rf"\s*({_KEY})\s*=\s*(.*)")
 _LETTERED = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-"""How people write the values that TOML writes as true and false."""
+"""Common spellings of TOML's true and false."""
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _EXISTS = re.compile(r'Key "(.*)" already exists')
 
 
 def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
-    """Return what is wrong, beginning with `line 3: `, and the hint, which may be empty."""
+    """Return what is wrong, as `line 3: …`, and the hint, which may be empty."""
     lines = re.split(r"\r\n|\n|\r", text)
     number = min(max(int(getattr(error, "line", 0) or 0), 1), len(lines))
     if "\r" in text.replace("\r\n", ""):
-        words = "a carriage return alone ends a line, as in files from old Macs"
+        words = "a line ends with a carriage return alone, as in files from old Macs"
         return f"line {text[: text.replace(chr(13) + chr(10), '  ').index(chr(13))].count(chr(10)) + 1}: {words}", (
             "save the file with Unix line ends"
         )
@@ -37,7 +37,7 @@ def _shown(line: str) -> str:
 
 
 def _twice(lines: list[str], error: TOMLKitError) -> tuple[int, str, str] | None:
-    """Return the fault of a key or a table that is there twice."""
+    """Return the fault of a key or table that occurs twice."""
     message = str(error)
     duplicate = _EXISTS.search(message)
     if duplicate is None and "Redefinition" not in message:

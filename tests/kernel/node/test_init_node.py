@@ -238,5 +238,6 @@ def test_host_that_is_no_node_gets_one_line_and_a_hint(shared_node: Node, comman
     refused = cnictl(shared_node, *command, check=False)
     assert refused.status == 1
     assert (
-        refused.stderr.startswith("cnictl: this host is no cnictl node") and "hint: cnictl init-node" in refused.stderr
+        refused.stderr.startswith("cnictl: this host is not set up as a cnictl node")
+        and "hint: cnictl init-node" in refused.stderr
     )
