@@ -27,7 +27,7 @@ def uplink(spec: NodeSpec) -> str:
 def default_link(spec: NodeSpec) -> str:
     """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
 
-    The kernel's choice does not count, so that a VPN with a policy rule of its own does not move the uplink.
+    Policy rules don't count, so that a VPN with its own policy rule does not change the uplink.
     """
     routes = route_lookup.others_routes()
     for subnet in spec.subnets:
@@ -46,8 +46,8 @@ def default_link(spec: NodeSpec) -> str:
 def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     """Return the link to each peer: the spec's, else the one that the peer is on, else the spec's uplink, or empty.
 
-    Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
-    a VPN's default route does, the main table is right: the peer is where its subnet is.
+    A policy rule may divert the peer's address by a shorter prefix than the main table's, as a VPN's default route
+    does. Then the main table's link counts: the peer is on the link that has its subnet.
     """
     return reading.known(f"links of {spec.uplink} {hash(spec.known_peers)}", lambda: _peer_links(spec))
 
@@ -87,7 +87,7 @@ def _on_link(address: str, route: RouteResult, connected: list[_Connected]) -> s
 
 
 def _connected() -> list[_Connected]:
-    """Return the main table's routes without a gateway; not default routes."""
+    """Return the main table's routes without a gateway, except default routes."""
     return [
         _Connected(destination, route.dev, destination.first, destination.last)
         for destination, route in route_lookup.others_routes()
@@ -142,7 +142,7 @@ def link_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Narrowest:
-    """The smallest MTU on the way to other hosts."""
+    """The smallest MTU over the links to other hosts."""
 
     mtu: int
     """In bytes."""
@@ -153,10 +153,10 @@ class Narrowest:
 
 
 def narrowest(spec: NodeSpec) -> Narrowest:
-    """Return the smallest MTU over the links to the peers and the default route's; 1500 where none is known.
+    """Return the smallest MTU over the links to the peers and the default route's link; 1500 if no link is known.
 
-    The MTU of a route (`ip route … mtu 1400`) counts as its link's. What the kernel learned of a path for some minutes
-    does not.
+    The MTU of a route (`ip route … mtu 1400`) counts for its link. A path MTU that the kernel has learned does not,
+    because it expires after some minutes.
     """
     with Netlink() as netlink:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
@@ -197,7 +197,7 @@ def reach_peer(peer: Peer, link: str) -> RouteResult | None:
 
 
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
-    """Return how this host reaches each peer; None where it has no route. `links` as of `peer_links`.
+    """Return how this host reaches each peer; None if it has no route. `links` is the result of `peer_links`.
 
     A route has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
@@ -222,5 +222,5 @@ def processes() -> set[str]:
         try:
             names.add(durable.contents(path).decode("utf-8", "replace").strip())
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return names

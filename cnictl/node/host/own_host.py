@@ -1,8 +1,8 @@
-"""Find what this host's packet filters drop of the packets between its pods and itself. cnictl has no accepts there.
+"""Find the packets between this host and its own pods that its packet filters drop. cnictl does not accept those.
 
-Pods need their node for its DNS, published ports and node-local services; the node needs its pods for probes.
-The host's own rules decide about these packets. A rule that drops all of them is a finding, with the command that lets
-them in, in the language of that rule's firewall.
+Pods need their node for DNS, published ports and node-local services; the node needs its pods for probes. The host's
+own rules decide about these packets. A rule that drops all of them is a finding, with the command of that rule's
+firewall that accepts them.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _OTHERS = frozenset((f"inet {TABLE}", f"bridge {TABLE}"))
 
 @dataclass(frozen=True)
 class Dropped:
-    """Packets that a rule or a policy drops, whatever their port."""
+    """Packets that a rule or policy drops, whatever their port."""
 
     chain: str
     """`iptables INPUT`, `inet filter input`."""
@@ -38,9 +38,9 @@ class Dropped:
     subnet: str
     """The pods' subnet."""
     allow: Hint
-    """The command that lets them pass."""
+    """The command that accepts them."""
     chosen: bool
-    """Whether earlier rules accept some of the pods' packets by the pods' addresses or bridge: a deliberate choice."""
+    """Whether the drop is deliberate: earlier rules accept some of these packets by the pods' addresses or bridge."""
 
     @property
     def words(self) -> str:
@@ -51,7 +51,7 @@ class Dropped:
 
 
 def dropped(spec: NodeSpec) -> list[Dropped]:
-    """Return what each chain on the way between pods and this node drops. Raises Problem."""
+    """Return what each chain between pods and this node drops. Raises Problem."""
     drops_found = []
     for node in by_family(spec):
         family = "ip6" if is_ipv6(node.subnet) else "ip"
@@ -161,7 +161,7 @@ def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) 
             return hint.command(f"firewall-cmd --zone=trusted --add-source={node.subnet}", "and again with --permanent")
         return hint.advice(
             "firewall-cmd --list-all-policies; firewall-cmd --direct --get-all-rules   # show what drops it",
-            because="what it is that drops there, a policy or a rule, is not known here",
+            because="it is not known whether a policy or a direct rule drops the packets",
         )
     address = f"-s {node.subnet}" if inward else f"-d {node.subnet}"
     if " " not in table:

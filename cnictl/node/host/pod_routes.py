@@ -1,7 +1,7 @@
 """Find out where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
 
-Each question describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet that
-goes elsewhere, with the policy rule or the more specific route that diverts it.
+A `RouteQuestion` describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet
+that goes elsewhere, with the policy rule or the more specific route that diverts it.
 """
 
 import sys
@@ -31,9 +31,9 @@ from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_fa
 from cnictl.node.spec.peers import is_link_local
 
 OUTSIDE = ("1.1.1.1", "2606:4700:4700::1111")
-"""Addresses outside to ask about if the node file names none."""
+"""Addresses outside the cluster, used if the node file names none."""
 MARKS = (0, 0x4000, 0x2000)
-"""The marks of routed pods' packets: none, and those of kube-proxy and portmap on packets to masquerade."""
+"""The marks of pods' packets: none, and those by which kube-proxy and portmap have packets masqueraded."""
 
 _IFLA_VRF_TABLE = 1
 
@@ -66,11 +66,11 @@ class Stray:
     selector: str
     """The selector of a policy rule that makes the kernel look in the main table first: `to 10.244.0.0/20`."""
     hint: Hint = NONE
-    """What to do where such a rule does not help."""
+    """What to do if such a rule does not help."""
 
     @property
     def certain(self) -> bool:
-        """Whether they are certainly lost; packets to the outside may use another table on purpose."""
+        """Whether the packets are certainly lost. Packets to the outside may use another table on purpose."""
         return (
             self.question.kind != TO_OUTSIDE or bool(self.route.errno) or self.route.kind in REFUSING or self.route.dead
         )
@@ -139,9 +139,9 @@ _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way 
 
 
 def hint_for(strays: Sequence[Stray]) -> Hint:
-    """Return the hint that brings these packets back.
+    """Return the hint that stops these packets from being diverted.
 
-    It adds a policy rule ahead of the diverting rule, which stays in effect for other packets.
+    It adds a policy rule before the diverting rule, which stays in effect for other packets.
     """
     commands: dict[str, None] = {}
     ruled = [stray for stray in strays if stray.rule is not None]
@@ -170,7 +170,7 @@ def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
 
 
 def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
-    """Return a fault of the routes for programs."""
+    """Return a fault of the routes as JSON values."""
     return {"cause": words, "hint": hint.as_json(what_to_do)}
 
 
@@ -183,7 +183,7 @@ class RouteFindings:
     """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the certain faults for programs: cause and hint."""
+        """Return the certain faults as JSON values: cause and hint."""
         faults = []
         for group in causes(stray for stray in self.strays if stray.certain):
             faults += [fault_json(stray.words, hint_for(group)) for stray in group]
@@ -217,7 +217,7 @@ def judge(spec: NodeSpec, questions: Sequence[RouteQuestion]) -> list[Stray]:
 def predicted(spec: NodeSpec) -> list[Stray]:
     """Return the strays that policy rules will cause on a host that is not set up as `spec` yet.
 
-    Only the model of the rules decides; the kernel is not asked.
+    This uses only the model of the rules; the kernel is not asked.
     """
     return _Look(spec).predicted()
 
@@ -275,7 +275,7 @@ class _Look:
             elif question.kind != TO_OUTSIDE or self._is_diverted(question, route):
                 stray = self._stray(question, route)
                 if not (route.spoofed and stray.rule is None and question.kind in (FROM_PODS, FROM_OUTSIDE)):
-                    strays.append(stray)  # else the reverse path filter refuses it, and another check reports that
+                    strays.append(stray)  # else the reverse path filter refuses it, which another check reports
         return RouteFindings(list(_distinct(strays)), tuple(unforwarded))
 
     def _questions(self, node: NodeSpec) -> Iterator[RouteQuestion]:
@@ -312,9 +312,9 @@ class _Look:
 
     @cached_property
     def _more_specific(self) -> dict[str, list[str]]:
-        """By pod CIDR, an address in each more specific route inside it, in any table.
+        """For each pod CIDR, an address in each more specific route inside it, in any table.
 
-        Each route is looked up by its containing prefixes, so that many routes and many peers stay cheap.
+        Each route is looked up by the prefixes that contain it, so that the time does not grow with routes times peers.
         """
         known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.known_peers))
         by_prefix = {parse_cidr(pod_cidr): pod_cidr for pod_cidr in known}
@@ -464,7 +464,7 @@ def switched_off(packet: Packet) -> str:
 
 
 def switch_on(name: str) -> Hint:
-    """Return the command that turns on such a kernel setting, with slashes if the link's name contains dots."""
+    """Return the command that turns on this kernel setting, with slashes if the link's name contains dots."""
     head, _, rest = name.partition(".conf.")
     link = rest.removesuffix(".forwarding")
     setting = f"{head.replace('.', '/')}/conf/{link}/forwarding" if "." in link else name

@@ -1,8 +1,8 @@
 """Read policy rules (`ip rule`), and determine which of them decides about a packet.
 
-The kernel says where a packet goes, `cnictl.node.host.route_lookup`, but not by which rule. `decide` repeats its walk
-over the rules without I/O, to name the one to look at. Sources: linux/fib_rules.h;
-net/core/fib_rules.c, fib_rules_lookup.
+The kernel reports where a packet goes (`cnictl.node.host.route_lookup`), but not by which rule. `decide` repeats the
+kernel's walk over the rules without I/O, to find that rule. Sources: linux/fib_rules.h; net/core/fib_rules.c,
+fib_rules_lookup.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Rule:
     inverted: bool = False
     goto: int = 0
     suppress_prefix: int = -1
-    """A route with a prefix of that length or a shorter one doesn't count."""
+    """A route whose prefix is this long or shorter doesn't count."""
     l3mdev: bool = False
     """Whether the table is that of the link's VRF."""
     special: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ def decide(
 
 
 def longest(routes: Sequence[tuple[Cidr, RouteResult]], target: bytes) -> tuple[Cidr, RouteResult] | None:
-    """Return the route with the longest prefix for an address, and of those the first that is not dead."""
+    """Return the route with the longest prefix for an address; of several, the first that is not dead."""
     fitting = [entry for entry in routes if entry[0].holds(target)]
     best = max((destination.prefix for destination, _ in fitting), default=-1)
     same = [entry for entry in fitting if entry[0].prefix == best]

@@ -1,7 +1,7 @@
 """Ask the kernel which route a packet takes (RTM_GETROUTE), many packets over one socket.
 
-The main table alone proves nothing, because policy rules (`ip rule`) and more specific routes come before it. The
-answer is valid for one packet: its source, incoming link and mark. Sources:
+The main table alone is no proof, because policy rules (`ip rule`) and more specific routes come before it. An answer is
+valid for a packet with this source, incoming link and mark. Sources:
 linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_rtm_getroute.
 """
 
@@ -34,14 +34,14 @@ RTNH_F_DEAD, RTNH_F_LINKDOWN = 1, 16
 UNICAST, LOCAL = 1, 2
 THROW = 9
 REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
-"""Route types and rule actions that drop a packet, by rtm_type and by fib_rule_hdr.action alike."""
+"""Route types and rule actions that drop a packet; rtm_type and fib_rule_hdr.action have the same numbers."""
 PROTOCOL = 67
-"""rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
+"""The routing protocol number (rtm_protocol) of routes to static peers; any above 4 is free (rtnetlink(7))."""
 LEARNED_PROTOCOL = 68
-"""The same of routes to peers that were learned from a source."""
+"""The routing protocol number of routes to peers that were learned from a source."""
 LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
 _AT_ONCE = 32
-"""Questions in one datagram; their answers fit into a receive buffer of the default size."""
+"""Requests in one datagram; their answers fit into a receive buffer of the default size."""
 
 _HEADER, _RTMSG, _S32, _U32 = Struct("=IHHII"), Struct("=BBBBBBBBI"), Struct("=i"), Struct("=I")
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
@@ -49,7 +49,7 @@ _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet to ask about. Without `iif` this host sends it itself."""
+    """The packet to look up. Without `iif`, this host sends it itself."""
 
     target: str
     source: str = ""
@@ -145,7 +145,7 @@ def source_to(target: str, dev: str = "") -> str:
 
 
 def routes() -> list[tuple[Cidr, RouteResult]]:
-    """Return every route of every table and both families but clones; lowest metric first for each destination."""
+    """Return all routes of all tables and both families, without clones; for each destination, lowest metric first."""
     return reading.known("routes", lambda: _read_routes(ours=True))
 
 

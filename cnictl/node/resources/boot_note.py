@@ -20,7 +20,7 @@ _OPENRC = "/run/openrc"
 
 
 def note() -> str:
-    """Return what to do so that the node comes back after a boot; empty if something already applies it."""
+    """Return a note on how to apply the node at boot; empty if something already does."""
     if boot_unit.systemd_runs() or any(_applies(path) for pattern in _BOOT_FILES for path in glob.glob(pattern)):
         return ""
     program = _program()

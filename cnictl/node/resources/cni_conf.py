@@ -49,7 +49,7 @@ class CniConf:
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
         texts = _files(self.former())
-        # a runtime that starts later may read a folder with our conf that none reads now
+        # our conf also stays in a folder that no runtime reads now: one that starts later may read it
         ours = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
         for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *ours]):
             portmap = find_portmap(self._runtimes, folder)
@@ -175,7 +175,7 @@ def _note(paths: set[str]) -> None:
 def _refuse_foreign(path: str) -> None:
     if is_foreign(path):
         raise Problem(
-            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} out of the folder"
+            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} to another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tell the state of the route to each peer's pods: the routing table's, and the way that packets really take."""
+"""Report the state of the route to each peer's pods: the routing table's entry, and where packets really go."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
 @dataclass(frozen=True)
 class PeerRouteState:
-    """One peer's route, or a route of ours that no peer claims."""
+    """One peer's route, or a route of ours that belongs to no peer."""
 
     peer: Peer | None
     pod_cidr: str
     via: str
     dev: str
     state: str
-    """In words: `ok`, `missing`, `stale`, …"""
+    """The state in words: `ok`, `missing`, `stale`, …"""
     works: bool = False
-    """Whether it is in place and pods' packets take it."""
+    """Whether the route exists and pods' packets take it."""
     link: str = ""
-    """In words: on the link, or behind a gateway."""
+    """In words: whether the peer is on the link or behind a gateway."""
     on_link: bool = False
     strays: tuple[pod_routes.Stray, ...] = ()
-    """The packets that go another way."""
+    """The packets that are diverted."""
 
 
 def states(spec: NodeSpec, findings: pod_routes.RouteFindings | None = None) -> list[PeerRouteState]:
-    """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
+    """Return the state of each peer's route, then the routes of ours that belong to no peer. Raises OSError."""
     table, findings, names = RouteTable(), findings or pod_routes.look(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
     orphans = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.orphans(spec)]

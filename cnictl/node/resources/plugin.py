@@ -20,7 +20,7 @@ _GONE = "gone"
 
 
 class Plugin:
-    """The plugin's chosen version in every bin folder of this host's runtimes. It serves every network."""
+    """The chosen version of the plugin in every bin folder of this host's runtimes. It serves every network."""
 
     id = f"plugin/{PLUGIN}"
 
@@ -48,8 +48,8 @@ class Plugin:
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the version that `spec` names, else the one in use, else this cnictl's own version.
 
-        cnictl never replaces a chosen version by its own, neither an older nor a newer one. Raises Problem if no
-        interpreter may run it.
+        cnictl never replaces a chosen version by its own, whether older or newer. Raises Problem if no interpreter may
+        run it.
         """
         installed = install.installed(self._bin_dirs, self._lib_dir)
         name = spec.plugin_version or installed.current or next(reversed(installed.versions), "")
@@ -68,7 +68,7 @@ class Plugin:
         name = version_folder.name_for(lib_dir, digest)
         release = plugin_version.examine(f"{lib_dir}/{name}")
         keep = release.digest == digest and release.interpreter
-        # a working interpreter stays, so that a second installation of cnictl does not show it as drift
+        # keep a working interpreter, so that another installation of cnictl does not report drift
         return self._as_current(lib_dir, name, digest, release.interpreter if keep else interpreters.choose().path)
 
     def switched(self, name: str) -> State:
@@ -76,7 +76,9 @@ class Plugin:
         installed = install.installed(self._bin_dirs, self._lib_dir)
         if name not in installed.versions:
             known = ", ".join(installed.versions) or "none"
-            raise Problem(f"version {name} of the plugin is not in {installed.lib_dir}", f"versions there: {known}")
+            raise Problem(
+                f"version {name} of the plugin is not in {installed.lib_dir}", f"the installed versions: {known}"
+            )
         chosen = plugin_version.examine(f"{installed.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
@@ -132,7 +134,7 @@ class Plugin:
         if before is None or any(before[key] != after[key] for key in _STARTED):
             if after["digest"] == _own_digest():
                 install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
-            elif after["digest"]:  # else the version was broken, and there is no point in restoring it
+            elif after["digest"]:  # else the version was broken, and is not restored
                 _require_sound(lib_dir, after["version"])
                 install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
@@ -143,14 +145,14 @@ class Plugin:
 
 
 def _require_sound(lib_dir: str, name: str) -> None:
-    """Raise Problem if the version in use is missing or damaged: this cnictl has no code to repair it with."""
+    """Raise Problem if the version in use is missing or damaged, because this cnictl can't repair another version."""
     chosen = plugin_version.examine(f"{lib_dir}/{name}")
     if chosen.fault:
         others = [other for other in plugin_version.versions(lib_dir) if other != name]
         use = f", cnictl plugin use VERSION selects another installed version ({', '.join(others)})" if others else ""
         raise Problem(
             f"the chosen version {name} of the plugin can't be used: {chosen.fault}",
-            f"cnictl plugin install replaces it by this cnictl's {cnictl.__version__}{use}",
+            f"cnictl plugin install installs this cnictl's version {cnictl.__version__} instead{use}",
         )
 
 

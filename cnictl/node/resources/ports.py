@@ -12,7 +12,7 @@ _DOWN = "down"
 
 
 class Ports:
-    """The ports of this network's pods that are off their bridge or down. None are desired."""
+    """The ports of this network's pods that are down or not on their bridge. The desired state is none."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._network, self._bridge = spec.name, spec.bridge
@@ -65,7 +65,7 @@ class Ports:
                 return
             for name in self.observe() or {}:
                 master = ifinfo(0, rtnetlink.IFF_UP, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, name)
-                # a port loses its settings when it leaves its bridge: set hairpin as the conf does
+                # a port loses its settings when it leaves its bridge: set hairpin again, as the conf asks
                 netlink.call(
                     (rtnetlink.RTM_NEWLINK, 0, master + u32_attr(rtnetlink.IFLA_MASTER, bridge.index)),
                     rtnetlink.set_port(name, has_bridge_netfilter(), False),

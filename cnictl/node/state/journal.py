@@ -39,7 +39,7 @@ class Entry:
     command: str
     summary: str
     repair: bool = False
-    """Whether it brought back what the node was set up to be."""
+    """Whether it only restored what the node was set up to be."""
 
 
 class Journal:
@@ -49,7 +49,7 @@ class Journal:
     """
 
     def __init__(self, command: str, about: dict[str, Any] | None = None, repairs: bool = False) -> None:
-        """Name the run's command, such as `route add-peer` or `watch`. `about` has more keys for the first line.
+        """`command` is the run's command, such as `route add-peer`; `about` has more keys for the first line.
 
         `repairs`: every change of this run is a repair.
         """
@@ -81,7 +81,7 @@ class Journal:
         self.begin_all([Entry(resource, before, after, command, summary, repair)])
 
     def begin_all(self, changes: Iterable[Entry]) -> None:
-        """Note changes that are about to be made together, as `begin` does."""
+        """Record changes that are about to be made together, as `begin` does."""
         entries = [{**vars(change), "repair": change.repair or self._repairs} for change in changes]
         if self.number:
             append(self.number, *entries)
@@ -89,7 +89,7 @@ class Journal:
             self._start(entries)
 
     def failed(self, resource: str) -> None:
-        """Record that the last change of `resource` failed and may be half made."""
+        """Record that the last change of `resource` failed and may be made in part."""
         append(self.number, {"failed": resource})
 
     def end(self, outcome: str) -> None:
@@ -138,9 +138,9 @@ class Run:
     whole: bool = False
     """Whether this undo also undoes the run's repairs."""
     unconfirmed: bool | None = None
-    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases of cnictl."""
+    """Whether this undo undid a run that nobody confirmed in time; None in journals of an earlier cnictl."""
     marks_repairs: bool = False
-    """Whether the entries mark repairs; those of earlier releases don't."""
+    """Whether the entries mark repairs; in journals of an earlier cnictl they don't."""
 
     @property
     def undoes_unconfirmed(self) -> bool:
@@ -163,7 +163,7 @@ _FIELDS = {"taken_back": "undone_by"}
 """The fields of `Run` for the keys of a journal that are called otherwise."""
 
 _LARGEST = 256 << 20
-"""Bytes of a journal to read at most: it holds whole files and rule sets, before and after."""
+"""Bytes; a longer journal is not read. It contains whole files and rule sets, before and after each change."""
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:

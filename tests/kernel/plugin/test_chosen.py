@@ -141,7 +141,7 @@ def test_chosen_version_that_is_gone_is_told_with_the_way_out_and_nothing_takes_
         refused = run(node, "apply", check=False)
         assert refused.status == 1
         assert f"the chosen version {NEW} of the plugin can't be used" in refused.stderr
-        assert "cnictl plugin install replaces it by this cnictl's" in refused.stderr
+        assert "cnictl plugin install installs this cnictl's version" in refused.stderr
         assert f"cnictl plugin use VERSION selects another installed version ({OLD})" in refused.stderr
         node.run(["sh", "-c", "ip address flush dev cni0"])
         run(node, "apply", check=False)  # all else is repaired

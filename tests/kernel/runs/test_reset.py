@@ -92,7 +92,7 @@ def test_chains_of_ours_are_not_known_and_stay_after_iptables_is_gone(node: Node
     states = {row["resource"]: row["state"] for row in json.loads(told.stdout)["resources"]}
     assert states["forward/iptables"] == "not known"
     assert (states["masquerade/mynet"] == "not known") is (backend == "iptables")
-    missing = "CNICTL-FORWARD in table filter stands, but the iptables command is missing"
+    missing = "CNICTL-FORWARD in table filter exists, but the iptables command is missing"
     for words in (("apply",), ("undo", "1", "--yes"), ("reset-node", "--yes")):
         done = node.run([*without, *words], check=False)
         assert (done.status, missing in done.stderr) == (1, True), words
