@@ -56,6 +56,6 @@ def test_rules_of_the_old_interface_may_be_ours_once_iptables_was_used(monkeypat
 
 def test_chains_that_no_record_names_are_not_known_either(host: dict[int, list[str]]) -> None:
     host[10] = ["FORWARD", CHAIN, "CNICTL-b734f0fd"]
-    with pytest.raises(Problem, match="CNICTL-b734f0fd in table filter stand, but the ip6tables command is missing"):
+    with pytest.raises(Problem, match="CNICTL-b734f0fd in table filter exists, but the ip6tables command is missing"):
         TaggedIptables("ip6tables", frozenset({("filter", CHAIN)})).observe()
     assert TaggedIptables("iptables").observe() is None

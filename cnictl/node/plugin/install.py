@@ -21,22 +21,22 @@ _LIBRARY_LINE = "library="
 
 @dataclass(frozen=True)
 class Installed:
-    """What of the plugin is on this host."""
+    """The installed parts of the plugin."""
 
     lib_dir: str
     """The library folder, `/usr/local/lib/cnictl` unless the operator chose another."""
     current: str
-    """Name of the version that the launchers start; empty if there is no launcher."""
+    """The name of the version that the launchers start; empty if there is no launcher."""
     versions: tuple[str, ...]
-    """Names of all versions there, oldest first."""
+    """The names of all installed versions, oldest first."""
     bin_dirs: tuple[str, ...]
-    """Folders with a whole launcher of the current version."""
+    """The folders with an intact launcher of the current version."""
     other_bin_dirs: tuple[str, ...]
-    """Folders that had a launcher once, or have one of another version."""
+    """The folders that once had a launcher, or have one of another version."""
 
 
 def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
-    """Look for the plugin in `bin_dirs` and in those an earlier installation noted."""
+    """Look for the plugin in `bin_dirs` and in the folders that an earlier installation recorded."""
     libraries = (started_library(f"{folder}/{PLUGIN}") for folder in bin_dirs)
     lib_dir = lib_dir or os.path.dirname(next(filter(None, libraries), "")) or LIB_DIR
     noted = _noted_bin_dirs(lib_dir)
@@ -58,8 +58,8 @@ def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
 def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str) -> None:
     """Install this cnictl's plugin in `lib_dir` as version `name`, test it, and have the launchers start it.
 
-    The version that was current before stays. `interpreter` is a path, or empty for the best choice. Raises Problem,
-    with the launchers unchanged, if anyone but root could change what will run, if another program's file has a
+    The previous version stays installed. `interpreter` is a path, or empty for the best choice. Raises Problem, with
+    the launchers unchanged, if anyone but root could change the code that will run, if another program's file has a
     launcher's name, or if the self-test fails.
     """
     chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
@@ -69,7 +69,7 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
         _require_trusted(folder)
     for path in (f"{folder}/{PLUGIN}" for folder in bin_dirs):
         if is_foreign(path):
-            raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
+            raise Problem(f"{path} exists and is not cnictl's", "move it away, or name another folder with --bin-dir")
     code = plugin_version.sources()
     version = plugin_version.examine(f"{lib_dir}/{name}")
     fresh = not os.path.lexists(version.folder)
@@ -95,7 +95,7 @@ def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> None:
         raise Problem(version.fault, "run: cnictl plugin install")
     for folder in (version.folder, *bin_dirs):
         _require_trusted(folder)
-    if os.path.lexists(version.interpreter):  # without it the launcher takes the system's
+    if os.path.lexists(version.interpreter):  # without it, the launcher uses the system's
         interpreters.inspect(version.interpreter)
     selftest.check(version.launcher)
     _place(version, bin_dirs)
@@ -113,7 +113,7 @@ def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
 def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ...]) -> None:
     """Remove the plugin: its versions, and its launchers in both kinds of folders.
 
-    Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
+    Those in `bin_dirs` are removed last, because `installed` finds the rest by them if this is cut off.
     """
     remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
     for name in plugin_version.versions(lib_dir):
@@ -148,7 +148,7 @@ def is_foreign(launcher: str) -> bool:
 
 
 def _place(version: PluginVersion, bin_dirs: tuple[str, ...]) -> None:
-    """Put the launcher into every bin folder, each by one rename, after a note of these folders."""
+    """Record the bin folders, then put the launcher into each by one rename."""
     text = durable.contents(version.launcher)
     lib_dir = os.path.dirname(version.folder)
     noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
@@ -168,7 +168,7 @@ def _require_trusted(folder: str) -> None:
     reason = ownership.fault(nearest(folder))
     if reason:
         raise Problem(
-            f"{reason}: whoever can write there would run as root at the next pod's start",
+            f"{reason}: code of users who can write there would run as root when the next pod starts",
             "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
         )
 

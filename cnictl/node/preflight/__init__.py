@@ -71,10 +71,10 @@ def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[st
 
 
 def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
-    """Return everything on the host that would stop `spec` from working. Nothing is changed.
+    """Return everything on the host that would keep `spec` from working. Nothing is changed.
 
-    `previous_spec` is the node's present spec; its bridge and routes are no obstacle. A check that fails is a finding
-    too.
+    `previous_spec` is the node's present spec, whose bridge and routes are no obstacle. A check that can't be made is a
+    finding too.
     """
     findings = []
     for name, check in CHECKS.items():

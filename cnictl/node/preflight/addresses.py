@@ -46,7 +46,7 @@ class HostRoute:
 
     @property
     def way_out(self) -> Hint:
-        """The hint where it lies in a peer's pod CIDR. The host keeps its own address."""
+        """The hint if it lies in a peer's pod CIDR. The host keeps its own address."""
         return _OWN_ADDRESS if self.own else _OTHERS_ROUTE
 
     @property
@@ -133,7 +133,7 @@ def _without_links(routes: list[HostRoute]) -> list[HostRoute]:
 
 
 def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) -> list[PreflightFinding]:
-    """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
+    """Report gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in host_links.default_gateways()}
     needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.known_peers}
@@ -213,7 +213,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
         elif reached.gateway:
             message = (
                 f"is not on a link of this host, but behind the gateway {reached.gateway}: "
-                "plain routes can't carry pod traffic there"
+                "plain routes can't carry pods' packets there"
             )
             what_to_do = hint.advice(
                 f"give an address of that node on a shared link (`ip route get {peer.via}` then shows no gateway)"

@@ -1,6 +1,6 @@
-"""Check the host's abilities: root, a firewall tool, and a kernel with the features that the plugin needs.
+"""Check that the host has what cnictl needs: root, a firewall tool, and a kernel with the features for the plugin.
 
-The plugin's own code tries the kernel's features in a scratch namespace, because lists of modules say nothing about a
+The plugin's own code tries the kernel's features in a scratch namespace, because a list of modules proves nothing on a
 monolithic kernel.
 """
 

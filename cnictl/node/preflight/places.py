@@ -24,7 +24,7 @@ _WRITABLE = hint.advice(
     because="mounts and the runtime's configuration belong to the operator",
 )
 _LOOPBACKS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni", "/usr/local/lib/cni")
-"""Where distributions and the upstream release install the reference plugins."""
+"""The folders into which distributions and upstream install the reference plugins."""
 
 
 def _move_away(path: str) -> Hint:
@@ -75,7 +75,7 @@ def _has_room(path: str) -> bool:
 
 
 def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
-    """Check that the files that bring the node back after a boot are writable. Until then it works without them."""
+    """Check that the files that restore the node after a boot are writable. Until then it works without them."""
     message = "is not writable here and is left out: the node works without it until the next boot or restart"
     what_to_do = hint.advice(
         "add the file to this host's image or configuration (cnictl init-node on another host shows its text)",
