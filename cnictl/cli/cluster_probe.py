@@ -7,6 +7,7 @@ import typer
 
 from cnictl.cli.output import say
 from cnictl.cli.steps import require_root
+from cnictl.node.runs import converge
 from cnictl.probe import pair_service, pods, request, trace
 
 
@@ -23,7 +24,7 @@ def cluster_probe(
     source of each echo request that reaches it. The pod is removed at the end of stdin, at a signal, or after a time.
     """
     seconds = request.seconds(duration)
-    spec = request.loaded()
+    spec = converge.current_spec()
     require_root("cluster-probe", "makes a pod and enters its network namespace")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left")

@@ -113,7 +113,7 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))
-            ears = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
+            receivers = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
             listeners = [Listener(pod.netns, address, SERVED_PORT) for address in pod.addresses]
             for listener in listeners:
                 stack.callback(listener.close)
@@ -123,7 +123,7 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
             else:
                 print("\n".join(pod.addresses), flush=True)
             say(f"pod {' '.join(pod.addresses)} answers for {seconds:g} s; Ctrl-C ends it")
-            for source in answer(pod, seconds, ears, listeners):
+            for source in answer(pod, seconds, receivers, listeners):
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
