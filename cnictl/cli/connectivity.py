@@ -10,7 +10,6 @@ from rich.console import Console
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, working
 from cnictl.cli.steps import require_root
-from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import matrix, pods, request, trace
 from cnictl.probe.chain import Chain
@@ -20,8 +19,6 @@ from cnictl.probe.icmp import echo_socket
 from cnictl.probe.pods import answer, probe_pods
 from cnictl.probe.ports import SERVED_PORT, Listener
 from cnictl.probe.request import Request
-
-_SERVED = "10m"
 
 
 def test_connectivity(
@@ -43,7 +40,7 @@ def test_connectivity(
     ] = False,
     duration: Annotated[
         str, typer.Option("--for", metavar="DURATION", help="How long to serve: 90s, 10m, 1h.")
-    ] = _SERVED,
+    ] = request.SERVED,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="PEER", help="Also check this peer, as CIDR=VIA[%LINK]. Repeatable."),
@@ -76,7 +73,8 @@ def test_connectivity(
       this host$  cnictl test-connectivity --from 10.244.0.12     # from a running pod
     """
     seconds = request.seconds(duration)
-    _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
+    of_checks: dict[str, object] = {"--pod": pod, "--external": external, "--from": source, "--peer": peer}
+    request.refuse_ineffective(serve, duration, of_checks)
     asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
@@ -127,15 +125,6 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
-
-
-def _check_together(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
-    """Refuse options that would have no effect. Raises UsageProblem."""
-    given = [option for option, value in of_checks.items() if value]
-    if serve and given:
-        raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
-    if not serve and duration != _SERVED:
-        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def _show(report: Report) -> None:

@@ -1,13 +1,11 @@
 """`cnictl doctor`: find what keeps pods from working, with the fix for each fault."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, working, write
 from cnictl.cli.steps import require_root
-from cnictl.core import odd
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, fixes
 from cnictl.doctor.catalogue import CHECKS, Examined, by_id
@@ -68,8 +66,7 @@ def doctor(
             )
         else:
             examined = catalogue.examine(facts, only or (), skip or ())
-    unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
-    examined = replace(examined, unable=tuple(unable))
+    examined = examined.with_read_failures()
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
     note = "; ".join(filter(None, notes))
     if fix and dry_run:
@@ -78,13 +75,13 @@ def doctor(
         _show(examined, output, note, facts.spec is not None)
     for check, subject in fixed:
         say(f"fixed: {check} {subject}")
-    if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
+    if examined.fails(facts.spec is not None):
         raise typer.Exit(1)
 
 
 def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
     """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
-    healthy = not examined.findings and not examined.unable and is_node
+    healthy = examined.is_healthy(is_node)
     if note and (output is Format.JSON or not healthy):
         say(note)
     if output is Format.JSON:

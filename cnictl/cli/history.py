@@ -9,7 +9,6 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.options import DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say
 from cnictl.cli.steps import Terminal, options_of, require_root
-from cnictl.node.resources.inventory import CONF_KIND, kind
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
 from cnictl.node.runs.history import Undo
@@ -106,14 +105,14 @@ def undo(
     _announce(shown, run is None)
     terminal = Terminal(output, exit_code, yes)
     if dry_run:
-        _tell(shown)
+        _say_consequences(shown)
         terminal.more = _about(shown)
         terminal.preview(shown.plan)
         return
     asking.show(f"takes back: {change.summary}" for change in shown.plan.changes)
     asked = terminal.asks() and bool(shown.plan.changes)
     if asked:
-        _tell(shown)
+        _say_consequences(shown)
         asking.confirm(f"Take run {shown.run.number} back?")
     terminal.more = {"left": list(shown.left)}
     todo, done = engine.take_back(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
@@ -126,7 +125,7 @@ def undo(
     )
     terminal.more = _about(todo)
     terminal.report(done)
-    _tell(todo)
+    _say_consequences(todo)
     if todo.left:
         raise typer.Exit(1)
 
@@ -158,14 +157,6 @@ def _announce(todo: Undo, chosen_by_itself: bool) -> None:
         say(f"stays: {note}")
 
 
-def _tell(todo: Undo) -> None:
-    for note in todo.left:
-        say(f"left: {note}")
-    conf_goes = any(
-        kind(step.resource) == CONF_KIND and step.change is not None and step.change.after is None
-        for step in todo.plan.steps
-    )
-    if conf_goes and todo.left:
-        say("runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating")
-    if todo.left and todo.spec is None:
-        say("what is left belongs to no node file any more: `cnictl reset-node` removes it, once the pods are gone")
+def _say_consequences(todo: Undo) -> None:
+    for line in past.consequences(todo):
+        say(line)

@@ -336,19 +336,9 @@ def reset_node(
         say(f"deleted the attachment of {pod}")
     for note in todo.left:
         say(note)
-    if detached:
-        _warn_of_waiting_pods()
+    for line in reset.waiting_pods() if detached else ():
+        say(line)
     todo.whole.refuse_unknown()
-
-
-def _warn_of_waiting_pods() -> None:
-    """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
-    for runtime in runtimes.find():
-        if runtime.settled and runtime.needs_loopback:
-            say(
-                f"{runtime.name} ends pods only while it has a CNI conf: these stay in Terminating until the next "
-                f"network's conf is in {runtime.conf_dir}, or cnictl init-node has run again"
-            )
 
 
 def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:

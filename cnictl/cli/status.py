@@ -14,7 +14,7 @@ from cnictl.node import hint
 from cnictl.node.runs import converge, reset
 from cnictl.node.spec import node_file
 from cnictl.views import source_view
-from cnictl.views.status import look
+from cnictl.views.status import has_fault, look
 
 
 def status(
@@ -51,9 +51,7 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    conflict = found["source"] is not None and found["source"]["conflict"]
-    wrong = found["drifted"] or found["strays"] or found["unknown"] or conflict
-    if wrong or any(peer["fault"] for peer in found["peers"]):
+    if has_fault(found):
         raise typer.Exit(1)
 
 

@@ -16,6 +16,9 @@ from cnictl.probe.existing import existing_pod, known_as
 from cnictl.probe.failure import gateway_of
 from cnictl.probe.targets import Wanted
 
+SERVED = "10m"
+"""How long `--serve` serves without `--for`."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -39,6 +42,15 @@ def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], c
     _check_in_network(addresses, spec.networks)
     _check_no_gateway(addresses, [*spec.subnets, *(peer.pod_cidr for peer in (*spec.known_peers, *added))])
     return Request(spec, Wanted(count, timeout, addresses, tuple(map(_canonical, outside)), added))
+
+
+def refuse_ineffective(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
+    """Refuse options that would have no effect. `of_checks` are the options of checks. Raises UsageProblem."""
+    given = [option for option, value in of_checks.items() if value]
+    if serve and given:
+        raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
+    if not serve and duration != SERVED:
+        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def chain_of(conf: str, bin_dirs: list[str]) -> Chain:
