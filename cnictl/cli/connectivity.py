@@ -64,7 +64,8 @@ def test_connectivity(
     examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the command that fixes it.
     Exit status 1 if a check fails.
 
-    Name a pod on the other host: without one, only its gateway answers, even if its firewall drops forwarded packets:
+    Name a pod on the other host. Without one, only the other host's gateway is pinged, and it answers even if the
+    firewall there drops forwarded packets:
 
     \b
       other host$ cnictl test-connectivity --serve
@@ -102,12 +103,12 @@ def _from_probe(asked: Request, chain: Chain) -> Report:
     with working(f"making two pods through {' → '.join(chain.types)}") as tell:
         with probe_pods(chain, 2) as (first, second):
             report = run_checks(asked.spec, first, second, asked.wanted, tell)
-            tell("taking the pods away")
+            tell("removing the pods")
         return report
 
 
 def _serve(chain: Chain, seconds: float, output: Format) -> None:
-    """Keep one pod up; its addresses on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
+    """Run one pod until the time is up or a signal comes; print its addresses on stdout, and who pings it on stderr."""
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))

@@ -1,6 +1,6 @@
 """The commands with their summaries, and the loader that imports a command's module when it is needed.
 
-Listing commands and completing their names imports no command's module, so the summaries stand here, too.
+Listing commands and completing their names imports no command's module, so the summaries are here too.
 """
 
 import importlib
@@ -53,20 +53,20 @@ class _Postponing(MetaPathFinder):
     """Finds cnictl's modules, and has each executed only when something of it is used."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.postponed: list[str] = []
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the module's specification (importlib.abc)."""
         spec = PathFinder.find_spec(name, path, target) if name.startswith("cnictl.") else None
         if spec is not None and spec.loader is not None:
             spec.loader = LazyLoader(spec.loader)
-            self.found.append(name)
+            self.postponed.append(name)
         return spec
 
 
 @contextmanager
 def _postponed() -> Iterator[Callable[[], None]]:
-    """Execute within only those of cnictl's modules that something is used of; what this gives executes the others.
+    """Postpone the execution of cnictl's modules until something of them is used. The result executes the rest.
 
     Help and completion need a command's options, not what the command works with. A command that runs needs all of it
     at once: it may start threads or enter a namespace without cnictl's files.
@@ -74,7 +74,7 @@ def _postponed() -> Iterator[Callable[[], None]]:
     finder = _Postponing()
 
     def execute() -> None:
-        for name in finder.found:
+        for name in finder.postponed:
             _ = sys.modules[name].__doc__
 
     sys.meta_path.insert(0, finder)
@@ -148,8 +148,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         Command(
             "undo",
             "history:undo",
-            "Undo a run: everything that it changed returns to what it was before, node.toml too, and nothing "
-            "else does.",
+            "Undo a run: restore everything that it changed, node.toml included, and nothing else.",
         ),
         Command(
             "confirm",
@@ -236,7 +235,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
             Command(
                 "del-peer",
                 "route:del_peer",
-                "Drop other nodes: their routes go, and nothing else. At a terminal it asks first.",
+                "Drop other nodes: remove the routes to their pods, and nothing else. At a terminal it asks first.",
             ),
             Command(
                 "list",
@@ -293,7 +292,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
         ),
         _group(
             "kubernetes",
-            "Learn peers from a Kubernetes cluster: the rights that this takes, and the nodes' credential.",
+            "Learn peers from a Kubernetes cluster: the rights that this needs, and the nodes' credential.",
             Command(
                 "rbac",
                 "kubernetes:rbac",
@@ -368,7 +367,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
 
 
 def load_all() -> None:
-    """Import every command's module: to prove that each can be imported, or to save time later."""
+    """Import every command's module, to check that each can be imported or to save time later."""
     for command in _commands():
         for each in command.commands.values() if isinstance(command, TyperGroup) else [command]:
             assert isinstance(each, Command)
