@@ -90,14 +90,6 @@ class Merging(Protocol):
 
 
 @runtime_checkable
-class Updating(Protocol):
-    """A resource whose states have another form in the journals of an earlier cnictl."""
-
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in the present form."""
-
-
-@runtime_checkable
 class Following(Protocol):
     """A resource whose state is decided outside this node: an undo applies what is decided by then."""
 
