@@ -1,4 +1,4 @@
-"""Parse and format addresses and CIDRs. The parser is strict: the kernel takes what it accepts as it is written.
+"""Parse and format addresses and CIDRs. The parser is strict: what it accepts means the same to the kernel.
 
 Addresses are bytes in network order, 4 or 16 of them: the length gives the family.
 """

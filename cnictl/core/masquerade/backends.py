@@ -17,7 +17,7 @@ if TYPE_CHECKING:
             """Return whether the kernel has the whole rule set, unchanged."""
 
         def present(self, name: str, families: Iterable[int] = ...) -> bool:
-            """Return whether the kernel has any of a network's rules, in this form or a former release's."""
+            """Return whether the kernel has any of a network's rules, in this form or an earlier cnictl's."""
 
         def load(self, rules: RuleSet) -> None:
             """Load the rule set in place of what is there: all families or none. Raises CniError 106, 2."""

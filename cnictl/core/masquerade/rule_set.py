@@ -26,7 +26,7 @@ MASQUERADE_PRIORITY = 95
 CHAIN_KINDS = (("identity", IDENTITY_PRIORITY), ("masquerade", MASQUERADE_PRIORITY))
 
 _FORM = "2"
-"""Version of the rules. Those for one IPv4 subnet equal release 0.1.0's, so an upgrade need not reload them."""
+"""Version of the rules. Those for one IPv4 subnet equal cnictl 0.1.0's, so an upgrade need not reload them."""
 
 
 class RuleSet:
