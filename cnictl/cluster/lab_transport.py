@@ -19,7 +19,7 @@ _END_SECONDS = 10.0
 class LabSession:
     """A command in a node of a lab."""
 
-    def __init__(self, process: "subprocess.Popen[str]", said: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[str], said: IO[bytes]) -> None:
         """`said` is the file that the command's stderr goes to."""
         self._process, self._said = process, said
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.core import outside, programs
@@ -77,7 +78,7 @@ class Ssh:
         """The hosts' names."""
         return tuple(self._destinations)
 
-    def __enter__(self) -> "Ssh":
+    def __enter__(self) -> Self:
         if not programs.find("ssh"):
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
         self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
