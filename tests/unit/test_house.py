@@ -24,6 +24,7 @@ LATE = {
     "cnictl.node.reach.extras": "an extra of the package, which may not be installed",
     "cnictl.node.resources.remnants": "pyroute2, which no other module needs",
     "cnictl.node.runs.confirm_guard": "pyroute2, before the fork",
+    "cnictl.node.spec.suggestions": "netaddr, only for what is wrong, or to find a free subnet",
 }
 """The only modules above core that import something later than at the top, and why."""
 
