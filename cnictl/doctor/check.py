@@ -13,7 +13,7 @@ from cnictl.node.hint import Hint
 Severity = Literal["error", "warning"]
 
 
-class Seen(NamedTuple):
+class HostFault(NamedTuple):
     """One fault that a check found: its subject, what is wrong, and the hint."""
 
     subject: str
@@ -49,7 +49,7 @@ class Action:
     """Makes the change. Raises Problem, OSError."""
 
 
-def typed(*argv: str) -> Action:
+def command_action(*argv: str) -> Action:
     """Return a step that runs this command."""
     return Action(shlex.join(argv), lambda: run(list(argv)))
 
@@ -78,7 +78,7 @@ class Check:
     """One sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
-    find: Callable[[Facts], Iterable[Seen]]
+    find: Callable[[Facts], Iterable[HostFault]]
     """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
     fix: Callable[[Facts, Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Check:
         """Return the findings on this host."""
         return [
             Finding(
-                self.id, self.severity, seen.subject, seen.message, seen.hint, seen.fixable and self.fix is not None
+                self.id, self.severity, fault.subject, fault.message, fault.hint, fault.fixable and self.fix is not None
             )
-            for seen in self.find(facts)
+            for fault in self.find(facts)
         ]
