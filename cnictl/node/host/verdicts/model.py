@@ -217,10 +217,6 @@ class Ruleset:
 
     chains: dict[str, Chain]
 
-    def hooked(self, hook: str) -> list[Chain]:
-        """Return the base chains of a hook."""
-        return [chain for chain in self.chains.values() if chain.hook == hook]
-
     def reachable(self, name: str) -> set[str]:
         """Return the names of a chain and of all chains that it leads to."""
         names, waiting = {name}, [name]
