@@ -50,20 +50,20 @@ class _Postponing(MetaPathFinder):
     """Finds cnictl's modules, and has each executed only when something of it is used."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.postponed: list[str] = []
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the module's specification (importlib.abc)."""
         spec = PathFinder.find_spec(name, path, target) if name.startswith("cnictl.") else None
         if spec is not None and spec.loader is not None:
             spec.loader = LazyLoader(spec.loader)
-            self.found.append(name)
+            self.postponed.append(name)
         return spec
 
 
 @contextmanager
 def _postponed() -> Iterator[Callable[[], None]]:
-    """Execute within only those of cnictl's modules that something is used of; what this gives executes the others.
+    """Postpone the execution of cnictl's modules until something of them is used. The result executes the rest.
 
     Help and completion need a command's options, not what the command works with. A command that runs needs all of it
     at once: it may start threads or enter a namespace without cnictl's files.
@@ -71,7 +71,7 @@ def _postponed() -> Iterator[Callable[[], None]]:
     finder = _Postponing()
 
     def execute() -> None:
-        for name in finder.found:
+        for name in finder.postponed:
             _ = sys.modules[name].__doc__
 
     sys.meta_path.insert(0, finder)
@@ -153,7 +153,7 @@ _GROUPS = {
     "node": "The cluster's nodes as this one knows them.",
     "ipam": "Pod addresses: who holds them, which are stale, and how to free them.",
     "plugin": "The CNI plugin: install it for the runtimes, switch and list its versions.",
-    "kubernetes": "Learn peers from a Kubernetes cluster: the rights that this takes, and the nodes' credential.",
+    "kubernetes": "Learn peers from a Kubernetes cluster: the rights that this needs, and the nodes' credential.",
     "cluster": "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove.",
     "lab": "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
 }
@@ -187,7 +187,7 @@ def _commands() -> list[TyperCommand | TyperGroup]:
 
 
 def load_all() -> None:
-    """Import every command's module: to prove that each can be imported, or to save time later."""
+    """Import every command's module, to check that each can be imported or to save time later."""
     for command in _commands():
         for each in command.commands.values() if isinstance(command, TyperGroup) else [command]:
             assert isinstance(each, Command)
