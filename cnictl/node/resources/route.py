@@ -84,12 +84,16 @@ class RouteTable:
         failures: dict[str, Problem] = {}
         messages: list[tuple[int, int, bytes]] = []
         sent: list[Change] = []
+        learned = {
+            str(destination)
+            for destination, route in route_lookup.routes_of(LEARNED_PROTOCOL)
+            if route.table == route_lookup.MAIN_TABLE
+        }
         with Netlink() as netlink:
             indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
             for change in changes:
-                is_learned = any(route["owner"] == LEARNED for route in self.to(_pod_cidr(change)))
                 try:
-                    messages.append(_message(change, indexes, is_learned))
+                    messages.append(_message(change, indexes, _pod_cidr(change) in learned))
                     sent.append(change)
                 except Problem as problem:
                     failures[change.resource] = problem
