@@ -115,9 +115,10 @@ class NftLook:
         self.model: Ruleset = nft.ruleset(listing, _our_text)
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
+        has_ours = any(rule.ours for chain in self.model.chains.values() for rule in chain.rules)
         texts = {
             text: kind
-            for family in nft.SEES
+            for family in (nft.SEES if has_ours else ())  # with thousands of peers the texts are long
             for kind, rules in accepts(spec, family).items()
             for text in rules
         }  # fmt: skip

@@ -94,9 +94,13 @@ def _contents(path: str) -> bytes:
     return durable.contents(path)
 
 
-@lru_cache(maxsize=8)
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     """Return the spec in a node file's text. Its addresses are not checked. Raises UsageProblem."""
+    return _parsed(text, path)
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, path: str) -> NodeSpec:
     try:
         document = toml_text.parse(text)
     except TOMLKitError as error:
