@@ -14,7 +14,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.netlink import nftables
 from cnictl.core.process import run
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
@@ -172,10 +172,9 @@ class IptablesLook:
     """One look at a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
-        lines = firewall.rules_of(program, "filter")
-        self.accepts = _own_rules(lines)
+        self.accepts: list[str] | None
         """The rules of our chain; None if the chain does not exist."""
-        self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
+        self.accepts, self.model = reading.known(f"{program}'s filter table", lambda: _filter_table(program, family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
         self._labels = _labels(node) if node is not None else {}
@@ -346,6 +345,12 @@ def _jumps(rule: str) -> bool:
 def _guessed(rule: str) -> tuple[str, ...]:
     """Return the kinds of a rule that an earlier release's doctor put into FORWARD."""
     return (SENT,) if "-i " in rule else (RECEIVED,)
+
+
+def _filter_table(program: str, family: str) -> tuple[list[str] | None, Ruleset]:
+    """Return the rules of our chain, and the model of the others."""
+    lines = firewall.rules_of(program, "filter")
+    return _own_rules(lines), _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
 
 
 def _own_rules(lines: list[list[str]]) -> list[str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.core.process import run
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
@@ -112,7 +112,7 @@ class NftLook:
         """With `owned`: look only at chains that nobody but the owner of their table may change."""
         self._spec = spec
         listing = firewall.ruleset()
-        self.model: Ruleset = nft.ruleset(listing, _our_text)
+        self.model: Ruleset = reading.known("nft's model", lambda: nft.ruleset(listing, _our_text))
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
         has_ours = any(rule.ours for chain in self.model.chains.values() for rule in chain.rules)
