@@ -156,9 +156,9 @@ def others_routes() -> list[tuple[Cidr, Way]]:
     )
 
 
-def routes_of(protocol: int) -> list[tuple[Cidr, Way]]:
-    """Return those of a routing protocol as they are now."""
-    return _read_routes(lambda its_protocol: its_protocol == protocol)
+def routes_but(protocol: int) -> list[tuple[Cidr, Way]]:
+    """Return those of other routing protocols than this one, as they are now."""
+    return _read_routes(lambda its_protocol: its_protocol != protocol)
 
 
 def _read_routes(wanted: Callable[[int], bool]) -> list[tuple[Cidr, Way]]:
