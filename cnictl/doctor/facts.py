@@ -118,11 +118,6 @@ class Facts:
         """The addresses of each network whose ranges are known."""
         return [listing for listing in lease_list.listings(self.spec) if listing.sets]
 
-    @cached_property
-    def ruleset(self) -> list[dict[str, Any]]:
-        """nftables' rules, by `nft -j list ruleset`."""
-        return firewall.ruleset()
-
     def rules(self, table: str, family: str = "ip") -> list[list[str]]:
         """Return iptables' rules of a table, each split into words; none if the program is missing."""
         tables: dict[tuple[str, str], list[list[str]]] = self.__dict__.setdefault("_rules", {})

@@ -16,7 +16,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.node.spec.overlaps import overlapping
-from cnictl.probe import arp, owning
+from cnictl.probe import owning, wire
 from cnictl.probe.failure import gateway_of
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
@@ -117,10 +117,10 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        if not source or is_ipv6(address) or not arp.answers(address, link, source):
+        if not source or is_ipv6(address) or not wire.answers(address, link, source):
             continue
         # a router with proxy ARP also answers for an address that nobody has
-        if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
+        if not wire.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield HostFault(
                 address,
                 f"another host on {link} has this address too: it has the same pod CIDR",

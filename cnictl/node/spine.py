@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from cnictl.core.errors import Problem
 from cnictl.node.host import reading
@@ -197,10 +197,11 @@ def former_state(resource: Resource) -> State | None:
 
 
 def remember(todo: Plan) -> None:
-    """Record the former state of every resource in the plan, also of those that only a later run may change."""
+    """Record the former state of everything in the plan, even of what only a later run may change."""
+    remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, Remembering)}
     for step in todo.steps:
-        if isinstance(step.resource, Remembering) and not step.unknown:
-            step.resource.remember()
+        if type(step.resource) in remembering and not step.unknown:
+            cast(Remembering, step.resource).remember()
 
 
 def joined(*plans: Plan) -> Plan:

@@ -8,7 +8,7 @@ from cnictl.node.host import neighbours, pod_routes
 from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
-from cnictl.probe import arp, ndp, trace
+from cnictl.probe import trace, wire
 from cnictl.probe.failure import (
     EXTERNAL,
     OTHER_HOST,
@@ -244,7 +244,6 @@ def not_masqueraded(failure: Failure) -> FailureCause | None:
 def _answers(failure: Failure, hop: str, link: str) -> bool:
     """Return whether the next hop answers now. The neighbour table lists a host for some seconds after it is gone."""
     try:
-        ask = ndp.answers if failure.host.ipv6 else arp.answers
-        return ask(hop, link, failure.host.route(hop).source)
+        return wire.answers(hop, link, failure.host.route(hop).source)
     except (OSError, ValueError):
         return True  # a link without Ethernet addresses has no neighbour to resolve

@@ -75,11 +75,6 @@ class Repairs:
                 thing.given_up = False
                 thing.times.clear()
 
-    def cause(self, resource: str) -> str:
-        """Return which process changed a resource; empty if that is not known."""
-        thing = self._things.get(resource)
-        return thing.cause if thing is not None else ""
-
     def as_data(self) -> dict[str, Any]:
         """Return the content of the state file."""
         return {

@@ -88,3 +88,12 @@ def test_run_is_a_repair_if_each_of_its_changes_is() -> None:
     watch.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
     latest = journal.last()
     assert latest is not None and latest.is_repair
+
+
+def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
+    text = '{"end": "done"}\n{"end": "done"}\n'
+    record = Journal("apply", {"spec": {"name": '"undoes": '}})
+    record.begin("file/etc/cnictl/node.toml", None, {"text": text}, "cat > /etc/cnictl/node.toml")
+    assert [run.number for run in journal.unfinished()] == [1]
+    record.end("done")
+    assert journal.unfinished() == []

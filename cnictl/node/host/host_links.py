@@ -53,8 +53,10 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
 
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
-    asked = list(dict.fromkeys(peer.via for peer in spec.known_peers if not peer.dev))
-    route_by_address = dict(zip(asked, route_lookup.look_up_all([Packet(via) for via in asked]), strict=True))
+    asked = [peer.via for peer in spec.known_peers if not peer.dev]
+    route_by_address = reading.known_each(
+        "routes to peers", asked, lambda vias: route_lookup.look_up_all([Packet(via) for via in vias])
+    )
     connected = _connected() if asked else []
     link_by_peer = {}
     for peer in spec.known_peers:
@@ -191,13 +193,8 @@ def own_interfaces() -> dict[str, str]:
     return link_by_address
 
 
-def reach_peer(peer: Peer, link: str) -> RouteResult | None:
-    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`."""
-    return reach_peers({peer: link})[peer]
-
-
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
-    """Return how this host reaches each peer; None if it has no route. `links` is the result of `peer_links`.
+    """Return how this host reaches each peer; None where it has no route. `links`: those of `peer_links`.
 
     A route has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.

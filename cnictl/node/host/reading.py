@@ -1,12 +1,13 @@
 """Cache readings of the host during one look: each program's listing and each kernel dump is read only once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from cnictl.core import process
 
 _Read = TypeVar("_Read")
+_Key = TypeVar("_Key", bound=Hashable)
 
 _known: dict[str, Any] | None = None
 """The readings since the look began, by key; None if no look is under way and nothing is cached."""
@@ -38,3 +39,16 @@ def known(key: str, read: Callable[[], _Read]) -> _Read:
         _known[key] = read()
     value: _Read = _known[key]
     return value
+
+
+def known_each(
+    what: str, keys: Iterable[_Key], read: Callable[[Sequence[_Key]], Iterable[_Read]]
+) -> Mapping[_Key, _Read]:
+    """Return what `read` returns for each key, in their order; within a look, each key is asked about once.
+
+    The mapping may hold more keys. The caller must not change it.
+    """
+    answers: dict[_Key, _Read] = known(what, dict)
+    missing = list(dict.fromkeys(key for key in keys if key not in answers))
+    answers.update(zip(missing, read(missing), strict=True))
+    return answers

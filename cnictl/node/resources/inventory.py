@@ -73,9 +73,9 @@ def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
     return list(dict.fromkeys(path for resource in skipping for path in resource.skipped(spec)))
 
 
-def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
+def not_kept(spec: NodeSpec) -> str:
     """Return a note on the files that can't be written, so that a boot may lose their settings; empty without any."""
-    paths = skipped(spec, earlier)
+    paths = skipped(spec)
     if not paths:
         return ""
     return (

@@ -3,7 +3,7 @@
 Wrong values are usage errors that name the value and suggest a correction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -189,28 +189,22 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 
     `own` maps this host's ADDRESS/PREFIX to links.
     """
-    interfaces = [(parse_interface(interface), link) for interface, link in own.items()]
+    faults: dict[bytes, str] = {}
+    for text, link in own.items():
+        for address, fault in _no_neighbours(parse_interface(text)):
+            faults.setdefault(address, f"{fault} (on {link})")
     for peer in peers:
-        via = parse_address(peer.via)
-        for interface, link in interfaces:
-            fault = _no_neighbour(via, interface)
-            if fault:
-                raise UsageProblem(
-                    f"peer {peer.pod_cidr}: {peer.via} is {fault} (on {link}); give the address of the other node"
-                )
+        fault = faults.get(parse_address(peer.via), "")
+        if fault:
+            raise UsageProblem(f"peer {peer.pod_cidr}: {peer.via} is {fault}; give the address of the other node")
 
 
-def _no_neighbour(address: bytes, interface: Cidr) -> str:
-    """Return in words why no other host on this interface can have an address; empty if one can."""
-    if address == interface.packed:
-        return "this host's own address"
-    if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has only two hosts' addresses
-        return ""
-    if address == interface.nth(0):
-        return f"the network address of {interface.network}"
-    if interface.holds(address) and int.from_bytes(address, "big") == interface.last:
-        return f"the broadcast address of {interface.network}"
-    return ""
+def _no_neighbours(interface: Cidr) -> Iterator[tuple[bytes, str]]:
+    """Yield the addresses that can't be another host's on this interface, and in words why."""
+    yield interface.packed, "this host's own address"
+    if interface.bits == 32 and interface.prefix <= 30:  # RFC 3021: a /31 has only two hosts' addresses
+        yield interface.nth(0), f"the network address of {interface.network}"
+        yield interface.nth(interface.last - interface.first), f"the broadcast address of {interface.network}"
 
 
 def host_address(text: str, subject: str) -> bytes:
