@@ -1,4 +1,4 @@
-"""Run the matrix over the nodes of a lab: commands start in the nodes, with nothing between."""
+"""Run the matrix over the nodes of a lab. Commands are started directly in the nodes, without ssh."""
 
 import contextlib
 import os
@@ -19,9 +19,9 @@ _END_SECONDS = 10.0
 class LabSession:
     """A command in a node of a lab."""
 
-    def __init__(self, process: "subprocess.Popen[str]", said: IO[bytes]) -> None:
-        """`said` is the file that the command's stderr goes to."""
-        self._process, self._said = process, said
+    def __init__(self, process: "subprocess.Popen[str]", stderr: IO[bytes]) -> None:
+        """`stderr` is the file that the command's errors go to."""
+        self._process, self._stderr = process, stderr
 
     def send(self, text: str) -> None:
         """Write to the command's stdin."""
@@ -30,7 +30,7 @@ class LabSession:
             self._process.stdin.write(text)
             self._process.stdin.flush()
         except (OSError, ValueError):
-            raise Problem(self._last_words() or "the command reads no more") from None
+            raise Problem(self._last_words() or "the command no longer reads its input") from None
 
     def lines(self) -> Iterator[str]:
         """Yield each line of its stdout. Raises Problem if it ends with another status than 0."""
@@ -70,8 +70,8 @@ class LabSession:
         return ""
 
     def _last_words(self) -> str:
-        said = os.pread(self._said.fileno(), 1 << 16, 0).decode(errors="replace").strip().splitlines()
-        first = next((line for line in said if line.startswith("cnictl: ")), said[-1] if said else "")
+        lines = os.pread(self._stderr.fileno(), 1 << 16, 0).decode(errors="replace").strip().splitlines()
+        first = next((line for line in lines if line.startswith("cnictl: ")), lines[-1] if lines else "")
         return outside.line(first.removeprefix("cnictl: "))
 
 
@@ -83,11 +83,11 @@ class LabTransport:
 
     def start(self, host: str, argv: Sequence[str]) -> LabSession:
         """Start a command in a node. Raises UsageProblem if the lab has no such node."""
-        said = os.fdopen(os.memfd_create("stderr"), "w+b")
-        process = self._lab.machine(host).popen(list(argv), stdin=subprocess.PIPE, stderr=said)
-        return LabSession(process, said)
+        stderr = os.fdopen(os.memfd_create("stderr"), "w+b")
+        process = self._lab.machine(host).popen(list(argv), stdin=subprocess.PIPE, stderr=stderr)
+        return LabSession(process, stderr)
 
 
 def run_over_lab(lab: Lab, on_step: Callable[[str], None] = lambda _: None) -> Matrix:
-    """Return the matrix of every pair of a lab's nodes, which have to be set up."""
+    """Return the matrix of every pair of a lab's nodes. The nodes must be set up."""
     return matrix_run.run([node.name for node in lab.nodes], LabTransport(lab), on_step)
