@@ -12,8 +12,9 @@ import typer
 from cnictl.cli import cluster_test
 from cnictl.cli.output import Format
 from cnictl.cluster import matrix_run
-from cnictl.cluster.lab_transport import LabSession, LabTransport, run_over_lab
+from cnictl.cluster.lab_transport import LabTransport, run_over_lab
 from cnictl.cluster.matrix import Cell, CellCause, Matrix
+from cnictl.cluster.ssh import Session
 from cnictl.core.errors import Problem
 from cnictl.lab import plan
 from cnictl.lab.lab import Lab, Node
@@ -168,7 +169,7 @@ def test_node_that_is_cut_off_is_red_and_the_others_are_green(cluster: Lab) -> N
 class Unreached(LabTransport):
     """A transport that does not reach one host."""
 
-    def start(self, host: str, argv: Sequence[str]) -> LabSession:
+    def start(self, host: str, argv: Sequence[str]) -> Session:
         if host == "node2":
             raise Problem("connect to host node2 port 22: No route to host")
         return super().start(host, argv)

@@ -229,7 +229,7 @@ def resume() -> tuple[list[str], list[Run]]:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
-            carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
+            carry_out(undo, run.command, lambda *_: None, run.unconfirmed)
             words.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
