@@ -21,7 +21,7 @@ def _gone(facts: Facts) -> Iterable[HostFault]:
 
 
 def _torn(facts: Facts) -> Iterable[HostFault]:
-    return _counted(facts, TORN, "held by a lease without an owner, as after a power cut")
+    return _counted(facts, TORN, "held by a lease file without an owner, which a power failure leaves")
 
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
@@ -75,7 +75,7 @@ def _nearly_full(facts: Facts) -> Iterable[HostFault]:
                 f"{left} of {total} addresses are left",
                 hint.advice(
                     "plan a larger --subnet, or fewer pods on this node",
-                    because="a larger pod CIDR and fewer pods are a matter of planning",
+                    because="the operator plans the pod CIDR and the number of pods",
                 ),
             )
 

@@ -45,7 +45,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chain(facts: Facts) -> Iterable[HostFault]:
-    """Return the chained plugins of our conf."""
+    """Report chained plugins of our conf that are missing, or too old for its CNI version."""
     if facts.spec is None:
         return
     folders = runtimes.bin_dirs(runtimes.find())
@@ -71,7 +71,7 @@ def _chain(facts: Facts) -> Iterable[HostFault]:
                 yield HostFault(
                     there,
                     f"does not support CNI {version}, which {path} needs",
-                    hint.advice("install a newer release", because="programs are the distribution's to install"),
+                    hint.advice("install a newer version", because="programs are the distribution's to install"),
                     False,
                 )
 
