@@ -9,8 +9,9 @@ from typing import Any
 from cnictl.core import odd
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
+from cnictl.doctor import ipam
 from cnictl.doctor.before import preflight_check
-from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy
 from cnictl.doctor.facts import Facts, text_of
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list, reclaim
@@ -101,8 +102,8 @@ def _second_default(facts: Facts) -> Iterable[HostFault]:
     del facts
     for path, document in confs():
         for plugin in _chained(document or {}):
-            ipam = plugin.get("ipam")
-            routes = ipam.get("routes") if isinstance(ipam, dict) else None
+            ipam_conf = plugin.get("ipam")
+            routes = ipam_conf.get("routes") if isinstance(ipam_conf, dict) else None
             twice = any(isinstance(route, dict) and route.get("dst") in ("0.0.0.0/0", "::/0") for route in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
                 yield HostFault(
@@ -147,10 +148,7 @@ def _residue(facts: Facts) -> Iterable[HostFault]:
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
-    def collect() -> None:
-        reclaim.collect(lease_list.listing_of(finding.subject, facts.spec), dry_run=False)
-
-    return Remedy(actions=(Action(f"cnictl ipam gc --name {finding.subject}", collect),))
+    return ipam.gc_remedy(finding.subject, lambda: [lease_list.listing_of(finding.subject, facts.spec)])
 
 
 CHECKS = (
