@@ -1,4 +1,4 @@
-"""The layers of packages: imports between packages go down only, and neither modules nor packages import in a circle.
+"""The layers of packages: imports go down only, and neither modules nor packages import in a circle.
 
 Every import counts. One inside a function only hides a circle, and one under `if TYPE_CHECKING:` still makes its reader
 read the other module.
@@ -13,35 +13,67 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 
 LAYERS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "node"), ("core",))
-"""The packages by layer, from the top down. A package may import its own layer and those below it."""
+"""The packages by layer, the top one first. A package may import its own layer and those below it."""
 
 PLUGIN_MAY_IMPORT = ("plugin", "core")
-"""The plugin is a program of its own: it needs core, and no package needs it."""
+"""The plugin is a program of its own: it needs core, and no other package needs it."""
+
+LATE = {
+    "cnictl.cli.entry": "the interpreter is chosen first",
+    "cnictl.cli.main": "only root's commands, and only while a run waits to be confirmed",
+    "cnictl.node.reach.extras": "an extra of the package, which may not be installed",
+    "cnictl.node.resources.remnants": "pyroute2, which no other module needs",
+    "cnictl.node.runs.confirm_guard": "pyroute2, before the fork",
+    "cnictl.node.spec.suggestions": "netaddr, only for what is wrong, or to find a free subnet",
+}
+"""The only modules above core that import something later than at the top, and why."""
 
 
 def test_no_modules_import_in_a_circle() -> None:
-    imports = imports_by_module()
-    assert len(imports) > 200
-    circles = circles_of(imports)
+    imports_by_module = module_imports()
+    assert len(imports_by_module) > 200
+    circles = circles_of(imports_by_module)
     assert not circles, f"circles of imports: {circles}"
 
 
 def test_no_packages_import_in_a_circle() -> None:
-    imports: dict[str, set[str]] = {package_of(module): set() for module in imports_by_module()}
-    for module, targets in imports_by_module().items():
-        imports[package_of(module)] |= {package_of(target) for target in targets} - {package_of(module)}
-    circles = circles_of(imports)
+    imports_by_package: dict[str, set[str]] = {package_of(module): set() for module in module_imports()}
+    for module, targets in module_imports().items():
+        imports_by_package[package_of(module)] |= {package_of(target) for target in targets} - {package_of(module)}
+    circles = circles_of(imports_by_package)
     assert not circles, f"circles of imports: {circles}"
 
 
 def test_imports_between_packages_go_down_only() -> None:
     upward = [
         f"{module} imports {target}"
-        for module, targets in imports_by_module().items()
+        for module, targets in module_imports().items()
         for target in sorted(targets)
         if not may_import(package_of(module), package_of(target))
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_imports_stand_at_the_top_except_in_core_and_plugin() -> None:
+    late = {module for module, tree in trees_above_core().items() if any(late_imports(tree))}
+    assert late == LATE.keys()
+
+
+def test_no_types_are_quoted_except_in_core_and_plugin() -> None:
+    """A class that stands further down in the same file has to be quoted."""
+    quoted = [
+        f"{module}: {text}"
+        for module, tree in trees_above_core().items()
+        for text in quoted_types(tree)
+        if not any(isinstance(part, ast.ClassDef) and part.name in text for part in tree.body)
+    ]
+    assert not quoted, "\n".join(quoted)
+
+
+def test_late_imports_and_quoted_types_are_found() -> None:
+    tree = ast.parse("import a\ndef f(x: 'b.C', y: list['D']) -> None:\n    import e\nif f:\n    from g import h\n")
+    assert [ast.unparse(statement) for statement in late_imports(tree)] == ["import e", "from g import h"]
+    assert list(quoted_types(tree)) == ["b.C", "D"]
 
 
 def test_every_package_is_installed() -> None:
@@ -64,19 +96,48 @@ def test_circles_and_upward_imports_are_found() -> None:
 
 
 @cache
-def imports_by_module() -> Mapping[str, set[str]]:
-    """Which of our modules each of our modules imports."""
+def module_trees() -> Mapping[str, ast.Module]:
+    """Each of our modules, parsed."""
     trees = {}
     for folder, package in (("cnictl", "cnictl"), ("plugin", "cnictl_plugin")):
         for file in (REPOSITORY / folder).rglob("*.py"):
             parts = [package, *file.relative_to(REPOSITORY / folder).with_suffix("").parts]
             trees[".".join(parts).removesuffix(".__init__")] = ast.parse(file.read_text("utf-8"), str(file))
-    imports: dict[str, set[str]] = {}
+    return trees
+
+
+def trees_above_core() -> Mapping[str, ast.Module]:
+    """Each module that no call of the plugin loads: to such a call, each import and each evaluated type costs time."""
+    return {module: tree for module, tree in module_trees().items() if package_of(module) not in ("core", "plugin")}
+
+
+def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that don't stand at a module's top level."""
+    yield from (
+        part for part in ast.walk(tree) if isinstance(part, ast.Import | ast.ImportFrom) and part not in tree.body
+    )
+
+
+def quoted_types(tree: ast.Module) -> Iterator[str]:
+    """The quoted parts of annotations of functions and variables; a Literal's and an Annotated's texts are no types."""
+    for part in ast.walk(tree):
+        annotation = part.returns if isinstance(part, ast.FunctionDef) else getattr(part, "annotation", None)
+        if annotation is not None and "Literal[" not in (text := ast.unparse(annotation)) and "Annotated[" not in text:
+            for inner in ast.walk(annotation):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    yield inner.value
+
+
+@cache
+def module_imports() -> Mapping[str, set[str]]:
+    """Which of our modules each of our modules imports."""
+    trees = module_trees()
+    imports_by_module: dict[str, set[str]] = {}
     for module, tree in sorted(trees.items()):
         # `from a.b import c` imports the module a.b.c if there is one, and c of the module a.b otherwise
         named = {name if name in trees else name.rpartition(".")[0] for name in imported_names(tree)}
-        imports[module] = named & trees.keys() - {module}
-    return imports
+        imports_by_module[module] = named & trees.keys() - {module}
+    return imports_by_module
 
 
 def imported_names(tree: ast.Module) -> Iterator[str]:
@@ -91,30 +152,30 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
 
 
 def package_of(module: str) -> str:
-    """Return `core` of `cnictl.core.bridge`; `cnictl` itself stands in no package."""
+    """Return `core` of `cnictl.core.bridge`; `cnictl` itself is in none."""
     package, _, inner = module.partition(".")
     return "plugin" if package == "cnictl_plugin" else inner.partition(".")[0]
 
 
-def may_import(package: str, target: str) -> bool:
-    """Return whether an import from `package` to `target` goes down or stays in its layer."""
-    if target == "" or package == "__main__":
+def may_import(source: str, target: str) -> bool:
+    """Tell whether an import from `source` to `target` goes down or stays in its layer."""
+    if target == "" or source == "__main__":
         return True
-    if "plugin" in (package, target):
-        return package == "plugin" and target in PLUGIN_MAY_IMPORT
+    if "plugin" in (source, target):
+        return source == "plugin" and target in PLUGIN_MAY_IMPORT
     layer = {name: number for number, names in enumerate(LAYERS) for name in names}
-    return layer[package] <= layer[target]
+    return layer[source] <= layer[target]
 
 
-def circles_of(imports: Mapping[str, set[str]]) -> list[list[str]]:
+def circles_of(imports_by_module: Mapping[str, set[str]]) -> list[list[str]]:
     """Return each group of two or more names that all reach each other, sorted."""
     reached: dict[str, set[str]] = {}
-    for start in imports:
+    for start in imports_by_module:
         reached[start] = set()
         waiting = [start]
         while waiting:
-            new = imports[waiting.pop()] - reached[start]
+            new = imports_by_module[waiting.pop()] - reached[start]
             reached[start] |= new
             waiting.extend(new)
-    groups = {frozenset({other for other in reached[name] if name in reached[other]}) for name in imports}
+    groups = {frozenset({other for other in reached[name] if name in reached[other]}) for name in imports_by_module}
     return sorted(sorted(group) for group in groups if group)
