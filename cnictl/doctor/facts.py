@@ -29,7 +29,7 @@ from cnictl.probe import neighbours, owning
 
 
 class Facts:
-    """The facts about this host. Every property raises what reading raised."""
+    """The facts about this host. A property raises the errors of the read behind it."""
 
     def forget(self) -> None:
         """Read everything again at the next use: something was fixed."""

@@ -42,7 +42,7 @@ def _uplink_down(facts: Facts) -> Iterable[HostFault]:
             "no link leads to the peers: there is no default route, and no peer is on a link here",
             hint.advice(
                 "bring up the link to the peers and give it its address: ip -br link; ip route",
-                because="which link leads to the peers is for the operator to say",
+                because="only the operator knows which link leads to the peers",
             ),
             False,
         )
@@ -57,7 +57,7 @@ def _uplink_down(facts: Facts) -> Iterable[HostFault]:
 
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
-    """Return the link that is down and has an address in a peer's subnet: a link that is down keeps its addresses."""
+    """Return a link that is down and has an address in a peer's subnet. A link keeps its addresses when down."""
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
@@ -69,7 +69,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 def _another_uplink(spec: NodeSpec) -> Hint:
     """Return the hint for an uplink of node.toml that does not exist."""
     if host_links.uplink(replace(spec, uplink="")):
-        return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
+        return hint.command("cnictl init-node --uplink ''", "uses the link of the default route; or name another link")
     return hint.advice(
         "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
         because="no link leads to the peers, so nothing says which one is meant",
@@ -78,13 +78,13 @@ def _another_uplink(spec: NodeSpec) -> Hint:
 
 def _no_way_out(link: Link, lost: str) -> HostFault:
     if link.up:
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
-            because="the carrier comes from the other end",
+            because="the other end provides the carrier",
         )
-        return HostFault(link.name, f"has no carrier: {lost}", what, False)
-    more = "its default route went with it: the host's own network set-up gives it back"
-    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
+        return HostFault(link.name, f"has no carrier: {lost}", what_to_do, False)
+    note = "this also deleted its default route, which the host's network configuration has to restore"
+    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", note))
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -190,7 +190,7 @@ def _too_large(facts: Facts) -> Iterable[HostFault]:
             )
 
 
-def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
+def _smaller_mtu(spec: NodeSpec, mtu: int, note: str = "") -> Hint:
     """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
@@ -198,7 +198,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
             because="bridge and pods can't have less, and the links on the way are not cnictl's",
         )
     after = "running pods have to be restarted to get it"
-    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
+    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {note}" if note else after)
 
 
 def _black_hole(facts: Facts) -> Iterable[HostFault]:
@@ -215,18 +215,18 @@ def _black_hole(facts: Facts) -> Iterable[HostFault]:
         if largest < sizes[address]:
             yield HostFault(
                 address,
-                f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
+                f"packets of {sizes[address]} bytes are lost on the way; {largest} bytes pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
 
 
 def _is_way_of_host(peer: Peer) -> bool:
-    """Return whether a ping of this host's to the peer leaves by the link of the peer's route."""
+    """Return whether a ping from this host to the peer leaves through the link of the peer's route."""
     return not peer.dev or route_lookup.look_up(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
 def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
-    """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
+    """Report peers that don't answer pods. The bridge's address is used: it has a pod's subnet and route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
         return
@@ -288,7 +288,7 @@ def _bad_checksums(facts: Facts) -> Iterable[HostFault]:
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
             yield HostFault(
                 link.name,
-                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
+                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the network card",
                 hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"),
             )
 

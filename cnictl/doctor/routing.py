@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def _diverted(facts: Facts) -> Iterable[HostFault]:
-    """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
+    """Report diverted packets. Packets to the outside may use another table if an answer comes back from there."""
     if facts.spec is None:
         return
     for strays in pod_routes.causes(facts.looked.strays):
@@ -33,14 +33,15 @@ def _message(strays: Sequence[Stray]) -> str:
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
     packets = list(dict.fromkeys(stray.packets for stray in strays))
-    more = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
-    return f"{', '.join(packets[:_NAMED])}{more} {first.fate}, {first.by}{table}"
+    unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 
 def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Return whether an echo on that way is answered, sent from the bridge's address if that takes the same way.
+    """Return whether an echo request on the stray's route is answered.
 
-    Otherwise an echo through the link is tried, which works only without a gateway.
+    It is sent from the bridge's address if that takes the same route; otherwise through the link, without a gateway
+    only.
     """
     if facts.spec is None:
         return False
