@@ -1,11 +1,11 @@
-"""A failed check and its evidence, in which the finders look for the cause."""
+"""Define a failed check with its evidence, which the finders examine, and the cause that they find."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
-from cnictl.node.host.route_lookup import Way
+from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
 from cnictl.probe.host import Host
@@ -19,7 +19,7 @@ STAYS = (OWN_HOST, SAME_HOST_POD)
 
 
 @dataclass(frozen=True)
-class Cause:
+class FailureCause:
     """The cause of a failure: a short name for programs, the evidence in words, and the hint."""
 
     name: str
@@ -67,7 +67,7 @@ class Failure:
         return self.series.to
 
     @property
-    def route(self) -> Way:
+    def route(self) -> RouteResult:
         """Where this node sends the pod's packet."""
         return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
@@ -91,7 +91,7 @@ class Failure:
 
     @property
     def within_network(self) -> bool:
-        """Whether the target lies in the pod network, where nothing is masqueraded."""
+        """Whether the target is in the pod network, where nothing is masqueraded."""
         return parse_cidr(self.host.spec.network).holds(parse_address(self.target))
 
 

@@ -97,7 +97,7 @@ def test_version_that_the_server_has_forgotten_loses_the_source(cluster: Cluster
     if cluster.server is not None:
         cluster.server.forget()
     source._last = replace(snapshot, version="1")  # older than what any server remembers
-    assert "has forgotten the version" in Watching(source, "1").lost().message
+    assert "no longer knows the version" in Watching(source, "1").lost().message
 
 
 def test_rights_that_rbac_grants_are_enough(cluster: Cluster, tmp_path: Path) -> None:

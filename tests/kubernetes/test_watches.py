@@ -145,7 +145,7 @@ def test_forgotten_version_loses_the_source_so_that_deletions_are_not_missed(
         server.delete("a")
         server.forget()
     lost = watching.lost()
-    assert "has forgotten the version" in lost.message
+    assert "no longer knows the version" in lost.message
     assert len(server.requests_of(watches=False)) == 1
     server.silent = False
     assert len(watching.source.list().nodes) == len(server.nodes)

@@ -1,18 +1,18 @@
-"""Keep cnictl's rules in other programs' chains as values of a state.
+"""Represent cnictl's rules in other programs' chains in a state.
 
-A well-placed rule is its text. A misplaced one is an object that also says on which side of which drop it is.
+A well-placed rule is its text. A misplaced one is an object that also names the drop, and on which side of it it is.
 """
 
 from collections.abc import Iterable, Iterator
 
-from cnictl.node.host.verdicts.places import AHEAD, BEHIND, Misplaced
+from cnictl.node.host.verdicts.places import AHEAD, Misplaced
 from cnictl.node.spine import State
 
 StoredRule = str | dict[str, str]
 
 
 def stored(text: str, misplaced: Misplaced | None = None) -> StoredRule:
-    """Return a rule for a state."""
+    """Return a rule in the form of a state."""
     return text if misplaced is None else {"rule": text, "misplaced": misplaced.side, "drop": misplaced.drop}
 
 
@@ -34,20 +34,7 @@ def reasons(rules: Iterable[StoredRule]) -> Iterator[str]:
 
 
 def any_ahead(state: State) -> bool:
-    """Return whether a rule in a state of `forward/…` comes ahead of another program's drop of particular packets."""
+    """Return whether a rule in a state of `forward/…` comes before another program's drop of particular packets."""
     chains = state.get("jumps", state).values()
     placed = [read(rule)[1] for rules in chains if isinstance(rules, list) for rule in rules]
     return any(misplaced is not None and misplaced.side == AHEAD for misplaced in placed)
-
-
-def updated(rules: Iterable[StoredRule]) -> list[StoredRule]:
-    """Return rules from a journal in this form; in earlier journals a misplaced rule is `RULE   # ahead of DROP`."""
-    found = []
-    for rule in rules:
-        if isinstance(rule, str):
-            text, _, why = rule.partition("   # ")
-            sides = {"ahead of ": AHEAD, "behind ": BEHIND}
-            known = [Misplaced(side, why.removeprefix(words)) for words, side in sides.items() if why.startswith(words)]
-            rule = stored(text, known[0]) if known else rule
-        found.append(rule)
-    return in_order(found)

@@ -1,6 +1,6 @@
-"""Remove what a node gathers while it runs: leases, records, log and locks.
+"""Remove what a node accumulates while it runs: leases, records, log and locks.
 
-Folders that were there before cnictl stay, and so do those that hold something that is not cnictl's.
+Folders that existed before cnictl stay, and so do those that contain something that is not cnictl's.
 """
 
 import contextlib
@@ -36,12 +36,10 @@ from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
 _LOG_DIR = os.path.dirname(PLUGIN_LOG)
-_OLD_INDEX_DIRS = (f"{STATE_DIR}/index", f"{SPARE_DIR}/index")
-"""Where releases up to 0.1.0 kept their maps of free addresses."""
 
 
 def remember(spec: NodeSpec) -> None:
-    """Record which of the folders that pods' leases and the log fill were there before cnictl."""
+    """Record which of the folders for leases and the log existed before cnictl."""
     known = original_state.recall(_FORMER) or {}
     filled = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
     new = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
@@ -50,15 +48,15 @@ def remember(spec: NodeSpec) -> None:
 
 
 def sweep(names: list[str], ours: list[str]) -> None:
-    """Remove what is left of these networks once their attachments are gone, and all that cnictl recorded.
+    """Remove what is left of these networks once their attachments are gone, and all of cnictl's records.
 
-    `ours`: networks in which no other plugin had an attachment. Their folders go, unless a record says that they were
-    there before cnictl.
+    `ours`: networks in which no other plugin had an attachment. Their folders are removed, unless a record says that
+    they existed before cnictl.
     """
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
     for name in names:
         _forget_records(name)
-    for folder in (*_OLD_INDEX_DIRS, SPARE_ATTACHMENTS_DIR, SPARE_DIR):
+    for folder in (SPARE_ATTACHMENTS_DIR, SPARE_DIR):
         _rmdir(folder)
     for name in names:
         store = Store(name)
@@ -87,7 +85,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
 
 
 def sweep_cut_off() -> None:
-    """Remove what a killed run left half done: temporary files, a half-built plugin, and the folders for them."""
+    """Remove what a killed run left: temporary files, a half-built plugin, and the folders for them."""
     runtimes_here = runtimes.find()
     lib_dirs, bin_dirs = plugin_folders()
     for folder in (*lib_dirs, program.HOME):
@@ -107,7 +105,7 @@ def sweep_cut_off() -> None:
 
 
 def sweep_chains() -> None:
-    """Remove iptables' built-in chains, with their tables, that were not there before cnictl and are empty now."""
+    """Remove iptables' built-in chains, and their tables, that did not exist before cnictl and are empty now."""
     for family in firewall.PROGRAMS:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
             firewall.drop_left_over(table, chain, family)
@@ -133,9 +131,6 @@ def _forget_records(name: str) -> None:
     for folder in (ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR):
         _remove_files(f"{folder}/{name}", (attachments.CLAIM_MARK,))
         _rmdir(f"{folder}/{name}")
-    for path in (f"{folder}/{name}" for folder in _OLD_INDEX_DIRS):
-        if os.path.lexists(path):
-            os.unlink(path)
 
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:

@@ -162,7 +162,7 @@ def put_client_back(_: Cluster, node: Node) -> None:
     ("hide", "put_back", "said", "todo"),
     [
         (hide_client, put_client_back,
-         "the package lightkube, which this takes, is not installed", "pip install 'lightkube"),
+         "needs the Python package lightkube, which is not installed", "pip install 'lightkube"),
         (lambda node: node.run(["rm", KUBECONFIG]), Cluster.put_credential,
          f"there is no file {KUBECONFIG}", "cnictl kubernetes kubeconfig --output"),
     ],
