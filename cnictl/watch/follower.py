@@ -37,10 +37,12 @@ class Follower:
         """Return a descriptor that is readable after a change, until `seen`."""
         return self._reader
 
-    def seen(self) -> None:
-        """Mark the changes so far as seen."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, 4096)
+    def seen(self) -> bool:
+        """Take note of the changes so far; return whether there are any."""
+        try:
+            return bool(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return False
 
     def check(self) -> None:
         """Read the source again if another command could not, though the watch here goes on.
