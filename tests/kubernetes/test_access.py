@@ -160,6 +160,12 @@ def test_credential_that_may_not_read_secrets_is_no_administrators(account: ApiS
     assert refused.value.hint == "name an administrator's kubeconfig with --from"
 
 
+def test_administrators_credential_that_is_refused_is_named_as_such(server: ApiServer, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="refuses the credential") as refused:
+        token_credential(str(server.kubeconfig(tmp_path / "admin", "unknown")))
+    assert refused.value.hint == "name an administrator's kubeconfig with --from"
+
+
 def test_authority_is_the_administrators_or_else_the_secrets(
     account: ApiServer, authority: Authority, tmp_path: Path
 ) -> None:

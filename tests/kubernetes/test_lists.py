@@ -226,6 +226,6 @@ def test_renewed_credential_is_used_at_the_next_list(server: ApiServer, tmp_path
     source = KubernetesSource(str(path))
     with pytest.raises(SourceLost, match="refuses the credential: Unauthorized") as lost:
         source.list()
-    assert "cnictl kubernetes kubeconfig" in lost.value.hint
+    assert lost.value.hint.endswith(f"cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}")
     server.kubeconfig(path, ADMIN)
     assert source.list().nodes == ()
