@@ -33,11 +33,12 @@ def once() -> Iterator[None]:
 
 def known(what: str, read: Callable[[], _Read]) -> _Read:
     """Return what `read` returns; within a look, what it returned first. The caller must not change it."""
-    if _known is None:
+    answers = _known  # another thread's look may end meanwhile
+    if answers is None:
         return read()
-    if what not in _known:
-        _known[what] = read()
-    value: _Read = _known[what]
+    if what not in answers:
+        answers[what] = read()
+    value: _Read = answers[what]
     return value
 
 
