@@ -33,11 +33,12 @@ def once() -> Iterator[None]:
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
-    if _known is None:
+    values = _known  # another thread's look may end meanwhile
+    if values is None:
         return read()
-    if key not in _known:
-        _known[key] = read()
-    value: _Read = _known[key]
+    if key not in values:
+        values[key] = read()
+    value: _Read = values[key]
     return value
 
 
