@@ -132,7 +132,7 @@ def outside_silent(failure: Failure) -> Cause | None:
         return None
     words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
     what = hint.advice(
-        "name an address that answers with --external ADDRESS, or check the uplink's gateway",
+        "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway",
         because="nothing on this node stops the reply",
     )
     return Cause("outside-silent", words, what)
