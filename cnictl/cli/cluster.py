@@ -39,7 +39,6 @@ ConfirmOption = Annotated[
         help="Each host takes its change back by itself after so many seconds, unless it is verified over ssh before.",
     ),
 ]
-_ALL_WELL = "all {count} hosts are healthy and consistent"
 
 
 def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
@@ -66,7 +65,11 @@ def status(file: FileOption = "", limit: LimitOption = None, output: OutputOptio
         _show_statuses(statuses)
         _say_findings(findings)
         if not findings and all(row.state == survey.OK for row in statuses):
-            say(_ALL_WELL.format(count=len(statuses)))
+            say(
+                f"all {len(statuses)} hosts are healthy and consistent"
+                if statuses[1:]
+                else f"{statuses[0].name} is healthy"
+            )
     if findings or any(row.state != survey.OK for row in statuses):
         raise typer.Exit(1)
 
@@ -162,16 +165,20 @@ def remove(
     node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the cluster file.")],
     file: FileOption = "",
     limit: LimitOption = None,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="The host is gone for good: remove its node without asking it about pods.")
+    ] = False,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Remove a node: reset its host, and delete its line and the routes to it.
 
-    Drain the node first: remove refuses while pods live on it. A node that can't be reached is removed too, and has to
-    be reset by hand if it ever returns. At a terminal it asks first.
+    Drain the node first: remove refuses while pods live on it, and where it can't ask the host. With --gone a host that
+    can't be reached is removed too; it has to be reset by hand if it ever returns. At a terminal it asks first.
 
     \b
     cnictl cluster remove node3
+    cnictl cluster remove node3 --gone
     """
     known = inventory.read(file)
     leaving = known.node(node)
@@ -179,7 +186,15 @@ def remove(
     nodes = _nodes_of(known, text, limit)
     everyone = inventory.hosts([*nodes, leaving])
     with everyone as hosts, ClusterChange(hosts, nodes, text) as changing:
-        reachable, pods = change.pods_on(hosts, node)
+        known.require_writable()
+        state = change.leaver(hosts, leaving, known.cluster)
+        reachable = state.state != survey.UNREACHABLE
+        if not (reachable or gone):
+            hint = (
+                f"if the host is gone for good: cnictl cluster remove {node} --gone; else {state.hint or 'repair it'}"
+            )
+            raise Problem(f"{node} can't be asked which pods live there: {state.why}", hint)
+        pods = change.pods_on(hosts, node) if reachable else []
         if pods:
             more = f" and {len(pods) - 5} more" if pods[5:] else ""
             raise Problem(
@@ -194,7 +209,7 @@ def remove(
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)
-        if leaver.state == change.FAILED:
+        if leaver.state == change.FAILED or (leaver.state == change.UNREACHABLE and not gone):
             raise Problem(f"{node} was not reset, and nothing else was changed: {leaver.why}", leaver.hint)
         known.write(text)
         with _asking(hosts, "changing") as tell:

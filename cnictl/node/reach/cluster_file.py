@@ -402,9 +402,14 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
     names: dict[str, int] = {}
     addresses: dict[str, int] = {}
     pod_cidrs: dict[str, int] = {}
+    logins: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
             raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+        if node.ssh and logins.setdefault(node.ssh, position) != position:
+            raise _NodeFault(
+                position, f"nodes {nodes[logins[node.ssh]].name} and {node.name} have the same ssh {node.ssh}"
+            )
         for address in node.addresses:
             other = addresses.setdefault(address, position)
             if other != position:
