@@ -76,7 +76,7 @@ def _of_file(path: str, reach: Reach) -> Joining:
         )
     if os.path.realpath(path) != os.path.realpath(CLUSTER_FILE):
         ClusterFile.offered = text
-    return Joining(reach, _as_source(cluster), own.pod_cidrs, cluster.networks)
+    return Joining(reach, _as_source(cluster, contents), own.pod_cidrs, cluster.networks)
 
 
 def _of_kubernetes(reach: Reach) -> Joining:
@@ -162,13 +162,13 @@ def _save(record: Learned | None) -> None:
 
 def of_text(spec: NodeSpec, text: str) -> NodeSpec:
     """Return `spec` with the peers of a cluster file's text. Raises UsageProblem."""
-    return learning.learn(spec, _as_source(cluster_file.parse(text)), keep=False, accept_empty=True)[0]
+    return learning.learn(spec, _as_source(cluster_file.parse(text), text.encode()), keep=False, accept_empty=True)[0]
 
 
-def _as_source(cluster: cluster_file.Cluster) -> Source:
+def _as_source(cluster: cluster_file.Cluster, contents: bytes) -> Source:
     """Return the file as it is, or will be, on this node."""
     nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, cluster_file.version_of(contents), cluster.networks))
 
 
 def what_next(spec: NodeSpec, record: Learned | None) -> str:
