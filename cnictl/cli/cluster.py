@@ -39,6 +39,9 @@ ConfirmOption = Annotated[
         help="Each host takes its change back by itself after so many seconds, unless it is verified over ssh before.",
     ),
 ]
+_NOT_CHANGED = (
+    "no host was changed, because the others would no longer agree with {names}; --limit changes some hosts only"
+)
 
 
 def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
@@ -125,7 +128,8 @@ def apply(
     New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, written
     into the file. What each host would change is shown first, and at a terminal it asks. Then the file is copied to
     /etc/cnictl/cluster.toml on each host, all are changed at once, and each is looked at again on a new connection. A
-    host that fails has undone its own change.
+    host that fails has undone its own change. If a host refuses the change in advance, because its live pods would lose
+    their addresses for example, no host is changed. Hosts that can't be reached are left out.
 
     With --confirm-within a host that is lost, or not as it should be afterwards, takes its change back by itself. The
     other hosts' changes are kept or taken back as --keep or --revert says; without either, it asks at a terminal, and
@@ -144,9 +148,14 @@ def apply(
     known = inventory.read(file)
     text, assigned = _assigned(known)
     nodes = _nodes_of(known, text, limit)
+    if assigned:
+        known.require_writable()
     with inventory.hosts(nodes) as hosts, ClusterChange(hosts, nodes, text) as changing:
         with _asking(hosts, "asking") as tell:
             planned = changing.plan(tell)
+        refusing = [row.node.name for row in planned if row.state == change.FAILED]
+        if refusing:
+            _end(planned, {}, output, _NOT_CHANGED.format(names=", ".join(refusing)))
         _say_assigned(assigned, "gets")
         if output is Format.TABLE:
             _show_plan(planned)
@@ -217,12 +226,14 @@ def remove(
     _end(rows, assigned, output)
 
 
-def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format) -> None:
-    """Show what became of each host. Exit status 1 unless all is well."""
+def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format, message: str = "") -> None:
+    """Show what became of each host, and a message. Exit status 1 unless all is well."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
         _show_changes(rows)
+    if message:
+        say(message)
     if not all(row.is_good for row in rows):
         raise typer.Exit(1)
 

@@ -54,9 +54,8 @@ class Inventory:
     def require_writable(self) -> None:
         """Raise Problem if this user can't write the file."""
         if not files.can_write(self.path):
-            raise Problem(
-                f"{self.path} can't be written by this user", f"ls -l {shlex.quote(self.path)} shows whose it is"
-            )
+            places = shlex.join([self.path, os.path.dirname(os.path.abspath(self.path))])
+            raise Problem(f"{self.path} can't be written by this user", f"ls -ld {places} shows who can")
 
     def write(self, text: str) -> None:
         """Give the file a new text. Raises Problem if somebody changed it since it was read."""

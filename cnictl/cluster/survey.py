@@ -234,7 +234,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
     by_name = {status.name: status for status in looked_at}
     reachable = set(by_name)
     owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
-    everyone = {text for _, text, _ in owned}
+    everyone = {text for _, text, _ in owned} | {text for node in cluster.nodes for text in node.pod_cidrs}
     for status in looked_at:
         lacking: list[str] = []
         families = {parse_cidr(text).bits for text in status.subnets}
@@ -242,6 +242,8 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
             if node.name == status.name or bits not in families:
                 continue
             peer = known[status.name].get(text)
+            if peer is None and text not in node.pod_cidrs and known[status.name].keys() & set(node.pod_cidrs):
+                continue  # it follows the file, and the node does not: that is said of the node
             if peer is None:
                 lacking.append(node.name)
             else:

@@ -10,7 +10,7 @@ import pytest
 
 from cnictl.lab.lab import Node
 from tests.cluster.world import COMMAND, FILE, ON_NODE, World
-from tests.kernel.commands import at_terminal
+from tests.kernel.commands import at_terminal, call, start_pod
 from tests.waiting import wait_for
 
 
@@ -168,6 +168,24 @@ def test_host_that_is_another_node_is_neither_changed_nor_removed(three: World) 
     done = three.cluster("remove", "node3", "-f", "/root/far.toml", check=False)
     assert done.status == 1
     assert f"ssh leads to node2, with {why}" in done.stderr
+    assert three.status()[1:] == ([], 0)
+
+
+def test_no_host_is_changed_where_one_would_lose_its_pods(three: World) -> None:
+    before, node = three.file, three.nodes[2]
+    pod = start_pod(node, "web")
+    three.write(before.replace(node.pod_cidr, "10.244.9.0/24"))
+    try:
+        done = three.cluster("apply", check=False)
+        assert done.status == 1
+        assert "init-node would cut off 1 pod: web" in done.stdout
+        assert "no host was changed" in done.stderr
+        for other in three.nodes[:2]:
+            assert node.pod_cidr in other.run(["ip", "route"]).stdout
+    finally:
+        three.write(before)
+        call(node, "DEL", pod.name)
+        node.run(["ip", "netns", "del", pod.name])
     assert three.status()[1:] == ([], 0)
 
 

@@ -188,6 +188,16 @@ def _read(cluster: Cluster, number: int, document: object, version: str = cnictl
     return survey.read(node, Answer(node.name, 0, f"cnictl {version}\n"), Answer(node.name, 0, text))
 
 
+def test_node_with_another_pod_cidr_than_the_file_is_found_once() -> None:
+    cluster = _cluster(3)
+    node = {"subnets": ["10.244.99.0/24"], "networks": list(cluster.networks), "name": "mynet"}
+    statuses = [_read(cluster, number, _said(cluster, number)) for number in (1, 2)]
+    statuses.append(_read(cluster, 3, _said(cluster, 3, node=node)))
+    (finding,) = survey.findings(statuses, cluster)
+    assert finding.message == "n3 has the pod CIDR 10.244.99.0/24; the file has 10.244.3.0/24 for it"
+    assert finding.hint.endswith("cnictl cluster apply --limit n3")
+
+
 def test_cluster_without_a_fault_has_no_findings() -> None:
     cluster = _cluster(4)
     statuses = [_read(cluster, number, _said(cluster, number)) for number in range(1, 5)]
