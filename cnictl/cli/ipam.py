@@ -1,5 +1,7 @@
 """`cnictl ipam`: show who holds which address, and free addresses that nobody holds any more."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 import time
 from contextlib import nullcontext
@@ -87,12 +89,12 @@ def show(
         except cidr.AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     listing = observe(name or former, data_dir, "ipam show")
-    found = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
+    leases = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
-        print_items(found)
+        print_items(leases)
         return
-    for one in found:
-        print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
+    for lease in leases:
+        print_table(("what", "value"), [(key, value) for key, value in _lines(lease)])
 
 
 def release(
@@ -142,10 +144,10 @@ def gc(
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    Proof is a boot since the lease, a veth that is gone, or an ADD that was cut off; the age of a lease alone proves
-    nothing. `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that
-    plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal
-    gc shows what goes, and asks.
+    A boot since the lease, a veth that is gone, or an ADD that was cut off is a proof. The age of a lease is none.
+    `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that plugin,
+    which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal gc shows
+    what goes, and asks.
 
     \b
       cnictl ipam gc --dry-run
@@ -176,7 +178,7 @@ def gc(
         raise typer.Exit(1)
 
 
-def _show_stale(listings: "list[lease_list.Listing]") -> "list[lease_list.Listing]":
+def _show_stale(listings: list[lease_list.Listing]) -> list[lease_list.Listing]:
     """Show what gc would free, ask, and return the listings: gc then frees nothing that was not shown."""
     stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
@@ -193,13 +195,13 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-def observe(name: str, data_dir: str, command: str) -> "lease_list.Listing":
+def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
     with lease_list.refusals(command):
         return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: "lease_list.Listing") -> list[str]:
+def _utilisation(listing: lease_list.Listing) -> list[str]:
     """Return a line for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
         return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
@@ -216,7 +218,7 @@ def _utilisation(listing: "lease_list.Listing") -> list[str]:
     return lines
 
 
-def _cells(row: "lease_list.Row") -> tuple[str, ...]:
+def _cells(row: lease_list.Row) -> tuple[str, ...]:
     owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
     return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
 
@@ -231,9 +233,9 @@ def _age(since: float) -> str:
     return f"{seconds}s"
 
 
-def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _lines(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
-    for key, value in found.items():
+    for key, value in details.items():
         name = prefix + key.replace("_", " ")
         if isinstance(value, dict):
             lines += _lines(value, f"{name}: ")
@@ -247,7 +249,7 @@ def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]", output: Format) -> None:
+def _report(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome], output: Format) -> None:
     """Print a release's outcomes. Exit status 1 if an address is still held."""
     if output is Format.JSON:
         facts = reclaim.as_json(listing, outcomes)
@@ -258,21 +260,21 @@ def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcom
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]") -> None:
+def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome]) -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
         print_table(columns, rows)
-    typed = [line for one in outcomes if one.action == "would free" for line in reclaim.commands(listing, one.row)]
-    for line in dict.fromkeys(typed):
+    freeing = [outcome.row for outcome in outcomes if outcome.action == "would free"]
+    for line in dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row)):
         write(f"  {line}")
     actions = [outcome.action for outcome in outcomes]
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
-    said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
-    say(f"{listing.network}: {said or 'no leases'}")
+    summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    say(f"{listing.network}: {summary or 'no leases'}")
     _mention_strays(listing)
 
 
-def _mention_strays(listing: "lease_list.Listing") -> None:
+def _mention_strays(listing: lease_list.Listing) -> None:
     for name in listing.strays:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

@@ -1,7 +1,7 @@
-"""Reach hosts by the system's own OpenSSH, with the operator's configuration, agent, known_hosts and jump hosts.
+"""Run commands on hosts through the installed OpenSSH, with the operator's configuration, agent, and known_hosts.
 
-Each host gets one connection, which all commands share. Whether a host's key is right is ssh's business alone: an
-unknown or changed key is an error. Nothing is asked at the terminal.
+All commands of a host share one connection. ssh alone checks host keys: an unknown or changed key is an error. ssh
+never asks at the terminal.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.core import outside, programs
@@ -27,18 +27,18 @@ from cnictl.core.process import run
 
 CONNECT_SECONDS = 10
 _SILENT_SECONDS, _SILENT_TIMES = 5, 3
-"""ssh ends a connection that says nothing for the product of the two."""
+"""ssh closes a connection that is silent for the product of the two, in seconds."""
 _LARGEST_ANSWER = 32 << 20
 """Bytes. `status -o json` of a node with 5,000 peers has about three million."""
 _LONGEST_LINE = 4 << 20
 _AT_ONCE = 32
 _CONNECTS_AT_ONCE = 8
-"""sshd drops connections beyond ten that are not authenticated yet (sshd_config(5), MaxStartups): a jump host's too."""
+"""sshd, also on a jump host, drops connections if over ten are not authenticated yet (sshd_config(5), MaxStartups)."""
 _END_SECONDS = 5.0
 
 _DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.-]{1,50}\Z")
-"""A folder whose name ssh does not expand, and short enough for a socket's name in it (unix(7): 107 bytes)."""
+"""A path that ssh does not expand, and that is short enough for a socket in that folder (unix(7): 107 bytes)."""
 
 _BEGINS = "cnictl: here begins what the command says"
 _AS_ROOT = f"""\
@@ -49,14 +49,14 @@ program=$(command -v "$1") || {{ echo "$1: not found" >&2; exit 127; }}
 shift
 exec sudo -n -- "$program" "$@"
 """
-"""Runs its arguments as root. sudo searches other folders than the user's shell, so it is given the path.
+"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell.
 
-What comes before the first line is not the command's: a login shell reads files that may print a greeting.
+Output before the first line is not the command's: a login shell reads files that may print a greeting.
 """
 _REFUSED = re.compile(
     r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
 )
-"""How sudo begins a refusal. That it can't resolve the host's own name is a warning, and it goes on."""
+"""How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
 _NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
@@ -73,10 +73,10 @@ class _Host:
 
 
 class Ssh:
-    """Hosts by name and where ssh finds each: a context manager that ends its connections. `Hosts` and `Transport`."""
+    """Hosts reached by ssh, as `Hosts` and `Transport`. As a context manager, it closes its connections."""
 
     def __init__(self, destinations: Mapping[str, str]) -> None:
-        """`destinations` are `user@host` or hosts by name. Raises UsageProblem for one that is neither."""
+        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form."""
         for name, destination in destinations.items():
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {outside.line(repr(destination))} is not a host or user@host")
@@ -92,7 +92,7 @@ class Ssh:
         """The hosts' names."""
         return tuple(self._destinations)
 
-    def __enter__(self) -> "Ssh":
+    def __enter__(self) -> Self:
         if not programs.find("ssh"):
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
         self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -118,7 +118,7 @@ class Ssh:
                 signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
-        """Return each host's `cnictl --version`, or why it has none."""
+        """Return each host's answer to `cnictl --version`."""
         return self._each(self.names, self._connected, on_answer)
 
     def run(
@@ -131,21 +131,22 @@ class Ssh:
         return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
 
     def reconnect(self, names: Sequence[str]) -> None:
-        """End the connections to some hosts: the next command shows whether a new one can be made."""
+        """Close the connections to some hosts, so that the next command opens a new one."""
         hosts = [self._hosts[name] for name in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(self._disconnect, hosts))
         for host in hosts:
             host.first = None
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(host.control)  # of a master that hangs: it ends by itself when its connection does
+                os.unlink(host.control)  # the ssh process may hang; it ends by itself when its connection does
 
     def start(self, host: str, argv: Sequence[str]) -> "Session":
         """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
         first = self._connected(host)
         if first.fault:
             raise Problem(first.fault, first.hint)
-        return Session(self._argv(self._hosts[host], argv), self._hosts[host])
+        reached = self._hosts[host]
+        return Session(self._argv(reached, argv), reached.destination, _environment(), marked=True)
 
     def _each(
         self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
@@ -187,7 +188,9 @@ class Ssh:
                 leaves_child=True,
             )
         except ProgramError as error:
-            return Answer(host.name, fault=outside.line(_without_command(error.message)))
+            # the command line of ssh is long, and none of the operator's doing
+            fault = f"no answer: {error.reason}" if error.reason else error.message
+            return Answer(host.name, fault=outside.line(fault))
         stdout, begun = _of_command(done.stdout)
         stderr, _ = _of_command(done.stderr)
         message, hint = fault_of(done.status, stderr, host.destination, stdout)
@@ -212,19 +215,26 @@ class Ssh:
 
 
 class Session:
-    """A command that runs on a host, with its stdin and stdout."""
+    """A command that runs on a host, with its stdin and stdout. `cnictl.cluster.transport` says what it promises."""
 
-    def __init__(self, argv: Sequence[str], host: _Host) -> None:
-        self._host = host
+    def __init__(
+        self, argv: Sequence[str], destination: str, environment: Mapping[str, str], marked: bool = False
+    ) -> None:
+        """Start `argv`, which takes the command to the host at `destination`.
+
+        `marked`: a line marks where the output of the command begins.
+        """
+        self._destination = destination
         self._errors = os.memfd_create("stderr")
-        self._begun = self._has_answered = False
+        self._marked = marked
+        self._begun, self._has_answered = not marked, False
         self._ending = threading.Lock()
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=_environment()
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=environment
         )
 
     def send(self, text: str) -> None:
-        """Write to the command's stdin. Raises Problem if it reads no more."""
+        """Write to the command's stdin. Raises Problem if the command no longer reads it."""
         assert self._process.stdin is not None
         data = text.encode()
         try:
@@ -232,7 +242,7 @@ class Session:
                 data = data[self._process.stdin.write(data) or 0 :]
         except (OSError, ValueError):
             why, hint = self._why()
-            raise Problem(why or "the connection ended", hint) from None
+            raise Problem(why or "the connection was closed", hint) from None
 
     def lines(self) -> Iterator[str]:
         """Yield each line of its stdout, until it ends. Raises Problem if the command failed."""
@@ -279,10 +289,10 @@ class Session:
             return "", ""
         said = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
         stderr, begun = _of_command(said)
-        fault, hint = fault_of(status, stderr, self._host.destination, "…" if self._has_answered else "")
-        if fault or not begun:
-            return (fault, hint) if fault else _not_begun(status, said, self._host.destination)
-        answer = Answer(self._host.name, status, stderr=stderr)
+        fault, hint = fault_of(status, stderr, self._destination, "…" if self._has_answered else "")
+        if fault or (self._marked and not begun):
+            return (fault, hint) if fault else _not_begun(status, said, self._destination)
+        answer = Answer(self._destination, status, stderr=stderr)
         return (answer.error, answer.error_hint) if status != 0 else ("", "")
 
 
@@ -300,18 +310,18 @@ def _not_begun(status: int, said: str, destination: str) -> tuple[str, str]:
 
 
 def fault_of(status: int, stderr: str, destination: str, stdout: str = "") -> tuple[str, str]:
-    """Return why a command was not run on a host, and the hint; empty if it was run. Pure."""
+    """Return why a command was not run on a host, and the hint; both empty if it was run. Pure."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = outside.line(lines[-1]) if lines else ""
     if status == 255:
         return _unreached(stderr, last, destination)
     refusals = [outside.line(line) for line in lines if _REFUSED.match(line)]
     if status == 127 and "sudo" in last:
-        return "sudo is not installed there", 'reach the host as root: ssh = "root@…" in the cluster file'
+        return "sudo is not installed there", 'connect as root: set ssh = "root@…" in the cluster file'
     if status == 127 and "cnictl" in last:
         return _NO_CNICTL
     if status != 0 and refusals and not stdout and not any(line.startswith("cnictl: ") for line in lines):
-        hint = "let this user run cnictl and sh without a password (sudoers: NOPASSWD), or reach the host as root"
+        hint = "let this user run cnictl and sh without a password (sudoers: NOPASSWD), or connect as root"
         return refusals[0], hint
     return "", ""
 
@@ -325,23 +335,23 @@ def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
         whose = "the host's key" if name == host else f"the key of {name}"
         file = f"-f {shlex.quote(outside.word(offending[1]))} " if offending else ""
         return (
-            f"{whose} is not the one in known_hosts: it was installed anew, or another host has its address",
+            f"{whose} differs from known_hosts: the host was reinstalled, or another host has its address",
             f"compare the key on the host itself, then: ssh-keygen {file}-R {shlex.quote(name)}",
         )
     if "Host key verification failed" in stderr or "host key is known" in stderr:
-        return "the host's key is not known yet", f"compare the fingerprint once: ssh {destination}"
+        return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
     if "Permission denied" in last:
-        return last, f"let your key in: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
+        return last, f"install your key there: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
     if last.endswith("UNKNOWN port 65535"):  # how ssh calls the end of a ProxyCommand, whose own words it discards
         return (
             "can't be reached: a host on the way (ProxyJump, ProxyCommand) let nothing through",
             f"try: ssh {destination}",
         )
-    return f"can't be reached: {last or 'ssh says nothing'}", f"try: ssh {destination}"
+    return f"can't be reached: {last or 'ssh printed no error'}", f"try: ssh {destination}"
 
 
 def _options(control: str) -> list[str]:
-    """Return ssh's options. Each stands before the operator's configuration; what is not named here is theirs."""
+    """Return ssh's options. They override the operator's configuration, which applies to all other settings."""
     settings = {
         "BatchMode": "yes",
         "ControlMaster": "auto",
@@ -353,12 +363,12 @@ def _options(control: str) -> list[str]:
         "ClearAllForwardings": "yes",
         "RemoteCommand": "none",
     }
-    # no agent, display or terminal of the operator's on the hosts
+    # -a -x -T: give the hosts no access to the operator's agent, display or terminal
     return ["-a", "-x", "-T", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of ssh. A jump host's ssh has no BatchMode, and must not ask at the terminal either."""
+    """Return the environment of ssh. It also keeps a jump host's ssh, which has no BatchMode, from asking."""
     return {**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"}
 
 
@@ -371,8 +381,3 @@ def _runtime_folder() -> str:
             if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
                 return folder
     return "/tmp"
-
-
-def _without_command(message: str) -> str:
-    """Return what is wrong with the ssh program, without its long command line."""
-    return f"no answer: {message.rpartition(': ')[2]}" if message.startswith("ssh -a ") else message

@@ -101,8 +101,8 @@ class Cidr:
     @property
     def first(self) -> int:
         """The lowest address of the subnet, as a number: IPv4's network address."""
-        size = self.bits - self.prefix
-        return self.value >> size << size
+        size = len(self.packed) * 8 - self.prefix
+        return int.from_bytes(self.packed, "big") >> size << size
 
     @property
     def last(self) -> int:
@@ -125,7 +125,7 @@ class Cidr:
 
     def holds(self, packed: bytes) -> bool:
         """Return whether an address lies in this subnet."""
-        return len(packed) == len(self.packed) and self.first <= int.from_bytes(packed, "big") <= self.last
+        return len(packed) == len(self.packed) and self._same(packed, self.prefix)
 
     def covers(self, other: "Cidr") -> bool:
         """Return whether every address of `other` lies in this subnet."""
@@ -133,7 +133,13 @@ class Cidr:
 
     def overlaps(self, other: "Cidr") -> bool:
         """Return whether the two subnets share an address."""
-        return self.covers(other.network) or other.covers(self.network)
+        prefix = min(self.prefix, other.prefix)
+        return len(other.packed) == len(self.packed) and self._same(other.packed, prefix)
+
+    def _same(self, packed: bytes, prefix: int) -> bool:
+        """Return whether an address of the same family begins with the same `prefix` bits."""
+        different = int.from_bytes(self.packed, "big") ^ int.from_bytes(packed, "big")
+        return not different >> (len(packed) * 8 - prefix)
 
     def __str__(self) -> str:
         return f"{self.address}/{self.prefix}"
@@ -168,7 +174,7 @@ def parse_interface(text: str, what: str = "address") -> Cidr:
 def parse_cidr(text: str, what: str = "subnet") -> Cidr:
     """Parse a subnet, whose host bits must be clear. Raises AddressError naming the subnet that was probably meant."""
     cidr = parse_interface(text, what)
-    if cidr != cidr.network:
+    if cidr.value != cidr.first:
         raise AddressError(f"{what} {show(text)}: has host bits set, probably meant {cidr.network}")
     return cidr
 

@@ -3,19 +3,17 @@
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cnictl.core.process import run
+from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-
-if TYPE_CHECKING:
-    from cnictl.doctor.facts import Facts
 
 Severity = Literal["error", "warning"]
 
 
-class Seen(NamedTuple):
+class HostFault(NamedTuple):
     """One fault that a check found: its subject, what is wrong, and the hint."""
 
     subject: str
@@ -51,7 +49,7 @@ class Action:
     """Makes the change. Raises Problem, OSError."""
 
 
-def typed(*argv: str) -> Action:
+def command_action(*argv: str) -> Action:
     """Return a step that runs this command."""
     return Action(shlex.join(argv), lambda: run(list(argv)))
 
@@ -80,19 +78,19 @@ class Check:
     """One sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
-    find: Callable[["Facts"], Iterable[Seen]]
+    find: Callable[[Facts], Iterable[HostFault]]
     """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
-    fix: Callable[["Facts", Finding], Remedy] | None = None
+    fix: Callable[[Facts, Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
     """Checks whose findings explain this one's, which are then left out."""
     waits: bool = False
     """Whether it waits for answers from other hosts; then it runs in parallel with the other checks."""
 
-    def findings(self, facts: "Facts") -> list[Finding]:
+    def findings(self, facts: Facts) -> list[Finding]:
         """Return the findings on this host."""
         return [
             Finding(
-                self.id, self.severity, seen.subject, seen.message, seen.hint, seen.fixable and self.fix is not None
+                self.id, self.severity, fault.subject, fault.message, fault.hint, fault.fixable and self.fix is not None
             )
-            for seen in self.find(facts)
+            for fault in self.find(facts)
         ]

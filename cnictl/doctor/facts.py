@@ -29,7 +29,7 @@ from cnictl.probe import neighbours, owning
 
 
 class Facts:
-    """The facts about this host. Every property raises what reading raised."""
+    """The facts about this host. A property raises the errors of the read behind it."""
 
     def forget(self) -> None:
         """Read everything again at the next use: something was fixed."""
@@ -117,11 +117,6 @@ class Facts:
     def listings(self) -> list[Listing]:
         """The addresses of each network whose ranges are known."""
         return [listing for listing in lease_list.listings(self.spec) if listing.sets]
-
-    @cached_property
-    def ruleset(self) -> list[dict[str, Any]]:
-        """nftables' rules, by `nft -j list ruleset`."""
-        return firewall.ruleset()
 
     def rules(self, table: str, family: str = "ip") -> list[list[str]]:
         """Return iptables' rules of a table, each split into words; none if the program is missing."""

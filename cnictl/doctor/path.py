@@ -7,7 +7,7 @@ from cnictl.core.cidr import AddressError, format_address, parse_address, parse_
 from cnictl.core.netlink.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.hint import Hint
@@ -16,7 +16,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.node.spec.overlaps import overlapping
-from cnictl.probe import arp, owning
+from cnictl.probe import owning, wire
 from cnictl.probe.failure import gateway_of
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
@@ -24,21 +24,28 @@ _ANYWHERE = pod_routes.OUTSIDE[0]
 _VENDOR = "/sys/class/dmi/id/sys_vendor"
 
 
-def _uplink_down(facts: Facts) -> Iterable[Seen]:
+def _uplink_down(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     if facts.spec.uplink and facts.spec.uplink not in facts.links:
-        yield Seen(
-            facts.spec.uplink, "does not exist, but node.toml names it as the uplink",
-            _another_uplink(facts.spec), False,
-        )  # fmt: skip
+        yield HostFault(
+            facts.spec.uplink,
+            "does not exist, but node.toml names it as the uplink",
+            _another_uplink(facts.spec),
+            False,
+        )
     elif facts.spec.known_peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
         yield _no_way_out(down, "nothing leaves this node")
     elif facts.spec.known_peers and not facts.others:
-        yield Seen("uplink", "no link leads to the peers: there is no default route, and no peer is on a link here",
-                   hint.advice("bring up the link to the peers and give it its address: ip -br link; ip route",
-                               because="which link leads to the peers is for the operator to say"),
-                   False)  # fmt: skip
+        yield HostFault(
+            "uplink",
+            "no link leads to the peers: there is no default route, and no peer is on a link here",
+            hint.advice(
+                "bring up the link to the peers and give it its address: ip -br link; ip route",
+                because="only the operator knows which link leads to the peers",
+            ),
+            False,
+        )
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
@@ -50,7 +57,7 @@ def _uplink_down(facts: Facts) -> Iterable[Seen]:
 
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
-    """Return the link that is down and has an address in a peer's subnet: a link that is down keeps its addresses."""
+    """Return a link that is down and has an address in a peer's subnet. A link keeps its addresses when down."""
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
@@ -62,56 +69,66 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 def _another_uplink(spec: NodeSpec) -> Hint:
     """Return the hint for an uplink of node.toml that does not exist."""
     if host_links.uplink(replace(spec, uplink="")):
-        return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
+        return hint.command("cnictl init-node --uplink ''", "uses the link of the default route; or name another link")
     return hint.advice(
         "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
         because="no link leads to the peers, so nothing says which one is meant",
     )
 
 
-def _no_way_out(link: Link, lost: str) -> Seen:
+def _no_way_out(link: Link, lost: str) -> HostFault:
     if link.up:
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
-            because="the carrier comes from the other end",
+            because="the other end provides the carrier",
         )
-        return Seen(link.name, f"has no carrier: {lost}", what, False)
-    more = "its default route went with it: the host's own network set-up gives it back"
-    return Seen(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
+        return HostFault(link.name, f"has no carrier: {lost}", what_to_do, False)
+    note = "this also deleted its default route, which the host's network configuration has to restore"
+    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", note))
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("ip", "link", "set", finding.subject, "up"),))
+    return Remedy(actions=(command_action("ip", "link", "set", finding.subject, "up"),))
 
 
-def _same_pods(facts: Facts) -> Iterable[Seen]:
+def _same_pods(facts: Facts) -> Iterable[HostFault]:
     spec = facts.spec
     if spec is None:
         return
     peers = spec.known_peers
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
         peer, other = peers[first], peers[second]
-        yield Seen(other.pod_cidr, f"peers {peer.via} and {other.via} both have it in node.toml",
-                   hint.advice("remove the wrong one from node.toml, then: cnictl apply",
-                               because="only the operator knows which node has these pods"))  # fmt: skip
+        yield HostFault(
+            other.pod_cidr,
+            f"peers {peer.via} and {other.via} both have it in node.toml",
+            hint.advice(
+                "remove the wrong one from node.toml, then: cnictl apply",
+                because="only the operator knows which node has these pods",
+            ),
+        )
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and link.up:
             yield from _shared_addresses(facts, name)
 
 
-def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
+def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     """Ask on a link whether another host has the bridge's address."""
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        if not source or is_ipv6(address) or not arp.answers(address, link, source):
+        if not source or is_ipv6(address) or not wire.answers(address, link, source):
             continue
         # a router with proxy ARP also answers for an address that nobody has
-        if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
-            yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
-                       hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
-                                   because="the pods of the host that gets another one have to restart"))  # fmt: skip
+        if not wire.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
+            yield HostFault(
+                address,
+                f"another host on {link} has this address too: it has the same pod CIDR",
+                hint.advice(
+                    "give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
+                    because="the pods of the host that gets another one have to restart",
+                ),
+            )
 
 
 def _own_address(facts: Facts, link: str) -> str:
@@ -125,7 +142,7 @@ def _own_address(facts: Facts, link: str) -> str:
     return ""
 
 
-def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
+def _resolver_hidden(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     for line in text_of("/etc/resolv.conf").splitlines():
@@ -139,12 +156,17 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
             continue
         for network in facts.spec.networks:
             if parse_cidr(network).holds(packed):
-                yield Seen(server, f"this host's name server has an address of the pod network {network}",
-                           hint.advice("choose a --network that does not contain it, or another name server",
-                                       because="the pod network is the same on all nodes"))  # fmt: skip
+                yield HostFault(
+                    server,
+                    f"this host's name server has an address of the pod network {network}",
+                    hint.advice(
+                        "choose a --network that does not contain it, or another name server",
+                        because="the pod network is the same on all nodes",
+                    ),
+                )
 
 
-def _too_large(facts: Facts) -> Iterable[Seen]:
+def _too_large(facts: Facts) -> Iterable[HostFault]:
     """Compare MTUs on this node: packets larger than a link's MTU are fragmented or refused."""
     limit = facts.narrowest
     if facts.spec is None or limit is None or not facts.spec.known_peers:
@@ -152,16 +174,23 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
     bridge = facts.links.get(facts.spec.bridge)
     lasting = bridge is not None and (facts.spec.mtu or not bridge.alias.startswith(OWNER_MARK))  # else it is drift
     if bridge is not None and lasting and bridge.mtu > limit.mtu:
-        yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
-                   _smaller_mtu(facts.spec, limit.mtu), False)  # fmt: skip
+        yield HostFault(
+            bridge.name,
+            f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
+            _smaller_mtu(facts.spec, limit.mtu),
+            False,
+        )
     for port in facts.ports:
         if port.mtu > limit.mtu and (bridge is None or bridge.mtu <= limit.mtu):
-            yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
-                       hint.advice("restart that pod", because="a pod gets its MTU when it starts"),
-                       False)  # fmt: skip
+            yield HostFault(
+                port.name,
+                f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
+                hint.advice("restart that pod", because="a pod gets its MTU when it starts"),
+                False,
+            )
 
 
-def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
+def _smaller_mtu(spec: NodeSpec, mtu: int, note: str = "") -> Hint:
     """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
@@ -169,10 +198,10 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
             because="bridge and pods can't have less, and the links on the way are not cnictl's",
         )
     after = "running pods have to be restarted to get it"
-    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
+    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {note}" if note else after)
 
 
-def _black_hole(facts: Facts) -> Iterable[Seen]:
+def _black_hole(facts: Facts) -> Iterable[HostFault]:
     """Check that packets of the bridge's MTU arrive at each peer."""
     if facts.spec is None:
         return
@@ -184,20 +213,20 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
             sizes[peer.via] = min(link.mtu, bridge.mtu) if bridge is not None else link.mtu
     for address, largest in echo.at_once(lambda via: echo.largest(via, mtu=sizes[via]), sorted(sizes)):
         if largest < sizes[address]:
-            yield Seen(
+            yield HostFault(
                 address,
-                f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
+                f"packets of {sizes[address]} bytes are lost on the way; {largest} bytes pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
 
 
 def _is_way_of_host(peer: Peer) -> bool:
-    """Return whether a ping of this host's to the peer leaves by the link of the peer's route."""
+    """Return whether a ping from this host to the peer leaves through the link of the peer's route."""
     return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
-def _pods_filtered(facts: Facts) -> Iterable[Seen]:
-    """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
+def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
+    """Report peers that don't answer pods. The bridge's address is used: it has a pod's subnet and route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
         return
@@ -215,7 +244,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     for peer, is_filtered in echo.at_once(filtered, answering_peers):
         if is_filtered:
             vendor = text_of(_VENDOR)
-            yield Seen(
+            yield HostFault(
                 peer.via,
                 f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or something "
                 f"between drops unknown sources{f' (a machine by {vendor})' if vendor else ''}",
@@ -233,31 +262,39 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     )
 
 
-def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
+def _pod_cidr_elsewhere(facts: Facts) -> Iterable[HostFault]:
     for peer, state in facts.served.items():
         fault, what_to_do = owning.in_words(peer, state)
         if fault:
-            yield Seen(peer.pod_cidr, fault, what_to_do)
+            yield HostFault(peer.pod_cidr, fault, what_to_do)
 
 
-def _peer_silent(facts: Facts) -> Iterable[Seen]:
+def _peer_silent(facts: Facts) -> Iterable[HostFault]:
     for peer, state in facts.served.items():
         if state == owning.UNKNOWN:
-            yield Seen(peer.via, f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
-                       hint.advice(f"check that {peer.via} is up, on this link, and accepts ICMP echo",
-                                   because="it does not answer, so its state is not known here"))  # fmt: skip
+            yield HostFault(
+                peer.via,
+                f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
+                hint.advice(
+                    f"check that {peer.via} is up, on this link, and accepts ICMP echo",
+                    because="it does not answer, so its state is not known here",
+                ),
+            )
 
 
-def _bad_checksums(facts: Facts) -> Iterable[Seen]:
+def _bad_checksums(facts: Facts) -> Iterable[HostFault]:
     wrong = counters("/proc/net/snmp", "Udp").get("InCsumErrors", 0)
     for link in facts.links.values() if wrong else ():
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
-            yield Seen(link.name, f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
-                       hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"))  # fmt: skip
+            yield HostFault(
+                link.name,
+                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the network card",
+                hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"),
+            )
 
 
 def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
+    return Remedy(actions=(command_action("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
 
 
 _OWN_WAY = (

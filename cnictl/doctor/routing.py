@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cnictl.core.cidr import format_address
 from cnictl.doctor import echo
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts
 from cnictl.node.host import pod_routes, route_lookup
 from cnictl.node.host.pod_routes import Stray
@@ -16,8 +16,8 @@ from cnictl.node.spec.node_spec import is_ipv6
 _NAMED = 3
 
 
-def _diverted(facts: Facts) -> Iterable[Seen]:
-    """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
+def _diverted(facts: Facts) -> Iterable[HostFault]:
+    """Report diverted packets. Packets to the outside may use another table if an answer comes back from there."""
     if facts.spec is None:
         return
     for strays in pod_routes.causes(facts.looked.strays):
@@ -25,7 +25,7 @@ def _diverted(facts: Facts) -> Iterable[Seen]:
         if lost:
             rule = lost[0].rule
             subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
-            yield Seen(subject, _message(lost), pod_routes.hint_for(lost), False)
+            yield HostFault(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
 def _message(strays: Sequence[Stray]) -> str:
@@ -33,14 +33,15 @@ def _message(strays: Sequence[Stray]) -> str:
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
     packets = list(dict.fromkeys(stray.packets for stray in strays))
-    more = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
-    return f"{', '.join(packets[:_NAMED])}{more} {first.fate}, {first.by}{table}"
+    unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 
 def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Return whether an echo on that way is answered, sent from the bridge's address if that takes the same way.
+    """Return whether an echo request on the stray's route is answered.
 
-    Otherwise an echo through the link is tried, which works only without a gateway.
+    It is sent from the bridge's address if that takes the same route; otherwise through the link, without a gateway
+    only.
     """
     if facts.spec is None:
         return False
@@ -54,13 +55,13 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
     return not stray.way.gateway and echo.answers(target, stray.way.dev)
 
 
-def _unforwarded(facts: Facts) -> Iterable[Seen]:
+def _unforwarded(facts: Facts) -> Iterable[HostFault]:
     for name in facts.looked.unforwarded:
-        yield Seen(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
+        yield HostFault(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
 
 
 def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed(*pod_routes.switch_on(finding.subject).split()),))
+    return Remedy(actions=(command_action(*pod_routes.switch_on(finding.subject).split()),))
 
 
 CHECKS = (

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from cnictl.core.errors import Problem
 from cnictl.node.host import reading
@@ -90,14 +90,6 @@ class Merging(Protocol):
 
 
 @runtime_checkable
-class Updating(Protocol):
-    """A resource whose states have another form in an earlier release's journal."""
-
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form."""
-
-
-@runtime_checkable
 class Following(Protocol):
     """A resource whose state is decided outside of this node: an undo goes to what is decided by then."""
 
@@ -164,7 +156,7 @@ class Plan:
         return tuple(step.change for step in self.steps if step.change is not None)
 
     @property
-    def changed(self) -> "tuple[Step, ...]":
+    def changed(self) -> tuple[Step, ...]:
         """The steps that have a difference."""
         return tuple(step for step in self.steps if step.change is not None)
 
@@ -206,9 +198,10 @@ def former_state(resource: Resource) -> State | None:
 
 def remember(todo: Plan) -> None:
     """Record the former state of everything in the plan, even of what only a later run may change."""
+    remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, Remembering)}
     for step in todo.steps:
-        if isinstance(step.resource, Remembering) and not step.unknown:
-            step.resource.remember()
+        if type(step.resource) in remembering and not step.unknown:
+            cast(Remembering, step.resource).remember()
 
 
 def joined(*plans: Plan) -> Plan:

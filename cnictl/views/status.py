@@ -57,6 +57,13 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     }
 
 
+def has_fault(shown: dict[str, Any]) -> bool:
+    """Return whether anything on the screen is wrong or not known. A peer that is silent is neither."""
+    conflict = shown["source"] is not None and shown["source"]["conflict"]
+    wrong = shown["drifted"] or shown["strays"] or shown["unknown"] or conflict
+    return bool(wrong) or any(peer["fault"] for peer in shown["peers"])
+
+
 def _row(step: Step) -> dict[str, Any]:
     change = step.change
     row: dict[str, Any] = {"resource": step.resource.id, "hint": None}
@@ -82,11 +89,11 @@ def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
     `pods` is empty if the peer was not asked: the route is missing, or the user is not root.
     """
     asked = [state.peer for state in states if state.peer is not None and state.works and state.on_link]
-    said: dict[Peer, str] = {}
+    pod_states: dict[Peer, str] = {}
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # the kernel lacks the family
-            said = owning.ask(asked)
-    return [_route(state, said.get(state.peer, "") if state.peer is not None else "") for state in states]
+            pod_states = owning.ask(asked)
+    return [_route(state, pod_states.get(state.peer, "") if state.peer is not None else "") for state in states]
 
 
 def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:

@@ -115,12 +115,12 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
     [
         (0, "", "", ""),
         (1, "cnictl: this host differs\n", "", ""),
-        (255, _CHANGED_KEY, "the host's key is not the one in known_hosts", "ssh-keygen -R n1"),
+        (255, _CHANGED_KEY, "the host's key differs from known_hosts", "ssh-keygen -R n1"),
         (255, "Host key verification failed.\r\n", "the host's key is not known yet", "ssh root@n1"),
         (255, "root@n1: Permission denied (publickey).\n", "Permission denied", "ssh-copy-id root@n1"),
         (255, "ssh: connect to host n1 port 22: No route to host\n", "can't be reached: ssh: connect", "ssh root@n1"),
-        (255, "", "can't be reached: ssh says nothing", ""),
-        (255, _CHANGED_KEY + "Host key for 10.0.0.9 has changed and\n", "the key of 10.0.0.9 is not", "-R 10.0.0.9"),
+        (255, "", "can't be reached: ssh printed no error", ""),
+        (255, _CHANGED_KEY + "Host key for 10.0.0.9 has changed and\n", "the key of 10.0.0.9 differs", "-R 10.0.0.9"),
         (255, "Connection closed by UNKNOWN port 65535\n", "a host on the way", "ssh root@n1"),
         (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
         (1, "me is not in the sudoers file.\n", "me is not in the sudoers file.", "NOPASSWD"),
@@ -223,7 +223,7 @@ def test_host_that_is_down_is_expected_as_a_peer_and_its_silence_is_no_finding()
     assert survey.findings(statuses, cluster) == []
     statuses[2] = _read(cluster, 3, _said(cluster, 3))
     (finding,) = survey.findings(statuses, cluster)
-    assert finding.message == "n1 gets no answer from n3 at 10.0.0.3, though both can be reached from here"
+    assert finding.message == "n1 gets no answer from n3 at 10.0.0.3, though both are reachable from here"
     assert finding.hosts == ("n1", "n3")
 
 
@@ -256,7 +256,7 @@ def test_other_versions_are_told_whatever_they_say() -> None:
     assert _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, and this is {cnictl.__version__}"
     old = survey.read(cluster.nodes[0], Answer("n1", 2, "", "cnictl: No such option: --version"), Answer("n1", 1))
     assert old.state == "other version"
-    assert old.why.startswith("has cnictl of an older release")
+    assert old.why.startswith("has cnictl of an older version")
 
 
 def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
@@ -264,6 +264,6 @@ def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     path.write_text(_FILE)
     known = Inventory(str(path), path.read_bytes(), _FILE, parse(_FILE))
     path.write_text(_FILE + "# mine\n")
-    with pytest.raises(Problem, match="was changed meanwhile"):
+    with pytest.raises(Problem, match="has changed since this command read it"):
         known.write(_FILE)
     assert path.read_text().endswith("# mine\n")

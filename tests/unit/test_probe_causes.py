@@ -11,7 +11,7 @@ from cnictl.core.netlink.rtnetlink import IFF_UP, Link, ifinfo
 from cnictl.node.host import neighbours, pod_routes
 from cnictl.node.host.route_lookup import Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer
-from cnictl.probe import arp, causes_local, ndp, trace
+from cnictl.probe import causes_local, trace, wire
 from cnictl.probe.capture import Sighting
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
@@ -40,7 +40,7 @@ class FakeHost(Host):
     forwarding = True
     bridge: Link | None = UP
     bridge_addresses = ["10.244.0.1/24"]
-    masquerade_stands = True
+    masquerade_loaded = True
     drifted: tuple[str, ...] = ("route/", "forward/")
     """What `cnictl apply` would change."""
 
@@ -106,7 +106,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
-    monkeypatch.setattr(arp, "answers", lambda *_: True)
+    monkeypatch.setattr(wire, "answers", lambda *_: True)
     monkeypatch.setattr(causes_local, "pod_default_route", lambda *_: "10.244.0.1")
     monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
 
@@ -224,7 +224,7 @@ def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pyt
     one = failure(OTHER_HOST, "10.0.10.51", host, "", at_peer=at_peer(False))
     assert "10.0.10.51 does not answer ARP on eth0 (neighbour table: FAILED)" in most_likely(one).words
     monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
-    monkeypatch.setattr(arp, "answers", lambda *_: False)
+    monkeypatch.setattr(wire, "answers", lambda *_: False)
     one = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
     assert most_likely(one).name == "neighbour-unresolved"
 
@@ -261,14 +261,14 @@ def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeyp
 
 
 def test_masquerade(host: FakeHost) -> None:
-    host.masquerade_stands = False
+    host.masquerade_loaded = False
     one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
     assert named(one) == ("no-masquerade", "cnictl nat enable")
     assert most_likely(one).words == "no masquerade rule: the request left with the pod's own address 10.244.0.5"
 
 
 def test_pods_are_not_masqueraded_among_each_other(host: FakeHost) -> None:
-    host.masquerade_stands = False
+    host.masquerade_loaded = False
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False))
     assert most_likely(one).name == "no-return-route"
 
@@ -337,7 +337,7 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
     host.routes = {("fd00:10::51", link): Way((("eth0", ""),), "fd00:10::210") for link in ("", "cni0")}
     seen = [Sighting("eth0", True, False, "fd00:244::5", "fd00:10::51", 0)]
     failed = Failure(OTHER_HOST, POD6, series("fd00:10::51"), host, seen, lambda: None)
-    monkeypatch.setattr(ndp, "answers", lambda *_: False)
+    monkeypatch.setattr(wire, "answers", lambda *_: False)
     assert "fd00:10::51 does not answer neighbour discovery on eth0" in most_likely(failed).words
     host.forwarding = False
     assert "net.ipv6.conf.all.forwarding is 0 on this node" in most_likely(failed).words

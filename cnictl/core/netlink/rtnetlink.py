@@ -187,18 +187,6 @@ def dump_routes(netlink: Netlink, family: int) -> list[bytes]:
     return netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
-def routes(netlink: Netlink, family: int) -> list[tuple[bytes | None, int, bytes | None, int]]:
-    """Return the main table's unicast routes: destination (None: the default route), prefix, gateway, link index."""
-    listed = []
-    for payload in dump_routes(netlink, family):
-        _, prefix, _, _, table, _, _, kind, _ = RTMSG.unpack_from(payload)
-        if table == RT_TABLE_MAIN and kind == RTN_UNICAST:
-            parts = attributes(payload, 12)
-            index = U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
-            listed.append((parts.get(RTA_DST), prefix, parts.get(RTA_GATEWAY), index))
-    return listed
-
-
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     """Return an ifinfomsg: the link's index (0: an IFLA_IFNAME follows) and the flags to change."""
     return IFINFO.pack(AF_UNSPEC, 0, 0, index, flags, change)

@@ -8,6 +8,7 @@ from cnictl.core import programs
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import listing, misread
 from cnictl.core.process import run
+from cnictl.node.host import reading
 from cnictl.node.state import original_state
 
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
@@ -23,6 +24,10 @@ def has_command(name: str) -> bool:
 
 def ruleset() -> list[dict[str, Any]]:
     """Return every table, chain and rule as in libnftables-json(5); empty without `nft`. Raises Problem."""
+    return reading.known("nft's rule set", _read_ruleset)
+
+
+def _read_ruleset() -> list[dict[str, Any]]:
     if not has_command("nft"):
         return []
     entries = _entries(["list", "ruleset"])
@@ -136,6 +141,10 @@ def _words(line: str) -> list[str]:
 def reads(table: str, chain: str, family: str = "ip") -> bool:
     """Return whether the family's program exists and can read a built-in chain: it can't read native nftables rules."""
     program = PROGRAMS[family]
+    return reading.known(f"{program} reads {chain} of {table}", lambda: _reads(program, table, chain))
+
+
+def _reads(program: str, table: str, chain: str) -> bool:
     if not has_command(program):
         return False
     try:

@@ -53,8 +53,8 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
 
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
-    asked = list(dict.fromkeys(peer.via for peer in spec.known_peers if not peer.dev))
-    ways = dict(zip(asked, route_lookup.ways([Packet(via) for via in asked]), strict=True))
+    asked = [peer.via for peer in spec.known_peers if not peer.dev]
+    ways = reading.known_each("ways to peers", asked, lambda vias: route_lookup.ways([Packet(via) for via in vias]))
     connected = _connected() if asked else []
     found = {}
     for peer in spec.known_peers:
@@ -193,13 +193,8 @@ def own_interfaces() -> dict[str, str]:
     return link_by_address
 
 
-def reach_peer(peer: Peer, link: str) -> Way | None:
-    """Return how this host reaches a peer; None if it has no route. `link`: the one of `peer_links`."""
-    return reach_peers({peer: link})[peer]
-
-
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
-    """Return how this host reaches each peer; None where it has no route. `links` as of `peer_links`.
+    """Return how this host reaches each peer; None where it has no route. `links`: those of `peer_links`.
 
     A way has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.

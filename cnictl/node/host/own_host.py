@@ -20,7 +20,7 @@ from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 PROTOCOLS = ("tcp", "udp")
 TO_NODE, FROM_NODE = "to the node", "from the node"
 _HOOKS = {"prerouting": TO_NODE, "input": TO_NODE, "output": FROM_NODE}
-_BUILT_IN = ("PREROUTING", "INPUT", "OUTPUT")
+
 _OTHERS = frozenset((f"inet {TABLE}", f"bridge {TABLE}"))
 
 

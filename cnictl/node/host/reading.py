@@ -1,12 +1,13 @@
 """One look at the host: what a program lists or the kernel dumps is read once, however many parts need it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from cnictl.core import process
 
 _Read = TypeVar("_Read")
+_Key = TypeVar("_Key", bound=Hashable)
 
 _known: dict[str, Any] | None = None
 """What was read since the look began, by what it is; None: everything is read anew."""
@@ -38,3 +39,16 @@ def known(what: str, read: Callable[[], _Read]) -> _Read:
         _known[what] = read()
     value: _Read = _known[what]
     return value
+
+
+def known_each(
+    what: str, keys: Iterable[_Key], read: Callable[[Sequence[_Key]], Iterable[_Read]]
+) -> Mapping[_Key, _Read]:
+    """Return what `read` returns for each key, in their order; within a look, each key is asked about once.
+
+    The mapping may hold more keys. The caller must not change it.
+    """
+    answers: dict[_Key, _Read] = known(what, dict)
+    missing = list(dict.fromkeys(key for key in keys if key not in answers))
+    answers.update(zip(missing, read(missing), strict=True))
+    return answers

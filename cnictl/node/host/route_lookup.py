@@ -8,7 +8,7 @@ linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
@@ -146,15 +146,23 @@ def source_to(target: str, dev: str = "") -> str:
 
 def routes() -> list[tuple[Cidr, Way]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
-    return reading.known("routes", lambda: _read_routes(ours=True))
+    return reading.known("routes", lambda: _read_routes(lambda _: True))
 
 
 def others_routes() -> list[tuple[Cidr, Way]]:
     """Return the same without cnictl's own routes, of which there may be thousands."""
-    return reading.known("others' routes", lambda: _read_routes(ours=False))
+    return reading.known(
+        "others' routes", lambda: _read_routes(lambda protocol: protocol not in (PROTOCOL, LEARNED_PROTOCOL))
+    )
 
 
-def _read_routes(ours: bool) -> list[tuple[Cidr, Way]]:
+def routes_but(protocol: int) -> list[tuple[Cidr, Way]]:
+    """Return those of other routing protocols than this one, as they are now."""
+    return _read_routes(lambda its_protocol: its_protocol != protocol)
+
+
+def _read_routes(wanted: Callable[[int], bool]) -> list[tuple[Cidr, Way]]:
+    """Return the routes whose protocol is wanted; the others are not parsed."""
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
         found = []
@@ -164,7 +172,7 @@ def _read_routes(ours: bool) -> list[tuple[Cidr, Way]]:
             found += [
                 _read(payload, names)
                 for (_, _, _, _, _, protocol, _, _, flags), payload in heads
-                if not flags & RTM_F_CLONED and (ours or protocol not in (PROTOCOL, LEARNED_PROTOCOL))
+                if not flags & RTM_F_CLONED and wanted(protocol)
             ]
     found.sort(key=lambda entry: entry[1].priority)
     return found

@@ -160,10 +160,19 @@ def _operators() -> list[Runtime]:
 
 def _named_in_file() -> Named:
     """Return the folders in the node file; none if it can't be read, which `node_file.load` reports."""
-    plugin = _merged([NODE_FILE]).get("plugin", {})
+    plugin = _merged([NODE_FILE]).get("plugin", {}) if _mentions(NODE_FILE, b"bin_dir", b"conf_dir") else {}
     values = (plugin.get(key, []) if isinstance(plugin, dict) else [] for key in ("bin_dir", "conf_dir"))
     bins, confs = ([value] if isinstance(value, str) else value if isinstance(value, list) else [] for value in values)
     return tuple(filter(None, map(str, bins))), tuple(filter(None, map(str, confs)))
+
+
+def _mentions(path: str, *words: bytes) -> bool:
+    """Return whether a file has one of these words: a node file without them, of thousands of peers, is not parsed."""
+    try:
+        text = durable.contents(path)
+    except OSError:
+        return False
+    return any(word in text for word in words)
 
 
 def unread(

@@ -74,11 +74,6 @@ class Library:
     """What is wrong with it; empty if nothing."""
 
     @property
-    def version(self) -> str:
-        """The folder's name."""
-        return os.path.basename(self.folder)
-
-    @property
     def launcher(self) -> str:
         """The version's own copy of its launcher."""
         return f"{self.folder}/{PLUGIN}"

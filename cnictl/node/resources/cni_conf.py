@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cached_property
 from typing import Any
 
 from cnictl.core.bridge import has_bridge_netfilter
@@ -32,7 +33,10 @@ class CniConf:
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec
-        self._runtimes = runtimes.find()
+
+    @cached_property
+    def _runtimes(self) -> tuple[Runtime, ...]:
+        return runtimes.find()
 
     def observe(self) -> State | None:
         """Return the file's text by path, including another tool's file of our name; None if there is no file."""

@@ -7,18 +7,19 @@ comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules th
 import ipaddress
 import shlex
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from cnictl.core.errors import Problem
 from cnictl.core.iptables_listing import FAMILIES
 from cnictl.core.netlink import nftables
 from cnictl.core.process import run
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
-from cnictl.node.host.verdicts.places import AHEAD, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, traffic
+from cnictl.node.host.verdicts.places import AHEAD, Flows, Need, Survey
+from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, told_apart, traffic
 from cnictl.node.resources import hidden_chains, placed_rules
 from cnictl.node.resources.forward_nft import MARK
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -69,20 +70,6 @@ class IptablesForward:
         ordered = {chain: placed_rules.in_order(labels) for chain, labels in jumps.items()}
         return {"accepts": sorted(look.accepts or []), "jumps": ordered}
 
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form. The first release named one chain, in `at`."""
-        if "jumps" in state:
-            jumps = {chain: placed_rules.updated(labels) for chain, labels in state["jumps"].items()}
-            return {**state, "accepts": sorted(state["accepts"]), "jumps": jumps}
-        if "subnet" not in state:
-            return state
-        mark = _mark(state["name"])
-        rules = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
-        return {
-            "accepts": sorted(f"{rule} {mark} -j ACCEPT" for rule in rules if state["subnet"]),
-            "jumps": {state["at"]: [""]} if state["at"] else {},
-        }
-
     def desired(self, spec: NodeSpec) -> State | None:
         """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
         node = _of_family(spec, self._family)
@@ -112,13 +99,14 @@ class IptablesForward:
             summary = f"remove {CHAIN}, the accepts for pods in {program}' FORWARD"
             return summary, "\n".join(hidden_chains.removal_commands("filter", CHAIN, self._family))
         look = IptablesLook(program, self._family, self._spec) if self.works() else None
-        removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None else []
+        moves = look is not None and _moves_jumps(before, after)
+        removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None and moves else []
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
             return f"remove the accepts for pods from {program}' FORWARD", "\n".join([*removed, *ends])
         lines = [f"{program} -w -{'N' if look is None or look.accepts is None else 'F'} {CHAIN}"]
         lines += [f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"]]
-        inserted = look.insertions(after, self._name()) if look is not None else []
+        inserted = look.insertions(after, self._name()) if look is not None and moves else []
         lines += [*removed, *(f"{program} -w {line}" for line in inserted)]
         subnet = getattr(_of_family(self._spec, self._family), "subnet", "pods")
         where = _in_words(after, look)
@@ -141,13 +129,14 @@ class IptablesForward:
             firewall.drop_left_over("filter", BASE, self._family)
             return
         look = IptablesLook(self.program, self._family, self._spec)
-        lines = [f"-D {line}" for line in look.removals()]
+        moves = _moves_jumps(change.before, after)
+        lines = [f"-D {line}" for line in look.removals()] if moves else []
         if after is not None:
             changes = look.changes_of_accepts(after["accepts"])
             while len(changes) > _AT_ONCE:
                 self._restore(changes[:_AT_ONCE])
                 del changes[:_AT_ONCE]
-            lines = changes + lines + look.insertions(after, self._name())
+            lines = changes + lines + (look.insertions(after, self._name()) if moves else [])
         elif look.accepts is not None:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         self._restore(lines)
@@ -169,13 +158,11 @@ class IptablesLook:
     """One look at a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
-        lines = firewall.rules_of(program, "filter")
-        self.accepts = _own_rules(lines)
+        self.accepts: list[str] | None
         """The rules of our chain; None if the chain does not exist."""
-        self.model = _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
+        self.accepts, self.model = reading.known(f"{program}'s filter table", lambda: _filter_table(program, family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
-        self._flows = [traffic(spec, family, host_links.links_to_others(spec))] if spec is not None and node else []
         self._labels = _labels(node) if node is not None else {}
         self._kinds = {
             rule.ours: self._labels.get(_label(rule.ours), ()) if _jumps(rule.ours) else _guessed(rule.ours)
@@ -206,6 +193,13 @@ class IptablesLook:
     def survey(self) -> Survey:
         """Return what FORWARD does to pods' packets."""
         return self._surveyed(self.model, self._kinds, self._valid)
+
+    @cached_property
+    def _flows(self) -> Flows:
+        if self._spec is None or not self._labels:
+            return []
+        peers = told_apart(self._spec, self.model)
+        return [traffic(peers, self._family, host_links.links_to_others(self._spec))]
 
     def _surveyed(self, model: Ruleset, kinds: dict[str, Any], valid: set[str]) -> Survey:
         bases = [model.chains[BASE]] if BASE in model.chains else []
@@ -304,8 +298,7 @@ def _senders(addresses: tuple[str, ...]) -> list[str]:
     """Return the CIDRs that hold just these addresses, few of them where there are many: packets meet each rule."""
     if len(addresses) <= _JOINED_FROM:
         return [f"{address}/{128 if is_ipv6(address) else 32}" for address in addresses]
-    networks = [ipaddress.ip_network(address) for address in addresses]
-    return list(map(str, ipaddress.collapse_addresses(networks)))  # type: ignore[type-var]
+    return list(map(str, ipaddress.collapse_addresses(map(ipaddress.ip_address, addresses))))  # type: ignore[type-var]
 
 
 def jump(label: str, name: str) -> str:
@@ -338,6 +331,12 @@ def _jumps(rule: str) -> bool:
 def _guessed(rule: str) -> tuple[str, ...]:
     """Return the kinds of a rule that an earlier release's doctor put into FORWARD."""
     return (SENT,) if "-i " in rule else (RECEIVED,)
+
+
+def _filter_table(program: str, family: str) -> tuple[list[str] | None, Ruleset]:
+    """Return the rules of our chain, and the model of the others."""
+    lines = firewall.rules_of(program, "filter")
+    return _own_rules(lines), _with_kube(_with_unread(iptables.ruleset(lines, MARK, CHAIN), family))
 
 
 def _own_rules(lines: list[list[str]]) -> list[str] | None:
@@ -392,6 +391,11 @@ def _with_unread(model: Ruleset, family: str) -> Ruleset:
         for name, chain in sealed_chains.items()
     }
     return Ruleset(model.chains | chains_read)
+
+
+def _moves_jumps(before: State | None, after: State | None) -> bool:
+    """Return whether a change is one of the jumps too, and not of the accepts alone."""
+    return (before or {}).get("jumps") != (after or {}).get("jumps")
 
 
 def _in_words(after: State, look: IptablesLook | None) -> str:

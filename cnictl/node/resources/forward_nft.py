@@ -5,16 +5,17 @@ the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.pl
 """
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import Any
 
 from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.core.process import run
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
 from cnictl.node.host.verdicts.places import AHEAD, Drop, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
+from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, told_apart, traffic
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -45,10 +46,6 @@ class NftForward:
                     state = stored(rule.ours, misplaced.get(Place(chain.name, index)))
                     rules_by_chain.setdefault(chain.name, []).append(state)
         return {chain: placed_rules.in_order(rules) for chain, rules in rules_by_chain.items()} or None
-
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form."""
-        return {chain: placed_rules.updated(rules) for chain, rules in state.items()}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the accepts in each chain that drops pods' packets; well-placed accepts in other chains stay."""
@@ -111,13 +108,13 @@ class NftLook:
         """With `owned`: look only at chains that nobody but the owner of their table may change."""
         self._spec = spec
         listing = firewall.ruleset()
-        self.model: Ruleset = nft.ruleset(listing, _our_text)
+        self.model: Ruleset = reading.known("nft's model", lambda: nft.ruleset(listing, _our_text))
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
-        self._links = host_links.links_to_others(spec)
+        has_ours = any(rule.ours for chain in self.model.chains.values() for rule in chain.rules)
         texts = {
             text: kind
-            for family in nft.SEES
+            for family in (nft.SEES if has_ours else ())  # with thousands of peers the texts are long
             for kind, rules in accepts(spec, family).items()
             for text in rules
         }  # fmt: skip
@@ -147,7 +144,15 @@ class NftLook:
     def _flows(self, base: Chain) -> Flows:
         table = base.name.partition(" ")[0]
         seen = [family for family in families(self._spec) if family in nft.SEES[table]]
-        return [traffic(self._spec, family, self._links, table == "bridge") for family in seen]
+        return [traffic(self._told_apart, family, self._links, table == "bridge") for family in seen]
+
+    @cached_property
+    def _told_apart(self) -> NodeSpec:
+        return told_apart(self._spec, self.model)
+
+    @cached_property
+    def _links(self) -> list[str]:
+        return host_links.links_to_others(self._spec)
 
     def valid(self, chain: Chain) -> list[str]:
         """Return every accept that is valid in a chain."""
@@ -168,8 +173,6 @@ class NftLook:
         lines = []
         for state in rules:
             rule, misplaced = placed_rules.read(state)
-            if MARK not in rule:
-                continue  # an earlier release's journal holds a place here
             shown = f"'{rule}'" if quoted else rule
             kind = texts.get(rule) or _guessed(rule)[0]
             place = places.place_in(bare, chain, kind, needs)

@@ -78,9 +78,9 @@ def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
     return list(paths)
 
 
-def not_kept(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> str:
+def not_kept(spec: NodeSpec) -> str:
     """Return in words what this host can't keep for the next boot; empty if it keeps all."""
-    paths = skipped(spec, earlier)
+    paths = skipped(spec)
     if not paths:
         return ""
     return (

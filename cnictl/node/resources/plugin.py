@@ -1,6 +1,7 @@
 """Install the plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
 
 import os
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,7 +29,11 @@ class Plugin:
         """`lib_dir` and `bin_dirs` are the operator's choice; if empty, the present or the default folders."""
         self._spec = spec
         self._lib_dir = lib_dir
-        self._bin_dirs = bin_dirs or runtimes.bin_dirs(runtimes.find())
+        self._named_bin_dirs = bin_dirs
+
+    @cached_property
+    def _bin_dirs(self) -> tuple[str, ...]:
+        return self._named_bin_dirs or runtimes.bin_dirs(runtimes.find())
 
     def observe(self) -> State | None:
         """Return version, digest of its code, interpreter and folders; None if no version is installed."""

@@ -1,17 +1,17 @@
 """Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.node.host import host_links, route_lookup
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL, Way
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
-OURS, LEARNED = "cnictl", "cnictl, learned"
+OURS, LEARNED, KERNELS = "cnictl", "cnictl, learned", "proto kernel"
 _OWNERS = {PROTOCOL: OURS, LEARNED_PROTOCOL: LEARNED}
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
@@ -25,8 +25,12 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Return the route's next hop, link and owner; our route, if there are several. A learned one is another's."""
-        routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] != LEARNED]
+        """Return the route's next hop, link and owner; our route, if there are several.
+
+        A learned one is another resource's, and the kernel's own comes and goes with a link's address: where a peer's
+        pod CIDR becomes this node's, or was this node's, it is that of the bridge.
+        """
+        routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] not in (LEARNED, KERNELS)]
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
@@ -84,12 +88,12 @@ class RouteTable:
         failures: dict[str, Problem] = {}
         messages: list[tuple[int, int, bytes]] = []
         sent: list[Change] = []
+        others = _listed(route_lookup.routes_but(PROTOCOL))
         with Netlink() as netlink:
             indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
             for change in changes:
-                is_learned = any(route["owner"] == LEARNED for route in self.to(_pod_cidr(change)))
                 try:
-                    messages.append(_message(change, indexes, is_learned))
+                    messages.append(_message(change, indexes, others.get(_pod_cidr(change), [])))
                     sent.append(change)
                 except Problem as problem:
                     failures[change.resource] = problem
@@ -124,13 +128,14 @@ class RouteTable:
 
     def _all(self) -> dict[str, list[dict[str, str]]]:
         if self._read is None:
-            self._read = _listed()
+            self._read = _listed(route_lookup.routes())
         return self._read
 
 
-def _listed() -> dict[str, list[dict[str, str]]]:
+def _listed(ways: Iterable[tuple[Cidr, Way]]) -> dict[str, list[dict[str, str]]]:
+    """Return the main table's routes by destination."""
     routes: dict[str, list[dict[str, str]]] = {}
-    for destination, route in route_lookup.routes():
+    for destination, route in ways:
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
             owner = _OWNERS.get(route.protocol) or f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
@@ -138,21 +143,22 @@ def _listed() -> dict[str, list[dict[str, str]]]:
     return routes
 
 
-def _message(change: Change, indexes: dict[str, int], is_learned: bool) -> tuple[int, int, bytes]:
+def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str]]) -> tuple[int, int, bytes]:
     """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
 
-    A typed peer's route takes the place of a learned one.
+    `others`: the routes to the same pod CIDR that are not ours. A typed peer's route takes the place of a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
     if change.after is None:
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
-    _refuse_foreign(str(cidr), change.before)
+    for route in [change.before] if change.before is not None else others:
+        _refuse_foreign(str(cidr), route)
     dev = change.after["dev"]
     if dev and dev not in indexes:
         raise Problem(f"there is no link {dev}", "`ip link` lists the links")
     index, gateway = indexes.get(dev, 0), parse_address(change.after["via"])
     return rtnetlink.add_route_via(
-        index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None or is_learned
+        index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None or bool(others)
     )
 
 
@@ -160,11 +166,11 @@ def _pod_cidr(change: Change) -> str:
     return change.resource.partition("/")[2]
 
 
-def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
-    if before is not None and before["owner"] != OURS:
-        through = f"through {before['via']} " if before["via"] else ""
+def _refuse_foreign(pod_cidr: str, route: State) -> None:
+    if route["owner"] not in (OURS, LEARNED):
+        through = f"through {route['via']} " if route["via"] else ""
         raise Problem(
-            f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
+            f"{pod_cidr} already has a route {through}on {route['dev']} that cnictl did not make ({route['owner']})",
             f"if that route is wrong: ip route del {pod_cidr}",
         )
 

@@ -132,32 +132,37 @@ class AddPeers:
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
     @reading.once()
-    def check(self) -> None:
-        """Raise Problem if a peer can't be reached without a gateway, UsageProblem if it does not fit the node."""
-        wanted = self.edit(converge.current_spec())
-        addressing.check(wanted)
-        links = host_links.peer_links(wanted)
-        for peer in self.peers:
-            reached = host_links.reach_peer(peer, links.get(peer, ""))
-            if reached is not None and reached.gateway and not peer.dev:
-                raise Problem(
-                    f"{peer.via} is not on the same link, it is reached through {reached.gateway}: "
-                    "plain routes can't carry pod traffic there",
-                    "put both nodes on one link (a prefix that holds both addresses), or name the link to it: "
-                    f"{peer.pod_cidr}={peer.via}%LINK",
-                )
+    def look(self) -> tuple[list[str], tuple[str, ...]]:
+        """Return in words what becomes of the peers that are there, and the kinds of resources that it changes.
 
-    def notes(self) -> list[str]:
-        """Return in words what becomes of the peers that are there."""
-        return self._combined(converge.current_spec()).in_words()
-
-    @reading.once()
-    def kinds(self) -> tuple[str, ...]:
-        """Return the kinds of resources that it changes. Raises Problem if pods' IPv6 needs a larger MTU."""
-        return PEER_KINDS + (("bridge",) if _lowers_mtu(self.edit(converge.current_spec())) else ())
+        The host is asked about the named peers alone. Raises UsageProblem if a peer does not fit the node; Problem if
+        one can't be reached without a gateway, or if pods' IPv6 needs a larger MTU.
+        """
+        spec = converge.current_spec()
+        combined = self._combined(spec)
+        wanted = addressing.check(dataclasses.replace(spec, peers=combined.peers))
+        named = {peer.pod_cidr for peer in self.peers}
+        alone = dataclasses.replace(
+            wanted, peers=tuple(peer for peer in wanted.peers if peer.pod_cidr in named), learned=()
+        )
+        _refuse_gateways(alone)
+        kinds = (*PEER_KINDS, "bridge") if _lowers_mtu(alone) else PEER_KINDS
+        return combined.in_words(), kinds
 
     def _combined(self, spec: NodeSpec) -> NamedPeers:
         return named_peers.combine(spec.peers, self.peers, False, self.replace)
+
+
+def _refuse_gateways(spec: NodeSpec) -> None:
+    """Raise Problem if a peer of `spec` can't be reached without a gateway."""
+    for peer, reached in host_links.reach_peers(host_links.peer_links(spec)).items():
+        if reached is not None and reached.gateway and not peer.dev:
+            raise Problem(
+                f"{peer.via} is not on the same link, it is reached through {reached.gateway}: "
+                "plain routes can't carry pod traffic there",
+                "put both nodes on one link (a prefix that holds both addresses), or name the link to it: "
+                f"{peer.pod_cidr}={peer.via}%LINK",
+            )
 
 
 def without_peers(spec: NodeSpec, pod_cidrs: Collection[str]) -> NodeSpec:
@@ -177,7 +182,7 @@ def check_links(spec: NodeSpec) -> None:
 
 
 def _lowers_mtu(spec: NodeSpec) -> bool:
-    """Return whether a new peer needs smaller packets of pods than the bridge has now."""
+    """Return whether a peer of `spec` needs smaller packets of pods than the bridge has now."""
     limit = host_links.narrowest(spec)
     if spec.mtu or limit.peer is None:
         return False

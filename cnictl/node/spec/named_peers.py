@@ -4,12 +4,12 @@ A peer that is not named stays, and one that is named with another address does 
 a command line that leaves something out is no instruction to remove it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec.overlaps import overlapping
 from cnictl.node.spec.peers import check_peer, place
 
 
@@ -67,7 +67,7 @@ def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, repla
         raise UsageProblem(
             f"peer {old.pod_cidr} is reached through {place(old)} already; to move it to {place(new)}, add --replace"
         )
-    _refuse_overlap(result, wanted.values())
+    _refuse_overlap(result, tuple(wanted.values()))
     named_cidrs = {check_peer(peer).pod_cidr for peer in named}
     unnamed = tuple(old for old in known if old.pod_cidr not in named_cidrs)
     return NamedPeers(
@@ -75,12 +75,14 @@ def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, repla
     )  # fmt: skip
 
 
-def _refuse_overlap(kept: list[Peer], new: Iterable[Peer]) -> None:
-    for peer in new:
-        cidr = parse_cidr(peer.pod_cidr)
-        for other in kept:
-            if cidr.overlaps(parse_cidr(other.pod_cidr)):
-                raise UsageProblem(
-                    f"peer {cidr} overlaps peer {other.pod_cidr}, which this node reaches through {place(other)}; if "
-                    f"{cidr} takes its place, first: cnictl route del-peer {other.pod_cidr}"
-                )
+def _refuse_overlap(kept: list[Peer], new: tuple[Peer, ...]) -> None:
+    if not new:
+        return
+    peers = (*new, *kept)
+    pairs = overlapping([parse_cidr(peer.pod_cidr) for peer in peers])
+    for first, second in sorted(pair for pair in pairs if pair[0] < len(new) <= pair[1]):
+        cidr, other = peers[first].pod_cidr, peers[second]
+        raise UsageProblem(
+            f"peer {cidr} overlaps peer {other.pod_cidr}, which this node reaches through {place(other)}; if "
+            f"{cidr} takes its place, first: cnictl route del-peer {other.pod_cidr}"
+        )

@@ -94,9 +94,13 @@ def _contents(path: str) -> bytes:
     return durable.contents(path)
 
 
-@lru_cache(maxsize=8)
 def parse(text: str, path: str = NODE_FILE) -> NodeSpec:
     """Return the spec in a node file's text. Its addresses are not checked. Raises UsageProblem."""
+    return _parsed(text, path)
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, path: str) -> NodeSpec:
     try:
         document = toml_text.parse(text)
     except TOMLKitError as error:
@@ -246,7 +250,7 @@ def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
             head.put(key, value)
     _edit_plugin(blocks, spec)
     _edit_reach(blocks, spec)
-    _edit_peers(blocks, spec.peers)
+    _edit_peers(blocks, current.peers, spec.peers)
     return toml_text.joined(blocks)
 
 
@@ -304,26 +308,33 @@ def _edit_table(blocks: list[Block], name: str, wanted: dict[str, Any]) -> None:
         blocks.append(toml_text.new_table(blocks, f"[{name}]", changed))
 
 
-def _edit_peers(blocks: list[Block], peers: tuple[Peer, ...]) -> None:
-    """Change, drop, add and order the [[peers]] tables, or the entries of one array."""
+def _edit_peers(blocks: list[Block], current: tuple[Peer, ...], peers: tuple[Peer, ...]) -> None:
+    """Change, drop, add and order the [[peers]] tables, or the entries of one array. `current`: what they say."""
     order = [_canonical(peer.pod_cidr) for peer in peers]
     wanted = dict(zip(order, peers, strict=True))
     if "peers" in blocks[0].values():
         blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
         return
+    if sum(block.name == "peers" for block in blocks) != len(current):
+        raise LookupError("a line within a text looks like the head of a table")
     kept: dict[str, Block] = {}
-    for block in [block for block in blocks if block.name == "peers"]:
-        current = block.values()
-        peer = wanted.get(_cidr_of(current))
-        if peer is None:
-            place = blocks.index(block)
-            blocks[place - 1].text += block.remains()
-            del blocks[place]
+    tables = iter(current)
+    before, blocks[:] = list(blocks), []
+    for block in before:
+        if block.name != "peers":
+            blocks.append(block)
             continue
-        kept[_cidr_of(current)] = block
-        if _canonical(current["via"]) != _canonical(peer.via):
+        old = next(tables)
+        cidr = old.pod_cidr if old.pod_cidr in wanted else _canonical(old.pod_cidr)
+        peer = wanted.get(cidr)
+        if peer is None:
+            blocks[-1].text += block.remains()
+            continue
+        blocks.append(block)
+        kept[cidr] = block
+        if _canonical(old.via) != _canonical(peer.via):
             block.put("via", peer.via)
-        if current.get("dev", "") != peer.dev:
+        if old.dev != peer.dev:
             block.put("dev", peer.dev)
     for cidr in order:
         if cidr not in kept:

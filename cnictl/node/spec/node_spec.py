@@ -132,7 +132,7 @@ def texts_of(value: str | list[str]) -> tuple[str, ...]:
 
 def as_data(spec: NodeSpec) -> dict[str, Any]:
     """The spec as JSON values."""
-    data = {**asdict(replace(spec, learned=())), "peers": [asdict(peer) for peer in spec.peers]}
+    data = {**asdict(replace(spec, peers=(), learned=())), "peers": [dict(vars(peer)) for peer in spec.peers]}
     del data["learned"]
     if not spec.reach.source:
         del data["reach"]  # as in journals of a node that learns nothing
@@ -152,6 +152,9 @@ def from_data(data: dict[str, Any]) -> NodeSpec:
     return NodeSpec(**_known(NodeSpec, values))
 
 
+_NAMES = {kind: frozenset(field.name for field in fields(kind)) for kind in (Peer, NodeSpec, Reach)}
+
+
 def _known(kind: type[Peer | NodeSpec | Reach], values: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
+    names = _NAMES[kind]
     return {key: value for key, value in values.items() if key in names}

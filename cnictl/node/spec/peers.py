@@ -3,11 +3,9 @@
 Wrong ones are usage errors that name the value and suggest a correction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-
-from netaddr import IPAddress
 
 from cnictl.core.cidr import (
     AddressError,
@@ -31,7 +29,8 @@ FAMILIES = {32: "IPv4", 128: "IPv6"}
 LINK_NAME_MAX = 15
 """Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
 
-_CLASS_E = IPAddress("240.0.0.0")
+_NO_HOST = tuple(parse_cidr(text) for text in ("127.0.0.0/8", "224.0.0.0/3", "::1/128", "ff00::/8", "::ffff:0:0/96"))
+"""Loopback, multicast, class E and IPv4-mapped addresses (RFC 1112, RFC 4291)."""
 _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
@@ -190,28 +189,22 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 
     `own` maps this host's ADDRESS/PREFIX to links.
     """
-    interfaces = [(parse_interface(interface), link) for interface, link in own.items()]
+    faults: dict[bytes, str] = {}
+    for text, link in own.items():
+        for address, fault in _no_neighbours(parse_interface(text)):
+            faults.setdefault(address, f"{fault} (on {link})")
     for peer in peers:
-        via = parse_address(peer.via)
-        for interface, link in interfaces:
-            fault = _no_neighbour(via, interface)
-            if fault:
-                raise UsageProblem(
-                    f"peer {peer.pod_cidr}: {peer.via} is {fault} (on {link}); give the address of the other node"
-                )
+        fault = faults.get(parse_address(peer.via), "")
+        if fault:
+            raise UsageProblem(f"peer {peer.pod_cidr}: {peer.via} is {fault}; give the address of the other node")
 
 
-def _no_neighbour(address: bytes, interface: Cidr) -> str:
-    """Return in words why an address can't be another host's on this interface; empty if it can."""
-    if address == interface.packed:
-        return "this host's own address"
-    if interface.bits != 32 or interface.prefix > 30:  # RFC 3021: a /31 has two hosts and nothing else
-        return ""
-    if address == interface.nth(0):
-        return f"the network address of {interface.network}"
-    if interface.holds(address) and int.from_bytes(address, "big") == interface.last:
-        return f"the broadcast address of {interface.network}"
-    return ""
+def _no_neighbours(interface: Cidr) -> Iterator[tuple[bytes, str]]:
+    """Yield the addresses that can't be another host's on this interface, and in words why."""
+    yield interface.packed, "this host's own address"
+    if interface.bits == 32 and interface.prefix <= 30:  # RFC 3021: a /31 has two hosts and nothing else
+        yield interface.nth(0), f"the network address of {interface.network}"
+        yield interface.nth(interface.last - interface.first), f"the broadcast address of {interface.network}"
 
 
 def host_address(text: str, what: str) -> bytes:
@@ -219,9 +212,7 @@ def host_address(text: str, what: str) -> bytes:
     if "/" in text:
         raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
     packed = parse_address(text, what)
-    address = IPAddress(text)
-    odd = address.is_multicast() or address.is_loopback() or int(address) == 0
-    if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
+    if not any(packed) or any(block.holds(packed) for block in _NO_HOST):
         raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
     return packed
 

@@ -56,8 +56,7 @@ class Journal:
         self.command = command
         self._repairs = repairs
         self._head = {
-            "command": command, "argv": sys.argv[1:], "former": original_state.snapshot(), "marks_repairs": True,
-            **(about or {}),
+            "command": command, "argv": sys.argv[1:], "former": original_state.snapshot(), **(about or {}),
         }  # fmt: skip
         self.number = 0
         """The run's number in `cnictl history`; 0 before its first change."""
@@ -137,26 +136,13 @@ class Run:
     confirmed: float = 0.0
     whole: bool = False
     """Whether this undo also undoes the run's repairs."""
-    unconfirmed: bool | None = None
-    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases."""
-    marks_repairs: bool = False
-    """Whether the entries mark repairs; those of earlier releases don't."""
-
-    @property
-    def undoes_unconfirmed(self) -> bool:
-        """Whether the run undoes a run that nobody confirmed in time."""
-        if self.unconfirmed is None:
-            return bool(self.undoes) and self.command.endswith(", not confirmed")
-        return self.unconfirmed
+    unconfirmed: bool = False
+    """Whether this undo undid a run that nobody confirmed in time."""
 
     @property
     def is_repair(self) -> bool:
         """Whether all of the run's changes are repairs."""
-        if self.marks_repairs:
-            return bool(self.entries) and all(entry.repair for entry in self.entries)
-        if self.command in ("watch", "doctor --fix"):
-            return True
-        return self.command == "apply" and self.spec is not None and self.former.get("specs") == [self.spec]
+        return bool(self.entries) and all(entry.repair for entry in self.entries)
 
 
 _LARGEST = 256 << 20
@@ -198,13 +184,21 @@ def path_of(number: int) -> str:
 
 def read(number: int) -> Run | None:
     """Return a run; None if it has no journal or if the journal can't be read."""
+    contents = _contents(number)
+    return _parsed(number, contents) if contents is not None else None
+
+
+def _contents(number: int) -> bytes | None:
     try:
-        lines = durable.contents(path_of(number), _LARGEST).decode("utf-8", "replace").splitlines()
+        return durable.contents(path_of(number), _LARGEST)
     except OSError as error:
         odd.pass_over_error(path_of(number), error)
         return None
+
+
+def _parsed(number: int, contents: bytes) -> Run:
     run, names = Run(number), {entry.name for entry in fields(Run)}
-    for line in lines:
+    for line in contents.decode("utf-8", "replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -240,12 +234,22 @@ def unfinished() -> list[Run]:
 
     The caller holds `spine.exclusive`, so no run is at work.
     """
-    run_by_number = {run.number: run for run in runs() if run.entries}
-    return [run for run in run_by_number.values() if not run.end or _is_unnoted(run, run_by_number.get(run.undoes))]
+    kept = ((number, _contents(number)) for number in numbers())
+    waiting = [_parsed(number, text) for number, text in kept if text is not None and not _is_over(text)]
+    return [run for run in waiting if run.entries and (not run.end or _is_unnoted(run))]
 
 
-def _is_unnoted(run: Run, undone: Run | None) -> bool:
-    return undone is not None and run.end == DONE and not run.taken_back and not undone.taken_back
+def _is_over(contents: bytes) -> bool:
+    """Return whether a journal has its end and is no undo's: with thousands of peers, parsing each takes seconds."""
+    head = contents.partition(b"\n")[0]
+    return b'\n{"end": ' in contents and b'"undoes": ' not in head  # a quote within a text has a backslash
+
+
+def _is_unnoted(run: Run) -> bool:
+    if run.undoes not in numbers() or run.end != DONE or run.taken_back:
+        return False
+    undone = read(run.undoes)
+    return undone is not None and not undone.taken_back
 
 
 def remove_all() -> None:

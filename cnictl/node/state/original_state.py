@@ -116,4 +116,6 @@ def _write(record: dict[str, Any]) -> None:
             os.unlink(RECORD)
         return
     durable.make_folder(STATE_DIR)
-    durable.replace(RECORD, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n", 0o600)
+    # a line for each key: with `indent`, json uses its slow encoder, and a spec may have thousands of peers
+    lines = [f"{json.dumps(key)}: {json.dumps(record[key], sort_keys=True)}" for key in sorted(record)]
+    durable.replace(RECORD, ("{" + ",\n ".join(lines) + "}\n").encode(), 0o600)

@@ -217,9 +217,16 @@ class Ruleset:
 
     chains: dict[str, Chain]
 
-    def hooked(self, hook: str) -> list[Chain]:
-        """Return the base chains of a hook."""
-        return [chain for chain in self.chains.values() if chain.hook == hook]
+    @cached_property
+    def borders(self) -> dict[int, list[int]]:
+        """Where the CIDRs that rules name begin, and what follows their ends: sorted numbers by bits of an address."""
+        borders: dict[int, set[int]] = {32: set(), 128: set()}
+        for chain in self.chains.values():
+            for match in (match for rule in chain.rules for branch in rule.branches for match in branch.matches):
+                for cidr in map(network, match.values) if match.about in ("source", "target") else ():
+                    if cidr is not None:
+                        borders[cidr.bits] |= {cidr.first, cidr.last + 1}
+        return {bits: sorted(numbers) for bits, numbers in borders.items()}
 
     def reachable(self, name: str) -> set[str]:
         """Return the names of a chain and of all chains that it leads to."""
