@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import cnictl
+from cnictl.cli import cluster_test
 from cnictl.cluster import survey
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.cluster.inventory import Inventory
@@ -152,6 +153,13 @@ def test_limit_without_a_name_does_not_mean_all(names: list[str]) -> None:
     assert len(known.limited([])) == 8
     with pytest.raises(UsageProblem, match="--limit names no node"):
         known.limited(names)
+
+
+def test_matrix_of_one_host_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(_FILE)
+    with pytest.raises(UsageProblem, match="n1 is the only one here"):
+        cluster_test.test(str(file), ["n1"])
 
 
 def test_program_that_leaves_a_child_is_read_to_its_own_end() -> None:
