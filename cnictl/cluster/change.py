@@ -34,7 +34,7 @@ LEAST_CONFIRM = 30
 
 UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
 UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED = (
-    "already so", "would change", "changed", "failed", "lost", "reverted",
+    "unchanged", "would change", "changed", "failed", "lost", "reverted",
 )  # fmt: skip
 _GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
 
@@ -187,7 +187,7 @@ def pods_on(hosts: Hosts, name: str) -> list[str]:
 
 
 def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
-    """Reset a host that leaves the cluster; one that is no node any more is already so."""
+    """Reset a host that leaves the cluster; one that is not a node any more is unchanged."""
     command = Command(("cnictl", "reset-node", "--yes", "-o", "json"))
     answer = hosts.run({node.name: command}, _CHANGE_SECONDS, lambda _: None)[node.name]
     if answer.fault:

@@ -134,7 +134,7 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
 def _own_address(facts: Facts, link: str) -> str:
     """Return the IPv4 address from which the kernel sends on a link; empty if there is none."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
-    gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
+    gateway = route_lookup.look_up(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
         source = route_lookup.source_to(target, link)
         if source:
@@ -222,7 +222,7 @@ def _black_hole(facts: Facts) -> Iterable[HostFault]:
 
 def _is_way_of_host(peer: Peer) -> bool:
     """Return whether a ping from this host to the peer leaves through the link of the peer's route."""
-    return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
+    return not peer.dev or route_lookup.look_up(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
 def _pods_filtered(facts: Facts) -> Iterable[HostFault]:

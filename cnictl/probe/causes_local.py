@@ -5,7 +5,7 @@ from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import neighbours, pod_routes
-from cnictl.node.host.pod_routes import Asked
+from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe import trace, wire
@@ -94,22 +94,24 @@ def diverted(failure: Failure) -> FailureCause | None:
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None
     link = host.peer_links.get(peer, "") if peer is not None else ""
-    questions: list[Asked] = []
+    questions: list[RouteQuestion] = []
     if failure.check == OWN_HOST:
-        questions = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
+        questions = [RouteQuestion(pod_routes.OWN, Packet(pod, target), bridge)]
     elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.known_peers and link:
         questions = [
-            Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == OTHER_HOST and peer is not None and link:
         questions = [
-            Asked(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == EXTERNAL:
-        questions = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
-        questions += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+        questions = [RouteQuestion(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
+        questions += [
+            RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
+        ]
     strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
     if not strays:
         return None
@@ -119,10 +121,10 @@ def diverted(failure: Failure) -> FailureCause | None:
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
     """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, way = stray.asked, stray.way
-    if question.peer is None or question.what != pod_routes.TO_PODS:
-        return question.what == pod_routes.TO_OUTSIDE or bool(way.errno)
-    inside = way.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(way.destination))
+    question, route = stray.question, stray.route
+    if question.peer is None or question.kind != pod_routes.TO_PODS:
+        return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
+    inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))
     return not inside
 
 

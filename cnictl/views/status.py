@@ -29,7 +29,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
-    looked = pod_routes.look(spec)
+    findings = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
@@ -39,8 +39,8 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "source": source_view.shown(spec, learned_peers.load()) if spec.reach.source else None,
-        "peers": _peers(spec, looked),
-        "strays": looked.as_json(),
+        "peers": _peers(spec, findings),
+        "strays": findings.as_json(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
@@ -74,9 +74,9 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, findings: pod_routes.RouteFindings) -> list[dict[str, Any]]:
     """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
-    rows = routes(peer_routes.states(spec, looked))
+    rows = routes(peer_routes.states(spec, findings))
     if not rows:
         return []
     answered = neighbours.answering((row["via"], row["dev"]) for row in rows if row["via"] and row["dev"])

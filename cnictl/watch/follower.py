@@ -59,7 +59,7 @@ class Follower:
                 for snapshot in self._source.watch(version):
                     spec = self._current()
                     if spec is not None and spec.reach == self.reach:
-                        self._keep(learning.taken(spec, self._source, snapshot))
+                        self._keep(learning.record_of(spec, self._source, snapshot))
                     if self._ended.is_set():
                         return
             except (SourceLost, UsageProblem, Problem, OSError) as error:
@@ -76,7 +76,7 @@ class Follower:
         spec = self._current()
         snapshot = source.list()
         if spec is not None and spec.reach == self.reach:
-            self._keep(learning.taken(spec, source, snapshot))
+            self._keep(learning.record_of(spec, source, snapshot))
         return snapshot.version
 
     def _keep(self, learned: learned_peers.Learned) -> None:

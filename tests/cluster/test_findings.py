@@ -98,8 +98,8 @@ def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
         assert any(text.startswith("node3 has cnictl version 0.1.9, and node1 has ") for text in findings)
         done = cluster.cluster("apply", "-o", "json", check=False)
         assert [row["state"] for row in json.loads(done.stdout)["items"]] == [
-            "already so",
-            "already so",
+            "unchanged",
+            "unchanged",
             "other version",
         ]
         assert done.status == 1

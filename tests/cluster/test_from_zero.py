@@ -38,7 +38,7 @@ def test_pods_of_two_nodes_reach_each_other_with_their_own_addresses(bare: World
 
 def test_second_apply_changes_nothing(bare: World) -> None:
     document = json.loads(bare.cluster("apply", "-o", "json").stdout)
-    assert [row["state"] for row in document["items"]] == ["already so"] * 3
+    assert [row["state"] for row in document["items"]] == ["unchanged"] * 3
     assert document["assigned"] == {}
     assert json.loads(bare.cluster("plan", "--exit-code", "-o", "json").stdout)["items"]
 

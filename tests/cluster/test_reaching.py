@@ -45,7 +45,7 @@ def test_host_without_sshd_is_a_row_and_the_others_are_changed(three: World) -> 
     try:
         done = three.cluster("apply", "-o", "json", check=False)
         states = {row["node"]: row["state"] for row in json.loads(done.stdout)["items"]}
-        assert states == {"node1": "already so", "node2": "unreachable", "node3": "already so"}
+        assert states == {"node1": "unchanged", "node2": "unreachable", "node3": "unchanged"}
         assert done.status == 1
     finally:
         node.run(["sh", "-c", "/usr/sbin/sshd -E /var/log/sshd.log </dev/null >/dev/null 2>&1"])

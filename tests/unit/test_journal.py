@@ -72,7 +72,7 @@ def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> N
     journal.append(1, {"end": "finished"})
     journal.append(1, {"taken_back": 2})
     run = journal.last()
-    assert run is not None and (run.end, run.taken_back) == ("finished", 2)
+    assert run is not None and (run.end, run.undone_by) == ("finished", 2)
     assert [entry.resource for entry in run.entries][:1] == ["masquerade/mynet"]
 
 
