@@ -96,6 +96,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (_one(', ssh = "-oProxyCommand=reboot"'), "is not a host or user@host"),
         (_one(', ssh = "root@node1 -p 22"'), "is not a host or user@host"),
         (_one(', ssh = "$(reboot)"'), "is not a host or user@host"),
+        (_one(', name = "node2"'), "line 3: 'name' is there twice: "),
         (LINES.replace("node3", "node1"), "line 8: two nodes have the name node1"),
         (LINES.replace("10.0.2.53", "10.0.10.51"), "line 8: nodes node2 and node3 have the same address 10.0.10.51"),
         (LINES.replace('53" }', '53", ssh = "admin@node2.example" }'), "line 8: nodes node2 and node3 have the same"),
