@@ -78,7 +78,7 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
             failure = error
 
     def remove_foreign(record: Record) -> None:
-        from cnictl.core.taken_over import remove_pair
+        from cnictl.core.foreign_pair import remove_pair
 
         remove_pair(host, record, bridge=conf.bridge)
 

@@ -7,7 +7,7 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf.network import interface_name_fault
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.netlink.rtnetlink import parse_mac
-from cnictl.core.outside import NAME_CHARACTERS
+from cnictl.core.untrusted_text import NAME_CHARACTERS
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli import groups
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 
 
 class Format(StrEnum):
@@ -37,7 +37,7 @@ def plain(text: str, longest: int = _LONGEST_LINE) -> str:
 
     Everything that commands print passes through here, except JSON.
     """
-    return "\n".join(outside.line(part, longest) for part in text.split("\n"))
+    return "\n".join(untrusted_text.line(part, longest) for part in text.split("\n"))
 
 
 def say(message: str) -> None:
@@ -119,7 +119,7 @@ def print_json_line(document: Mapping[str, Any]) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print rows: a rich table at a terminal, aligned plain columns in a pipe."""
-    rows = [[outside.line(cell) for cell in row] for row in rows]
+    rows = [[untrusted_text.line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plain(columns, rows)
         return

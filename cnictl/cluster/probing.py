@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cnictl.cluster.transport import Session, Transport
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import PairRequest, Ping, Ready, SeenRequests
@@ -193,5 +193,5 @@ class _Talk:
         if _UNKNOWN_COMMAND in message:
             message, hint = "cnictl there is too old for the test", "install the same version of cnictl on that host"
         with self.told:
-            self.report.fault = self.report.fault or outside.line(message)
-            self.report.hint = self.report.hint or outside.line(hint)
+            self.report.fault = self.report.fault or untrusted_text.line(message)
+            self.report.hint = self.report.hint or untrusted_text.line(hint)

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.foreign_links import ForeignLinks
 
 LIVE, STALE, IN_FLIGHT, UNKNOWN = "live", "stale", "in flight", "unknown"
 _EARLIER = "from before the last boot"
@@ -83,7 +83,7 @@ def judge_unmarked(
     `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
     interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.
     """
-    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.foreign_links import ForeignLinks
     from cnictl.core.leases.shared_store import may_be_shared
 
     if foreign is not None:

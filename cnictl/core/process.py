@@ -3,7 +3,7 @@
 import time
 from posix import close, lseek, memfd_create, read, write
 
-from cnictl.core import outside, programs
+from cnictl.core import programs, untrusted_text
 from cnictl.core.errors import MissingProgram, ProgramError
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def run(
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        raise _failed([prefix, *argv[1:]], outside.line(words))
+        raise _failed([prefix, *argv[1:]], untrusted_text.line(words))
     if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
         answered[tuple(argv)] = done
     return done

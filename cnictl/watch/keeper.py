@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.host import host_links
@@ -248,4 +248,4 @@ def notify(state: str) -> None:
 def to_stderr(message: str) -> None:
     """Print a line on stderr at once, for systemd's journal."""
     with contextlib.suppress(OSError):  # a full journal must not stop the repairs
-        print(outside.line(message), file=sys.stderr, flush=True)
+        print(untrusted_text.line(message), file=sys.stderr, flush=True)

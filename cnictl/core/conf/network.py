@@ -9,7 +9,7 @@ from cnictl.core.conf import fields
 from cnictl.core.conf.addresses import read_addresses
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.outside import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
+from cnictl.core.untrusted_text import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address
 from cnictl.core.conf.network import network_name_fault
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.leases.lease import Lease, folder_networks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.pool import RangeSet

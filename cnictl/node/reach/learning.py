@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import parse_address
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
@@ -79,7 +79,7 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=outside.line(why[:500]),
+        trouble=untrusted_text.line(why[:500]),
     )
 
 

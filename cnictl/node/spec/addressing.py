@@ -13,7 +13,7 @@ from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, par
 from cnictl.core.conf.network import LOG_LEVELS
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade.backends import BACKENDS
-from cnictl.core.outside import NETWORK_NAME_MAX
+from cnictl.core.untrusted_text import NETWORK_NAME_MAX
 from cnictl.node.spec import swapped
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
@@ -30,7 +30,7 @@ class Held(Problem):
 def tell(message: str) -> None:
     """Print a message on stderr."""
     with contextlib.suppress(OSError):  # a closed stderr must not stop the work
-        print(outside.line(message), file=sys.stderr, flush=True)
+        print(untrusted_text.line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
