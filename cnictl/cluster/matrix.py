@@ -118,7 +118,7 @@ class Matrix:
                 "pairs": self.pairs.count,
                 "sample": sample,
                 "states": dict(Counter(cell.state for cell in self.cells)),
-                "red": len(self.failed_cells),
+                "failed": len(self.failed_cells),
                 "notes": list(self.notes),
                 "seconds": round(seconds, 2),
             },

@@ -90,7 +90,7 @@ def absence(learned: Learned) -> str:
 
 def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
     data = dict(vars(node))
-    return {**data, "typed": data.pop("is_static"), "since": since}
+    return {**data, "static": data.pop("is_static"), "since": since}
 
 
 @reading.once()

@@ -19,7 +19,15 @@ from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
 from cnictl.node.host.verdicts.places import AHEAD, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, told_apart, traffic
+from cnictl.node.host.verdicts.pods import (
+    AMONG,
+    COVERS,
+    RECEIVED,
+    SENT,
+    merge_equivalent_peers,
+    peers_addresses,
+    traffic,
+)
 from cnictl.node.resources import hidden_chains, placed_rules
 from cnictl.node.resources.forward_nft import MARK
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -198,7 +206,7 @@ class IptablesLook:
     def _flows(self) -> Flows:
         if self._spec is None or not self._labels:
             return []
-        peers = told_apart(self._spec, self.model)
+        peers = merge_equivalent_peers(self._spec, self.model)
         return [traffic(peers, self._family, host_links.links_to_others(self._spec))]
 
     def _surveyed(self, model: Ruleset, kinds: dict[str, Any], valid: set[str]) -> Survey:

@@ -15,7 +15,16 @@ from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
 from cnictl.node.host.verdicts.places import AHEAD, Drop, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, told_apart, traffic
+from cnictl.node.host.verdicts.pods import (
+    AMONG,
+    KINDS,
+    RECEIVED,
+    SENT,
+    families,
+    merge_equivalent_peers,
+    peers_addresses,
+    traffic,
+)
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -144,11 +153,11 @@ class NftLook:
     def _flows(self, base: Chain) -> Flows:
         table = base.name.partition(" ")[0]
         seen = [family for family in families(self._spec) if family in nft.SEES[table]]
-        return [traffic(self._told_apart, family, self._links, table == "bridge") for family in seen]
+        return [traffic(self._merged_spec, family, self._links, table == "bridge") for family in seen]
 
     @cached_property
-    def _told_apart(self) -> NodeSpec:
-        return told_apart(self._spec, self.model)
+    def _merged_spec(self) -> NodeSpec:
+        return merge_equivalent_peers(self._spec, self.model)
 
     @cached_property
     def _links(self) -> list[str]:

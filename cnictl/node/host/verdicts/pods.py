@@ -27,8 +27,8 @@ class Traffic:
     """All possible packets of this kind, of new connections or not."""
 
 
-def told_apart(spec: NodeSpec, ruleset: Ruleset) -> NodeSpec:
-    """Return `spec` with one of the peers whose packets no rule tells apart: there may be thousands of them."""
+def merge_equivalent_peers(spec: NodeSpec, ruleset: Ruleset) -> NodeSpec:
+    """Return `spec` with one peer of each group that all rules treat alike: there may be thousands of peers."""
     peers: dict[Hashable, Peer] = {}
     for peer in spec.known_peers:
         borders = ruleset.borders[128 if is_ipv6(peer.pod_cidr) else 32]
