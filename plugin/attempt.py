@@ -153,7 +153,7 @@ class Attempt:
         return False
 
     def _set_bridge(self, bridge: BridgeMade) -> None:
-        """Set accept_ra, and what few configurations need of the bridge."""
+        """Set accept_ra, and the bridge's optional settings (promiscuous mode, VLAN filtering)."""
         conf = self._conf
         self._set_accept_ra(bridge)
         if conf.promiscuous:
@@ -274,7 +274,7 @@ class Attempt:
                 self.record.amend(self.held)
 
     def _guard_port(self) -> None:
-        """Set up what few configurations need of the host veth."""
+        """Set up the optional guards of the host veth (MAC check, isolation)."""
         conf, record = self._conf, self.record
         if conf.mac_check:
             from cnictl.core import macspoof

@@ -111,7 +111,7 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
     if ports + wanted > MOST_PORTS:
         raise _lacking(
             f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
-            f"end pods, or give a network of its own another bridge; ip link show master {conf.bridge}",
+            f"stop pods, or define another network with its own bridge; ip link show master {conf.bridge}",
         )
 
 

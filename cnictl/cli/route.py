@@ -31,7 +31,8 @@ def add_peer(
         ),
     ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move a peer that this node reaches at another address to the new one.")
+        bool,
+        typer.Option("--replace", help="Move a peer that this node reaches at another address to the new one."),
     ] = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,

@@ -119,7 +119,7 @@ def _show(shown: dict[str, Any]) -> None:
             )
             for peer in shown["peers"]
         ]
-        print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
+        print_table(("pod CIDR", "via", "link", "route", "node answers", "pods"), peers)
     if shown["rules"]:
         rules = [(rule["where"], rule["source"], rule["destination"], str(rule["packets"])) for rule in shown["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)

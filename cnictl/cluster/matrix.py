@@ -333,7 +333,7 @@ class _Joining:
         return CellCause("no-peer", words, host, what_to_do)
 
     def _addressed(self, given: Hint, host: str) -> Hint:
-        """Return a hint that names the host to follow it on. `host` found it, and is meant if the hint names none."""
+        """Return the hint prefixed with the host where it must be run: the hint's own, or else `host`."""
         if not given:
             return NONE
         on = self._addresses.get(given.on, given.on) or host

@@ -178,8 +178,8 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
         routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
         if routing:
             yield ClusterFinding(
-                f"{status.name} is not set up as a node (it was reset, or never set up), and {_names(routing)} "
-                f"{'routes' if len(routing) == 1 else 'route'} the pods of {', '.join(sorted(expected))} to it",
+                f"{status.name} is not set up as a node (it was reset, or never set up), but {_names(routing)} still "
+                f"{'routes' if len(routing) == 1 else 'route'} {', '.join(sorted(expected))} to it",
                 (status.name, *routing),
                 f"cnictl cluster apply --limit {status.name}; or cnictl cluster remove {status.name}",
             )

@@ -109,9 +109,9 @@ def judge_unmarked(
 def boot_time() -> float:
     """Return a time before which nothing was written in this boot, in seconds since the epoch.
 
-    It is the lesser of btime (proc(5), /proc/stat) and the age of the device nodes. btime moves when the clock is set:
-    on a host without a clock chip, which boots in the past, files from before that moment would seem to be older than
-    the boot. The device nodes have the boot's first time.
+    It is the earlier of btime (proc(5), /proc/stat) and the device nodes' timestamp. btime moves when the clock is set:
+    a host without an RTC boots with a wrong, early clock, and files from before the correction would seem to be older
+    than the boot. The device nodes have the boot's first time.
     """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):

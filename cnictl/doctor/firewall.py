@@ -229,7 +229,7 @@ CHECKS = (
     Check(
         "forward-off", 9, "error",
         "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl adds no accepts, the host's own rules have to accept pods' packets.",
+        "Where cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,

@@ -137,7 +137,7 @@ def no_route(failure: Failure) -> FailureCause | None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
             return None
-        where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
+        where = f"packets would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}"
         return FailureCause("no-route", words, _route_to(failure, peer))
     if route.dev:
@@ -201,15 +201,15 @@ def dropped(failure: Failure) -> FailureCause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` where an accept of cnictl's is missing, else advice.
+    """Return the hint for a drop: `cnictl apply` where an accept rule of cnictl's is missing, else advice.
 
-    If no accept is missing, the drop is deliberate.
+    If no accept rule is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(
         f"accept {failure.pod.address} in that chain",
-        because="cnictl's accepts are in place, and they never come ahead of a drop of particular packets",
+        because="cnictl's accept rules are in place, and they never come ahead of a drop of particular packets",
     )
 
 

@@ -174,7 +174,7 @@ class Keeper:
         took = (time.monotonic() - start) * 1000
         for change in todo.changes:
             if not failure:
-                by = f" (removed by {cause})" if cause else ""
+                by = f" (changed by {cause})" if cause else ""
                 self._tell(f"repaired: {change.summary}{by}, in {took:.0f} ms")
             if self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""

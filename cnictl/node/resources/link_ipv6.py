@@ -47,7 +47,7 @@ class RouterAdvertisements:
         if new:
             original_state.amend(self.id, {**_remembered(), **new})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original values, except where somebody has changed our value since."""
         now = self.observe() or {}
         return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
@@ -124,7 +124,7 @@ class BridgeIpv6:
         """Record an adopted bridge's original values."""
         original_state.remember(self.id, {"state": self.observe()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original values of an adopted bridge; the present ones of our own bridge, which is removed."""
         remembered, now = original_state.recall(self.id), self.observe()
         return remembered["state"] if now and remembered and remembered["state"] else now

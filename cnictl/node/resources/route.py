@@ -27,8 +27,8 @@ class PeerRoute:
     def observe(self) -> State | None:
         """Return the route's next hop, link and owner; our route, if there are several.
 
-        A learned one is another resource's, and the kernel's own comes and goes with a link's address: where a peer's
-        pod CIDR becomes this node's, or was this node's, it is that of the bridge.
+        Learned routes are ignored: `LearnedRoutes` handles them. Kernel routes are ignored too: if a pod CIDR moves
+        between a peer and this node, the bridge's connected route has the same destination.
         """
         routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] not in (LEARNED, KERNELS)]
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
@@ -42,7 +42,7 @@ class PeerRoute:
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return a route that is not ours, which a reset leaves; else None."""
         now = self.observe()
         return now if now is not None and now["owner"] != OURS else None

@@ -157,8 +157,8 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
-            elif goes and isinstance(resource, Carrying) and (standing := resource.carries()):
-                target, notes = now, [f"it has {standing}"]
+            elif goes and isinstance(resource, Carrying) and (needed := resource.carries()):
+                target, notes = now, [needed]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
         if target != now:
             summary, command = resource.describe(now, target)

@@ -141,7 +141,7 @@ def refuse(pods: Sequence[AttachedPod], command: str) -> None:
     others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     raise Problem(
         f"{command} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{others}",
-        "move them away first, or use --force, which deletes their attachments as at the end of a pod",
+        "move them away first, or use --force, which detaches them as when a pod stops",
     )
 
 

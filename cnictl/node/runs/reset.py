@@ -55,12 +55,12 @@ def plan() -> Reset:
     left = [
         f"{path} is not cnictl's (its first plugin is not {PLUGIN_TYPE}): it stays"
         for resource in conf
-        for path in (spine.former_state(resource) or {"files": {}})["files"]
+        for path in (spine.state_after_reset(resource) or {"files": {}})["files"]
     ]
     left += [
-        f"{resource.key} stays on: it has {standing}"
+        f"{resource.key} stays on: {needed}"
         for resource in rest
-        if isinstance(resource, Forwarding) and (standing := resource.carries())
+        if isinstance(resource, Forwarding) and (needed := resource.carries())
     ]
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():

@@ -165,7 +165,7 @@ def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `now` with each value replaced by the one of its family in `new`, and `new`'s other values added."""
+    """Merge two lists by address family: values in `new` win, and families that are only in `now` stay."""
     kept = [next((value for value in new if is_ipv6(value) == is_ipv6(old)), old) for old in now]
     return (*kept, *(value for value in new if value not in kept))
 

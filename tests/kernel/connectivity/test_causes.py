@@ -168,7 +168,7 @@ FAULTS = {
         "sysctl -qw net.ipv4.ip_forward=0",
         "pod-other-host",
         "peer-forwarding-off",
-        "net.ipv4.ip_forward is 0 on peer 10.0.10.51",
+        "peer 10.0.10.51 does not forward (net.ipv4.ip_forward is 0)",
         APPLY_THERE,
         "probe.causes_remote.peer_forwarding_off: cnictl apply",
     ),

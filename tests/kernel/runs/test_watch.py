@@ -75,7 +75,7 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
         node.run(taken.split())
         line = one.until(told)
         assert line.startswith("repaired: ")
-        assert not by or f"removed by {by} (process" in line
+        assert not by or f"changed by {by} (process" in line
         wait_for(lambda: drifted(node) == [], "all is as it should be")
     run = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]
     assert (run["command"], run["outcome"]) == ("watch", "done")
