@@ -67,7 +67,7 @@ def list_leases(
         print_table(columns, [_cells(row) for row in listing.rows])
     for line in _utilisation(listing):
         write(line)
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
 def show(
@@ -274,9 +274,9 @@ def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseO
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     say(f"{listing.network}: {summary or 'no leases'}")
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
-def _mention_strays(listing: lease_list.Listing) -> None:
-    for name in listing.strays:
+def _mention_unrecorded_veths(listing: lease_list.Listing) -> None:
+    for name in listing.unrecorded_veths:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

@@ -144,7 +144,7 @@ def init_node(
     /etc/cnictl/node.toml, and a peer that is not named stays: --prune removes those peers, --replace moves a peer to
     another address. A new subnet replaces the old one.
 
-    Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
+    Before the first change, preflight checks report all errors together. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
     With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there. Where `cnictl watch` runs

@@ -46,11 +46,11 @@ def say(message: str) -> None:
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
 
-def say_strays(strays: Sequence[dict[str, Any]]) -> None:
+def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
     """Print where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
-    for stray in strays:
-        causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])
+    for diversion in diversions:
+        causes_by_hint.setdefault(diversion["hint"]["text"], []).append(diversion["cause"])
     for hint, causes in causes_by_hint.items():
         for cause in dict.fromkeys(causes):
             say(cause)
@@ -113,7 +113,7 @@ def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | N
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own at once: further lines may follow it."""
+    """Print one JSON object on a line of its own immediately: further lines may follow it."""
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Define how commands run on many hosts at once, and what each host answers. The transport can be ssh or a lab."""
+"""Define how commands run on many hosts at the same time, and what each answers. The transport is ssh or a lab."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,7 @@ class Hosts(Protocol):
     def run(
         self, commands: Mapping[str, Command], timeout: float, on_answer: Callable[[Answer], None]
     ) -> dict[str, Answer]:
-        """Run a command on each of some hosts, all at once, for at most `timeout` seconds each.
+        """Run a command on each of some hosts, all at the same time, for at most `timeout` seconds each.
 
         `on_answer` is called for each answer as it arrives, from any thread. For a host that can't be reached, the
         answer has a fault; nothing is raised.

@@ -1,4 +1,4 @@
-"""Talk to all hosts of `cluster test` at once: start the probe pods, ping, and ask what the pods received.
+"""Talk to all hosts of `cluster test` at the same time: start the probe pods, ping, and ask what the pods received.
 
 One thread for each host reads and writes its messages. A host that does not answer in time is disconnected and left
 out.
@@ -94,7 +94,7 @@ def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], secon
 
 
 def _end(talks: "Sequence[_Talk]") -> None:
-    """Close the sessions that are still open, all at once, because a session that hangs takes seconds to close."""
+    """Close the sessions that are still open, all at the same time: one that hangs takes seconds to close."""
     with ThreadPoolExecutor(len(talks) or 1) as pool:
         list(pool.map(_Talk.end, talks))
 

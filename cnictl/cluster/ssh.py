@@ -127,7 +127,7 @@ class Ssh:
         timeout: float,
         on_answer: Callable[[Answer], None] = lambda _: None,
     ) -> dict[str, Answer]:
-        """Run a command on each of some hosts as root, all at once; see `Hosts.run`."""
+        """Run a command on each of some hosts as root, all at the same time; see `Hosts.run`."""
         return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
 
     def reconnect(self, names: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ class Ssh:
                 os.unlink(host.control)  # the ssh process may hang; it ends by itself when its connection does
 
     def start(self, host: str, argv: Sequence[str]) -> "Session":
-        """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
+        """Start a command on a host as root and return immediately. Raises Problem if the host can't be reached."""
         first = self._connected(host)
         if first.fault:
             raise Problem(first.fault, first.hint)

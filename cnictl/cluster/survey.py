@@ -141,9 +141,9 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     faults = [
         untrusted_text.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]
     ]
-    strays = document.get("strays")
-    if isinstance(strays, list) and strays:
-        troubles.append(f"{len(strays)} kinds of packets go another way")
+    diversions = document.get("strays")
+    if isinstance(diversions, list) and diversions:
+        troubles.append(f"{len(diversions)} kinds of packets go another way")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK

@@ -146,7 +146,7 @@ def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
 
     A pod trusts the MAC of its gateway for up to 45 s (`base_reachable_time` in arp(7), times 1.5) and asks three times
     more before it looks for another. A bridge that was removed and is made again has the same MAC, so running pods
-    reach it at once.
+    reach it immediately.
     """
     if not gateways:
         return rtnetlink.random_mac()

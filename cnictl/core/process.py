@@ -64,7 +64,7 @@ def run(
     if not program:
         raise MissingProgram(f"{prefix}: command not found", f"install the package that provides {argv[0]}")
     deadline = time.monotonic() + timeout
-    given = memfd_create("stdin")  # takes any length at once; a pipe would fill up
+    given = memfd_create("stdin")  # takes any length in one write; a pipe would fill up
     try:
         text = stdin.encode("utf-8", "surrogateescape")
         while text:

@@ -112,7 +112,7 @@ class Carrying(Protocol):
 
 
 class Batch(Protocol):
-    """Carries out the changes of many resources of one kind at once."""
+    """Carries out the changes of many resources of one kind together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
         """Make each `change.after` true as far as possible; return what failed, by resource."""
@@ -275,7 +275,7 @@ _Group = list[tuple[Resource, Change]]
 
 
 def _groups(todo: Plan) -> Iterator[_Group]:
-    """Yield the plan's changes in order; neighbours that are carried out at once form one group."""
+    """Yield the plan's changes in order; neighbours that are carried out together form one group."""
     pairs = [(step.resource, step.change) for step in todo.steps if step.change is not None]
     return _grouped(pairs)
 

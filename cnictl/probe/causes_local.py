@@ -112,16 +112,20 @@ def diverted(failure: Failure) -> FailureCause | None:
         questions += [
             RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
         ]
-    strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
-    if not strays:
+    diversions = [
+        diversion
+        for diversion in pod_routes.judge(spec, questions)
+        if diversion.rule is not None or not _is_missing(diversion)
+    ]
+    if not diversions:
         return None
-    same = [other for other in host.strays if other.by == strays[0].by]
-    return FailureCause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
+    same = [other for other in host.diversions if other.by == diversions[0].by]
+    return FailureCause("diverted", diversions[0].words, pod_routes.hint_for([*diversions, *same]))
 
 
-def _is_missing(stray: pod_routes.Stray) -> bool:
-    """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, route = stray.question, stray.route
+def _is_missing(diversion: pod_routes.Diversion) -> bool:
+    """Return whether a missing route explains the diversion; `no_route` reports that."""
+    question, route = diversion.question, diversion.route
     if question.peer is None or question.kind != pod_routes.TO_PODS:
         return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
     inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))

@@ -246,6 +246,6 @@ def notify(state: str) -> None:
 
 
 def to_stderr(message: str) -> None:
-    """Print a line on stderr at once, for systemd's journal."""
+    """Print a line on stderr immediately, for systemd's journal."""
     with contextlib.suppress(OSError):  # a full journal must not stop the repairs
         print(untrusted_text.line(message), file=sys.stderr, flush=True)

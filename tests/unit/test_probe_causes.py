@@ -47,7 +47,7 @@ class FakeHost(Host):
     def __init__(self, spec: NodeSpec = SPEC) -> None:
         self.spec = self.whole = spec
         self.peer_links = dict.fromkeys(spec.peers, "eth0")
-        self.strays = []
+        self.diversions = []
         self.silent_links: set[str] = set()
         self.fault = ""
         self.routes: dict[tuple[str, str], RouteResult] = {}

@@ -132,7 +132,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
         "network": listing.network,
         "data_dir": listing.data_dir,
         "outcomes": rows,
-        "stray_veths": list(listing.strays),
+        "stray_veths": list(listing.unrecorded_veths),
     }
 
 

@@ -72,7 +72,7 @@ class KubernetesSource:
             api.end()
 
     def close(self) -> None:
-        """Make `watch` end at once, whatever it waits for."""
+        """Make `watch` end immediately, whatever it waits for."""
         self._closed = True
         if self._api is not None:
             self._api.end()

@@ -134,7 +134,7 @@ class IptablesForward:
             )
         if _UNREADABLE in (change.before or {}):
             hidden_chains.remove("filter", CHAIN, self._family)
-            firewall.drop_left_over("filter", BASE, self._family)
+            firewall.drop_remnant("filter", BASE, self._family)
             return
         look = IptablesLook(self.program, self._family, self._spec)
         moves = _moves_jumps(change.before, after)
@@ -149,7 +149,7 @@ class IptablesForward:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         self._restore(lines)
         if after is None and not self._legacy:
-            firewall.drop_left_over("filter", BASE, self._family)
+            firewall.drop_remnant("filter", BASE, self._family)
 
     def _restore(self, lines: list[str]) -> None:
         run([f"{self.program}-restore", "--noflush", "-w"], "\n".join(["*filter", *lines, "COMMIT", ""]))

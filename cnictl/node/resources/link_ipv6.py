@@ -89,7 +89,7 @@ def _advertised() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: it is enabled, its addresses are usable at once, and no pod is accepted as a router.
+    """IPv6 on the bridge: it is enabled, its addresses are usable immediately, and no pod is accepted as a router.
 
     Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
     advertisements. accept_dad is 0, because otherwise the bridge's link-local address, from which it asks for pods'

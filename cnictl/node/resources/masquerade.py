@@ -91,7 +91,7 @@ class Masquerade:
                 hidden_chains.remove("nat", chain, family)
         backends.backend(backend).remove(self._name)
         for family in families:
-            firewall.drop_left_over("nat", "POSTROUTING", family)
+            firewall.drop_remnant("nat", "POSTROUTING", family)
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:

@@ -58,7 +58,7 @@ class PeerRoute:
 
     @property
     def batch(self) -> "RouteTable":
-        """The table that carries out the changes of all its routes at once."""
+        """The table that carries out the changes of all its routes together."""
         return self._table
 
     def carry_out(self, change: Change) -> None:
@@ -120,7 +120,7 @@ class RouteTable:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
-    def orphans(self, spec: NodeSpec | None) -> list[str]:
+    def without_peer(self, spec: NodeSpec | None) -> list[str]:
         """Return the destinations of our routes that belong to no peer of `spec`."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
         ours = {cidr for cidr, routes in self._all().items() if any(route["owner"] == OURS for route in routes)}

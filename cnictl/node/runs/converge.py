@@ -86,7 +86,7 @@ def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) ->
     """
     earlier = original_state.specs()
     node_file, *wanted = inventory.resources(spec, earlier, reapplies)
-    left = inventory.left_over(spec, earlier)
+    left = inventory.remnants(spec, earlier)
     if only:
         left = [resource for resource in left if inventory.kind(resource) in only]
         wanted = [resource for resource in wanted if inventory.kind(resource) in only]

@@ -36,7 +36,7 @@ class Options:
     force: bool = False
     """Continue although live pods lose their network."""
     no_wait: bool = False
-    """Fail at once if another command holds the node."""
+    """Fail immediately if another command holds the node."""
     confirm_within: int | None = None
     """Seconds after which the run is undone, unless it is confirmed."""
 

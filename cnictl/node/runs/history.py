@@ -262,7 +262,7 @@ def _resources(run: Run) -> dict[str, Resource]:
     specs = [*([from_data(run.spec)] if run.spec else []), *reversed(earlier), *reversed(converge.specs_in_place())]
     resources: dict[str, Resource] = {NodeFile.id: NodeFile()}
     for spec in specs:
-        for resource in [*inventory.resources(spec, specs), *inventory.left_over(None, specs)]:
+        for resource in [*inventory.resources(spec, specs), *inventory.remnants(None, specs)]:
             resources.setdefault(resource.id, resource)
     table = RouteTable()
     for trace in traces(run):

@@ -65,7 +65,9 @@ def plan() -> Reset:
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
-        left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
+        left.append(
+            f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the symbolic link and the file stay"
+        )
     if not known and removal.changes:
         left += [
             f"{switch.key} stays as it is: its value before cnictl is no longer known"
@@ -85,7 +87,7 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
     file, *made = inventory.resources(specs[-1], specs)
     conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
     middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]
-    left = [*inventory.strays(specs, names), *inventory.left_over(specs[-1], specs)]
+    left = [*inventory.remnants_without_spec(specs, names), *inventory.remnants(specs[-1], specs)]
     marked = remnants.resources(names, [*remnants.ports_of_records(), *live_pods.unrecorded_ports(names)])
     return conf, [*marked, *left, *middle, file, plugin]
 

@@ -108,7 +108,7 @@ def sweep_chains() -> None:
     """Remove iptables' built-in chains, and their tables, that did not exist before cnictl and are empty now."""
     for family in firewall.PROGRAMS:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, family)
+            firewall.drop_remnant(table, chain, family)
 
 
 def plugin_folders() -> tuple[set[str], set[str]]:

@@ -38,7 +38,7 @@ def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell
     """Keep other commands from changing this node within this context. Only for the main thread.
 
     If this process is killed, the lock stays until the programs that it started have ended.
-    `on_wait` is called once, with a message about the holder. Raises Held after `wait` seconds (0: at once), and
+    `on_wait` is called once, with a message about the holder. Raises Held after `wait` seconds (0: immediately), and
     KeyboardInterrupt on SIGTERM.
     """
     descriptor = _take(wait, on_wait)
