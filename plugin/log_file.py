@@ -126,7 +126,7 @@ class _Walk:
         try:
             status = fstat(link)
             if status.st_mode & _KIND != _LINK:
-                raise OSError(errno.ENOTDIR, "a file stands where a folder should", path)
+                raise OSError(errno.ENOTDIR, "is a file where a folder is expected", path)
             if not self._only_root or status.st_uid not in self._owners:
                 raise OSError(errno.EPERM, "leads through a symbolic link that is not root's alone", path)
             return "" if status.st_dev == stat("/proc").st_dev else readlink("", dir_fd=link)

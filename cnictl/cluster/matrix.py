@@ -346,7 +346,7 @@ class _Joining:
 
     def _lost(self, name: str) -> CellCause:
         fault = self._reports[name].fault or "it did not report on this pair"
-        return CellCause("not-reached", f"{name} reported no more: {fault}", name)
+        return CellCause("not-reached", f"{name} stopped reporting: {fault}", name)
 
     def _shared_cidr(self, sender: str, receiver: str, family: str) -> CellCause | None:
         """Return the cause if one of the two shares its pod CIDR with any host, so that the wrong pod may answer."""

@@ -43,7 +43,7 @@ def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks
     pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
     """
     if attachments.in_flight(record):
-        return Verdict(IN_FLIGHT, "an ADD or DEL is at work on it")
+        return Verdict(IN_FLIGHT, "an ADD or DEL is working on it")
     return judge_settled(record, netlink, foreign)
 
 

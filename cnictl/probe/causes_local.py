@@ -184,7 +184,7 @@ def neighbour_unresolved(failure: Failure) -> FailureCause | None:
         "neighbour-unresolved",
         f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
-            f"bring {hop} up, or check that it is on the same link as {link}; "
+            f"bring {hop} up, or check that it is on the same network segment as {link}; "
             "cnictl route list shows the peers' addresses",
             because="the fault is on another host or on its link",
         ),

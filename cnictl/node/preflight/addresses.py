@@ -212,7 +212,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
             findings.append(error("peer-link", subject, f"the host has no route to {peer.via}", what_to_do))
         elif reached.gateway:
             message = (
-                f"is not on a link of this host, but behind the gateway {reached.gateway}: "
+                f"is not on a network segment of this host, but behind the gateway {reached.gateway}: "
                 "plain routes can't carry pods' packets there"
             )
             what_to_do = hint.advice(

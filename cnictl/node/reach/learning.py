@@ -122,7 +122,7 @@ def _off_link(address: str, route: RouteResult) -> str:
     if route.errno or not route.dev:
         return f"this node has no route to {address}"
     if route.gateway:
-        return f"{address} is behind gateway {route.gateway}, not on a link: plain routes can't carry pods' packets"
+        return f"{address} is behind gateway {route.gateway}, not on a network segment of this host: plain routes can't carry pods' packets"
     return ""
 
 

@@ -72,5 +72,5 @@ def _state(
     if peer.dev and peer.dev not in names:
         link = f"there is no link {peer.dev}"
     elif reached is not None and reached.gateway:
-        link = f"not on the same link, reached through {reached.gateway}"
+        link = f"not on the same network segment, reached through {reached.gateway}"
     return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(diversions))

@@ -82,7 +82,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
     if spec.backend not in BACKENDS:
         raise UsageProblem(f"backend {spec.backend!r} is neither {' nor '.join(BACKENDS)}")
     if spec.log_level and spec.log_level not in LOG_LEVELS:
-        raise UsageProblem(f"log_level {spec.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+        raise UsageProblem(f"log_level {spec.log_level!r} is not one of {', '.join(LOG_LEVELS)}")
     if spec.log_file and (not spec.log_file.startswith("/") or "\0" in spec.log_file):
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
     bin_dirs, conf_dirs = _folders(spec.bin_dirs, "bin_dir"), _folders(spec.conf_dirs, "conf_dir")

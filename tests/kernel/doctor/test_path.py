@@ -328,4 +328,4 @@ def test_pool_that_is_nearly_full(world: World) -> None:
     assert world.doctor() == [("pool-low", "mynet")]
     world.sh("grep -l filler /var/lib/cni/networks/mynet/* | xargs rm")
     assert world.doctor() == []
-    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "end pods")
+    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "stop pods")

@@ -178,7 +178,7 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
         ahead = pings(here, world.pod.command(), world.there.address, world.there.address6)
         assert ahead
         assert drifted(here) == list(firewall.resources)
-        assert "comes ahead of another program's rule" in cnictl(here, "doctor", check=False).stdout
+        assert "comes before another program's drop rule" in cnictl(here, "doctor", check=False).stdout
         cnictl(here, "apply")
         assert not pings(here, world.pod.command(), world.there.address, world.there.address6)
     assert drifted(here) == []

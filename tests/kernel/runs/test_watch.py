@@ -62,7 +62,7 @@ def node() -> Iterator[Node]:
 @pytest.mark.parametrize(
     ("taken", "told", "by"),
     [
-        ("nft flush ruleset", "masquerade 10.244.0.0/24", "nft"),
+        ("nft flush ruleset", "masquerade packets from 10.244.0.0/24", "nft"),
         ("ip address flush dev cni0", "add address 10.244.0.1/24 to cni0", ""),
         ("ip route del 10.244.1.0/24", "route 10.244.1.0/24 through", ""),
         ("ip link delete cni0", "make the bridge cni0", ""),
