@@ -160,10 +160,9 @@ def _refuse_gateways(spec: NodeSpec) -> None:
     for peer, reached in host_links.reach_peers(host_links.peer_links(spec)).items():
         if reached is not None and reached.gateway and not peer.dev:
             raise Problem(
-                f"{peer.via} is not on the same network segment, it is reached through {reached.gateway}: "
+                f"{peer.via} is not on the same network segment, but reached through {reached.gateway}: "
                 "plain routes can't carry pod traffic there",
-                "put both nodes on one link (a prefix that holds both addresses), or name the link to it: "
-                f"{peer.pod_cidr}={peer.via}%LINK",
+                f"give both nodes addresses in one subnet, or name the link to it: {peer.pod_cidr}={peer.via}%LINK",
             )
 
 
