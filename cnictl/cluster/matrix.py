@@ -22,6 +22,10 @@ WRONG_HOST, NO_ADDRESS, NOT_REACHED, UNKNOWN = "wrong host", "no address", "not 
 NOT_RED = (OK, LOSS, SKIPPED)
 """States that do not fail the test; the others are red."""
 
+_UNCLAIMED = "unclaimed"
+_WITHOUT_PEER = ("no-route", _UNCLAIMED)
+"""Names of causes that a host finds on itself where it lacks a peer."""
+
 _BACK = {POD_POD: POD_POD, NODE_POD: POD_NODE, POD_NODE: NODE_POD}
 """The check in the other direction."""
 
@@ -310,7 +314,7 @@ class _Joining:
     def _own(self, host: str, other: str, ping: Ping) -> Blame:
         """Return the fault that `host` found on itself."""
         assert ping.found is not None
-        if ping.found.name == "no-route" and other and not ping.via:
+        if ping.found.name in _WITHOUT_PEER and other and not ping.via:
             return self._no_peer(host, other, ping, None)
         return Blame(ping.found.name, f"{host}: {ping.found.words}", host, self._advice(ping.found.advice, host))
 
@@ -318,6 +322,8 @@ class _Joining:
         """Say that `host` has no peer for the pods of `other`; without a cause of its own, by that of `answer_of`."""
         cidr = _cidr_of(self._ready[other], ping.family)
         words = f"{host} has no peer for {other}'s pod CIDR {cidr}"
+        if ping.found is not None and ping.found.name == _UNCLAIMED:
+            words += ": its source of peers says that no node has this pod CIDR"
         if ping.found is not None:
             advice = self._advice(ping.found.advice, host)
         else:

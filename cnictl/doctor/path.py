@@ -12,6 +12,7 @@ from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import host_links, pod_routes, route_lookup
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
@@ -226,16 +227,16 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
-    return hint.command(
-        f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
-        "in a cloud, also turn off the source/destination check of both machines",
-        on=peer.via,
-    )
+    cloud = "in a cloud, also turn off the source/destination check of both machines"
+    return PeerHints(spec).there(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
 
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
+    if facts.spec is None:
+        return
+    hints = PeerHints(facts.spec)
     for peer, state in facts.served.items():
-        fault, what_to_do = owning.in_words(peer, state)
+        fault, what_to_do = owning.in_words(peer, state, hints)
         if fault:
             yield Seen(peer.pod_cidr, fault, what_to_do)
 
