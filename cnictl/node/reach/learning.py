@@ -1,6 +1,7 @@
 """Ask the source for the cluster's nodes, judge them, and keep the result as the last good list."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,8 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that a snapshot makes of the present one."""
     old = _known(spec)
-    judged = accept.judge(snapshot, spec, look(spec, snapshot))
+    known = [(node["name"], node["pod_cidr"], node["address"]) for node in old.nodes if node["state"] == accept.ROUTED]
+    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source that forgot this node and most others lost its data, or is another cluster's
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
@@ -88,10 +90,11 @@ def _as_json(node: Judged, since: float) -> dict[str, Any]:
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
+def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
     """Return what decides about the announced addresses on this host."""
     own = host_links.own_interfaces()
-    addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
+    announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])
+    addresses = [address for address in announced if not is_link_local(parse_address(address))]
     routes = route_lookup.others_routes()
     main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
     connected = {
