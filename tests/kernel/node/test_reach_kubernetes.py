@@ -22,7 +22,7 @@ class Cluster:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
-        self._announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes)]
+        self.announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes)]
         settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
         self.outside.run(["sh", "-c", "mkdir -p /etc/ssl && cat > /etc/ssl/openssl.cnf"], settings)
         self.start()
@@ -30,9 +30,13 @@ class Cluster:
         for node in lab.nodes:
             node.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], self.kubeconfig)
 
-    def start(self) -> None:
-        """Start the server with the Nodes that are announced."""
-        options = [word for text in self._announced for word in ("--node", text)]
+    def start(self, announced: list[str] | None = None) -> None:
+        """Start the server with the lab's Nodes beside those it has, or with others in place of all."""
+        nodes = self.announced if announced is None else announced
+        if announced is not None:
+            forget = "import json, sys; f = open(sys.argv[1], 'r+'); s = json.load(f); f.seek(0); f.truncate(); "
+            self.outside.run(["python3", "-c", forget + "json.dump({**s, 'nodes': {}}, f)", f"{FOLDER}/nodes.json"])
+        options = [word for text in nodes for word in ("--node", text)]
         program = (Path(__file__).parents[2] / "kubernetes" / "server.py").read_text(encoding="utf-8")
         command = ["python3", "-c", program, FOLDER, *options, "--address", self.outside.address]
         self._server = self.outside.popen(command)
