@@ -1,6 +1,8 @@
 """Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
 
 import json
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.commands import cnictl, drifted
 from tests.kernel.node.test_reach import Watch, assert_pods_reach_each_other, findings, learned, listed, plugin_status
+from tests.soak import SOAK
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
@@ -137,11 +140,33 @@ def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cl
     assert learned(first) == others(cluster)
 
 
+def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Cluster) -> None:
+    """Nodes join and leave; the server is killed some moments after each change, and knows what it has accepted."""
+    first, drawn, lasting = cluster.nodes[0], random.Random(16), others(cluster)
+    with Watch(first):
+        for turn in range(40 if SOAK else 3):
+            here = turn % 2 == 0
+            cidr, address = f"10.244.{100 + turn // 2}.0/24", "10.0.0.97"
+            cluster.change("POST" if here else "DELETE", f"brief{turn // 2}", cidr, address)
+            moment = time.monotonic() + drawn.uniform(0, 0.6)
+            wait_for(lambda moment=moment: time.monotonic() > moment, "the moment has come")  # type: ignore[misc]
+            cluster.stop()
+            assert lasting.items() <= learned(first).items()
+            cluster.start()
+        cluster.change("DELETE" if here else "POST", f"brief{turn // 2}", cidr, address)
+        wanted = {**lasting, **({} if here else {cidr: address})}
+        wait_for(lambda: learned(first) == wanted, "the routes are what the server has", 45.0)
+        if not here:
+            cluster.change("DELETE", f"brief{turn // 2}")
+            wait_for(lambda: learned(first) == lasting, "the last one has left", 10.0)
+
+
 def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:
     third = cluster.nodes[2]
-    cnictl(third, "reset-node", "--yes")
+    said = cnictl(third, "reset-node", "--yes").stderr
     assert learned(third) == {}
-    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
+    assert "/etc/cnictl/kubeconfig stays: it is an operator's credential" in said
+    assert third.run(["cat", "/etc/cnictl/kubeconfig"]).stdout == cluster.kubeconfig
     said = cluster.join(2, "--network", NETWORK)
     assert "2 peers learned from kubernetes" in said and "by themselves" in said
     assert drifted(third) == []
@@ -150,7 +175,6 @@ def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster)
 def test_without_the_pod_network_it_is_asked_for(cluster: Cluster) -> None:
     third = cluster.nodes[2]
     cnictl(third, "reset-node", "--yes")
-    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
     done = cnictl(third, "init-node", "--from", "kubernetes", "--node", "node2", check=False)
     assert done.status == 2 and "--network" in done.stderr
     unknown = cnictl(third, "init-node", "--from", "kubernetes", "--node", "nobody", check=False)
