@@ -217,7 +217,7 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
 
 
 def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: list[str]) -> None:
-    """Check the rules that isolate pods from each other on the node; the first release's attachments have none."""
+    """Check the rules that isolate pods from each other on the node."""
     from cnictl.core import isolation
 
     from . import vlan

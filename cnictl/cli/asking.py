@@ -1,6 +1,7 @@
 """Show what a command is about to remove, and ask at a terminal.
 
-The node is not locked while a person thinks, so the command compares the node with what was shown afterwards.
+The node is not locked while the command waits for the answer. Afterwards the command compares the node with what it
+showed.
 """
 
 import sys

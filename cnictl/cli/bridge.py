@@ -88,17 +88,17 @@ def show(output: OutputOption = Format.TABLE) -> None:
     """
     spec = converge.current_spec()
     rows = lease_list.listing_of(spec.name, spec).rows if os.geteuid() == 0 else ()  # only root can read records
-    found = views.bridge(spec, rows)
-    if found is None:
+    shown = views.bridge(spec, rows)
+    if shown is None:
         raise Problem(f"there is no link {spec.bridge}", "cnictl bridge up")
-    wrong = views.bridge_faults(spec)
+    faults = views.bridge_faults(spec)
     if output is Format.JSON:
-        print_json({**found, "faults": wrong})
+        print_json({**shown, "faults": faults})
     else:
-        _show(found)
-    for fault in wrong:
+        _show(shown)
+    for fault in faults:
         say(fault)
-    if wrong:
+    if faults:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""`cnictl cluster`: all nodes of one cluster file at once, over ssh."""
+"""`cnictl cluster`: manage all nodes of a cluster file at once, over ssh."""
 
 import sys
 import threading
@@ -36,7 +36,7 @@ ConfirmOption = Annotated[
         metavar="SECONDS",
         min=change.LEAST_CONFIRM,
         max=3600,
-        help="Each host takes its change back by itself after so many seconds, unless it is verified over ssh before.",
+        help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh before.",
     ),
 ]
 _ALL_WELL = "all {count} hosts are healthy and consistent"
@@ -45,9 +45,9 @@ _ALL_WELL = "all {count} hosts are healthy and consistent"
 def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
     """Show every host of the cluster file on one screen, and what is wrong between them.
 
-    Each host is asked over ssh for its own `cnictl status`. Beside each host's state that finds what no host can see
-    alone: a forgotten or one-sided peer, two nodes with one pod CIDR, a node that was reset, and networks, MTUs or
-    versions that differ. Exit status 1 if a host can't be reached or is not well, or if anything is found.
+    Each host reports its own `cnictl status` over ssh. The command also finds faults that no host can see alone: a
+    missing or one-sided peer, two nodes with one pod CIDR, a node that was reset, and networks, MTUs or versions that
+    differ. Exit status 1 if a host can't be reached or reports a fault, or if anything is found.
 
     \b
     cnictl cluster status
@@ -81,8 +81,8 @@ def plan(
 ) -> None:
     """Show what `cnictl cluster apply` would change on each host. Nothing is changed.
 
-    A node without a pod CIDR is shown with the one that it would get. Exit status 1 if a host can't be reached or
-    can't be changed.
+    For a node without a pod CIDR, the command shows the one that it would get. Exit status 1 if a host can't be reached
+    or can't be changed.
 
     \b
     cnictl cluster plan
@@ -113,20 +113,20 @@ def apply(
         bool, typer.Option("--keep", help="With --confirm-within: if a host fails, keep the others' changes.")
     ] = False,
     revert: Annotated[
-        bool, typer.Option("--revert", help="With --confirm-within: if a host fails, take the others' changes back.")
+        bool, typer.Option("--revert", help="With --confirm-within: if a host fails, revert the others' changes.")
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Make all hosts match the cluster file.
 
-    New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, written
-    into the file. What each host would change is shown first, and at a terminal it asks. Then the file is copied to
-    /etc/cnictl/cluster.toml on each host, all are changed at once, and each is looked at again on a new connection. A
-    host that fails has undone its own change.
+    New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, which
+    is written into the file. The command first shows what each host would change; at a terminal it asks. Then it copies
+    the file to /etc/cnictl/cluster.toml on each host, changes all hosts at once, and checks each on a new connection. A
+    host that fails undoes its own change.
 
-    With --confirm-within a host that is lost, or not as it should be afterwards, takes its change back by itself. The
-    other hosts' changes are kept or taken back as --keep or --revert says; without either, it asks at a terminal, and
-    keeps them where there is none.
+    With --confirm-within, a host that can't be reached or is not as it should be afterwards undoes its change by
+    itself. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;
+    without a terminal it keeps them.
 
     \b
     cnictl cluster apply
@@ -167,8 +167,8 @@ def remove(
 ) -> None:
     """Remove a node: reset its host, and delete its line and the routes to it.
 
-    Drain the node first: remove refuses while pods live on it. A node that can't be reached is removed too, and has to
-    be reset by hand if it ever returns. At a terminal it asks first.
+    Drain the node first: remove refuses while pods live on it. A node that can't be reached is removed too; if it ever
+    returns, reset it by hand. At a terminal the command asks first.
 
     \b
     cnictl cluster remove node3
@@ -181,16 +181,17 @@ def remove(
     with everyone as hosts, ClusterChange(hosts, nodes, text) as changing:
         reachable, pods = change.pods_on(hosts, node)
         if pods:
-            more = f" and {len(pods) - 5} more" if pods[5:] else ""
+            unnamed = f" and {len(pods) - 5} more" if pods[5:] else ""
             raise Problem(
-                f"{node} has {len(pods)} live pod{'s' if pods[1:] else ''}: {', '.join(pods[:5])}{more}",
+                f"{node} has {len(pods)} live pod{'s' if pods[1:] else ''}: {', '.join(pods[:5])}{unnamed}",
                 "move them to other nodes first; cnictl ipam list there shows what is left",
             )
         with _asking(hosts, "asking") as tell:
             planned = changing.plan(tell)
         if output is Format.TABLE:
             _show_plan(planned)
-        say(f"takes {node} out of {known.path}, and {'resets it' if reachable else 'can not reach it to reset it'}")
+        also = "and resets its host" if reachable else "but can't reach its host to reset it"
+        say(f"removes {node} from {known.path}, {also}")
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)
@@ -203,7 +204,7 @@ def remove(
 
 
 def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format) -> None:
-    """Show what became of each host. Exit status 1 unless all is well."""
+    """Show the outcome on each host. Exit status 1 unless every host is as the file says."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
@@ -217,23 +218,23 @@ def _assigned(known: Inventory) -> tuple[str, dict[str, tuple[str, ...]]]:
 
 
 def _nodes_of(known: Inventory, text: str, limit: Sequence[str] | None) -> tuple[ClusterNode, ...]:
-    """Return the chosen nodes as a changed text of the file has them."""
+    """Return the chosen nodes as they are in the changed text of the file."""
     after = Inventory(known.path, known.contents, text, cluster_file.parse(text, known.path))
     return after.limited(limit or [])
 
 
 def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> list[HostChange]:
-    """Keep the changes; where a host failed, take back those of the others with `revert`, or as the answer is."""
-    bad = [row.node.name for row in rows if not row.is_good]
-    if bad and not revert and any(row.state == change.CHANGED for row in rows):
+    """Keep the changes. If a host failed, revert those of the others with `revert`, or if the operator says so."""
+    failed = [row.node.name for row in rows if not row.is_good]
+    if failed and not revert and any(row.state == change.CHANGED for row in rows):
         _show_changes(rows)
-        revert = not typer.confirm(f"{', '.join(bad)} failed. Keep what the other hosts changed?", err=True)
-    return changing.revert(rows) if bad and revert else changing.confirm(rows)
+        revert = not typer.confirm(f"{', '.join(failed)} failed. Keep the other hosts' changes?", err=True)
+    return changing.revert(rows) if failed and revert else changing.confirm(rows)
 
 
 @contextmanager
 def _asking(hosts: Ssh, doing: str) -> Iterator[Callable[[Answer], None]]:
-    """Say on stderr how many hosts have answered, while they are asked."""
+    """Show on stderr how many hosts have answered so far."""
     count, lock, total = 0, threading.Lock(), len(hosts.names)
     with working(f"{doing} {total} hosts") as tell:
 
@@ -306,5 +307,5 @@ def _show_changes(rows: Sequence[HostChange]) -> None:
 
 
 def _print_changes(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]]) -> None:
-    given = {name: list(pod_cidrs) for name, pod_cidrs in assigned.items()}
-    print_json({"version": 1, "items": [row.as_json() for row in rows], "assigned": given})
+    assigned_lists = {name: list(pod_cidrs) for name, pod_cidrs in assigned.items()}
+    print_json({"version": 1, "items": [row.as_json() for row in rows], "assigned": assigned_lists})

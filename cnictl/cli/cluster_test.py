@@ -1,4 +1,4 @@
-"""`cnictl cluster test`: the matrix of all hosts, as a table, with the cause of each red pair below it."""
+"""`cnictl cluster test`: the matrix of all hosts as a table, with the cause of each failed pair below it."""
 
 import secrets
 import time
@@ -17,7 +17,7 @@ FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of mor
 SeedOption = Annotated[
     int | None,
     typer.Option(
-        "--seed", metavar="NUMBER", min=0, help="Draw the sample of an earlier test again: the number that it named."
+        "--seed", metavar="NUMBER", min=0, help="Use the sample of an earlier test: the seed that it printed."
     ),
 ]
 
@@ -31,9 +31,10 @@ def test(
 ) -> None:
     """Ping between probe pods on all hosts, and name the cause of each failure and its host.
 
-    All hosts are tested at once over ssh, every pair in both directions. That a pod's own address arrives is proven by
-    what the receiving pod saw. Each host also pings the others' pods itself, and its pod pings the other hosts and the
-    outside. More than 16 hosts are tested by a sample. Exit status 1 if a pair failed or a host was not reached.
+    All hosts are tested at once over ssh, every pair in both directions. The receiving pod reports the source address
+    of each ping, which proves that pods see each other's own addresses. Each host also pings the others' pods itself,
+    and its pod pings the other hosts and the outside. More than 16 hosts are tested by a sample. Exit status 1 if a
+    pair failed or a host was not reached.
 
     \b
     cnictl cluster test
@@ -50,7 +51,7 @@ def run(
     seed: int | None = None,
     output: Format = Format.TABLE,
 ) -> None:
-    """Test these hosts over `transport` and show the matrix. Ends with exit status 1 unless all of it is good."""
+    """Test these hosts over `transport` and show the matrix. Exit status 1 unless it passed."""
     start = time.monotonic()
     with working() as tell:
         chosen = secrets.randbelow(10_000) if seed is None else seed
@@ -65,7 +66,7 @@ def run(
 
 
 def show(matrix: Matrix, seconds: float) -> None:
-    """Print a matrix, and what is wrong in it."""
+    """Print a matrix, and the cause of each failure."""
     write(picture.heading(matrix))
     columns, rows = picture.rows(matrix)
     if rows:

@@ -56,6 +56,6 @@ def _show(output: Format) -> None:
         say("nothing waits to be confirmed")
     else:
         seconds = max(0.0, waiting.left())
-        say(f"run {waiting.run} ({waiting.command}) is taken back in {seconds:.0f} s, unless you run: cnictl confirm")
+        say(f"run {waiting.run} ({waiting.command}) is undone in {seconds:.0f} s, unless you run: cnictl confirm")
     if waiting is None:
         raise typer.Exit(1)

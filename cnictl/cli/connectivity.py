@@ -10,7 +10,6 @@ from rich.console import Console
 
 from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, working
 from cnictl.cli.steps import require_root
-from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import matrix, pods, request, trace
 from cnictl.probe.chain import Chain
@@ -20,8 +19,6 @@ from cnictl.probe.icmp import echo_socket
 from cnictl.probe.pods import answer, probe_pods
 from cnictl.probe.ports import SERVED_PORT, Listener
 from cnictl.probe.request import Request
-
-_SERVED = "10m"
 
 
 def test_connectivity(
@@ -43,7 +40,7 @@ def test_connectivity(
     ] = False,
     duration: Annotated[
         str, typer.Option("--for", metavar="DURATION", help="How long to serve: 90s, 10m, 1h.")
-    ] = _SERVED,
+    ] = request.SERVED,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="PEER", help="Also check this peer, as CIDR=VIA[%LINK]. Repeatable."),
@@ -67,7 +64,8 @@ def test_connectivity(
     examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the command that fixes it.
     Exit status 1 if a check fails.
 
-    Name a pod on the other host: without one, only its gateway answers, even if its firewall drops forwarded packets:
+    Name a pod on the other host. Without one, only the other host's gateway is pinged, and it answers even if the
+    firewall there drops forwarded packets:
 
     \b
       other host$ cnictl test-connectivity --serve
@@ -76,7 +74,8 @@ def test_connectivity(
       this host$  cnictl test-connectivity --from 10.244.0.12     # from a running pod
     """
     seconds = request.seconds(duration)
-    _check_together(serve, duration, {"--pod": pod, "--external": external, "--from": source, "--peer": peer})
+    of_checks: dict[str, object] = {"--pod": pod, "--external": external, "--from": source, "--peer": peer}
+    request.refuse_ineffective(serve, duration, of_checks)
     asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
@@ -104,16 +103,16 @@ def _from_probe(asked: Request, chain: Chain) -> Report:
     with working(f"making two pods through {' → '.join(chain.types)}") as tell:
         with probe_pods(chain, 2) as (first, second):
             report = run_checks(asked.spec, first, second, asked.wanted, tell)
-            tell("taking the pods away")
+            tell("removing the pods")
         return report
 
 
 def _serve(chain: Chain, seconds: float, output: Format) -> None:
-    """Keep one pod up; its addresses on stdout at once, who pings it on stderr. Ends by time or signal, status 0."""
+    """Run one pod until the time is up or a signal comes; print its addresses on stdout, and who pings it on stderr."""
     try:
         with probe_pods(chain, 1) as (pod,), ExitStack() as stack:
             families = dict.fromkeys(map(is_ipv6, pod.addresses))
-            ears = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
+            receivers = [stack.enter_context(echo_socket(pod.netns, ipv6)) for ipv6 in families]
             listeners = [Listener(pod.netns, address, SERVED_PORT) for address in pod.addresses]
             for listener in listeners:
                 stack.callback(listener.close)
@@ -123,19 +122,10 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
             else:
                 print("\n".join(pod.addresses), flush=True)
             say(f"pod {' '.join(pod.addresses)} answers for {seconds:g} s; Ctrl-C ends it")
-            for source in answer(pod, seconds, ears, listeners):
+            for source in answer(pod, seconds, receivers, listeners):
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
-
-
-def _check_together(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
-    """Refuse options that would have no effect. Raises UsageProblem."""
-    given = [option for option, value in of_checks.items() if value]
-    if serve and given:
-        raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
-    if not serve and duration != _SERVED:
-        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def _show(report: Report) -> None:

@@ -1,13 +1,11 @@
 """`cnictl doctor`: find what keeps pods from working, with the fix for each fault."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, working, write
 from cnictl.cli.steps import require_root
-from cnictl.core import odd
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, fixes
 from cnictl.doctor.catalogue import CHECKS, Examined, by_id
@@ -68,8 +66,7 @@ def doctor(
             )
         else:
             examined = catalogue.examine(facts, only or (), skip or ())
-    unable = [*examined.unable, *(("stale-lease", line) for line in odd.failures())]  # it counts leases and records
-    examined = replace(examined, unable=tuple(unable))
+    examined = examined.with_read_failures()
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
     note = "; ".join(filter(None, notes))
     if fix and dry_run:
@@ -78,25 +75,28 @@ def doctor(
         _show(examined, output, note, facts.spec is not None)
     for check, subject in fixed:
         say(f"fixed: {check} {subject}")
-    if facts.spec is None or examined.unable or any(one.severity == "error" for one in examined.findings):
+    if examined.fails(facts.spec is not None):
         raise typer.Exit(1)
 
 
 def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
-    """The findings, or that a node has none; `note`, which is no finding, on stderr or in that one line."""
-    healthy = not examined.findings and not examined.unable and is_node
+    """Show the findings, or that a node has none. `note` is not a finding: it goes to stderr, or into that one line."""
+    healthy = examined.is_healthy(is_node)
     if note and (output is Format.JSON or not healthy):
         say(note)
     if output is Format.JSON:
-        print_items(one.as_json() for one in examined.findings)
+        print_items(finding.as_json() for finding in examined.findings)
     elif examined.findings:
-        rows = [(one.severity, one.id, one.subject, one.message, _fix_words(one)) for one in examined.findings]
+        rows = [
+            (finding.severity, finding.id, finding.subject, finding.message, _fix_words(finding))
+            for finding in examined.findings
+        ]
         print_table(("", "check", "subject", "found", "fix"), rows)
     elif healthy:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
-        say(f"cnictl: could not be made: {', '.join(names)}: {reason}")
+        say(f"cnictl: checks that could not be made: {', '.join(names)}: {reason}")
 
 
 def _fix_words(finding: Finding) -> str:
@@ -104,8 +104,8 @@ def _fix_words(finding: Finding) -> str:
 
 
 def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
-    plan, actions = fixes.plan_of(facts, [one for one in examined.findings if one.fixable])
-    rows = [{"for": one.id, "subject": one.subject, "command": action.command} for one, action in actions]
+    plan, actions = fixes.plan_of(facts, [finding for finding in examined.findings if finding.fixable])
+    rows = [{"for": finding.id, "subject": finding.subject, "command": action.command} for finding, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
     if output is Format.JSON:
         print_items(rows)
@@ -114,9 +114,9 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
         write(f"would fix: {row['for']} {row['subject']}")
         for line in row["command"].splitlines():
             write(f"    # {line}")
-    for one in examined.findings:
-        if not one.fixable:
-            write(f"left to you: {one.id} {one.subject}: {one.hint}")
+    for finding in examined.findings:
+        if not finding.fixable:
+            write(f"left to you: {finding.id} {finding.subject}: {finding.hint}")
     if not examined.findings:
         say("nothing to fix")
 
@@ -143,8 +143,9 @@ def _explain(name: str, output: Format) -> None:
 
 def _list(output: Format) -> None:
     if output is Format.JSON:
-        print_items({"id": one.id, "severity": one.severity, "why": one.why} for one in CHECKS)
+        print_items({"id": check.id, "severity": check.severity, "why": check.why} for check in CHECKS)
         return
     print_table(
-        ("check", "severity", "fix", "why"), [(c.id, c.severity, "yes" if c.fix else "", c.why) for c in CHECKS]
+        ("check", "severity", "fix", "why"),
+        [(check.id, check.severity, "yes" if check.fix else "", check.why) for check in CHECKS],
     )

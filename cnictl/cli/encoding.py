@@ -1,7 +1,7 @@
 """The encodings that `cnictl` reads and writes with, set once when it starts.
 
-Names of files and what the program reads are UTF-8, whatever the locale. What is printed is in the terminal's
-encoding: a letter that this lacks never ends a command, it is shown in plain ASCII or as an escape.
+File names and input are UTF-8, whatever the locale. Output has the terminal's encoding. A character that this encoding
+lacks is printed in plain ASCII or as an escape, so that it never ends a command.
 """
 
 import codecs
@@ -19,7 +19,7 @@ _PLAIN = {
     "✘": "X", "“": '"', "”": '"', "\u2018": "'", "\u2019": "'",
     **dict.fromkeys("─━┄┈╴╶╸╺═", "-"), **dict.fromkeys("│┃┆┊╷╹╻║", "|"),
 }  # fmt: skip
-"""Signs of our own and of the libraries that draw tables and help."""
+"""Plain forms of characters that cnictl, and the libraries that draw tables and help, print."""
 
 
 def is_utf8() -> bool:
@@ -36,10 +36,10 @@ def options() -> list[str]:
 def make_lenient() -> None:
     """Let every text be printed, whatever the encoding of stdout and stderr is, and any bytes be read from stdin."""
     codecs.register_error(_FALLBACK, _substitute)
-    told = sys._xoptions.get(_TERMINAL)
+    given = sys._xoptions.get(_TERMINAL)
     for stream, errors in ((sys.stdout, _FALLBACK), (sys.stderr, _FALLBACK), (sys.stdin, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):  # a test may have another
-            stream.reconfigure(encoding=told if isinstance(told, str) else None, errors=errors)
+            stream.reconfigure(encoding=given if isinstance(given, str) else None, errors=errors)
 
 
 def takes(stream: Any, text: str) -> bool:
@@ -52,7 +52,7 @@ def takes(stream: Any, text: str) -> bool:
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for letters that the encoding lacks, and where to go on."""
+    """Return the replacement of characters that the encoding lacks, and the position after them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end

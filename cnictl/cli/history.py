@@ -9,7 +9,6 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.options import DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say
 from cnictl.cli.steps import Terminal, options_of, require_root
-from cnictl.node.resources.inventory import CONF_KIND, kind
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
 from cnictl.node.runs.history import Undo
@@ -26,9 +25,10 @@ def history(
 ) -> None:
     """List the runs that changed this host, latest first, or show each change of one run with its manual command.
 
-    A run is a change of the node, or a repair: `watch`, `doctor --fix` or an `apply` put back what was missing.
+    A run either changes the node or repairs it. Repairs are made by `watch`, by `doctor --fix`, and by `apply` if the
+    node file is unchanged.
 
-    Each change is noted before it is made, so a run that was cut off by a power failure is listed, too: `cnictl apply`
+    Each change is recorded before it is made, so a run that a power failure cut off is listed too: `cnictl apply`
     finishes it, `cnictl undo` undoes it. `reset-node` deletes the history.
 
     \b
@@ -77,7 +77,7 @@ def undo(
     run: Annotated[
         int | None,
         typer.Argument(
-            metavar="[RUN]", help="The run's number in `cnictl history`. Default: the last run that is no repair."
+            metavar="[RUN]", help="The run's number in `cnictl history`. Default: the last run that is not a repair."
         ),
     ] = None,
     yes: YesOption = False,
@@ -86,14 +86,15 @@ def undo(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Undo a run: everything that it changed returns to what it was before, node.toml too, and nothing else does.
+    """Undo a run: restore everything that it changed, node.toml included, and nothing else.
 
-    undo leaves what somebody changed after the run, and what live pods need by now. It names each of these, and exit
-    status 1 says that not everything is back. It never touches rules, routes and addresses of others. A second undo of
-    the same run changes nothing. A run that was cut off, and an undo, can be undone too.
+    undo leaves what somebody changed after the run, and what live pods need by now. It names each of these, and then
+    ends with exit status 1. It never touches other programs' rules, routes and addresses. A second undo of the same run
+    changes nothing. A run that was cut off, and an undo, can be undone too.
 
-    Without a number, undo takes the last run that is no repair; what that run repaired besides stays repaired. With the
-    number of a repair, the repaired fault returns. undo first shows the run and the changes, and at a terminal it asks.
+    Without a number, undo takes the last run that is not a repair; faults that this run also repaired stay repaired.
+    With the number of a repair, the repaired fault returns. undo first shows the run and its changes; at a terminal it
+    asks.
 
     \b
     cnictl undo --dry-run
@@ -106,33 +107,31 @@ def undo(
     _announce(shown, run is None)
     terminal = Terminal(output, exit_code, yes)
     if dry_run:
-        _tell(shown)
-        terminal.more = _about(shown)
+        _say_consequences(shown)
+        terminal.json_extra = _about(shown)
         terminal.preview(shown.plan)
         return
-    asking.show(f"takes back: {change.summary}" for change in shown.plan.changes)
+    asking.show(f"to undo it: {change.summary}" for change in shown.plan.changes)
     asked = terminal.asks() and bool(shown.plan.changes)
     if asked:
-        _tell(shown)
-        asking.confirm(f"Take run {shown.run.number} back?")
-    terminal.more = {"left": list(shown.left)}
+        _say_consequences(shown)
+        asking.confirm(f"Undo run {shown.run.number}?")
+    terminal.json_extra = {"left": list(shown.left)}
     todo, done = engine.take_back(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
         )
-    terminal = Terminal(
-        output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to take back"
-    )
-    terminal.more = _about(todo)
+    terminal = Terminal(output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo")
+    terminal.json_extra = _about(todo)
     terminal.report(done)
-    _tell(todo)
+    _say_consequences(todo)
     if todo.left:
         raise typer.Exit(1)
 
 
 def _about(todo: Undo) -> dict[str, Any]:
-    """Return what the JSON document of an undo holds beside its steps."""
+    """Return what the JSON document of an undo has in addition to its steps."""
     return {
         "undone_run": todo.run.number,
         "undone": run_history.summary(todo.run),
@@ -141,31 +140,23 @@ def _about(todo: Undo) -> dict[str, Any]:
     }
 
 
-def _announce(todo: Undo, chosen_by_itself: bool) -> None:
+def _announce(todo: Undo, is_default: bool) -> None:
     """Say which run is undone, and which changes of it stay."""
     row = run_history.summary(todo.run)
     say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
-    if chosen_by_itself and (repairs := past.passed_over(todo.run)):
+    if is_default and (repairs := past.passed_over(todo.run)):
         named = ", ".join(f"{repair.number} ({repair.command})" for repair in repairs[:5])
-        more = f" and {len(repairs) - 5} more" if repairs[5:] else ""
-        say(f"repairs since then stay, and are none of an operator's runs: {named}{more}")
+        unnamed = f" and {len(repairs) - 5} more" if repairs[5:] else ""
+        say(f"repairs since then stay: {named}{unnamed}")
     if todo.run.is_repair:
         say(
-            f"run {row['run']} only repaired this node: the fault is back without it, until `cnictl apply`, "
+            f"run {row['run']} only repaired this node: without it the fault returns, until `cnictl apply`, "
             "`cnictl watch` or the next boot repairs it again"
         )
     for note in todo.kept:
         say(f"stays: {note}")
 
 
-def _tell(todo: Undo) -> None:
-    for note in todo.left:
-        say(f"left: {note}")
-    conf_goes = any(
-        kind(step.resource) == CONF_KIND and step.change is not None and step.change.after is None
-        for step in todo.plan.steps
-    )
-    if conf_goes and todo.left:
-        say("runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating")
-    if todo.left and todo.spec is None:
-        say("what is left belongs to no node file any more: `cnictl reset-node` removes it, once the pods are gone")
+def _say_consequences(todo: Undo) -> None:
+    for line in past.consequences(todo):
+        say(line)

@@ -87,12 +87,12 @@ def show(
         except cidr.AddressError as error:
             raise UsageProblem(str(error), "cnictl ipam show 10.244.0.12") from None
     listing = observe(name or former, data_dir, "ipam show")
-    found = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
+    leases = [lease_details.details(listing, row) for row in lease_list.find(listing.rows, who)]
     if output is Format.JSON:
-        print_items(found)
+        print_items(leases)
         return
-    for one in found:
-        print_table(("what", "value"), [(key, value) for key, value in _lines(one)])
+    for lease in leases:
+        print_table(("what", "value"), [(key, value) for key, value in _lines(lease)])
 
 
 def release(
@@ -142,10 +142,10 @@ def gc(
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    Proof is a boot since the lease, a veth that is gone, or an ADD that was cut off; the age of a lease alone proves
-    nothing. `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that
-    plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal
-    gc shows what goes, and asks.
+    A boot since the lease, a veth that is gone, or an ADD that was cut off is a proof. The age of a lease is none.
+    `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that plugin,
+    which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal gc shows
+    what goes, and asks.
 
     \b
       cnictl ipam gc --dry-run
@@ -231,9 +231,9 @@ def _age(since: float) -> str:
     return f"{seconds}s"
 
 
-def _lines(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _lines(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
-    for key, value in found.items():
+    for key, value in details.items():
         name = prefix + key.replace("_", " ")
         if isinstance(value, dict):
             lines += _lines(value, f"{name}: ")
@@ -263,13 +263,13 @@ def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.Relea
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
         print_table(columns, rows)
-    typed = [line for one in outcomes if one.action == "would free" for line in reclaim.commands(listing, one.row)]
-    for line in dict.fromkeys(typed):
+    freeing = [outcome.row for outcome in outcomes if outcome.action == "would free"]
+    for line in dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row)):
         write(f"  {line}")
     actions = [outcome.action for outcome in outcomes]
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
-    said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
-    say(f"{listing.network}: {said or 'no leases'}")
+    summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    say(f"{listing.network}: {summary or 'no leases'}")
     _mention_strays(listing)
 
 

@@ -32,7 +32,7 @@ def check(
     """
     listing = observe(name or former, data_dir, "ipam check")
     checked, unasked = wire.check_on(listing, None if no_wire else node_file.load())
-    rows = [_row(one) for one in checked]
+    rows = [_row(address) for address in checked]
     if output is Format.JSON:
         print_items(rows)
     elif rows:
@@ -47,9 +47,12 @@ def check(
         raise typer.Exit(1)
 
 
-def _row(one: Any) -> dict[str, Any]:
-    row = one.row
+def _row(checked: wire.Checked) -> dict[str, Any]:
+    row = checked.row
     return {
-        "address": row.address, "pod": row.pod or f"{row.container[:13]} {row.ifname}".strip(), "found": one.found,
-        "evidence": one.evidence, "problem": one.found in wire.PROBLEMS,
-    }  # fmt: skip
+        "address": row.address,
+        "pod": row.pod or f"{row.container[:13]} {row.ifname}".strip(),
+        "found": checked.verdict,
+        "evidence": checked.evidence,
+        "problem": checked.verdict in wire.PROBLEMS,
+    }

@@ -1,4 +1,4 @@
-"""`cnictl kubernetes`: what a cluster has to grant so that its nodes learn their peers from it."""
+"""`cnictl kubernetes`: set up the access with which nodes learn their peers from a Kubernetes cluster."""
 
 from typing import Annotated
 
@@ -31,7 +31,7 @@ def kubeconfig(
             help="An administrator's kubeconfig, which may read the Secret. Default: kubeadm's or k3s's on this host.",
         ),
     ] = "",
-    output: Annotated[str, typer.Option(metavar="FILE", help="Where it is written.")] = kubernetes_access.KUBECONFIG,
+    output: Annotated[str, typer.Option(metavar="FILE", help="The file to write.")] = kubernetes_access.KUBECONFIG,
     server: Annotated[
         str, typer.Option(metavar="ADDRESS", help="The API server as nodes reach it, a URL. Default: as in --from.")
     ] = "",
@@ -40,14 +40,14 @@ def kubeconfig(
     """Write the nodes' credential, which holds the token of the ServiceAccount that `rbac` prints.
 
     Run it where an administrator's kubeconfig is, then copy FILE to /etc/cnictl/kubeconfig on each node. FILE has mode
-    600. A file that was not written by this command is left alone.
+    600. The command does not replace a file that it did not write.
 
     \b
     cnictl kubernetes kubeconfig
     cnictl kubernetes kubeconfig --from ~/.kube/config --output node.kubeconfig
     """
     if server and not server.startswith(("https://", "http://")):
-        raise UsageProblem(f"--server {server} is no URL", f"add --server https://{server}")
+        raise UsageProblem(f"--server {server} is not a URL", f"add --server https://{server}")
     if output == kubernetes_access.KUBECONFIG:
         require_root("kubernetes kubeconfig", f"writes {output}")
     path = kubernetes_access.admin(admin)

@@ -72,14 +72,14 @@ def status(lab: LabOption = "lab", former: FormerLabOption = "", output: OutputO
     machines = running.machines if running is not None else ()
     rows: list[dict[str, Any]] = [
         {
-            "name": one.name,
-            "address": one.interface,
-            "pod_cidr": one.pod_cidr,
+            "name": machine.name,
+            "address": machine.interface,
+            "pod_cidr": machine.pod_cidr,
             "pid": pid,
             "up": state.identity(pid) != "",
         }
-        | ({"address6": one.interface6, "pod_cidr6": one.pod_cidr6} if one.interface6 else {})
-        for one, pid in machines
+        | ({"address6": machine.interface6, "pod_cidr6": machine.pod_cidr6} if machine.interface6 else {})
+        for machine, pid in machines
     ]
     healthy = bool(rows) and all(row["up"] for row in rows)
     if output is Format.JSON:
@@ -107,7 +107,7 @@ def status(lab: LabOption = "lab", former: FormerLabOption = "", output: OutputO
 
 
 def _both(row: dict[str, Any], key: str) -> str:
-    return ", ".join(row[one] for one in (key, f"{key}6") if row.get(one)) or "-"
+    return ", ".join(row[name] for name in (key, f"{key}6") if row.get(name)) or "-"
 
 
 def execute(

@@ -24,7 +24,7 @@ def demo(
     svg: Annotated[str, typer.Option("--svg", metavar="FILE", help="Save the last matrix as an SVG picture.")] = "",
     nodes: Annotated[
         int | None,
-        typer.Option(metavar="COUNT", min=2, max=16, help="Build a cluster of so many nodes from one file instead."),
+        typer.Option(metavar="COUNT", min=2, max=16, help="Build a cluster of this many nodes from one file instead."),
     ] = None,
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Use both address families.")] = False,
     output: OutputOption = Format.TABLE,
@@ -33,9 +33,9 @@ def demo(
 
     With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
     outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.
-    Exit status 1 if a path works otherwise than expected.
+    Exit status 1 if the result for a path is not as expected.
 
-    With --nodes, every node is set up by `init-node --from cluster.toml`, and the matrix of every pair ends it.
+    With --nodes, `init-node --from cluster.toml` sets up every node, and the demo ends with the matrix of every pair.
 
     \b
       cnictl lab demo
@@ -58,13 +58,16 @@ def demo(
     if svg:
         _save_svg(acts[-1], svg)
     if output is Format.JSON:
-        told = [_as_json(played) for played in acts]
-        print_json({"as_expected": not surprises, "seconds": round(seconds, 2), "acts": told, "matrix": None})
+        documents = [_as_json(played) for played in acts]
+        print_json({"as_expected": not surprises, "seconds": round(seconds, 2), "acts": documents, "matrix": None})
     for surprise in surprises:
         say(f"not as expected: {surprise}")
     if surprises:
         raise typer.Exit(1)
-    say(f"every path as expected, the last matrix all green, in {seconds:.1f} s; pods saw each other's own addresses")
+    say(
+        f"every path is as expected, and no check of the last matrix failed, in {seconds:.1f} s; pods saw each "
+        "other's own addresses"
+    )
 
 
 def _cluster(count: int, output: Format) -> None:
@@ -74,8 +77,8 @@ def _cluster(count: int, output: Format) -> None:
         text, tested = lab_cluster.play(count, progress)
     seconds = time.monotonic() - start
     if output is Format.JSON:
-        found = tested.as_json(seconds)
-        print_json({"as_expected": tested.passed, "seconds": round(seconds, 2), "acts": [], "matrix": found["summary"]})
+        summary = tested.as_json(seconds)["summary"]
+        print_json({"as_expected": tested.passed, "seconds": round(seconds, 2), "acts": [], "matrix": summary})
     else:
         print(f"cluster.toml:\n{text}", flush=True)
         cluster_test.show(tested, seconds)
@@ -85,7 +88,7 @@ def _cluster(count: int, output: Format) -> None:
 
 
 def _show(number: int, played: Played) -> None:
-    """An act: its commands, what they stood for, and the matrix it led to."""
+    """Show an act: its commands, the manual commands, and the matrix after it."""
     verdict = "as expected" if not played.surprises else "NOT as expected"
     if not sys.stdout.isatty():
         print(f"{number}. {played.act.title} ({played.seconds:.1f} s, {verdict})")
@@ -105,7 +108,7 @@ def _show(number: int, played: Played) -> None:
 
 
 def _save_svg(played: Played, path: str) -> None:
-    """The act's matrix as a picture. Raises Problem if the file can't be written."""
+    """Save an act's matrix as a picture. Raises Problem if the file can't be written."""
     console = Console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(_matrix(played))
     try:
@@ -115,7 +118,7 @@ def _save_svg(played: Played, path: str) -> None:
 
 
 def _as_json(played: Played) -> dict[str, Any]:
-    """An act for programs."""
+    """Return an act as JSON values."""
     return {
         "title": played.act.title,
         "seconds": round(played.seconds, 2),

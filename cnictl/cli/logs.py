@@ -41,17 +41,17 @@ def logs(
         return (not who or call.is_of(who)) and verb.upper() in ("", call.verb) and (call.failed or not failed)
 
     path = plugin_log.path_of(node_file.load())
-    found = [call for call in plugin_log.calls(path) if wanted(call)][-lines:] if lines else []
+    past_calls = [call for call in plugin_log.calls(path) if wanted(call)][-lines:] if lines else []
     if output is Format.JSON and not follow:
-        print_items(vars(call) for call in found)
+        print_items(vars(call) for call in past_calls)
         return
-    if not found and not follow:
+    if not past_calls and not follow:
         say(f"{path} has no such call")
     if output is Format.JSON:
-        for call in found:
+        for call in past_calls:
             print_json_line(vars(call))
-    elif found:
-        print_table(("time", "verb", "pod", "address", "ms", "outcome"), [_cells(call) for call in found])
+    elif past_calls:
+        print_table(("time", "verb", "pod", "address", "ms", "outcome"), [_cells(call) for call in past_calls])
     if follow:
         for call in filter(wanted, plugin_log.follow(path)):
             if output is Format.JSON:

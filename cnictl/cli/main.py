@@ -30,7 +30,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def cnictl(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and end.")
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Container networking on plain Linux hosts: set a node up, inspect it, prove that pods reach each other."""
@@ -43,7 +43,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
     status = _run()
-    odd = sys.modules.get("cnictl.core.odd")  # not loaded: nothing odd was met
+    odd = sys.modules.get("cnictl.core.odd")  # not loaded: nothing odd was found
     if odd is not None:
         matters = any(matters for _, matters in odd.passed_over.values())
         for line in odd.reports():
@@ -79,7 +79,7 @@ def _run() -> int:
         try:
             sys.stdout.flush()
         except OSError:
-            return 1  # it is the output that can't be written: `main` says so
+            return 1  # the output can't be written; `main` reports that
         say(f"cnictl: {_fault(error)}")
         return 1
     except Exception as error:
@@ -99,7 +99,7 @@ def _run() -> int:
 
 
 def _undo_unconfirmed() -> None:
-    """Undo a run that was not confirmed in time, if its guard could not: each command as root checks."""
+    """Undo a run that was not confirmed in time, if its guard failed to. Every command that root runs checks this."""
     if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
         return
     from cnictl.node.runs import confirm

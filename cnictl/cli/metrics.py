@@ -31,8 +31,8 @@ def metrics(
         raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
     require_root("metrics", "reads the firewall's rules and the attachment records")
 
-    found = metric_families.text(with_doctor=not no_doctor)
+    text = metric_families.text(with_doctor=not no_doctor)
     if textfile:
-        output_file.write(textfile, found.encode(), 0o644, keep_mode=True)
+        output_file.write(textfile, text.encode(), 0o644, keep_mode=True)
     else:
-        print(found, end="")
+        print(text, end="")

@@ -11,7 +11,6 @@ from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWa
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import backends
-from cnictl.node.resources import masquerade
 from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec import node_spec
 from cnictl.views import network_views as views
@@ -80,10 +79,9 @@ def show(output: OutputOption = Format.TABLE) -> None:
     steps.require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)
-    resource = masquerade.Masquerade(spec)
-    stands = resource.observe() == resource.desired(spec)
+    is_right = views.nat_is_right(spec)
     if output is Format.JSON:
-        print_items(rules, {"nat": spec.nat, "backend": spec.backend, "as_it_should_be": stands})
+        print_items(rules, {"nat": spec.nat, "backend": spec.backend, "as_it_should_be": is_right})
     else:
         rows = [
             (
@@ -99,7 +97,7 @@ def show(output: OutputOption = Format.TABLE) -> None:
         print_table(("from", "to", "effect", "packets", "bytes", "where"), rows)
         if not spec.nat:
             say("masquerade is off: `cnictl nat enable` turns it on")
-        if not stands:
+        if not is_right:
             say("the rules differ from node.toml: `cnictl apply` repairs them")
-    if not stands:
+    if not is_right:
         raise typer.Exit(1)

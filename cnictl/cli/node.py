@@ -199,13 +199,13 @@ def _init(
         findings = preflight.without_ignored(preflight.run(spec, specs[-1] if specs else None), ignored)
     for finding in findings:
         say(_in_words(finding))
-    terminal.more = {"findings": [finding.as_json() for finding in findings]}
+    terminal.json_extra = {"findings": [finding.as_json() for finding in findings]}
     try:
         edits.refuse_findings(findings)
     except Problem:
         terminal.report(engine.Report(spine.Plan(()), error="preflight"))
         raise
-    terminal.more |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
+    terminal.json_extra |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
     if options.dry_run:
         terminal.preview(converge.plan(spec).whole, pods)
         return
@@ -249,8 +249,8 @@ def apply(
     cnictl apply --confirm-within 60
     """
     steps.require_root("apply", "changes the host's network")
-    if confirm.took_back_the_node():  # at boot, say: the unit that runs this went with it
-        say("nothing to apply: this host's set-up was not confirmed, and was taken back (cnictl history)")
+    if confirm.took_back_the_node():  # for example at boot: the undo also removed the unit that runs this command
+        say("nothing to apply: this host's set-up was not confirmed, and was undone (cnictl history)")
         if output is Format.JSON:
             nothing, terminal = spine.Plan(()), steps.Terminal(output)
             terminal.preview(nothing) if dry_run else terminal.report(engine.Report(nothing))
@@ -323,32 +323,22 @@ def reset_node(
         say("this removes from this host:")
         asking.show(goes)
     detached: list[str] = []
-    terminal.more = {"detached": detached}
+    terminal.json_extra = {"detached": detached}
     engine.refuse_reset(shown, options, terminal)
     if goes and not yes:
         if not sys.stdin.isatty():
             raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
         asking.confirm("Remove all of this?")
     todo, done = engine.reset_node(None if yes else shown, options, terminal, lambda pod: detached.append(str(pod)))
-    terminal.more["left"] = list(todo.left)
+    terminal.json_extra["left"] = list(todo.left)
     terminal.report(done)
     for pod in detached:
         say(f"deleted the attachment of {pod}")
     for note in todo.left:
         say(note)
-    if detached:
-        _warn_of_waiting_pods()
+    for line in reset.waiting_pods() if detached else ():
+        say(line)
     todo.whole.refuse_unknown()
-
-
-def _warn_of_waiting_pods() -> None:
-    """The CRI refuses to stop a sandbox ("cni plugin not initialized") while there is no conf, whoever's."""
-    for runtime in runtimes.find():
-        if runtime.settled and runtime.needs_loopback:
-            say(
-                f"{runtime.name} ends pods only while it has a CNI conf: these stay in Terminating until the next "
-                f"network's conf is in {runtime.conf_dir}, or cnictl init-node has run again"
-            )
 
 
 def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:
@@ -357,5 +347,5 @@ def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:
         say(f"would delete the attachment of {pod}")
     for note in todo.left:
         say(note)
-    terminal.more = {"would_detach": pods, "left": list(todo.left)}
+    terminal.json_extra = {"would_detach": pods, "left": list(todo.left)}
     terminal.preview(todo.whole)

@@ -22,16 +22,13 @@ def list_nodes(output: OutputOption = Format.TABLE) -> None:
     cnictl node list -o json | jq '.items[] | select(.state == "refused")'
     """
     steps.require_root("node list", "asks the other nodes over packet sockets")
-    found = nodes.listed(converge.current_spec())
-    source = found["source"]
-    bad = bool(source["trouble"] or source["conflict"]) or any(
-        row["state"] in ("refused", "conflict") for row in found["items"]
-    )
+    shown = nodes.listed(converge.current_spec())
+    source = shown["source"]
     if output is Format.JSON:
-        print_items(found["items"], {"source": source})
+        print_items(shown["items"], {"source": source})
     else:
-        _show(found["items"], source)
-    raise typer.Exit(1 if bad else 0)
+        _show(shown["items"], source)
+    raise typer.Exit(int(nodes.has_fault(shown)))
 
 
 def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:

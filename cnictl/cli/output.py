@@ -1,4 +1,4 @@
-"""Print what a command says: a rich table at a terminal, plain text in a pipe, or one JSON document on stdout.
+"""Print the output of commands: a rich table at a terminal, plain text in a pipe, or one JSON document on stdout.
 
 Messages go to stderr. Colour never carries meaning alone: every state is also a word.
 """
@@ -47,7 +47,7 @@ def say(message: str) -> None:
 
 
 def say_strays(strays: Sequence[dict[str, Any]]) -> None:
-    """Print on stderr where packets of pods go astray: each cause once, and below the causes of one hint the hint."""
+    """Print where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
     for stray in strays:
         causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])

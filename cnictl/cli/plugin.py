@@ -120,26 +120,27 @@ def list_versions(
     cnictl plugin list
     cnictl plugin list -o json
     """
-    found = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
-    broken = versions.broken(found)
+    listing = versions.listing(_absolute(lib_dir), _all_absolute(bin_dir))
+    broken = versions.broken(listing)
     if output is Format.JSON:
-        print_items(found.pop("versions"), found)
-    elif not found["versions"] and not found["launchers"]:
+        print_items(listing.pop("versions"), listing)
+    elif not listing["versions"] and not listing["launchers"]:
         say("the plugin is not installed: cnictl plugin install")
     else:
         rows = [
             (row["version"], "current" if row["current"] else "", row["state"], row["interpreter"], row["library"])
-            for row in found["versions"]
+            for row in listing["versions"]
         ]
         print_table(("version", "in use", "state", "interpreter", "library"), rows)
-        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in found["launchers"]])
+        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in listing["launchers"]])
         for row in broken:
             say(f"broken: {row.get('path') or row['version']}: {row['fault']} (hint: cnictl plugin install)")
-        if found["chosen"] not in ("", found["current"]):
-            say(f"node.toml names version {found['chosen']}: cnictl apply puts it into use")
-        if found["cnictl_is_newer"]:
+        if listing["chosen"] not in ("", listing["current"]):
+            say(f"node.toml names version {listing['chosen']}: cnictl apply puts it into use")
+        if listing["cnictl_is_newer"]:
             say(
-                f"this cnictl is {found['cnictl']}, newer than the version in use: cnictl plugin install brings its own"
+                f"this cnictl is {listing['cnictl']}, newer than the plugin in use: cnictl plugin install puts it "
+                "into use"
             )
     if broken:
         raise typer.Exit(1)

@@ -24,9 +24,8 @@ def pod(
     """Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.
 
     Lines that begin with `earlier` are connections that the kernel still tracks, each with its protocol and port. Then
-    comes the pod's way to an address: the routes that the kernel takes inside the pod and on the host, whether the
-    address answers a ping, and the firewall rules that the ping meets. A Service's address answers no ping: there, its
-    ports are tried.
+    comes the pod's way to an address: the routes inside the pod and on the host, whether the address answers a ping,
+    and the firewall rules that the ping matches. A Service's address answers no ping, so its ports are tried instead.
 
     \b
     cnictl pod 10.244.0.12
@@ -37,19 +36,19 @@ def pod(
     listing = observe(name or former, "", "pod")
     with working("looking at the pod"):
         rows = attachment.choose(listing, who)
-        found = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
+        shown = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
     if output is Format.JSON:
-        print_json(found)
+        print_json(shown)
     else:
-        _show(found)
+        _show(shown)
 
 
-def _show(found: dict[str, Any]) -> None:
-    leases = found["leases"]
+def _show(shown: dict[str, Any]) -> None:
+    leases = shown["leases"]
     lines = [("address", f"{lease['address']} ({lease['state']}: {lease['reason']})") for lease in leases]
     first = leases[0]
     lines.append(("pod", first["pod"] or f"{first['container']} {first['interface']}"))
-    host_end, inside, port = found.get("host_end"), found.get("inside"), found.get("port")
+    host_end, inside, port = shown.get("host_end"), shown.get("inside"), shown.get("port")
     if host_end:
         lines.append(("host end", _link_words(host_end)))
     if port:
@@ -58,16 +57,16 @@ def _show(found: dict[str, Any]) -> None:
         lines.append(("port", f"{port.get('master', 'on no bridge')}, {port.get('state', '')}, {', '.join(on)}"))
     if inside:
         lines.append(("inside", _link_words(inside)))
-        lines += [("", f"{one['local']}/{one['prefixlen']}") for one in inside.get("addr_info", ())]
-    lines += [("route", _route_words(one)) for one in found.get("routes", ())]
+        lines += [("", f"{address['local']}/{address['prefixlen']}") for address in inside.get("addr_info", ())]
+    lines += [("route", _route_words(route)) for route in shown.get("routes", ())]
     lines += [
-        ("neighbour", f"{one['dst']} is {one.get('lladdr', 'unknown')}, {' '.join(one.get('state', []))}")
-        for one in found.get("neighbours", ())
+        ("neighbour", f"{entry['dst']} is {entry.get('lladdr', 'unknown')}, {' '.join(entry.get('state', []))}")
+        for entry in shown.get("neighbours", ())
     ]
-    lines += [("earlier", _connection_words(one)) for one in found.get("connections", ())]
-    if found.get("more_connections"):
-        lines.append(("", f"and {found['more_connections']} more tracked connections"))
-    way = found.get("way")
+    lines += [("earlier", _connection_words(connection)) for connection in shown.get("connections", ())]
+    if shown.get("more_connections"):
+        lines.append(("", f"and {shown['more_connections']} more tracked connections"))
+    way = shown.get("way")
     if way:
         lines.append((f"way to {way['to']}", _answer_words(way)))
         for where, key in (("inside", "inside"), ("on the host", "on_the_host")):
@@ -77,16 +76,21 @@ def _show(found: dict[str, Any]) -> None:
     print_table(("", ""), lines)
 
 
-def _connection_words(one: dict[str, Any]) -> str:
-    """What was sent, as the kernel still tracks it, and what came back."""
-    sent_on = f", sent on to {_place(one['sent_on_to'], one['sent_on_to_port'])}" if one["sent_on_to"] else ""
-    if one["works"]:
+def _connection_words(connection: dict[str, Any]) -> str:
+    """Return what was sent, as the kernel still tracks it, and what came back."""
+    sent_on = (
+        f", sent on to {_place(connection['sent_on_to'], connection['sent_on_to_port'])}"
+        if connection["sent_on_to"]
+        else ""
+    )
+    if connection["works"]:
         came = "answered"
-    elif one["answered_by"]:
+    elif connection["answered_by"]:
         came = "refused, or never opened"
     else:
         came = "no answer has come"
-    return f"{one['protocol']} {one['from']} to {_place(one['to'], one['port'])}{sent_on}: {came}"
+    target = _place(connection["to"], connection["port"])
+    return f"{connection['protocol']} {connection['from']} to {target}{sent_on}: {came}"
 
 
 def _place(address: str, port: int | None) -> str:
@@ -95,7 +99,7 @@ def _place(address: str, port: int | None) -> str:
 
 
 def _answer_words(way: dict[str, Any]) -> str:
-    """What was asked now, and what answered; where only a ping is not answered, that connections work."""
+    """Return what answered. If only the ping was not answered, also say which connections work."""
     service = way.get("service")
     if way.get("unasked"):
         return f"not asked: {way['unasked']}"

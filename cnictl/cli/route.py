@@ -42,8 +42,8 @@ def add_peer(
 ) -> None:
     """Route other nodes' pods through those nodes' addresses.
 
-    All peers that are named are one run: if one of them fails, none is added, and one `cnictl undo` removes them all.
-    A peer that this node reaches at another address is refused; --replace moves it, and the command says from where.
+    All peers of one command are one run: if one of them fails, none is added, and one `cnictl undo` removes them all.
+    A peer that this node already reaches at another address is refused; --replace moves it to the new one.
 
     \b
     cnictl route add-peer 10.244.1.0/24=10.0.10.51 10.244.2.0/24=10.0.2.53
@@ -73,7 +73,7 @@ def del_peer(
     confirm_within: ConfirmOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Drop other nodes: their routes go, and nothing else. At a terminal it asks first.
+    """Drop other nodes: remove the routes to their pods, and nothing else. At a terminal it asks first.
 
     \b
     cnictl route del-peer 10.244.1.0/24
@@ -109,18 +109,18 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     """
     spec = converge.current_spec()
     states = peer_routes.states(spec)
-    found = status.routes(spec, states)
+    rows = status.routes(spec, states)
     if output is Format.JSON:
-        print_items(found)
+        print_items(rows)
     else:
         columns = ("pod_cidr", "via", "dev", "state", "link", "pods")
-        rows = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in found]
-        print_table(("pod CIDR", "via", "dev", "state", "peer", "pods"), rows)
-        for row in found:
+        cells = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in rows]
+        print_table(("pod CIDR", "via", "dev", "state", "peer", "pods"), cells)
+        for row in rows:
             if row["fault"]:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")
-        if not found:
+        if not rows:
             say(peer_hints.PeerHints(spec).no_peers("`cnictl route add-peer CIDR=VIA`"))
-        say_strays([stray for row in found for stray in row["strays"]])
-    if any(row["fault"] for row in found) or not all(state.works for state in states):
+        say_strays([stray for row in rows for stray in row["strays"]])
+    if any(row["fault"] for row in rows) or not all(state.works for state in states):
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from cnictl.node import hint
 from cnictl.node.runs import converge, reset
 from cnictl.node.spec import node_file
 from cnictl.views import source_view
-from cnictl.views.status import look
+from cnictl.views.status import has_fault, look
 
 
 def status(
@@ -40,20 +40,18 @@ def status(
     if spec is None:
         raise reset.no_node()
     while True:
-        found = look(spec)
+        shown = look(spec)
         if watch:
             _clear()
         if output is Format.JSON:
-            (print_json_line if watch else print_json)(found)
+            (print_json_line if watch else print_json)(shown)
         else:
-            _show(found)
+            _show(shown)
         if not watch:
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    conflict = found["source"] is not None and found["source"]["conflict"]
-    wrong = found["drifted"] or found["strays"] or found["unknown"] or conflict
-    if wrong or any(peer["fault"] for peer in found["peers"]):
+    if has_fault(shown):
         raise typer.Exit(1)
 
 
@@ -65,51 +63,51 @@ def _clear() -> None:
 _ANSWERS = {True: "answers", False: "silent", None: "not asked"}
 
 
-def _summary(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the first table: one line for each part of the node."""
-    bridge = found["bridge"]
-    lines = [("network", f"{found['node']['name']}: {', '.join(found['node']['subnets'])} of "
-              f"{', '.join(found['node']['networks'])}")]  # fmt: skip
+    bridge = shown["bridge"]
+    lines = [("network", f"{shown['node']['name']}: {', '.join(shown['node']['subnets'])} of "
+              f"{', '.join(shown['node']['networks'])}")]  # fmt: skip
     if bridge is None:
         lines.append(("bridge", "missing"))
     else:
         state = "up" if bridge["up"] else "down"
         lines.append(("bridge", f"{bridge['name']} {state}, {' '.join(bridge['addresses'])}, MTU {bridge['mtu']}"))
-    used = found["addresses"]
+    used = shown["addresses"]
     lines += [
         ("addresses", f"{ranges['used']} of {ranges['total']} used in {', '.join(ranges['ranges'])}")
         for ranges in used["range_sets"]
     ]
-    plugin = found["plugin"]
+    plugin = shown["plugin"]
     lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
     if plugin["cnictl_is_newer"]:
-        lines.append(("cnictl", f"{plugin['cnictl']}, newer than the plugin: cnictl plugin install brings its own"))
-    for folder, names in found["confs"].items():
+        lines.append(("cnictl", f"{plugin['cnictl']}, newer than the plugin: cnictl plugin install puts it into use"))
+    for folder, names in shown["confs"].items():
         first = names[0] if names else "none"
-        mark = "" if first == found["conf"] else f", not {found['conf']}"
+        mark = "" if first == shown["conf"] else f", not {shown['conf']}"
         lines.append(("conf", f"{folder}: {first}{mark}"))
-    watch = found["watch"]
+    watch = shown["watch"]
     if watch is not None:
         given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
-    if found["boot"]:
-        lines.append(("boot", found["boot"]))
-    if found["not_kept"]:
-        lines.append(("not kept", found["not_kept"]))
-    source = found["source"]
+    if shown["boot"]:
+        lines.append(("boot", shown["boot"]))
+    if shown["not_kept"]:
+        lines.append(("not kept", shown["not_kept"]))
+    source = shown["source"]
     if source is not None:
         lines.append(("peers from", source_view.in_words(source)))
     return lines
 
 
-def _show(found: dict[str, Any]) -> None:
-    bridge, source = found["bridge"], found["source"]
-    print_table(("", ""), _summary(found))
+def _show(shown: dict[str, Any]) -> None:
+    bridge, source = shown["bridge"], shown["source"]
+    print_table(("", ""), _summary(shown))
     if bridge is not None and bridge["ports"]:
         ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
                   ", ".join(port["addresses"])) for port in bridge["ports"]]  # fmt: skip
         print_table(("port", "state", "pod", "addresses"), ports)
-    if found["peers"]:
+    if shown["peers"]:
         peers = [
             (
                 peer["pod_cidr"],
@@ -119,20 +117,20 @@ def _show(found: dict[str, Any]) -> None:
                 _ANSWERS[peer["answers"]],
                 peer["pods"] or "not asked",
             )
-            for peer in found["peers"]
+            for peer in shown["peers"]
         ]
         print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
-    if found["rules"]:
-        rules = [(rule["where"], rule["source"], rule["destination"], str(rule["packets"])) for rule in found["rules"]]
+    if shown["rules"]:
+        rules = [(rule["where"], rule["source"], rule["destination"], str(rule["packets"])) for rule in shown["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
-    print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in found["resources"]])
-    for peer in found["peers"]:
+    print_table(("resource", "state", "now", "should be"), [status_cells(row) for row in shown["resources"]])
+    for peer in shown["peers"]:
         if peer["fault"]:
             say(f"{peer['fault']}\n  hint: {peer['hint']['text']}")
-    if found["drifted"]:
+    if shown["drifted"]:
         apply = hint.command("cnictl apply")
-        say(f"{found['drifted']} of {len(found['resources'])} drifted; `{apply}` repairs them")
-    say_strays(found["strays"])
+        say(f"{shown['drifted']} of {len(shown['resources'])} drifted; `{apply}` repairs them")
+    say_strays(shown["strays"])
     for words in filter(None, (source["conflict"], source["trouble"]) if source is not None else ()):
         say(f"warning: {words}")
 

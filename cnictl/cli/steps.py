@@ -25,7 +25,7 @@ def require_root(command: str, why: str) -> None:
 def options_of(
     dry_run: bool, exit_code: bool, force: bool = False, no_wait: bool = False, confirm_within: int | None = None
 ) -> Options:
-    """Return how a run goes about its work. Raises UsageProblem for options that exclude each other."""
+    """Return the options of a run. Raises UsageProblem for options that exclude each other."""
     if exit_code and not dry_run:
         raise UsageProblem("--exit-code goes with --dry-run: a run's own exit status says whether it failed")
     return Options(dry_run, force, no_wait, confirm_within)
@@ -46,7 +46,7 @@ class Terminal:
         self._exit_code = exit_code
         self._yes = yes
         self._nothing = nothing
-        self.more: dict[str, Any] = {}
+        self.json_extra: dict[str, Any] = {}
         """Further values for the JSON document of the run."""
 
     def say(self, message: str) -> None:
@@ -71,7 +71,7 @@ class Terminal:
         if self._output is Format.JSON:
             report = Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
-            print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.more, **cut})
+            print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.json_extra, **cut})
         else:
             differences.show(plan.steps)
             for pod in pods or ():
@@ -84,13 +84,13 @@ class Terminal:
 
     def report(self, done: Report) -> None:
         """Show a run as a table or JSON; then name the pods whose MTU is now larger than the bridge's."""
-        rows, more = done.rows(), dict(self.more)
+        rows, extra = done.rows(), dict(self.json_extra)
         if done.error:
-            more["error"] = done.error
+            extra["error"] = done.error
         if done.confirm_within:
-            more |= {"run": done.run, "confirm_within": done.confirm_within}
+            extra |= {"run": done.run, "confirm_within": done.confirm_within}
         if self._output is Format.JSON:
-            print_json({"changed": sum(row["outcome"] == "changed" for row in rows), "steps": rows, **more})
+            print_json({"changed": sum(row["outcome"] == "changed" for row in rows), "steps": rows, **extra})
         else:
             if rows and (done.outcomes or not done.error):
                 print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])

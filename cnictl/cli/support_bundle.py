@@ -1,4 +1,4 @@
-"""`cnictl support-bundle`: collect in one file what a helper needs to see."""
+"""`cnictl support-bundle`: collect in one file what others need to see to help."""
 
 import socket
 from typing import Annotated
@@ -39,15 +39,16 @@ def support_bundle(
         return
     require_root("support-bundle", "reads rules and records")
     path = file or f"cnictl-support-{socket.gethostname()}.tar.gz"
-    with working("gathering"):
-        found = write(path, parts)
+    with working("collecting the parts"):
+        written_parts = write(path, parts)
     if output_file.is_stdout(path):
         return
     if output is Format.JSON:
-        print_items(found, {"file": path})
+        print_items(written_parts, {"file": path})
         return
     cells = [
-        (row["name"], row["holds"], f"failed: {row['failed']}" if row["failed"] else str(row["bytes"])) for row in found
+        (row["name"], row["holds"], f"failed: {row['failed']}" if row["failed"] else str(row["bytes"]))
+        for row in written_parts
     ]
     print_table(("file", "holds", "bytes"), cells)
     say(f"written: {path}")

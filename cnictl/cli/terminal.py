@@ -24,7 +24,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     """Print rows of text as a table on stdout."""
     table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
     for column in columns:
-        # a narrow terminal wraps a long name: cut off, it would not tell which one is meant
+        # a narrow terminal wraps a long name, which would be ambiguous if it were cut off
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell.split(":")[0], "")) for cell in row))
@@ -39,7 +39,7 @@ def print_lines(lines: Iterable[tuple[str, str]]) -> None:
 
 
 class Spinner:
-    """A line on stderr that moves while cnictl works."""
+    """An animated line on stderr while cnictl works."""
 
     def __init__(self) -> None:
         """Show nothing yet."""

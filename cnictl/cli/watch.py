@@ -29,7 +29,10 @@ def watch(
     if unit:
         print(boot_unit.unit_text("cnictl-watch.service"), end="")
         if not program.is_sound():
-            say(f"{program.COMMAND} is not there yet: cnictl init-node, apply or plugin install makes it under systemd")
+            say(
+                f"{program.COMMAND} does not exist yet: where systemd runs, cnictl init-node, apply or plugin install "
+                "makes it"
+            )
         return
     require_root("watch", "changes the host's network")
 

@@ -1,78 +1,11 @@
 """Run the matrix over the nodes of a lab: commands start in the nodes, with nothing between."""
 
-import contextlib
-import os
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from collections.abc import Callable, Sequence
 
 from cnictl.cluster import matrix_run
 from cnictl.cluster.matrix import Matrix
-from cnictl.core import outside
-from cnictl.core.errors import Problem
-from cnictl.lab.lab import Lab
-from cnictl.probe.pair_reports import LONGEST_LINE
-
-_END_SECONDS = 10.0
-
-
-class LabSession:
-    """A command in a node of a lab."""
-
-    def __init__(self, process: "subprocess.Popen[str]", said: IO[bytes]) -> None:
-        """`said` is the file that the command's stderr goes to."""
-        self._process, self._said = process, said
-
-    def send(self, text: str) -> None:
-        """Write to the command's stdin."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(text)
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise Problem(self._last_words() or "the command reads no more") from None
-
-    def lines(self) -> Iterator[str]:
-        """Yield each line of its stdout. Raises Problem if it ends with another status than 0."""
-        assert self._process.stdout is not None
-        while line := self._read_line():
-            yield line
-        try:
-            status = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise Problem(f"the command did not end within {_END_SECONDS:g} s") from None
-        if status != 0:
-            raise Problem(self._last_words() or f"exit status {status}")
-
-    def close(self) -> None:
-        """End the command."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        if self._ends():
-            return
-        self._process.terminate()
-        if self._ends():
-            return
-        self._process.kill()
-        self._ends()
-
-    def _ends(self) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
-            return True
-        return False
-
-    def _read_line(self) -> str:
-        assert self._process.stdout is not None
-        with contextlib.suppress(ValueError):  # closed by another thread
-            return self._process.stdout.readline(LONGEST_LINE + 1)
-        return ""
-
-    def _last_words(self) -> str:
-        said = os.pread(self._said.fileno(), 1 << 16, 0).decode(errors="replace").strip().splitlines()
-        first = next((line for line in said if line.startswith("cnictl: ")), said[-1] if said else "")
-        return outside.line(first.removeprefix("cnictl: "))
+from cnictl.cluster.ssh import Session
+from cnictl.lab.lab import Lab, environment
 
 
 class LabTransport:
@@ -81,11 +14,9 @@ class LabTransport:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def start(self, host: str, argv: Sequence[str]) -> LabSession:
+    def start(self, host: str, argv: Sequence[str]) -> Session:
         """Start a command in a node. Raises UsageProblem if the lab has no such node."""
-        said = os.fdopen(os.memfd_create("stderr"), "w+b")
-        process = self._lab.machine(host).popen(list(argv), stdin=subprocess.PIPE, stderr=said)
-        return LabSession(process, said)
+        return Session(self._lab.machine(host).command(list(argv)), host, environment())
 
 
 def run_over_lab(lab: Lab, on_step: Callable[[str], None] = lambda _: None) -> Matrix:

@@ -1,15 +1,15 @@
-"""Show a matrix as text: a table by host where it fits, the red pairs where it does not, and the causes once each."""
+"""Show a matrix as text: a table by host or, for many hosts, the failed pairs; then each cause once."""
 
 from collections.abc import Sequence
 
-from cnictl.cluster.matrix import LOSS, MASQUERADED, NOT_RED, OK, Blame, Cell, Matrix
+from cnictl.cluster.matrix import LOSS, MASQUERADED, OK, PASSING, Cell, CellCause, Matrix
 from cnictl.cluster.sample import EACH, WHOLE
 from cnictl.probe.pair_reports import CHECKS, NODE_POD, POD_EXTERNAL, POD_NODE, POD_POD
 
 _TIMES_UP_TO = 6
-"""Hosts of a table that has room for round trips."""
+"""The most hosts of a table that also shows round trip times."""
 _NAMED = 6
-"""Pairs that a cause names before it counts the others."""
+"""The most pairs that a cause names; it counts the others."""
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -29,13 +29,13 @@ def heading(matrix: Matrix) -> str:
 def verdict(matrix: Matrix, seconds: float) -> str:
     """Return the result in one line."""
     cells = [cell for cell in matrix.cells if cell.check == POD_POD]
-    good = sum(not cell.red for cell in cells)
+    good = sum(not cell.failed for cell in cells)
     lost = sum(cell.state == LOSS for cell in matrix.cells)
     parts = [f"{good} of {len(cells)} pod to pod checks ok"]
     if cells and good == len(cells):
         parts.append("every pod saw the senders' own addresses")
-    others = [cell for cell in matrix.red if cell.check != POD_POD]
-    parts += [f"{len(others)} other checks red"] if others else []
+    others = [cell for cell in matrix.failed_cells if cell.check != POD_POD]
+    parts += [f"{len(others)} other checks failed"] if others else []
     parts += [f"{lost} checks lost requests"] if lost else []
     names = [report.name for report in matrix.not_reached]
     parts += [f"not reached: {', '.join(names)}"] if names else []
@@ -43,13 +43,13 @@ def verdict(matrix: Matrix, seconds: float) -> str:
 
 
 def rows(matrix: Matrix) -> Rows:
-    """Return column names and rows: a table by host of up to `WHOLE` hosts, else what is not ok."""
+    """Return column names and rows: a table by host for up to `WHOLE` hosts, else only the cells that are not ok."""
     if len(matrix.hosts) <= WHOLE:
         return _by_host(matrix)
     listed: list[tuple[str, ...]] = [
         (cell.sender, cell.receiver or "outside", cell.check, cell.family, _word(cell))
         for cell in matrix.cells
-        if cell.red or cell.state == LOSS
+        if cell.failed or cell.state == LOSS
     ]
     return ("from", "to", "check", "family", "state"), listed
 
@@ -57,22 +57,22 @@ def rows(matrix: Matrix) -> Rows:
 def causes(matrix: Matrix) -> list[tuple[str, str]]:
     """Return each cause once, with the pairs that it explains, and its hint.
 
-    Sentences of one host that differ only in the pair, with one cause and one hint, are told by the first of them.
+    Of several sentences about one host with the same cause and hint, which differ only in the pair, the first is shown.
     """
     explained: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-    for cell in matrix.red:
-        blame = cell.blame or Blame(cell.state, cell.state)
-        hint = blame.advice.text if blame.advice else ""
-        kind = (blame.host, blame.name) if blame.host else (blame.words,)
+    for cell in matrix.failed_cells:
+        cause = cell.cause or CellCause(cell.state, cell.state)
+        hint = str(cause.hint)
+        kind = (cause.host, cause.name) if cause.host else (cause.words,)
         words, pairs = explained.setdefault((hint, *kind), ([], []))
-        words.append(blame.words)
+        words.append(cause.words)
         pairs.append(_pair(cell))
     lines = []
     for (hint, *_), (words, pairs) in explained.items():
         sentences, named = list(dict.fromkeys(words)), list(dict.fromkeys(pairs))
         alike = f", and {len(sentences) - 1} more like it" if len(sentences) > 1 else ""
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        lines.append((f"{sentences[0]}{alike} ({', '.join(named[:_NAMED])}{more})", hint))
+        unnamed = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        lines.append((f"{sentences[0]}{alike} ({', '.join(named[:_NAMED])}{unnamed})", hint))
     lost = [report for report in matrix.not_reached if not any(report.fault in words for words, _ in lines)]
     return lines + [(f"{report.name}: {report.fault}", report.hint) for report in lost]
 
@@ -91,7 +91,7 @@ def _by_host(matrix: Matrix) -> Rows:
 
 
 def _joined(listed: Sequence[Cell], hosts: int) -> str:
-    """Return the cells of all families as one: what they have in common, else each bad one with its family."""
+    """Return the cells of all families as one text: their common state, or each failure with its family."""
     if not listed:
         return "-"
     if len({cell.state for cell in listed}) == 1:
@@ -103,8 +103,8 @@ def _joined(listed: Sequence[Cell], hosts: int) -> str:
 
 
 def _counted(cells: Sequence[Cell]) -> str:
-    """Return how many of a host's checks are good."""
-    good = sum(cell.state in NOT_RED for cell in cells)
+    """Return how many of a host's checks passed or failed."""
+    good = sum(cell.state in PASSING for cell in cells)
     if not cells:
         return "-"
     return f"ok: {good} of {len(cells)}" if good == len(cells) else f"failed: {len(cells) - good} of {len(cells)}"

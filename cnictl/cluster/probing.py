@@ -1,6 +1,7 @@
-"""Hold the conversation of `cluster test` with all hosts at once: probe pods up, pings, what the pods saw.
+"""Talk to all hosts of `cluster test` at once: start the probe pods, ping, and ask what the pods received.
 
-Each host has a thread of its own that only reads and writes; whoever is not done in time is closed and left out.
+One thread for each host reads and writes its messages. A host that does not answer in time is disconnected and left
+out.
 """
 
 import threading
@@ -13,7 +14,7 @@ from cnictl.cluster.transport import Session, Transport
 from cnictl.core import outside
 from cnictl.core.errors import Problem
 from cnictl.probe import pair_reports
-from cnictl.probe.pair_reports import Ping, Ready, Request, Seen
+from cnictl.probe.pair_reports import PairRequest, Ping, Ready, SeenRequests
 
 _UNKNOWN_COMMAND = "No such command"
 COMMAND = ("cnictl", "cluster-probe")
@@ -21,11 +22,11 @@ COMMAND = ("cnictl", "cluster-probe")
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for each part of the conversation, for all hosts together."""
+    """Seconds that each step may take, for all hosts together."""
 
     ready: float = 60.0
     each: float = 0.1
-    """More for each host until its pod is up: connections are made a few at a time."""
+    """Additional seconds for each host in the first step, because only a few connections are opened at a time."""
     pings: float = 120.0
     seen: float = 15.0
     end: float = 30.0
@@ -36,14 +37,14 @@ LIMITS = Limits()
 
 @dataclass
 class HostReport:
-    """What one host said, as far as it came."""
+    """What one host has reported so far."""
 
     name: str
     ready: Ready | None = None
     pings: tuple[Ping, ...] | None = None
-    seen: tuple[Seen, ...] | None = None
+    seen: tuple[SeenRequests, ...] | None = None
     fault: str = ""
-    """Why it said no more."""
+    """Why it reported no more; empty if it reported everything."""
     hint: str = ""
 
 
@@ -58,7 +59,7 @@ def gather(
 ) -> list[HostReport]:
     """Return every host's report, in order.
 
-    `choose` is given the hosts whose pod is up and returns the partners of each: they ping each other.
+    `choose` takes the hosts whose pod is up, and returns the partners that each of them pings.
     """
     talks = [_Talk(host, transport) for host in hosts]
     try:
@@ -70,13 +71,13 @@ def gather(
         for talk in talks:
             names = partners.get(talk.report.name, ())
             targets = tuple(host.as_target(name) for name in names if (host := ready.get(name)) is not None)
-            talk.answer(pair_reports.request_line(Request(targets, count, timeout)))
+            talk.answer(pair_reports.request_line(PairRequest(targets, count, timeout)))
         _await(talks, lambda report: report.pings, limits.pings, "its pings were not over")
-        on_step("asking what each pod saw")
+        on_step("asking what each pod received")
         for talk in talks:
             talk.answer(pair_reports.FINISH)
-        _await(talks, lambda report: report.seen, limits.seen, "it did not say what its pod saw")
-        on_step("taking the pods away")
+        _await(talks, lambda report: report.seen, limits.seen, "it did not report what its pod received")
+        on_step("removing the pods")
         _await(talks, lambda _: None, limits.end, "its pod was not gone")
     finally:
         _end(talks)
@@ -84,16 +85,16 @@ def gather(
 
 
 def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], seconds: float, late: str) -> None:
-    """Wait until each host has said this part of its report or has ended, and leave out those that are late."""
+    """Wait until each host has sent this part of its report or has ended. Disconnect the hosts that are late."""
     deadline = time.monotonic() + seconds
-    tardy = [talk for talk in talks if not talk.told_by(deadline, part)]
-    for talk in tardy:
+    late_talks = [talk for talk in talks if not talk.told_by(deadline, part)]
+    for talk in late_talks:
         talk.fail(f"{late} within {seconds:g} s")
-    _end(tardy)
+    _end(late_talks)
 
 
 def _end(talks: "Sequence[_Talk]") -> None:
-    """Close the sessions that are still open, all at once: one that hangs takes its time."""
+    """Close the sessions that are still open, all at once, because a session that hangs takes seconds to close."""
     with ThreadPoolExecutor(len(talks) or 1) as pool:
         list(pool.map(_Talk.end, talks))
 
@@ -117,14 +118,14 @@ class _Talk:
         threading.Thread(target=self._run, daemon=True).start()
 
     def told_by(self, deadline: float, part: Callable[[HostReport], object]) -> bool:
-        """Wait until the monotonic time `deadline` for a part of the report, or for the end; return whether it came."""
+        """Wait until the monotonic time `deadline` for a part of the report or the end. Return whether it came."""
         with self.told:
             return self.told.wait_for(
                 lambda: self.ended or part(self.report) is not None, max(0.0, deadline - time.monotonic())
             )
 
     def answer(self, line: str) -> None:
-        """Have a line sent to the host, if it is still there."""
+        """Send a line to the host if it is still connected."""
         with self.told:
             self._answers.append(line)
             self.told.notify_all()
@@ -172,7 +173,7 @@ class _Talk:
     def _next(lines: Iterator[str]) -> str:
         line = next(lines, None)
         if line is None:
-            raise Problem("its cnictl ended before the test was over")
+            raise Problem("cnictl there ended before the test was over")
         return line
 
     def _answer(self) -> str:
@@ -188,9 +189,9 @@ class _Talk:
             self.told.notify_all()
 
     def fail(self, message: str, hint: str = "") -> None:
-        """Note why the host says no more; the first reason counts."""
+        """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "its cnictl is too old to take part in the test", "install this cnictl on that host too"
+            message, hint = "cnictl there is too old for the test", "install the same version of cnictl on that host"
         with self.told:
             self.report.fault = self.report.fault or outside.line(message)
             self.report.hint = self.report.hint or outside.line(hint)

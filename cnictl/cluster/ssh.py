@@ -122,7 +122,8 @@ class Ssh:
         first = self._connected(host)
         if first.fault:
             raise Problem(first.fault, first.hint)
-        return Session(self._argv(self._hosts[host], argv), self._hosts[host])
+        reached = self._hosts[host]
+        return Session(self._argv(reached, argv), reached.destination, _environment())
 
     def _each(
         self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
@@ -185,14 +186,15 @@ class Ssh:
 
 
 class Session:
-    """A command that runs on a host, with its stdin and stdout."""
+    """A command that runs on a host, with its stdin and stdout. `cnictl.cluster.transport` says what it promises."""
 
-    def __init__(self, argv: Sequence[str], host: _Host) -> None:
-        self._host = host
+    def __init__(self, argv: Sequence[str], destination: str, environment: Mapping[str, str]) -> None:
+        """Start `argv`, which takes the command to the host at `destination`."""
+        self._destination = destination
         self._errors = os.memfd_create("stderr")
         self._ending = threading.Lock()
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=_environment()
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=environment
         )
 
     def send(self, text: str) -> None:
@@ -242,9 +244,8 @@ class Session:
         if status == 0:
             return ""
         stderr = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
-        fault, _ = fault_of(status, stderr, self._host.destination)
-        last = [line for line in stderr.splitlines() if line.strip()]
-        return fault or outside.line(last[-1].removeprefix("cnictl: ") if last else f"exit status {status}")
+        fault, _ = fault_of(status, stderr, self._destination)
+        return fault or Answer(self._destination, status, stderr=stderr).error
 
 
 def fault_of(status: int, stderr: str, destination: str) -> tuple[str, str]:

@@ -117,8 +117,7 @@ def stands(host_veth: str, mac: str) -> bool:
     base = nftables.rules(FAMILY_BRIDGE, TABLE, _BASE)
     return (
         sum(mark in userdata for _, userdata in own) == len(_MARKED)
-        and len(own)
-        in (len(drops(mac)), len(_MARKED))  # the first release had only those: CHECK must pass after an upgrade
+        and len(own) == len(drops(mac))
         and any(f"cnictl:{_PORTS}\0".encode() in userdata for _, userdata in base)
         and nftables.has_element(FAMILY_BRIDGE, TABLE, _PORTS, nftables.ifname_key(host_veth))
     )

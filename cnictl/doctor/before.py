@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Iterable
 
-from cnictl.doctor.check import Seen
+from cnictl.doctor.check import HostFault
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint, preflight
 from cnictl.node.hint import Hint
 
 
-def preflight_check(*names: str) -> Callable[[Facts], Iterable[Seen]]:
+def preflight_check(*names: str) -> Callable[[Facts], Iterable[HostFault]]:
     """Return a check that makes the preflight checks of these names; it finds nothing if this host is not a node."""
 
-    def find(facts: Facts) -> Iterable[Seen]:
+    def find(facts: Facts) -> Iterable[HostFault]:
         if facts.spec is None:
             return
         for name in names:
             for finding in preflight.CHECKS[name](facts.spec, facts.spec):
-                yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
+                yield HostFault(finding.subject, finding.message, of_a_node(finding.hint), False)
 
     return find
 

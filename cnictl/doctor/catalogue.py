@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from cnictl.core import odd
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime, source
 from cnictl.doctor.check import Check, Finding
@@ -33,6 +34,18 @@ class Examined:
     findings: tuple[Finding, ...]
     unable: tuple[tuple[str, str], ...]
     """The checks that could not be made, with the reasons."""
+
+    def with_read_failures(self) -> "Examined":
+        """Return the results with the leases and records that could not be read, which `stale-lease` counts."""
+        return replace(self, unable=(*self.unable, *(("stale-lease", line) for line in odd.failures())))
+
+    def is_healthy(self, is_node: bool) -> bool:
+        """Return whether every check was made and found nothing, on a host that is a node."""
+        return is_node and not self.findings and not self.unable
+
+    def fails(self, is_node: bool) -> bool:
+        """Return whether doctor ends with exit status 1: on errors, checks not made, or a host that is not a node."""
+        return not is_node or bool(self.unable) or any(finding.severity == "error" for finding in self.findings)
 
 
 def by_id(name: str) -> Check | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning"]
 
 
-class Seen(NamedTuple):
+class HostFault(NamedTuple):
     """One fault that a check found: its subject, what is wrong, and the hint."""
 
     subject: str
@@ -51,7 +51,7 @@ class Action:
     """Makes the change. Raises Problem, OSError."""
 
 
-def typed(*argv: str) -> Action:
+def command_action(*argv: str) -> Action:
     """Return a step that runs this command."""
     return Action(shlex.join(argv), lambda: run(list(argv)))
 
@@ -80,7 +80,7 @@ class Check:
     """One sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
-    find: Callable[["Facts"], Iterable[Seen]]
+    find: Callable[["Facts"], Iterable[HostFault]]
     """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
     fix: Callable[["Facts", Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Check:
         """Return the findings on this host."""
         return [
             Finding(
-                self.id, self.severity, seen.subject, seen.message, seen.hint, seen.fixable and self.fix is not None
+                self.id, self.severity, fault.subject, fault.message, fault.hint, fault.fixable and self.fix is not None
             )
-            for seen in self.find(facts)
+            for fault in self.find(facts)
         ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, Severity
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.resources import placed_rules
@@ -178,14 +178,14 @@ def _part_of_resource(resource: str) -> str:
     return next((part.id for part in _PARTS for prefix in part.resources if resource.startswith(prefix)), "")
 
 
-def _find(part: _Part, facts: Facts) -> Iterable[Seen]:
+def _find(part: _Part, facts: Facts) -> Iterable[HostFault]:
     unknown = tuple(step for step in facts.unknown if _part_of_resource(step.resource.id) == part.id)
     Plan(unknown).refuse_unknown()
     for change in facts.drift:
         if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
             continue
         wrong = _TOO_EARLY if _is_ahead(change) else part.wrong
-        yield Seen(change.resource, f"{wrong}: {change.summary}", hint.command("cnictl apply"))
+        yield HostFault(change.resource, f"{wrong}: {change.summary}", hint.command("cnictl apply"))
 
 
 _FORWARD = ("forward-drop", "two-iptables")

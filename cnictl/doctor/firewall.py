@@ -11,7 +11,7 @@ from cnictl.core.leases.lease import folder_networks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink import conntrack
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts, per_cpu
 from cnictl.node import hint
 from cnictl.node.host import connections, own_host
@@ -30,23 +30,23 @@ _HINTS = {
 }
 
 
-def _forward_off(facts: Facts) -> Iterable[Seen]:
+def _forward_off(facts: Facts) -> Iterable[HostFault]:
     """Report drops that cnictl leaves: `forward` is false, or only the table's owner may change it."""
     spec = facts.spec
     if spec is None:
         return
     for chain, drop, why in forward_off.dropped(spec):
-        yield Seen(chain, f"drops pods' packets ({drop}), and {why}", _HINTS[why])
+        yield HostFault(chain, f"drops pods' packets ({drop}), and {why}", _HINTS[why])
 
 
-def _own_host(facts: Facts) -> Iterable[Seen]:
+def _own_host(facts: Facts) -> Iterable[HostFault]:
     """Report rules that drop all packets between pods and their own node, whatever the port."""
     for drop in own_host.dropped(facts.spec) if facts.spec is not None else ():
         if not drop.chosen:
-            yield Seen(drop.chain, drop.words, drop.allow)
+            yield HostFault(drop.chain, drop.words, drop.allow)
 
 
-def _leaked_chains(facts: Facts) -> Iterable[Seen]:
+def _leaked_chains(facts: Facts) -> Iterable[HostFault]:
     """Report left-over masquerade chains for this node's pod addresses; other networks belong to their own plugins."""
     spec = facts.spec
     if spec is None:
@@ -62,7 +62,7 @@ def _leaked_chains(facts: Facts) -> Iterable[Seen]:
                 continue
             source = _option(words, "-s")
             if source and _subnet(source).overlaps(_subnet(node.subnet)) and not _is_known(named["id"], holders):
-                yield Seen(
+                yield HostFault(
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
                     "address's next pod loses its own source",
@@ -79,9 +79,9 @@ def _is_known(container: str, holders: set[str]) -> bool:
 def _removal(family: str, words: list[str]) -> tuple[Action, ...]:
     program, chain = ("iptables" if family == "ip" else "ip6tables"), words[-1]
     return (
-        typed(program, "-w", "-t", "nat", "-D", *words[1:]),
-        typed(program, "-w", "-t", "nat", "-F", chain),
-        typed(program, "-w", "-t", "nat", "-X", chain),
+        command_action(program, "-w", "-t", "nat", "-D", *words[1:]),
+        command_action(program, "-w", "-t", "nat", "-F", chain),
+        command_action(program, "-w", "-t", "nat", "-X", chain),
     )
 
 
@@ -97,7 +97,7 @@ def _option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1] if name in words else ""
 
 
-def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
+def _pods_masqueraded(facts: Facts) -> Iterable[HostFault]:
     """Report rules that masquerade pod-to-pod packets. With `nat`, our own rules come first and keep the source."""
     spec = facts.spec
     if spec is None or spec.nat:
@@ -109,7 +109,7 @@ def _pods_masqueraded(facts: Facts) -> Iterable[Seen]:
                 continue
             if _covers(words, node) and not _returned_before(facts.rules("nat", family), words, node):
                 program = "ip6tables" if family == "ip6" else "iptables"
-                yield Seen(
+                yield HostFault(
                     f"{program} nat: {' '.join(words[1:])}",
                     "gives pods' packets to other nodes' pods the node's address as source",
                     hint.command(_keep_source(node, _position(facts, family, words)).command),
@@ -161,7 +161,7 @@ def _keep_source(node: NodeSpec, position: int) -> Action:
     program = "ip6tables" if is_ipv6(node.subnet) else "iptables"
     mark = ("-m", "comment", "--comment", f"cnictl:{node.name}", "-j", "RETURN")
     where = ("-I", "POSTROUTING", str(position))
-    return typed(program, "-w", "-t", "nat", *where, "-s", node.subnet, "-d", node.network, *mark)
+    return command_action(program, "-w", "-t", "nat", *where, "-s", node.subnet, "-d", node.network, *mark)
 
 
 def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
@@ -176,7 +176,7 @@ def _keep_sources(facts: Facts, finding: Finding) -> Remedy:
     )
 
 
-def _port_race(facts: Facts) -> Iterable[Seen]:
+def _port_race(facts: Facts) -> Iterable[HostFault]:
     failed = per_cpu("/proc/net/stat/nf_conntrack").get("insert_failed", 0)
     if facts.spec is None or not failed:
         return
@@ -184,7 +184,7 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
         family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
             if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, node):
-                yield Seen(
+                yield HostFault(
                     " ".join(words[1:]),
                     f"takes source ports in order: {failed} connections failed because two took the same one",
                     hint.advice(
@@ -195,10 +195,10 @@ def _port_race(facts: Facts) -> Iterable[Seen]:
                 )
 
 
-def _stale_connections(facts: Facts) -> Iterable[Seen]:
+def _stale_connections(facts: Facts) -> Iterable[HostFault]:
     for address in sorted(_unleased(facts)):
         six = "-f ipv6 " if is_ipv6(address) else ""
-        yield Seen(
+        yield HostFault(
             address,
             "the kernel tracks connections to it, but no pod has it: packets of old flows are lost",
             hint.command("cnictl doctor --fix --only stale-connection", f"or: conntrack -D {six}-r {address}"),

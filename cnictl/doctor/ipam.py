@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from cnictl.core import durable
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import LIVE, STALE
-from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.addresses import reclaim
@@ -16,15 +16,15 @@ _LOW = 0.1
 _NAMED = 5
 
 
-def _gone(facts: Facts) -> Iterable[Seen]:
+def _gone(facts: Facts) -> Iterable[HostFault]:
     return _counted(facts, STALE, "held for pods that are gone")
 
 
-def _torn(facts: Facts) -> Iterable[Seen]:
+def _torn(facts: Facts) -> Iterable[HostFault]:
     return _counted(facts, TORN, "held by a lease without an owner, as after a power cut")
 
 
-def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
+def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
     for listing in facts.listings:
         # another node may be about to write these leases
         rows = [row for row in listing.rows if row.state == state and row.leased and not row.elsewhere]
@@ -32,8 +32,9 @@ def _counted(facts: Facts, state: str, words: str) -> Iterable[Seen]:
         if held:
             named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
             count = f"{len(held)} address{'es' if len(held) > 1 else ''}"
-            yield Seen(listing.network, f"{count} {words}: {named}",
-                       hint.command(f"cnictl ipam gc --name {listing.network}"))  # fmt: skip
+            yield HostFault(
+                listing.network, f"{count} {words}: {named}", hint.command(f"cnictl ipam gc --name {listing.network}")
+            )
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
@@ -52,28 +53,40 @@ def _left(listing: Listing) -> int | None:
     return listing.free + sum(row.leased and not reclaim.keep_reason(row) for row in listing.rows)
 
 
-def _full(facts: Facts) -> Iterable[Seen]:
+def _full(facts: Facts) -> Iterable[HostFault]:
     for listing in facts.listings:
         if _left(listing) == 0:
-            yield Seen(listing.network, f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
-                       hint.advice("end pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
-                                   because="only the operator knows which pods can go, and which addresses "
-                                           "are free"))  # fmt: skip
+            yield HostFault(
+                listing.network,
+                f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
+                hint.advice(
+                    "end pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
+                    because="only the operator knows which pods can go, and which addresses are free",
+                ),
+            )
 
 
-def _nearly_full(facts: Facts) -> Iterable[Seen]:
+def _nearly_full(facts: Facts) -> Iterable[HostFault]:
     for listing in facts.listings:
         left, total = _left(listing), listing.total
         if left and total and left < _LOW * total:
-            yield Seen(listing.network, f"{left} of {total} addresses are left",
-                       hint.advice("plan a larger --subnet, or fewer pods on this node",
-                                   because="a larger pod CIDR and fewer pods are a matter of planning"))  # fmt: skip
+            yield HostFault(
+                listing.network,
+                f"{left} of {total} addresses are left",
+                hint.advice(
+                    "plan a larger --subnet, or fewer pods on this node",
+                    because="a larger pod CIDR and fewer pods are a matter of planning",
+                ),
+            )
 
 
-def _unheld(facts: Facts) -> Iterable[Seen]:
+def _unheld(facts: Facts) -> Iterable[HostFault]:
     for row in _rows_unheld(facts):
-        yield Seen(row.address, f"{row.holder} uses it without a lease: the next pod may get it too",
-                   hint.command(f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}"))  # fmt: skip
+        yield HostFault(
+            row.address,
+            f"{row.holder} uses it without a lease: the next pod may get it too",
+            hint.command(f"printf '%s\\r\\n%s' {row.container} {row.ifname} > {_lease_file(row)}"),
+        )
 
 
 def _rows_unheld(facts: Facts) -> list[Row]:

@@ -8,7 +8,7 @@ from cnictl.core import durable, sysctl
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.doctor.before import of_a_node
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts, counters, in_order, per_cpu
 from cnictl.node import hint
 from cnictl.node.hint import Hint
@@ -44,27 +44,34 @@ def _assignments(path: str) -> Iterator[tuple[str, str]]:
             yield key.strip().replace(".", "/"), value.strip()
 
 
-def _no_node(facts: Facts) -> Iterable[Seen]:
+def _no_node(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is not None:
         return
     if converge.lost_its_file():
-        yield Seen(NODE_FILE, "is missing on a host that was set up as a node: most checks were not made",
-                   hint.command("cnictl init-node",
-                                "restores the last one; cnictl reset-node removes the node"))  # fmt: skip
+        yield HostFault(
+            NODE_FILE,
+            "is missing on a host that was set up as a node: most checks were not made",
+            hint.command("cnictl init-node", "restores the last one; cnictl reset-node removes the node"),
+        )
     else:
-        yield Seen(NODE_FILE, "this host is not set up as a cnictl node: most checks were not made",
-                   hint.advice("make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
-                               because="which addresses its pods may have is for the operator to say"))  # fmt: skip
+        yield HostFault(
+            NODE_FILE,
+            "this host is not set up as a cnictl node: most checks were not made",
+            hint.advice(
+                "make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+                because="which addresses its pods may have is for the operator to say",
+            ),
+        )
 
 
-def _forwarding_at_boot(facts: Facts) -> Iterable[Seen]:
+def _forwarding_at_boot(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     families = {is_ipv6(subnet) for subnet in facts.spec.subnets}
     for name in ("net.ipv6.conf.all.forwarding" if six else "net.ipv4.ip_forward" for six in sorted(families)):
         value, source = settled_at_boot(name)
         if value == "0":
-            yield Seen(source, f"turns {name} off at boot", _without_line(source, name))
+            yield HostFault(source, f"turns {name} off at boot", _without_line(source, name))
 
 
 def _without_line(path: str, name: str) -> Hint:
@@ -75,7 +82,7 @@ def _without_line(path: str, name: str) -> Hint:
     return hint.command(f"sed -i -E {shlex.quote(edit)} {shlex.quote(path)}; cnictl apply", more)
 
 
-def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
+def _strict_reverse_path(facts: Facts) -> Iterable[HostFault]:
     dropped = counters("/proc/net/netstat", "TcpExt").get("IPReversePathFilter", 0)
     if facts.spec is None or not dropped:
         return
@@ -83,7 +90,7 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
     for name in dict.fromkeys((*facts.others, facts.spec.bridge)):
         own = sysctl.read(f"net/ipv4/conf/{name}/rp_filter")
         if name and max(everywhere, own) == "1":
-            yield Seen(
+            yield HostFault(
                 name,
                 f"drops packets whose answers would take another link: {dropped} since boot",
                 hint.command(
@@ -93,16 +100,16 @@ def _strict_reverse_path(facts: Facts) -> Iterable[Seen]:
 
 
 def _loosen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("sysctl", "-qw", f"net/ipv4/conf/{finding.subject}/rp_filter=2"),))
+    return Remedy(actions=(command_action("sysctl", "-qw", f"net/ipv4/conf/{finding.subject}/rp_filter=2"),))
 
 
-def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
+def _conntrack_full(facts: Facts) -> Iterable[HostFault]:  # noqa: ARG001
     count, most = sysctl.read("net/netfilter/nf_conntrack_count"), sysctl.read("net/netfilter/nf_conntrack_max")
     if not count or not most or most == "0" or int(count) < _FULL * int(most):
         return
     stat = per_cpu("/proc/net/stat/nf_conntrack")
     lost = stat.get("drop", 0) + stat.get("early_drop", 0)
-    yield Seen(
+    yield HostFault(
         "net.netfilter.nf_conntrack_max",
         f"{count} of {most} connections are tracked, {lost} were dropped: new ones fail",
         hint.command(f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}", "and in /etc/sysctl.d"),
@@ -112,17 +119,17 @@ def _conntrack_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
 
 def _widen(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     most = int(sysctl.read(finding.subject.replace(".", "/")))
-    return Remedy(actions=(typed("sysctl", "-qw", f"{finding.subject}={2 * most}"),))
+    return Remedy(actions=(command_action("sysctl", "-qw", f"{finding.subject}={2 * most}"),))
 
 
-def _neighbours_full(facts: Facts) -> Iterable[Seen]:  # noqa: ARG001
+def _neighbours_full(facts: Facts) -> Iterable[HostFault]:  # noqa: ARG001
     for family, name in (("ipv4", "arp"), ("ipv6", "ndisc")):
         path, key = f"/proc/net/stat/{name}_cache", f"net.{family}.neigh.default.gc_thresh3"
         table = per_cpu(path)
         most = sysctl.read(key.replace(".", "/"))  # readable only in the host's own network namespace
         entries = table.get("entries", 0) // (os.cpu_count() or 1)  # each CPU's line has the total
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
-            yield Seen(
+            yield HostFault(
                 key,
                 f"{entries} neighbours of {most or 'unknown'}, the table was full {table['table_fulls']} times",
                 _more_neighbours(key, int(most or 0)),
@@ -137,13 +144,13 @@ def _more_neighbours(key: str, now: int) -> Hint:
     return hint.command(f"sysctl -w {key}={most} {half}", "and in /etc/sysctl.d")
 
 
-def _kernel_lacks(facts: Facts) -> Iterable[Seen]:
+def _kernel_lacks(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     if os.geteuid() != 0:
         raise Problem("only root can try the kernel's features")
     for finding in (*host.firewall_tool(facts.spec, facts.spec), *host.kernel(facts.spec, facts.spec)):
-        yield Seen(finding.subject, finding.message, of_a_node(finding.hint), False)
+        yield HostFault(finding.subject, finding.message, of_a_node(finding.hint), False)
 
 
 CHECKS = (

@@ -10,7 +10,7 @@ from cnictl.core.netlink.messages import Netlink
 from cnictl.core.netlink.rtnetlink import Link
 from cnictl.core.netlink.veth_peer import OtherEnds, veth_ports
 from cnictl.core.unlinking import unlink
-from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
 from cnictl.doctor.facts import Facts, text_of
 from cnictl.node import hint
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
@@ -39,10 +39,12 @@ def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
 
 
-def _orphans(facts: Facts) -> Iterable[Seen]:
+def _orphans(facts: Facts) -> Iterable[HostFault]:
     for port, _, addresses in _unrecorded(facts):
         if port.alias.startswith(OWNER_MARK) and not _in_subnets(facts, addresses):
-            yield Seen(port.name, "a pod's port that no attachment names", hint.command(f"ip link delete {port.name}"))
+            yield HostFault(
+                port.name, "a pod's port that no attachment names", hint.command(f"ip link delete {port.name}")
+            )
 
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -59,14 +61,14 @@ def _in_subnets(facts: Facts, addresses: set[bytes]) -> set[str]:
     return {format_address(packed) for packed in addresses if any(subnet.holds(packed) for subnet in subnets)}
 
 
-def _unleased(facts: Facts) -> Iterable[Seen]:
+def _unleased(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     held = {lease.address for lease in Store(facts.spec.name).all()}
     own = {format_address(gateway.packed) for gateway in gateways(facts.spec)}
     for port, _, addresses in _unrecorded(facts):
         for address in sorted(_in_subnets(facts, addresses) - held - own):
-            yield Seen(
+            yield HostFault(
                 address,
                 f"is in use behind {port.name} without a lease: the next pod may get it too",
                 hint.advice(
@@ -77,13 +79,13 @@ def _unleased(facts: Facts) -> Iterable[Seen]:
             )
 
 
-def _hairpin(facts: Facts) -> Iterable[Seen]:
+def _hairpin(facts: Facts) -> Iterable[HostFault]:
     conf = facts.conf
     if conf is None or not conf.get("hairpinMode"):
         return
     for record in _live(facts):
         if text_of(f"{_SYSFS}/{record.host_veth}/brport/hairpin_mode") == "0":
-            yield Seen(
+            yield HostFault(
                 record.host_veth,
                 f"pod {record.pod or record.container[:12]} can't reach itself by a Service or host port",
                 hint.command(f"bridge link set dev {record.host_veth} hairpin on"),

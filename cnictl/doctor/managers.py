@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts, in_order, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.resources import network_manager, networkd
@@ -25,13 +25,13 @@ def _ours(facts: Facts) -> list[str]:
     return [facts.spec.bridge, *sorted({link.name for link in facts.ports} | recorded & facts.links.keys())]
 
 
-def _managed(facts: Facts) -> Iterable[Seen]:
+def _managed(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None or network_manager.PROCESS not in facts.processes:
         return
     states = dict(line.partition(":")[::2] for line in said_by(_DEVICES).splitlines())
     for name in _ours(facts):
         if states.get(name, "unmanaged") not in _LEFT_ALONE:
-            yield Seen(
+            yield HostFault(
                 name,
                 f"NetworkManager manages it ({states[name]}), whatever {network_manager.CONF_FILE} says",
                 hint.advice(
@@ -42,7 +42,7 @@ def _managed(facts: Facts) -> Iterable[Seen]:
             )
 
 
-def _taken(facts: Facts) -> Iterable[Seen]:
+def _taken(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None or networkd.PROCESS not in facts.processes:
         return
     for name in _ours(facts):
@@ -50,23 +50,24 @@ def _taken(facts: Facts) -> Iterable[Seen]:
         if not file or os.path.basename(file) == os.path.basename(NETWORK_FILE):
             continue
         first = os.path.basename(file) < os.path.basename(NETWORK_FILE)
-        yield Seen(
+        yield HostFault(
             name,
             f"systemd-networkd sets it up by {file}",
             hint.advice(
                 f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload",
                 because="the order of the operator's own files is theirs to choose",
             )
-            if first else hint.command("networkctl reload"),
+            if first
+            else hint.command("networkctl reload"),
             not first,
-        )  # fmt: skip
+        )
 
 
 def _reload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("networkctl", "reload"),))
+    return Remedy(actions=(command_action("networkctl", "reload"),))
 
 
-def _overridden(facts: Facts) -> Iterable[Seen]:
+def _overridden(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None or not facts.spec.known_peers or not is_used():
         return
     value, source = "", ""
@@ -76,7 +77,7 @@ def _overridden(facts: Facts) -> Iterable[Seen]:
             if equals and key.strip() == _SETTING:
                 value, source = assigned.strip().lower(), path
     if source not in ("", DAEMON_CONF) and value not in _NO:
-        yield Seen(
+        yield HostFault(
             source,
             f"overrides {_SETTING}: systemd-networkd deletes the routes to peers when it restarts",
             hint.advice(

@@ -7,7 +7,7 @@ from cnictl.core.cidr import AddressError, format_address, parse_address, parse_
 from cnictl.core.netlink.rtnetlink import Link
 from cnictl.doctor import echo
 from cnictl.doctor.before import preflight_check
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.hint import Hint
@@ -25,21 +25,28 @@ _ANYWHERE = pod_routes.OUTSIDE[0]
 _VENDOR = "/sys/class/dmi/id/sys_vendor"
 
 
-def _uplink_down(facts: Facts) -> Iterable[Seen]:
+def _uplink_down(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     if facts.spec.uplink and facts.spec.uplink not in facts.links:
-        yield Seen(
-            facts.spec.uplink, "does not exist, but node.toml names it as the uplink",
-            _another_uplink(facts.spec), False,
-        )  # fmt: skip
+        yield HostFault(
+            facts.spec.uplink,
+            "does not exist, but node.toml names it as the uplink",
+            _another_uplink(facts.spec),
+            False,
+        )
     elif facts.spec.known_peers and not facts.others and (down := _down_towards(facts, facts.spec)) is not None:
         yield _no_way_out(down, "nothing leaves this node")
     elif facts.spec.known_peers and not facts.others:
-        yield Seen("uplink", "no link leads to the peers: there is no default route, and no peer is on a link here",
-                   hint.advice("bring up the link to the peers and give it its address: ip -br link; ip route",
-                               because="which link leads to the peers is for the operator to say"),
-                   False)  # fmt: skip
+        yield HostFault(
+            "uplink",
+            "no link leads to the peers: there is no default route, and no peer is on a link here",
+            hint.advice(
+                "bring up the link to the peers and give it its address: ip -br link; ip route",
+                because="which link leads to the peers is for the operator to say",
+            ),
+            False,
+        )
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and (not link.up or link.operstate not in (_OPERSTATE_UP, _OPERSTATE_UNKNOWN)):
@@ -70,38 +77,43 @@ def _another_uplink(spec: NodeSpec) -> Hint:
     )
 
 
-def _no_way_out(link: Link, lost: str) -> Seen:
+def _no_way_out(link: Link, lost: str) -> HostFault:
     if link.up:
         what = hint.advice(
             f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
             because="the carrier comes from the other end",
         )
-        return Seen(link.name, f"has no carrier: {lost}", what, False)
+        return HostFault(link.name, f"has no carrier: {lost}", what, False)
     more = "its default route went with it: the host's own network set-up gives it back"
-    return Seen(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
+    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("ip", "link", "set", finding.subject, "up"),))
+    return Remedy(actions=(command_action("ip", "link", "set", finding.subject, "up"),))
 
 
-def _same_pods(facts: Facts) -> Iterable[Seen]:
+def _same_pods(facts: Facts) -> Iterable[HostFault]:
     spec = facts.spec
     if spec is None:
         return
     peers = spec.known_peers
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
         peer, other = peers[first], peers[second]
-        yield Seen(other.pod_cidr, f"peers {peer.via} and {other.via} both have it in node.toml",
-                   hint.advice("remove the wrong one from node.toml, then: cnictl apply",
-                               because="only the operator knows which node has these pods"))  # fmt: skip
+        yield HostFault(
+            other.pod_cidr,
+            f"peers {peer.via} and {other.via} both have it in node.toml",
+            hint.advice(
+                "remove the wrong one from node.toml, then: cnictl apply",
+                because="only the operator knows which node has these pods",
+            ),
+        )
     for name in facts.others:
         link = facts.links.get(name)
         if link is not None and link.up:
             yield from _shared_addresses(facts, name)
 
 
-def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
+def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     """Ask on a link whether another host has the bridge's address."""
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
@@ -110,9 +122,14 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[Seen]:
             continue
         # a router with proxy ARP also answers for an address that nobody has
         if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
-            yield Seen(address, f"another host on {link} has this address too: it has the same pod CIDR",
-                       hint.advice("give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
-                                   because="the pods of the host that gets another one have to restart"))  # fmt: skip
+            yield HostFault(
+                address,
+                f"another host on {link} has this address too: it has the same pod CIDR",
+                hint.advice(
+                    "give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
+                    because="the pods of the host that gets another one have to restart",
+                ),
+            )
 
 
 def _own_address(facts: Facts, link: str) -> str:
@@ -126,7 +143,7 @@ def _own_address(facts: Facts, link: str) -> str:
     return ""
 
 
-def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
+def _resolver_hidden(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     for line in text_of("/etc/resolv.conf").splitlines():
@@ -140,12 +157,17 @@ def _resolver_hidden(facts: Facts) -> Iterable[Seen]:
             continue
         for network in facts.spec.networks:
             if parse_cidr(network).holds(packed):
-                yield Seen(server, f"this host's name server has an address of the pod network {network}",
-                           hint.advice("choose a --network that does not contain it, or another name server",
-                                       because="the pod network is the same on all nodes"))  # fmt: skip
+                yield HostFault(
+                    server,
+                    f"this host's name server has an address of the pod network {network}",
+                    hint.advice(
+                        "choose a --network that does not contain it, or another name server",
+                        because="the pod network is the same on all nodes",
+                    ),
+                )
 
 
-def _too_large(facts: Facts) -> Iterable[Seen]:
+def _too_large(facts: Facts) -> Iterable[HostFault]:
     """Compare MTUs on this node: packets larger than a link's MTU are fragmented or refused."""
     limit = facts.narrowest
     if facts.spec is None or limit is None or not facts.spec.known_peers:
@@ -153,13 +175,20 @@ def _too_large(facts: Facts) -> Iterable[Seen]:
     bridge = facts.links.get(facts.spec.bridge)
     lasting = bridge is not None and (facts.spec.mtu or not bridge.alias.startswith(OWNER_MARK))  # else it is drift
     if bridge is not None and lasting and bridge.mtu > limit.mtu:
-        yield Seen(bridge.name, f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
-                   _smaller_mtu(facts.spec, limit.mtu), False)  # fmt: skip
+        yield HostFault(
+            bridge.name,
+            f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
+            _smaller_mtu(facts.spec, limit.mtu),
+            False,
+        )
     for port in facts.ports:
         if port.mtu > limit.mtu and (bridge is None or bridge.mtu <= limit.mtu):
-            yield Seen(port.name, f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
-                       hint.advice("restart that pod", because="a pod gets its MTU when it starts"),
-                       False)  # fmt: skip
+            yield HostFault(
+                port.name,
+                f"its pod has an MTU of {port.mtu}, more than {limit.link}'s {limit.mtu}",
+                hint.advice("restart that pod", because="a pod gets its MTU when it starts"),
+                False,
+            )
 
 
 def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
@@ -173,7 +202,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
     return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
 
 
-def _black_hole(facts: Facts) -> Iterable[Seen]:
+def _black_hole(facts: Facts) -> Iterable[HostFault]:
     """Check that packets of the bridge's MTU arrive at each peer."""
     if facts.spec is None:
         return
@@ -185,7 +214,7 @@ def _black_hole(facts: Facts) -> Iterable[Seen]:
             sizes[peer.via] = min(link.mtu, bridge.mtu) if bridge is not None else link.mtu
     for address, largest in echo.at_once(lambda via: echo.largest(via, mtu=sizes[via]), sorted(sizes)):
         if largest < sizes[address]:
-            yield Seen(
+            yield HostFault(
                 address,
                 f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
@@ -197,7 +226,7 @@ def _is_way_of_host(peer: Peer) -> bool:
     return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
-def _pods_filtered(facts: Facts) -> Iterable[Seen]:
+def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
     """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
@@ -216,7 +245,7 @@ def _pods_filtered(facts: Facts) -> Iterable[Seen]:
     for peer, is_filtered in echo.at_once(filtered, answering_peers):
         if is_filtered:
             vendor = text_of(_VENDOR)
-            yield Seen(
+            yield HostFault(
                 peer.via,
                 f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or something "
                 f"between drops unknown sources{f' (a machine by {vendor})' if vendor else ''}",
@@ -231,34 +260,42 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     return PeerHints(spec).there(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
 
 
-def _pod_cidr_elsewhere(facts: Facts) -> Iterable[Seen]:
+def _pod_cidr_elsewhere(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     hints = PeerHints(facts.spec)
     for peer, state in facts.served.items():
         fault, what_to_do = owning.in_words(peer, state, hints)
         if fault:
-            yield Seen(peer.pod_cidr, fault, what_to_do)
+            yield HostFault(peer.pod_cidr, fault, what_to_do)
 
 
-def _peer_silent(facts: Facts) -> Iterable[Seen]:
+def _peer_silent(facts: Facts) -> Iterable[HostFault]:
     for peer, state in facts.served.items():
         if state == owning.UNKNOWN:
-            yield Seen(peer.via, f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
-                       hint.advice(f"check that {peer.via} is up, on this link, and accepts ICMP echo",
-                                   because="it does not answer, so its state is not known here"))  # fmt: skip
+            yield HostFault(
+                peer.via,
+                f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
+                hint.advice(
+                    f"check that {peer.via} is up, on this link, and accepts ICMP echo",
+                    because="it does not answer, so its state is not known here",
+                ),
+            )
 
 
-def _bad_checksums(facts: Facts) -> Iterable[Seen]:
+def _bad_checksums(facts: Facts) -> Iterable[HostFault]:
     wrong = counters("/proc/net/snmp", "Udp").get("InCsumErrors", 0)
     for link in facts.links.values() if wrong else ():
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
-            yield Seen(link.name, f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
-                       hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"))  # fmt: skip
+            yield HostFault(
+                link.name,
+                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
+                hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"),
+            )
 
 
 def _no_offload(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
+    return Remedy(actions=(command_action("ethtool", "-K", finding.subject, "tx-checksum-ip-generic", "off"),))
 
 
 _OWN_WAY = (

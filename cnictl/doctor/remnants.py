@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 
-from cnictl.doctor.check import Check, Seen
+from cnictl.doctor.check import Check, HostFault
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.runs import reset
 
 
-def _remnants(facts: Facts) -> Iterable[Seen]:
+def _remnants(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is not None:
         return
     for standing in reset.remains():
-        yield Seen("this host", f"is not a node, but still has: {standing}",
-                   hint.command("cnictl reset-node"), False)  # fmt: skip
+        yield HostFault(
+            "this host", f"is not a node, but still has: {standing}", hint.command("cnictl reset-node"), False
+        )
 
 
 CHECKS = (

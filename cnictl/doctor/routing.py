@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cnictl.core.cidr import format_address
 from cnictl.doctor import echo
-from cnictl.doctor.check import Check, Finding, Remedy, Seen, typed
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts
 from cnictl.node.host import pod_routes, route_lookup
 from cnictl.node.host.pod_routes import Stray
@@ -16,7 +16,7 @@ from cnictl.node.spec.node_spec import is_ipv6
 _NAMED = 3
 
 
-def _diverted(facts: Facts) -> Iterable[Seen]:
+def _diverted(facts: Facts) -> Iterable[HostFault]:
     """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
     if facts.spec is None:
         return
@@ -25,7 +25,7 @@ def _diverted(facts: Facts) -> Iterable[Seen]:
         if lost:
             rule = lost[0].rule
             subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
-            yield Seen(subject, _message(lost), pod_routes.hint_for(lost), False)
+            yield HostFault(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
 def _message(strays: Sequence[Stray]) -> str:
@@ -54,13 +54,13 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
     return not stray.way.gateway and echo.answers(target, stray.way.dev)
 
 
-def _unforwarded(facts: Facts) -> Iterable[Seen]:
+def _unforwarded(facts: Facts) -> Iterable[HostFault]:
     for name in facts.looked.unforwarded:
-        yield Seen(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
+        yield HostFault(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
 
 
 def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
-    return Remedy(actions=(typed(*pod_routes.switch_on(finding.subject).split()),))
+    return Remedy(actions=(command_action(*pod_routes.switch_on(finding.subject).split()),))
 
 
 CHECKS = (

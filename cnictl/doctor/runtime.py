@@ -10,7 +10,7 @@ from cnictl.core import odd
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor.before import preflight_check
-from cnictl.doctor.check import Action, Check, Finding, Remedy, Seen
+from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
 from cnictl.doctor.facts import Facts, text_of
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list, reclaim
@@ -44,7 +44,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [plugin for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else [document]
 
 
-def _chain(facts: Facts) -> Iterable[Seen]:
+def _chain(facts: Facts) -> Iterable[HostFault]:
     """Return the chained plugins of our conf."""
     if facts.spec is None:
         return
@@ -58,11 +58,17 @@ def _chain(facts: Facts) -> Iterable[Seen]:
             places = [f"{folder}/{name}" for folder in folders]
             there = next((place for place in places if os.access(place, os.X_OK)), "")
             if not there:
-                yield Seen(name, f"{path} chains it, but it is not in {', '.join(folders)}: no pod starts",
-                           hint.advice("install it there (Debian: containernetworking-plugins)",
-                                       because="programs are the distribution's to install"), False)  # fmt: skip
+                yield HostFault(
+                    name,
+                    f"{path} chains it, but it is not in {', '.join(folders)}: no pod starts",
+                    hint.advice(
+                        "install it there (Debian: containernetworking-plugins)",
+                        because="programs are the distribution's to install",
+                    ),
+                    False,
+                )
             elif version not in _versions(there):
-                yield Seen(
+                yield HostFault(
                     there,
                     f"does not support CNI {version}, which {path} needs",
                     hint.advice("install a newer release", because="programs are the distribution's to install"),
@@ -78,17 +84,20 @@ def _versions(path: str) -> list[str]:
         return []
 
 
-def _unreadable(facts: Facts) -> Iterable[Seen]:
+def _unreadable(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     for path, document in confs():
         if document is None and os.path.basename(path) != FILE_NAME:
-            yield Seen(path, "is not a CNI configuration: a runtime that reads it reports the node as not ready",
-                       hint.command(f"mv {shlex.quote(path)} {shlex.quote(path)}.off", "or make it valid JSON"),
-                       False)  # fmt: skip
+            yield HostFault(
+                path,
+                "is not a CNI configuration: a runtime that reads it reports the node as not ready",
+                hint.command(f"mv {shlex.quote(path)} {shlex.quote(path)}.off", "or make it valid JSON"),
+                False,
+            )
 
 
-def _second_default(facts: Facts) -> Iterable[Seen]:
+def _second_default(facts: Facts) -> Iterable[HostFault]:
     del facts
     for path, document in confs():
         for plugin in _chained(document or {}):
@@ -96,13 +105,17 @@ def _second_default(facts: Facts) -> Iterable[Seen]:
             routes = ipam.get("routes") if isinstance(ipam, dict) else None
             twice = any(isinstance(route, dict) and route.get("dst") in ("0.0.0.0/0", "::/0") for route in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
-                yield Seen(path, "isDefaultGateway and a default route in ipam: the reference plugin fails with "
-                           "'file exists'",
-                           hint.advice("remove the route, or set the type to cnictl-bridge",
-                                       because="the conf is the operator's"), False)  # fmt: skip
+                yield HostFault(
+                    path,
+                    "isDefaultGateway and a default route in ipam: the reference plugin fails with 'file exists'",
+                    hint.advice(
+                        "remove the route, or set the type to cnictl-bridge", because="the conf is the operator's"
+                    ),
+                    False,
+                )
 
 
-def _unread(facts: Facts) -> Iterable[Seen]:
+def _unread(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None:
         return
     found_runtimes = runtimes.find()
@@ -110,14 +123,14 @@ def _unread(facts: Facts) -> Iterable[Seen]:
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
     for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
-        yield Seen(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
+        yield HostFault(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
 
 
 def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy((Plugin.id, CniConf.id))
 
 
-def _residue(facts: Facts) -> Iterable[Seen]:
+def _residue(facts: Facts) -> Iterable[HostFault]:
     names = {str(document.get("name")) for _, document in confs() if document}
     if facts.spec is not None:
         names.add(facts.spec.name)
@@ -126,8 +139,11 @@ def _residue(facts: Facts) -> Iterable[Seen]:
             continue
         listing = lease_list.listing_of(network, facts.spec)
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
-            yield Seen(network, f"no conf has this network, and {len(listing.rows)} addresses of pods, which are gone, "
-                       "are still held", hint.command(f"cnictl ipam gc --name {network}"))  # fmt: skip
+            yield HostFault(
+                network,
+                f"no conf has this network, and {len(listing.rows)} addresses of pods, which are gone, are still held",
+                hint.command(f"cnictl ipam gc --name {network}"),
+            )
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from cnictl.doctor.check import Check, Seen
+from cnictl.doctor.check import Check, HostFault
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.reach.accept import REFUSED
@@ -12,10 +12,10 @@ from cnictl.node.state import learned_peers
 _NAMED = 10
 
 
-def _conflict(facts: Facts) -> Iterable[Seen]:
+def _conflict(facts: Facts) -> Iterable[HostFault]:
     learned = learned_peers.load()
     if facts.spec is not None and facts.spec.reach.source and learned is not None and learned.conflict:
-        yield Seen(
+        yield HostFault(
             learned.source,
             f"{learned.conflict}; pods that run keep their addresses, and no pod is sent here",
             hint.advice(
@@ -25,15 +25,15 @@ def _conflict(facts: Facts) -> Iterable[Seen]:
         )
 
 
-def _stale(facts: Facts) -> Iterable[Seen]:
+def _stale(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is None or not facts.spec.reach.source:
         return
     learned = learned_peers.load()
     if learned is None:
-        yield Seen(facts.spec.reach.source, "no list of peers was ever read", hint.command("cnictl apply"))
+        yield HostFault(facts.spec.reach.source, "no list of peers was ever read", hint.command("cnictl apply"))
     elif learned.trouble:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
-        yield Seen(
+        yield HostFault(
             learned.source,
             f"stale since {since}, and the peers known by then stay: {learned.trouble}",
             hint.advice(
@@ -43,19 +43,19 @@ def _stale(facts: Facts) -> Iterable[Seen]:
         )
 
 
-def _refused(facts: Facts) -> Iterable[Seen]:
+def _refused(facts: Facts) -> Iterable[HostFault]:
     learned = learned_peers.load()
     if facts.spec is None or not facts.spec.reach.source or learned is None:
         return
     refused = [node for node in learned.nodes if node["state"] == REFUSED]
     for node in refused[:_NAMED]:
-        yield Seen(
+        yield HostFault(
             f"{node['name']} {node['pod_cidr']}".strip(),
             f"is announced and gets no route: {node['why']}",
             hint.advice(f"correct it in the source ({learned.source})", because="the source is the operator's"),
         )
     if len(refused) > _NAMED:
-        yield Seen(
+        yield HostFault(
             f"{len(refused) - _NAMED} more nodes",
             "are announced and get no route",
             hint.advice("cnictl node list shows each with its reason", because="the source is the operator's"),

@@ -90,14 +90,6 @@ class Merging(Protocol):
 
 
 @runtime_checkable
-class Updating(Protocol):
-    """A resource whose states have another form in an earlier release's journal."""
-
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form."""
-
-
-@runtime_checkable
 class Following(Protocol):
     """A resource whose state is decided outside of this node: an undo goes to what is decided by then."""
 

@@ -40,7 +40,7 @@ class Sighting:
     series: int
 
 
-class Watch:
+class Capture:
     """Collects sightings from its creation on. Read `sightings` when the pings are over."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Find out why a ping failed. Each cause rests on kernel state or captured packets, never on a guess.
+"""Find out why a ping failed. The evidence for each cause is kernel state or captured packets, never a guess.
 
 The finders run in the order in which a packet meets their faults. The first finder that finds its fault gives the
 cause. To add a cause, write a finder in `causes_local` or `causes_remote` and list it where a packet meets the fault.
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from cnictl.node import hint
 from cnictl.probe import causes_local, causes_remote
-from cnictl.probe.failure import STAYS, Cause, Failure
+from cnictl.probe.failure import STAYS, Failure, FailureCause
 
-Finder = Callable[[Failure], Cause | None]
+Finder = Callable[[Failure], FailureCause | None]
 
 _WITHIN_NODE: tuple[Finder, ...] = (
     causes_local.bridge_unfit,
@@ -37,7 +37,7 @@ _BEYOND: tuple[Finder, ...] = (
     causes_remote.peer_silent,
     causes_remote.peer_without_bridge,
     causes_remote.refused,
-    causes_remote.told_to_the_node,
+    causes_remote.reported_to_this_node,
     causes_remote.no_return_route,
     causes_remote.peer_forwarding_off,
     causes_remote.peer_drops,
@@ -49,12 +49,12 @@ OF_THIS_NODE = frozenset((
     "bridge-unfit", "port-unfit", "pod-without-route", "forwarding-off", "diverted", "no-route", "unclaimed",
     "reverse-path", "dropped-here", "no-masquerade", "no-address",
 ))  # fmt: skip
-"""The names of causes that lie on this node, whatever else is wrong elsewhere."""
+"""The names of causes that are on this node."""
 
 _LOOK_FURTHER = hint.advice("run cnictl doctor for more checks", because="the cause is not known")
 
 
-def most_likely(failure: Failure) -> Cause:
+def most_likely(failure: Failure) -> FailureCause:
     """Return the first fault on the packet's path."""
     finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
     if failure.left_as and not failure.reply_came:
@@ -66,8 +66,8 @@ def most_likely(failure: Failure) -> Cause:
     return unexplained(failure)
 
 
-def unexplained(failure: Failure) -> Cause:
-    """Say how far the packet got, where no finder knows the cause."""
+def unexplained(failure: Failure) -> FailureCause:
+    """Return how far the packet got, if no finder knows the cause."""
     if failure.reply_came:
         words = "the reply reached this node, but not the pod"
     elif failure.left_as:
@@ -78,4 +78,4 @@ def unexplained(failure: Failure) -> Cause:
         words = "the pod's request reached this node and went no further"
     else:
         words = "the request never left the pod"
-    return Cause("unexplained", words, _LOOK_FURTHER)
+    return FailureCause("unexplained", words, _LOOK_FURTHER)

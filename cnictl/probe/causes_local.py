@@ -18,8 +18,8 @@ from cnictl.probe.failure import (
     OWN_HOST,
     SAME_HOST_POD,
     STAYS,
-    Cause,
     Failure,
+    FailureCause,
     gateway_of,
 )
 from cnictl.probe.host import GONE, pod_default_route
@@ -27,7 +27,7 @@ from cnictl.probe.host import GONE, pod_default_route
 _NO_NODE = "no node has this pod CIDR"
 
 
-def bridge_unfit(failure: Failure) -> Cause | None:
+def bridge_unfit(failure: Failure) -> FailureCause | None:
     """The bridge is missing, down or without the pods' gateway address."""
     host, name = failure.host, failure.host.spec.bridge
     gateway = parse_cidr(host.spec.subnet)
@@ -41,36 +41,36 @@ def bridge_unfit(failure: Failure) -> Cause | None:
         fault = f"bridge {name} has {has} instead of the gateway address {wanted}"
     else:
         return None
-    return Cause("bridge-unfit", fault, hint.command("cnictl bridge up"))
+    return FailureCause("bridge-unfit", fault, hint.command("cnictl bridge up"))
 
 
-def port_unfit(failure: Failure) -> Cause | None:
+def port_unfit(failure: Failure) -> FailureCause | None:
     """The pod's host veth is missing, down or not on the bridge."""
     veth = failure.pod.host_veth
     fault = failure.host.port_fault(veth) if veth else ""
     if not fault:
         return None
-    what = hint.command("cnictl apply")
+    what_to_do = hint.command("cnictl apply")
     if fault == GONE:
-        what = hint.advice("restart the pod", because="only a new ADD creates its host veth again")
-    return Cause("port-unfit", f"the pod's host veth {veth} {fault}", what)
+        what_to_do = hint.advice("restart the pod", because="only a new ADD creates its host veth again")
+    return FailureCause("port-unfit", f"the pod's host veth {veth} {fault}", what_to_do)
 
 
-def no_such_pod(failure: Failure) -> Cause | None:
+def no_such_pod(failure: Failure) -> FailureCause | None:
     """No pod on this node has a lease for the target."""
     if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
         return None
     words = f"no pod on this node has {failure.target}: the address is not leased"
-    return Cause("no-such-pod", words, hint.advice("cnictl ipam list", because="the operator chose the address"))
+    return FailureCause("no-such-pod", words, hint.advice("cnictl ipam list", because="the operator chose the address"))
 
 
-def pod_without_route(failure: Failure) -> Cause | None:
+def pod_without_route(failure: Failure) -> FailureCause | None:
     """The pod has no default route, and the target is outside its subnet."""
     if failure.check == SAME_HOST_POD or pod_default_route(failure.pod.netns, failure.host.ipv6):
         return None
     if parse_cidr(failure.host.spec.subnet).holds(parse_address(failure.target)):
         return None
-    return Cause(
+    return FailureCause(
         "pod-without-route",
         f"pod {failure.pod.address} has no {failure.host.family} default route",
         hint.advice(
@@ -80,19 +80,19 @@ def pod_without_route(failure: Failure) -> Cause | None:
     )
 
 
-def forwarding_off(failure: Failure) -> Cause | None:
+def forwarding_off(failure: Failure) -> FailureCause | None:
     """Forwarding is off on this node, on its bridge or on its uplink."""
     host = failure.host
     if not host.forwarding:
-        return Cause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
+        return FailureCause("forwarding-off", f"{host.forward_switch} is 0 on this node", hint.command("cnictl apply"))
     for link in (host.spec.bridge, host.route(failure.target).dev):
         if link and not host.forwards_from(link):
             sysctl = hint.sysctl_name("net", "ipv4", "conf", link, "forwarding")
-            return Cause("forwarding-off", f"{sysctl} is 0 on this node", hint.command(f"sysctl -w {sysctl}=1"))
+            return FailureCause("forwarding-off", f"{sysctl} is 0 on this node", hint.command(f"sysctl -w {sysctl}=1"))
     return None
 
 
-def diverted(failure: Failure) -> Cause | None:
+def diverted(failure: Failure) -> FailureCause | None:
     """A policy rule or a more specific route sends the request or its reply elsewhere."""
     host, target, pod = failure.host, failure.target, failure.pod.address
     spec, bridge = host.whole, host.spec.bridge
@@ -118,7 +118,7 @@ def diverted(failure: Failure) -> Cause | None:
     if not strays:
         return None
     same = [other for other in host.strays if other.by == strays[0].by]
-    return Cause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
+    return FailureCause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
 
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
@@ -130,7 +130,7 @@ def _is_missing(stray: pod_routes.Stray) -> bool:
     return not inside
 
 
-def no_route(failure: Failure) -> Cause | None:
+def no_route(failure: Failure) -> FailureCause | None:
     """This node has no route for the packet, or its route to a peer's pods does not lead to that peer."""
     route = failure.route
     if route.spoofed:
@@ -143,20 +143,20 @@ def no_route(failure: Failure) -> Cause | None:
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
         if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
             words += f"{_NO_NODE}, says {failure.host.peer_hints.source}"
-            return Cause("unclaimed", words, failure.host.peer_hints.here(peer))
-        return Cause("no-route", words + where, _route_to(failure, peer))
+            return FailureCause("unclaimed", words, failure.host.peer_hints.here(peer))
+        return FailureCause("no-route", words + where, _route_to(failure, peer))
     if route.dev:
         return None
     if _is_unclaimed(failure):
         words = f"no route to {failure.target}: {_NO_NODE}, says {failure.host.peer_hints.source}"
-        return Cause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
-    what = hint.advice(
+        return FailureCause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
+    what_to_do = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
         because="the uplink's gateway is not known here",
     )
     if failure.within_network:
-        what = failure.host.peer_hints.nowhere(failure.target)
-    return Cause("no-route", f"no route to {failure.target}: {route}", what)
+        what_to_do = failure.host.peer_hints.nowhere(failure.target)
+    return FailureCause("no-route", f"no route to {failure.target}: {route}", what_to_do)
 
 
 def _is_unclaimed(failure: Failure) -> bool:
@@ -178,7 +178,7 @@ def _route_to(failure: Failure, peer: Peer) -> Hint:
     )
 
 
-def neighbour_unresolved(failure: Failure) -> Cause | None:
+def neighbour_unresolved(failure: Failure) -> FailureCause | None:
     """The next hop does not answer ARP or, in IPv6, neighbour solicitations."""
     hop, link = failure.route.gateway or failure.target, failure.route.dev
     state = neighbours.state_of(hop)
@@ -186,7 +186,7 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
     if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
-    return Cause(
+    return FailureCause(
         "neighbour-unresolved",
         f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
@@ -197,7 +197,7 @@ def neighbour_unresolved(failure: Failure) -> Cause | None:
     )
 
 
-def dropped(failure: Failure) -> Cause | None:
+def dropped(failure: Failure) -> FailureCause | None:
     """A firewall rule on this node drops the request, or the reply that reached this node."""
     if failure.left_as and not failure.reply_came:
         return None
@@ -206,8 +206,8 @@ def dropped(failure: Failure) -> Cause | None:
         drop = next(iter(trace.forward_policies(failure.host.ipv6)), None)
     if drop is None:
         return None
-    what = "the reply is" if failure.reply_came else "it is"
-    return Cause("dropped-here", f"{what} dropped on this node by {drop.words}", _let_through(failure))
+    dropped_packet = "the reply is" if failure.reply_came else "it is"
+    return FailureCause("dropped-here", f"{dropped_packet} dropped on this node by {drop.words}", _let_through(failure))
 
 
 def _let_through(failure: Failure) -> Hint:
@@ -223,7 +223,7 @@ def _let_through(failure: Failure) -> Hint:
     )
 
 
-def reverse_path(failure: Failure) -> Cause | None:
+def reverse_path(failure: Failure) -> FailureCause | None:
     """A strict reverse path filter drops the request or its reply as spoofed."""
     host, bridge = failure.host, failure.host.spec.bridge
     ways = [(failure.target, failure.pod.address, bridge)]
@@ -233,22 +233,22 @@ def reverse_path(failure: Failure) -> Cause | None:
         sysctl = host.strict_reverse_path(link)
         if sysctl and host.route(to, source, link).spoofed:
             words = f"the reverse path filter of {link} drops packets from {source}: the route back uses another link"
-            return Cause("reverse-path", words, hint.command(f"sysctl -w {sysctl}=2"))
+            return FailureCause("reverse-path", words, hint.command(f"sysctl -w {sysctl}=2"))
     return None
 
 
-def not_masqueraded(failure: Failure) -> Cause | None:
+def not_masqueraded(failure: Failure) -> FailureCause | None:
     """The request left with the pod's own address, so a host outside can't answer it."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
     left = f"the request left with the pod's own address {failure.left_as}"
-    if not failure.host.masquerade_stands:
-        return Cause("no-masquerade", f"no masquerade rule: {left}", hint.command("cnictl nat enable"))
-    what = hint.advice(
+    if not failure.host.masquerade_loaded:
+        return FailureCause("no-masquerade", f"no masquerade rule: {left}", hint.command("cnictl nat enable"))
+    what_to_do = hint.advice(
         "look for a rule ahead of the masquerade rule: nft list ruleset; iptables -t nat -S POSTROUTING",
         because="cnictl's rules are in place, and the rule that comes first is not known here",
     )
-    return Cause("no-masquerade", f"the masquerade rule did not apply: {left}", what)
+    return FailureCause("no-masquerade", f"the masquerade rule did not apply: {left}", what_to_do)
 
 
 def _answers(failure: Failure, hop: str, link: str) -> bool:

@@ -3,10 +3,10 @@
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.spec.node_spec import Peer
-from cnictl.probe.failure import OTHER_HOST_POD, Cause, Failure
+from cnictl.probe.failure import OTHER_HOST_POD, Failure, FailureCause
 
 
-def refused(failure: Failure) -> Cause | None:
+def refused(failure: Failure) -> FailureCause | None:
     """A host on the path refused the request with an ICMP error."""
     if not failure.series.refusals:
         return None
@@ -14,15 +14,15 @@ def refused(failure: Failure) -> Cause | None:
     words = f"{refusal.by} answers: {refusal.words}"
     at = failure.at_peer
     if at is None or refusal.by != at.peer.via:
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"check the routes and firewall of {refusal.by}", because="that host is not a peer of this node"
         )
-        return Cause("refused", words, what)
+        return FailureCause("refused", words, what_to_do)
     if refusal.unrouted:
         return _bridge_gone(failure, at.peer, words)
     if refusal.no_host:
         return _no_such_pod(failure, words)
-    return Cause("peer-rejects", f"{words} (its FORWARD chain rejects the request)", _accept_there(refusal.by))
+    return FailureCause("peer-rejects", f"{words} (its FORWARD chain rejects the request)", _accept_there(refusal.by))
 
 
 def _accept_there(peer: str) -> Hint:
@@ -30,21 +30,21 @@ def _accept_there(peer: str) -> Hint:
     return hint.command("cnictl apply", on=peer)
 
 
-def peer_silent(failure: Failure) -> Cause | None:
+def peer_silent(failure: Failure) -> FailureCause | None:
     """The peer's node address does not answer this node either."""
     at = failure.at_peer
     if at is None or at.node.answered:
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
     words = f"peer {at.peer.via} does not answer this node either, though it answers {protocol}"
-    what = hint.advice(
+    what_to_do = hint.advice(
         f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
         because="whether the host or its firewall is silent is not known here",
     )
-    return Cause("peer-silent", words, what)
+    return FailureCause("peer-silent", words, what_to_do)
 
 
-def peer_without_bridge(failure: Failure) -> Cause | None:
+def peer_without_bridge(failure: Failure) -> FailureCause | None:
     """The peer answers, but the gateway of its pods does not."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
@@ -52,7 +52,7 @@ def peer_without_bridge(failure: Failure) -> Cause | None:
     words = (
         f"peer {at.peer.via} answers, but its pods' gateway {at.gateway.to} does not: no bridge there has that address"
     )
-    return Cause("peer-without-bridge", words, _bridge_up(failure, at.peer))
+    return FailureCause("peer-without-bridge", words, _bridge_up(failure, at.peer))
 
 
 def _bridge_up(failure: Failure, peer: Peer) -> Hint:
@@ -61,7 +61,7 @@ def _bridge_up(failure: Failure, peer: Peer) -> Hint:
     return hint.command("cnictl bridge up", f"{other}{failure.host.peer_hints.other_cidr(peer)}", on=peer.via)
 
 
-def told_to_the_node(failure: Failure) -> Cause | None:
+def reported_to_this_node(failure: Failure) -> FailureCause | None:
     """The peer forwards packets for its own pods to another router, or reports that no pod has the address."""
     at = failure.at_peer
     if at is None or at.pod_from_node is None:
@@ -77,18 +77,18 @@ def told_to_the_node(failure: Failure) -> Cause | None:
     return None
 
 
-def _no_such_pod(failure: Failure, words: str) -> Cause:
+def _no_such_pod(failure: Failure, words: str) -> FailureCause:
     by = failure.at_peer.peer.via if failure.at_peer else ""
-    what = hint.advice(f"on {by}: cnictl ipam list", because="the operator chose the address")
-    return Cause("no-such-pod", f"{words} (no pod there has {failure.target})", what)
+    what_to_do = hint.advice(f"on {by}: cnictl ipam list", because="the operator chose the address")
+    return FailureCause("no-such-pod", f"{words} (no pod there has {failure.target})", what_to_do)
 
 
-def _bridge_gone(failure: Failure, peer: Peer, words: str) -> Cause:
+def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
     where = f"its bridge is down or has no address in {peer.pod_cidr}"
-    return Cause("peer-without-bridge", f"{words}: {where}", _bridge_up(failure, peer))
+    return FailureCause("peer-without-bridge", f"{words}: {where}", _bridge_up(failure, peer))
 
 
-def no_return_route(failure: Failure) -> Cause | None:
+def no_return_route(failure: Failure) -> FailureCause | None:
     """The peer answers this node's own address, but not our pods."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered:
@@ -98,10 +98,10 @@ def no_return_route(failure: Failure) -> Cause | None:
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
         f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
-    return Cause("no-return-route", words, failure.host.peer_hints.there(at.peer, subnet, own))
+    return FailureCause("no-return-route", words, failure.host.peer_hints.there(at.peer, subnet, own))
 
 
-def peer_forwarding_off(failure: Failure) -> Cause | None:
+def peer_forwarding_off(failure: Failure) -> FailureCause | None:
     """The peer's gateway answers our pod, but the peer forwards nothing."""
     at = failure.at_peer
     if at is None or at.expiring is None or at.expiring.refusals:
@@ -110,10 +110,10 @@ def peer_forwarding_off(failure: Failure) -> Cause | None:
         f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
         "but the peer does not report a request that expires there"
     )
-    return Cause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
+    return FailureCause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
 
 
-def peer_drops(failure: Failure) -> Cause | None:
+def peer_drops(failure: Failure) -> FailureCause | None:
     """The peer forwards, but its pod never answers: its FORWARD chain drops the packets."""
     at = failure.at_peer
     if at is None or at.expiring is None or not at.expiring.refusals:
@@ -122,16 +122,16 @@ def peer_drops(failure: Failure) -> Cause | None:
         f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and the peer forwards "
         f"({failure.host.forward_switch} is 1), but no reply comes from {failure.target}"
     )
-    return Cause("peer-drops", words, _accept_there(at.peer.via))
+    return FailureCause("peer-drops", words, _accept_there(at.peer.via))
 
 
-def outside_silent(failure: Failure) -> Cause | None:
+def outside_silent(failure: Failure) -> FailureCause | None:
     """The target does not answer this node either."""
     if failure.from_host is None or failure.from_host.answered:
         return None
     words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
-    what = hint.advice(
+    what_to_do = hint.advice(
         "name an address that answers with --external ADDRESS, or check the uplink's gateway",
         because="nothing on this node stops the reply",
     )
-    return Cause("outside-silent", words, what)
+    return FailureCause("outside-silent", words, what_to_do)

@@ -9,7 +9,7 @@ from typing import Any
 from cnictl.node import hint
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe import service
-from cnictl.probe.capture import Watch
+from cnictl.probe.capture import Capture
 from cnictl.probe.causes import most_likely
 from cnictl.probe.failure import (
     EXTERNAL,
@@ -17,14 +17,14 @@ from cnictl.probe.failure import (
     OTHER_HOST_POD,
     OWN_HOST,
     SAME_HOST_POD,
-    Cause,
     Failure,
+    FailureCause,
 )
 from cnictl.probe.follow_up import ask_on
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
 from cnictl.probe.pods import CheckedPod
-from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, Listener, Trying, listen
+from cnictl.probe.ports import PASSES, PROTOCOLS, REFUSED, SERVED_PORT, SILENT, Attempt, AttemptThread, Listener, listen
 from cnictl.probe.stopped import CHOSEN, stopped_by
 from cnictl.probe.targets import Planned, Targets, Wanted
 
@@ -33,7 +33,7 @@ OK, FAILED, UNCERTAIN, SKIPPED = "ok", "failed", "uncertain", "skipped"
 
 _INTERVAL = 0.1
 
-_GATEWAY_ONLY = Cause(
+_GATEWAY_ONLY = FailureCause(
     "gateway-only",
     "only the gateway was tested: it answers even if its node's FORWARD chain drops pods' packets",
     hint.advice(
@@ -42,7 +42,7 @@ _GATEWAY_ONLY = Cause(
     ),
 )
 
-_SERVICE = Cause(
+_SERVICE = FailureCause(
     "service-address",
     "this is a Service address, which does not answer pings",
     hint.advice(
@@ -71,7 +71,7 @@ class CheckResult:
     received: int = 0
     rtt_ms: tuple[float, float, float] | None = None
     """Shortest, mean and longest round trip."""
-    cause: Cause | None = None
+    cause: FailureCause | None = None
     family: str = ""
     """`ipv4` or `ipv6`; defaults to the source's family."""
     protocols: tuple[tuple[str, str], ...] = ()
@@ -130,8 +130,8 @@ def run_checks(
     `other` is a second pod of this node; None skips the check between two pods.
     """
     with ExitStack() as stack:
-        watch = Watch()
-        stack.callback(watch.close)
+        capture = Capture()
+        stack.callback(capture.close)
         families = []
         for family_spec, extended in zip(
             by_family(spec), by_family(replace(spec, peers=spec.peers + wanted.peers)), strict=True
@@ -154,7 +154,7 @@ def run_checks(
         start = time.monotonic()
         on_step(f"pinging {len(mains)} targets from pod {' '.join(pod.addresses)}")
         attempts = [attempt for check in planned for attempt in check.attempts]
-        trying = Trying(attempts, listeners, wanted.timeout)
+        trying = AttemptThread(attempts, listeners, wanted.timeout)
         stack.callback(trying.wait)
         if mains:
             ping([*mains, *companions(planned)], _INTERVAL, wanted.timeout, mains)
@@ -168,7 +168,7 @@ def run_checks(
         on_step("looking for causes")
         return Report(
             tuple(
-                judge(check, family_pod, host, watch)
+                judge(check, family_pod, host, capture)
                 for family_pod, host, family_planned in families
                 for check in family_planned
             )
@@ -207,15 +207,17 @@ def companions(planned: Sequence[Planned]) -> list[Series]:
     return [series for series in dict.fromkeys(companions) if series is not None and series not in mains]
 
 
-def judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckResult:
-    """Return the outcome of a check whose pings are over, with the cause if it failed. `watch` saw its packets."""
+def judge(planned: Planned, pod: CheckedPod, host: Host, capture: Capture) -> CheckResult:
+    """Return the outcome of a check whose pings are over, with the cause if it failed. `capture` saw its packets."""
     if planned is _NO_ADDRESS:
         words = f"pod {pod.name} has no {host.family} address, but its node has an {host.family} subnet"
         return CheckResult(
-            planned.check, "", "", FAILED, cause=Cause("no-address", words, _RESTART), family=host.family.lower()
+            planned.check, "", "", FAILED, cause=FailureCause("no-address", words, _RESTART), family=host.family.lower()
         )
     if planned.series is None:
-        return CheckResult(planned.check, pod.address, "", SKIPPED, cause=Cause("skipped", planned.skip, hint.NONE))
+        return CheckResult(
+            planned.check, pod.address, "", SKIPPED, cause=FailureCause("skipped", planned.skip, hint.NONE)
+        )
     series = planned.series
     done = CheckResult(planned.check, pod.address, series.to, OK, len(series.sent), series.received, series.rtt_ms)
     done = replace(done, protocols=tuple((attempt.protocol, attempt.state) for attempt in planned.attempts))
@@ -226,7 +228,9 @@ def judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckR
     if series.whole:
         return replace(done, state=UNCERTAIN, cause=_GATEWAY_ONLY) if planned.gateway_only else done
     if series.answered:
-        lost = Cause("loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", hint.NONE)
+        lost = FailureCause(
+            "loss", f"{len(series.sent) - series.received} of {len(series.sent)} requests lost", hint.NONE
+        )
         return replace(done, state=UNCERTAIN, cause=lost)
 
     if planned.check == EXTERNAL and service.find(series.to) is not None:
@@ -235,7 +239,7 @@ def judge(planned: Planned, pod: CheckedPod, host: Host, watch: Watch) -> CheckR
     def resend() -> None:
         ping([Series(series.sender, series.to, 1)], _INTERVAL, 0.1)
 
-    sightings = [sighting for sighting in watch.sightings() if sighting.series == series.number]
+    sightings = [sighting for sighting in capture.sightings() if sighting.series == series.number]
     failure = Failure(planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer)
     cause = most_likely(failure)
     if planned.attempts and all(attempt.state == PASSES for attempt in planned.attempts):

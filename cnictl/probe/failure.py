@@ -1,4 +1,4 @@
-"""A failed check and its evidence, in which the finders look for the cause."""
+"""Define a failed check with its evidence, which the finders examine, and the cause that they find."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ STAYS = (OWN_HOST, SAME_HOST_POD)
 
 
 @dataclass(frozen=True)
-class Cause:
+class FailureCause:
     """The cause of a failure: a short name for programs, the evidence in words, and the hint."""
 
     name: str
@@ -91,7 +91,7 @@ class Failure:
 
     @property
     def within_network(self) -> bool:
-        """Whether the target lies in the pod network, where nothing is masqueraded."""
+        """Whether the target is in the pod network, where nothing is masqueraded."""
         return parse_cidr(self.host.spec.network).holds(parse_address(self.target))
 
 

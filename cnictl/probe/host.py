@@ -121,7 +121,7 @@ class Host:
         return pod_routes.look(self.whole).strays
 
     @cached_property
-    def masquerade_stands(self) -> bool:
+    def masquerade_loaded(self) -> bool:
         """Whether the node's masquerade rule set is loaded."""
         spec = self.whole
         wanted = RuleSet(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))

@@ -143,7 +143,7 @@ def ping(all_series: Sequence[Series], interval: float, timeout: float, wanted: 
     wanted = wanted or all_series
     start = time.monotonic()
     rounds, most = 0, max(series.count for series in all_series)
-    with _Ears(all_series) as ears:
+    with _AnswerReader(all_series) as answers:
         while True:
             now = time.monotonic()
             if rounds < most and now >= start + rounds * interval:
@@ -157,17 +157,17 @@ def ping(all_series: Sequence[Series], interval: float, timeout: float, wanted: 
             if rounds == most and all(series.settled(time.time(), timeout) for series in all_series):
                 return
             due = start + rounds * interval if rounds < most else now + 0.01
-            ears.hear(due - now)
+            answers.read(due - now)
 
 
 def linger(all_series: Sequence[Series], until: float, settled: Callable[[], bool]) -> None:
     """Keep listening until the monotonic clock shows `until` or `settled` returns True."""
-    with _Ears(all_series) as ears:
+    with _AnswerReader(all_series) as answers:
         while (left := until - time.monotonic()) > 0 and not settled():
-            ears.hear(left)
+            answers.read(left)
 
 
-class _Ears:
+class _AnswerReader:
     """Receives the answers to some series."""
 
     def __init__(self, all_series: Sequence[Series]) -> None:
@@ -176,13 +176,13 @@ class _Ears:
         for sender in {series.sender for series in all_series}:
             self._selector.register(sender, selectors.EVENT_READ)
 
-    def __enter__(self) -> "_Ears":
+    def __enter__(self) -> "_AnswerReader":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._selector.close()
 
-    def hear(self, seconds: float) -> None:
+    def read(self, seconds: float) -> None:
         for key, _ in self._selector.select(max(0.0, seconds)):
             assert isinstance(key.fileobj, socket.socket)
             _receive(key.fileobj, self._by_number)
@@ -269,7 +269,7 @@ def token(message: bytes) -> tuple[int, int] | None:
 def any_token(message: bytes) -> tuple[bytes, int, int] | None:
     """Return the marks of an echo message: those of the process that sent it, then series and sequence number.
 
-    None if it is too short for them. Of a message that no cnictl sent, they are whatever stands there.
+    Return None if the message is too short. If another program sent the message, the values have no meaning.
     """
     if len(message) < _HEADER.size + _TOKEN.size:
         return None

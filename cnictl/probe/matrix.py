@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
-from cnictl.probe.failure import Cause
+from cnictl.probe.failure import FailureCause
 
 TITLES = {
     "own-host": "own host",
@@ -92,7 +92,7 @@ def _times(check: CheckResult) -> str:
 
 def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
     """Return each cause once, with all the checks of a row that it explains."""
-    targets_by_cause: dict[tuple[str, str, Cause], list[str]] = {}
+    targets_by_cause: dict[tuple[str, str, FailureCause], list[str]] = {}
     for label, report in reports:
         for check in report.checks:
             if check.cause is not None and check.state != OK:

@@ -1,8 +1,8 @@
-"""Ask many hosts on this node's links at once whether they are there: by ARP, or neighbour solicitations for IPv6.
+"""Check which hosts on this node's links answer ARP (IPv4) or neighbour solicitations (IPv6), many at the same time.
 
-The requests leave through packet sockets. An echo request would have the kernel resolve each address, and the entry of
-a silent host stays for seconds: some thousand of them fill the neighbour table (`gc_thresh3`), which all namespaces of
-a machine share. Sources: RFC 826; RFC 4861, sections 4.3 and 7.2; packet(7).
+The requests are sent through packet sockets. With an echo request, the kernel would resolve each address and keep the
+entry of a silent host for seconds. About a thousand such entries fill the neighbour table (`gc_thresh3`), which all
+namespaces of a machine share. Sources: RFC 826; RFC 4861, sections 4.3 and 7.2; packet(7).
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from cnictl.probe import arp, icmp, icmp6, ndp
 WAIT = 0.3
 """Seconds to wait for answers after the last request."""
 _TRIES = 2
-"""Each silent host is asked so often: a request or its answer may be lost."""
+"""Requests to each silent host, because a request or its answer may be lost."""
 _AT_ONCE = 64
-"""Requests between two looks for answers, so that these fit into the socket's buffer."""
+"""Requests to send before reading answers, so that these fit into the socket's buffer."""
 _BUFFER = 1 << 20
 _ETH_P_IPV6 = 0x86DD
 _ICMP6_FILTER, _ADVERTISEMENT = 1, 136
@@ -37,57 +37,57 @@ Target = tuple[str, str]
 def answering(targets: Iterable[Target], wait: float = WAIT) -> dict[Target, bool | None]:
     """Return whether each target answers; None if it can't be asked.
 
-    That is so without a link, or without an address of this host on it; if the link has no Ethernet addresses; and if
-    the kernel reaches the target through a gateway.
+    A target can't be asked if the link is missing, has no address of this host or has no Ethernet addresses, or if the
+    kernel reaches the target through a gateway.
     """
     wanted = list(dict.fromkeys(targets))
-    found: dict[Target, bool | None] = dict.fromkeys(wanted)
+    answers: dict[Target, bool | None] = dict.fromkeys(wanted)
     with ExitStack() as stack:
-        asking = [stack.enter_context(group) for group in _groups(wanted)]
-        for group in asking:
-            found.update(dict.fromkeys(group.waiting, False))
+        groups = [stack.enter_context(group) for group in _groups(wanted)]
+        for group in groups:
+            answers.update(dict.fromkeys(group.waiting, False))
         for _ in range(_TRIES):
-            _ask(asking, wait / _TRIES)
-        for group in asking:
-            found.update(dict.fromkeys(group.answered, True))
-    return found
+            _ask(groups, wait / _TRIES)
+        for group in groups:
+            answers.update(dict.fromkeys(group.answered, True))
+    return answers
 
 
 def _ask(groups: "Collection[_Group]", wait: float) -> None:
-    """Send every group's requests, and hear answers until all are in or `wait` seconds after the last request."""
+    """Send every group's requests, and read answers until all are in or `wait` seconds after the last request."""
     with selectors.DefaultSelector() as selector:
         for group in groups:
-            selector.register(group.ears, selectors.EVENT_READ, group)
+            selector.register(group.receiver, selectors.EVENT_READ, group)
             for at, _ in enumerate(group.send()):
                 if at % _AT_ONCE == 0:
-                    _hear(selector, 0)
+                    _read_answers(selector, 0)
         end = time.monotonic() + wait
         while any(group.waiting for group in groups) and (left := end - time.monotonic()) > 0:
-            _hear(selector, left)
+            _read_answers(selector, left)
 
 
-def _hear(selector: selectors.BaseSelector, seconds: float) -> None:
+def _read_answers(selector: selectors.BaseSelector, seconds: float) -> None:
     for key, _ in selector.select(seconds):
-        key.data.hear()
+        key.data.read_answers()
 
 
 class _Group:
     """The targets of one family on one link."""
 
     def __init__(self, link: str, mac: bytes, sources: dict[str, str]) -> None:
-        """`sources`: by target, the address of ours that asks. Raises OSError."""
+        """`sources`: for each target, our address that sends the request. Raises OSError."""
         self.link, self.mac = link, mac
         self._sources = sources
         self.waiting: dict[Target, None] = dict.fromkeys((address, link) for address in sources)
         """Targets that have not answered."""
         self.answered: list[Target] = []
-        self._mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: it hears nothing
-        self.ears = self._mouth
+        self._sender_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: it receives nothing
+        self.receiver = self._sender_socket
         try:
-            self._mouth.bind((link, 0))
-            self.ears = self._open_ears()
-            self.ears.setblocking(False)
-            self.ears.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            self._sender_socket.bind((link, 0))
+            self.receiver = self._open_receiver()
+            self.receiver.setblocking(False)
+            self.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         except BaseException:
             self.close()
             raise
@@ -100,41 +100,41 @@ class _Group:
 
     def close(self) -> None:
         """Close the sockets."""
-        self._mouth.close()
-        self.ears.close()
+        self._sender_socket.close()
+        self.receiver.close()
 
     def send(self) -> Iterator[None]:
         """Send a request to each target that has not answered."""
         for address, _ in list(self.waiting):
-            with contextlib.suppress(OSError):  # a full queue, or a link that has just gone: it counts as silent
-                self._mouth.send(self._frame(address, self._sources[address]))
+            with contextlib.suppress(OSError):  # the queue is full or the link is gone: the target counts as silent
+                self._sender_socket.send(self._frame(address, self._sources[address]))
             yield
 
-    def hear(self) -> None:
-        """Take in the answers that have arrived."""
+    def read_answers(self) -> None:
+        """Read the answers that have arrived."""
         with contextlib.suppress(OSError):
             while True:
-                target = (self._sender(self.ears.recv(256)), self.link)
+                target = (self._sender(self.receiver.recv(256)), self.link)
                 if target in self.waiting:
                     del self.waiting[target]
                     self.answered.append(target)
 
-    def _open_ears(self) -> socket.socket:
+    def _open_receiver(self) -> socket.socket:
         raise NotImplementedError
 
     def _frame(self, address: str, source: str) -> bytes:
         raise NotImplementedError
 
     def _sender(self, message: bytes) -> str:
-        """Return the address that an answer is about; empty if the message is none."""
+        """Return the address that an answer is about; empty if the message is not an answer."""
         raise NotImplementedError
 
 
 class _Arp(_Group):
-    def _open_ears(self) -> socket.socket:
-        ears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(arp.ETH_P_ARP))
-        ears.bind((self.link, arp.ETH_P_ARP))
-        return ears
+    def _open_receiver(self) -> socket.socket:
+        receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(arp.ETH_P_ARP))
+        receiver.bind((self.link, arp.ETH_P_ARP))
+        return receiver
 
     def _frame(self, address: str, source: str) -> bytes:
         return arp.request(address, source, self.mac)
@@ -144,13 +144,13 @@ class _Arp(_Group):
 
 
 class _Ndp(_Group):
-    def _open_ears(self) -> socket.socket:
-        ears = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    def _open_receiver(self) -> socket.socket:
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
         passed = [0xFFFFFFFF] * 8  # linux/icmpv6.h: a bit set is a type that is blocked
         passed[_ADVERTISEMENT >> 5] &= ~(1 << (_ADVERTISEMENT & 31))
-        ears.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *passed))
-        ears.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.link.encode())
-        return ears
+        receiver.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *passed))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.link.encode())
+        return receiver
 
     def _frame(self, address: str, source: str) -> bytes:
         group = ndp.group(address)
@@ -177,6 +177,6 @@ def _groups(targets: list[Target]) -> list[_Group]:
             sources.setdefault((link, is_ipv6(address)), {})[address] = way.source
     groups: list[_Group] = []
     for (link, ipv6), by_address in sources.items():
-        with contextlib.suppress(OSError):  # gone since, or another user than root
+        with contextlib.suppress(OSError):  # the link is gone, or this user is not root
             groups.append((_Ndp if ipv6 else _Arp)(link, rtnetlink.parse_mac(macs[link]), by_address))
     return groups

@@ -1,8 +1,9 @@
 """Check whether a peer still has the pod CIDR that this node routes to it.
 
-A node that was reset or has another pod CIDR now still answers ping. Two requests with a time to live of 1 tell the
-difference. The pods' gateway answers the first only if the peer itself has that address; a forwarded request expires.
-The second goes to another address of the pod CIDR and is reported as expired only if the peer forwards.
+A node that was reset, or that has another pod CIDR now, still answers a ping to its own address. Two requests with a
+time to live of 1 tell the difference. The first goes to the pods' gateway and is answered only if the peer itself has
+that address; otherwise it expires. The second goes to another address of the pod CIDR, and is reported as expired only
+if the peer forwards.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Asked:
+class PeerPings:
     """The echo requests to one peer."""
 
     node: Series
@@ -55,16 +56,16 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     if not reached:
         return {}
     links = {peer: way.dev for peer, way in zip(peers, ways, strict=True)}
-    there = neighbours.answering((peer.via, links[peer]) for peer in reached)
-    said = {peer: UNKNOWN for peer in reached if there[peer.via, links[peer]] is False}
-    asked = [peer for peer in reached if peer not in said]
+    answering = neighbours.answering((peer.via, links[peer]) for peer in reached)
+    states = {peer: UNKNOWN for peer in reached if answering[peer.via, links[peer]] is False}
+    asked = [peer for peer in reached if peer not in states]
     for at in range(0, len(asked), AT_ONCE):
-        said |= _ask(asked[at : at + AT_ONCE], _INTERVAL)
-    silent = [peer for peer, state in said.items() if state == NOT_FORWARDED]
+        states |= _ask(asked[at : at + AT_ONCE], _INTERVAL)
+    silent = [peer for peer, state in states.items() if state == NOT_FORWARDED]
     # after six reports of expired packets, a kernel sends this host one a second (icmp_ratelimit)
     for at in range(0, len(silent), AT_ONCE):
-        said |= _ask(silent[at : at + AT_ONCE], _AGAIN)
-    return said
+        states |= _ask(silent[at : at + AT_ONCE], _AGAIN)
+    return states
 
 
 def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
@@ -76,7 +77,7 @@ def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
             sender, cidr = senders[is_ipv6(peer.pod_cidr)], parse_cidr(peer.pod_cidr)
             scope = peer.dev if is_link_local(parse_address(peer.via)) else ""
             last = format_address((cidr.last - 1).to_bytes(cidr.bits // 8, "big"))
-            pings_by_peer[peer] = Asked(
+            pings_by_peer[peer] = PeerPings(
                 Series(sender, peer.via, 2, scope=scope),
                 Series(sender, gateway_of(peer.pod_cidr), 2, ttl=1),
                 Series(sender, last, 2, ttl=1),
@@ -88,7 +89,7 @@ def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
         return {peer: judge(pings) for peer, pings in pings_by_peer.items()}
 
 
-def judge(pings: Asked) -> str:
+def judge(pings: PeerPings) -> str:
     """Return what the answers show: `SERVED`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` if the peer is silent."""
     if pings.gateway.answered:
         expired = any(refusal.type == TIME_EXCEEDED for refusal in pings.expiring.refusals)
@@ -97,7 +98,7 @@ def judge(pings: Asked) -> str:
 
 
 def in_words(peer: Peer, state: str, hints: PeerHints) -> tuple[str, Hint]:
-    """Return the fault in one sentence that names peer and pod CIDR, and a hint; both are empty if nothing is wrong."""
+    """Return the fault in one sentence that names the peer and its pod CIDR, and the hint; both may be empty."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "

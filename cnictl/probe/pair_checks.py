@@ -1,6 +1,6 @@
 """Ping other hosts' pods and nodes from a probe pod and from this node, and find the cause of each failure.
 
-All are pinged at once. Only what stays silent is pinged again, with the pings that tell causes apart.
+All targets are pinged at once. Those that stay silent are pinged again, with the pings that distinguish causes.
 """
 
 import socket
@@ -10,13 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
-from cnictl.node.hint import Hint
 from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
-from cnictl.probe.capture import Watch
+from cnictl.probe.capture import Capture
 from cnictl.probe.causes import OF_THIS_NODE
 from cnictl.probe.checks import companions, judge
-from cnictl.probe.failure import EXTERNAL, OTHER_HOST, OTHER_HOST_POD, Cause
+from cnictl.probe.failure import EXTERNAL, OTHER_HOST, OTHER_HOST_POD, FailureCause
 from cnictl.probe.follow_up import ask_on
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
@@ -25,10 +24,9 @@ from cnictl.probe.pair_reports import (
     POD_EXTERNAL,
     POD_NODE,
     POD_POD,
-    Advice,
-    Found,
+    PairRequest,
     Ping,
-    Request,
+    ReportedCause,
     Target,
 )
 from cnictl.probe.pods import CheckedPod
@@ -36,15 +34,15 @@ from cnictl.probe.targets import Planned, Targets, Wanted
 
 _INTERVAL = 0.1
 _AGAIN = 2
-"""Requests of the second try."""
+"""Echo requests of the second try."""
 _LOOKED_INTO = 16
-"""Failures whose cause is searched: more than that have few causes between them."""
+"""The most failures to examine. When more targets fail, they share a few causes."""
 _KINDS = {OTHER_HOST_POD: POD_POD, OTHER_HOST: POD_NODE, EXTERNAL: POD_EXTERNAL}
 
 
 @dataclass
-class _Asked:
-    """One target's requests: the first try and, where that stayed silent, the second."""
+class _TargetPings:
+    """The pings to one target: the first try and, if no answer came, the second."""
 
     check: str
     host: str
@@ -52,7 +50,7 @@ class _Asked:
     tries: list[Series]
     part: "_Part"
     via: str = ""
-    cause: Cause | None = None
+    cause: FailureCause | None = None
 
     @property
     def answered(self) -> bool:
@@ -72,7 +70,7 @@ class _Asked:
             sum(series.received for series in self.tries),
             (min(times) * 1000, sum(times) / len(times) * 1000, max(times) * 1000) if times else None,
             self.via,
-            _found(self.cause) if self.cause else None,
+            _reported(self.cause) if self.cause else None,
             self.planned.skip,
         )
 
@@ -85,10 +83,10 @@ class _Part:
     pod: CheckedPod
     inside: socket.socket
     outside: socket.socket
-    asked: list[_Asked] = field(default_factory=list)
+    targets: list[_TargetPings] = field(default_factory=list)
 
 
-def run_pairs(spec: NodeSpec, pod: CheckedPod, request: Request, on_step: Callable[[str], None]) -> list[Ping]:
+def run_pairs(spec: NodeSpec, pod: CheckedPod, request: PairRequest, on_step: Callable[[str], None]) -> list[Ping]:
     """Ping every target, and the address outside the cluster, in each address family that `pod` has."""
     with ExitStack() as stack:
         parts = []
@@ -99,20 +97,23 @@ def run_pairs(spec: NodeSpec, pod: CheckedPod, request: Request, on_step: Callab
                 inside, outside = (stack.enter_context(echo_socket(netns, host.ipv6)) for netns in (pod.netns, ""))
                 parts.append(_Part(host, family_pod, inside, outside))
         for part in parts:
-            part.asked = list(_plan(part, request))
-        everything = [asked for part in parts for asked in part.asked]
-        first = [series for asked in everything for series in asked.tries]
+            part.targets = list(_plan(part, request))
+        everything = [target for part in parts for target in part.targets]
+        first = [series for target in everything for series in target.tries]
         on_step(f"pinging {len(first)} targets from pod {' '.join(pod.addresses)}")
         if first:
             ping(list(dict.fromkeys(first)), _INTERVAL, request.timeout)
-        silent = [asked for asked in everything if asked.tries and not asked.answered]
+        silent = [target for target in everything if target.tries and not target.answered]
         if silent:
             _look_into(silent, request.timeout, on_step)
-        return [asked.as_ping() for asked in everything]
+        return [target.as_ping() for target in everything]
 
 
-def _plan(part: _Part, request: Request) -> Iterator[_Asked]:
-    """Yield what is sent in one family: to each target's pod from pod and node, to its node from the pod, outside."""
+def _plan(part: _Part, request: PairRequest) -> Iterator[_TargetPings]:
+    """Yield the pings of one address family.
+
+    They go to each target's pod from our pod and from our node, to each target's node from our pod, and to the outside.
+    """
     targets = [target for target in request.targets if of_family(target.pod, part.pod.address)]
     peers = {target.name: _peer(part.host.spec, target) for target in targets}
     pods = dict.fromkeys(of_family(target.pod, part.pod.address) for target in targets)
@@ -124,23 +125,23 @@ def _plan(part: _Part, request: Request) -> Iterator[_Asked]:
     for target in targets:
         address, peer = of_family(target.pod, part.pod.address), peers[target.name]
         via = next((known.via for known in part.host.spec.known_peers if known.pod_cidr in target.pod_cidrs), "")
-        if address in to_pods:  # one in our own pod CIDR is no other host's
-            yield _asked(to_pods[address], target.name, part, via)
+        if address in to_pods:  # an address in our own pod CIDR belongs to no other host
+            yield _first_try(to_pods[address], target.name, part, via)
             from_node = Series(part.outside, address, request.count)
-            yield _Asked(NODE_POD, target.name, Planned(OTHER_HOST_POD, from_node), [from_node], part, via)
+            yield _TargetPings(NODE_POD, target.name, Planned(OTHER_HOST_POD, from_node), [from_node], part, via)
         if peer is not None and peer.via in to_nodes:
-            yield _asked(to_nodes[peer.via], target.name, part, via)
-    yield from (_asked(plan, "", part) for plan in planned if plan.check == EXTERNAL)
+            yield _first_try(to_nodes[peer.via], target.name, part, via)
+    yield from (_first_try(plan, "", part) for plan in planned if plan.check == EXTERNAL)
 
 
-def _asked(planned: Planned, host: str, part: _Part, via: str = "") -> _Asked:
-    return _Asked(_KINDS[planned.check], host, planned, [planned.series] if planned.series else [], part, via)
+def _first_try(planned: Planned, host: str, part: _Part, via: str = "") -> _TargetPings:
+    return _TargetPings(_KINDS[planned.check], host, planned, [planned.series] if planned.series else [], part, via)
 
 
 def _peer(spec: NodeSpec, target: Target) -> Peer | None:
-    """Return the peer by which the target should be reached: the known one if it leads there, else as it says itself.
+    """Return the peer through which the target should be reached; None if it has no pod CIDR or address in the family.
 
-    None if the target has no pod CIDR or no address in the family.
+    A peer that this node knows is used if it leads to the target. Otherwise the peer has the target's own values.
     """
     cidr, node = of_family(target.pod_cidrs, spec.subnet), of_family(target.node, spec.subnet)
     for known in spec.known_peers:
@@ -153,17 +154,17 @@ def _is_ours(spec: NodeSpec, cidr: str) -> bool:
     return parse_cidr(spec.subnet).overlaps(parse_cidr(cidr))
 
 
-def _look_into(silent: Sequence[_Asked], timeout: float, on_step: Callable[[str], None]) -> None:
-    """Ping again what stayed silent, together with what tells causes apart, and judge what stays silent still."""
+def _look_into(silent: Sequence[_TargetPings], timeout: float, on_step: Callable[[str], None]) -> None:
+    """Ping silent targets again, with the pings that distinguish causes, and judge those that stay silent."""
     on_step("looking for causes")
-    watch = Watch()
+    capture = Capture()
     try:
-        for asked in silent:
-            asked.planned.series = Series(asked.tries[0].sender, asked.tries[0].to, _AGAIN)
-            asked.tries.append(asked.planned.series)
+        for target in silent:
+            target.planned.series = Series(target.tries[0].sender, target.tries[0].to, _AGAIN)
+            target.tries.append(target.planned.series)
         judged = _to_judge(silent)
-        planned = [asked.planned for asked in judged]
-        again = [asked.tries[-1] for asked in silent]
+        planned = [target.planned for target in judged]
+        again = [target.tries[-1] for target in silent]
         start = time.monotonic()
         ping([*again, *companions(planned)], _INTERVAL, timeout, again)
         ask_on(
@@ -175,26 +176,21 @@ def _look_into(silent: Sequence[_Asked], timeout: float, on_step: Callable[[str]
             start,
             on_step,
         )
-        for asked in judged:
-            if not asked.answered:
-                asked.cause = judge(asked.planned, asked.part.pod, asked.part.host, watch).cause
+        for target in judged:
+            if not target.answered:
+                target.cause = judge(target.planned, target.part.pod, target.part.host, capture).cause
     finally:
-        watch.close()
+        capture.close()
 
 
-def _to_judge(silent: Sequence[_Asked]) -> list[_Asked]:
-    """Return the failures to look into: of each target the first, and none from the node, which no finder explains."""
-    chosen: dict[tuple[str, bool], _Asked] = {}
-    for asked in silent:
-        if asked.check != NODE_POD:
-            chosen.setdefault((asked.host, is_ipv6(asked.part.pod.address)), asked)
+def _to_judge(silent: Sequence[_TargetPings]) -> list[_TargetPings]:
+    """Return the failures to examine: the first of each host. No finder explains a ping from the node itself."""
+    chosen: dict[tuple[str, bool], _TargetPings] = {}
+    for target in silent:
+        if target.check != NODE_POD:
+            chosen.setdefault((target.host, is_ipv6(target.part.pod.address)), target)
     return list(chosen.values())[:_LOOKED_INTO]
 
 
-def _found(cause: Cause) -> Found:
-    return Found(cause.name, cause.words, cause.name in OF_THIS_NODE, advice_of(cause.hint))
-
-
-def advice_of(what: Hint) -> Advice | None:
-    """Return a hint in its parts; None if there is none."""
-    return Advice(str(what), what.command, what.option, what.on) if what else None
+def _reported(cause: FailureCause) -> ReportedCause:
+    return ReportedCause(cause.name, cause.words, cause.name in OF_THIS_NODE, cause.hint)

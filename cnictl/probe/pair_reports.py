@@ -1,8 +1,11 @@
-"""What a host and the operator's machine tell each other during `cnictl cluster test`: four lines of JSON.
+"""The messages between a host and the operator's machine during `cnictl cluster test`, each one line of JSON.
 
-The host says that its probe pod is up (`Ready`) and is told whom to ping (`Request`). It answers with what came back
-(`Ping`) and, once every host has pinged, with what its pod saw (`Seen`). Both sides read each other's lines strictly:
-other hosts' words are bounded, and reach terminals.
+1. The host reports that its probe pod is up (`Ready`).
+2. The operator's machine sends the targets to ping (`PairRequest`).
+3. The host sends the results (`Ping`).
+4. When all hosts have pinged, the host sends what its pod received (`SeenRequests`).
+
+Both sides check each value that they read, because it ends up on terminals.
 """
 
 import json
@@ -13,34 +16,36 @@ from typing import Any, TypeVar
 from cnictl.core import outside
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem
+from cnictl.node import hint
+from cnictl.node.hint import NONE, Hint
 
 VERSION = 1
-"""Of these lines. A host of another version is not tested."""
+"""The version of these messages. A host that uses another version is not tested."""
 LONGEST_LINE = 4 << 20
-"""Characters; a request that names 5,000 hosts has a third of it."""
+"""The most characters of a line. A request that names 5,000 hosts takes a third of it."""
 FINISH = '{"finish": true}\n'
-"""Asks a host for what its pod saw."""
+"""Asks a host for the requests that its pod received."""
 
 POD_POD, POD_NODE, NODE_POD, POD_EXTERNAL = "pod-pod", "pod-node", "node-pod", "pod-external"
 CHECKS = (POD_POD, NODE_POD, POD_NODE, POD_EXTERNAL)
 
 _MOST = 10_000
-"""Entries of a list in a line."""
+"""The most entries of a list in a message."""
 
 T = TypeVar("T")
 
 
 class BadReport(Problem):
-    """A line that is no such report."""
+    """A line that is not the expected message."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Another host, as it says itself. Of its addresses there is at most one a family."""
+    """Another host to ping, as it describes itself. It has at most one address of each kind per address family."""
 
     name: str
     token: str
-    """Marks its echo requests."""
+    """The mark in its echo requests."""
     pod: tuple[str, ...]
     """The addresses of its probe pod."""
     node: tuple[str, ...]
@@ -53,21 +58,21 @@ class Ready:
     """A host whose probe pod is up."""
 
     token: str
-    release: str
-    """cnictl's version there."""
+    version: str
+    """The version of cnictl on that host."""
     pod: tuple[str, ...]
     node: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     networks: tuple[str, ...]
 
     def as_target(self, name: str) -> Target:
-        """Return the host as others are told of it."""
+        """Return the host as a target for the other hosts."""
         return Target(name, self.token, self.pod, self.node, self.pod_cidrs)
 
 
 @dataclass(frozen=True)
-class Request:
-    """Whom a host pings, and who pings it."""
+class PairRequest:
+    """The hosts that a host pings; the same hosts ping it."""
 
     targets: tuple[Target, ...]
     count: int = 3
@@ -75,28 +80,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """A hint in its parts, as `cnictl.node.hint` has them."""
-
-    text: str
-    command: str = ""
-    option: str = ""
-    on: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the hint for programs, as `cnictl.node.hint.as_json` does."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The cause of a failure, as the host found it that sent the requests."""
+class ReportedCause:
+    """The cause of a failure, as the host that sent the requests found it."""
 
     name: str
     words: str
     here: bool
     """Whether the fault is on that host itself."""
-    advice: Advice | None = None
+    hint: Hint = NONE
 
 
 @dataclass(frozen=True)
@@ -109,24 +100,24 @@ class Ping:
     host: str
     """The host that the address belongs to; empty for one outside the cluster."""
     source: str
-    """The sender's own address; of a node it is the kernel's choice, and empty."""
+    """The sender's address; empty for a node, where the kernel chooses it."""
     to: str
     series: tuple[int, ...]
-    """The numbers of its series of requests: a receiver tells them by these."""
+    """The numbers of its series of requests, by which the receiver recognizes them."""
     sent: int
     received: int
     rtt_ms: tuple[float, float, float] | None = None
     """Shortest, mean and longest round trip."""
     via: str = ""
     """The node address through which the sender knows the target as a peer; empty if it knows no such peer."""
-    found: Found | None = None
+    cause: ReportedCause | None = None
     skipped: str = ""
     """Why nothing was sent."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Echo requests that reached a pod: their sender's token, their series, and each source that they came from."""
+class SeenRequests:
+    """Echo requests that reached a pod: the sender's token, the series, and each source address."""
 
     token: str
     series: int
@@ -134,32 +125,32 @@ class Seen:
 
 
 def ready_line(ready: Ready) -> str:
-    """Return what a host says first."""
+    """Return a host's first message."""
     return _line({"version": VERSION, "ready": asdict(ready)})
 
 
-def request_line(request: Request) -> str:
-    """Return what a host is asked."""
+def request_line(request: PairRequest) -> str:
+    """Return the message that tells a host whom to ping."""
     return _line({"version": VERSION, "request": asdict(request)})
 
 
 def pings_line(pings: Sequence[Ping]) -> str:
-    """Return what a host's requests led to."""
-    return _line({"version": VERSION, "pings": [asdict(ping) for ping in pings]})
+    """Return the message with the results of a host's pings."""
+    return _line({"version": VERSION, "pings": [_ping_form(ping) for ping in pings]})
 
 
-def seen_line(seen: Sequence[Seen]) -> str:
-    """Return what a host's pod saw."""
+def seen_line(seen: Sequence[SeenRequests]) -> str:
+    """Return the message with the requests that a host's pod received."""
     return _line({"version": VERSION, "seen": [asdict(sighting) for sighting in seen]})
 
 
 def read_ready(line: str) -> Ready:
-    """Return what `ready_line` said. Raises BadReport."""
+    """Read what `ready_line` wrote. Raises BadReport."""
 
     def read(form: Any) -> Ready:
         return Ready(
             _token(form["token"]),
-            _word(form["release"]),
+            _word(form["version"]),
             _each(form["pod"], _address),
             _each(form["node"], _address),
             _each(form["pod_cidrs"], _cidr),
@@ -169,40 +160,47 @@ def read_ready(line: str) -> Ready:
     return _read(line, "ready", read)
 
 
-def read_request(line: str) -> Request:
-    """Return what `request_line` said. Raises BadReport."""
+def read_request(line: str) -> PairRequest:
+    """Read what `request_line` wrote. Raises BadReport."""
 
     def target(form: Any) -> Target:
         addresses = _each(form["pod"], _address), _each(form["node"], _address), _each(form["pod_cidrs"], _cidr)
         return Target(_word(form["name"]), _token(form["token"]), *addresses)
 
-    def read(form: Any) -> Request:
+    def read(form: Any) -> PairRequest:
         count, timeout = _number(form["count"], 1, 100), float(form["timeout"])
         if not 0 < timeout <= 60:
             raise ValueError("timeout")
-        return Request(_each(form["targets"], target), count, timeout)
+        return PairRequest(_each(form["targets"], target), count, timeout)
 
     return _read(line, "request", read)
 
 
 def read_pings(line: str) -> tuple[Ping, ...]:
-    """Return what `pings_line` said. Raises BadReport."""
+    """Read what `pings_line` wrote. Raises BadReport."""
     return _read(line, "pings", lambda forms: _each(forms, _ping))
 
 
-def read_seen(line: str) -> tuple[Seen, ...]:
-    """Return what `seen_line` said. Raises BadReport."""
+def read_seen(line: str) -> tuple[SeenRequests, ...]:
+    """Read what `seen_line` wrote. Raises BadReport."""
 
-    def seen(form: Any) -> Seen:
-        return Seen(_token(form["token"]), _number(form["series"]), _each(form["sources"], _address))
+    def seen(form: Any) -> SeenRequests:
+        return SeenRequests(_token(form["token"]), _number(form["series"]), _each(form["sources"], _address))
 
     return _read(line, "seen", lambda forms: _each(forms, seen))
+
+
+def _ping_form(ping: Ping) -> dict[str, Any]:
+    form = asdict(ping)
+    if ping.cause is not None:
+        form["cause"]["hint"] = hint.as_json(ping.cause.hint)
+    return form
 
 
 def _ping(form: Any) -> Ping:
     if set(form) != {field.name for field in fields(Ping)} or form["check"] not in CHECKS:
         raise ValueError("ping")
-    found, rtt = form["found"], form["rtt_ms"]
+    cause, rtt = form["cause"], form["rtt_ms"]
     return Ping(
         form["check"],
         "ipv6" if form["family"] == "ipv6" else "ipv4",
@@ -214,16 +212,17 @@ def _ping(form: Any) -> Ping:
         _number(form["received"]),
         (_time(rtt[0]), _time(rtt[1]), _time(rtt[2])) if rtt else None,
         _address(form["via"]) if form["via"] else "",
-        _found(found) if found else None,
+        _cause(cause) if cause else None,
         outside.line(_text(form["skipped"])),
     )
 
 
-def _found(form: Any) -> Found:
-    advice = form["advice"]
-    parts = {field.name: outside.line(_text(advice[field.name])) for field in fields(Advice)} if advice else {}
+def _cause(form: Any) -> ReportedCause:
+    parts = form["hint"]
+    if parts is not None:
+        parts = {name: outside.line(_text(parts[name])) for name in ("text", "command", "option", "on")}
     name, words = _word(form["name"]), outside.line(_text(form["words"]))
-    return Found(name, words, form["here"] is True, Advice(**parts) if parts else None)
+    return ReportedCause(name, words, form["here"] is True, hint.from_json(parts))
 
 
 def _line(document: dict[str, Any]) -> str:
@@ -236,13 +235,13 @@ def _read(line: str, key: str, read: Callable[[Any], T]) -> T:
     try:
         document = json.loads(line)
         if not isinstance(document, Mapping) or "version" not in document:
-            raise ValueError("no report")
+            raise ValueError("version")
         if document["version"] != VERSION:
-            told = outside.word(str(document["version"]), 20)
-            raise BadReport(f"it speaks version {told} of the test's reports, not {VERSION}")
+            version = outside.word(str(document["version"]), 20)
+            raise BadReport(f"it uses version {version} of the test's messages, not {VERSION}")
         return read(document[key])
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, AddressError):
-        raise BadReport(f"no report: {outside.line(line.strip(), 200) or 'an empty line'}") from None
+        raise BadReport(f"not a message of the test: {outside.line(line.strip(), 200) or 'an empty line'}") from None
 
 
 def _each(forms: Any, read: Callable[[Any], T]) -> tuple[T, ...]:

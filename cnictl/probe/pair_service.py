@@ -1,7 +1,7 @@
-"""Serve one `cnictl cluster test` on this host: make a probe pod, ping whom we are told, say what came and went.
+"""Serve one `cnictl cluster test` on this host: make a probe pod, ping the given targets, and report the results.
 
-The lines are those of `pair_reports`. It ends when it has said what its pod saw, when nobody is there any more to tell
-(end of stdin), at a signal, or when its time is up; the pod goes with it in any case.
+The messages are those of `pair_reports`. The service ends after its last report, at the end of stdin, at a signal, or
+when its time is up. In each case it removes the pod.
 """
 
 import os
@@ -53,14 +53,14 @@ class Lines:
 def serve(
     spec: NodeSpec, chain: Chain, seconds: float, write: Callable[[str], None], on_step: Callable[[str], None]
 ) -> None:
-    """Hold the conversation over stdin and `write`. Raises Problem."""
+    """Read requests from stdin and send reports with `write`. Raises Problem."""
     lines = Lines(_STDIN, seconds)
     with probe_pods(chain, 1) as (pod,), closing(Receiver(pod)) as receiver:
         write(pair_reports.ready_line(_ready(spec, pod)))
-        asked = lines.next()
-        if not asked:
+        request_line = lines.next()
+        if not request_line:
             return
-        request = pair_reports.read_request(asked)
+        request = pair_reports.read_request(request_line)
         receiver.listen(target.token for target in request.targets)
         write(pair_reports.pings_line(run_pairs(spec, pod, request, on_step)))
         if lines.next():
@@ -71,6 +71,6 @@ def _ready(spec: NodeSpec, pod: CheckedPod) -> Ready:
     own = []
     for part in by_family(spec):
         address = own_address(part, Host(part, spec), external_address(part))
-        if address != gateway_of(part.subnet):  # a node whose uplink is down has no address for others
+        if address != gateway_of(part.subnet):  # without an uplink, no other host can reach the address
             own.append(address)
     return Ready(icmp.own_token(), __version__, pod.addresses, tuple(own), spec.subnets, spec.networks)

@@ -208,22 +208,22 @@ def sweep() -> list[str]:
 
 
 def answer(
-    pod: CheckedPod, seconds: float, ears: Sequence[socket.socket], listeners: Sequence[Listener] = ()
+    pod: CheckedPod, seconds: float, receivers: Sequence[socket.socket], listeners: Sequence[Listener] = ()
 ) -> Iterator[str]:
     """Yield each new source of echo requests, as the pod sees it, until `seconds` have passed.
 
-    `ears` are the pod's echo sockets, one of each family. `listeners` answer TCP and UDP meanwhile.
+    `receivers` are the pod's echo sockets, one of each family. `listeners` answer TCP and UDP meanwhile.
     """
     by_socket = {endpoint: listener for listener in listeners for endpoint in (listener.tcp, listener.udp)}
     deadline = time.monotonic() + seconds
     sources: set[str] = set()
     while (left := deadline - time.monotonic()) > 0:
-        for heard in select.select([*ears, *by_socket], [], [], left)[0]:
-            if heard in by_socket:
-                by_socket[heard].answer(heard)
+        for ready in select.select([*receivers, *by_socket], [], [], left)[0]:
+            if ready in by_socket:
+                by_socket[ready].answer(ready)
                 continue
-            packet, origin = heard.recvfrom(2048)
-            ipv6 = heard.family == socket.AF_INET6
+            packet, origin = ready.recvfrom(2048)
+            ipv6 = ready.family == socket.AF_INET6
             message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
             source = str(origin[0])
             if kind_of(message, ipv6)[0] == ECHO_REQUEST and source not in sources and source not in pod.addresses:

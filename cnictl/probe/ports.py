@@ -1,6 +1,6 @@
 """Try TCP and UDP in addition to the pings of `test-connectivity`: a filter may pass pings and drop everything else.
 
-On this node we listen ourselves, so only an answer counts as success. On another host a closed port works as well: the
+On this node cnictl listens itself, so only an answer counts as success. On another host a closed port counts too: the
 host answers with a reset (TCP) or port unreachable (UDP). Only silence, or the ICMP error of a packet filter, is a
 fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1), ip(7) IP_RECVERR.
 """
@@ -178,7 +178,7 @@ def listen(netns: str, address: str) -> Listener | None:
     return None
 
 
-class Trying:
+class AttemptThread:
     """Runs attempts in a thread of its own while the pings run."""
 
     def __init__(self, attempts: Sequence[Attempt], listeners: Iterable[Listener], timeout: float) -> None:

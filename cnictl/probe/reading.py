@@ -4,7 +4,7 @@ from typing import Any
 
 from cnictl.node import hint
 from cnictl.probe.checks import CheckResult, Report
-from cnictl.probe.failure import Cause
+from cnictl.probe.failure import FailureCause
 
 
 def report_from_json(form: dict[str, Any]) -> Report:
@@ -23,5 +23,5 @@ def _check(form: dict[str, Any]) -> CheckResult:
         sent=form["sent"],
         received=form["received"],
         rtt_ms=(times["min"], times["avg"], times["max"]) if times else None,
-        cause=Cause(form["cause_name"], words, hint.from_json(form["hint"])) if words else None,
+        cause=FailureCause(form["cause_name"], words, hint.from_json(form["hint"])) if words else None,
     )

@@ -1,4 +1,4 @@
-"""Turn what an operator asks to be checked into values, refusing early what would prove nothing."""
+"""Parse the options of `test-connectivity`, and refuse those that would prove nothing."""
 
 import os
 from collections.abc import Sequence
@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import runtimes
-from cnictl.node.spec import addressing, node_file, pod_names
+from cnictl.node.runs import converge
+from cnictl.node.spec import addressing, pod_names
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import parse_peer
 from cnictl.probe.chain import BIN_DIRS, CONF_FILE, Chain, load_chain
 from cnictl.probe.existing import existing_pod, known_as
 from cnictl.probe.failure import gateway_of
 from cnictl.probe.targets import Wanted
+
+SERVED = "10m"
+"""How long `--serve` serves without `--for`."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class Request:
 
 
 def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], count: int, timeout: float) -> Request:
-    """Return what `test-connectivity` is asked to check. Raises UsageProblem; Problem on a host that is no node.
+    """Return what `test-connectivity` has to check. Raises UsageProblem; Problem on a host that is not a node.
 
-    A pod is named by its address or, on this node, by its name or container; `peers` are as `--peer` takes them.
+    `pods` are addresses or, for pods of this node, names or container ids. `peers` have the form of `--peer`.
     """
     named, outside = addressing.parse_list(list(pods)), addressing.parse_list(list(externals))
-    spec = loaded()
+    spec = converge.current_spec()
     added = tuple(peer for peer in map(parse_peer, peers) if peer not in spec.known_peers)
     addressing.check(replace(spec, peers=spec.peers + added, externals=outside))
     spec = addressing.check(spec)
@@ -40,12 +44,13 @@ def parse(pods: Sequence[str], externals: Sequence[str], peers: Sequence[str], c
     return Request(spec, Wanted(count, timeout, addresses, tuple(map(_canonical, outside)), added))
 
 
-def loaded() -> NodeSpec:
-    """Return what this node should be. Raises UsageProblem; Problem on a host that is no node."""
-    spec = node_file.load()
-    if spec is None:
-        raise Problem("this host is no node yet: there is no /etc/cnictl/node.toml", "cnictl init-node")
-    return spec
+def refuse_ineffective(serve: bool, duration: str, of_checks: dict[str, object]) -> None:
+    """Refuse options that would have no effect. `of_checks` are the options of checks. Raises UsageProblem."""
+    given = [option for option, value in of_checks.items() if value]
+    if serve and given:
+        raise UsageProblem(f"--serve checks nothing: leave out {', '.join(given)}")
+    if not serve and duration != SERVED:
+        raise UsageProblem("--for has no effect: --serve is not given")
 
 
 def chain_of(conf: str, bin_dirs: list[str]) -> Chain:
@@ -80,7 +85,9 @@ def _addresses_of(text: str) -> list[str]:
             raise Problem(f"{command} needs root: it looks up the pods of this node", f"sudo {command}")
         if known_as(text):
             return list(existing_pod(text).addresses)
-        raise UsageProblem(f"--pod {text}: no pod of this node is called so; name one elsewhere by its address")
+        raise UsageProblem(
+            f"--pod {text}: no pod of this node has this name; name a pod on another node by its address"
+        )
     try:
         return [_canonical(text)]
     except AddressError as error:
@@ -92,17 +99,17 @@ def _canonical(text: str) -> str:
 
 
 def _check_in_network(pods: Sequence[str], networks: Sequence[str]) -> None:
-    """Refuse as a pod what lies outside the pod networks. Raises UsageProblem."""
+    """Refuse addresses of pods outside the pod networks. Raises UsageProblem."""
     for address in pods:
         if not any(parse_cidr(network).holds(parse_address(address)) for network in networks):
             named = " and ".join(networks)
-            raise UsageProblem(f"--pod {address} lies outside the pod network {named}; for others: --external")
+            raise UsageProblem(f"--pod {address} is outside the pod network {named}; use --external for it")
 
 
 def _check_no_gateway(pods: Sequence[str], pod_cidrs: Sequence[str]) -> None:
-    """Refuse a gateway named as a pod: it answers where no pod is reached. Raises UsageProblem."""
+    """Refuse gateways named as pods: a gateway answers even if its node forwards nothing. Raises UsageProblem."""
     for cidr in pod_cidrs:
         if gateway_of(cidr) in map(_canonical, pods):
             raise UsageProblem(
-                f"--pod {gateway_of(cidr)} is the gateway of {cidr}, no pod: it answers where nothing is forwarded"
+                f"--pod {gateway_of(cidr)} is the gateway of {cidr}, not a pod: its answer proves no forwarding"
             )

@@ -1,4 +1,4 @@
-"""Recognize the address of a Service: rules send its connections on to endpoints, and nothing answers its pings.
+"""Recognize the address of a Service: rules forward its connections to endpoints, and nothing answers its pings.
 
 The rules come from kube-proxy (iptables-legacy, iptables-nft, nftables) or from an operator. Where connections are sent
 on without rules (eBPF, IPVS), the connections that the kernel tracks show it.
@@ -80,10 +80,10 @@ def _tried(port: Port, address: str, netns: str) -> str:
             asking.connect_ex((address, port.port))
             if port.protocol == "udp":
                 asking.send(b"\0")
-                heard, _, _ = select.select([asking], [], [], _WAIT / 4)
-                return "answers" if heard and asking.recv(1) is not None else "unknown"
-            _, answered, _ = select.select([], [asking], [], _WAIT)
-            if not answered:
+                readable, _, _ = select.select([asking], [], [], _WAIT / 4)
+                return "answers" if readable and asking.recv(1) is not None else "unknown"
+            _, connected, _ = select.select([], [asking], [], _WAIT)
+            if not connected:
                 return "no answer"
             failed = asking.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             return "refused" if failed else "answers"
@@ -211,13 +211,13 @@ def _leading(jumps: Iterable[tuple[Any, Any]]) -> set[Any]:
     pairs = list(jumps)
     leading: set[Any] = set()
     while True:
-        more = {
+        newly_leading = {
             chain for chain, target in pairs
             if target in leading or (target[-1] if isinstance(target, tuple) else target) in _SENDS_ON
         } - leading  # fmt: skip
-        if not more:
+        if not newly_leading:
             return leading
-        leading |= more
+        leading |= newly_leading
 
 
 def _of_iptables(address: str) -> Iterator[Port]:

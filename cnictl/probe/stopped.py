@@ -6,7 +6,7 @@ from cnictl.core.errors import Problem
 from cnictl.node import hint
 from cnictl.node.host import own_host
 from cnictl.probe import trace
-from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, Cause
+from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, FailureCause
 from cnictl.probe.host import Host
 from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
@@ -15,7 +15,7 @@ CHOSEN = "some-ports"
 """The name of the cause where the host's rules let pods in to particular ports only. Those ports are not tried."""
 
 
-def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attempt]) -> Cause:
+def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attempt]) -> FailureCause:
     """Return the rule that drops a pod's packets, and the command that lets them pass."""
     names = " and ".join(attempt.protocol.upper() for attempt in stopped)
     words = f"{names} to {stopped[0].to} does not pass, though ping does ({stopped[0].words})"
@@ -24,7 +24,7 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
             f"run cnictl doctor on the node of {stopped[0].to}",
             because="the rules of another host can't be read from here",
         )
-        return Cause("ports-dropped", words, there)
+        return FailureCause("ports-dropped", words, there)
     drop = _traced(pod, stopped[0])
     rules = _of_rules(host) if check == OWN_HOST else []
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""
@@ -35,13 +35,13 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
         named = rules[0]
         words += f': dropped on this node by rule "{named.rule}" of chain {named.chain}'
     if named is not None and named.chosen:
-        return Cause(CHOSEN, f"{words}; other rules let pods in to some ports", named.allow)
+        return FailureCause(CHOSEN, f"{words}; other rules let pods in to some ports", named.allow)
     if named is not None:
-        return Cause("dropped-here", words, named.allow)
+        return FailureCause("dropped-here", words, named.allow)
     if drop is not None:
         let_in = hint.advice(f"accept {pod.address} in that chain", because="the chain's owner decides what it accepts")
-        return Cause("dropped-here", words, let_in)
-    return Cause("ports-dropped", words, hint.advice("cnictl doctor", because="it looks and changes nothing"))
+        return FailureCause("dropped-here", words, let_in)
+    return FailureCause("ports-dropped", words, hint.advice("cnictl doctor", because="it reads and changes nothing"))
 
 
 def _traced(pod: CheckedPod, attempt: Attempt) -> trace.Drop | None:

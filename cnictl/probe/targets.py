@@ -50,7 +50,7 @@ class Wanted:
     pods: tuple[str, ...] = ()
     """Addresses of pods on other hosts."""
     externals: tuple[str, ...] = ()
-    """Addresses outside the cluster, at most one per family."""
+    """Addresses outside the cluster, at most one per address family."""
     peers: tuple[Peer, ...] = ()
     """Peers that node.toml does not name."""
 

@@ -31,17 +31,18 @@ _NFGENMSG = 4
 
 @dataclass(frozen=True)
 class Drop:
-    """The place where a packet is dropped: the chain, and the rule as nft prints it; empty for the chain's policy."""
+    """The place where a packet is dropped."""
 
     table: str
     chain: str
     rule: str
+    """The rule as nft prints it; empty for the chain's policy."""
 
     @property
     def words(self) -> str:
         """The place in words: `rule "ip daddr 10.244.1.0/24 drop" of chain ip filter FORWARD`."""
-        what = f'rule "{self.rule}"' if self.rule else "the policy drop"
-        return f"{what} of chain {self.table} {self.chain}"
+        dropper = f'rule "{self.rule}"' if self.rule else "the policy drop"
+        return f"{dropper} of chain {self.table} {self.chain}"
 
 
 def find_drop(
@@ -68,7 +69,7 @@ def rules_met(
     With `port` (protocol and number), a connection's first packets are traced instead, without the replies.
     Empty if no rule matched, or if the kernel or nft can't trace.
     """
-    met = []
+    matched = []
     for message in _traced(source, destination, send, port):
         parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
         handle = int.from_bytes(parts.get(_TRACE_HANDLE, b""), "big")
@@ -77,9 +78,9 @@ def rules_met(
         family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
         table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
         if table != _TABLE:
-            met.append((family, table, chain, handle))
+            matched.append((family, table, chain, handle))
     return [f"{family} {table} {chain}: {_rule_text(family, table, chain, handle)}"
-            for family, table, chain, handle in dict.fromkeys(met)]  # fmt: skip
+            for family, table, chain, handle in dict.fromkeys(matched)]  # fmt: skip
 
 
 def _traced(

@@ -1,4 +1,4 @@
-"""Compare who answers for pods' addresses on the bridge now with who should."""
+"""Compare the MACs that answer for pods' addresses on the bridge with the ones that should."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -26,12 +26,12 @@ class Checked:
     """One address, its state and the evidence."""
 
     row: Row
-    found: str
+    verdict: str
     evidence: str
 
 
 def check_on(listing: Listing, spec: NodeSpec | None) -> tuple[list[Checked], list[str]]:
-    """Check a listing, and ask on the node's bridge if it is the node's own network; `spec` None: without asking."""
+    """Check a listing. If it is of the node's own network, also ask on the bridge; not with `spec` None."""
     if spec is None or spec.name != listing.network:
         return check(listing, "", ())
     return check(listing, spec.bridge, [format_address(gateway.packed) for gateway in gateways(spec)])
@@ -52,12 +52,12 @@ def check(listing: Listing, link: str, sources: Sequence[str]) -> tuple[list[Che
         except OSError as error:
             unasked[six] = f"{link}: {error.strerror}"
     rows = [
-        _sorted(row, answers.get(row.address, set()), unasked.get(is_ipv6(row.address), "")) for row in listing.rows
+        _judged(row, answers.get(row.address, set()), unasked.get(is_ipv6(row.address), "")) for row in listing.rows
     ]
     return rows, list(dict.fromkeys(unasked.values()))
 
 
-def _sorted(row: Row, macs: set[str], unasked: str) -> Checked:
+def _judged(row: Row, macs: set[str], unasked: str) -> Checked:
     own = row.record.mac if row.record is not None else ""
     others = sorted(macs - {own})
     answered = f"; {', '.join(sorted(macs))} answers for it" if macs else ""

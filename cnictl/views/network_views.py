@@ -16,6 +16,7 @@ from cnictl.node.addresses.lease_list import Row
 from cnictl.node.host import firewall
 from cnictl.node.resources.bridge import OWNER_MARK, Address, Bridge
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
+from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spine import Plan
@@ -107,6 +108,12 @@ def nat(spec: NodeSpec) -> list[dict[str, Any]]:
     if firewall.has_command("iptables"):
         rules += _iptables_rules(spec)
     return rules
+
+
+def nat_is_right(spec: NodeSpec) -> bool:
+    """Return whether the masquerade rules are as the spec wants them."""
+    resource = Masquerade(spec)
+    return resource.observe() == resource.desired(spec)
 
 
 def _nft_rules(spec: NodeSpec) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cnictl.node.host import host_links, reading
-from cnictl.node.reach.accept import ROUTED
+from cnictl.node.reach.accept import CONFLICT, REFUSED, ROUTED
 from cnictl.node.resources import peer_routes
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state import learned_peers
@@ -34,3 +34,10 @@ def listed(spec: NodeSpec) -> dict[str, Any]:
         row["answers"] = answers.get((row["address"], row["dev"]))
         row.setdefault("since", 0.0)
     return {"source": source_view.shown(spec, learned), "items": rows}
+
+
+def has_fault(shown: dict[str, Any]) -> bool:
+    """Return whether the source can't be asked or contradicts this node, or a node is refused or in conflict."""
+    source = shown["source"]
+    bad_nodes = any(row["state"] in (REFUSED, CONFLICT) for row in shown["items"])
+    return bool(source["trouble"] or source["conflict"]) or bad_nodes

@@ -58,6 +58,13 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     }
 
 
+def has_fault(shown: dict[str, Any]) -> bool:
+    """Return whether anything on the screen is wrong or not known. A peer that is silent is neither."""
+    conflict = shown["source"] is not None and shown["source"]["conflict"]
+    wrong = shown["drifted"] or shown["strays"] or shown["unknown"] or conflict
+    return bool(wrong) or any(peer["fault"] for peer in shown["peers"])
+
+
 def _row(step: Step) -> dict[str, Any]:
     change = step.change
     row: dict[str, Any] = {"resource": step.resource.id, "hint": None}

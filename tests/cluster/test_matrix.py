@@ -12,11 +12,13 @@ import typer
 from cnictl.cli import cluster_test
 from cnictl.cli.output import Format
 from cnictl.cluster import matrix_run
-from cnictl.cluster.lab_transport import LabSession, LabTransport, run_over_lab
-from cnictl.cluster.matrix import Blame, Cell, Matrix
+from cnictl.cluster.lab_transport import LabTransport, run_over_lab
+from cnictl.cluster.matrix import Cell, CellCause, Matrix
+from cnictl.cluster.ssh import Session
 from cnictl.core.errors import Problem
 from cnictl.lab import plan
 from cnictl.lab.lab import Lab, Node
+from cnictl.node.runs.converge import NO_NODE
 from cnictl.probe.pair_reports import NODE_POD, POD_EXTERNAL, POD_NODE, POD_POD
 from tests.kernel.cluster import GUARD, shell, traces
 from tests.waiting import wait_for
@@ -58,13 +60,13 @@ def cells(matrix: Matrix, check: str = POD_POD) -> dict[tuple[str, str], Cell]:
     }
 
 
-def blamed(cell: Cell) -> Blame:
-    assert cell.blame is not None, cell
-    return cell.blame
+def cause_of(cell: Cell) -> CellCause:
+    assert cell.cause is not None, cell
+    return cell.cause
 
 
-def red_pairs(matrix: Matrix) -> set[tuple[str, str]]:
-    return {pair for pair, cell in cells(matrix).items() if cell.red}
+def failed_pairs(matrix: Matrix) -> set[tuple[str, str]]:
+    return {pair for pair, cell in cells(matrix).items() if cell.failed}
 
 
 def with_node(lab: Lab, name: str) -> set[tuple[str, str]]:
@@ -79,7 +81,7 @@ def test_five_nodes_are_green_both_ways_with_sources_preserved(cluster: Lab) -> 
     start = time.monotonic()
     matrix = run_over_lab(cluster)
     print(f"the matrix of 5 nodes took {time.monotonic() - start:.1f} s")
-    assert matrix.passed, [(cell, cell.blame) for cell in matrix.red]
+    assert matrix.passed, [(cell, cell.cause) for cell in matrix.failed_cells]
     pods = cells(matrix)
     assert len(pods) == len(cells(matrix, NODE_POD)) == len(cells(matrix, POD_NODE)) == 20
     assert all(cell.ping is not None and cell.seen_as == (cell.ping.source,) for cell in pods.values())
@@ -91,16 +93,16 @@ def test_forgotten_peer_is_named_and_the_hint_mends_it(cluster: Lab) -> None:
     first, third = cluster.nodes[0], cluster.nodes[2]
     shell(first, f"cnictl route del-peer {third.pod_cidr} --yes")
     matrix = run_over_lab(cluster)
-    assert red_pairs(matrix) == {("node1", "node3"), ("node3", "node1")}
+    assert failed_pairs(matrix) == {("node1", "node3"), ("node3", "node1")}
     there, back = cells(matrix)["node1", "node3"], cells(matrix)["node3", "node1"]
     assert (there.state, back.state) == ("no answer", "one-way")
     for cell in (there, back):
-        assert blamed(cell).words == "node1 has no peer for node3's pod CIDR 10.244.2.0/24"
-        assert blamed(cell).host == "node1"
-    advice = blamed(there).advice
-    assert advice is not None and advice.on == "node1"
-    assert advice.command == f"cnictl route add-peer 10.244.2.0/24 {third.address}"
-    shell(first, advice.command)
+        assert cause_of(cell).words == "node1 has no peer for node3's pod CIDR 10.244.2.0/24"
+        assert cause_of(cell).host == "node1"
+    hint = cause_of(there).hint
+    assert hint.on == "node1"
+    assert hint.command == f"cnictl route add-peer 10.244.2.0/24 {third.address}"
+    shell(first, hint.command)
     assert run_over_lab(cluster).passed
 
 
@@ -108,11 +110,11 @@ def test_host_that_drops_what_it_forwards_is_named_by_its_own_chain(cluster: Lab
     shell(cluster.nodes[1], GUARD)
     matrix = run_over_lab(cluster)
     shell(cluster.nodes[1], "nft delete table ip guard; cnictl apply")
-    assert red_pairs(matrix) == with_node(cluster, "node2")
+    assert failed_pairs(matrix) == with_node(cluster, "node2")
     for pair in with_node(cluster, "node2"):
-        blame = blamed(cells(matrix)[pair])
-        assert blame.host == "node2"
-        assert "dropped on this node by the policy drop of chain ip guard forward" in blame.words
+        cause = cause_of(cells(matrix)[pair])
+        assert cause.host == "node2"
+        assert "dropped on this node by the policy drop of chain ip guard forward" in cause.words
 
 
 def test_strict_reverse_path_filter_is_named_with_its_host(cluster: Lab) -> None:
@@ -129,11 +131,11 @@ def test_strict_reverse_path_filter_is_named_with_its_host(cluster: Lab) -> None
     matrix = run_over_lab(cluster)
     for node in (first, second):
         shell(node, "ip link delete second; cnictl apply")
-    assert red_pairs(matrix) == {("node1", "node2"), ("node2", "node1")}
+    assert failed_pairs(matrix) == {("node1", "node2"), ("node2", "node1")}
     cell = cells(matrix)["node1", "node2"]
     assert cell.state == "one-way"
-    assert blamed(cell).words.startswith("node1: the reverse path filter of second drops packets from 10.244.1.")
-    assert blamed(cell).advice is not None
+    assert cause_of(cell).words.startswith("node1: the reverse path filter of second drops packets from 10.244.1.")
+    assert cause_of(cell).hint
 
 
 def test_foreign_rule_that_masquerades_between_pods_is_seen_by_the_receivers(cluster: Lab) -> None:
@@ -145,12 +147,12 @@ def test_foreign_rule_that_masquerades_between_pods_is_seen_by_the_receivers(clu
     )
     matrix = run_over_lab(cluster)
     shell(cluster.nodes[3], "nft delete table ip other")
-    assert red_pairs(matrix) == {("node4", name) for name in ("node1", "node2", "node3", "node5")}
-    for pair in red_pairs(matrix):
+    assert failed_pairs(matrix) == {("node4", name) for name in ("node1", "node2", "node3", "node5")}
+    for pair in failed_pairs(matrix):
         cell = cells(matrix)[pair]
         assert (cell.state, cell.seen_as) == ("masqueraded", (cluster.nodes[3].address,))
-        assert blamed(cell).host == "node4"
-        assert blamed(cell).words.startswith("node4 masquerades what pod 10.244.3.")
+        assert cause_of(cell).host == "node4"
+        assert cause_of(cell).words.startswith("node4 masquerades what pod 10.244.3.")
 
 
 def test_node_that_is_cut_off_is_red_and_the_others_are_green(cluster: Lab) -> None:
@@ -158,16 +160,16 @@ def test_node_that_is_cut_off_is_red_and_the_others_are_green(cluster: Lab) -> N
     shell(gone, "ip link set eth0 down")
     matrix = run_over_lab(cluster)
     shell(gone, "ip link set eth0 up; ip route add default via 10.0.0.1; cnictl apply")
-    assert red_pairs(matrix) == with_node(cluster, "node5")
+    assert failed_pairs(matrix) == with_node(cluster, "node5")
     for pair in with_node(cluster, "node5"):
-        assert blamed(cells(matrix)[pair]).host == "node5"
+        assert cause_of(cells(matrix)[pair]).host == "node5"
     assert run_over_lab(cluster).passed
 
 
 class Unreached(LabTransport):
     """A transport that does not reach one host."""
 
-    def start(self, host: str, argv: Sequence[str]) -> LabSession:
+    def start(self, host: str, argv: Sequence[str]) -> Session:
         if host == "node2":
             raise Problem("connect to host node2 port 22: No route to host")
         return super().start(host, argv)
@@ -187,10 +189,7 @@ def test_host_that_is_not_reached_fails_the_command(cluster: Lab, capsys: pytest
 def test_host_that_is_no_node_says_so(cluster: Lab) -> None:
     matrix = matrix_run.run(["node1", "outside"], LabTransport(cluster), lambda _: None)
     (report,) = matrix.not_reached
-    assert (report.name, report.fault) == (
-        "outside",
-        "this host is no node yet: there is no /etc/cnictl/node.toml",
-    )
+    assert (report.name, report.fault) == ("outside", NO_NODE[0])
 
 
 def probing(node: Node) -> "subprocess.Popen[str]":
@@ -217,7 +216,9 @@ def test_probe_that_ends_early_leaves_nothing(cluster: Lab, how: str) -> None:
         process.stdin.close()
         process.stdin = None
     _, said = process.communicate(timeout=20)
-    assert (process.returncode, "no report: nonsense" in said) == ((1, True) if how == "nonsense" else (0, False))
+    assert (process.returncode, "not a message of the test: nonsense" in said) == (
+        (1, True) if how == "nonsense" else (0, False)
+    )
     assert traces(node) == before
 
 
@@ -254,7 +255,7 @@ def test_dual_stack_is_tested_in_both_families() -> None:
         (cell.family, cell.sender, cell.receiver): cell.state for cell in matrix.cells if cell.check == POD_POD
     }
     assert len(states) == 12
-    red = {pair for pair, state in states.items() if state != "ok"}
-    assert red == {("ipv6", "node1", "node2"), ("ipv6", "node2", "node1")}
-    for cell in matrix.red:
-        assert blamed(cell).words == f"node1 has no peer for node2's pod CIDR {lab.nodes[1].pod_cidr6}"
+    failed = {pair for pair, state in states.items() if state != "ok"}
+    assert failed == {("ipv6", "node1", "node2"), ("ipv6", "node2", "node1")}
+    for cell in matrix.failed_cells:
+        assert cause_of(cell).words == f"node1 has no peer for node2's pod CIDR {lab.nodes[1].pod_cidr6}"

@@ -2,7 +2,6 @@
 
 import pytest
 
-from cnictl.core.errors import Problem
 from cnictl.node.reach.source import Announcement, SourceLost
 from tests.kubernetes.conftest import PREFIX, Cluster, Watching
 
@@ -64,13 +63,6 @@ def test_updates_that_change_nothing_for_peers_are_not_yielded(cluster: Cluster)
     cluster.create("b", ["198.18.2.0/24"], ["192.0.2.2"])
     watching.wait_for(lambda nodes: f"{PREFIX}b" in nodes, "the new Node")
     assert all(f"{PREFIX}b" in {node.name for node in snapshot.nodes} for snapshot in watching.snapshots)
-
-
-def test_own_node_has_the_pod_cidrs_of_that_node(cluster: Cluster) -> None:
-    cluster.create("a", BOTH, ["192.0.2.1"])
-    assert cluster.source().own_node(f"{PREFIX}a") == tuple(BOTH)
-    with pytest.raises(Problem, match=f"has no Node {PREFIX}other"):
-        cluster.source().own_node(f"{PREFIX}other")
 
 
 def test_close_ends_a_watch_within_a_second(cluster: Cluster) -> None:

@@ -16,19 +16,20 @@ from cnictl.cluster import matrix, matrix_run, picture, sample
 from cnictl.cluster.matrix import Cell, Matrix
 from cnictl.cluster.probing import HostReport, Limits
 from cnictl.core.errors import Problem
+from cnictl.node import hint
+from cnictl.node.hint import Hint
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import (
     NODE_POD,
     POD_EXTERNAL,
     POD_NODE,
     POD_POD,
-    Advice,
     BadReport,
-    Found,
+    PairRequest,
     Ping,
     Ready,
-    Request,
-    Seen,
+    ReportedCause,
+    SeenRequests,
 )
 
 HOSTS = ("a", "b", "c")
@@ -95,7 +96,7 @@ class World:
                 continue
             pings = tuple(ping for (sender, _, _), ping in self.pings.items() if sender == host)
             seen = tuple(
-                Seen(self.ready[sender].token, self.pings[sender, host, POD_POD].series[0], tuple(sources))
+                SeenRequests(self.ready[sender].token, self.pings[sender, host, POD_POD].series[0], tuple(sources))
                 for (sender, receiver), sources in self.seen.items()
                 if receiver == host and sources
             )
@@ -113,13 +114,18 @@ def cell(made: Matrix, sender: str, receiver: str, check: str = POD_POD) -> Cell
     return found
 
 
-def found(name: str, here: bool, words: str = "words", advice: Advice | None = None) -> Found:
-    return Found(name, words, here, advice)
+def reported(name: str, here: bool, words: str = "words", what_to_do: Hint = hint.NONE) -> ReportedCause:
+    return ReportedCause(name, words, here, what_to_do)
 
 
-def test_hosts_that_reach_each_other_are_green_both_ways() -> None:
+def parts(what_to_do: Hint) -> tuple[str, str, str]:
+    """A hint's text, command and host: hints that are equal as text may differ in these."""
+    return str(what_to_do), what_to_do.command, what_to_do.on
+
+
+def test_hosts_that_reach_each_other_pass_both_ways() -> None:
     made = World().matrix()
-    assert made.passed and not made.red
+    assert made.passed and not made.failed_cells
     assert len([each for each in made.cells if each.check == POD_POD]) == 6
     assert cell(made, "a", "b").seen_as == ("10.244.0.5",)
     assert "every pod saw the senders' own addresses" in picture.verdict(made, 1.0)
@@ -127,51 +133,53 @@ def test_hosts_that_reach_each_other_are_green_both_ways() -> None:
 
 def test_forgotten_peer_is_named_with_both_hosts_in_both_directions() -> None:
     world = World()
-    add = Advice("cnictl route add-peer 10.244.1.0/24 10.0.0.2", "cnictl route add-peer 10.244.1.0/24 10.0.0.2")
-    world.fails("a", "b", via="", found=found("no-route", True, advice=add))
-    back = Advice("on 10.0.0.1: cnictl x", "cnictl x", on="10.0.0.1")
-    world.fails("b", "a", seen=True, found=found("no-return-route", False, advice=back))
+    add = hint.command("cnictl route add-peer 10.244.1.0/24 10.0.0.2")
+    world.fails("a", "b", via="", cause=reported("no-route", True, what_to_do=add))
+    back = hint.command("cnictl x", on="10.0.0.1")
+    world.fails("b", "a", seen=True, cause=reported("no-return-route", False, what_to_do=back))
     made = world.matrix()
     there, here = cell(made, "a", "b"), cell(made, "b", "a")
     assert (there.state, here.state) == ("no answer", "one-way")
     for each in (there, here):
-        assert each.blame is not None
-        assert each.blame.words == "a has no peer for b's pod CIDR 10.244.1.0/24"
-        assert each.blame.host == "a"
-        assert each.blame.advice == Advice(f"on a: {add.command}", add.command, on="a")
-    ((words, hint),) = picture.causes(made)
+        assert each.cause is not None
+        assert each.cause.words == "a has no peer for b's pod CIDR 10.244.1.0/24"
+        assert each.cause.host == "a"
+        assert parts(each.cause.hint) == (f"on a: {add.command}", add.command, "a")
+    ((words, shown_hint),) = picture.causes(made)
     assert words == "a has no peer for b's pod CIDR 10.244.1.0/24 (a → b, b → a)"
-    assert hint == f"on a: {add.command}"
+    assert shown_hint == f"on a: {add.command}"
 
 
 def test_fault_that_the_receiver_finds_on_itself_beats_what_the_sender_guesses() -> None:
     world = World()
-    world.fails("a", "b", found=found("peer-drops", False, "FORWARD drop on peer 10.0.0.2"))
-    world.fails("b", "a", found=found("dropped-here", True, "dropped on this node by rule r"))
-    blame = cell(world.matrix(), "a", "b").blame
-    assert blame is not None
-    assert (blame.host, blame.words) == ("b", "b: dropped on this node by rule r")
+    world.fails("a", "b", cause=reported("peer-drops", False, "FORWARD drop on peer 10.0.0.2"))
+    world.fails("b", "a", cause=reported("dropped-here", True, "dropped on this node by rule r"))
+    cause = cell(world.matrix(), "a", "b").cause
+    assert cause is not None
+    assert (cause.host, cause.words) == ("b", "b: dropped on this node by rule r")
 
 
 def test_senders_word_counts_where_the_receiver_knows_nothing() -> None:
     world = World()
-    advice = Advice("on 10.0.0.2: cnictl apply", "cnictl apply", on="10.0.0.2")
-    world.fails("a", "b", found=found("peer-drops", False, "FORWARD drop on peer 10.0.0.2", advice))
-    blame = cell(world.matrix(), "a", "b").blame
-    assert blame is not None
-    assert (blame.host, blame.words) == ("b", "b, as a sees it: FORWARD drop on peer 10.0.0.2")
-    assert blame.advice == Advice("on b: cnictl apply", "cnictl apply", on="b")
+    what_to_do = hint.command("cnictl apply", on="10.0.0.2")
+    world.fails("a", "b", cause=reported("peer-drops", False, "FORWARD drop on peer 10.0.0.2", what_to_do))
+    cause = cell(world.matrix(), "a", "b").cause
+    assert cause is not None
+    assert (cause.host, cause.words) == ("b", "b, as a sees it: FORWARD drop on peer 10.0.0.2")
+    assert parts(cause.hint) == ("on b: cnictl apply", "cnictl apply", "b")
 
 
 @pytest.mark.parametrize(("hop", "host"), [("10.0.0.2", "b"), ("10.0.0.254", "")])
 def test_silent_next_hop_is_the_other_hosts_fault_only_if_it_is_the_other_host(hop: str, host: str) -> None:
     world = World()
-    advice = Advice(f"bring {hop} up")
-    world.fails("a", "b", found=found("neighbour-unresolved", False, f"next hop {hop} does not answer ARP", advice))
-    blame = cell(world.matrix(), "a", "b").blame
-    assert blame is not None
-    assert blame.host == host
-    assert blame.advice == Advice(f"on a: bring {hop} up", on="a")
+    what_to_do = hint.advice(f"bring {hop} up", because="a test")
+    world.fails(
+        "a", "b", cause=reported("neighbour-unresolved", False, f"next hop {hop} does not answer ARP", what_to_do)
+    )
+    cause = cell(world.matrix(), "a", "b").cause
+    assert cause is not None
+    assert cause.host == host
+    assert parts(cause.hint) == (f"on a: bring {hop} up", "", "a")
 
 
 def test_host_whose_requests_pass_has_a_way_back() -> None:
@@ -179,21 +187,21 @@ def test_host_whose_requests_pass_has_a_way_back() -> None:
     world = World()
     world.fails("a", "b", seen=True)
     world.pings["b", "a", POD_POD] = replace(world.pings["b", "a", POD_POD], via="")
-    blame = cell(world.matrix(), "a", "b").blame
-    assert blame is not None and blame.name == "unexplained"
+    cause = cell(world.matrix(), "a", "b").cause
+    assert cause is not None and cause.name == "unexplained"
     world.fails("b", "a")
-    blame = cell(world.matrix(), "a", "b").blame
-    assert blame is not None and blame.words == "b has no peer for a's pod CIDR 10.244.0.0/24"
+    cause = cell(world.matrix(), "a", "b").cause
+    assert cause is not None and cause.words == "b has no peer for a's pod CIDR 10.244.0.0/24"
 
 
 def test_unexplained_failure_says_how_far_the_request_came() -> None:
     world = World()
-    world.fails("a", "b", found=found("unexplained", False))
+    world.fails("a", "b", cause=reported("unexplained", False))
     world.fails("a", "c", seen=True)
     made = world.matrix()
-    lost, answered = cell(made, "a", "b").blame, cell(made, "a", "c").blame
-    assert lost is not None and lost.words == "the request of a's pod was lost before b's pod saw it"
-    assert answered is not None and "saw the request of a's pod, and its answer was lost" in answered.words
+    lost, answered = cell(made, "a", "b").cause, cell(made, "a", "c").cause
+    assert lost is not None and lost.words == "the request of a's pod was lost before it reached b's pod"
+    assert answered is not None and "received the request of a's pod, but the answer was lost" in answered.words
     assert (cell(made, "a", "b").state, cell(made, "a", "c").state) == ("no answer", "one-way")
 
 
@@ -206,8 +214,8 @@ def test_answered_request_with_another_source_is_masqueraded_and_says_by_whom(so
     made = world.matrix()
     masqueraded = cell(made, "a", "b")
     assert masqueraded.state == "masqueraded" and not made.passed
-    assert masqueraded.blame is not None
-    assert (masqueraded.blame.host, source in masqueraded.blame.words) == (host, True)
+    assert masqueraded.cause is not None
+    assert (masqueraded.cause.host, source in masqueraded.cause.words) == (host, True)
     assert "masqueraded: as" in " ".join(picture.rows(made)[1][0])
 
 
@@ -216,21 +224,21 @@ def test_answer_of_another_hosts_pod_is_no_success() -> None:
     world.seen["a", "b"] = []
     assert cell(world.matrix(), "a", "b").state == "wrong host"
     reports = world.reports()
-    seen = Seen(world.ready["a"].token, world.pings["a", "b", POD_POD].series[0], ("10.244.0.5",))
+    seen = SeenRequests(world.ready["a"].token, world.pings["a", "b", POD_POD].series[0], ("10.244.0.5",))
     assert reports[2].seen is not None
     reports[2].seen += (seen,)
-    blame = cell(matrix.build(reports, sample.choose(HOSTS, False, 0)), "a", "b").blame
-    assert blame is not None
-    assert blame.words == "c's pod answered a for 10.244.1.5, the address of b's pod"
+    cause = cell(matrix.build(reports, sample.choose(HOSTS, False, 0)), "a", "b").cause
+    assert cause is not None
+    assert cause.words == "c's pod answered a for 10.244.1.5, the address of b's pod"
 
 
 def test_two_hosts_with_one_pod_cidr_are_both_named() -> None:
     world = World()
     world.ready["c"] = replace(world.ready["c"], pod_cidrs=("10.244.1.0/24",))
     made = world.matrix()
-    blame = cell(made, "a", "b").blame
-    assert blame is not None
-    assert blame.words == "b and c have overlapping pod CIDRs: 10.244.1.0/24"
+    cause = cell(made, "a", "b").cause
+    assert cause is not None
+    assert cause.words == "b and c have overlapping pod CIDRs: 10.244.1.0/24"
     assert cell(made, "b", "c").state == "wrong host"
 
 
@@ -249,20 +257,20 @@ def test_host_that_is_not_reached_is_red_in_its_row_and_its_column() -> None:
 def test_host_that_is_lost_after_its_pings_leaves_what_its_pod_saw_unknown() -> None:
     world = World()
     reports = world.reports()
-    reports[1].seen, reports[1].fault = None, "its cnictl ended before the test was over"
+    reports[1].seen, reports[1].fault = None, "cnictl there ended before the test was over"
     made = matrix.build(reports, sample.choose(HOSTS, False, 0))
     lost = cell(made, "a", "b")
-    assert lost.state == "not known" and lost.blame is not None and lost.blame.host == "b"
+    assert lost.state == "not known" and lost.cause is not None and lost.cause.host == "b"
     assert not made.passed
 
 
 def test_failure_of_a_node_beside_its_pod_has_the_same_cause() -> None:
     world = World()
-    world.fails("a", "b", found=found("forwarding-off", True, "net.ipv4.ip_forward is 0 on this node"))
+    world.fails("a", "b", cause=reported("forwarding-off", True, "net.ipv4.ip_forward is 0 on this node"))
     world.fails("a", "b", POD_NODE)
     world.fails("a", "b", NODE_POD)
     made = world.matrix()
-    assert cell(made, "a", "b", POD_NODE).blame == cell(made, "a", "b").blame == cell(made, "a", "b", NODE_POD).blame
+    assert cell(made, "a", "b", POD_NODE).cause == cell(made, "a", "b").cause == cell(made, "a", "b", NODE_POD).cause
 
 
 def test_lost_requests_are_shown_and_fail_nothing() -> None:
@@ -273,7 +281,7 @@ def test_lost_requests_are_shown_and_fail_nothing() -> None:
     assert "1 checks lost requests" in picture.verdict(made, 1.0)
 
 
-def test_pod_without_an_address_of_its_hosts_family_is_red() -> None:
+def test_pod_without_an_address_of_its_hosts_family_fails() -> None:
     world = World()
     for host, number in (("a", 0), ("b", 1)):
         cidrs = (*world.ready[host].pod_cidrs, f"fd00:244:0:{number}::/64")
@@ -284,7 +292,7 @@ def test_pod_without_an_address_of_its_hosts_family_is_red() -> None:
 
 def test_what_differs_between_hosts_is_noted() -> None:
     world = World()
-    world.ready["c"] = replace(world.ready["c"], release="0.2.0", networks=("10.244.0.0/16",))
+    world.ready["c"] = replace(world.ready["c"], version="0.2.0", networks=("10.244.0.0/16",))
     assert world.matrix().notes == (
         "cnictl's version differs: 0.3.0 on a, b; 0.2.0 on c",
         "the pod network differs: 10.244.0.0/20 on a, b; 10.244.0.0/16 on c",
@@ -297,7 +305,7 @@ def test_one_host_alone_proves_nothing() -> None:
 
 def test_json_has_every_key_whatever_the_state() -> None:
     world = World()
-    world.fails("a", "b", found=found("no-route", True, advice=Advice("x", "cnictl x")))
+    world.fails("a", "b", cause=reported("no-route", True, what_to_do=hint.command("cnictl x")))
     document = json.loads(json.dumps(world.matrix().as_json(1.5)))
     assert document["version"] == 1
     assert len({tuple(item) for item in document["items"]}) == 1
@@ -349,12 +357,14 @@ def test_large_cluster_lists_its_red_pairs_and_says_the_sample() -> None:
 def test_lines_say_the_same_when_they_are_read() -> None:
     host = ready(3, pod=("10.244.3.5", "fd00:244:0:3::5"))
     assert pair_reports.read_ready(pair_reports.ready_line(host)) == host
-    request = Request((host.as_target("n"),), 5, 0.5)
+    request = PairRequest((host.as_target("n"),), 5, 0.5)
     assert pair_reports.read_request(pair_reports.request_line(request)) == request
     pings = list(World().pings.values())
-    pings[0] = replace(pings[0], found=found("x", True, advice=Advice("y", "z")))
-    assert pair_reports.read_pings(pair_reports.pings_line(pings)) == tuple(pings)
-    seen = (Seen(host.token, 4, ("10.0.0.1",)),)
+    pings[0] = replace(pings[0], cause=reported("x", True, what_to_do=hint.command("z", on="10.0.0.9")))
+    read = pair_reports.read_pings(pair_reports.pings_line(pings))
+    assert read == tuple(pings)
+    assert read[0].cause is not None and parts(read[0].cause.hint) == ("on 10.0.0.9: z", "z", "10.0.0.9")
+    seen = (SeenRequests(host.token, 4, ("10.0.0.1",)),)
     assert pair_reports.read_seen(pair_reports.seen_line(seen)) == seen
 
 
@@ -378,10 +388,10 @@ def test_line_that_is_no_report_is_refused(line: str) -> None:
 
 
 def test_words_of_other_hosts_reach_no_terminal_as_they_are() -> None:
-    ping = replace(World().pings["a", "b", POD_POD], found=found("x", True, "a\x1b[2Jb" + "c" * 5000))
+    ping = replace(World().pings["a", "b", POD_POD], cause=reported("x", True, "a\x1b[2Jb" + "c" * 5000))
     (read,) = pair_reports.read_pings(pair_reports.pings_line([ping]))
-    assert read.found is not None
-    assert "\x1b" not in read.found.words and len(read.found.words) <= 1000
+    assert read.cause is not None
+    assert "\x1b" not in read.cause.words and len(read.cause.words) <= 1000
     with pytest.raises(BadReport, match="version 2"):
         pair_reports.read_ready('{"version": 2}')
 
@@ -449,12 +459,12 @@ def test_conversation_tells_each_host_the_others_and_joins_what_they_say() -> No
         (Problem("connection refused"), "connection refused"),
         (
             Problem("No such command 'cluster-probe'. (see: cnictl --help)"),
-            "its cnictl is too old to take part in the test",
+            "cnictl there is too old for the test",
         ),
         ([None], "its probe pod was not up within 0.2 s"),
-        ([], "its cnictl ended before the test was over"),
-        (["hello\n"], "no report: hello"),
-        (['{"version": 9}\n'], "it speaks version 9 of the test's reports, not 1"),
+        ([], "cnictl there ended before the test was over"),
+        (["hello\n"], "not a message of the test: hello"),
+        (['{"version": 9}\n'], "it uses version 9 of the test's messages, not 1"),
     ],
 )
 def test_host_that_does_not_take_part_is_named_and_the_others_are_tested(
@@ -475,7 +485,7 @@ def test_command_prints_the_table_or_json_alone_and_fails_for_a_red_pair(capsys:
     assert shown.out.splitlines()[0] == "every pair of 3 hosts, pod to pod both ways"
     assert shown.out.splitlines()[1].split()[:3] == ["POD", "ON", "→"]
     assert "6 of 6 pod to pod checks ok" in shown.err
-    world.fails("a", "b", found=found("forwarding-off", True, "net.ipv4.ip_forward is 0 on this node"))
+    world.fails("a", "b", cause=reported("forwarding-off", True, "net.ipv4.ip_forward is 0 on this node"))
     with pytest.raises(typer.Exit) as ended:
         cluster_test.run(HOSTS, Scripted({host: script(world, host) for host in HOSTS}), output=Format.JSON)
     assert ended.value.exit_code == 1

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from cnictl.core.errors import Problem
-from cnictl.node import hint
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.probe import causes, pair_reports
 from cnictl.probe.causes import OF_THIS_NODE
-from cnictl.probe.pair_checks import _peer, advice_of
-from cnictl.probe.pair_reports import Advice, Seen, Target
+from cnictl.probe.pair_checks import _peer
+from cnictl.probe.pair_reports import SeenRequests, Target
 from cnictl.probe.pair_service import Lines
 from cnictl.probe.receiving import Sightings
 
@@ -66,7 +65,10 @@ def test_pod_notes_the_requests_of_its_senders_alone() -> None:
     sightings.note(request(5, kind=0), False, "10.9.9.9")
     sightings.note(b"\x08\0", False, "10.9.9.9")
     sightings.note(request(6, kind=128), True, "fd00::5")
-    assert sightings.listed() == [Seen(TOKEN, 3, ("10.244.1.5", "10.0.0.2")), Seen(TOKEN, 6, ("fd00::5",))]
+    assert sightings.listed() == [
+        SeenRequests(TOKEN, 3, ("10.244.1.5", "10.0.0.2")),
+        SeenRequests(TOKEN, 6, ("fd00::5",)),
+    ]
 
 
 def test_flood_of_requests_with_a_senders_token_fills_no_memory() -> None:
@@ -107,13 +109,6 @@ def test_silence_and_a_line_without_end_are_bounded(pipe: tuple[int, int], monke
     os.write(writer, b"x" * 200)
     with pytest.raises(Problem, match="a line of more than 100 bytes"):
         Lines(reader, 5).next()
-
-
-def test_hint_keeps_its_parts_on_the_way() -> None:
-    assert advice_of(hint.NONE) is None
-    assert advice_of(hint.command("cnictl apply", on="10.0.0.2")) == Advice(
-        "on 10.0.0.2: cnictl apply", "cnictl apply", on="10.0.0.2"
-    )
 
 
 def test_causes_of_this_node_are_causes() -> None:

@@ -1,8 +1,6 @@
 """A run's journal, read back: whole, torn by a power cut, gone on with."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -64,24 +62,6 @@ def test_an_undo_is_over_once_it_is_noted_what_it_took_back() -> None:
     assert journal.unfinished() == []
 
 
-@pytest.mark.parametrize(
-    ("command", "about", "expected"),
-    [
-        ("undo 1, not confirmed", {"undoes": 1}, True),  # earlier releases noted it in the command alone
-        ("undo 1", {"undoes": 1}, False),
-        ("undo 1", {"undoes": 1, "unconfirmed": True}, True),
-        ("undo 1, not confirmed", {"undoes": 1, "unconfirmed": False}, False),
-        ("nat enable, not confirmed", {}, False),
-    ],
-)
-def test_a_flag_tells_that_a_run_was_taken_back_unconfirmed(
-    command: str, about: dict[str, Any], expected: bool
-) -> None:
-    Journal(command, about).begin("bridge/cni0", {"mtu": 1500}, None, "ip link delete cni0")
-    run = journal.last()
-    assert run is not None and run.undoes_unconfirmed is expected
-
-
 @pytest.mark.parametrize("torn", [1, 40])
 def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> None:
     record = Journal("nat enable")
@@ -108,30 +88,3 @@ def test_run_is_a_repair_if_each_of_its_changes_is() -> None:
     watch.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
     latest = journal.last()
     assert latest is not None and latest.is_repair
-
-
-@pytest.mark.parametrize(
-    ("command", "before", "repair"),
-    [
-        ("watch", [], True),
-        ("doctor --fix", [], True),
-        ("apply", [{"name": "mynet"}], True),
-        ("apply", [{"name": "other"}], False),
-        ("init-node", [{"name": "mynet"}], False),
-    ],
-)
-def test_runs_of_a_release_that_marked_no_repairs_are_told_by_what_they_were(
-    folder: Path, command: str, before: list[dict[str, str]], repair: bool
-) -> None:
-    head = {"command": command, "argv": [], "time": 1.0, "former": {"specs": before}, "spec": {"name": "mynet"}}
-    change: dict[str, Any] = {
-        "resource": "bridge/cni0",
-        "before": None,
-        "after": {},
-        "command": "ip link add …",
-        "summary": "",
-    }
-    folder.mkdir()
-    (folder / "000001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, change, {"end": "done"})))
-    run = journal.read(1)
-    assert run is not None and run.is_repair is repair

@@ -40,7 +40,7 @@ class FakeHost(Host):
     forwarding = True
     bridge: Link | None = UP
     bridge_addresses = ["10.244.0.1/24"]
-    masquerade_stands = True
+    masquerade_loaded = True
     drifted: tuple[str, ...] = ("route/", "forward/")
     """What `cnictl apply` would change."""
 
@@ -261,14 +261,14 @@ def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeyp
 
 
 def test_masquerade(host: FakeHost) -> None:
-    host.masquerade_stands = False
+    host.masquerade_loaded = False
     one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
     assert named(one) == ("no-masquerade", "cnictl nat enable")
     assert most_likely(one).words == "no masquerade rule: the request left with the pod's own address 10.244.0.5"
 
 
 def test_pods_are_not_masqueraded_among_each_other(host: FakeHost) -> None:
-    host.masquerade_stands = False
+    host.masquerade_loaded = False
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False))
     assert most_likely(one).name == "no-return-route"
 

@@ -10,17 +10,17 @@ from cnictl.core.errors import UsageProblem
 from cnictl.node import hint
 from cnictl.probe import request
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
-from cnictl.probe.failure import Cause
+from cnictl.probe.failure import FailureCause
 from cnictl.probe.matrix import lines, matrix
 from cnictl.probe.trace import read_drop
 
-GATEWAY = Cause("gateway-only", "gateway only", hint.advice("use --pod", because="a test"))
-ROUTE = Cause("no-route", "no route to 1.1.1.1", hint.command("cnictl apply"))
+GATEWAY = FailureCause("gateway-only", "gateway only", hint.advice("use --pod", because="a test"))
+ROUTE = FailureCause("no-route", "no route to 1.1.1.1", hint.command("cnictl apply"))
 GOOD = CheckResult("own-host", "10.244.0.5", "10.0.0.210", OK, 3, 3, (0.0412345, 0.05, 0.06))
 UNSURE = CheckResult("pod-other-host", "10.244.0.5", "10.244.1.1", UNCERTAIN, 3, 3, (0.1, 0.2, 0.3), GATEWAY)
 BAD = CheckResult("external", "10.244.0.5", "1.1.1.1", FAILED, 3, 0, None, ROUTE)
 LEFT_OUT = CheckResult(
-    "other-host", "10.244.0.5", "", SKIPPED, cause=Cause("skipped", "no peer in node.toml", hint.NONE)
+    "other-host", "10.244.0.5", "", SKIPPED, cause=FailureCause("skipped", "no peer in node.toml", hint.NONE)
 )
 
 
@@ -52,7 +52,12 @@ def test_json_has_every_field_whatever_the_outcome() -> None:
 def test_matrix_has_a_row_for_each_family() -> None:
     six = CheckResult("own-host", "fd00:244::5", "fd00:10::210", OK, 3, 3, (0.1, 0.2, 0.3))
     without = CheckResult(
-        "own-host", "", "", FAILED, cause=Cause("no-address", "pod p has no IPv6 address", hint.NONE), family="ipv6"
+        "own-host",
+        "",
+        "",
+        FAILED,
+        cause=FailureCause("no-address", "pod p has no IPv6 address", hint.NONE),
+        family="ipv6",
     )
     assert [one["family"] for one in Report((GOOD, six)).as_json()["checks"]] == ["ipv4", "ipv6"]
     text = shown(("node1", Report((GOOD, BAD, six))), ("node2", Report((GOOD, without))))

@@ -156,7 +156,6 @@ def test_what_repairs_made_since_is_the_runs_still_unless_another_moved_it(
         Run(
             number,
             command,
-            marks_repairs=True,
             entries=[Entry("thing", None, state, "", "", repair=command == "watch")],
         )
         for number, (command, state) in enumerate(later, 2)

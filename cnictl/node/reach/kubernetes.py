@@ -13,7 +13,6 @@ import yaml
 from lightkube.resources.core_v1 import ConfigMap
 
 from cnictl.core import cidr, outside
-from cnictl.core.errors import Problem
 from cnictl.node.reach import kubernetes_access as access
 from cnictl.node.reach.kubernetes_api import MOST_NODES, Api, Node, announced, of_each_family
 from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
@@ -48,25 +47,6 @@ class KubernetesSource:
             nodes, version = api.nodes()
         self._last = Snapshot(nodes, version, _networks(api))
         return self._last
-
-    def own_node(self, name: str = "") -> tuple[str, ...]:
-        """Return the pod CIDRs of one Node, by default this host's. Raises SourceLost, or Problem if it has none."""
-        name = name or access.own_name()
-        api = self._connect()
-        with api.reading("get", "nodes"):
-            node = api.get(Node, name)
-        if node is None:
-            raise Problem(
-                f"{self.title} has no Node {name}",
-                "`kubectl get nodes` shows the names; name this host's as `node` in [reach] of /etc/cnictl/node.toml",
-            )
-        pod_cidrs = announced(node).pod_cidrs
-        if not pod_cidrs:
-            raise Problem(
-                f"Node {name} has no pod CIDR",
-                "let kube-controller-manager run with --allocate-node-cidrs=true, or add --subnet",
-            )
-        return pod_cidrs
 
     def watch(self, version: str) -> Iterator[Snapshot]:
         """Yield all Nodes after changes since `version`, which the last `list` gave. See `Source`.

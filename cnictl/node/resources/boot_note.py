@@ -1,27 +1,19 @@
-"""Check whether anything applies this node at boot on a host without systemd, where cnictl installs no unit."""
+"""Say what has to apply this node at boot on a host without systemd, where cnictl installs no unit."""
 
-import glob
 import os
 import shlex
 import sys
 
-from cnictl.core import durable, programs
-from cnictl.core.errors import Problem
+from cnictl.core import programs
 from cnictl.node.plugin import ownership
 from cnictl.node.resources import boot_unit
-
-_BOOT_FILES = (
-    "/etc/rc.local", "/etc/rc.d/rc.local", "/etc/local.d/*.start", "/etc/init.d/*", "/etc/inittab", "/etc/crontab",
-    "/etc/cron.d/*", "/var/spool/cron/crontabs/*", "/etc/runit/*", "/etc/sv/*/run", "/etc/s6/*/*/run",
-)  # fmt: skip
-"""The files that other init systems and cron's @reboot run."""
 
 _OPENRC = "/run/openrc"
 
 
 def note() -> str:
-    """Return what to do so that the node comes back after a boot; empty if something already applies it."""
-    if boot_unit.systemd_runs() or any(_applies(path) for pattern in _BOOT_FILES for path in glob.glob(pattern)):
+    """Return what to do so that the node comes back after a boot; empty if a unit does it."""
+    if boot_unit.systemd_runs():
         return ""
     program = _program()
     command = shlex.join([*program, "apply"])
@@ -29,7 +21,7 @@ def note() -> str:
         place = "write it into /etc/local.d/cnictl.start, make that executable, then: rc-update add local default"
     else:
         place = "add it to a script that runs at boot before the container runtime, such as /etc/rc.local"
-    note = f"systemd does not run here, so nothing applies this node at boot; the command is {command}: {place}"
+    note = f"systemd does not run here: this node comes back after a boot only if something runs {command}; {place}"
     fault = ownership.fault(program[0])
     return f"{note}; first install cnictl where only root can write, because {fault}" if fault else note
 
@@ -42,12 +34,3 @@ def _program() -> list[str]:
         if program and os.access(program, os.X_OK) and os.path.isfile(program):
             return [program]
     return [sys.executable, "-I", "-m", "cnictl"]
-
-
-def _applies(path: str) -> bool:
-    """Return whether a file has a line that calls `cnictl apply`."""
-    try:
-        lines = durable.contents(path).decode("utf-8", "replace").splitlines() if os.path.isfile(path) else []
-    except (OSError, Problem):
-        return False
-    return any("cnictl" in line and "apply" in line and not line.lstrip().startswith("#") for line in lines)

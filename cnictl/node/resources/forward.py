@@ -69,20 +69,6 @@ class IptablesForward:
         ordered = {chain: placed_rules.in_order(labels) for chain, labels in jumps.items()}
         return {"accepts": sorted(look.accepts or []), "jumps": ordered}
 
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form. The first release named one chain, in `at`."""
-        if "jumps" in state:
-            jumps = {chain: placed_rules.updated(labels) for chain, labels in state["jumps"].items()}
-            return {**state, "accepts": sorted(state["accepts"]), "jumps": jumps}
-        if "subnet" not in state:
-            return state
-        mark = _mark(state["name"])
-        rules = [f"-s {state['subnet']} -i {state['bridge']}", f"-d {state['subnet']} -o {state['bridge']}"]
-        return {
-            "accepts": sorted(f"{rule} {mark} -j ACCEPT" for rule in rules if state["subnet"]),
-            "jumps": {state["at"]: [""]} if state["at"] else {},
-        }
-
     def desired(self, spec: NodeSpec) -> State | None:
         """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
         node = _of_family(spec, self._family)

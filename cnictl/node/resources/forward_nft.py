@@ -46,10 +46,6 @@ class NftForward:
                     rules_by_chain.setdefault(chain.name, []).append(state)
         return {chain: placed_rules.in_order(rules) for chain, rules in rules_by_chain.items()} or None
 
-    def updated(self, state: State) -> State:
-        """Return a state from a journal in this release's form."""
-        return {chain: placed_rules.updated(rules) for chain, rules in state.items()}
-
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the accepts in each chain that drops pods' packets; well-placed accepts in other chains stay."""
         if not spec.forward:
@@ -168,8 +164,6 @@ class NftLook:
         lines = []
         for state in rules:
             rule, misplaced = placed_rules.read(state)
-            if MARK not in rule:
-                continue  # an earlier release's journal holds a place here
             shown = f"'{rule}'" if quoted else rule
             kind = texts.get(rule) or _guessed(rule)[0]
             place = places.place_in(bare, chain, kind, needs)

@@ -5,7 +5,7 @@ A well-placed rule is its text. A misplaced one is an object that also says on w
 
 from collections.abc import Iterable, Iterator
 
-from cnictl.node.host.verdicts.places import AHEAD, BEHIND, Misplaced
+from cnictl.node.host.verdicts.places import AHEAD, Misplaced
 from cnictl.node.spine import State
 
 StoredRule = str | dict[str, str]
@@ -38,16 +38,3 @@ def any_ahead(state: State) -> bool:
     chains = state.get("jumps", state).values()
     placed = [read(rule)[1] for rules in chains if isinstance(rules, list) for rule in rules]
     return any(misplaced is not None and misplaced.side == AHEAD for misplaced in placed)
-
-
-def updated(rules: Iterable[StoredRule]) -> list[StoredRule]:
-    """Return rules from a journal in this form; in earlier journals a misplaced rule is `RULE   # ahead of DROP`."""
-    found = []
-    for rule in rules:
-        if isinstance(rule, str):
-            text, _, why = rule.partition("   # ")
-            sides = {"ahead of ": AHEAD, "behind ": BEHIND}
-            known = [Misplaced(side, why.removeprefix(words)) for words, side in sides.items() if why.startswith(words)]
-            rule = stored(text, known[0]) if known else rule
-        found.append(rule)
-    return in_order(found)

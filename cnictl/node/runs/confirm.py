@@ -56,7 +56,7 @@ def confirm() -> Pending:
 def took_back_the_node() -> bool:
     """Return whether this host is no node any more because its set-up was not confirmed."""
     run = journal.last()
-    return run is not None and run.undoes_unconfirmed and not os.path.lexists(NODE_FILE)
+    return run is not None and run.unconfirmed and not os.path.lexists(NODE_FILE)
 
 
 def undo_if_due(wait: float = 30.0) -> Undone | None:

@@ -229,7 +229,7 @@ def resume() -> tuple[list[str], list[Run]]:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
-            carry_out(undo, run.command, lambda *_: None, run.undoes_unconfirmed)
+            carry_out(undo, run.command, lambda *_: None, run.unconfirmed)
             words.append(
                 f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
             )
@@ -339,3 +339,21 @@ def _by_whom(run: Run, trace: Trace) -> str:
         if any(entry.resource == trace.resource for entry in later.entries)
     ]
     return f", by {', '.join(named)}" if named else ""
+
+
+def consequences(undo: Undo) -> list[str]:
+    """Return in words what an undo leaves, and what follows from that for pods and for a later reset."""
+    lines = [f"left: {note}" for note in undo.left]
+    conf_goes = any(
+        inventory.kind(step.resource) == CONF_KIND and step.change is not None and step.change.after is None
+        for step in undo.plan.steps
+    )
+    if conf_goes and undo.left:
+        lines.append(
+            "runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating"
+        )
+    if undo.left and undo.spec is None:
+        lines.append(
+            "what is left belongs to no node file any more: `cnictl reset-node` removes it, once the pods are gone"
+        )
+    return lines

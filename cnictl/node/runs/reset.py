@@ -11,6 +11,7 @@ from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
+from cnictl.node.host import runtimes
 from cnictl.node.reach.kubernetes_access import KUBECONFIG
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
@@ -162,3 +163,16 @@ def no_node() -> Problem:
 
 def _refuse_live(pods: Iterable[AttachedPod]) -> None:
     live_pods.refuse([pod for pod in pods if pod.state != liveness.STALE], "reset-node")
+
+
+def waiting_pods() -> list[str]:
+    """Return, for each runtime with a CRI, a line that says until when detached pods stay in Terminating.
+
+    Without any conf, the CRI refuses to stop a sandbox ("cni plugin not initialized").
+    """
+    return [
+        f"{runtime.name} ends pods only while it has a CNI conf: these stay in Terminating until the next network's "
+        f"conf is in {runtime.conf_dir}, or cnictl init-node has run again"
+        for runtime in runtimes.find()
+        if runtime.settled and runtime.needs_loopback
+    ]

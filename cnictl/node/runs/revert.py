@@ -1,9 +1,9 @@
 """Decide what an undo makes of one thing, given what is there now; what somebody changed since stays. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cnictl.node.spine import Following, Merging, Parted, Resource, Updating
+from cnictl.node.spine import Following, Merging, Parted, Resource
 from cnictl.node.state.journal import Run, State
 
 
@@ -47,7 +47,7 @@ def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
             trace = waiting.get(entry.resource)
             if trace is None:
                 continue
-            if entry.repair or (run.is_repair and not run.marks_repairs):
+            if entry.repair:
                 trace.known.append(entry.after)
             else:
                 del waiting[entry.resource]
@@ -57,8 +57,6 @@ def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State
     """The state to go to from `now`, and in words what has to stay as it is."""
     if isinstance(resource, Following):
         return resource.followed(), []
-    if isinstance(resource, Updating):
-        trace = _updated(resource, trace)
     if now == trace.before:
         return now, []
     if now in trace.known or trace.half_made:
@@ -75,11 +73,6 @@ def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State
         return now, [f"{', '.join(changed)} was changed since"]
     # nothing but empty parts: the thing itself is gone
     return target if any(target.values()) else None, [f"{part} was changed since" for part in changed]
-
-
-def _updated(resource: Updating, trace: Trace) -> Trace:
-    before, after, *known = (state and resource.updated(state) for state in (trace.before, trace.after, *trace.known))
-    return replace(trace, before=before, after=after, known=known)
 
 
 def _without(now: State, before: State, after: State) -> tuple[State, list[str]]:

@@ -36,8 +36,6 @@ from cnictl.node.state.run_lock import RUN_LOCK
 
 _FORMER = "folders"
 _LOG_DIR = os.path.dirname(PLUGIN_LOG)
-_OLD_INDEX_DIRS = (f"{STATE_DIR}/index", f"{SPARE_DIR}/index")
-"""Where releases up to 0.1.0 kept their maps of free addresses."""
 
 
 def remember(spec: NodeSpec) -> None:
@@ -58,7 +56,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
     for name in names:
         _forget_records(name)
-    for folder in (*_OLD_INDEX_DIRS, SPARE_ATTACHMENTS_DIR, SPARE_DIR):
+    for folder in (SPARE_ATTACHMENTS_DIR, SPARE_DIR):
         _rmdir(folder)
     for name in names:
         store = Store(name)
@@ -133,9 +131,6 @@ def _forget_records(name: str) -> None:
     for folder in (ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR):
         _remove_files(f"{folder}/{name}", (attachments.CLAIM_MARK,))
         _rmdir(f"{folder}/{name}")
-    for path in (f"{folder}/{name}" for folder in _OLD_INDEX_DIRS):
-        if os.path.lexists(path):
-            os.unlink(path)
 
 
 def _remove_files(folder: str, beginnings: tuple[str, ...]) -> None:

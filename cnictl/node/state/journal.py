@@ -56,8 +56,7 @@ class Journal:
         self.command = command
         self._repairs = repairs
         self._head = {
-            "command": command, "argv": sys.argv[1:], "former": original_state.snapshot(), "marks_repairs": True,
-            **(about or {}),
+            "command": command, "argv": sys.argv[1:], "former": original_state.snapshot(), **(about or {}),
         }  # fmt: skip
         self.number = 0
         """The run's number in `cnictl history`; 0 before its first change."""
@@ -137,26 +136,13 @@ class Run:
     confirmed: float = 0.0
     whole: bool = False
     """Whether this undo also undoes the run's repairs."""
-    unconfirmed: bool | None = None
-    """Whether this undo undid a run that nobody confirmed in time; None in journals of earlier releases."""
-    marks_repairs: bool = False
-    """Whether the entries mark repairs; those of earlier releases don't."""
-
-    @property
-    def undoes_unconfirmed(self) -> bool:
-        """Whether the run undoes a run that nobody confirmed in time."""
-        if self.unconfirmed is None:
-            return bool(self.undoes) and self.command.endswith(", not confirmed")
-        return self.unconfirmed
+    unconfirmed: bool = False
+    """Whether this undo undid a run that nobody confirmed in time."""
 
     @property
     def is_repair(self) -> bool:
         """Whether all of the run's changes are repairs."""
-        if self.marks_repairs:
-            return bool(self.entries) and all(entry.repair for entry in self.entries)
-        if self.command in ("watch", "doctor --fix"):
-            return True
-        return self.command == "apply" and self.spec is not None and self.former.get("specs") == [self.spec]
+        return bool(self.entries) and all(entry.repair for entry in self.entries)
 
 
 _LARGEST = 256 << 20

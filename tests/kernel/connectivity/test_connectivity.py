@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from cnictl.node.runs.converge import NO_NODE
 from tests.kernel.cluster import Cluster, served, shell, traces
 from tests.waiting import wait_for
 
@@ -164,9 +165,9 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
     ("arguments", "said"),
     [
         (["--pod", "10.244.1.256"], "octet 256 is over 255"),
-        (["--pod", "10.244.1.1"], "is the gateway of 10.244.1.0/24, no pod"),
-        (["--pod", "10.244.0.1"], "is the gateway of 10.244.0.0/24, no pod"),
-        (["--pod", "8.8.8.8"], "lies outside the pod network 10.244.0.0/20"),
+        (["--pod", "10.244.1.1"], "is the gateway of 10.244.1.0/24, not a pod"),
+        (["--pod", "10.244.0.1"], "is the gateway of 10.244.0.0/24, not a pod"),
+        (["--pod", "8.8.8.8"], "is outside the pod network 10.244.0.0/20"),
         (["--external", "1.1.1"], "has 3 parts"),
         (["--external", "::1"], "is not an address that a host can have"),
         (["--external", "2001:db8::10"], "is IPv6; this node's pods have no such address"),
@@ -186,9 +187,8 @@ def test_what_no_host_would_make_right_is_status_2(cluster: Cluster, arguments: 
 def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
     done = node.run(["cnictl", "test-connectivity"], check=False)
     assert (done.status, done.stdout) == (1, "")
-    assert done.stderr == (
-        "cnictl: this host is no node yet: there is no /etc/cnictl/node.toml\n  hint: cnictl init-node\n"
-    )
+    message, hint = NO_NODE
+    assert done.stderr == f"cnictl: {message}\n  hint: {hint}\n"
 
 
 def test_the_walk_throughs_story(lab: Lab) -> None:

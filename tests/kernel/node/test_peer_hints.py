@@ -113,26 +113,24 @@ def test_typed_peer_that_overrides_the_file_is_named_by_the_matrix_and_dropped(w
     words = ["sh", "-c", "cat >> /etc/cnictl/node.toml"]
     world.first.run(words, f'[[peers]]\npod_cidr = "{cidr}"\nvia = "10.0.0.123"\n')
     cnictl(world.first, "apply")
-    blame = next(cell.blame for cell in run_over_lab(world.lab).red if (cell.sender, cell.receiver) == PAIR)
-    assert blame is not None and blame.advice is not None
-    assert blame.host == "node1"
-    assert blame.advice.command == f"cnictl route del-peer {cidr} --yes; cnictl apply"
-    world.first.run(["sh", "-c", blame.advice.command])
+    cause = next(cell.cause for cell in run_over_lab(world.lab).failed_cells if (cell.sender, cell.receiver) == PAIR)
+    assert cause is not None and cause.host == "node1"
+    assert cause.hint.command == f"cnictl route del-peer {cidr} --yes; cnictl apply"
+    world.first.run(["sh", "-c", cause.hint.command])
     assert world.check()["state"] == "ok"
 
 
 def test_node_that_one_hosts_file_lacks_is_named_by_the_matrix(world: World) -> None:
     world.hands_out(world.first, without=world.third)
     matrix = run_over_lab(world.lab)
-    assert {(cell.sender, cell.receiver) for cell in matrix.red} == {PAIR, PAIR[::-1]}
-    for cell in matrix.red:
-        assert cell.blame is not None and cell.blame.advice is not None
-        assert cell.blame.words == (
+    assert {(cell.sender, cell.receiver) for cell in matrix.failed_cells} == {PAIR, PAIR[::-1]}
+    for cell in matrix.failed_cells:
+        assert cell.cause is not None and cell.cause.host == "node1"
+        assert cell.cause.words == (
             f"node1 has no peer for node3's pod CIDR {world.third.pod_cidr}: its source of peers says that no node "
             "has this pod CIDR"
         )
-        assert cell.blame.host == "node1"
-        assert cell.blame.advice.text == LINE.format(world.third.address)
+        assert cell.cause.hint == LINE.format(world.third.address)
 
 
 def test_refused_entry_is_named_with_its_reason(world: World) -> None:

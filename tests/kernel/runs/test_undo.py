@@ -35,7 +35,7 @@ def test_undo_puts_the_host_back_and_undone_twice_finds_nothing(node: Node) -> N
     cnictl(node, "undo")
     assert in_one_order(as_before(node)) == before
     again = cnictl(node, "undo", "1")
-    assert "nothing of it is left to take back" in again.stderr
+    assert "nothing of it is left to undo" in again.stderr
     runs = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     assert [(run["run"], run["outcome"]) for run in runs][-1] == (1, "taken back by run 2")
 

@@ -45,7 +45,7 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
     assert {run["kind"] for run in runs(node)[:-2]} == {"repair"}
     done = cnictl(node, "undo")
     assert "run 2: cnictl route add-peer 10.244.2.0/24 10.0.10.52 (20" in done.stderr
-    assert "takes back: remove the route to 10.244.2.0/24" in done.stderr
+    assert "to undo it: remove the route to 10.244.2.0/24" in done.stderr
     assert "repairs since then stay" in done.stderr
     assert in_one_order(as_before(node)) == before
     assert drifted(node) == []
@@ -60,7 +60,7 @@ def test_repair_is_taken_back_by_its_number_alone_and_says_what_that_means(node:
     lose_routes(node)
     cnictl(node, "apply")
     preview = cnictl(node, "undo", "2", "--dry-run")
-    assert "run 2 only repaired this node: the fault is back without it" in preview.stderr
+    assert "run 2 only repaired this node: without it the fault returns" in preview.stderr
     assert drifted(node) == []
     cnictl(node, "undo", "2")
     assert routes(node) == {}
@@ -106,7 +106,7 @@ def test_undo_asks_at_a_terminal_after_it_has_shown_what_goes(node: Node) -> Non
     init(node, *PEER)
     refused = at_terminal(node, "n", "undo")
     assert refused.status == 1
-    assert "run 1: cnictl init-node" in refused.stderr and "takes back: remove the bridge cni0" in refused.stderr
+    assert "run 1: cnictl init-node" in refused.stderr and "to undo it: remove the bridge cni0" in refused.stderr
     assert "nothing was changed" in refused.stderr
     assert drifted(node) == []
     assert at_terminal(node, "y", "undo").status == 0
