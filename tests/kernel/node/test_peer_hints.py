@@ -134,6 +134,7 @@ def test_node_that_one_hosts_file_lacks_is_named_by_the_matrix(world: World) -> 
 
 
 def test_refused_entry_is_named_with_its_reason(world: World) -> None:
+    world.hands_out(world.first, without=world.third)
     entries = [*entries_of(world.lab)[:2], ("node2", "10.0.0.1", world.third.pod_cidr)]
     put(world.first, cluster_text(entries))
     cnictl(world.first, "apply")
