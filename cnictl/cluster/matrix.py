@@ -169,11 +169,14 @@ def _unreached(report: HostReport, others: Iterable[str]) -> Iterator[Cell]:
 
 def _notes(reached: Mapping[str, HostReport]) -> Iterator[str]:
     """Yield the values that should be the same on all hosts and are not."""
-    for name_of_value, value_of in (("cnictl's version", _version), ("the pod network", _networks)):
+    for name_of_value, value_of in (
+        ("cnictl's version", _version), ("the pod network", _networks), ("the bridge's MTU", _mtu),
+    ):  # fmt: skip
         groups: dict[str, list[str]] = {}
         for name, report in reached.items():
-            if report.ready is not None:
-                groups.setdefault(value_of(report.ready), []).append(name)
+            value = value_of(report.ready) if report.ready is not None else ""
+            if value:
+                groups.setdefault(value, []).append(name)
         if len(groups) > 1:
             values = "; ".join(f"{value} on {', '.join(names)}" for value, names in groups.items())
             yield f"{name_of_value} differs: {values}"
@@ -185,6 +188,10 @@ def _version(ready: Ready) -> str:
 
 def _networks(ready: Ready) -> str:
     return " and ".join(ready.networks)
+
+
+def _mtu(ready: Ready) -> str:
+    return str(ready.mtu) if ready.mtu else ""
 
 
 class _Joining:

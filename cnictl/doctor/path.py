@@ -11,7 +11,7 @@ from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_actio
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.host import host_links, pod_routes, route_lookup
+from cnictl.node.host import host_links, neighbours, pod_routes, route_lookup
 from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
@@ -118,18 +118,27 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        if not source or is_ipv6(address) or not arp.answers(address, link, source):
+        mac = arp.mac_of(address, link, source) if source and not is_ipv6(address) else b""
+        if not mac:
             continue
         # a router with proxy ARP also answers for an address that nobody has
         if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield HostFault(
                 address,
-                f"another host on {link} has this address too: it has the same pod CIDR",
+                f"{_whose(facts, mac)} on {link} has this address too: it has the same pod CIDR as this node "
+                f"({source})",
                 hint.advice(
                     "give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
                     because="the pods of the host that gets another one have to restart",
                 ),
             )
+
+
+def _whose(facts: Facts, mac: bytes) -> str:
+    """Return the host with a MAC in words: the peer that the neighbour table has at it, else its MAC."""
+    peers = {peer.via for peer in facts.peer_links}
+    known = next((address for address in neighbours.addresses_at(mac) if address in peers), "")
+    return f"{f'peer {known}' if known else 'another host'} (MAC {mac.hex(':')})"
 
 
 def _own_address(facts: Facts, link: str) -> str:

@@ -16,8 +16,20 @@ def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
 
     Raises OSError if the link is gone or is not an Ethernet link.
     """
+    return bool(mac_of(address, link, source, wait))
+
+
+def mac_of(address: str, link: str, source: str, wait: float = 0.3) -> bytes:
+    """Return the MAC that answers ARP for `address`, as `answers` asks; empty if none does. Raises OSError."""
+    macs: list[bytes] = []
+
+    def is_wanted(frame: bytes) -> bool:
+        macs.extend(filter(None, [answering_mac(frame, address)]))
+        return bool(macs)
+
     with asked(address, link, source) as asking:
-        return heard(asking, lambda frame: is_answer(frame, address), wait)
+        heard(asking, is_wanted, wait)
+    return next(iter(macs), b"")
 
 
 def asked(address: str, link: str, source: str) -> socket.socket:
