@@ -23,6 +23,7 @@ hooks:
 bench:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.bench.plugin $(BENCH)
+	.venv/bin/python -m tests.bench.commands
 
 # beside the reference plugins, every key by verb by family; PARITY="--write" renews docs/dev/drop-in.md
 parity:

@@ -6,6 +6,9 @@ import sys
 from cnictl.cli import encoding
 from cnictl.core import standard
 
+_HARMLESS = ("PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONUNBUFFERED")
+"""Variables that containers and CI often set, and that name no place to load code from (python(1))."""
+
 
 def main() -> None:
     """Load the command line and run it."""
@@ -45,4 +48,5 @@ def _start_anew_if_needed() -> None:
 
 def _may_load_foreign_code(by_name: bool) -> bool:
     user_site = getattr(sys.modules.get("site"), "ENABLE_USER_SITE", False)
-    return not by_name or bool(user_site) or any(name.startswith("PYTHON") for name in os.environ)
+    named = any(name.startswith("PYTHON") and name not in _HARMLESS for name in os.environ)
+    return not by_name or bool(user_site) or named

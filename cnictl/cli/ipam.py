@@ -1,5 +1,7 @@
 """`cnictl ipam`: show who holds which address, and free addresses that nobody holds any more."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 import time
 from contextlib import nullcontext
@@ -176,7 +178,7 @@ def gc(
         raise typer.Exit(1)
 
 
-def _show_stale(listings: "list[lease_list.Listing]") -> "list[lease_list.Listing]":
+def _show_stale(listings: list[lease_list.Listing]) -> list[lease_list.Listing]:
     """Show what gc would free, ask, and return the listings: gc then frees nothing that was not shown."""
     stale = [(listing, row) for listing in listings for row in reclaim.stale_rows(listing)]
     asking.show(
@@ -193,13 +195,13 @@ def _require_root(command: str) -> None:
         raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
 
 
-def observe(name: str, data_dir: str, command: str) -> "lease_list.Listing":
+def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
     with lease_list.refusals(command):
         return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: "lease_list.Listing") -> list[str]:
+def _utilisation(listing: lease_list.Listing) -> list[str]:
     """Return a line for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
         return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
@@ -216,7 +218,7 @@ def _utilisation(listing: "lease_list.Listing") -> list[str]:
     return lines
 
 
-def _cells(row: "lease_list.Row") -> tuple[str, ...]:
+def _cells(row: lease_list.Row) -> tuple[str, ...]:
     owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
     return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
 
@@ -247,7 +249,7 @@ def _lines(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]", output: Format) -> None:
+def _report(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome], output: Format) -> None:
     """Print a release's outcomes. Exit status 1 if an address is still held."""
     if output is Format.JSON:
         facts = reclaim.as_json(listing, outcomes)
@@ -258,7 +260,7 @@ def _report(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcom
         raise typer.Exit(1)
 
 
-def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.ReleaseOutcome]") -> None:
+def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome]) -> None:
     if outcomes:
         columns = ("address", "container", "interface", "pod", "outcome", "reason")
         rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
@@ -273,6 +275,6 @@ def _print_outcomes(listing: "lease_list.Listing", outcomes: "list[reclaim.Relea
     _mention_strays(listing)
 
 
-def _mention_strays(listing: "lease_list.Listing") -> None:
+def _mention_strays(listing: lease_list.Listing) -> None:
     for name in listing.strays:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

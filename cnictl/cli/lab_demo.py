@@ -14,8 +14,8 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
 from cnictl.cluster import lab_cluster
 from cnictl.core.errors import Problem
 from cnictl.lab.demo import Played, play
+from cnictl.probe.checks import report_from_json
 from cnictl.probe.matrix import lines, matrix
-from cnictl.probe.reading import report_from_json
 
 _SVG_WIDTH = 126
 

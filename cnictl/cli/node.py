@@ -1,5 +1,7 @@
 """`cnictl init-node`, `apply`, `plan`, `reset-node`: the node as a whole."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import sys
 from collections.abc import Collection
 from typing import Annotated
@@ -182,10 +184,10 @@ def init_node(
 
 
 def _init(
-    set_up: "edits.SetUp",
-    asked: "joining.Joining | None",
-    options: "engine.Options",
-    terminal: "steps.Terminal",
+    set_up: edits.SetUp,
+    asked: joining.Joining | None,
+    options: engine.Options,
+    terminal: steps.Terminal,
     ignored: Collection[str],
 ) -> None:
     spec, chosen = set_up.spec()
@@ -218,7 +220,7 @@ def _init(
         say(joining.what_next(spec, joined.record))
 
 
-def _in_words(finding: "preflight.PreflightFinding") -> str:
+def _in_words(finding: preflight.PreflightFinding) -> str:
     hint = f"\n  hint: {finding.hint}" if finding.hint else ""
     severity = f"ignored {finding.severity}" if finding.ignored else finding.severity
     return f"{severity} [{finding.name}] {finding.subject}: {finding.message}{hint}"
@@ -257,7 +259,7 @@ def apply(
         return
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
 
-    def asked(spec: "node_spec.NodeSpec") -> "node_spec.NodeSpec":
+    def asked(spec: node_spec.NodeSpec) -> node_spec.NodeSpec:
         return learning.refreshed(spec, not dry_run, accept_empty)
 
     engine.edit_node("apply", asked, (), options, steps.Terminal(output, exit_code), reapplies=True)
@@ -341,7 +343,7 @@ def reset_node(
     todo.whole.refuse_unknown()
 
 
-def _preview_reset(todo: "reset.Reset", terminal: "steps.Terminal") -> None:
+def _preview_reset(todo: reset.Reset, terminal: steps.Terminal) -> None:
     pods = [str(pod) for pod in todo.pods]
     for pod in pods:
         say(f"would delete the attachment of {pod}")

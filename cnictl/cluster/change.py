@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from cnictl.cluster import survey
 from cnictl.cluster.hosts import Answer, Command, Hosts
@@ -81,7 +81,7 @@ class ClusterChange:
     _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
     _copied: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> "ClusterChange":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

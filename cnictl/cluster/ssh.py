@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.core import outside, programs
@@ -77,7 +78,7 @@ class Ssh:
         """The hosts' names."""
         return tuple(self._destinations)
 
-    def __enter__(self) -> "Ssh":
+    def __enter__(self) -> Self:
         if not programs.find("ssh"):
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
         self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
@@ -165,7 +166,9 @@ class Ssh:
                 leaves_child=True,
             )
         except ProgramError as error:
-            return Answer(host.name, fault=outside.line(_without_command(error.message)))
+            # the command line of ssh is long, and none of the operator's doing
+            fault = f"no answer: {error.reason}" if error.reason else error.message
+            return Answer(host.name, fault=outside.line(fault))
         message, hint = fault_of(done.status, done.stderr, host.destination)
         return Answer(host.name, done.status, done.stdout, done.stderr, message, hint)
 
@@ -304,8 +307,3 @@ def _runtime_folder() -> str:
             if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
                 return folder
     return "/tmp"
-
-
-def _without_command(message: str) -> str:
-    """Return what is wrong with the ssh program, without its long command line."""
-    return f"no answer: {message.rpartition(': ')[2]}" if message.startswith("ssh -a ") else message

@@ -56,10 +56,14 @@ class CniError(Problem):
 
 
 class ProgramError(CniError):
-    """A program failed. The plugin starts only firewall programs, so the code is 106."""
+    """A program failed. The plugin starts only firewall programs, so the code is 106.
 
-    def __init__(self, message: str, hint: str = "", code: int = FIREWALL_FAILED) -> None:
+    `reason` is the message without the command line; empty if the program was not started.
+    """
+
+    def __init__(self, message: str, hint: str = "", code: int = FIREWALL_FAILED, reason: str = "") -> None:
         super().__init__(code, message, hint)
+        self.reason = reason
 
     @property
     def unsupported(self) -> bool:

@@ -90,16 +90,20 @@ def run(
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
         fault, outputs = _collect(started, deadline, most, leaves_child)
     if fault:
-        raise ProgramError(f"{' '.join([prefix, *argv[1:]])}: {fault.format(timeout=timeout)}")
+        raise _failed([prefix, *argv[1:]], fault.format(timeout=timeout))
     done = Finished(started.returncode, *outputs)
     if check and done.status != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        raise ProgramError(f"{' '.join([prefix, *argv[1:]])}: {outside.line(words)}")
+        raise _failed([prefix, *argv[1:]], outside.line(words))
     if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
         answered[tuple(argv)] = done
     return done
+
+
+def _failed(words: list[str], reason: str) -> ProgramError:
+    return ProgramError(f"{' '.join(words)}: {reason}", reason=reason)
 
 
 def _lists(argv: list[str]) -> bool:

@@ -3,14 +3,12 @@
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cnictl.core.process import run
+from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-
-if TYPE_CHECKING:
-    from cnictl.doctor.facts import Facts
 
 Severity = Literal["error", "warning"]
 
@@ -80,15 +78,15 @@ class Check:
     """One sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
-    find: Callable[["Facts"], Iterable[HostFault]]
+    find: Callable[[Facts], Iterable[HostFault]]
     """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
-    fix: Callable[["Facts", Finding], Remedy] | None = None
+    fix: Callable[[Facts, Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
     """Checks whose findings explain this one's, which are then left out."""
     waits: bool = False
     """Whether it waits for answers from other hosts; then it runs in parallel with the other checks."""
 
-    def findings(self, facts: "Facts") -> list[Finding]:
+    def findings(self, facts: Facts) -> list[Finding]:
         """Return the findings on this host."""
         return [
             Finding(

@@ -12,7 +12,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import cnictl
 from cnictl.core.errors import Problem, UsageProblem
@@ -55,7 +55,7 @@ class Node:
         stdin: int | IO[Any] | None = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = subprocess.PIPE,
         stderr: int | IO[Any] | None = subprocess.PIPE,
-    ) -> "subprocess.Popen[str]":
+    ) -> subprocess.Popen[str]:
         """Start `argv` here. Killing the process kills the command inside. `env` adds to `environment()`."""
         return subprocess.Popen(
             self.command(argv),
@@ -124,7 +124,7 @@ class Lab:
         self._take(running)
         return running
 
-    def __enter__(self) -> "Lab":
+    def __enter__(self) -> Self:
         reader, self._lifeline = os.pipe()
         try:
             self._take(_bring_up(self._wanted, reader))

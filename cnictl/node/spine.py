@@ -156,7 +156,7 @@ class Plan:
         return tuple(step.change for step in self.steps if step.change is not None)
 
     @property
-    def changed(self) -> "tuple[Step, ...]":
+    def changed(self) -> tuple[Step, ...]:
         """The steps that have a difference."""
         return tuple(step for step in self.steps if step.change is not None)
 

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import icmp6
@@ -176,7 +177,7 @@ class _AnswerReader:
         for sender in {series.sender for series in all_series}:
             self._selector.register(sender, selectors.EVENT_READ)
 
-    def __enter__(self) -> "_AnswerReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
+from typing import Self
 
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
@@ -92,7 +93,7 @@ class _Group:
             self.close()
             raise
 
-    def __enter__(self) -> "_Group":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

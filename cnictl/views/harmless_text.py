@@ -140,7 +140,7 @@ def nft(text: str, words: Words) -> str:
     )
 
 
-def _quoted(match: "re.Match[str]", words: Words) -> str:
+def _quoted(match: re.Match[str], words: Words) -> str:
     text, before = match[1], match.string[: match.start()]
     of_link = re.fullmatch(r"[\w.@*-]{1,16}", text, re.ASCII) and (_OF_LINK.search(before) or words.is_link(text))
     own = before.endswith("comment ") and (is_mark(text, words) or text == "cnictl:ports")
@@ -239,7 +239,7 @@ def _zone_line(line: str, words: Words) -> str:
     return line if re.fullmatch(r"[\w-]{0,17}(?: \([a-z, ]+\))?", line, re.ASCII) else words.prose(line)
 
 
-def _attribute(match: "re.Match[str]", words: Words) -> str:
+def _attribute(match: re.Match[str], words: Words) -> str:
     return match[0] if match[1] in _RICH and words.is_harmless(match[2]) else f'{match[1]}="{HIDDEN}"'
 
 

@@ -59,7 +59,7 @@ class Events:
         self._route.close()
         self._rules.close()
 
-    def wait(self, seconds: float, wakeup: int, links: "set[str]", more: Iterable[HasFileno] = ()) -> list[Event]:
+    def wait(self, seconds: float, wakeup: int, links: set[str], more: Iterable[HasFileno] = ()) -> list[Event]:
         """Return the events of at most `seconds`, or until `wakeup` or one of `more` is readable; only of `links`."""
         descriptors = [each.fileno() for each in more]
         ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *descriptors], [], [], seconds)
@@ -79,7 +79,7 @@ def _listen(protocol: int, groups: tuple[int, ...]) -> socket.socket:
     return made
 
 
-def _received(receiver: socket.socket, links: "set[str]") -> Iterator[Event]:
+def _received(receiver: socket.socket, links: set[str]) -> Iterator[Event]:
     while True:
         try:
             data = receiver.recv(1 << 17)
@@ -101,7 +101,7 @@ def _received(receiver: socket.socket, links: "set[str]") -> Iterator[Event]:
             offset += (length + 3) & ~3
 
 
-def read(kind: int, body: bytes, port: int, links: "set[str]") -> Event | None:
+def read(kind: int, body: bytes, port: int, links: set[str]) -> Event | None:
     """Return a message's event; None if it does not concern the node: pods' links and routes change all day."""
     if kind in (_NEWLINK, _DELLINK):
         name = attributes(body, 16).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")

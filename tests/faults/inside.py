@@ -1,4 +1,4 @@
-"""Calls of the plugin and of cnictl on a host, made by `forks`: with the same code as ever, but for the start."""
+"""Calls of the plugin and of cnictl on a host, made by `forks`. Their code is the same, only their start differs."""
 
 import marshal
 import os

@@ -18,6 +18,16 @@ FLOORS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "n
 PLUGIN_MAY_IMPORT = ("plugin", "core")
 """The plugin is a program of its own: it needs core, and no room needs it."""
 
+LATE = {
+    "cnictl.cli.entry": "the interpreter is chosen first",
+    "cnictl.cli.main": "only root's commands, and only while a run waits to be confirmed",
+    "cnictl.node.reach.extras": "an extra of the package, which may not be installed",
+    "cnictl.node.resources.remnants": "pyroute2, which no other module needs",
+    "cnictl.node.runs.confirm_guard": "pyroute2, before the fork",
+    "cnictl.node.spec.suggestions": "netaddr, only for what is wrong, or to find a free subnet",
+}
+"""The only modules above core that import something later than at the top, and why."""
+
 
 def test_no_modules_import_in_a_circle() -> None:
     arrows = module_arrows()
@@ -44,6 +54,28 @@ def test_imports_between_rooms_go_down_only() -> None:
     assert not upward, "\n".join(upward)
 
 
+def test_imports_stand_at_the_top_except_in_core_and_plugin() -> None:
+    late = {module for module, tree in trees_above_core().items() if any(late_imports(tree))}
+    assert late == LATE.keys()
+
+
+def test_no_types_are_quoted_except_in_core_and_plugin() -> None:
+    """A class that stands further down in the same file has to be quoted."""
+    quoted = [
+        f"{module}: {text}"
+        for module, tree in trees_above_core().items()
+        for text in quoted_types(tree)
+        if not any(isinstance(part, ast.ClassDef) and part.name in text for part in tree.body)
+    ]
+    assert not quoted, "\n".join(quoted)
+
+
+def test_late_imports_and_quoted_types_are_found() -> None:
+    tree = ast.parse("import a\ndef f(x: 'b.C', y: list['D']) -> None:\n    import e\nif f:\n    from g import h\n")
+    assert [ast.unparse(statement) for statement in late_imports(tree)] == ["import e", "from g import h"]
+    assert list(quoted_types(tree)) == ["b.C", "D"]
+
+
 def test_every_package_is_installed() -> None:
     there = {
         ".".join([package, *file.relative_to(REPOSITORY / folder).parent.parts])
@@ -64,13 +96,42 @@ def test_circles_and_upward_imports_are_found() -> None:
 
 
 @cache
-def module_arrows() -> Mapping[str, set[str]]:
-    """Which of our modules each of our modules imports."""
+def module_trees() -> Mapping[str, ast.Module]:
+    """Each of our modules, parsed."""
     trees = {}
     for folder, package in (("cnictl", "cnictl"), ("plugin", "cnictl_plugin")):
         for file in (REPOSITORY / folder).rglob("*.py"):
             parts = [package, *file.relative_to(REPOSITORY / folder).with_suffix("").parts]
             trees[".".join(parts).removesuffix(".__init__")] = ast.parse(file.read_text("utf-8"), str(file))
+    return trees
+
+
+def trees_above_core() -> Mapping[str, ast.Module]:
+    """Each module that no call of the plugin loads: to such a call, each import and each evaluated type costs time."""
+    return {module: tree for module, tree in module_trees().items() if room_of(module) not in ("core", "plugin")}
+
+
+def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that don't stand at a module's top level."""
+    yield from (
+        part for part in ast.walk(tree) if isinstance(part, ast.Import | ast.ImportFrom) and part not in tree.body
+    )
+
+
+def quoted_types(tree: ast.Module) -> Iterator[str]:
+    """The quoted parts of annotations of functions and variables; a Literal's and an Annotated's texts are no types."""
+    for part in ast.walk(tree):
+        annotation = part.returns if isinstance(part, ast.FunctionDef) else getattr(part, "annotation", None)
+        if annotation is not None and "Literal[" not in (text := ast.unparse(annotation)) and "Annotated[" not in text:
+            for inner in ast.walk(annotation):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    yield inner.value
+
+
+@cache
+def module_arrows() -> Mapping[str, set[str]]:
+    """Which of our modules each of our modules imports."""
+    trees = module_trees()
     arrows: dict[str, set[str]] = {}
     for module, tree in sorted(trees.items()):
         # `from a.b import c` imports the module a.b.c if there is one, and c of the module a.b otherwise

@@ -40,3 +40,16 @@ def test_pythonpath_brings_no_code(evil: Path) -> None:
 def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
     done = run([sys.executable, "-m", "cnictl", "no-such-command"], cwd=tmp_path)
     assert done.returncode == 2 and "no-such-command" in done.stderr
+
+
+@pytest.mark.parametrize(("variables", "anew"), [(("PYTHONUNBUFFERED", "PYTHONHASHSEED"), 0), (("PYTHONPATH",), 1)])
+def test_only_a_variable_that_may_bring_code_starts_the_interpreter_anew(variables: tuple[str, ...], anew: int) -> None:
+    """A second start is a fifth of a short command."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **dict.fromkeys(variables, "1")}
+    watched = (
+        "import os, sys; from cnictl.cli import entry; os.execv = lambda *_: sys.exit('anew'); "
+        "sys.argv, sys.orig_argv = ['/cnictl', '--version'], ['python', '/cnictl']; entry.main()"
+    )
+    done = run([sys.executable, "-s", "-c", watched], env=environment)
+    assert done.stderr.count("anew") == anew
+    assert done.stdout.startswith("cnictl ") == (not anew)

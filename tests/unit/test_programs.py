@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from cnictl.core import programs
+from cnictl.core.errors import MissingProgram, ProgramError
+from cnictl.core.process import run
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
@@ -49,3 +51,20 @@ def test_a_path_without_any_usual_folder_is_taken_as_it_is(monkeypatch: pytest.M
     _with(monkeypatch, str(tmp_path))
     assert programs.folders() == [str(tmp_path)]
     assert programs.find("sh") == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("echo 'table: not there' >&2; exit 3", "table: not there"), ("exec cat /dev/zero", "answered with over 1 MiB")],
+)
+def test_failure_tells_its_reason_apart_from_the_command_line(script: str, reason: str) -> None:
+    with pytest.raises(ProgramError) as failed:
+        run(["sh", "-c", script], most=1 << 20)
+    assert failed.value.reason == reason
+    assert failed.value.message == f"sh -c {script}: {reason}"
+
+
+def test_program_that_was_not_started_has_no_reason() -> None:
+    with pytest.raises(MissingProgram) as missing:
+        run(["no-such-program"])
+    assert missing.value.reason == ""

@@ -1,6 +1,6 @@
 """The plugin's bytecode, compiled once a test worker: a node's `init-node` finds it made instead of making it again.
 
-Whatever is not the usual version at its usual place is compiled as ever.
+Anything other than the usual version at its usual place is compiled by the interpreter that `init-node` chose.
 """
 
 import os

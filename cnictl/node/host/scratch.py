@@ -119,7 +119,7 @@ def _cover(path: str) -> None:
     os.makedirs(path)
 
 
-def _bind_back(old: str, above: str, entry: "os.DirEntry[str]") -> None:
+def _bind_back(old: str, above: str, entry: os.DirEntry[str]) -> None:
     place = os.path.join(above, entry.name)
     if entry.is_symlink():
         os.symlink(os.readlink(f"{old}/{entry.name}"), place)

@@ -1,5 +1,7 @@
 """Load what only some nodes need: clients of stores, which are extras of the package."""
 
+from __future__ import annotations  # the type of the source is an extra's
+
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ _KUBERNETES = ("kubernetes", "lightkube>=1.0.1,<2", ("lightkube", "httpx2", "msg
 """The extra, what it installs (pyproject.toml), and the packages that are imported."""
 
 
-def kubernetes_source(reach: Reach, setting_up: bool = False) -> "KubernetesSource":
+def kubernetes_source(reach: Reach, setting_up: bool = False) -> KubernetesSource:
     """Return the source for `source = "kubernetes"`. Raises UsageProblem if lightkube is not installed.
 
     With `setting_up`, an administrator's kubeconfig on a control-plane node does where the node has none of its own.

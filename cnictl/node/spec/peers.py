@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from netaddr import IPAddress
-
 from cnictl.core.cidr import (
     AddressError,
     Cidr,
@@ -31,7 +29,8 @@ FAMILIES = {32: "IPv4", 128: "IPv6"}
 LINK_NAME_MAX = 15
 """Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
 
-_CLASS_E = IPAddress("240.0.0.0")
+_NO_HOST = tuple(parse_cidr(text) for text in ("127.0.0.0/8", "224.0.0.0/3", "::1/128", "ff00::/8", "::ffff:0:0/96"))
+"""Loopback, multicast, class E and IPv4-mapped addresses (RFC 1112, RFC 4291)."""
 _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 
@@ -219,9 +218,7 @@ def host_address(text: str, what: str) -> bytes:
     if "/" in text:
         raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
     packed = parse_address(text, what)
-    address = IPAddress(text)
-    odd = address.is_multicast() or address.is_loopback() or int(address) == 0
-    if odd or (address.version == 4 and address >= _CLASS_E) or address.is_ipv4_mapped():
+    if not any(packed) or any(block.holds(packed) for block in _NO_HOST):
         raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
     return packed
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from netaddr import IPNetwork, IPSet, cidr_merge, spanning_cidr
-
 from cnictl.core.cidr import Cidr
 
 
 def meant_network(cidr: Cidr, network: Cidr) -> str:
     """Return the smallest network that holds both, in words; empty if it is too wide to be meant."""
+    from netaddr import IPNetwork, spanning_cidr
+
     spanning = spanning_cidr([IPNetwork(str(cidr)), IPNetwork(str(network))])
     wide = 8 if cidr.bits == 32 else 32
     return f"; a network that holds both is {spanning}" if spanning.prefixlen >= wide else ""
@@ -22,6 +22,8 @@ def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:
 
 def first_free(network: str, prefix: int, taken: Iterable[str]) -> str:
     """Return the first subnet of that prefix length in `network` that overlaps none of `taken`; empty without one."""
+    from netaddr import IPNetwork, IPSet, cidr_merge
+
     free = IPSet([IPNetwork(network)]) - IPSet(IPNetwork(cidr) for cidr in taken)
     for block in cidr_merge(free.iter_cidrs()):
         if block.prefixlen <= prefix:
