@@ -120,7 +120,7 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
             if row["fault"]:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")
         if not rows:
-            say(peer_hints.PeerHints(spec).no_peers("`cnictl route add-peer CIDR=VIA`"))
+            say(peer_hints.PeerHints(spec).no_peers("no peers: `cnictl route add-peer CIDR=VIA` adds one"))
         say_strays([stray for row in rows for stray in row["strays"]])
     if any(row["fault"] for row in rows) or not all(state.works for state in states):
         raise typer.Exit(1)

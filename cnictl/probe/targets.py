@@ -106,7 +106,7 @@ class Targets:
 
     def _other_hosts(self) -> list[Planned]:
         if not self._evidence:
-            why = self._host.peer_hints.no_peers("cnictl route add-peer or --peer CIDR=VIA")
+            why = self._host.peer_hints.no_peers("no peer in node.toml: use cnictl route add-peer or --peer CIDR=VIA")
             return [Planned(OTHER_HOST, None, why)]
         return [
             Planned(OTHER_HOST, self._main(peer.via), "", evidence.node, evidence)

@@ -88,10 +88,10 @@ class PeerHints:
             return f"run here: cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one"
         return f"correct its entry in the source of peers ({self.source})"
 
-    def no_peers(self, by_hand: str) -> str:
-        """Return in words why there is no peer; `by_hand` is the command that adds one without a source."""
+    def no_peers(self, without_source: str) -> str:
+        """Return in words why there is no peer; `without_source` says it for a node that has no source."""
         if not self._spec.reach.source:
-            return f"no peer in node.toml: use {by_hand}"
+            return without_source
         return f"no peer: {self.source} lists no other node that can be used (cnictl node list)"
 
     @cached_property
