@@ -42,7 +42,8 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that a snapshot makes of the present one."""
     old = _known(spec)
-    known = [(node["name"], node["pod_cidr"], node["address"]) for node in old.nodes if node["state"] == accept.ROUTED]
+    routed = () if accept_empty else old.nodes  # the operator's word: the source is right
+    known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
     judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source that forgot this node and most others lost its data, or is another cluster's
