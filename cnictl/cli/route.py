@@ -55,11 +55,11 @@ def add_peer(
     steps.require_root("route add-peer", "changes the host's routes")
 
     addition = edits.AddPeers(named, replace)
-    addition.check()
-    for note in addition.notes():
+    notes, kinds = addition.look()
+    for note in notes:
         say(note)
     options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)
-    engine.edit_node("route add-peer", addition.edit, addition.kinds(), options, steps.Terminal(output, exit_code))
+    engine.edit_node("route add-peer", addition.edit, kinds, options, steps.Terminal(output, exit_code))
 
 
 def del_peer(

@@ -1,1 +1,1 @@
-"""The cluster on one screen: what all hosts say, gathered over one transport."""
+"""Manage all hosts of a cluster file over ssh: their status, faults between them, changes, and connectivity."""

@@ -1,7 +1,8 @@
-"""Change all hosts of a cluster: what each would change, the change, its verification, and keeping or reverting it.
+"""Change all hosts of a cluster: plan each host's change, make it, verify it, and keep or revert it.
 
-The cluster file travels to a temporary file on each host; `cnictl init-node --from` reads it there and installs it as
-/etc/cnictl/cluster.toml in the same run as the rest. So a run that is undone undoes that too.
+The cluster file is copied to a temporary file on each host. `cnictl init-node --from` reads it there, and installs it
+as /etc/cnictl/cluster.toml in the same run as its other changes. An undo of that run therefore restores the former file
+too.
 """
 
 import secrets
@@ -28,18 +29,18 @@ _DELETE = 'rm -f -- "$1" "$1.part"'
 _AT_ONCE = 32
 
 LEAST_CONFIRM = 30
-"""Seconds: a connection that hangs is noticed after 15, and 10 more pass until a new one is given up."""
+"""The shortest time in seconds. A connection that hangs is noticed after 15 s, and a new one is given up after 10 s."""
 
 UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
 UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED = (
-    "already so", "would change", "changed", "failed", "lost", "reverted",
+    "unchanged", "would change", "changed", "failed", "lost", "reverted",
 )  # fmt: skip
 _GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
 
 
 @dataclass(frozen=True)
 class HostChange:
-    """What a host would change, or what became of it."""
+    """What a host would change, or the outcome of its change."""
 
     node: ClusterNode
     state: str
@@ -49,7 +50,7 @@ class HostChange:
     """The steps that change something, as the host's own command prints them: `resource`, `summary`, `before`, …"""
     pods_cut_off: tuple[str, ...] = ()
     run: int = 0
-    """The number of the run that waits to be confirmed."""
+    """The number of the run that waits to be confirmed; 0 if none does."""
 
     @property
     def is_good(self) -> bool:
@@ -70,14 +71,14 @@ class HostChange:
 
 @dataclass
 class ClusterChange:
-    """One text of the cluster file on its way to some hosts: a context manager that leaves no temporary file there."""
+    """A change of some hosts to one text of the cluster file. As a context manager, it removes the temporary files."""
 
     hosts: Hosts
     nodes: tuple[ClusterNode, ...]
-    """As the text has them; all are among `hosts`."""
+    """The nodes as the text describes them; all are among `hosts`."""
     text: str
     versions: Mapping[str, Answer] = field(default_factory=dict)
-    """What each host's `cnictl --version` said, from `plan` on."""
+    """Each host's answer to `cnictl --version`, set by `plan`."""
     _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
     _copied: list[str] = field(default_factory=list)
 
@@ -102,10 +103,10 @@ class ClusterChange:
     def carry_out(
         self, planned: Sequence[HostChange], confirm_within: int | None, keep: bool, on_answer: OnAnswer
     ) -> list[HostChange]:
-        """Change every host that would change, and return what became of each, as a new connection shows.
+        """Change every host that would change, verify it on a new connection, and return the outcomes.
 
-        With `keep` a host's change is confirmed as soon as that host is verified; else `confirm` or `revert` has to
-        follow where `confirm_within` is given.
+        With `keep`, a host's change is confirmed as soon as the host is verified. Without it, and with
+        `confirm_within`, the caller must call `confirm` or `revert` afterwards.
         """
 
         def change(row: HostChange) -> HostChange:
@@ -118,12 +119,12 @@ class ClusterChange:
             return list(pool.map(change, planned))
 
     def confirm(self, rows: Sequence[HostChange]) -> list[HostChange]:
-        """Keep what the hosts that were changed and verified have made."""
+        """Keep the changes of the hosts that were changed and verified."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._confirm, rows))
 
     def revert(self, rows: Sequence[HostChange]) -> list[HostChange]:
-        """Take back what the hosts that were changed and verified have made."""
+        """Revert the changes of the hosts that were changed and verified."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._revert, rows))
 
@@ -155,7 +156,7 @@ class ClusterChange:
 
 
 def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:
-    """Return whether a host can be asked, and the pods that live there. Raises Problem if it can't say."""
+    """Return whether a host can be reached, and the pods that live there. Raises Problem if it can't list them."""
     answer = hosts.run({name: Command(("cnictl", "ipam", "list", "-o", "json"))}, _SHORT_SECONDS, lambda _: None)[name]
     if answer.fault:
         return False, []
@@ -163,17 +164,17 @@ def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:
     if document is None:
         if converge.NO_NODE[0] in answer.stderr or "no network has leases here" in answer.stderr:
             return True, []
-        raise Problem(f"{name} does not say which pods live there: {answer.error}", f"cnictl ipam list on {name}")
+        raise Problem(f"{name} can't list its pods: {answer.error}", f"cnictl ipam list on {name}")
     leases = document.get("items", document.get("leases"))
     if not isinstance(leases, list):
-        raise Problem(f"{name} does not say which pods live there", f"cnictl ipam list on {name}")
+        raise Problem(f"{name} can't list its pods", f"cnictl ipam list on {name}")
     rows = [lease for lease in leases if isinstance(lease, dict) and lease.get("state") not in ("stale", "torn")]
     named = [str(row.get("pod") or row.get("container") or row.get("address")) for row in rows]
     return True, list(dict.fromkeys(outside.word(pod, 100) for pod in named))
 
 
 def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
-    """Reset a host that leaves the cluster; one that is no node any more is already so."""
+    """Reset a host that leaves the cluster; one that is not a node any more is unchanged."""
     command = Command(("cnictl", "reset-node", "--yes", "-o", "json"))
     answer = hosts.run({node.name: command}, _CHANGE_SECONDS, lambda _: None)[node.name]
     if answer.fault:
@@ -189,7 +190,7 @@ def _barred(node: ClusterNode, version: Answer) -> HostChange | None:
         return HostChange(node, UNREACHABLE, version.fault, version.hint)
     other = survey.other_version(version)
     if other:
-        return HostChange(node, OTHER_VERSION, other, "install the same release of cnictl on all hosts")
+        return HostChange(node, OTHER_VERSION, other, "install the same version of cnictl on all hosts")
     return None
 
 
@@ -205,7 +206,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
 
 
 def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the steps with an outcome in a run's JSON, each with its values in the kinds that they should have."""
+    """Return the steps of a run's JSON that have this outcome. Values of a wrong type are replaced."""
     steps = document.get("steps")
     return tuple(
         {
@@ -221,7 +222,7 @@ def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any]
 
 
 def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> HostChange:
-    back = f"; it takes the change back by itself within {confirm_within} s" if confirm_within else ""
+    back = f"; it undoes the change by itself within {confirm_within} s" if confirm_within else ""
     if answer.fault:
         return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
     document = answer.document()
@@ -233,8 +234,8 @@ def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> Hos
 
 
 def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -> HostChange:
-    """Return the row of a host that was changed, once it was looked at on a new connection."""
-    back = f"; it takes the change back by itself within {confirm_within} s" if confirm_within else ""
+    """Return the row of a host that was changed, given its status on a new connection."""
+    back = f"; it undoes the change by itself within {confirm_within} s" if confirm_within else ""
     if not status.is_set_up:
         state = LOST if status.state == UNREACHABLE else FAILED
         return replace(row, state=state, why=f"{status.why}{back}", hint=status.hint)
@@ -244,9 +245,9 @@ def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -
 
 
 def _ended(row: HostChange, answer: Answer, state: str) -> HostChange:
-    """Return the row of a host that was to keep or to take back its change."""
+    """Return the row of a host after it was told to keep or to revert its change."""
     if answer.fault:
-        return replace(row, state=LOST, why=f"{answer.fault}; its change is taken back by itself", hint=answer.hint)
+        return replace(row, state=LOST, why=f"{answer.fault}; it undoes its change by itself", hint=answer.hint)
     if answer.status != 0:
         return replace(row, state=FAILED, why=answer.error, hint=answer.error_hint)
     return replace(row, state=state)

@@ -1,4 +1,4 @@
-"""Commands on many hosts at once, whatever carries them, and what each host answers."""
+"""Define how commands run on many hosts at once, and what each host answers. The transport can be ssh or a lab."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from cnictl.core import outside
 
 @dataclass(frozen=True)
 class Command:
-    """What to run on a host as its root."""
+    """A command to run as root on a host."""
 
     argv: tuple[str, ...]
     stdin: str = ""
@@ -18,19 +18,19 @@ class Command:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host's command said, or why there is no answer."""
+    """The output of a host's command, or the reason why there is none."""
 
     host: str
     status: int = -1
     stdout: str = ""
     stderr: str = ""
     fault: str = ""
-    """Why the command was not run, or its end is not known; empty if it ran to its end."""
+    """Why the command was not run, or why its end is not known; empty if it ran to its end."""
     hint: str = ""
 
     @property
     def error(self) -> str:
-        """The first line of the command's error without `cnictl: `, else its status, for a terminal."""
+        """The first line of the command's error, without `cnictl: `; its exit status if it printed none."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("cnictl: ")]
         line = (ours or lines or [f"exit status {self.status}"])[0]
@@ -52,23 +52,23 @@ class Answer:
 
 
 class Hosts(Protocol):
-    """The hosts of a cluster, as far as the operator named them."""
+    """The hosts of a cluster that the operator chose."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The hosts' names, in the order of the cluster file."""
 
     def connect(self, on_answer: Callable[[Answer], None]) -> dict[str, Answer]:
-        """Return each host's `cnictl --version`, or why it has none. Hosts that `run` meets first are connected too."""
+        """Return each host's answer to `cnictl --version`. `run` also connects hosts by itself."""
 
     def run(
         self, commands: Mapping[str, Command], timeout: float, on_answer: Callable[[Answer], None]
     ) -> dict[str, Answer]:
         """Run a command on each of some hosts, all at once, for at most `timeout` seconds each.
 
-        `on_answer` is called, from any thread, as each answer comes. A host that can't be asked is an answer with a
-        fault: nothing is raised.
+        `on_answer` is called for each answer as it arrives, from any thread. For a host that can't be reached, the
+        answer has a fault; nothing is raised.
         """
 
     def reconnect(self, names: Sequence[str]) -> None:
-        """End the connections to some hosts: the next command shows whether a new one can be made."""
+        """Close the connections to some hosts, so that the next command opens a new one."""

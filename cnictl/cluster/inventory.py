@@ -17,7 +17,7 @@ HERE = "cluster.toml"
 
 @dataclass(frozen=True)
 class Inventory:
-    """A cluster file as it was read."""
+    """A cluster file and the content that was read from it."""
 
     path: str
     contents: bytes
@@ -39,21 +39,21 @@ class Inventory:
         return tuple(node for node in self.cluster.nodes if not wanted or node.name in wanted)
 
     def write(self, text: str) -> None:
-        """Give the file a new text. Raises Problem if somebody changed it since it was read."""
+        """Write a new text to the file. Raises Problem if the file was changed since it was read."""
         if cluster_file.read(self.path) != self.contents:
-            raise Problem(f"{self.path} was changed meanwhile", "run the command again")
+            raise Problem(f"{self.path} has changed since this command read it", "run the command again")
         bom = "\ufeff" if self.contents.startswith(b"\xef\xbb\xbf") else ""
         files.write(os.path.abspath(self.path), (bom + text).encode(), 0o644)
 
 
 def read(path: str) -> Inventory:
-    """Read the file that `-f` names; without, that in the current folder, else this host's own. Raises UsageProblem."""
+    """Read the cluster file: of `-f`, else of the current folder, else of this host. Raises UsageProblem."""
     if not path:
         path = next((place for place in (HERE, CLUSTER_FILE) if os.path.lexists(place)), "")
     if not path:
         raise UsageProblem(
             f"there is no {HERE} here and no {CLUSTER_FILE}",
-            "name the cluster's file with -f; docs/cluster.md says what is in it",
+            "name the cluster file with -f; docs/cluster.md describes its format",
         )
     try:
         contents = cluster_file.read(path)

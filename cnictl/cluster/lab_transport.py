@@ -1,4 +1,4 @@
-"""Run the matrix over the nodes of a lab: commands start in the nodes, with nothing between."""
+"""Run the matrix over the nodes of a lab. Commands are started directly in the nodes, without ssh."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,5 +20,5 @@ class LabTransport:
 
 
 def run_over_lab(lab: Lab, on_step: Callable[[str], None] = lambda _: None) -> Matrix:
-    """Return the matrix of every pair of a lab's nodes, which have to be set up."""
+    """Return the matrix of every pair of a lab's nodes, which must be set up."""
     return matrix_run.run([node.name for node in lab.nodes], LabTransport(lab), on_step)

@@ -1,4 +1,4 @@
-"""Run the whole test: gather what the hosts say of the pairs that are chosen, and combine it."""
+"""Run `cluster test`: choose the pairs, gather the hosts' reports, and combine them into the matrix."""
 
 import resource
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ def run(
     seed: int = 0,
     limits: Limits = LIMITS,
 ) -> Matrix:
-    """Return the matrix of these hosts. `full` and `seed` are as `sample.choose` takes them."""
+    """Return the matrix of these hosts. `full` and `seed` are those of `sample.choose`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each host takes some descriptors
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each host needs several descriptors
     pairs = sample.Pairs({})
 
     def choose(ready: Sequence[str]) -> dict[str, tuple[str, ...]]:

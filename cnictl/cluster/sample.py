@@ -1,4 +1,4 @@
-"""Choose which hosts ping each other: all, or in a large cluster a sample that covers each host."""
+"""Choose which hosts ping each other: every pair or, in a large cluster, a sample that covers each host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ EACH = 4
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which hosts ping each other, both ways."""
+    """The hosts that ping each other, in both directions."""
 
     partners: dict[str, tuple[str, ...]]
     seed: int | None = None
-    """Of a sample: the same hosts and the same seed give the same sample. None: every pair is tested."""
+    """The seed of a sample: the same hosts and seed give the same sample. None if every pair is tested."""
 
     @property
     def count(self) -> int:
@@ -27,8 +27,8 @@ class Pairs:
 def choose(hosts: Sequence[str], full: bool, seed: int) -> Pairs:
     """Return every pair of up to `WHOLE` hosts or if `full`, else a sample in which each host has `EACH` partners.
 
-    In the sample the hosts stand in a circle, in an order drawn by `seed`, and each is paired with those next to it.
-    So every host is tested as often as any other, and a chain of pairs leads from each host to every other.
+    The sample places the hosts in a circle, in an order that depends on `seed`, and pairs each host with its
+    neighbours. So all hosts are tested equally often, and a chain of pairs connects each host to every other.
     """
     if full or len(hosts) <= WHOLE:
         return Pairs({host: tuple(other for other in hosts if other != host) for host in hosts})

@@ -1,7 +1,7 @@
-"""Reach hosts by the system's own OpenSSH, with the operator's configuration, agent, known_hosts and jump hosts.
+"""Run commands on hosts through the installed OpenSSH, with the operator's configuration, agent, and known_hosts.
 
-Each host gets one connection, which all commands share. Whether a host's key is right is ssh's business alone: an
-unknown or changed key is an error. Nothing is asked at the terminal.
+All commands of a host share one connection. ssh alone checks host keys: an unknown or changed key is an error. ssh
+never asks at the terminal.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from cnictl.core.process import run
 
 CONNECT_SECONDS = 10
 _SILENT_SECONDS, _SILENT_TIMES = 5, 3
-"""ssh ends a connection that says nothing for the product of the two."""
+"""ssh closes a connection that is silent for the product of the two, in seconds."""
 _LARGEST_ANSWER = 32 << 20
 """Bytes. `status -o json` of a node with 5,000 peers has about three million."""
 _LONGEST_LINE = 4 << 20
 _AT_ONCE = 32
 _CONNECTS_AT_ONCE = 8
-"""sshd drops connections beyond ten that are not authenticated yet (sshd_config(5), MaxStartups): a jump host's too."""
+"""sshd, also on a jump host, drops connections if over ten are not authenticated yet (sshd_config(5), MaxStartups)."""
 _END_SECONDS = 5.0
 
 _DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.-]{1,50}\Z")
-"""A folder whose name ssh does not expand, and short enough for a socket's name in it (unix(7): 107 bytes)."""
+"""A path that ssh does not expand, and that is short enough for a socket in that folder (unix(7): 107 bytes)."""
 
 _AS_ROOT = """\
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -46,7 +46,7 @@ program=$(command -v "$1") || { echo "$1: not found" >&2; exit 127; }
 shift
 exec sudo -n -- "$program" "$@"
 """
-"""Runs its arguments as root. sudo searches other folders than the user's shell, so it is given the path."""
+"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell."""
 _NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
 
 
@@ -61,10 +61,10 @@ class _Host:
 
 
 class Ssh:
-    """Hosts by name and where ssh finds each: a context manager that ends its connections. `Hosts` and `Transport`."""
+    """Hosts reached by ssh, as `Hosts` and `Transport`. As a context manager, it closes its connections."""
 
     def __init__(self, destinations: Mapping[str, str]) -> None:
-        """`destinations` are `user@host` or hosts by name. Raises UsageProblem for one that is neither."""
+        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form."""
         for name, destination in destinations.items():
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {outside.line(repr(destination))} is not a host or user@host")
@@ -96,7 +96,7 @@ class Ssh:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
-        """Return each host's `cnictl --version`, or why it has none."""
+        """Return each host's answer to `cnictl --version`."""
         return self._each(self.names, self._connected, on_answer)
 
     def run(
@@ -109,14 +109,14 @@ class Ssh:
         return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
 
     def reconnect(self, names: Sequence[str]) -> None:
-        """End the connections to some hosts: the next command shows whether a new one can be made."""
+        """Close the connections to some hosts, so that the next command opens a new one."""
         hosts = [self._hosts[name] for name in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(self._disconnect, hosts))
         for host in hosts:
             host.first = None
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(host.control)  # of a master that hangs: it ends by itself when its connection does
+                os.unlink(host.control)  # the ssh process may hang; it ends by itself when its connection does
 
     def start(self, host: str, argv: Sequence[str]) -> "Session":
         """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
@@ -201,14 +201,14 @@ class Session:
         )
 
     def send(self, text: str) -> None:
-        """Write to the command's stdin. Raises Problem if it reads no more."""
+        """Write to the command's stdin. Raises Problem if the command no longer reads it."""
         assert self._process.stdin is not None
         data = text.encode()
         try:
             while data:
                 data = data[self._process.stdin.write(data) or 0 :]
         except (OSError, ValueError):
-            raise Problem(self._why() or "the connection ended") from None
+            raise Problem(self._why() or "the connection was closed") from None
 
     def lines(self) -> Iterator[str]:
         """Yield each line of its stdout, until it ends. Raises Problem if the command failed."""
@@ -252,32 +252,32 @@ class Session:
 
 
 def fault_of(status: int, stderr: str, destination: str) -> tuple[str, str]:
-    """Return why a command was not run on a host, and the hint; empty if it was run. Pure."""
+    """Return why a command was not run on a host, and the hint; both empty if it was run. Pure."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = outside.line(lines[-1]) if lines else ""
     if status == 255:
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
             return (
-                "the host's key is not the one in known_hosts: it was installed anew, or another host has its address",
+                "the host's key differs from known_hosts: the host was reinstalled, or another host has its address",
                 f"compare the key on the host itself, then: ssh-keygen -R {destination.rpartition('@')[2]}",
             )
         if "Host key verification failed" in stderr or "host key is known" in stderr:
-            return "the host's key is not known yet", f"compare the fingerprint once: ssh {destination}"
+            return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
         if "Permission denied" in last:
-            return last, f"let your key in: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
-        return f"can't be reached: {last or 'ssh says nothing'}", f"try: ssh {destination}"
+            return last, f"install your key there: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
+        return f"can't be reached: {last or 'ssh printed no error'}", f"try: ssh {destination}"
     if any(line.startswith("sudo: ") for line in lines):
         words = outside.line(next(line for line in lines if line.startswith("sudo: ")))
-        return words, "let this user run cnictl without a password (sudoers: NOPASSWD), or reach the host as root"
+        return words, "let this user run cnictl without a password (sudoers: NOPASSWD), or connect as root"
     if status == 127 and "sudo" in last:
-        return "sudo is not installed there", 'reach the host as root: ssh = "root@…" in the cluster file'
+        return "sudo is not installed there", 'connect as root: set ssh = "root@…" in the cluster file'
     if status == 127 and "cnictl" in last:
         return _NO_CNICTL
     return "", ""
 
 
 def _options(control: str) -> list[str]:
-    """Return ssh's options. Each stands before the operator's configuration; what is not named here is theirs."""
+    """Return ssh's options. They override the operator's configuration, which applies to all other settings."""
     settings = {
         "BatchMode": "yes",
         "ControlMaster": "auto",
@@ -289,12 +289,12 @@ def _options(control: str) -> list[str]:
         "ClearAllForwardings": "yes",
         "RemoteCommand": "none",
     }
-    # no agent, display or terminal of the operator's on the hosts
+    # -a -x -T: give the hosts no access to the operator's agent, display or terminal
     return ["-a", "-x", "-T", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of ssh. A jump host's ssh has no BatchMode, and must not ask at the terminal either."""
+    """Return the environment of ssh. It also keeps a jump host's ssh, which has no BatchMode, from asking."""
     return {**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"}
 
 

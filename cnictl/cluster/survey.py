@@ -1,4 +1,4 @@
-"""Ask every host for its `cnictl status`, and find what is wrong between hosts that each call themselves healthy."""
+"""Ask every host for its `cnictl status`, and find the faults between hosts that no host can see alone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from cnictl.node.spec.overlaps import overlapping
 STATUS_SECONDS = 90.0
 STATUS = Command(("cnictl", "status", "-o", "json"))
 _NAMED = 5
-"""Hosts that a sentence names, where it is about more."""
+"""The most hosts that a message names; it counts the others."""
 
 OK, UNREACHABLE, OTHER_VERSION, NO_NODE, FAULTY = "ok", "unreachable", "other version", "not a node", "faulty"
 """States of a host."""
@@ -24,22 +24,22 @@ OK, UNREACHABLE, OTHER_VERSION, NO_NODE, FAULTY = "ok", "unreachable", "other ve
 
 @dataclass(frozen=True)
 class HostStatus:
-    """One host's own view of itself, or why there is none. Whatever a host said is cleaned for terminals."""
+    """One host's report of itself, or why there is none. All texts are safe for terminals."""
 
     node: ClusterNode
-    """As the cluster file has it."""
+    """The node as the cluster file describes it."""
     state: str
     why: str = ""
     hint: str = ""
     version: str = ""
-    """Of its cnictl."""
+    """The version of cnictl on the host."""
     subnets: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     mtu: int = 0
-    """Of its bridge; 0 without one."""
+    """The MTU of its bridge; 0 without a bridge."""
     peers: tuple[Mapping[str, Any], ...] = ()
     own_trouble: str = ""
-    """What is wrong on the host itself, whatever its peers do."""
+    """What is wrong on the host itself, without faults of its peers."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class HostStatus:
 
     @property
     def is_set_up(self) -> bool:
-        """Whether the host was looked at and is a node."""
+        """Whether the host answered and is a node."""
         return bool(self.subnets)
 
     def as_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class ClusterFinding:
-    """What is wrong between hosts."""
+    """A fault between hosts."""
 
     message: str
     """Names every host that it is about."""
@@ -82,19 +82,19 @@ class ClusterFinding:
 
 
 def as_hint(text: str) -> dict[str, str] | None:
-    """Return a hint of a host in the form that every command prints hints in."""
+    """Return a hint as JSON values, in the form that all commands use; None for an empty hint."""
     return {"text": text, "command": "", "option": "", "on": ""} if text else None
 
 
 def ask(nodes: Iterable[ClusterNode], hosts: Hosts, on_answer: Callable[[Answer], None]) -> list[HostStatus]:
-    """Return the status of each of `nodes`, which are all of `hosts`."""
+    """Return the status of each node. `nodes` are the nodes of `hosts`."""
     versions = hosts.connect(lambda _: None)
     answers = hosts.run(dict.fromkeys(hosts.names, STATUS), STATUS_SECONDS, on_answer)
     return [read(node, versions[node.name], answers[node.name]) for node in nodes]
 
 
 def version_of(answer: Answer) -> str:
-    """Return the version in what `cnictl --version` said; empty if it does not know that option yet."""
+    """Return the version that `cnictl --version` printed; empty if that cnictl is too old for the option."""
     name, _, version = answer.stdout.strip().partition(" ")
     return outside.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
 
@@ -104,17 +104,17 @@ def other_version(answer: Answer) -> str:
     version = version_of(answer)
     if version == cnictl.__version__:
         return ""
-    return f"has cnictl {version or 'of an older release'}, and this is {cnictl.__version__}"
+    return f"has cnictl {version or 'of an older version'}, and this is {cnictl.__version__}"
 
 
 def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
-    """Return what a host's two answers say. Pure."""
+    """Return a host's status from its answers to `--version` and `status`. Pure."""
     if answer.fault:
         return HostStatus(node, UNREACHABLE, answer.fault, answer.hint)
     document, number, other = answer.document(), version_of(version), other_version(version)
     status = _parsed(node, document, number) if document is not None else None
     if other:
-        hint = "install the same release of cnictl on all hosts"
+        hint = "install the same version of cnictl on all hosts"
         known = status or HostStatus(node, OTHER_VERSION, version=number)
         return replace(known, state=OTHER_VERSION, why=other, hint=hint)
     if status is not None:
@@ -126,7 +126,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
 
 
 def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
-    """Return what a status document says; None if it is none. A host may be hostile: every value is checked."""
+    """Return the status in a JSON document; None if it is not one. A host may be hostile, so every value is checked."""
     own, bridge = _table(document.get("node")), _table(document.get("bridge"))
     subnets, networks = _cidrs(own.get("subnets")), _cidrs(own.get("networks"))
     if not subnets:
@@ -152,7 +152,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
 
 
 def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFinding]:
-    """Return what is wrong between the hosts, each time naming both. `cluster` has all nodes. Pure."""
+    """Return the faults between hosts. Each names the hosts that it is about. `cluster` has all nodes. Pure."""
     looked_at = [status for status in statuses if status.is_set_up]
     return [
         *_not_set_up(statuses, looked_at),
@@ -168,7 +168,7 @@ def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFi
 
 
 def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
-    """A host that is no node, though others route its pods to it."""
+    """Yield hosts that are not nodes although others route pods' packets to them."""
     for status in statuses:
         if status.state != NO_NODE:
             continue
@@ -186,17 +186,18 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
 def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
     owned = [(status.name, parse_cidr(text)) for status in looked_at for text in status.subnets]
     for first, second in overlapping([cidr for _, cidr in owned]):
-        (one, one_cidr), (two, two_cidr) = owned[first], owned[second]
+        (name, cidr), (other_name, other_cidr) = owned[first], owned[second]
         words = (
-            f"{one} and {two} both have the pod CIDR {one_cidr}"
-            if one_cidr == two_cidr
-            else f"{one} has the pod CIDR {one_cidr} and {two} has {two_cidr}, which overlap"
+            f"{name} and {other_name} both have the pod CIDR {cidr}"
+            if cidr == other_cidr
+            else f"{name} has the pod CIDR {cidr} and {other_name} has {other_cidr}, which overlap"
         )
-        yield ClusterFinding(words, (one, two), "cnictl cluster apply gives each the pod CIDR that the file has for it")
+        hint = "cnictl cluster apply gives each the pod CIDR that the file has for it"
+        yield ClusterFinding(words, (name, other_name), hint)
 
 
 def _other_cidrs(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
-    """A host with another pod CIDR than the file's; who it belongs to is named, if it is another's."""
+    """Yield hosts whose pod CIDR differs from the file, with the node that the file gives that pod CIDR to."""
     owners = {text: node.name for node in cluster.nodes for text in node.pod_cidrs}
     for status in looked_at:
         for text in status.subnets:
@@ -214,7 +215,7 @@ def _other_cidrs(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[
 def _differences(
     statuses: Sequence[HostStatus], what: str, value_of: Callable[[HostStatus], str]
 ) -> Iterator[ClusterFinding]:
-    """Hosts whose value is not that of most hosts."""
+    """Yield hosts whose value differs from that of most hosts."""
     values = {status.name: value_of(status) for status in statuses if value_of(status)}
     counted = Counter(values.values())
     if len(counted) < 2:
@@ -223,13 +224,15 @@ def _differences(
     like = next(name for name, value in values.items() if value == usual)
     for value in counted:
         if value != usual:
-            odd = [name for name, own in values.items() if own == value]
-            verb = "has" if len(odd) == 1 else "have"
-            yield ClusterFinding(f"{_names(odd)} {verb} {what} {value}, and {like} has {usual}", (*odd, like))
+            differing = [name for name, own in values.items() if own == value]
+            verb = "has" if len(differing) == 1 else "have"
+            yield ClusterFinding(
+                f"{_names(differing)} {verb} {what} {value}, and {like} has {usual}", (*differing, like)
+            )
 
 
 def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
-    """Peers that are forgotten, one-sided, reached at a wrong address, silent, or of no node in the file."""
+    """Yield peers that are missing, one-sided, reached at a wrong address, silent, or of no node in the file."""
     known = {status.name: _peers_by_cidr(status) for status in looked_at}
     by_name = {status.name: status for status in looked_at}
     reachable = set(by_name)
@@ -247,20 +250,20 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
             else:
                 yield from _of_peer(status.name, node, text, peer, reachable)
         yield from _lacking(status, list(dict.fromkeys(lacking)), by_name, known)
-        strange = [text for text in known[status.name] if text not in everyone]
-        for text in strange[:_NAMED]:
+        unknown = [text for text in known[status.name] if text not in everyone]
+        for text in unknown[:_NAMED]:
             via = outside.word(str(known[status.name][text].get("via", "")), 60)
             yield ClusterFinding(
                 f"{status.name} has a peer {text} through {via}, and no node of the cluster has that pod CIDR",
                 (status.name,),
-                f"cnictl route del-peer {text} on {status.name}, if it was typed there",
+                f"cnictl route del-peer {text} on {status.name}, if its node.toml names the peer",
             )
 
 
 def _of_peer(
     name: str, node: ClusterNode, pod_cidr: str, peer: Mapping[str, Any], reachable: set[str]
 ) -> Iterator[ClusterFinding]:
-    """What is wrong with the peer that `name` has for `node`."""
+    """Yield what is wrong with the peer that `name` has for `node`."""
     via, state = outside.word(str(peer.get("via", "")), 60), outside.line(str(peer.get("state", "")), 200)
     if _canonical(via) not in node.addresses:
         yield ClusterFinding(
@@ -271,15 +274,15 @@ def _of_peer(
         )
     elif not state.startswith("ok"):
         yield ClusterFinding(
-            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is not right: {state or 'not known'}",
+            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not known'}",
             (name, node.name),
             f"cnictl cluster apply --limit {name}",
         )
     elif peer.get("answers") is False and node.name in reachable:
         yield ClusterFinding(
-            f"{name} gets no answer from {node.name} at {via}, though both can be reached from here",
+            f"{name} gets no answer from {node.name} at {via}, though both are reachable from here",
             (name, node.name),
-            "look at the link between them: addresses, VLANs, cables",
+            "check the link between them: addresses, VLANs, cables",
         )
 
 
@@ -289,7 +292,7 @@ def _lacking(
     by_name: Mapping[str, HostStatus],
     known: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> Iterator[ClusterFinding]:
-    """Peers that a host does not have: told apart by whether the other one has it."""
+    """Yield the peers that a host lacks. The messages differ by whether the other node has this one as a peer."""
     one_sided = [name for name in lacking if name in known and known[name].keys() & set(status.subnets)]
     for name in one_sided[:_NAMED]:
         other = by_name[name]
@@ -306,7 +309,7 @@ def _lacking(
         return
     for name in rest:
         if name in known and not known[name].keys() & set(status.subnets):
-            if status.name < name:  # told once for both
+            if status.name < name:  # report it once for both
                 yield ClusterFinding(
                     f"neither {status.name} nor {name} has the other one as a peer",
                     (status.name, name),
@@ -319,7 +322,7 @@ def _lacking(
 
 
 def _has(by_name: Mapping[str, HostStatus], node: ClusterNode) -> tuple[str, ...]:
-    """Return the pod CIDRs that a node really has, else those of the file."""
+    """Return the pod CIDRs that a node reports; those of the file if it reports none."""
     return by_name[node.name].subnets if node.name in by_name else node.pod_cidrs
 
 
@@ -344,7 +347,7 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 
 def _cidrs(value: Any) -> tuple[str, ...]:
-    """Return the CIDRs in what a host said, in canonical form; what is none is left out."""
+    """Return the valid CIDRs in a host's value, in canonical form."""
     cidrs = []
     for text in value if isinstance(value, list) else ():
         try:

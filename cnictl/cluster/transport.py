@@ -1,4 +1,4 @@
-"""How commands are started on the cluster's hosts, whatever carries them: OpenSSH, or a lab."""
+"""Define how commands are started on the cluster's hosts. The transport can be OpenSSH or a lab."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -8,13 +8,13 @@ class Session(Protocol):
     """A command that runs on a host, with its stdin and stdout."""
 
     def send(self, text: str) -> None:
-        """Write to the command's stdin. Raises Problem if it reads no more."""
+        """Write to the command's stdin. Raises Problem if the command no longer reads it."""
 
     def lines(self) -> Iterator[str]:
-        """Yield each line of its stdout, as it comes, until it ends; a line of unbounded length is cut or refused.
+        """Yield each line of its stdout until it ends. A line that is too long is cut or refused.
 
-        Raises Problem if the host can't be reached or the command fails; the message says why in one line: the last
-        line of its stderr, or ssh's own words.
+        Raises Problem if the host can't be reached or the command fails. The message is the last line of the command's
+        stderr, or ssh's own error.
         """
 
     def close(self) -> None:

@@ -47,21 +47,6 @@ AT_ONCE = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
 _KIND, _REGULAR, _DIRECTORY = 0o170000, 0o100000, 0o040000
 
 
-def create(path: str, data: bytes, mode: int) -> int:
-    """Create `path` with `data`; return a descriptor that is open for reading and writing.
-
-    Raises FileExistsError if the name is taken, else OSError; then nothing is left behind.
-    """
-    folder = path.rpartition("/")[0]
-    descriptor, name = unnamed(folder, data, mode)
-    try:
-        give_name(descriptor, name, path)
-    except OSError:
-        close(descriptor)
-        raise
-    return descriptor
-
-
 def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int, str]:
     """Create a file in `folder` with `data` that has no name yet, for `give_name` or `discard`; `sync` it to disk.
 

@@ -1,4 +1,4 @@
-"""Run another program: with an argument list and a time limit, and its own words in the error."""
+"""Run another program with an argument list and a time limit. Its own message is part of the error."""
 
 import time
 from posix import close, lseek, memfd_create, read, write
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 LARGEST_OUTPUT = 256 << 20
-"""Bytes that a program may write: all rules of a node as JSON have some ten million."""
+"""Bytes; a program that writes more is killed. All rules of a node as JSON have some ten million."""
 _PAUSE = 0.0005
 _LOOK = 0.05
-"""Seconds between two looks whether a program that leaves a child has ended."""
+"""Seconds between two checks whether a program that leaves a child has ended."""
 
 
 class Finished:
@@ -29,7 +29,7 @@ class Finished:
 
 
 shared: set[int] = set()
-"""Descriptors that programs inherit: if this process is killed, a lock on one lasts until they have all ended."""
+"""Descriptors that started programs inherit. If this process is killed, a lock on one lasts until they have ended."""
 
 answered: "dict[tuple[str, ...], Finished] | None" = None
 """Outputs of listing programs, reused while the host is read (`cnictl.node.host.reading`); None: run each."""
@@ -50,9 +50,9 @@ def run(
     The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 
     Raises MissingProgram if it can't be started; ProgramError if it is still running at the time limit, or (with
-    `check`) exits with another status than 0. `purpose`: what it is for, if the message should say so. `most`: bytes
-    that it may write. `leaves_child`: it leaves a process that may hold its outputs open, so they end with the program
-    itself.
+    `check`) exits with another status than 0. `purpose`: what the program is for, shown in the message. `most`: the
+    bytes that it may write. `leaves_child`: the program leaves a process that may keep its outputs open, so reading
+    stops when the program ends.
     """
     if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
         return answered[tuple(argv)]
@@ -119,7 +119,7 @@ def _lists(argv: list[str]) -> bool:
 
 
 def _collect(started: "Popen[bytes]", deadline: float, most: int, leaves_child: bool) -> tuple[str, list[str]]:
-    """Read both outputs and wait for the program to end; return what went wrong, if anything, and the outputs.
+    """Read both outputs and wait for the program to end; return its fault (empty: none) and the outputs.
 
     A program that runs past the deadline, or writes too much, is killed.
     """

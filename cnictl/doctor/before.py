@@ -22,7 +22,7 @@ def preflight_check(*names: str) -> Callable[[Facts], Iterable[HostFault]]:
 
 
 def of_a_node(given: Hint) -> Hint:
-    """Return a preflight hint for a host that is a node already: no command was refused to which to add an option."""
+    """Return a preflight hint for a host that is a node: there is no refused command to add an option to."""
     if not given.option:
         return given
     words = f"set the node up with another one: cnictl init-node {given.option}"

@@ -47,7 +47,7 @@ def _own_host(facts: Facts) -> Iterable[HostFault]:
 
 
 def _leaked_chains(facts: Facts) -> Iterable[HostFault]:
-    """Report left-over masquerade chains for this node's pod addresses; other networks belong to their own plugins."""
+    """Report masquerade chains that were left for this node's pod addresses; skip chains of other networks."""
     spec = facts.spec
     if spec is None:
         return
@@ -65,7 +65,7 @@ def _leaked_chains(facts: Facts) -> Iterable[HostFault]:
                 yield HostFault(
                     words[-1],
                     f"masquerades {source} for container {named['id'][:12]} of {named['name']}, which is gone: the "
-                    "address's next pod loses its own source",
+                    "next pod with this address is masqueraded too",
                     hint.command("; ".join(action.command for action in _removal(family, words))),
                 )
 
@@ -111,7 +111,7 @@ def _pods_masqueraded(facts: Facts) -> Iterable[HostFault]:
                 program = "ip6tables" if family == "ip6" else "iptables"
                 yield HostFault(
                     f"{program} nat: {' '.join(words[1:])}",
-                    "gives pods' packets to other nodes' pods the node's address as source",
+                    "masquerades packets to pods of other nodes: they see this node's address instead of the pod's",
                     hint.command(_keep_source(node, _position(facts, family, words)).command),
                 )
 
@@ -186,10 +186,10 @@ def _port_race(facts: Facts) -> Iterable[HostFault]:
             if _option(words, "-j") == "MASQUERADE" and "--random-fully" not in words and _is_of_pods(words, node):
                 yield HostFault(
                     " ".join(words[1:]),
-                    f"takes source ports in order: {failed} connections failed because two took the same one",
+                    f"assigns source ports in order: {failed} connections failed because two got the same port",
                     hint.advice(
                         "add --random-fully to that rule, or leave the masquerade to cnictl: cnictl nat enable",
-                        because="the rule belongs to the program that made it, which would make it anew",
+                        because="the rule belongs to the program that made it, which would make it again",
                     ),
                     False,
                 )
@@ -206,14 +206,14 @@ def _stale_connections(facts: Facts) -> Iterable[HostFault]:
 
 
 def _unleased(facts: Facts) -> set[str]:
-    """Return addresses of the pod subnets that nobody holds and to which tracked connections lead."""
+    """Return addresses of the pod subnets that tracked connections lead to and that no pod has."""
     spec = facts.spec
     if spec is None:
         return set()
     subnets = [parse_cidr(subnet) for subnet in spec.subnets]
     held = {str(lease.address) for lease in Store(spec.name).all()}
     held |= {address for record in facts.records for address in record.addresses} | set(map(gateway_of, spec.subnets))
-    # NAT sends these flows on: another address answers than the one that the request was sent to
+    # NAT forwards these flows: the address that answers is not the one that the request was sent to
     udp = [flow for flow in connections.connections(sent_on=True) if flow.protocol == socket.IPPROTO_UDP]
     answering = {flow.answering for flow in udp if flow.answering and flow.answering != flow.target}
     of_pods = {format_address(packed) for packed in answering if any(subnet.holds(packed) for subnet in subnets)}

@@ -1,4 +1,4 @@
-"""Fix findings: through the spine, or by the documented step. Each step is journalled first."""
+"""Fix findings: through the spine, or by running the manual command. Each step is journalled first."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def fix(
         examined = catalogue.examine(facts, only, skip)
         seen |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     left = {(finding.id, finding.subject) for finding in examined.findings}
-    return examined, [which for which in seen if which not in left]
+    return examined, [finding for finding in seen if finding not in left]
 
 
 def remedy_of(facts: Facts, finding: Finding) -> Remedy:
@@ -57,8 +57,8 @@ def carry_out(facts: Facts, findings: Sequence[Finding], on_step: OnStep) -> Non
         return
     journal = Journal("doctor --fix", repairs=True)
     for finding, action in actions:
-        what = f"doctor/{finding.id}/{finding.subject}"
-        journal.begin(what, {"found": finding.message}, None, action.command, finding.message)
+        resource = f"doctor/{finding.id}/{finding.subject}"
+        journal.begin(resource, {"found": finding.message}, None, action.command, finding.message)
         try:
             action.carry_out()
         except BaseException:

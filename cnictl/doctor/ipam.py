@@ -1,6 +1,6 @@
 """Check leases: addresses leased but unused, used but not leased, and how many are left."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cnictl.core import durable
 from cnictl.core.leases.lease_store import Store
@@ -21,7 +21,7 @@ def _gone(facts: Facts) -> Iterable[HostFault]:
 
 
 def _torn(facts: Facts) -> Iterable[HostFault]:
-    return _counted(facts, TORN, "held by a lease without an owner, as after a power cut")
+    return _counted(facts, TORN, "held by a lease file without an owner, which a power failure leaves")
 
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
@@ -37,13 +37,19 @@ def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
             )
 
 
-def _collect(facts: Facts, finding: Finding) -> Remedy:
+def gc_remedy(network: str, read: Callable[[], Iterable[Listing]]) -> Remedy:
+    """Return the fix that frees a network's stale leases. `read` returns its listing, perhaps among others."""
+
     def collect() -> None:
-        for listing in facts.listings:
-            if listing.network == finding.subject:
+        for listing in read():
+            if listing.network == network:
                 reclaim.collect(listing, dry_run=False)
 
-    return Remedy(actions=(Action(f"cnictl ipam gc --name {finding.subject}", collect),))
+    return Remedy(actions=(Action(f"cnictl ipam gc --name {network}", collect),))
+
+
+def _collect(facts: Facts, finding: Finding) -> Remedy:
+    return gc_remedy(finding.subject, lambda: facts.listings)
 
 
 def _left(listing: Listing) -> int | None:
@@ -75,7 +81,7 @@ def _nearly_full(facts: Facts) -> Iterable[HostFault]:
                 f"{left} of {total} addresses are left",
                 hint.advice(
                     "plan a larger --subnet, or fewer pods on this node",
-                    because="a larger pod CIDR and fewer pods are a matter of planning",
+                    because="the operator plans the pod CIDR and the number of pods",
                 ),
             )
 

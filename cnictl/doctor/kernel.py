@@ -59,7 +59,7 @@ def _no_node(facts: Facts) -> Iterable[HostFault]:
             "this host is not set up as a cnictl node: most checks were not made",
             hint.advice(
                 "make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
-                because="which addresses its pods may have is for the operator to say",
+                because="only the operator knows which addresses its pods may have",
             ),
         )
 
@@ -78,8 +78,8 @@ def _without_line(path: str, name: str) -> Hint:
     """Return the command that comments out a kernel setting in a file, and applies the node's own."""
     key = name.replace(".", "[./]")
     edit = f"/^[[:space:]]*-?[[:space:]]*{key}[[:space:]]*=/s/^/# /"
-    more = "an update of its package may bring it back" if path.startswith("/usr/lib/") else ""
-    return hint.command(f"sed -i -E {shlex.quote(edit)} {shlex.quote(path)}; cnictl apply", more)
+    note = "an update of its package may restore it" if path.startswith("/usr/lib/") else ""
+    return hint.command(f"sed -i -E {shlex.quote(edit)} {shlex.quote(path)}; cnictl apply", note)
 
 
 def _strict_reverse_path(facts: Facts) -> Iterable[HostFault]:

@@ -43,13 +43,13 @@ def _orphans(facts: Facts) -> Iterable[HostFault]:
     for port, _, addresses in _unrecorded(facts):
         if port.alias.startswith(OWNER_MARK) and not _in_subnets(facts, addresses):
             yield HostFault(
-                port.name, "a pod's port that no attachment names", hint.command(f"ip link delete {port.name}")
+                port.name, "a pod's port without an attachment record", hint.command(f"ip link delete {port.name}")
             )
 
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     def delete() -> None:
-        if finding.subject not in attachments.host_veths():  # its pod may have been started anew since
+        if finding.subject not in attachments.host_veths():  # its pod may have been restarted since
             with Netlink() as netlink:
                 unlink(netlink, finding.subject)
 

@@ -35,9 +35,9 @@ def _managed(facts: Facts) -> Iterable[HostFault]:
                 name,
                 f"NetworkManager manages it ({states[name]}), whatever {network_manager.CONF_FILE} says",
                 hint.advice(
-                    "see NetworkManager --print-config: take out of its files what sets unmanaged-devices anew after "
+                    "see NetworkManager --print-config: remove the line that sets unmanaged-devices again after "
                     f"{os.path.basename(network_manager.CONF_FILE)}; nmcli general reload",
-                    because="the files are the operator's, and what sets it is not known here",
+                    because="the files are the operator's, and which one sets it is not known here",
                 ),
             )
 
@@ -55,7 +55,7 @@ def _taken(facts: Facts) -> Iterable[HostFault]:
             f"systemd-networkd sets it up by {file}",
             hint.advice(
                 f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload",
-                because="the order of the operator's own files is theirs to choose",
+                because="the operator chooses the order of their own files",
             )
             if first
             else hint.command("networkctl reload"),

@@ -17,7 +17,7 @@ from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.node.spec.overlaps import overlapping
-from cnictl.probe import arp, owning
+from cnictl.probe import owning, wire
 from cnictl.probe.failure import gateway_of
 
 _OPERSTATE_UP, _OPERSTATE_UNKNOWN = 6, 0
@@ -43,7 +43,7 @@ def _uplink_down(facts: Facts) -> Iterable[HostFault]:
             "no link leads to the peers: there is no default route, and no peer is on a link here",
             hint.advice(
                 "bring up the link to the peers and give it its address: ip -br link; ip route",
-                because="which link leads to the peers is for the operator to say",
+                because="only the operator knows which link leads to the peers",
             ),
             False,
         )
@@ -58,7 +58,7 @@ def _uplink_down(facts: Facts) -> Iterable[HostFault]:
 
 
 def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
-    """Return the link that is down and has an address in a peer's subnet: a link that is down keeps its addresses."""
+    """Return a link that is down and has an address in a peer's subnet. A link keeps its addresses when down."""
     for interface, name in host_links.own_interfaces().items():
         link = facts.links.get(name)
         own = parse_interface(interface)
@@ -70,7 +70,7 @@ def _down_towards(facts: Facts, spec: NodeSpec) -> Link | None:
 def _another_uplink(spec: NodeSpec) -> Hint:
     """Return the hint for an uplink of node.toml that does not exist."""
     if host_links.uplink(replace(spec, uplink="")):
-        return hint.command("cnictl init-node --uplink ''", "takes the link of the default route; or name another")
+        return hint.command("cnictl init-node --uplink ''", "uses the link of the default route; or name another link")
     return hint.advice(
         "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
         because="no link leads to the peers, so nothing says which one is meant",
@@ -79,13 +79,13 @@ def _another_uplink(spec: NodeSpec) -> Hint:
 
 def _no_way_out(link: Link, lost: str) -> HostFault:
     if link.up:
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
-            because="the carrier comes from the other end",
+            because="the other end provides the carrier",
         )
-        return HostFault(link.name, f"has no carrier: {lost}", what, False)
-    more = "its default route went with it: the host's own network set-up gives it back"
-    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", more))
+        return HostFault(link.name, f"has no carrier: {lost}", what_to_do, False)
+    note = "this also deleted its default route, which the host's network configuration has to restore"
+    return HostFault(link.name, f"is down: {lost}", hint.command(f"ip link set {link.name} up; cnictl apply", note))
 
 
 def _up_again(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -118,14 +118,14 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        mac = arp.mac_of(address, link, source) if source and not is_ipv6(address) else b""
-        if not mac:
+        macs = wire.answering([address], link, source)[address] if source and not is_ipv6(address) else set()
+        if not macs:
             continue
         # a router with proxy ARP also answers for an address that nobody has
-        if not arp.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
+        if not wire.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield HostFault(
                 address,
-                f"{_whose(facts, mac)} on {link} has this address too: it has the same pod CIDR as this node "
+                f"{_whose(facts, macs)} on {link} has this address too: it has the same pod CIDR as this node "
                 f"({source})",
                 hint.advice(
                     "give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
@@ -134,17 +134,18 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
             )
 
 
-def _whose(facts: Facts, mac: bytes) -> str:
+def _whose(facts: Facts, macs: set[str]) -> str:
     """Return the host with a MAC in words: the peer that the neighbour table has at it, else its MAC."""
+    mac = min(macs)
     peers = {peer.via for peer in facts.peer_links}
     known = next((address for address in neighbours.addresses_at(mac) if address in peers), "")
-    return f"{f'peer {known}' if known else 'another host'} (MAC {mac.hex(':')})"
+    return f"{f'peer {known}' if known else 'another host'} (MAC {mac})"
 
 
 def _own_address(facts: Facts, link: str) -> str:
     """Return the IPv4 address from which the kernel sends on a link; empty if there is none."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
-    gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
+    gateway = route_lookup.look_up(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
         source = route_lookup.source_to(target, link)
         if source:
@@ -200,7 +201,7 @@ def _too_large(facts: Facts) -> Iterable[HostFault]:
             )
 
 
-def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
+def _smaller_mtu(spec: NodeSpec, mtu: int, note: str = "") -> Hint:
     """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
@@ -208,7 +209,7 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, more: str = "") -> Hint:
             because="bridge and pods can't have less, and the links on the way are not cnictl's",
         )
     after = "running pods have to be restarted to get it"
-    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {more}" if more else after)
+    return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {note}" if note else after)
 
 
 def _black_hole(facts: Facts) -> Iterable[HostFault]:
@@ -225,18 +226,18 @@ def _black_hole(facts: Facts) -> Iterable[HostFault]:
         if largest < sizes[address]:
             yield HostFault(
                 address,
-                f"packets of {sizes[address]} bytes vanish on the way, {largest} pass",
+                f"packets of {sizes[address]} bytes are lost on the way; {largest} bytes pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
 
 
 def _is_way_of_host(peer: Peer) -> bool:
-    """Return whether a ping of this host's to the peer leaves by the link of the peer's route."""
-    return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
+    """Return whether a ping from this host to the peer leaves through the link of the peer's route."""
+    return not peer.dev or route_lookup.look_up(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
 def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
-    """Report peers that don't answer pods. The bridge's address stands for a pod's: same subnet, same route."""
+    """Report peers that don't answer pods. The bridge's address is used: it has a pod's subnet and route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
         return
@@ -298,7 +299,7 @@ def _bad_checksums(facts: Facts) -> Iterable[HostFault]:
         if link.kind == "vxlan" and "tx-checksum-ip-generic: on" in said_by(["ethtool", "-k", link.name]):
             yield HostFault(
                 link.name,
-                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the card",
+                f"{wrong} datagrams had a wrong checksum, and this link leaves checksums to the network card",
                 hint.command(f"ethtool -K {link.name} tx-checksum-ip-generic off"),
             )
 

@@ -17,14 +17,14 @@ _NAMED = 3
 
 
 def _diverted(facts: Facts) -> Iterable[HostFault]:
-    """Report diverted packets. Packets to the outside may use another table if an answer comes back that way."""
+    """Report diverted packets. Packets to the outside may use another table if an answer comes back from there."""
     if facts.spec is None:
         return
     for strays in pod_routes.causes(facts.looked.strays):
         lost = [stray for stray in strays if stray.certain or not _is_answered(facts, stray)]
         if lost:
             rule = lost[0].rule
-            subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
+            subject = f"rule {rule.priority}" if rule is not None else lost[0].route.destination or "route"
             yield HostFault(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
@@ -33,25 +33,28 @@ def _message(strays: Sequence[Stray]) -> str:
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
     packets = list(dict.fromkeys(stray.packets for stray in strays))
-    more = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
-    return f"{', '.join(packets[:_NAMED])}{more} {first.fate}, {first.by}{table}"
+    unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 
 def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Return whether an echo on that way is answered, sent from the bridge's address if that takes the same way.
+    """Return whether an echo request on the stray's route is answered.
 
-    Otherwise an echo through the link is tried, which works only without a gateway.
+    It is sent from the bridge's address if that takes the same route; otherwise through the link, without a gateway
+    only.
     """
     if facts.spec is None:
         return False
-    target = stray.asked.packet.target
+    target = stray.question.packet.target
     sources = [format_address(gateway.packed) for gateway in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
-            same = route_lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
-            if same and not stray.asked.packet.mark:
+            same = (
+                route_lookup.look_up(Packet(target, source, mark=stray.question.packet.mark)).hops == stray.route.hops
+            )
+            if same and not stray.question.packet.mark:
                 return echo.answers(target, source)
-    return not stray.way.gateway and echo.answers(target, stray.way.dev)
+    return not stray.route.gateway and echo.answers(target, stray.route.dev)
 
 
 def _unforwarded(facts: Facts) -> Iterable[HostFault]:

@@ -9,8 +9,9 @@ from typing import Any
 from cnictl.core import odd
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
+from cnictl.doctor import ipam
 from cnictl.doctor.before import preflight_check
-from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
+from cnictl.doctor.check import Check, Finding, HostFault, Remedy
 from cnictl.doctor.facts import Facts, text_of
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list, reclaim
@@ -45,7 +46,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chain(facts: Facts) -> Iterable[HostFault]:
-    """Return the chained plugins of our conf."""
+    """Report chained plugins of our conf that are missing, or too old for its CNI version."""
     if facts.spec is None:
         return
     folders = runtimes.bin_dirs(runtimes.find())
@@ -71,7 +72,7 @@ def _chain(facts: Facts) -> Iterable[HostFault]:
                 yield HostFault(
                     there,
                     f"does not support CNI {version}, which {path} needs",
-                    hint.advice("install a newer release", because="programs are the distribution's to install"),
+                    hint.advice("install a newer version", because="programs are the distribution's to install"),
                     False,
                 )
 
@@ -101,8 +102,8 @@ def _second_default(facts: Facts) -> Iterable[HostFault]:
     del facts
     for path, document in confs():
         for plugin in _chained(document or {}):
-            ipam = plugin.get("ipam")
-            routes = ipam.get("routes") if isinstance(ipam, dict) else None
+            ipam_conf = plugin.get("ipam")
+            routes = ipam_conf.get("routes") if isinstance(ipam_conf, dict) else None
             twice = any(isinstance(route, dict) and route.get("dst") in ("0.0.0.0/0", "::/0") for route in routes or [])
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
                 yield HostFault(
@@ -147,10 +148,7 @@ def _residue(facts: Facts) -> Iterable[HostFault]:
 
 
 def _collect(facts: Facts, finding: Finding) -> Remedy:
-    def collect() -> None:
-        reclaim.collect(lease_list.listing_of(finding.subject, facts.spec), dry_run=False)
-
-    return Remedy(actions=(Action(f"cnictl ipam gc --name {finding.subject}", collect),))
+    return ipam.gc_remedy(finding.subject, lambda: [lease_list.listing_of(finding.subject, facts.spec)])
 
 
 CHECKS = (

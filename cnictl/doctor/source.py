@@ -1,4 +1,4 @@
-"""Check the source of peers: that it answers, that what it announces can be used, and that it agrees with this node."""
+"""Check the source of peers: that it answers, that its nodes are accepted, and that it agrees with this node."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def _conflict(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is not None and facts.spec.reach.source and learned is not None and learned.conflict:
         yield HostFault(
             learned.source,
-            f"{learned.conflict}; pods that run keep their addresses, and no pod is sent here",
+            f"{learned.conflict}; running pods keep their addresses, and the runtime starts no pod here",
             hint.advice(
                 "drain this node, then: cnictl init-node --from the source; or give the node its pod CIDR back there",
                 because="only the operator knows which of the two is right, and pods have to be restarted",
@@ -30,14 +30,14 @@ def _stale(facts: Facts) -> Iterable[HostFault]:
         return
     learned = learned_peers.load()
     if learned is None:
-        yield HostFault(facts.spec.reach.source, "no list of peers was ever read", hint.command("cnictl apply"))
+        yield HostFault(facts.spec.reach.source, "the list of peers has never been read", hint.command("cnictl apply"))
     elif learned.trouble:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
         yield HostFault(
             learned.source,
-            f"stale since {since}, and the peers known by then stay: {learned.trouble}",
+            f"stale since {since}; the peers of the last list stay: {learned.trouble}",
             hint.advice(
-                "make the source answer again; `cnictl node list` shows what is known",
+                "repair the source; `cnictl node list` shows the last list",
                 because="the source is not on this host, or its content is the operator's",
             ),
         )
@@ -51,13 +51,13 @@ def _refused(facts: Facts) -> Iterable[HostFault]:
     for node in refused[:_NAMED]:
         yield HostFault(
             f"{node['name']} {node['pod_cidr']}".strip(),
-            f"is announced and gets no route: {node['why']}",
+            f"is in the source but gets no route: {node['why']}",
             hint.advice(f"correct it in the source ({learned.source})", because="the source is the operator's"),
         )
     if len(refused) > _NAMED:
         yield HostFault(
             f"{len(refused) - _NAMED} more nodes",
-            "are announced and get no route",
+            "are in the source but get no route",
             hint.advice("cnictl node list shows each with its reason", because="the source is the operator's"),
         )
 
@@ -65,7 +65,7 @@ def _refused(facts: Facts) -> Iterable[HostFault]:
 CHECKS = (
     Check(
         "source-conflict", 36, "error", "/var/lib/cnictl/peers.json: this node's pod CIDR by its source",
-        "Two nodes with one pod CIDR give out the same addresses.",
+        "Two nodes with one pod CIDR assign the same addresses.",
         "cnictl node list", _conflict,
     ),
     Check(
@@ -74,7 +74,7 @@ CHECKS = (
         "cnictl node list", _stale,
     ),
     Check(
-        "node-refused", 33, "warning", "/var/lib/cnictl/peers.json: announced nodes that were not accepted, and why",
+        "node-refused", 33, "warning", "/var/lib/cnictl/peers.json: listed nodes that were refused, and why",
         "Pods here do not reach the pods of a node that is refused.",
         "cnictl node list", _refused,
     ),

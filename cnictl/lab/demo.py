@@ -1,6 +1,6 @@
-"""Play the walk-through on two nodes of a lab: what works with only a bridge, what NAT adds, what routes add.
+"""Play the walk-through on two nodes of a lab: with only a bridge, then with NAT, then with routes.
 
-cnictl's own commands do everything, inside the nodes, as an operator types them.
+All changes are made by cnictl's own commands, run inside the nodes as an operator would run them.
 """
 
 import json
@@ -118,7 +118,7 @@ def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[P
                 name: "; ".join(" ".join(["cnictl", *command]) for command in lines) for name, lines in commands.items()
             }
             yield Played(act, words, by_hand, reports, surprises, time.monotonic() - start)
-        on_step("taking everything down")
+        on_step("ending the lab")
 
 
 def _other(lab: Lab, node: Node) -> Node:
@@ -167,8 +167,8 @@ def _test(node: Node, command: list[str]) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        words = done.stderr.strip() or f"exit status {done.status}"
-        raise Problem(f"{node.name}: cnictl {' '.join(command)}: {words}") from None
+        error = done.stderr.strip() or f"exit status {done.status}"
+        raise Problem(f"{node.name}: cnictl {' '.join(command)}: {error}") from None
     return report
 
 

@@ -14,24 +14,24 @@ def running(name: str) -> Running | None:
 
 def attach(name: str) -> Lab:
     """Return the lab of that name, to run commands in it. Raises Problem if it is not up."""
-    found = running(name)
-    if found is None:
+    running_lab = running(name)
+    if running_lab is None:
         raise Problem(f"lab {name!r} is not up", "cnictl lab up")
-    return Lab.attach(found)
+    return Lab.attach(running_lab)
 
 
 def bring_up(name: str, nodes: int, dual_stack: bool) -> Lab | None:
     """Bring a lab up and return it; None if it was up already. Raises Problem if that one has other nodes."""
     wanted = Lab(nodes, dual_stack)
     with state.locked(name) as path:
-        found = state.read(path)
-        if found is None:
+        running_lab = state.read(path)
+        if running_lab is None:
             state.write(path, wanted.start())
             return wanted
-    has = len(found.machines) - 1
+    has = len(running_lab.machines) - 1
     if has != nodes:
         raise Problem(f"lab {name!r} is up with {has} nodes, not {nodes}", "cnictl lab down first")
-    if dual_stack and not found.machines[0][0].interface6:
+    if dual_stack and not running_lab.machines[0][0].interface6:
         raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
     return None
 
@@ -42,10 +42,10 @@ def end(name: str, asked: bool = False, approved: Running | None = None) -> bool
     `asked`: the operator was asked, and `approved` is the lab that may end. Raises Problem if another one is up now.
     """
     with state.locked(name) as path:
-        found = state.read(path)
-        if found is not None and asked and found != approved:
+        running_lab = state.read(path)
+        if running_lab is not None and asked and running_lab != approved:
             raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
-        if found is not None:
-            state.end(found)
+        if running_lab is not None:
+            state.end(running_lab)
         path.unlink(missing_ok=True)
-    return found is not None
+    return running_lab is not None

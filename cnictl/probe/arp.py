@@ -1,35 +1,12 @@
-"""Check whether an address answers ARP now (RFC 826). The neighbour table may still list a host that is gone."""
+"""Ask for an address by ARP (RFC 826), and read the answers. `wire` and `neighbours` wait for them."""
 
 import socket
 import struct
-
-from cnictl.probe.hearing import heard
 
 ETH_P_ARP = 0x0806
 _REQUEST, _REPLY = 1, 2
 _BODY = struct.Struct("!HHBBH6s4s6s4s")
 _ARPHRD_ETHER, _ETH_P_IP = 1, 0x0800
-
-
-def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
-    """Return whether `address` answers ARP on `link` within `wait` seconds. `source` is our address on that link.
-
-    Raises OSError if the link is gone or is not an Ethernet link.
-    """
-    return bool(mac_of(address, link, source, wait))
-
-
-def mac_of(address: str, link: str, source: str, wait: float = 0.3) -> bytes:
-    """Return the MAC that answers ARP for `address`, as `answers` asks; empty if none does. Raises OSError."""
-    macs: list[bytes] = []
-
-    def is_wanted(frame: bytes) -> bool:
-        macs.extend(filter(None, [answering_mac(frame, address)]))
-        return bool(macs)
-
-    with asked(address, link, source) as asking:
-        heard(asking, is_wanted, wait)
-    return next(iter(macs), b"")
 
 
 def asked(address: str, link: str, source: str) -> socket.socket:
@@ -60,11 +37,6 @@ def sender(frame: bytes) -> str:
     return socket.inet_ntoa(fields[6]) if fields[4] == _REPLY else ""
 
 
-def is_answer(frame: bytes, address: str) -> bool:
-    """Return whether an Ethernet frame is an ARP reply from `address`."""
-    return sender(frame) == socket.inet_ntoa(socket.inet_aton(address))
-
-
 def answering_mac(frame: bytes, address: str) -> bytes:
     """Return the MAC in an ARP reply from `address`; empty if the frame is not such a reply."""
-    return frame[22:28] if is_answer(frame, address) else b""
+    return frame[22:28] if sender(frame) == socket.inet_ntoa(socket.inet_aton(address)) else b""

@@ -7,10 +7,10 @@ from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import neighbours, pod_routes
-from cnictl.node.host.pod_routes import Asked
+from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
-from cnictl.probe import arp, ndp, trace
+from cnictl.probe import trace, wire
 from cnictl.probe.failure import (
     EXTERNAL,
     OTHER_HOST,
@@ -98,22 +98,24 @@ def diverted(failure: Failure) -> FailureCause | None:
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None
     link = host.peer_links.get(peer, "") if peer is not None else ""
-    questions: list[Asked] = []
+    questions: list[RouteQuestion] = []
     if failure.check == OWN_HOST:
-        questions = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
+        questions = [RouteQuestion(pod_routes.OWN, Packet(pod, target), bridge)]
     elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.known_peers and link:
         questions = [
-            Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == OTHER_HOST and peer is not None and link:
         questions = [
-            Asked(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == EXTERNAL:
-        questions = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
-        questions += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+        questions = [RouteQuestion(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
+        questions += [
+            RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
+        ]
     strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
     if not strays:
         return None
@@ -123,10 +125,10 @@ def diverted(failure: Failure) -> FailureCause | None:
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
     """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, way = stray.asked, stray.way
-    if question.peer is None or question.what != pod_routes.TO_PODS:
-        return question.what == pod_routes.TO_OUTSIDE or bool(way.errno)
-    inside = way.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(way.destination))
+    question, route = stray.question, stray.route
+    if question.peer is None or question.kind != pod_routes.TO_PODS:
+        return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
+    inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))
     return not inside
 
 
@@ -254,7 +256,6 @@ def not_masqueraded(failure: Failure) -> FailureCause | None:
 def _answers(failure: Failure, hop: str, link: str) -> bool:
     """Return whether the next hop answers now. The neighbour table lists a host for some seconds after it is gone."""
     try:
-        ask = ndp.answers if failure.host.ipv6 else arp.answers
-        return ask(hop, link, failure.host.route(hop).source)
+        return wire.answers(hop, link, failure.host.route(hop).source)
     except (OSError, ValueError):
         return True  # a link without Ethernet addresses has no neighbour to resolve

@@ -7,7 +7,7 @@ configuration from plugin configuration". The conf names the plugins; they are f
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import durable, programs
@@ -46,8 +46,6 @@ class Attachment:
     ifname: str = "eth0"
     args: str = ""
     """CNI_ARGS: `KEY=VALUE;KEY=VALUE`."""
-    runtime_config: Mapping[str, Any] = field(default_factory=dict)
-    """Values by capability, such as `portMappings`; a plugin gets the capabilities that it declares."""
 
 
 class Chain:
@@ -82,39 +80,13 @@ class Chain:
             result = self._call("ADD", plugin, attachment, result)
         return result or {}
 
-    def check(self, attachment: Attachment, result: Json) -> None:
-        """CHECK every plugin against the result of ADD. Raises PluginFailed."""
-        if self.conf.get("disableCheck") in (True, "true"):
-            return
-        for plugin in self.plugins:
-            self._call("CHECK", plugin, attachment, result)
-
     def delete(self, attachment: Attachment, result: Json | None) -> None:
         """DEL in reverse order, with the cached result of ADD if there is one. The first error raises PluginFailed."""
         cached = result if _at_least(self.version, (0, 4, 0)) else None
         for plugin in reversed(self.plugins):
             self._call("DEL", plugin, attachment, cached)
 
-    def gc(self, valid: Sequence[Attachment]) -> None:
-        """GC every attachment of the network that is not in `valid`. Raises PluginFailed."""
-        kept = [{"containerID": attachment.container, "ifname": attachment.ifname} for attachment in valid]
-        for plugin in self.plugins:
-            request = self.request(plugin, {}, None)
-            request["cni.dev/valid-attachments"] = kept
-            self._run("GC", plugin, {}, request)
-
-    def status(self) -> None:
-        """Ask every plugin for its STATUS. Raises PluginFailed (code 50, 51) if a plugin can't take an ADD."""
-        for plugin in self.plugins:
-            self._run("STATUS", plugin, {}, self.request(plugin, {}, None))
-
-    def versions(self, plugin: str) -> list[str]:
-        """Return the specification versions that a plugin reports."""
-        dummy = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"), "dummy")
-        answer = self._run("VERSION", {"type": plugin}, dummy, {"cniVersion": self.version})
-        return [str(version) for version in answer.get("supportedVersions", [])]
-
-    def request(self, plugin: Json, runtime_config: Mapping[str, Any], previous: Json | None) -> Json:
+    def _request(self, plugin: Json, previous: Json | None) -> Json:
         """Return the configuration that a plugin reads on stdin, derived from its part of the conf."""
         request = {
             key: value
@@ -122,10 +94,6 @@ class Chain:
             if key not in ("capabilities", "runtimeConfig", "prevResult") and not key.startswith("cni.dev/")
         }
         request["name"], request["cniVersion"] = self.name, self.version
-        declared = plugin.get("capabilities") or {}
-        wanted = {key: value for key, value in runtime_config.items() if declared.get(key) is True}
-        if wanted:
-            request["runtimeConfig"] = wanted
         if previous is not None:
             request["prevResult"] = previous
         return request
@@ -145,8 +113,7 @@ class Chain:
             "CNI_NETNS": attachment.netns,
             "CNI_ARGS": attachment.args,
         }
-        request = self.request(plugin, attachment.runtime_config, previous)
-        return self._run(command, plugin, environment, request)
+        return self._run(command, plugin, environment, self._request(plugin, previous))
 
     def _run(self, command: str, plugin: Json, environment: Mapping[str, str], request: Json) -> Json:
         whole = {"PATH": _RUNTIME_PATH, "CNI_COMMAND": command, "CNI_PATH": ":".join(self.bin_dirs), **environment}

@@ -1,4 +1,4 @@
-"""Check whether an address answers neighbour solicitations now, as `arp` does for IPv4 (RFC 4861, section 4.3)."""
+"""Ask for an address by a neighbour solicitation, and read the answers, as `arp` does for IPv4 (RFC 4861)."""
 
 import errno
 import os
@@ -7,22 +7,12 @@ import struct
 
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.probe.hearing import heard
 
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SOURCE_LINK_ADDRESS, _TARGET_LINK_ADDRESS = 1, 2
 _OPTIONS = 24
 """Length of an advertisement without its options, in bytes."""
 HOPS = 255  # a neighbour discards a lower value: such a packet came through a router
-
-
-def answers(address: str, link: str, source: str, wait: float = 0.3) -> bool:
-    """Return whether `address` answers on `link` within `wait` seconds. `source` is our address on that link.
-
-    Raises OSError if the link is gone or does not have the address `source`.
-    """
-    with asked(address, link, source) as asking:
-        return heard(asking, lambda message: is_answer(message, address), wait)
 
 
 def asked(address: str, link: str, source: str) -> socket.socket:
@@ -66,14 +56,9 @@ def target(message: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, message[8:24])
 
 
-def is_answer(message: bytes, address: str) -> bool:
-    """Return whether an ICMPv6 message is a neighbour advertisement of `address`."""
-    return target(message) == socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
-
-
 def answering_mac(message: bytes, address: str) -> bytes:
     """Return the MAC in an advertisement of `address` (RFC 4861, section 4.4); empty if the message is another."""
-    if not is_answer(message, address):
+    if target(message) != socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address)):
         return b""
     offset = _OPTIONS
     while offset + 8 <= len(message):

@@ -51,11 +51,13 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     Peers that are not on a link of this node are left out, because the requests expire on the way. So are peers whose
     packets a policy rule of this host sends elsewhere.
     """
-    ways = route_lookup.ways([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
-    reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
+    routes = (
+        route_lookup.look_up_all([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
+    )
+    reached = [peer for peer, route in zip(peers, routes, strict=True) if {via for _, via in route.hops} == {peer.via}]
     if not reached:
         return {}
-    links = {peer: way.dev for peer, way in zip(peers, ways, strict=True)}
+    links = {peer: route.dev for peer, route in zip(peers, routes, strict=True)}
     answering = neighbours.answering((peer.via, links[peer]) for peer in reached)
     states = {peer: UNKNOWN for peer in reached if answering[peer.via, links[peer]] is False}
     asked = [peer for peer in reached if peer not in states]

@@ -20,7 +20,7 @@ from cnictl.node.spec.node_spec import is_ipv6
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
 _TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT = 1, 2, 3, 4, 5
-_TRACE_FAMILY, _TRACE_POLICY = 15, 16
+_TRACE_POLICY = 16
 _TYPE_POLICY, _TYPE_RULE = 1, 3
 _NF_DROP = 0
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}

@@ -75,6 +75,11 @@ def _judged(row: Row, macs: set[str], unasked: str) -> Checked:
     return Checked(row, names.get(row.state, UNKNOWN), row.reason + answered)
 
 
+def answers(address: str, link: str, source: str) -> bool:
+    """Return whether an address answers now. The neighbour table may still list a host that is gone. Raises OSError."""
+    return bool(_macs(address, link, source))
+
+
 def answering(addresses: Iterable[str], link: str, source: str) -> dict[str, set[str]]:
     """Return the MACs that answer ARP or neighbour solicitations for each address. All are of one family.
 

@@ -1,1 +1,1 @@
-"""What people read: status, bridge, NAT, routes, one attachment, metrics, the support bundle."""
+"""Collect what commands show: status, bridge, NAT, routes, one attachment, metrics, the support bundle."""

@@ -174,7 +174,7 @@ def _first(argv: list[str]) -> dict[str, Any] | None:
 
 
 def target(listing: Listing, rows: list[Row], to: str, spec: NodeSpec | None) -> str:
-    """Return the address to look for the way to: that of `to`, by default one outside; empty for a pod without any.
+    """Return the address to test the way to: `to`, or by default an address outside; empty if the pod has no address.
 
     Raises UsageProblem.
     """

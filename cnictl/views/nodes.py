@@ -1,4 +1,4 @@
-"""Collect what `cnictl node list` shows: every node that the source knows, and what this node makes of it."""
+"""Collect what `cnictl node list` shows: every node that the source lists, with its state on this node."""
 
 from typing import Any
 

@@ -30,7 +30,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
-    looked = pod_routes.look(spec)
+    findings = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     return {
         "drifted": sum(row["state"] == "drifted" for row in rows),
@@ -40,8 +40,8 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "source": source_view.shown(spec, learned_peers.load()) if spec.reach.source else None,
-        "peers": _peers(spec, looked),
-        "strays": looked.as_json(),
+        "peers": _peers(spec, findings),
+        "strays": findings.as_json(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
@@ -75,9 +75,9 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, findings: pod_routes.RouteFindings) -> list[dict[str, Any]]:
     """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
-    rows = routes(spec, peer_routes.states(spec, looked))
+    rows = routes(spec, peer_routes.states(spec, findings))
     if not rows:
         return []
     answered = neighbours.answering((row["via"], row["dev"]) for row in rows if row["via"] and row["dev"])
@@ -90,12 +90,12 @@ def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]
     `pods` is empty if the peer was not asked: the route is missing, or the user is not root.
     """
     asked = [state.peer for state in states if state.peer is not None and state.works and state.on_link]
-    said: dict[Peer, str] = {}
+    pod_states: dict[Peer, str] = {}
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # the kernel lacks the family
-            said = owning.ask(asked)
+            pod_states = owning.ask(asked)
     hints = PeerHints(spec)
-    return [_route(state, said.get(state.peer, "") if state.peer is not None else "", hints) for state in states]
+    return [_route(state, pod_states.get(state.peer, "") if state.peer is not None else "", hints) for state in states]
 
 
 def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:

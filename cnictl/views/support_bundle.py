@@ -1,4 +1,4 @@
-"""Gather a support bundle, each part bounded in time and size.
+"""Collect a support bundle. Each part is limited in time and size.
 
 `harmless` and `harmless_text` mask what is not known to be harmless.
 """
@@ -58,11 +58,9 @@ def parts() -> list[Part]:
     """Return the parts of this host's support bundle. Nothing is read yet."""
     facts = Facts()
     listed = [
-        Part("cnictl.txt", "this cnictl's release and the time", lambda _: _release()),
-        Part("node.toml", "what this node should be", lambda words: harmless_text.settings(_file(NODE_FILE), words)),
-        Part(
-            "versions.txt", "releases of what it works with, and of the plugin", lambda words: words.prose(_versions())
-        ),
+        Part("cnictl.txt", "this cnictl's version, and the time", lambda _: _version_and_time()),
+        Part("node.toml", "the node file", lambda words: harmless_text.settings(_file(NODE_FILE), words)),
+        Part("versions.txt", "versions of other programs, and of the plugin", lambda words: words.prose(_versions())),
         Part("status.json", "the node on one screen", lambda words: _json(_status(facts), words)),
         Part("plan.json", "where it differs", lambda words: _json([asdict(step) for step in facts.drift], words)),
         Part("doctor.json", "what doctor finds", lambda words: _json(asdict(catalogue.examine(facts)), words)),
@@ -128,8 +126,8 @@ def _gathered(part: Part, words: Words) -> tuple[str, str]:
     try:
         return part.gather(words), ""
     except Exception as error:
-        said = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
-        why = said if isinstance(error, (Problem, OSError)) else f"{type(error).__name__}: {said}"
+        message = getattr(error, "message", None) or getattr(error, "msg", None) or str(error)
+        why = message if isinstance(error, (Problem, OSError)) else f"{type(error).__name__}: {message}"
         return "", words.prose(why)
 
 
@@ -139,17 +137,17 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _release() -> str:
+def _version_and_time() -> str:
     return f"cnictl {__version__}\n{time.strftime('%FT%T%z')}\n"
 
 
 def _versions() -> str:
-    said = [f"cnictl-bridge {install.installed(runtimes.bin_dirs(runtimes.find())).current or 'missing'}\n"]
+    lines = [f"cnictl-bridge {install.installed(runtimes.bin_dirs(runtimes.find())).current or 'missing'}\n"]
     for argv in _VERSIONS:
         if firewall.has_command(argv[0]):
             done = run(list(argv), timeout=_BOUND, check=False)
-            said.append(f"{argv[0]}: {(done.stdout + done.stderr).partition(chr(10))[0]}\n")
-    return "".join(said)
+            lines.append(f"{argv[0]}: {(done.stdout + done.stderr).partition(chr(10))[0]}\n")
+    return "".join(lines)
 
 
 def _status(facts: Facts) -> dict[str, Any] | None:

@@ -23,8 +23,8 @@ Totals = dict[str, dict[str, Any]]
 """By `VERB outcome` (ok, error): `count`, `sum` in seconds, and `buckets`, each with all calls below its bound."""
 
 
-def totals(path: str, keep: bool = True) -> Totals:
-    """Return the totals of all calls that were ever logged to `path`. `keep` saves them. Raises OSError."""
+def totals(path: str) -> Totals:
+    """Return the totals of all calls that were ever logged to `path`, and save them. Raises OSError."""
     state = _load()
     counted: Totals = state["totals"]
     name, offset, before = state["log"], int(state["offset"]), state["before"]
@@ -41,7 +41,7 @@ def totals(path: str, keep: bool = True) -> Totals:
         text, offset = _rest(path, offset)
         _count(counted, text)
     new = {"log": name, "offset": offset, "before": before, "totals": counted}
-    if keep and new != state:
+    if new != state:
         durable.make_folder(STATE_DIR)
         durable.replace(METRICS_FILE, json.dumps(new).encode() + b"\n", 0o600)
     return counted

@@ -1,7 +1,7 @@
 """Receive the kernel's events: links, addresses, routes, forwarding, and nftables' rule set generations.
 
 Sources: linux/rtnetlink.h (groups), linux/netfilter/nfnetlink.h and nf_tables.h (NFT_MSG_NEWGEN names the process).
-The old kernel interface of iptables sends no events: only a look finds changes there.
+The old kernel interface of iptables sends no events: only a comparison finds changes there.
 """
 
 import errno
@@ -33,7 +33,7 @@ class Event:
     """One change that may concern the node."""
 
     about: str
-    """`link cni0`, `address`, `route`, `forwarding`, `rules`; `overflow` where some were lost."""
+    """`link cni0`, `address`, `route`, `forwarding`, `rules`; `overflow` if the kernel dropped events."""
     pid: int
     """The id of the process that made the change; 0 if the kernel does not say."""
     process: str
@@ -59,9 +59,12 @@ class Events:
         self._route.close()
         self._rules.close()
 
-    def wait(self, seconds: float, wakeup: int, links: set[str], more: Iterable[HasFileno] = ()) -> list[Event]:
-        """Return the events of at most `seconds`, or until `wakeup` or one of `more` is readable; only of `links`."""
-        descriptors = [each.fileno() for each in more]
+    def wait(self, seconds: float, wakeup: int, links: set[str], others: Iterable[HasFileno] = ()) -> list[Event]:
+        """Return the events of at most `seconds`; sooner if `wakeup` or one of `others` is readable.
+
+        Link events are only of `links`.
+        """
+        descriptors = [each.fileno() for each in others]
         ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *descriptors], [], [], seconds)
         events: list[Event] = []
         for receiver in (self._route, self._rules):

@@ -1,4 +1,4 @@
-"""Follow the source of peers in a thread: each change is judged, kept as the last good list, and told to the keeper."""
+"""Follow the source of peers in a thread: judge each change, save it as the last good list, and wake the keeper."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Follower:
     """Keeps one source's list up to date until `close`."""
 
     def __init__(self, current: Callable[[], NodeSpec | None], reach: Reach, tell: Tell) -> None:
-        """`current` gives the node's spec, as it is when it is called."""
+        """`current` returns the node's present spec."""
         self.reach = reach
         self._current, self._tell = current, tell
         self._ended = threading.Event()
@@ -36,7 +36,7 @@ class Follower:
         return self._reader
 
     def seen(self) -> None:
-        """Take note of the changes so far."""
+        """Mark the changes so far as seen."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._reader, 4096)
 
@@ -59,12 +59,12 @@ class Follower:
                 for snapshot in self._source.watch(version):
                     spec = self._current()
                     if spec is not None and spec.reach == self.reach:
-                        self._keep(learning.taken(spec, self._source, snapshot))
+                        self._keep(learning.record_of(spec, self._source, snapshot))
                     if self._ended.is_set():
                         return
             except (SourceLost, UsageProblem, Problem, OSError) as error:
                 self._lost(str(error))
-            except Exception as error:  # a bug in a client must not end the repairs; it is said, and tried again
+            except Exception as error:  # a bug in a client must not end the repairs: report it and try again
                 self._lost(f"{type(error).__name__}: {error}")
             finally:
                 if self._source is not None:
@@ -76,7 +76,7 @@ class Follower:
         spec = self._current()
         snapshot = source.list()
         if spec is not None and spec.reach == self.reach:
-            self._keep(learning.taken(spec, source, snapshot))
+            self._keep(learning.record_of(spec, source, snapshot))
         return snapshot.version
 
     def _keep(self, learned: learned_peers.Learned) -> None:
@@ -93,14 +93,14 @@ class Follower:
             self._wake()
 
     def _lost(self, why: str) -> None:
-        self._say(f"warning: can't read the peers from their source, and keep the known ones: {why}")
+        self._say(f"warning: can't read the source of peers; the known peers stay: {why}")
         spec = self._current()
         if spec is not None and spec.reach == self.reach and learned_peers.load() is not None:
             with contextlib.suppress(OSError):
                 learned_peers.save(learning.stale(spec, spec.reach.source, why))
 
     def _say(self, words: str) -> None:
-        """Tell what is wrong once, not at every try."""
+        """Report a problem once, not at every retry."""
         if words and words != self._last_words:
             self._tell(words)
         self._last_words = words

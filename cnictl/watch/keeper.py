@@ -81,9 +81,9 @@ class Keeper:
 
     def _hear(self, events: Events, wakeup: int) -> None:
         self._follow_source()
-        more = (self._follower,) if self._follower is not None else ()
+        sources = (self._follower,) if self._follower is not None else ()
         patience = 0.0 if self._unseen else max(0.0, self._retry)
-        heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), more)
+        heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
         if self._follower is not None:
             self._follower.seen()
         self._unseen = []

@@ -1,4 +1,4 @@
-"""Count the repairs of each resource, and decide when to repair again and when to give up. Pure but for its file."""
+"""Count the repairs of each resource, and decide when to repair again and when to give up. Only state files are I/O."""
 
 import json
 import os
@@ -20,7 +20,9 @@ _FIRST_PAUSE = 0.5
 
 
 @dataclass
-class _Thing:
+class _Repaired:
+    """The repairs of one resource."""
+
     times: deque[float] = field(default_factory=lambda: deque(maxlen=FIGHT))
     count: int = 0
     cause: str = ""
@@ -32,61 +34,56 @@ class Repairs:
     """The repairs of one run of `cnictl watch`. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._things: dict[str, _Thing] = {}
+        self._resources: dict[str, _Repaired] = {}
         self.passes = 0
         """The number of looks at the node so far."""
 
     def due(self, resource: str, now: float) -> float:
         """Return the seconds until this may be repaired; 0 or less: at once; infinite after giving up."""
-        thing = self._things.get(resource)
-        if thing is None or not thing.times:
+        repaired = self._resources.get(resource)
+        if repaired is None or not repaired.times:
             return 0.0
-        if thing.given_up:
+        if repaired.given_up:
             return float("inf")
-        recent = sum(now - repaired_at < WINDOW for repaired_at in thing.times)
-        return thing.times[-1] + _FIRST_PAUSE * 2 ** (recent - 2) - now if recent >= 2 else 0.0
+        recent = sum(now - repaired_at < WINDOW for repaired_at in repaired.times)
+        return repaired.times[-1] + _FIRST_PAUSE * 2 ** (recent - 2) - now if recent >= 2 else 0.0
 
     def note(self, resource: str, now: float, cause: str) -> bool:
         """Count a repair; return whether it was one too many within the window, so that watch gives up."""
-        thing = self._things.setdefault(resource, _Thing())
-        thing.times.append(now)
-        thing.count += 1
-        thing.cause = cause or thing.cause
-        if len(thing.times) == FIGHT and now - thing.times[0] < WINDOW:
-            thing.given_up = True
-            thing.right_since = 0.0
-        return thing.given_up
+        repaired = self._resources.setdefault(resource, _Repaired())
+        repaired.times.append(now)
+        repaired.count += 1
+        repaired.cause = cause or repaired.cause
+        if len(repaired.times) == FIGHT and now - repaired.times[0] < WINDOW:
+            repaired.given_up = True
+            repaired.right_since = 0.0
+        return repaired.given_up
 
     def seen(self, wrong: set[str], now: float) -> None:
         """Note which resources a look found wrong. One that was given up and stays right is repaired again."""
         self.passes += 1
-        for resource, thing in self._things.items():
+        for resource, repaired in self._resources.items():
             if resource in wrong:
-                thing.right_since = 0.0
-            elif thing.given_up:
-                thing.right_since = thing.right_since or now
-                if now - thing.right_since >= CALM:
+                repaired.right_since = 0.0
+            elif repaired.given_up:
+                repaired.right_since = repaired.right_since or now
+                if now - repaired.right_since >= CALM:
                     self.forgive(resource)
 
     def forgive(self, resource: str = "") -> None:
         """Repair this resource again after giving up, or all of them."""
-        for name, thing in self._things.items():
+        for name, repaired in self._resources.items():
             if resource in ("", name):
-                thing.given_up = False
-                thing.times.clear()
-
-    def cause(self, resource: str) -> str:
-        """Return which process changed a resource; empty if that is not known."""
-        thing = self._things.get(resource)
-        return thing.cause if thing is not None else ""
+                repaired.given_up = False
+                repaired.times.clear()
 
     def as_data(self) -> dict[str, Any]:
         """Return the content of the state file."""
         return {
             "pid": os.getpid(),
             "looks": self.passes,
-            "repairs": {name: thing.count for name, thing in self._things.items()},
-            "given_up": {name: thing.cause for name, thing in self._things.items() if thing.given_up},
+            "repairs": {name: repaired.count for name, repaired in self._resources.items()},
+            "given_up": {name: repaired.cause for name, repaired in self._resources.items() if repaired.given_up},
         }
 
     def save(self) -> None:

@@ -52,7 +52,7 @@ def test_removed_route_names_both_hosts(cluster: World) -> None:
     rows, findings, _ = cluster.status()
     assert rows["node1"]["state"] == "faulty"
     assert "1 drifted" in rows["node1"]["why"]
-    assert findings == ["the route on node1 to the pods of node3 (10.244.2.0/24) is not right: missing"]
+    assert findings == ["the route on node1 to the pods of node3 (10.244.2.0/24) is wrong: missing"]
 
 
 def test_two_nodes_with_one_pod_cidr_are_both_named(cluster: World) -> None:
@@ -111,8 +111,8 @@ def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
         assert any(text.startswith("node3 has cnictl version 0.1.9, and node1 has ") for text in findings)
         done = cluster.cluster("apply", "-o", "json", check=False)
         assert [row["state"] for row in json.loads(done.stdout)["items"]] == [
-            "already so",
-            "already so",
+            "unchanged",
+            "unchanged",
             "other version",
         ]
         assert done.status == 1

@@ -49,7 +49,7 @@ def test_every_pod_reaches_every_other_with_its_own_address(bare: World) -> None
 
 def test_second_apply_changes_nothing(bare: World) -> None:
     document = json.loads(bare.cluster("apply", "-o", "json").stdout)
-    assert [row["state"] for row in document["items"]] == ["already so"] * 5
+    assert [row["state"] for row in document["items"]] == ["unchanged"] * 5
     assert document["assigned"] == {}
     assert json.loads(bare.cluster("plan", "--exit-code", "-o", "json").stdout)["items"]
 

@@ -42,7 +42,7 @@ def test_host_without_sshd_is_a_row_and_the_others_are_changed(three: World) -> 
     try:
         done = three.cluster("apply", "-o", "json", check=False)
         states = {row["node"]: row["state"] for row in json.loads(done.stdout)["items"]}
-        assert states == {"node1": "already so", "node2": "unreachable", "node3": "already so"}
+        assert states == {"node1": "unchanged", "node2": "unreachable", "node3": "unchanged"}
         assert done.status == 1
     finally:
         node.run(["sh", "-c", "/usr/sbin/sshd -E /var/log/sshd.log </dev/null >/dev/null 2>&1"])
@@ -58,7 +58,7 @@ def test_wrong_and_unknown_host_keys_are_never_accepted(three: World) -> None:
     try:
         rows, _, status = three.status()
         assert status == 1
-        assert "the host's key is not the one in known_hosts" in rows["node1"]["why"]
+        assert "the host's key differs from known_hosts" in rows["node1"]["why"]
         assert rows["node1"]["hint"]["text"].endswith(f"ssh-keygen -R {one}")
         assert rows["node2"]["why"] == "the host's key is not known yet"
         assert rows["node3"]["state"] == "ok"
@@ -225,7 +225,7 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
             rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
             assert done.status == 1
             assert rows["node3"]["state"] == "lost"
-            assert "takes the change back by itself within 30 s" in rows["node3"]["why"]
+            assert "undoes the change by itself within 30 s" in rows["node3"]["why"]
             assert rows["node1"]["state"] == ("changed" if stays else "reverted"), rows["node1"]
             for node in three.nodes[:2]:
                 assert _routes(node) == stays

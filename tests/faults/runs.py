@@ -109,7 +109,7 @@ def _undo_second(node: Node) -> None:
 
 def _undo(node: Node) -> None:
     done = cnictl(node, "undo", check=False)
-    assert done.status == 0 or "there is no run to take back" in done.stderr, done.stderr
+    assert done.status == 0 or "there is no run to undo" in done.stderr, done.stderr
 
 
 def _again(node: Node) -> None:

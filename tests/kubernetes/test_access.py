@@ -155,7 +155,7 @@ def test_token_that_the_cluster_has_not_made_yet_is_waited_for(server: ApiServer
 def test_credential_that_may_not_read_secrets_is_no_administrators(account: ApiServer, tmp_path: Path) -> None:
     with pytest.raises(Problem, match="refuses to get secrets") as refused:
         token_credential(str(account.kubeconfig(tmp_path / "admin", "node-token")))
-    assert refused.value.hint == "name an administrator's kubeconfig by --from"
+    assert refused.value.hint == "name an administrator's kubeconfig with --from"
 
 
 def test_authority_is_the_administrators_or_else_the_secrets(

@@ -90,10 +90,10 @@ def test_busy_server_is_not_asked_for_ever(own: Cluster, server: ApiServer) -> N
         (Refusal(500, body=b"[]"), "answers 500: Internal Server Error"),
         (Refusal(502, {"Content-Type": "text/html"}, body=b"<html>"), "answers 502: Bad Gateway"),
         (Refusal(302, {"Location": "https://192.0.2.1/"}), "answers 302"),
-        (Refusal(200, body=b"<html>log in</html>"), "sends something else than nodes"),
-        (Refusal(200, body=b"{}"), "sends something else than nodes"),
-        (Refusal(200, body=b'{"items": [{"metadata": {"name": 1}}]}'), "sends something else than nodes"),
-        (Refusal(200, body=b'{"items": []}'), "sends something else than nodes"),
+        (Refusal(200, body=b"<html>log in</html>"), "did not answer with nodes"),
+        (Refusal(200, body=b"{}"), "did not answer with nodes"),
+        (Refusal(200, body=b'{"items": [{"metadata": {"name": 1}}]}'), "did not answer with nodes"),
+        (Refusal(200, body=b'{"items": []}'), "did not answer with nodes"),
         (Refusal(200, {"Content-Encoding": "gzip"}, body=b"x"), "the answer is compressed"),
         (Refusal(503, {"Retry-After": "nan"}), "answers 503"),
     ],
@@ -372,7 +372,7 @@ def test_forgotten_version_loses_the_source_so_that_deletions_are_not_missed(
         server.delete("a")
         server.forget()
     lost = watching.lost()
-    assert "has forgotten the version" in lost.message
+    assert "no longer knows the version" in lost.message
     assert len(server.requests_of(watches=False)) == 1
     server.silent = False
     assert len(watching.source.list().nodes) == len(server.nodes)

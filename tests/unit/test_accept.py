@@ -3,7 +3,7 @@
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.node.reach.accept import CONFLICT, MOST_NODES, PENDING, REFUSED, ROUTED, SELF, Host, Judgement, judge
+from cnictl.node.reach.accept import CONFLICT, MAX_JUDGED_NODES, PENDING, REFUSED, ROUTED, SELF, Host, Judgement, judge
 from cnictl.node.reach.source import Announcement, Snapshot
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
@@ -53,10 +53,10 @@ def test_sound_announcement_becomes_a_peer() -> None:
         (node(address="10.244.9.9"), "lies in the pod network"),
         (node(address="10.0.0.254"), "default gateway"),
         (node(address="192.0.2.9"), "on no link of this node"),
-        (node(name="a b"), "no host name"),
-        (node(name="\x1b[31mred"), "no host name"),
-        (node(name="x" * 300), "no host name"),
-        (node(name=""), "no host name"),
+        (node(name="a b"), "not a host name"),
+        (node(name="\x1b[31mred"), "not a host name"),
+        (node(name="x" * 300), "not a host name"),
+        (node(name=""), "not a host name"),
     ],
     ids=str,
 )
@@ -78,16 +78,16 @@ def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
     result = judged(node("a"), node("b", address="10.0.0.3"), node("c", "10.244.2.0/24"), node("a", "10.244.4.0/24"))
     assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
     assert [row.why for row in result.nodes if row.state == REFUSED] == [
-        "node a has it already",
+        "node a already has this pod CIDR",
         "10.0.0.2 is the address of node a",
-        "a node of this name is announced already",
+        "another announced node has the same name",
     ]
 
 
 def test_own_pod_cidr_at_another_node_is_a_conflict_and_no_peer() -> None:
     result = judged(node(pod_cidr="10.244.0.0/24"))
     assert result.peers == ()
-    assert "10.244.0.0/24 to node other too" in result.conflict
+    assert "10.244.0.0/24 also to node other" in result.conflict
 
 
 def test_another_pod_cidr_for_this_node_is_a_conflict() -> None:
@@ -102,11 +102,11 @@ def test_node_without_a_pod_cidr_is_pending() -> None:
     assert [row.state for row in judged(node(pod_cidr="")).nodes] == [SELF, PENDING]
 
 
-def test_typed_peer_wins_and_is_no_learned_one() -> None:
+def test_static_peer_wins_and_is_no_learned_one() -> None:
     spec = NodeSpec(SPEC.subnets, SPEC.networks, peers=(Peer("10.244.1.0/24", "10.0.0.9"),), reach=Reach("file"))
     result = judged(node(), spec=spec)
     assert result.peers == ()
-    assert result.nodes[1].why == "node.toml says via 10.0.0.9"
+    assert result.nodes[1].why == "node.toml has it via 10.0.0.9"
 
 
 def test_family_that_this_node_lacks_is_passed_over() -> None:
@@ -123,10 +123,10 @@ def test_each_family_has_its_route() -> None:
 
 
 def test_too_many_nodes_are_cut_and_said() -> None:
-    many = tuple(Announcement(f"n{at}", (), ()) for at in range(MOST_NODES + 5))
+    many = tuple(Announcement(f"n{at}", (), ()) for at in range(MAX_JUDGED_NODES + 5))
     result = judge(Snapshot(many, "1"), SPEC, HOST)
-    assert len(result.nodes) == MOST_NODES + 1
-    assert f"at most {MOST_NODES}" in result.nodes[-1].why
+    assert len(result.nodes) == MAX_JUDGED_NODES + 1
+    assert f"at most {MAX_JUDGED_NODES}" in result.nodes[-1].why
 
 
 def test_many_thieves_make_no_endless_conflict() -> None:

@@ -115,11 +115,11 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
     [
         (0, "", "", ""),
         (1, "cnictl: this host differs\n", "", ""),
-        (255, _CHANGED_KEY, "the host's key is not the one in known_hosts", "ssh-keygen -R n1"),
+        (255, _CHANGED_KEY, "the host's key differs from known_hosts", "ssh-keygen -R n1"),
         (255, "Host key verification failed.\r\n", "the host's key is not known yet", "ssh root@n1"),
         (255, "root@n1: Permission denied (publickey).\n", "Permission denied", "ssh-copy-id root@n1"),
         (255, "ssh: connect to host n1 port 22: No route to host\n", "can't be reached: ssh: connect", "ssh root@n1"),
-        (255, "", "can't be reached: ssh says nothing", ""),
+        (255, "", "can't be reached: ssh printed no error", ""),
         (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
         (127, "cnictl: not found\n", "cnictl is not installed there", "install it"),
         (127, "sh: 1: sudo: not found\n", "sudo is not installed there", "as root"),
@@ -192,7 +192,7 @@ def test_host_that_is_down_is_expected_as_a_peer_and_its_silence_is_no_finding()
     assert survey.findings(statuses, cluster) == []
     statuses[2] = _read(cluster, 3, _said(cluster, 3))
     (finding,) = survey.findings(statuses, cluster)
-    assert finding.message == "n1 gets no answer from n3 at 10.0.0.3, though both can be reached from here"
+    assert finding.message == "n1 gets no answer from n3 at 10.0.0.3, though both are reachable from here"
     assert finding.hosts == ("n1", "n3")
 
 
@@ -225,7 +225,7 @@ def test_other_versions_are_told_whatever_they_say() -> None:
     assert _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, and this is {cnictl.__version__}"
     old = survey.read(cluster.nodes[0], Answer("n1", 2, "", "cnictl: No such option: --version"), Answer("n1", 1))
     assert old.state == "other version"
-    assert old.why.startswith("has cnictl of an older release")
+    assert old.why.startswith("has cnictl of an older version")
 
 
 def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
@@ -233,6 +233,6 @@ def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     path.write_text(_FILE)
     known = Inventory(str(path), path.read_bytes(), _FILE, parse(_FILE))
     path.write_text(_FILE + "# mine\n")
-    with pytest.raises(Problem, match="was changed meanwhile"):
+    with pytest.raises(Problem, match="has changed since this command read it"):
         known.write(_FILE)
     assert path.read_text().endswith("# mine\n")

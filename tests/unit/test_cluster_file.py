@@ -266,9 +266,9 @@ def test_file_that_others_can_change_is_not_used(tmp_path: Path) -> None:
     path.write_text(LINES)
     path.chmod(0o666)
     source = FileSource(str(path))
-    with pytest.raises(UsageProblem, match="users other than root could change it"):
+    with pytest.raises(UsageProblem, match="users other than root can change it"):
         source.list()
-    with pytest.raises(SourceLost, match="users other than root could change it"):
+    with pytest.raises(SourceLost, match="users other than root can change it"):
         next(source.watch(""))
 
 

@@ -81,7 +81,7 @@ def test_what_is_typed_often_loads_no_slow_library(words: tuple[str, ...], compl
 def test_completion_of_options_executes_nothing_that_the_command_works_with(words: str) -> None:
     modules = loaded(completing=f"cnictl {words} --")
     assert "cnictl.cli.groups" in modules
-    rooms = tuple(f"cnictl.{room}." for room in ("node", "probe", "views", "doctor", "lab", "watch"))
+    lower_packages = tuple(f"cnictl.{package}." for package in ("node", "probe", "views", "doctor", "lab", "watch"))
     packages = {
         "cnictl.node.addresses",
         "cnictl.node.host",
@@ -90,7 +90,7 @@ def test_completion_of_options_executes_nothing_that_the_command_works_with(word
         "cnictl.node.reach",
         "cnictl.node.spec",
     }
-    assert {name for name in modules if name.startswith(rooms)} <= packages
+    assert {name for name in modules if name.startswith(lower_packages)} <= packages
     assert "tomlkit" not in modules
 
 

@@ -27,6 +27,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
+def create(path: str, data: bytes, mode: int) -> int:
+    descriptor, name = durable.unnamed(os.path.dirname(path), data, mode)
+    durable.give_name(descriptor, name, path)
+    return descriptor
+
+
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
@@ -34,7 +40,7 @@ def names(folder: Path) -> list[str]:
 def test_create_makes_the_file_with_its_mode_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0o077)
     try:
-        descriptor = durable.create(f"{folder}/lease", b"content", 0o644)
+        descriptor = create(f"{folder}/lease", b"content", 0o644)
     finally:
         os.umask(before)
     os.close(descriptor)
@@ -47,7 +53,7 @@ def test_create_makes_the_file_with_its_mode_whatever_the_umask(folder: Path) ->
 def test_create_refuses_a_taken_name_and_leaves_it_as_it_was(folder: Path) -> None:
     (folder / "lease").write_bytes(b"another's")
     with pytest.raises(FileExistsError):
-        durable.create(f"{folder}/lease", b"mine", 0o600)
+        create(f"{folder}/lease", b"mine", 0o600)
     assert names(folder) == ["lease"]
     assert (folder / "lease").read_bytes() == b"another's"
 
@@ -74,7 +80,7 @@ def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(durable, step, full)
     open_before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
-        durable.create(f"{folder}/lease", b"content", 0o600)
+        create(f"{folder}/lease", b"content", 0o600)
     with pytest.raises(OSError, match="No space left"):
         durable.replace(f"{folder}/conf", b"content", 0o600)
     assert names(folder) == []
@@ -83,7 +89,7 @@ def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_temporary_file_of_a_dead_process_of_our_number_is_no_obstacle(folder: Path) -> None:
     (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
-    os.close(durable.create(f"{folder}/lease", b"content", 0o600))
+    os.close(create(f"{folder}/lease", b"content", 0o600))
     (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
     durable.replace(f"{folder}/conf", b"new", 0o644)
     assert (folder / "lease").read_bytes() == b"content"
@@ -114,7 +120,7 @@ def test_replace_that_cannot_rename_keeps_the_old_and_leaves_no_temporary(folder
 def test_a_short_write_is_carried_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = posix.write
     monkeypatch.setattr(durable, "write", lambda descriptor, data: real(descriptor, data[:3]))
-    os.close(durable.create(f"{folder}/lease", b"0123456789", 0o600))
+    os.close(create(f"{folder}/lease", b"0123456789", 0o600))
     assert durable.contents(f"{folder}/lease") == b"0123456789"
 
 

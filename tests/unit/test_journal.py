@@ -72,7 +72,7 @@ def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> N
     journal.append(1, {"end": "finished"})
     journal.append(1, {"taken_back": 2})
     run = journal.last()
-    assert run is not None and (run.end, run.taken_back) == ("finished", 2)
+    assert run is not None and (run.end, run.undone_by) == ("finished", 2)
     assert [entry.resource for entry in run.entries][:1] == ["masquerade/mynet"]
 
 
@@ -88,3 +88,12 @@ def test_run_is_a_repair_if_each_of_its_changes_is() -> None:
     watch.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
     latest = journal.last()
     assert latest is not None and latest.is_repair
+
+
+def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
+    text = '{"end": "done"}\n{"end": "done"}\n'
+    record = Journal("apply", {"spec": {"name": '"undoes": '}})
+    record.begin("file/etc/cnictl/node.toml", None, {"text": text}, "cat > /etc/cnictl/node.toml")
+    assert [run.number for run in journal.unfinished()] == [1]
+    record.end("done")
+    assert journal.unfinished() == []

@@ -20,6 +20,7 @@ from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.pool import RangeSet
 from tests.unit.stores import SMALL, add, add_all, by_hand, ranges, release_all
 from tests.unit.stores import store as store
+from tests.unit.test_pool import every_place
 
 
 # --- many at once, many leases
@@ -30,7 +31,7 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
     tmp_path_factory: pytest.TempPathFactory, sets: tuple[RangeSet, ...], steps: list[tuple[str, int]]
 ) -> None:
     home = tmp_path_factory.mktemp("store")
-    every = [format_address(one.nth(place)) for one in sets for place in range(1, one.places)]
+    every = [format_address(packed) for one in sets for packed in every_place(one)[1:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", f"{home}/attachments")
         patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{home}/spare")

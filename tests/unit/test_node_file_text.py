@@ -132,3 +132,11 @@ def test_other_spelling_of_an_address_is_no_difference() -> None:
     spec = check(parse(OTHER_SPELLING))
     assert merged(OTHER_SPELLING, spec) == OTHER_SPELLING
     assert changed_lines(OTHER_SPELLING, merged(OTHER_SPELLING, replace(spec, nat=False))) == ([], ["nat = false"])
+
+
+def test_text_that_looks_like_a_table_is_not_taken_for_a_peer() -> None:
+    odd = COMMENTED.replace("nat = true", 'external = """1.1.1.1"""\nnat = true')
+    odd = odd.replace('log_level = "debug"  # noisy', 'log_level = "debug"\nlog_file = """/var/log/a\n[[peers]]\n"""')
+    spec = parse(odd)
+    wanted = replace(spec, peers=(*spec.peers, MORE))
+    assert parse(merged(odd, wanted)) == wanted

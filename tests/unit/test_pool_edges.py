@@ -5,6 +5,7 @@ import pytest
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.errors import ADDRESS_CONFLICT, CniError
 from cnictl.core.leases.pool import Range, RangeSet, distribute
+from tests.unit.test_pool import every_place
 
 
 def whole(subnet: str) -> RangeSet:
@@ -48,7 +49,7 @@ def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
 def test_each_address_comes_once_from_the_one_after_the_last_on(last: str) -> None:
     """The answer that a scan of one place after the other gives."""
     pair = RangeSet([Range(parse_cidr("10.9.0.0/29")), Range(parse_cidr("10.8.0.0/29"))])
-    every = [pair.nth(place) for place in range(pair.places)]
+    every = every_place(pair)
     after = every.index(parse_address(last)) + 1 if last.startswith(("10.9.", "10.8.")) else 0
     rotated = every[after:] + every[:after]
     turn = list(pair.in_turn(parse_address(last) if last else b""))

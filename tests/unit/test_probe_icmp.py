@@ -104,14 +104,14 @@ def test_a_packet_on_a_link_is_sighted_if_it_is_ours() -> None:
 def test_only_a_reply_from_the_address_asked_for_answers_arp() -> None:
     def frame(operation: int, sender: str) -> bytes:
         body = struct.pack(
-            "!HHBBH6s4s6s4s", 1, 0x800, 6, 4, operation, bytes(6), socket.inet_aton(sender), bytes(6), bytes(4)
+            "!HHBBH6s4s6s4s", 1, 0x800, 6, 4, operation, bytes([2] * 6), socket.inet_aton(sender), bytes(6), bytes(4)
         )
         return bytes(14) + body
 
-    assert arp.is_answer(frame(2, "10.0.10.51"), "10.0.10.51")
-    assert not arp.is_answer(frame(1, "10.0.10.51"), "10.0.10.51")
-    assert not arp.is_answer(frame(2, "10.0.10.52"), "10.0.10.51")
-    assert not arp.is_answer(b"short", "10.0.10.51")
+    assert arp.answering_mac(frame(2, "10.0.10.51"), "10.0.10.51") == bytes([2] * 6)
+    assert not arp.answering_mac(frame(1, "10.0.10.51"), "10.0.10.51")
+    assert not arp.answering_mac(frame(2, "10.0.10.52"), "10.0.10.51")
+    assert not arp.answering_mac(b"short", "10.0.10.51")
 
 
 def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> None:
@@ -151,9 +151,11 @@ def test_neighbour_discovery_is_no_echo_and_no_error() -> None:
 
 def test_only_an_advertisement_of_the_address_asked_for_answers_neighbour_discovery() -> None:
     def message(kind: int, target: str) -> bytes:
-        return struct.pack("!BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target)
+        return (
+            struct.pack("!BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target) + b"\2\1" + bytes([2] * 6)
+        )
 
-    assert ndp.is_answer(message(136, "fd00:10::51"), "fd00:10::51")
-    assert not ndp.is_answer(message(135, "fd00:10::51"), "fd00:10::51")
-    assert not ndp.is_answer(message(136, "fd00:10::52"), "fd00:10::51")
-    assert not ndp.is_answer(b"short", "fd00:10::51")
+    assert ndp.answering_mac(message(136, "fd00:10::51"), "fd00:10::51") == bytes([2] * 6)
+    assert not ndp.answering_mac(message(135, "fd00:10::51"), "fd00:10::51")
+    assert not ndp.answering_mac(message(136, "fd00:10::52"), "fd00:10::51")
+    assert not ndp.answering_mac(b"short", "fd00:10::51")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,18 @@ def test_a_listing_that_failed_is_asked_for_again(counted: Path) -> None:
             with pytest.raises(Problem):
                 run(argv)
     assert len(counted.read_text().splitlines()) == 2
+
+
+def test_each_key_is_asked_about_once_within_a_look() -> None:
+    asked: list[list[int]] = []
+
+    def read(keys: Sequence[int]) -> list[str]:
+        asked.append(list(keys))
+        return [str(key) for key in keys]
+
+    with reading.once():
+        assert reading.known_each("numbers", [1, 2, 1], read) == {1: "1", 2: "2"}
+        assert reading.known_each("numbers", [2, 3], read)[3] == "3"
+        assert asked == [[1, 2], [3]]
+    reading.known_each("numbers", [1], read)
+    assert asked[-1] == [1]

@@ -73,7 +73,7 @@ def missing(found: list[Json], spec: NodeSpec = SPEC, family: str = "ip") -> lis
     def flows(base: Chain) -> places.Flows:
         return [traffic(spec, family, ["eth0"], base.name.startswith("bridge"))]
 
-    needs = places.survey(model, model.hooked("forward"), flows, {}).needs
+    needs = places.survey(model, [chain for chain in model.chains.values() if chain.hook == "forward"], flows, {}).needs
     return [f"{need.kind} {need.place.chain} {need.place.index}" for need in needs]
 
 
@@ -223,7 +223,12 @@ OURS = {"sent": ("sent",), "received": ("received",)}
 def judged(*rules: Json, policy: str = "accept") -> tuple[dict[int, str], int]:
     """Rules of ours that are out of place, by index, and how many accepts are missing then."""
     model = nft.ruleset([chain("a", "fwd", policy), *rules], lambda one: str(one.get("comment", "")))
-    survey = places.survey(model, model.hooked("forward"), lambda _: [traffic(SPEC, "ip", ["eth0"])], OURS)
+    survey = places.survey(
+        model,
+        [chain for chain in model.chains.values() if chain.hook == "forward"],
+        lambda _: [traffic(SPEC, "ip", ["eth0"])],
+        OURS,
+    )
     return {place.index: str(why) for place, why in survey.misplaced.items()}, len(survey.needs)
 
 

@@ -81,12 +81,10 @@ def _number(numbered: tuple[int, Range]) -> int:
 class RangeSet:
     """Ranges of one family, of which an attachment gets one address."""
 
-    __slots__ = ("_order", "ranges")
+    __slots__ = ("ranges",)
 
     def __init__(self, ranges: "Sequence[Range]") -> None:
         self.ranges = tuple(ranges)
-        self._order: list[tuple[int, int, Range]] = []
-        """For bisection: each range's first address, the places before it, and the range, sorted by address."""
 
     @property
     def size(self) -> int:
@@ -114,39 +112,12 @@ class RangeSet:
     def offset(self, packed: bytes) -> int:
         """Return the place of an address in the set, from 0; -1 if it is not handed out in turn."""
         value = int.from_bytes(packed, "big")
-        if len(self.ranges) > _FEW:
-            return self._offset_among_many(value, len(packed))
         before = 0
         for span in self.ranges:
             if len(packed) == len(span.subnet.packed) and 0 <= value - span.start < span.places:
                 return before + value - span.start
             before += span.places
         return -1
-
-    def _offset_among_many(self, value: int, length: int) -> int:
-        if not self._order:
-            before = 0
-            for span in self.ranges:
-                self._order.append((span.start, before, span))
-                before += span.places
-            self._order.sort(key=lambda entry: entry[0])
-        low, high = 0, len(self._order)
-        while low < high:  # find the first range that begins after the address
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._order[middle][0] <= value else (low, middle)
-        if not low:
-            return -1
-        start, before, span = self._order[low - 1]
-        inside = length == len(span.subnet.packed) and value - start < span.places
-        return before + value - start if inside else -1
-
-    def nth(self, offset: int) -> bytes:
-        """Return the address at a place. Raises LookupError past the end."""
-        for span in self.ranges:
-            if offset < span.places:
-                return (span.start + offset).to_bytes(len(span.subnet.packed), "big")
-            offset -= span.places
-        raise LookupError(offset)
 
     def in_turn(self, last: bytes) -> "Iterator[bytes]":
         """Yield every address that pods can have in host-local's order: from the one after `last` on, and around.
@@ -166,8 +137,8 @@ class RangeSet:
 
     def __str__(self) -> str:
         shown = ", ".join(str(span) for span in self.ranges[:_FEW])
-        more = len(self.ranges) - _FEW
-        return f"{shown} and {more} more" if more > 0 else shown
+        remaining = len(self.ranges) - _FEW
+        return f"{shown} and {remaining} more" if remaining > 0 else shown
 
 
 def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[bytes]:

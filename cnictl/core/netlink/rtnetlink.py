@@ -51,7 +51,7 @@ RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RTN_UNREACHABLE = 252,
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
 OWNER_MARK = "cnictl:"
-"""How the alias of each link that cnictl made begins."""
+"""The prefix of the alias of each link that cnictl made."""
 
 IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
@@ -185,18 +185,6 @@ def all_addresses(netlink: Netlink, family: int = AF_UNSPEC, index: int = 0) -> 
 def dump_routes(netlink: Netlink, family: int) -> list[bytes]:
     """Return every route of a family as the kernel sends it: an rtmsg and attributes."""
     return netlink.dump(RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-
-
-def routes(netlink: Netlink, family: int) -> list[tuple[bytes | None, int, bytes | None, int]]:
-    """Return the main table's unicast routes: destination (None: the default route), prefix, gateway, link index."""
-    listed = []
-    for payload in dump_routes(netlink, family):
-        _, prefix, _, _, table, _, _, kind, _ = RTMSG.unpack_from(payload)
-        if table == RT_TABLE_MAIN and kind == RTN_UNICAST:
-            parts = attributes(payload, 12)
-            index = U32.unpack(parts.get(RTA_OIF, b"\0\0\0\0"))[0]
-            listed.append((parts.get(RTA_DST), prefix, parts.get(RTA_GATEWAY), index))
-    return listed
 
 
 def ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:

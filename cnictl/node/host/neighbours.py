@@ -21,9 +21,10 @@ def state_of(address: str) -> str:
     return ""
 
 
-def addresses_at(mac: bytes) -> list[str]:
+def addresses_at(mac: str) -> list[str]:
     """Return the IPv4 addresses that the table has at a MAC. Raises NetlinkError."""
-    return [format_address(entry[_NDA_DST]) for _, entry in _entries(AF_INET) if entry.get(_NDA_LLADDR) == mac]
+    packed = bytes.fromhex(mac.replace(":", ""))
+    return [format_address(entry[_NDA_DST]) for _, entry in _entries(AF_INET) if entry.get(_NDA_LLADDR) == packed]
 
 
 def _entries(family: int) -> Iterator[tuple[int, dict[int, bytes]]]:

@@ -1,23 +1,24 @@
-"""One look at the host: what a program lists or the kernel dumps is read once, however many parts need it."""
+"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from cnictl.core import process
 
 _Read = TypeVar("_Read")
+_Key = TypeVar("_Key", bound=Hashable)
 
 _known: dict[str, Any] | None = None
-"""What was read since the look began, by what it is; None: everything is read anew."""
+"""The readings since the look began, by key; None if no look is under way and nothing is cached."""
 
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Run programs that only list (nft, iptables, ip, containerd) once with the same arguments within this context.
+    """Begin a look: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
-    What `known` is asked for is read once too. For parts of a command that change nothing meanwhile. A look within a
-    look is part of it.
+    `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
+    the outer one.
     """
     global _known
     if process.answered is not None:
@@ -30,11 +31,24 @@ def once() -> Iterator[None]:
         process.answered = _known = None
 
 
-def known(what: str, read: Callable[[], _Read]) -> _Read:
-    """Return what `read` returns; within a look, what it returned first. The caller must not change it."""
+def known(key: str, read: Callable[[], _Read]) -> _Read:
+    """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
     if _known is None:
         return read()
-    if what not in _known:
-        _known[what] = read()
-    value: _Read = _known[what]
+    if key not in _known:
+        _known[key] = read()
+    value: _Read = _known[key]
     return value
+
+
+def known_each(
+    what: str, keys: Iterable[_Key], read: Callable[[Sequence[_Key]], Iterable[_Read]]
+) -> Mapping[_Key, _Read]:
+    """Return what `read` returns for each key, in their order; within a look, each key is asked about once.
+
+    The mapping may hold more keys. The caller must not change it.
+    """
+    answers: dict[_Key, _Read] = known(what, dict)
+    missing = list(dict.fromkeys(key for key in keys if key not in answers))
+    answers.update(zip(missing, read(missing), strict=True))
+    return answers

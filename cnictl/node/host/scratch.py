@@ -1,10 +1,9 @@
-"""Try things in a scratch network namespace: a child process, which takes everything it made along when it ends.
+"""Try things in a scratch network namespace, in a child process. Everything that it made is gone when it ends.
 
 The host's network is not changed. With `private` paths its files are not changed either: the child's mounts
 are its own, and a tmpfs covers each of these paths.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -13,13 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cnictl.core.errors import Problem
-
-_CLONE_NEWNS = 0x00020000
-_CLONE_NEWNET = 0x40000000
-_MS_BIND = 0x1000
-_MS_REC = 0x4000
-_MS_PRIVATE = 0x40000
-_PR_SET_PDEATHSIG = 1
+from cnictl.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, bind, die_with_parent, mount, unshare
 
 
 def attempt(work: Callable[[], Any], private: Sequence[str] = (), limit: int = 30) -> Any:
@@ -50,14 +43,13 @@ def _be_child(work: Callable[[], Any], private: Sequence[str], limit: int, write
     """Run the child; it never returns into the parent's code."""
     status = 1
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_parent(signal.SIGKILL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(limit)
         try:
-            _unshare(_CLONE_NEWNET | (_CLONE_NEWNS if private else 0))
+            unshare(CLONE_NEWNET | (CLONE_NEWNS if private else 0))
             if private:
-                _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+                mount("none", "/", "", MS_REC | MS_PRIVATE)
             for path in private:
                 _cover(path)
             answer = {"value": work()}
@@ -79,8 +71,8 @@ def second_netns() -> Iterator[str]:
     if holder == 0:
         os.close(done[1])
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            _unshare(_CLONE_NEWNET)
+            die_with_parent(signal.SIGKILL)
+            unshare(CLONE_NEWNET)
             os.write(ready[1], b"+")
             os.read(done[0], 1)
         finally:
@@ -107,11 +99,11 @@ def _cover(path: str) -> None:
     while not os.path.isdir(above):
         above = os.path.dirname(above)
     if above == path:
-        _mount("tmpfs", path, "tmpfs", 0)
+        mount("tmpfs", path, "tmpfs")
         return
     old = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _mount("tmpfs", above, "tmpfs", 0, "mode=755")
+        mount("tmpfs", above, "tmpfs", 0, "mode=755")
         for entry in os.scandir(old):
             _bind_back(f"/proc/self/fd/{old}", above, entry)
     finally:
@@ -128,19 +120,4 @@ def _bind_back(old: str, above: str, entry: os.DirEntry[str]) -> None:
         os.mkdir(place)
     else:
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600))
-    _mount(f"{old}/{entry.name}", place, "", _MS_BIND | _MS_REC)
-
-
-def _unshare(flags: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(flags):
-        number = ctypes.get_errno()
-        raise OSError(number, f"unshare(2): {os.strerror(number)}")
-
-
-def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    words = [os.fsencode(text) for text in (source, target, kind)]
-    if libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), os.fsencode(data) if data else None):
-        number = ctypes.get_errno()
-        raise OSError(number, f"mount {kind or source} at {target}: {os.strerror(number)}")
+    bind(f"{old}/{entry.name}", place)

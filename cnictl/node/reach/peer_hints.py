@@ -1,7 +1,7 @@
-"""Decide what to do where a node lacks another node as a peer, or the route to its pods: by where peers come from.
+"""Decide the hint where a node lacks another node as a peer, or the route to its pods, by where its peers come from.
 
-Without a source a peer is typed with `cnictl route add-peer`. With a source that would hide what the source says:
-`cnictl apply` where the source has the node, else the source has to be corrected.
+Without a source, `cnictl route add-peer` adds a static peer. With a source, a static peer would hide the source's entry:
+the hint is `cnictl apply` if the source lists the node, else to correct the source.
 """
 
 from functools import cached_property

@@ -5,16 +5,17 @@ the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.pl
 """
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import Any
 
 from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.core.process import run
-from cnictl.node.host import firewall, host_links
+from cnictl.node.host import firewall, host_links, reading
 from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
 from cnictl.node.host.verdicts.places import AHEAD, Drop, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, traffic
+from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, told_apart, traffic
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -35,7 +36,7 @@ class NftForward:
         self._look: NftLook | None = None
 
     def observe(self) -> State | None:
-        """Return our rules by chain (`inet filter forward`); a misplaced rule says so. None for none."""
+        """Return our rules by chain (`inet filter forward`), with a note on misplaced ones. None without any."""
         look = NftLook(self._spec)
         misplaced = look.survey().misplaced
         rules_by_chain: dict[str, list[StoredRule]] = {}
@@ -104,16 +105,16 @@ class NftLook:
     """One look at other programs' nftables base chains at the forward hook, and at our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
-        """With `owned`: look only at chains that nobody but the owner of their table may change."""
+        """`owned`: look only at chains that only the owner of their table may change."""
         self._spec = spec
         listing = firewall.ruleset()
-        self.model: Ruleset = nft.ruleset(listing, _our_text)
+        self.model: Ruleset = reading.known("nft's model", lambda: nft.ruleset(listing, _our_text))
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
-        self._links = host_links.links_to_others(spec)
+        has_ours = any(rule.ours for chain in self.model.chains.values() for rule in chain.rules)
         texts = {
             text: kind
-            for family in nft.SEES
+            for family in (nft.SEES if has_ours else ())  # with thousands of peers the texts are long
             for kind, rules in accepts(spec, family).items()
             for text in rules
         }  # fmt: skip
@@ -143,7 +144,15 @@ class NftLook:
     def _flows(self, base: Chain) -> Flows:
         table = base.name.partition(" ")[0]
         seen = [family for family in families(self._spec) if family in nft.SEES[table]]
-        return [traffic(self._spec, family, self._links, table == "bridge") for family in seen]
+        return [traffic(self._told_apart, family, self._links, table == "bridge") for family in seen]
+
+    @cached_property
+    def _told_apart(self) -> NodeSpec:
+        return told_apart(self._spec, self.model)
+
+    @cached_property
+    def _links(self) -> list[str]:
+        return host_links.links_to_others(self._spec)
 
     def valid(self, chain: Chain) -> list[str]:
         """Return every accept that is valid in a chain."""
@@ -197,7 +206,7 @@ def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
             target = f'oifname "{node.bridge}" {ip} daddr {node.subnet}'
             rules[SENT].append(source)
             rules[AMONG].append(f"{source} {ip} daddr {node.network}")
-            # this host's own packets to its pods pass forward only if something turned them into forwarded packets
+            # this host's own packets to its pods pass the forward hook only if something made them forwarded packets
             rules[RECEIVED] += [f"{target} {known}" for known in
                                 ("ct state established,related", "ct status dnat", "fib saddr type local")]  # fmt: skip
         rules[RECEIVED] += [f"{target} {ip} saddr {senders}" for senders in (node.network, hosts) if senders]
@@ -206,7 +215,7 @@ def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
 
 
 def _our_text(rule: dict[str, Any]) -> str:
-    """Return a rule of ours as `accepts` writes it, including changes by others; empty for other rules."""
+    """Return a rule of ours in the form of `accepts`, with changes by others; empty for other rules."""
     comment = str(rule.get("comment", ""))
     if not comment.startswith(MARK) or rule["table"] == TABLE:
         return ""
@@ -214,7 +223,7 @@ def _our_text(rule: dict[str, Any]) -> str:
 
 
 def _guessed(text: str) -> tuple[str, ...]:
-    """Return the kind of a rule that an earlier release or another node file made."""
+    """Return the kind of a rule that an earlier cnictl or another node file made."""
     return (SENT,) if "iifname" in text or ("saddr" in text and "daddr" not in text) else (RECEIVED,)
 
 

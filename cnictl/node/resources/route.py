@@ -1,23 +1,23 @@
 """Set the routes to other nodes' pods. Our routes have a routing protocol number, so that none outlives its peer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.node.host import host_links, route_lookup
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL, RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
-OURS, LEARNED = "cnictl", "cnictl, learned"
+OURS, LEARNED, KERNELS = "cnictl", "cnictl, learned", "proto kernel"
 _OWNERS = {PROTOCOL: OURS, LEARNED_PROTOCOL: LEARNED}
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: "ospf"}
 
 
 class PeerRoute:
-    """The route to one peer's pod CIDR through that peer's address. An equal route made by hand is adopted."""
+    """The route to one peer's pod CIDR through that peer's address. An equal manual route is adopted."""
 
     def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
@@ -25,12 +25,16 @@ class PeerRoute:
         self.id = f"route/{pod_cidr}"
 
     def observe(self) -> State | None:
-        """Return the route's next hop, link and owner; our route, if there are several. A learned one is another's."""
-        routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] != LEARNED]
+        """Return the route's next hop, link and owner; our route, if there are several.
+
+        A learned one is another resource's, and the kernel's own comes and goes with a link's address: where a peer's
+        pod CIDR becomes this node's, or was this node's, it is that of the bridge.
+        """
+        routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] not in (LEARNED, KERNELS)]
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
+        """Return the route through the peer, on the peer's link or the kernel's choice; None without the peer."""
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
@@ -58,7 +62,7 @@ class PeerRoute:
         return self._table
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace or remove the route. Raises Problem with the kernel's error, or if another's route exists."""
+        """Add, replace or remove the route. Raises Problem with the kernel's error, or if there is a foreign route."""
         for problem in self._table.carry_out([change]).values():
             raise problem
 
@@ -66,7 +70,7 @@ class PeerRoute:
 class RouteTable:
     """The main table's routes of both families, read once until `forget`.
 
-    A dump costs milliseconds per hundred routes, and each peer of a node has a resource that asks.
+    A dump takes milliseconds per hundred routes, and the resource of each peer needs it.
     """
 
     def __init__(self) -> None:
@@ -75,7 +79,7 @@ class RouteTable:
         self._peers: tuple[NodeSpec, dict[str, Peer]] | None = None
 
     def forget(self) -> None:
-        """Forget the routes, because one was changed; the next question reads them again."""
+        """Forget the routes, because one was changed. They are read again when they are needed."""
         self._read = None
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
@@ -84,12 +88,12 @@ class RouteTable:
         failures: dict[str, Problem] = {}
         messages: list[tuple[int, int, bytes]] = []
         sent: list[Change] = []
+        others = _listed(route_lookup.routes_but(PROTOCOL))
         with Netlink() as netlink:
             indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
             for change in changes:
-                is_learned = any(route["owner"] == LEARNED for route in self.to(_pod_cidr(change)))
                 try:
-                    messages.append(_message(change, indexes, is_learned))
+                    messages.append(_message(change, indexes, others.get(_pod_cidr(change), [])))
                     sent.append(change)
                 except Problem as problem:
                     failures[change.resource] = problem
@@ -111,7 +115,7 @@ class RouteTable:
         return self._peers[1].get(pod_cidr)
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
-        """Return the link of a peer's route; empty if the kernel knows none, and then it refuses the route."""
+        """Return the link of a peer's route; empty if the kernel knows none (then it refuses the route)."""
         if self._links is None or self._links[0] != spec:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
@@ -124,13 +128,14 @@ class RouteTable:
 
     def _all(self) -> dict[str, list[dict[str, str]]]:
         if self._read is None:
-            self._read = _listed()
+            self._read = _listed(route_lookup.routes())
         return self._read
 
 
-def _listed() -> dict[str, list[dict[str, str]]]:
+def _listed(ways: Iterable[tuple[Cidr, RouteResult]]) -> dict[str, list[dict[str, str]]]:
+    """Return the main table's routes by destination."""
     routes: dict[str, list[dict[str, str]]] = {}
-    for destination, route in route_lookup.routes():
+    for destination, route in ways:
         if route.table == route_lookup.MAIN_TABLE:
             dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
             owner = _OWNERS.get(route.protocol) or f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
@@ -138,21 +143,22 @@ def _listed() -> dict[str, list[dict[str, str]]]:
     return routes
 
 
-def _message(change: Change, indexes: dict[str, int], is_learned: bool) -> tuple[int, int, bytes]:
+def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str]]) -> tuple[int, int, bytes]:
     """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
 
-    A typed peer's route takes the place of a learned one.
+    `others`: the routes to the same pod CIDR that are not ours. A static peer's route replaces a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
     if change.after is None or change.after["owner"] != OURS:  # another's route stays beside ours
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
-    _refuse_foreign(str(cidr), change.before)
+    for route in [change.before] if change.before is not None else others:
+        _refuse_foreign(str(cidr), route)
     dev = change.after["dev"]
     if dev and dev not in indexes:
         raise Problem(f"there is no link {dev}", "`ip link` lists the links")
     index, gateway = indexes.get(dev, 0), parse_address(change.after["via"])
     return rtnetlink.add_route_via(
-        index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None or is_learned
+        index, cidr.packed, cidr.prefix, gateway, PROTOCOL, change.before is not None or bool(others)
     )
 
 
@@ -160,11 +166,11 @@ def _pod_cidr(change: Change) -> str:
     return change.resource.partition("/")[2]
 
 
-def _refuse_foreign(pod_cidr: str, before: State | None) -> None:
-    if before is not None and before["owner"] != OURS:
-        through = f"through {before['via']} " if before["via"] else ""
+def _refuse_foreign(pod_cidr: str, route: State) -> None:
+    if route["owner"] not in (OURS, LEARNED):
+        through = f"through {route['via']} " if route["via"] else ""
         raise Problem(
-            f"{pod_cidr} already has a route {through}on {before['dev']} that cnictl did not make ({before['owner']})",
+            f"{pod_cidr} already has a route {through}on {route['dev']} that cnictl did not make ({route['owner']})",
             f"if that route is wrong: ip route del {pod_cidr}",
         )
 

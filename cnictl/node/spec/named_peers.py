@@ -1,21 +1,21 @@
 """Combine the peers that a command line names with those of node.toml. Pure.
 
-A peer that is not named stays, and one that is named with another address does not move, unless the operator says so:
-a command line that leaves something out is no instruction to remove it.
+A peer that is not named stays, unless `--prune` is given. A peer that is named with another address keeps its address,
+unless `--replace` is given: leaving something out of a command line is no instruction to remove it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import Peer
+from cnictl.node.spec.overlaps import overlapping
 from cnictl.node.spec.peers import check_peer, place
 
 
 @dataclass(frozen=True)
 class NamedPeers:
-    """The resulting peers, and what changes for those of node.toml."""
+    """The resulting peers, and what becomes of those in node.toml."""
 
     peers: tuple[Peer, ...]
     kept: tuple[Peer, ...] = ()
@@ -25,7 +25,7 @@ class NamedPeers:
     """Before and after."""
 
     def as_json(self) -> dict[str, list[dict[str, str]]]:
-        """Return what becomes of each, for programs."""
+        """Return what becomes of each peer, as JSON values."""
         return {
             "kept": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.kept],
             "dropped": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.dropped],
@@ -33,7 +33,7 @@ class NamedPeers:
         }
 
     def in_words(self) -> list[str]:
-        """Return a line for each peer that goes or moves."""
+        """Return a line for each peer that is dropped or moved."""
         return [
             *(f"drops peer {peer.pod_cidr}, which is reached through {place(peer)}" for peer in self.dropped),
             *(f"moves peer {new.pod_cidr} from {place(old)} to {place(new)}" for old, new in self.moved),
@@ -41,7 +41,7 @@ class NamedPeers:
 
 
 def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, replace: bool) -> NamedPeers:
-    """Return the peers of a node that has `known` ones once `named` ones are given. Raises UsageProblem.
+    """Combine a node's `known` peers with the `named` ones. Raises UsageProblem.
 
     A peer that is named without a link keeps the one it has. Without `replace`, a known peer that is named with another
     address is refused; without `prune`, known peers that are not named stay.
@@ -67,7 +67,7 @@ def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, repla
         raise UsageProblem(
             f"peer {old.pod_cidr} is reached through {place(old)} already; to move it to {place(new)}, add --replace"
         )
-    _refuse_overlap(result, wanted.values())
+    _refuse_overlap(result, tuple(wanted.values()))
     named_cidrs = {check_peer(peer).pod_cidr for peer in named}
     unnamed = tuple(old for old in known if old.pod_cidr not in named_cidrs)
     return NamedPeers(
@@ -75,12 +75,14 @@ def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, repla
     )  # fmt: skip
 
 
-def _refuse_overlap(kept: list[Peer], new: Iterable[Peer]) -> None:
-    for peer in new:
-        cidr = parse_cidr(peer.pod_cidr)
-        for other in kept:
-            if cidr.overlaps(parse_cidr(other.pod_cidr)):
-                raise UsageProblem(
-                    f"peer {cidr} overlaps peer {other.pod_cidr}, which this node reaches through {place(other)}; if "
-                    f"{cidr} takes its place, first: cnictl route del-peer {other.pod_cidr}"
-                )
+def _refuse_overlap(kept: list[Peer], new: tuple[Peer, ...]) -> None:
+    if not new:
+        return
+    peers = (*new, *kept)
+    pairs = overlapping([parse_cidr(peer.pod_cidr) for peer in peers])
+    for first, second in sorted(pair for pair in pairs if pair[0] < len(new) <= pair[1]):
+        cidr, other = peers[first].pod_cidr, peers[second]
+        raise UsageProblem(
+            f"peer {cidr} overlaps peer {other.pod_cidr}, which this node reaches through {place(other)}; if "
+            f"{cidr} takes its place, first: cnictl route del-peer {other.pod_cidr}"
+        )

@@ -108,7 +108,7 @@ def test_route_that_alone_is_missing_comes_back_by_apply(world: World) -> None:
 
 
 @applies("node.reach.peer_hints._by_entry: cnictl route del-peer {} --yes; cnictl apply")
-def test_typed_peer_that_overrides_the_file_is_named_by_the_matrix_and_dropped(world: World) -> None:
+def test_static_peer_that_overrides_the_file_is_named_by_the_matrix_and_dropped(world: World) -> None:
     cidr = world.third.pod_cidr
     words = ["sh", "-c", "cat >> /etc/cnictl/node.toml"]
     world.first.run(words, f'[[peers]]\npod_cidr = "{cidr}"\nvia = "10.0.0.123"\n')

@@ -223,7 +223,7 @@ def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> 
     assert learned(first) == all_routes(lab)
     shown = states(first)
     assert shown["gateway"] == ("refused", "10.0.0.1 is this node's default gateway")
-    assert shown["far"][0] == "refused" and "on no link of this node" in shown["far"][1]
+    assert shown["far"][0] == "refused" and "not on a link" in shown["far"][1]
     assert "node-refused" in findings(first)
     fault = "a node of cluster.toml with this node's default gateway as its address"
     symptom = "its pods are not reached, and nothing is hijacked"
@@ -267,7 +267,7 @@ def plugin_status(node: Node) -> Any:
     return json.loads(done.stdout) if done.status else None
 
 
-def test_typed_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
+def test_static_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
     first, second, third = lab.nodes
     cnictl(first, "reset-node", "--yes")
     where = ("--subnet", first.pod_cidr, "--network", "10.244.0.0/16")

@@ -38,7 +38,7 @@ def test_peer_is_added_moved_and_dropped(node: Node) -> None:
     cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "--replace")
     assert routes(node) == {"10.244.1.0/24": "10.0.10.52", "10.244.2.0/24": "10.0.2.53"}
     assert set(outcomes(cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "-o", "json")).values()) == {
-        "already so"
+        "unchanged"
     }
     cnictl(node, "route", "del-peer", "10.244.1.0/24")
     assert routes(node) == {"10.244.2.0/24": "10.0.2.53"}
@@ -213,7 +213,7 @@ def test_peer_behind_a_gateway_is_refused_with_the_cause(node: Node) -> None:
     init(node)
     refused = cnictl(node, "route", "add-peer", "10.244.1.0/24", "192.0.2.10", check=False)
     assert refused.status == 1
-    assert "192.0.2.10 is not on the same link, it is reached through 10.0.0.1" in refused.stderr
+    assert "192.0.2.10 is not on the same link, but reached through 10.0.0.1" in refused.stderr
 
 
 def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> None:
@@ -238,7 +238,7 @@ def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> 
         (("del-peer", "10.244.7.0/24"), "10.244.7.0/24"),
         (("add-peer", "10.244.1.0/24"), "CIDR=VIA[%LINK]"),
         (("add-peer", "10.244.1.0/24=10.0.10.51", "10.244.2.0/24"), "'10.244.2.0/24'"),
-        (("add-peer", "10.244.1.0/24=10.0.10.51%eth1", "--dev", "eth0"), "--dev eth0: is for peers without a link"),
+        (("add-peer", "10.244.1.0/24=10.0.10.51%eth1", "--dev", "eth0"), "--dev eth0 is for peers without a link"),
     ],
 )
 def test_usage_errors_are_one_line(shared_node: Node, words: tuple[str, ...], named: str) -> None:

@@ -68,7 +68,7 @@ def test_path_that_takes_less_is_named_without_a_hint_that_shrinks_a_card(nodes:
         done = cnictl(here, "doctor", "-o", "json", "--only", "mtu-path", check=False)
         (told,) = json.loads(done.stdout)["items"]
         assert told["subject"] == "10.50.0.2"
-        assert "packets of 1450 bytes vanish on the way, 1300 pass" in told["message"]
+        assert "packets of 1450 bytes are lost on the way; 1300 bytes pass" in told["message"]
         assert "cnictl bridge up --mtu 1300" in told["hint"]["text"]
         assert "ip link set" not in told["hint"]["text"]
         cnictl(here, "bridge", "up", "--mtu", "1300")

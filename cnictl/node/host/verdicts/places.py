@@ -72,14 +72,17 @@ def survey(
     valid: Collection[str] | None = None,
 ) -> Survey:
     """Judge base chains. `needs` ignores our rules that are not in `valid`; None means that all are valid."""
-    looks = [_Look(ruleset, base, flows(base), kinds) for base in bases]
+    flows_by_base = {base.name: flows(base) for base in bases}
+    looks = [_Look(ruleset, base, flows_by_base[base.name], kinds) for base in bases]
     misplaced: dict[Place, Misplaced] = {}
     for look in looks:
         misplaced |= look.misplaced()
     settled = _without(
         ruleset, lambda place, rule: place in misplaced or (valid is not None and rule.ours not in valid)
     )
-    later = [_Look(settled, settled.chains[base.name], flows(base), kinds) for base in bases]
+    later = looks
+    if settled is not ruleset:
+        later = [_Look(settled, settled.chains[base.name], flows_by_base[base.name], kinds) for base in bases]
     return Survey(
         tuple(need for look in later for need in look.needs()),
         misplaced,
@@ -213,16 +216,14 @@ def without_ours(ruleset: Ruleset) -> Ruleset:
 
 
 def _without(ruleset: Ruleset, goes: Callable[[Place, Rule], bool]) -> Ruleset:
-    return Ruleset(
-        {
-            name: replace(
-                chain,
-                rules=tuple(rule for index, rule in enumerate(chain.rules)
-                            if not (rule.ours and goes(Place(name, index), rule))),
-            )
-            for name, chain in ruleset.chains.items()
-        }
-    )  # fmt: skip
+    """Return the rule set without those of our rules that go: the same one if none does."""
+    changed = {}
+    for name, chain in ruleset.chains.items():
+        gone = {index for index, rule in enumerate(chain.rules) if rule.ours and goes(Place(name, index), rule)}
+        if gone:
+            kept = tuple(rule for index, rule in enumerate(chain.rules) if index not in gone)
+            changed[name] = replace(chain, rules=kept)
+    return Ruleset(ruleset.chains | changed) if changed else ruleset
 
 
 def with_ours(ruleset: Ruleset, place: Place, name: str) -> Ruleset:

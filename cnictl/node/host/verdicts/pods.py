@@ -1,10 +1,12 @@
 """Describe the packets that a node's pods send and receive, by the kind of accept that they need."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from cnictl.node.host.verdicts.model import Packets
-from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
+from cnictl.core.cidr import parse_cidr
+from cnictl.node.host.verdicts.model import Packets, Ruleset
+from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6
 
 SENT, AMONG, RECEIVED = "sent", "among", "received"
 """Packets from pods; packets from pods to other pods; packets to pods that the pods need."""
@@ -23,6 +25,20 @@ class Traffic:
     """The flows that pods need: if one of them is dropped as a whole, pods lose connections."""
     every: Packets
     """All possible packets of this kind, of new connections or not."""
+
+
+def told_apart(spec: NodeSpec, ruleset: Ruleset) -> NodeSpec:
+    """Return `spec` with one of the peers whose packets no rule tells apart: there may be thousands of them."""
+    peers: dict[Hashable, Peer] = {}
+    for peer in spec.known_peers:
+        borders = ruleset.borders[128 if is_ipv6(peer.pod_cidr) else 32]
+        between: Hashable = 0
+        if borders:
+            cidr = parse_cidr(peer.pod_cidr)
+            before, within = bisect_right(borders, cidr.first), bisect_right(borders, cidr.last)
+            between = before if before == within else peer.pod_cidr  # a rule names a part of this one
+        peers.setdefault((is_ipv6(peer.pod_cidr), peer.dev, between), peer)
+    return replace(spec, peers=tuple(peers.values()), learned=())
 
 
 def traffic(spec: NodeSpec, family: str, links: Sequence[str], bridged: bool = False) -> dict[str, Traffic]:

@@ -1,4 +1,4 @@
-"""The rooms of the house: imports between rooms go down only, and neither modules nor rooms import in a circle.
+"""The layers of packages: imports go down only, and neither modules nor packages import in a circle.
 
 Every import counts. One inside a function only hides a circle, and one under `if TYPE_CHECKING:` still makes its reader
 read the other module.
@@ -12,11 +12,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 
-FLOORS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "node"), ("core",))
-"""The rooms from the top floor to the ground. A room may import its own floor and those below it."""
+LAYERS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "node"), ("core",))
+"""The packages by layer, the top one first. A package may import its own layer and those below it."""
 
 PLUGIN_MAY_IMPORT = ("plugin", "core")
-"""The plugin is a program of its own: it needs core, and no room needs it."""
+"""The plugin is a program of its own: it needs core, and no other package needs it."""
 
 LATE = {
     "cnictl.cli.entry": "the interpreter is chosen first",
@@ -30,26 +30,26 @@ LATE = {
 
 
 def test_no_modules_import_in_a_circle() -> None:
-    arrows = module_arrows()
-    assert len(arrows) > 200
-    circles = circles_of(arrows)
+    imports_by_module = module_imports()
+    assert len(imports_by_module) > 200
+    circles = circles_of(imports_by_module)
     assert not circles, f"circles of imports: {circles}"
 
 
-def test_no_rooms_import_in_a_circle() -> None:
-    arrows: dict[str, set[str]] = {room_of(module): set() for module in module_arrows()}
-    for module, targets in module_arrows().items():
-        arrows[room_of(module)] |= {room_of(target) for target in targets} - {room_of(module)}
-    circles = circles_of(arrows)
+def test_no_packages_import_in_a_circle() -> None:
+    imports_by_package: dict[str, set[str]] = {package_of(module): set() for module in module_imports()}
+    for module, targets in module_imports().items():
+        imports_by_package[package_of(module)] |= {package_of(target) for target in targets} - {package_of(module)}
+    circles = circles_of(imports_by_package)
     assert not circles, f"circles of imports: {circles}"
 
 
-def test_imports_between_rooms_go_down_only() -> None:
+def test_imports_between_packages_go_down_only() -> None:
     upward = [
         f"{module} imports {target}"
-        for module, targets in module_arrows().items()
+        for module, targets in module_imports().items()
         for target in sorted(targets)
-        if not may_import(room_of(module), room_of(target))
+        if not may_import(package_of(module), package_of(target))
     ]
     assert not upward, "\n".join(upward)
 
@@ -108,7 +108,7 @@ def module_trees() -> Mapping[str, ast.Module]:
 
 def trees_above_core() -> Mapping[str, ast.Module]:
     """Each module that no call of the plugin loads: to such a call, each import and each evaluated type costs time."""
-    return {module: tree for module, tree in module_trees().items() if room_of(module) not in ("core", "plugin")}
+    return {module: tree for module, tree in module_trees().items() if package_of(module) not in ("core", "plugin")}
 
 
 def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -129,15 +129,15 @@ def quoted_types(tree: ast.Module) -> Iterator[str]:
 
 
 @cache
-def module_arrows() -> Mapping[str, set[str]]:
+def module_imports() -> Mapping[str, set[str]]:
     """Which of our modules each of our modules imports."""
     trees = module_trees()
-    arrows: dict[str, set[str]] = {}
+    imports_by_module: dict[str, set[str]] = {}
     for module, tree in sorted(trees.items()):
         # `from a.b import c` imports the module a.b.c if there is one, and c of the module a.b otherwise
         named = {name if name in trees else name.rpartition(".")[0] for name in imported_names(tree)}
-        arrows[module] = named & trees.keys() - {module}
-    return arrows
+        imports_by_module[module] = named & trees.keys() - {module}
+    return imports_by_module
 
 
 def imported_names(tree: ast.Module) -> Iterator[str]:
@@ -151,31 +151,31 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
             yield from (f"{package}.{alias.name}" for alias in statement.names)
 
 
-def room_of(module: str) -> str:
-    """Return `core` of `cnictl.core.bridge`; `cnictl` itself stands in no room."""
+def package_of(module: str) -> str:
+    """Return `core` of `cnictl.core.bridge`; `cnictl` itself is in none."""
     package, _, inner = module.partition(".")
     return "plugin" if package == "cnictl_plugin" else inner.partition(".")[0]
 
 
-def may_import(room: str, target: str) -> bool:
-    """Tell whether an import from `room` to `target` goes down or stays on its floor."""
-    if target == "" or room == "__main__":
+def may_import(source: str, target: str) -> bool:
+    """Tell whether an import from `source` to `target` goes down or stays in its layer."""
+    if target == "" or source == "__main__":
         return True
-    if "plugin" in (room, target):
-        return room == "plugin" and target in PLUGIN_MAY_IMPORT
-    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
-    return floor[room] <= floor[target]
+    if "plugin" in (source, target):
+        return source == "plugin" and target in PLUGIN_MAY_IMPORT
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    return layer[source] <= layer[target]
 
 
-def circles_of(arrows: Mapping[str, set[str]]) -> list[list[str]]:
+def circles_of(imports_by_module: Mapping[str, set[str]]) -> list[list[str]]:
     """Return each group of two or more names that all reach each other, sorted."""
     reached: dict[str, set[str]] = {}
-    for start in arrows:
+    for start in imports_by_module:
         reached[start] = set()
         waiting = [start]
         while waiting:
-            new = arrows[waiting.pop()] - reached[start]
+            new = imports_by_module[waiting.pop()] - reached[start]
             reached[start] |= new
             waiting.extend(new)
-    groups = {frozenset({other for other in reached[name] if name in reached[other]}) for name in arrows}
+    groups = {frozenset({other for other in reached[name] if name in reached[other]}) for name in imports_by_module}
     return sorted(sorted(group) for group in groups if group)
