@@ -144,7 +144,7 @@ def with_known(*nodes: Announcement) -> Judgement:
 @pytest.mark.parametrize(
     ("liar", "why"),
     [
-        (node("a-liar", "10.244.1.0/24", "10.0.0.66"), "node known has it already"),
+        (node("a-liar", "10.244.1.0/24", "10.0.0.66"), "node known already has this pod CIDR"),
         (node("a-liar", "10.244.66.0/24", "10.0.0.2"), "10.0.0.2 is the address of node known"),
     ],
     ids=["pod CIDR", "address"],
