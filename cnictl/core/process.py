@@ -1,5 +1,6 @@
 """Run another program with an argument list and a time limit. Its own message is part of the error."""
 
+import _thread
 import time
 from posix import close, lseek, memfd_create, read, write
 
@@ -35,6 +36,10 @@ answered: "dict[tuple[str, ...], Finished] | None" = None
 """Outputs of listing programs, reused while the host is read (`cnictl.node.host.reading`); None: run each."""
 
 
+apart: "set[int]" = set()
+"""Threads (`_thread.get_ident`) that work beside the one that reads the host. They reuse no outputs and add none."""
+
+
 def run(
     argv: list[str],
     stdin: str = "",
@@ -54,8 +59,9 @@ def run(
     bytes that it may write. `leaves_child`: the program leaves a process that may keep its outputs open, so reading
     stops when the program ends.
     """
-    if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
-        return answered[tuple(argv)]
+    reused = None if _thread.get_ident() in apart else answered
+    if reused is not None and check and not stdin and environment is None and tuple(argv) in reused:
+        return reused[tuple(argv)]
     import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
@@ -97,8 +103,8 @@ def run(
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise _failed([prefix, *argv[1:]], outside.line(words))
-    if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
-        answered[tuple(argv)] = done
+    if reused is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
+        reused[tuple(argv)] = done
     return done
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str
     run(argv)
     run(argv)
     assert len(counted.read_text().splitlines()) == 3
+
+
+def test_a_thread_beside_a_look_reads_anew_and_does_not_end_it(counted: Path) -> None:
+    def read_beside() -> None:
+        with reading.apart(), reading.once():
+            run(LISTING[0])
+            assert reading.known("number", lambda: 2) == 2
+
+    with reading.once():
+        run(LISTING[0])
+        assert reading.known("number", lambda: 1) == 1
+        beside = threading.Thread(target=read_beside)
+        beside.start()
+        beside.join()
+        run(LISTING[0])
+        assert reading.known("number", lambda: 3) == 1
+    assert len(counted.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("argv", [["nft", "-f", "-"], ["iptables", "-A", "FORWARD"], ["ip", "link", "set", "lo", "up"]])

@@ -1,5 +1,6 @@
 """Cache readings of the host during one look: each program's listing and each kernel dump is read only once."""
 
+import _thread
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,17 @@ _known: dict[str, Any] | None = None
 
 
 @contextmanager
+def apart() -> Iterator[None]:
+    """Keep this thread out of other threads' looks: it works beside them, and each reading of its own is a new one."""
+    own = _thread.get_ident()
+    process.apart.add(own)
+    try:
+        yield
+    finally:
+        process.apart.discard(own)
+
+
+@contextmanager
 def once() -> Iterator[None]:
     """Begin a look: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
@@ -21,7 +33,7 @@ def once() -> Iterator[None]:
     the outer one.
     """
     global _known
-    if process.answered is not None:
+    if process.answered is not None or _thread.get_ident() in process.apart:
         yield
         return
     process.answered, _known = {}, {}
@@ -33,7 +45,7 @@ def once() -> Iterator[None]:
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
-    if _known is None:
+    if _known is None or _thread.get_ident() in process.apart:
         return read()
     if key not in _known:
         _known[key] = read()

@@ -1,7 +1,7 @@
 """Decide the hint where a node lacks another node as a peer, or the route to its pods, by where its peers come from.
 
-Without a source, `cnictl route add-peer` adds a static peer. With a source, a static peer would hide its entry: the hint is
-`cnictl apply` if the source lists the node, else to correct the source.
+Without a source, `cnictl route add-peer` adds a static peer. With a source, a static peer would hide its entry. So the
+hint is `cnictl apply` if the source lists the node, else to correct the source.
 """
 
 from functools import cached_property
