@@ -349,6 +349,8 @@ def _problem(error: BaseException, summary: str) -> Problem:
 
 
 def _reason(error: BaseException) -> Problem:
+    if isinstance(error, OSError) and error.strerror:
+        return Problem(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return error if isinstance(error, Problem) else Problem(str(error))
 
 

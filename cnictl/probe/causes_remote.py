@@ -131,7 +131,7 @@ def outside_silent(failure: Failure) -> FailureCause | None:
         return None
     words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
     what_to_do = hint.advice(
-        "name an address that answers with --external ADDRESS, or check the uplink's gateway",
+        "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway",
         because="nothing on this node stops the reply",
     )
     return FailureCause("outside-silent", words, what_to_do)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node.host import reading
 from cnictl.node.reach import learning, sources
 from cnictl.node.reach.source import Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec, Reach
@@ -51,10 +50,6 @@ class Follower:
         os.close(self._writer)
 
     def _follow(self) -> None:
-        with reading.apart():  # the keeper looks at the host at the same time
-            self._follow_on()
-
-    def _follow_on(self) -> None:
         retry = _FIRST_RETRY
         while not self._ended.is_set():
             try:

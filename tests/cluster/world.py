@@ -15,6 +15,7 @@ import pytest
 
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
+from tests import schemas
 from tests.coexistence import packaged
 
 FILE = "/root/cluster.toml"
@@ -51,8 +52,11 @@ class World:
     known_hosts: dict[str, str] = field(default_factory=dict)
 
     def cluster(self, *words: str, check: bool = True) -> Finished:
-        """Run `cnictl cluster` on the operator's machine."""
-        return self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
+        """Run `cnictl cluster` on the operator's machine. Its JSON has to be as its schema says."""
+        done = self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
+        if "json" in words and done.stdout:
+            schemas.checked(f"cluster {words[0]}", done.stdout)
+        return done
 
     def status(self, *words: str) -> tuple[dict[str, dict[str, Any]], list[str], int]:
         """What `cluster status` says: rows by node, findings, and its exit status."""

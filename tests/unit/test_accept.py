@@ -3,7 +3,18 @@
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.node.reach.accept import CONFLICT, MAX_JUDGED_NODES, PENDING, REFUSED, ROUTED, SELF, Host, Judgement, judge
+from cnictl.node.reach.accept import (
+    ABSENT,
+    CONFLICT,
+    MAX_JUDGED_NODES,
+    PENDING,
+    REFUSED,
+    ROUTED,
+    SELF,
+    Host,
+    Judgement,
+    judge,
+)
 from cnictl.node.reach.source import Announcement, Snapshot
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
@@ -102,6 +113,25 @@ def test_node_without_a_pod_cidr_is_pending() -> None:
     assert [row.state for row in judged(node(pod_cidr="")).nodes] == [SELF, PENDING]
 
 
+def test_node_that_the_source_does_not_list_is_absent_and_its_peers_stay() -> None:
+    result = judge(Snapshot((node(),), "1"), SPEC, HOST)
+    assert [(row.state, row.pod_cidr) for row in result.nodes] == [
+        (ABSENT, "10.244.0.0/24"),
+        (ROUTED, "10.244.1.0/24"),
+    ]
+    assert (result.conflict, result.is_listed) == ("", False)
+
+
+def test_family_that_a_node_has_no_pod_cidr_of_is_pending() -> None:
+    spec = NodeSpec(("10.244.0.0/24", "fd00:1::/64"), ("10.244.0.0/16", "fd00:1::/48"), reach=Reach("file"))
+    half = Announcement("half", ("10.244.1.0/24",), ("10.0.0.2", "fd00:2::2"))
+    rows = judge(Snapshot((half,), "1"), spec, HOST).nodes[1:]
+    assert [(row.state, row.address, row.why) for row in rows] == [
+        (ROUTED, "10.0.0.2", ""),
+        (PENDING, "fd00:2::2", "it has no IPv6 pod CIDR yet"),
+    ]
+
+
 def test_static_peer_wins_and_is_no_learned_one() -> None:
     spec = NodeSpec(SPEC.subnets, SPEC.networks, peers=(Peer("10.244.1.0/24", "10.0.0.9"),), reach=Reach("file"))
     result = judged(node(), spec=spec)
@@ -125,7 +155,7 @@ def test_each_family_has_its_route() -> None:
 def test_too_many_nodes_are_cut_and_said() -> None:
     many = tuple(Announcement(f"n{at}", (), ()) for at in range(MAX_JUDGED_NODES + 5))
     result = judge(Snapshot(many, "1"), SPEC, HOST)
-    assert len(result.nodes) == MAX_JUDGED_NODES + 1
+    assert len(result.nodes) == MAX_JUDGED_NODES + 2, "one row says that this node is absent"
     assert f"at most {MAX_JUDGED_NODES}" in result.nodes[-1].why
 
 

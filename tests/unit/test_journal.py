@@ -97,3 +97,14 @@ def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
     assert [run.number for run in journal.unfinished()] == [1]
     record.end("done")
     assert journal.unfinished() == []
+
+
+def test_end_that_a_power_cut_tore_is_none(folder: Path) -> None:
+    record = Journal("apply")
+    record.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge")
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"end": "do')
+    assert [run.number for run in journal.unfinished()] == [1]
+    path.write_bytes(whole + b'{"end": "done"}')
+    assert journal.unfinished() == []

@@ -1,8 +1,12 @@
-"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once."""
+"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once.
 
-import _thread
+A look belongs to its thread: what another thread has read may be older than this thread's question, or come from
+another network namespace. A worker thread shares the look of the thread that asks it by `joining`.
+"""
+
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import local
 from typing import Any, TypeVar
 
 from cnictl.core import process
@@ -10,19 +14,13 @@ from cnictl.core import process
 _Read = TypeVar("_Read")
 _Key = TypeVar("_Key", bound=Hashable)
 
-_known: dict[str, Any] | None = None
-"""The readings since the look began, by key; None if no look is under way and nothing is cached."""
+
+class _Look(local):
+    values: dict[str, Any] | None = None
+    """The readings since the look began, by key; None if no look is under way and nothing is cached."""
 
 
-@contextmanager
-def apart() -> Iterator[None]:
-    """Keep this thread out of other threads' looks: it works beside them, and each reading of its own is a new one."""
-    own = _thread.get_ident()
-    process.apart.add(own)
-    try:
-        yield
-    finally:
-        process.apart.discard(own)
+_look = _Look()
 
 
 @contextmanager
@@ -32,24 +30,34 @@ def once() -> Iterator[None]:
     `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
     the outer one.
     """
-    global _known
-    if process.answered is not None or _thread.get_ident() in process.apart:
+    if _look.values is not None:
         yield
         return
-    process.answered, _known = {}, {}
+    process.reuse.outputs, _look.values = {}, {}
     try:
         yield
     finally:
-        process.answered = _known = None
+        process.reuse.outputs = _look.values = None
+
+
+def joining() -> Callable[[], None]:
+    """Return a function by which another thread, such as a pool's worker, joins this thread's look for good."""
+    outputs, values = process.reuse.outputs, _look.values
+
+    def join() -> None:
+        process.reuse.outputs, _look.values = outputs, values
+
+    return join
 
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
-    if _known is None or _thread.get_ident() in process.apart:
+    values = _look.values
+    if values is None:
         return read()
-    if key not in _known:
-        _known[key] = read()
-    value: _Read = _known[key]
+    if key not in values:
+        values[key] = read()
+    value: _Read = values[key]
     return value
 
 

@@ -16,6 +16,7 @@ from cnictl.node.spec.overlaps import CidrIndex
 from cnictl.node.spec.peers import FAMILIES, host_address, is_link_local
 
 ROUTED, PENDING, REFUSED, SELF, CONFLICT = "routed", "pending", "refused", "this node", "conflict"
+ABSENT = "absent"
 """States of an announced node, per address family."""
 
 MAX_JUDGED_NODES = 8192
@@ -120,6 +121,9 @@ class _Judge:
         judged: list[JudgedNode] = []
         for node in own:
             judged += self._judge_own(node)
+        if not own:
+            why = "the source does not list this node: nodes that follow it have no route to the pods here"
+            judged.append(JudgedNode(_shown(self._spec.reach.node), ", ".join(self._spec.subnets), "", ABSENT, why))
         others = [node for node in self._nodes if node not in own]
         order = sorted(range(len(others)), key=lambda at: self._is_new(others[at]))
         rows = {at: self._judge_node(others[at]) for at in order}
@@ -176,6 +180,7 @@ class _Judge:
         if not node.pod_cidrs:
             return [JudgedNode(name, "", _first(node.addresses), PENDING, "it has no pod CIDR yet")]
         judged = []
+        families = set()
         for text in node.pod_cidrs[:4]:
             pod_cidr = outside.line(text[:64])
             try:
@@ -183,9 +188,10 @@ class _Judge:
             except AddressError as error:
                 judged.append(JudgedNode(name, pod_cidr, "", REFUSED, outside.line(str(error))[:200]))
                 continue
+            families.add(cidr.bits)
             if cidr.bits not in self._subnets:
                 continue  # this node has no pods of that family
-            address = next((text for text in map(_canonical, node.addresses) if _bits(text) == cidr.bits), "")
+            address = _of_family(node.addresses, cidr.bits)
             why = self._refusal(node.name, cidr, address)
             if why:
                 judged.append(JudgedNode(name, str(cidr), address, REFUSED, why))
@@ -194,6 +200,10 @@ class _Judge:
             static = self._static.get(str(cidr))
             why = f"node.toml has it via {static.via}" if static is not None and static.via != address else ""
             judged.append(JudgedNode(name, str(cidr), address, ROUTED, why, static is not None))
+        for bits in self._subnets if families else ():
+            if bits not in families:
+                why = f"it has no {FAMILIES[bits]} pod CIDR yet"
+                judged.append(JudgedNode(name, "", _of_family(node.addresses, bits), PENDING, why))
         return judged
 
     def _refusal(self, name: str, cidr: Cidr, address: str) -> str:
@@ -269,6 +279,10 @@ def _bits(address: str) -> int:
 
 def _first(addresses: tuple[str, ...]) -> str:
     return next(filter(None, map(_canonical, addresses)), "")
+
+
+def _of_family(addresses: tuple[str, ...], bits: int) -> str:
+    return next((address for address in map(_canonical, addresses) if _bits(address) == bits), "")
 
 
 def _shown(name: str) -> str:

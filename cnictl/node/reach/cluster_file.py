@@ -184,7 +184,7 @@ class FileSource:
     def list(self) -> Snapshot:
         """Return all nodes of the file. Raises SourceLost if it can't be read, UsageProblem if it is wrong."""
         contents = self._contents()
-        return _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+        return _snapshot(parse(text_of(contents, self._path), self._path), version_of(contents))
 
     def watch(self, version: str) -> Iterator[Snapshot]:
         """Yield all nodes whenever the content has changed and is valid. Raises SourceLost.
@@ -194,9 +194,9 @@ class FileSource:
         while not self._closed.wait(_LOOK_SECONDS):
             try:
                 contents = self._contents()
-                if _version(contents) == version:
+                if version_of(contents) == version:
                     continue
-                snapshot = _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+                snapshot = _snapshot(parse(text_of(contents, self._path), self._path), version_of(contents))
             except UsageProblem as problem:
                 raise SourceLost(problem.message, problem.hint) from None
             version = snapshot.version
@@ -224,7 +224,8 @@ class FileSource:
         )
 
 
-def _version(contents: bytes) -> str:
+def version_of(contents: bytes) -> str:
+    """Return what tells a file's content from another one."""
     return hashlib.sha256(contents).hexdigest()
 
 
@@ -402,9 +403,14 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
     names: dict[str, int] = {}
     addresses: dict[str, int] = {}
     pod_cidrs: dict[str, int] = {}
+    logins: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
             raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+        if node.ssh and logins.setdefault(node.ssh, position) != position:
+            raise _NodeFault(
+                position, f"nodes {nodes[logins[node.ssh]].name} and {node.name} have the same ssh {node.ssh}"
+            )
         for address in node.addresses:
             other = addresses.setdefault(address, position)
             if other != position:

@@ -11,7 +11,7 @@ from cnictl.core.errors import UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
 from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, RouteResult
 from cnictl.node.reach import accept, sources
-from cnictl.node.reach.accept import Host, JudgedNode
+from cnictl.node.reach.accept import ABSENT, Host, JudgedNode
 from cnictl.node.reach.source import Snapshot, Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
@@ -84,6 +84,11 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
         stale_since=known.stale_since or time.time(),
         trouble=outside.line(why[:500]),
     )
+
+
+def absence(learned: Learned) -> str:
+    """Return in words that the source's last list lacks this node; empty if it has it."""
+    return next((str(node["why"]) for node in learned.nodes if node["state"] == ABSENT), "")
 
 
 def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """List a node's resources in the order in which they are made. The CNI conf comes after everything that pods need."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,8 +70,12 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
 
 def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
     """Return the files that can't be written on this host, although the node works without them for now."""
-    skipping = [resource for resource in resources(spec, earlier) if isinstance(resource, Skipping)]
-    return list(dict.fromkeys(path for resource in skipping for path in resource.skipped(spec)))
+    paths: dict[str, None] = {}
+    for resource in resources(spec, earlier):
+        if isinstance(resource, Skipping):
+            with contextlib.suppress(OSError):  # it can't be looked at: its step in a plan says so
+                paths |= dict.fromkeys(resource.skipped(spec))
+    return list(paths)
 
 
 def not_kept(spec: NodeSpec) -> str:

@@ -77,7 +77,7 @@ def _of_file(path: str, reach: Reach) -> NodeInSource:
         )
     if os.path.realpath(path) != os.path.realpath(CLUSTER_FILE):
         ClusterFile.offered = text
-    return NodeInSource(reach, _as_source(cluster), own.pod_cidrs, cluster.networks)
+    return NodeInSource(reach, _as_source(cluster, contents), own.pod_cidrs, cluster.networks)
 
 
 def _of_kubernetes(reach: Reach) -> NodeInSource:
@@ -163,13 +163,13 @@ def _save(record: Learned | None) -> None:
 
 def of_text(spec: NodeSpec, text: str) -> NodeSpec:
     """Return `spec` with the peers of a cluster file's text. Raises UsageProblem."""
-    return learning.learn(spec, _as_source(cluster_file.parse(text)), keep=False, accept_empty=True)[0]
+    return learning.learn(spec, _as_source(cluster_file.parse(text), text.encode()), keep=False, accept_empty=True)[0]
 
 
-def _as_source(cluster: cluster_file.Cluster) -> Source:
+def _as_source(cluster: cluster_file.Cluster, contents: bytes) -> Source:
     """Return a source with the content of a cluster file that is about to be copied to this node."""
     nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, cluster_file.version_of(contents), cluster.networks))
 
 
 def what_next(spec: NodeSpec, record: Learned | None) -> str:

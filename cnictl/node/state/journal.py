@@ -20,6 +20,7 @@ from cnictl.node.state import original_state
 
 FOLDER = f"{STATE_DIR}/journal"
 _NAMED = re.compile(r"[0-9]{6,12}\.jsonl")
+_END = re.compile(rb'\n\{"end": "\w+"\}')  # a line, whole: a power cut may tear it
 KEPT = 100
 """The number of journals to keep."""
 
@@ -246,7 +247,7 @@ def unfinished() -> list[Run]:
 def _is_over(contents: bytes) -> bool:
     """Return whether a journal has its end and is no undo's: with thousands of peers, parsing each takes seconds."""
     head = contents.partition(b"\n")[0]
-    return b'\n{"end": ' in contents and b'"undoes": ' not in head  # a quote within a text has a backslash
+    return bool(_END.search(contents)) and b'"undoes": ' not in head  # a quote within a text has a backslash
 
 
 def _is_unnoted(run: Run) -> bool:

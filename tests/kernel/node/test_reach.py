@@ -196,6 +196,31 @@ def test_wrong_or_empty_file_takes_no_route_away(lab: Lab, text: str) -> None:
     assert "source-stale" in findings(first)
 
 
+def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
+    first = lab.nodes[0]
+    put(first, cluster_text(entries_of(lab)[1:]))
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    state, why = states(first)[""]
+    assert state == "absent" and why in findings(first)["source-stale"]
+    assert cnictl(first, "node", "list", check=False).status == 1
+    assert f"warning: {why}" in cnictl(first, "status", check=False).stderr
+
+
+def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> None:
+    first = lab.nodes[0]
+    first.run(["sh", "-ec", f"rm {FILE}; ln -s {FILE} {FILE}"])
+    try:
+        cnictl(first, "apply", check=False)
+        assert learned(first) == all_routes(lab)
+        rows = json.loads(cnictl(first, "status", "-o", "json", check=False).stdout)["resources"]
+        (why,) = (row["summary"] for row in rows if row["state"] == "not known")
+        assert why == f"{FILE}: Too many levels of symbolic links"
+        assert "source-stale" in findings(first)
+    finally:
+        first.run(["rm", FILE])
+
+
 def test_list_of_another_cluster_is_believed_only_by_an_explicit_word(lab: Lab) -> None:
     first = lab.nodes[0]
     put(first, cluster_text([("other", "10.0.0.200", "10.244.44.0/24")]))
