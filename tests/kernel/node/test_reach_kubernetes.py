@@ -168,7 +168,7 @@ def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster)
     assert "/etc/cnictl/kubeconfig stays: it is an operator's credential" in said
     assert third.run(["cat", "/etc/cnictl/kubeconfig"]).stdout == cluster.kubeconfig
     said = cluster.join(2, "--network", NETWORK)
-    assert "2 peers learned from kubernetes" in said and "by themselves" in said
+    assert "2 peers learned from kubernetes" in said and "through cnictl watch" in said
     assert drifted(third) == []
 
 
