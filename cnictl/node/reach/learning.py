@@ -7,7 +7,7 @@ from typing import Any
 
 from cnictl.core import outside
 from cnictl.core.cidr import parse_address
-from cnictl.core.errors import UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
 from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, RouteResult
 from cnictl.node.reach import accept, sources
@@ -31,7 +31,7 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = stale(spec, source.title, lost.message)
+        record = stale(spec, source.title, in_words(lost))
     else:
         record = record_of(spec, source, snapshot, accept_empty)
     if keep:
@@ -82,8 +82,14 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=outside.line(why[:500]),
+        trouble=outside.line(why),
     )
+
+
+def in_words(error: Exception) -> str:
+    """Return why a source is lost, with what to do about it: no command's output may follow to print the hint."""
+    todo = error.hint if isinstance(error, Problem) else ""
+    return f"{error}; {todo}" if todo else str(error)
 
 
 def absence(learned: Learned) -> str:
@@ -135,7 +141,7 @@ def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[
     try:
         source = sources.opened(spec)
     except UsageProblem as problem:
-        record = stale(spec, spec.reach.source, problem.message)
+        record = stale(spec, spec.reach.source, in_words(problem))
         if keep:
             learned_peers.save(record)
         return fitting(spec, record), record

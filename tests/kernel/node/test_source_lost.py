@@ -140,7 +140,7 @@ def test_no_packet_is_lost_whatever_becomes_of_the_cluster_file() -> None:
 
 def test_no_packet_is_lost_whatever_becomes_of_the_kubernetes_server() -> None:
     with Lab(nodes=2) as lab:
-        cluster = Cluster(lab)
+        cluster = Cluster(lab, 2)
         for at in range(2):
             cluster.join(at, "--network", NETWORK)
         one, two = lab.nodes
