@@ -261,6 +261,7 @@ def test_setting_up_again_keeps_name_and_credential_of_the_node_file(cluster: Cl
 def test_without_the_pod_network_it_is_asked_for(cluster: Cluster) -> None:
     third = cluster.nodes[2]
     cnictl(third, "reset-node", "--yes")
+    cluster.put_credential(third)
     done = cnictl(third, "init-node", "--from", "kubernetes", "--node", "node2", check=False)
     assert done.status == 2 and "--network" in done.stderr
     unknown = cnictl(third, "init-node", "--from", "kubernetes", "--node", "nobody", check=False)
