@@ -1,6 +1,7 @@
 """Ask the source of peers for the cluster's nodes, judge them, and keep the result as the last good list."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,9 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 def record_of(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that follows the present one after a snapshot."""
     old = _known(spec)
-    judged = accept.judge(snapshot, spec, look(spec, snapshot))
+    routed = () if accept_empty else old.nodes  # the operator's word: the source is right
+    known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
+    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source without this node and most others has lost its data, or belongs to another cluster
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
@@ -100,10 +103,11 @@ def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
-    """Return the properties of this host that decide about the announced addresses."""
+def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
+    """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
-    addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
+    announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])
+    addresses = [address for address in announced if not is_link_local(parse_address(address))]
     routes = route_lookup.others_routes()
     main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
     connected = {

@@ -161,7 +161,7 @@ def _refuse_gateways(spec: NodeSpec) -> None:
         if reached is not None and reached.gateway and not peer.dev:
             raise Problem(
                 f"{peer.via} is not on the same network segment, but reached through {reached.gateway}: "
-                "plain routes can't carry pod traffic there",
+                "plain routes can't carry pods' packets there",
                 f"give both nodes addresses in one subnet, or name the link to it: {peer.pod_cidr}={peer.via}%LINK",
             )
 

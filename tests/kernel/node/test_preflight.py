@@ -127,7 +127,7 @@ def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
     assert "172.20.0.5" in found.subject
     assert found.message == (
         "is not on a network segment of this host, but behind the gateway 10.0.0.99: "
-        "plain routes can't carry pod traffic there"
+        "plain routes can't carry pods' packets there"
     )
 
 
