@@ -66,7 +66,9 @@ def plan() -> Reset:
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
-        left.append(f"{NODE_FILE} leads to {target}, which cnictl did not make: the symbolic link and the file stay")
+        left.append(
+            f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the symbolic link and the file stay"
+        )
     if os.path.lexists(KUBECONFIG):
         left.append(f"{KUBECONFIG} stays: it is an operator's credential; delete it when this host leaves the cluster")
     if not known and removal.changes:
