@@ -39,7 +39,7 @@ class Learned:
     conflict: str = ""
     """How the source contradicts this node's pod CIDR, in words; empty if it doesn't."""
     nodes: tuple[dict[str, Any], ...] = ()
-    """Every announced node as JSON: name, pod_cidr, address, state, why, typed, since."""
+    """Every announced node as JSON: name, pod_cidr, address, state, why, static, since."""
     networks: tuple[str, ...] = ()
     """The cluster's pod networks according to the source."""
     peers: tuple[Peer, ...] = field(default=())
