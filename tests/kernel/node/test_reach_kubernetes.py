@@ -1,6 +1,8 @@
 """Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
 
 import json
+import random
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +13,7 @@ from cnictl.lab.lab import Lab, Node
 from cnictl.watch.repairs import FIGHT
 from tests.kernel.commands import cnictl, drifted
 from tests.kernel.node.test_reach import Watch, assert_pods_reach_each_other, findings, learned, listed, plugin_status
+from tests.soak import SOAK
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
@@ -30,7 +33,7 @@ class Cluster:
     def __init__(self, lab: Lab, announced: int) -> None:
         """`announced`: how many of the nodes have a Node."""
         self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
-        self._announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes[:announced])]
+        self.announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes[:announced])]
         settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
         self.outside.run(["sh", "-c", "mkdir -p /etc/ssl && cat > /etc/ssl/openssl.cnf"], settings)
         self.start()
@@ -38,9 +41,13 @@ class Cluster:
         for node in lab.nodes:
             self.put_credential(node)
 
-    def start(self) -> None:
-        """Start the server with the Nodes that are announced."""
-        options = [word for text in self._announced for word in ("--node", text)]
+    def start(self, announced: list[str] | None = None) -> None:
+        """Start the server with the lab's Nodes beside those it has, or with others in place of all."""
+        nodes = self.announced if announced is None else announced
+        if announced is not None:
+            forget = "import json, sys; f = open(sys.argv[1], 'r+'); s = json.load(f); f.seek(0); f.truncate(); "
+            self.outside.run(["python3", "-c", forget + "json.dump({**s, 'nodes': {}}, f)", f"{FOLDER}/nodes.json"])
+        options = [word for text in nodes for word in ("--node", text)]
         checkout = Path(__file__).parents[3]
         program = ["env", f"PYTHONPATH={checkout}", "python3", "-m", "tests.kubernetes.server", FOLDER]
         command = [*program, *options, "--address", self.outside.address]
@@ -210,11 +217,33 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
     assert learned(first) == others(cluster)
 
 
+def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Cluster) -> None:
+    """Nodes join and leave; the server is killed some moments after each change, and knows what it has accepted."""
+    first, drawn, lasting = cluster.nodes[0], random.Random(16), others(cluster)
+    with Watch(first):
+        for turn in range(40 if SOAK else 3):
+            here = turn % 2 == 0
+            cidr, address = f"10.244.{100 + turn // 2}.0/24", "10.0.0.97"
+            cluster.change("POST" if here else "DELETE", f"brief{turn // 2}", cidr, address)
+            moment = time.monotonic() + drawn.uniform(0, 0.6)
+            wait_for(lambda moment=moment: time.monotonic() > moment, "the moment has come")  # type: ignore[misc]
+            cluster.stop()
+            assert lasting.items() <= learned(first).items()
+            cluster.start()
+        cluster.change("DELETE" if here else "POST", f"brief{turn // 2}", cidr, address)
+        wanted = {**lasting, **({} if here else {cidr: address})}
+        wait_for(lambda: learned(first) == wanted, "the routes are what the server has", 45.0)
+        if not here:
+            cluster.change("DELETE", f"brief{turn // 2}")
+            wait_for(lambda: learned(first) == lasting, "the last one has left", 10.0)
+
+
 def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:
     third = cluster.nodes[2]
-    cnictl(third, "reset-node", "--yes")
+    said = cnictl(third, "reset-node", "--yes").stderr
     assert learned(third) == {}
-    cluster.put_credential(third)
+    assert "/etc/cnictl/kubeconfig stays: it is an operator's credential" in said
+    assert third.run(["cat", "/etc/cnictl/kubeconfig"]).stdout == cluster.kubeconfig
     said = cluster.join(2, "--network", NETWORK)
     assert "2 peers learned from kubernetes" in said and "other nodes learn of this one" in said
     assert drifted(third) == []
