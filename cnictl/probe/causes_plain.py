@@ -18,22 +18,22 @@ Port = tuple[str, int]
 
 def no_route(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if the sender's own namespace has no route."""
-    way = inside(source.pod.netns, lambda: route_lookup.way(Packet(to.address, oif=to.scope), entries=False))
-    if way.dev:
+    route = inside(source.pod.netns, lambda: route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False))
+    if route.dev:
         return None
     what_to_do = hint.advice(
         f"add a route to {to.address} there: ip route", because="the gateway of that namespace is not known here"
     )
-    return FailureCause("no-route", f"{source.name} has no route to {to.address}: {way}", what_to_do)
+    return FailureCause("no-route", f"{source.name} has no route to {to.address}: {route}", what_to_do)
 
 
 def neighbour_unresolved(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if the next hop does not answer ARP or neighbour solicitations."""
 
     def look() -> tuple[str, str, str]:
-        way = route_lookup.way(Packet(to.address, oif=to.scope), entries=False)
-        hop = way.gateway or to.address
-        return hop, way.dev, neighbours.state_of(hop)
+        route = route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False)
+        hop = route.gateway or to.address
+        return hop, route.dev, neighbours.state_of(hop)
 
     hop, dev, state = inside(source.pod.netns, look)
     if state not in ("FAILED", "INCOMPLETE"):
@@ -59,8 +59,8 @@ def dropped(source: Origin, to: Target, send: Callable[[], object], port: Port |
 
 def silent(source: Origin, to: Target) -> FailureCause:
     """Return what is left to say: the request has left, and nothing came back."""
-    way = inside(source.pod.netns, lambda: route_lookup.way(Packet(to.address, oif=to.scope), entries=False))
-    words = f"{to.address} does not answer {source.name} (through {way.dev or 'any link'})"
+    route = inside(source.pod.netns, lambda: route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False))
+    words = f"{to.address} does not answer {source.name} (through {route.dev or 'any link'})"
     what_to_do = hint.advice(
         "add --trace to see how far the request gets", because="nothing that was looked at stops it here"
     )

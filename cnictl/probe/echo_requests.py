@@ -69,7 +69,7 @@ def first_link_mtu(netns: str, to: str) -> int:
     """Return the MTU of the link that packets to `to` leave the namespace through; 0 if it is not known."""
 
     def look() -> int:
-        dev = route_lookup.way(Packet(to), entries=False).dev
+        dev = route_lookup.look_up(Packet(to), entries=False).dev
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, dev) if dev else None
         return int(link.mtu) if link is not None else 0

@@ -7,7 +7,7 @@ packet reached the hook, and with which addresses.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cnictl.node.host.route_lookup import LOCAL, Packet, Way
+from cnictl.node.host.route_lookup import LOCAL, Packet, RouteResult
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.trace import TABLE, base_chain, table_text
 from cnictl.probe.trace_events import DROP, POLICY, RULE, Event, Seen
@@ -47,7 +47,7 @@ class Sources:
     """The hook of each base chain, by family, table and chain."""
     rule: Callable[[str, str, str, int], str]
     """The text of a rule by family, table, chain and handle."""
-    route: Callable[[Packet], Way]
+    route: Callable[[Packet], RouteResult]
     neighbour: Callable[[str, str], str]
     """The state of an address on a link, in words."""
     unforwarded: Callable[[str, bool], str]
@@ -164,18 +164,19 @@ def _own(packet: _Packet, event: Event, sources: Sources) -> list[Step]:
 
 
 def _routed(packet: _Packet, sources: Sources, asked: Packet) -> Step:
-    way = sources.route(asked)
-    packet.gateway = way.gateway
-    unforwarded = sources.unforwarded(asked.iif, is_ipv6(asked.target)) if asked.iif and way.errno else ""
-    return Step(packet.name, ROUTE, f"none: {unforwarded}" if unforwarded else route_words(way))
+    route = sources.route(asked)
+    packet.gateway = route.gateway
+    unforwarded = sources.unforwarded(asked.iif, is_ipv6(asked.target)) if asked.iif and route.errno else ""
+    return Step(packet.name, ROUTE, f"none: {unforwarded}" if unforwarded else route_words(route))
 
 
-def route_words(way: Way) -> str:
-    """Return a route in words: `10.244.1.0/24 by eth0 via 10.0.10.51, table main`."""
-    if way.errno or not way.destination:
-        return f"none: {way}"
-    table = _TABLE_NAMES.get(way.table, str(way.table))
-    return f"{way.destination} by {way}, table {table}" if way.dev else f"{way.destination}: {way}, table {table}"
+def route_words(route: RouteResult) -> str:
+    """Return a route in words: `10.244.1.0/24 dev eth0 via 10.0.10.51, table main`."""
+    if route.errno or not route.destination:
+        return f"none: {route}"
+    if not route.dev or route.kind == LOCAL:
+        return f"{route.destination}: {route}"
+    return f"{route.destination} dev {route}, table {_TABLE_NAMES.get(route.table, str(route.table))}"
 
 
 def _decided(packet: _Packet, event: Event, sources: Sources) -> list[Step]:
@@ -200,12 +201,12 @@ def _vanished(packet: _Packet, sources: Sources) -> Step:
     seen = packet.seen
     if packet.marked == {BRIDGE}:
         return Step(packet.name, LOST, "the bridge does not pass it on: its port is isolated or down", True)
-    way = sources.route(Packet(seen.destination, seen.source, seen.iif, mark=packet.mark))
-    why = sources.unforwarded(seen.iif, is_ipv6(seen.destination)) if seen.iif and way.kind != LOCAL else ""
-    if not why and way.spoofed:
-        why = f"the route back to {seen.source} does not lead to {seen.iif}, or {way}"
-    elif not why and (way.errno or not way.dev):
-        why = str(way)
+    route = sources.route(Packet(seen.destination, seen.source, seen.iif, mark=packet.mark))
+    why = sources.unforwarded(seen.iif, is_ipv6(seen.destination)) if seen.iif and route.kind != LOCAL else ""
+    if not why and route.spoofed:
+        why = f"the route back to {seen.source} does not lead to {seen.iif}, or {route}"
+    elif not why and (route.errno or not route.dev):
+        why = str(route)
     words = why or "nothing that is traced says why"
     return Step(packet.name, LOST, f"the kernel drops it: {words}", True)
 

@@ -87,18 +87,18 @@ def _inside(source: Origin, to: Target) -> list[Step]:
         return []
 
     def look() -> list[Step]:
-        way = route_lookup.way(Packet(to.address, oif=to.scope))
-        found = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(way))]
-        hop = way.gateway or to.address
-        if way.dev and not way.errno and way.kind == route_lookup.UNICAST:
-            found.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, way.dev)}"))
+        route = route_lookup.look_up(Packet(to.address, oif=to.scope))
+        found = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(route))]
+        hop = route.gateway or to.address
+        if route.dev and not route.errno and route.kind == route_lookup.UNICAST:
+            found.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, route.dev)}"))
         return found
 
     return inside(source.pod.netns, look)
 
 
 def _sources() -> Sources:
-    return Sources(_hooks(), cache(trace.rule_text), route_lookup.way, _neighbour, _unforwarded)
+    return Sources(_hooks(), cache(trace.rule_text), route_lookup.look_up, _neighbour, _unforwarded)
 
 
 def _hooks() -> dict[tuple[str, str, str], str]:

@@ -260,7 +260,7 @@ def _dropped(failed: Failed, drop: trace.Drop) -> FailureCause:
 
 
 def _is_this_host(address: str) -> bool:
-    return route_lookup.way(Packet(address)).kind == route_lookup.LOCAL
+    return route_lookup.look_up(Packet(address)).kind == route_lookup.LOCAL
 
 
 def _accept(failed: Failed) -> Hint:

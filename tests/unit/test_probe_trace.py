@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnictl.node.host.route_lookup import Packet, Way
+from cnictl.node.host.route_lookup import Packet, RouteResult
 from cnictl.probe import packet_path
 from cnictl.probe.packet_path import Sources, Step, steps
 from cnictl.probe.trace import TABLE, drop_of
@@ -87,11 +87,11 @@ RULES = {7: "ip daddr 10.244.1.0/24 drop", 8: "counter jump KUBE", 9: "tcp dport
 @pytest.fixture
 def sources() -> Sources:
     """A node that forwards everything to eth0."""
-    ways = {FAR: Way((("eth0", "10.0.10.51"),), table=254, destination="10.244.1.0/24")}
+    ways = {FAR: RouteResult((("eth0", "10.0.10.51"),), table=254, destination="10.244.1.0/24")}
     return Sources(
         {("ip", "filter", "FORWARD"): "forward"},
         lambda *place: RULES[place[3]],
-        lambda packet: ways.get(packet.target, Way(errno=101)),
+        lambda packet: ways.get(packet.target, RouteResult(errno=101)),
         lambda address, link: f"{address} on {link}",
         lambda *_: "",
     )
@@ -109,7 +109,7 @@ def test_steps_are_in_the_order_of_the_hooks(sources: Sources) -> None:
     ]
     assert [(step.packet, step.place, step.what) for step in steps(events, sources)] == [
         ("request", "arrives", f"from cni0: {POD} → {FAR}"),
-        ("request", "route", "10.244.1.0/24 by eth0 via 10.0.10.51, table main"),
+        ("request", "route", "10.244.1.0/24 dev eth0 via 10.0.10.51, table main"),
         ("request", "forward", "ip filter FORWARD: counter jump KUBE"),
         ("request", "forward", "ip filter FORWARD: policy accept"),
         ("request", "neighbour", "10.0.10.51: 10.0.10.51 on eth0"),
@@ -162,15 +162,15 @@ def test_packet_that_the_bridge_keeps_is_lost_there(sources: Sources) -> None:
 def test_route_is_asked_for_with_link_mark_and_the_address_after_dnat(sources: Sources) -> None:
     asked: list[Packet] = []
 
-    def route(packet: Packet) -> Way:
+    def route(packet: Packet) -> RouteResult:
         asked.append(packet)
-        return Way((("eth0", ""),), table=7, destination="10.244.1.0/24")
+        return RouteResult((("eth0", ""),), table=7, destination="10.244.1.0/24")
 
     own = Sources(sources.hooks, sources.rule, route, sources.neighbour, sources.unforwarded)
     came = Seen("cni0", "", POD, "10.96.0.1", 443)
     changed = Event(POLICY, "inet", TABLE, "last_prerouting", 0, "accept", "", 9, Seen("cni0", "", POD, FAR, 80))
     events = [_own("requests", RULE, "inet", came), changed]
-    assert steps(events, own)[1].what == "10.244.1.0/24 by eth0, table 7"
+    assert steps(events, own)[1].what == "10.244.1.0/24 dev eth0, table 7"
     assert asked[0] == Packet(FAR, POD, "cni0", mark=9)
     assert packet_path.sent_on_to(events) == (FAR, 80)
 

@@ -257,7 +257,7 @@ def test_trace_shows_hooks_routes_neighbours_and_the_connection_in_order(world: 
 def test_trace_is_one_list_for_people(world: World) -> None:
     said = world.ping("web", world.far6, "--trace").stdout
     listed = said.partition("one more request, step by step:\n")[2].splitlines()
-    assert re.match(r"  request  route in the pod +::/0 by eth0 via fd00:244::1, table main", listed[0])
+    assert re.match(r"  request  route in the pod +::/0 dev eth0 via fd00:244::1, table main", listed[0])
     assert re.match(r"  reply    answer +reply by \S+ after [\d.]+ ms", listed[-1])
 
 
@@ -266,7 +266,7 @@ def test_policy_rule_decides_on_the_route_in_the_trace(world: World) -> None:
     with done_and_undone(world, rule, "ip rule del pref 500; ip route flush table 77"):
         trace = world.json("web", "external", "--trace")["trace"]
     routes = [step["what"] for step in trace if step["place"] == "route" and step["packet"] == "request"]
-    assert routes == ["0.0.0.0/0 by eth0 via 10.0.0.1, table 77"]
+    assert routes == ["0.0.0.0/0 dev eth0 via 10.0.0.1, table 77"]
 
 
 def test_service_address_is_followed_to_its_endpoint(world: World) -> None:
