@@ -1,10 +1,14 @@
-"""`cnictl ping` from every place to every target: what answers, why something does not, and what a request meets."""
+"""`cnictl ping` from every place to every target: what answers, why something does not, and what a request meets.
+
+`make soak` takes every pair of places, and the faults whose causes take longest to find.
+"""
 
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,10 +20,12 @@ from tests.kernel.commands import Lines, Pod, at_terminal, cnictl, start_pod
 from tests.kernel.hints import applies, matches
 from tests.kernel.node.test_dual_stack import set_up
 from tests.schemas import checked
+from tests.soak import SOAK
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
+long = pytest.mark.skipif(not SOAK, reason="make soak")
 FAST = ("-c", "1", "-W", "0.4")
 SERVER = """
 import socket, sys
@@ -109,8 +115,15 @@ def done_and_undone(world: World, done: str, undone: str) -> Iterator[None]:
         world.sh(undone)
 
 
-@pytest.mark.parametrize("source", ["host", "web", "pod", "{web}", "/run/netns/web"])
-@pytest.mark.parametrize("to", ["db", "host", "external", "{far}", "{far}:80", "{far}:53/udp", "pod:81", "{far6}"])
+_SOURCES = ("host", "web", "pod", "{web}", "/run/netns/web")
+_TARGETS = ("db", "host", "external", "{far}", "{far}:80", "{far}:53/udp", "pod:81", "{far6}")
+_SOME = (
+    ("host", "db"), ("web", "host"), ("pod", "{far}"), ("{web}", "external"), ("/run/netns/web", "{far}:80"),
+    ("web", "{far}:53/udp"), ("host", "pod:81"), ("web", "{far6}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "to"), product(_SOURCES, _TARGETS) if SOAK else _SOME)
 def test_each_source_reaches_each_target(world: World, source: str, to: str) -> None:
     known = {"web": world.web.address, "far": world.far.address, "far6": world.far6}
     done = world.ping(source.format(**known), to.format(**known))
@@ -146,8 +159,10 @@ def test_refusal_of_a_closed_port_is_an_answer_in_udp_and_a_failure_in_tcp(world
     assert "nothing listens on UDP port 99" in done.stdout
 
 
-@pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
-@pytest.mark.parametrize("source", ["web", "host"])
+@pytest.mark.parametrize(
+    ("source", "protocol"),
+    product(("web", "host"), ("icmp", "tcp", "udp")) if SOAK else [("web", "tcp"), ("host", "udp")],
+)
 def test_rule_that_drops_is_named_and_ends_the_trace(world: World, source: str, protocol: str) -> None:
     hook = "output" if source == "host" else "forward"
     match = {"icmp": "icmp type echo-request", "tcp": "tcp dport 80", "udp": "udp dport 53"}[protocol]
@@ -204,6 +219,7 @@ def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
     wait_for(lambda: world.json("host", "db")["result"] == "ok", "the pod answers again")
 
 
+@long
 def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: World) -> None:
     to = f"{world.far.address}:80"
     with done_and_undone(world, f"ip route del {world.cluster.there.pod_cidr}", "cnictl apply"):
@@ -216,6 +232,7 @@ def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: Worl
     assert document["trace"][-1]["what"] == "the kernel drops it: net.ipv4.ip_forward is 0"
 
 
+@long
 def test_address_without_a_pod_is_told_here_and_at_the_peer(world: World) -> None:
     assert world.cause("web", "10.244.0.99")[0] == "no-such-pod"
     name, words, hint = world.cause("web", "10.244.1.99:80")
@@ -224,7 +241,7 @@ def test_address_without_a_pod_is_told_here_and_at_the_peer(world: World) -> Non
 
 
 @applies("probe.why._smaller: --size {}")
-@pytest.mark.parametrize("port", ["", ":99/udp"])
+@pytest.mark.parametrize("port", ["", ":99/udp"] if SOAK else [""])
 def test_mtu_on_the_path_is_reported_with_who_said_it(world: World, port: str) -> None:
     to = world.far.address + port
     with done_and_undone(world, "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500; cnictl apply"):
@@ -261,6 +278,7 @@ def test_trace_is_one_list_for_people(world: World) -> None:
     assert re.match(r"  reply    answer +reply by \S+ after [\d.]+ ms", listed[-1])
 
 
+@long
 def test_policy_rule_decides_on_the_route_in_the_trace(world: World) -> None:
     rule = "ip rule add pref 500 iif cni0 lookup 77; ip route add default via 10.0.0.1 dev eth0 table 77"
     with done_and_undone(world, rule, "ip rule del pref 500; ip route flush table 77"):
@@ -326,6 +344,7 @@ def test_names_that_are_wrong_are_met_with_those_that_are_meant(world: World) ->
     assert world.ping("web", "db", "-4", "-6").status == 2
 
 
+@long
 def test_name_of_two_pods_is_refused_with_both(world: World) -> None:
     attached = [_add(world.here, f"same{number}", f"ns{number}", "same") for number in (1, 2)]
     try:
@@ -382,6 +401,7 @@ def _blue(host: Node) -> None:
         shell(host, line)
 
 
+@long
 def test_host_that_is_no_node_pings_from_itself_and_from_namespaces(world: World) -> None:
     outside = world.outside
     _blue(outside)
@@ -400,12 +420,17 @@ def test_host_that_is_no_node_pings_from_itself_and_from_namespaces(world: World
         shell(outside, "ip netns delete blue")
 
 
-def test_without_root_one_sentence_says_so(world: World) -> None:
-    program = shell(world.here, "command -v cnictl").strip()
-    nobody = ["setpriv", "--reuid=65534", "--clear-groups", program, "ping", "host", "db"]
-    done = world.here.run(nobody, check=False)
-    assert done.status == 1, done
-    assert done.stderr.splitlines()[0].startswith("cnictl: cnictl ping needs root: it opens raw sockets")
+def test_names_are_completed_at_a_tab(world: World) -> None:
+    def offered(line: str, word: int) -> list[str]:
+        environment = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
+        return world.here.run(["cnictl"], env=environment).stdout.split()
+
+    assert offered("cnictl ping w", 2) == ["web"]
+    assert offered("cnictl ping web ", 3) == ["host", "pod", "external", "web", "db", *_peers(world)]
+
+
+def _peers(world: World) -> list[str]:
+    return [world.cluster.there.address, world.cluster.there.address6]
 
 
 def test_lines_come_at_a_terminal_too(world: World) -> None:
