@@ -5,6 +5,8 @@ This is for senders and hosts about which no node file says how they should be.
 
 from collections.abc import Callable
 
+from cnictl.core.netlink import rtnetlink
+from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node import hint
 from cnictl.node.host import neighbours, route_lookup
 from cnictl.node.host.route_lookup import Packet
@@ -14,6 +16,22 @@ from cnictl.probe.failure import FailureCause
 from cnictl.probe.netns_thread import inside
 
 Port = tuple[str, int]
+
+
+def loopback_down(source: Origin, to: Target) -> FailureCause | None:
+    """Return the cause if a namespace asks itself, and its loopback link is down."""
+    if to.address not in source.pod.addresses or not source.pod.netns:
+        return None
+
+    def is_down() -> bool:
+        with Netlink() as netlink:
+            link = rtnetlink.get_link(netlink, "lo")
+        return link is None or not link.up
+
+    if not inside(source.pod.netns, is_down):
+        return None
+    what_to_do = hint.command(f"nsenter --net={source.pod.netns} ip link set lo up")
+    return FailureCause("loopback-down", f"{source.name} asks itself, and its link lo is down", what_to_do)
 
 
 def no_route(source: Origin, to: Target) -> FailureCause | None:

@@ -26,6 +26,7 @@ HOST, POD, EXTERNAL = "host", "pod", "external"
 """What is typed for this host, for a new probe pod, and for an address outside the cluster."""
 PEER, ADDRESS, DNS_NAME, NAMESPACE = "peer", "address", "name", "namespace"
 _CLOSE = 0.6
+_AN_ADDRESS = "TO may also be an address"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:
     if existing.known_as(text):
         pod = existing.existing_pod(text)
         return Origin(pod.name, POD, pod)
-    raise Problem(f"no pod of this node is called {text!r}", _suggestion(text, known, "host, pod"))
+    raise Problem(f"no pod of this node is called {text!r}", _suggestion(text, known, "FROM may also be host or pod"))
 
 
 def target(
@@ -216,14 +217,14 @@ def _refuse_broken_address(name: str) -> None:
 def _resolve(name: str, known: Names, source: Origin, ipv6: bool | None) -> Resolved:
     families = [six for six in (False, True) if ipv6 in (None, six) and source.has_family(six)]
     if "/" in name:
-        raise Problem(f"no pod of this node is called {name!r}", _suggestion(name, known, "an address"))
+        raise Problem(f"no pod of this node is called {name!r}", _suggestion(name, known, _AN_ADDRESS))
     try:
         return resolvers.resolve(name, resolvers.resolver_of(source.pod.netns), families)
     except NotResolved as failed:
         message = f"{name!r} is no pod of this node and no peer, and {failed.message}"
         if failed.silent and not known.like(name):
             raise Problem(message, f"cnictl ping {_typed(source)} {failed.silent[0]}:53/udp shows why") from None
-        raise Problem(message, _suggestion(name, known, "an address")) from None
+        raise Problem(message, _suggestion(name, known, _AN_ADDRESS)) from None
 
 
 def _typed(source: Origin) -> str:
@@ -236,7 +237,7 @@ def _suggestion(text: str, known: Names, others: str) -> str:
     like = known.like(text)
     if like:
         return f"did you mean {_alternatives(like)}?"
-    return f"cnictl ipam list shows the pods; possible are also {others}"
+    return f"cnictl ipam list shows the pods; {others}"
 
 
 def _alternatives(words: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from cnictl.probe.trace_events import DROP, POLICY, RULE, Event, Seen
 
 REQUEST, REPLY = "request", "reply"
 ARRIVES, ROUTE, NEIGHBOUR, LEAVES, DELIVERED, LOST = "arrives", "route", "neighbour", "leaves", "delivered", "lost"
-CONNECTION, BRIDGE, ANSWER = "connection", "bridge", "answer"
+CONNECTION, BRIDGE, ANSWER, NOTE = "connection", "bridge", "answer", "note"
 _TABLE_NAMES = {255: "local", 254: "main", 253: "default"}
 _FIRST, _AFTER_CONNTRACK, _LAST = -350, -150, 350
 _REQUESTS = ("requests", "sent")
@@ -29,7 +29,7 @@ class Step:
     packet: str
     """REQUEST or REPLY."""
     place: str
-    """A hook's name, or ARRIVES, ROUTE, NEIGHBOUR, LEAVES, DELIVERED, LOST, CONNECTION, BRIDGE, ANSWER."""
+    """A hook's name, or ARRIVES, ROUTE, NEIGHBOUR, LEAVES, DELIVERED, LOST, CONNECTION, BRIDGE, ANSWER, NOTE."""
     what: str
     drops: bool = False
     """Whether the packet ends here."""

@@ -16,7 +16,7 @@ from cnictl.probe import packet_path, trace
 from cnictl.probe.answer import TOO_BIG, UNSENT, Answer
 from cnictl.probe.ends import Origin, Target
 from cnictl.probe.netns_thread import inside
-from cnictl.probe.packet_path import ANSWER, CONNECTION, NEIGHBOUR, REPLY, REQUEST, ROUTE, Sources, Step
+from cnictl.probe.packet_path import ANSWER, CONNECTION, NEIGHBOUR, NOTE, REPLY, REQUEST, ROUTE, Sources, Step
 from cnictl.probe.trace import Drop
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
@@ -34,7 +34,7 @@ def follow(source: Origin, to: Target, send: Callable[[], Answer]) -> list[Step]
     events = list(trace.traced(tables, lambda: fate.append(send()))) if tables else []
     if not fate:
         fate.append(send())
-    after = [*(_tracked(own, to) if own else ()), Step(REPLY, ANSWER, _fate(fate[0]))]
+    after = [*_untraced_rules(to.address), *(_tracked(own, to) if own else ()), Step(REPLY, ANSWER, _fate(fate[0]))]
     if tables and not events and fate[0].state not in (UNSENT, TOO_BIG):
         raise Problem("the kernel's trace shows no packet of the request", _untraceable())
     return packet_path.ordered(_inside(source, to), packet_path.steps(events, _sources()), after)
@@ -70,6 +70,15 @@ def _fate(answer: Answer) -> str:
     by = f" by {answer.by}" if answer.by else ""
     took = f" after {answer.seconds * 1000:.3f} ms" if answer.came else ""
     return f"{answer.state}{by}{took}" + (f": {answer.words}" if answer.words else "")
+
+
+def _untraced_rules(address: str) -> list[Step]:
+    """Return a note if iptables-legacy has rules, of which the kernel's trace says nothing."""
+    tables = trace.legacy_tables(is_ipv6(address))
+    if not tables:
+        return []
+    program = "ip6tables-legacy" if is_ipv6(address) else "iptables-legacy"
+    return [Step(REQUEST, NOTE, f"the kernel does not trace the rules of {program} (tables {', '.join(tables)})")]
 
 
 def _untraceable() -> str:

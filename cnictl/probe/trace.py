@@ -174,15 +174,16 @@ def forward_policies(ipv6: bool = False) -> list[Drop]:
         if judged and chain.get("hook") == "forward" and chain.get("policy") == "drop":
             dropping.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
     program = "ip6tables-legacy" if ipv6 else "iptables-legacy"
-    legacy = run([program, "-S", "FORWARD"], check=False) if _legacy_filter(ipv6) else None
+    legacy = run([program, "-S", "FORWARD"], check=False) if "filter" in legacy_tables(ipv6) else None
     if legacy and "-P FORWARD DROP" in legacy.stdout:
         dropping.append(Drop("legacy filter", "FORWARD", ""))
     return dropping
 
 
-def _legacy_filter(ipv6: bool) -> bool:
+def legacy_tables(ipv6: bool) -> list[str]:
+    """Return the tables that iptables-legacy has loaded; the kernel's trace says nothing of their rules."""
     try:
         with open(f"/proc/net/{'ip6' if ipv6 else 'ip'}_tables_names", encoding="ascii") as file:
-            return "filter" in file.read().split()
+            return file.read().split()
     except (FileNotFoundError, PermissionError):
-        return False
+        return []

@@ -169,6 +169,8 @@ def _refused(failed: Failed, refused: Answer | None, on_step: Callable[[str], No
 
 def _silent(failed: Failed, on_step: Callable[[str], None]) -> FailureCause:
     """Return the cause where nothing came back."""
+    if (down := causes_plain.loopback_down(failed.source, failed.to)) is not None:
+        return down
     if failed.size and (cause := _black_hole(failed)) is not None:
         return cause
     if failed.port is not None and (drop := _drop(failed)) is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.probe import ends, existing, pinging
 from cnictl.probe.ends import HOST, POD, Names, Origin
@@ -68,7 +69,15 @@ def test_unknown_source_says_what_is_possible() -> None:
     assert raised.value.hint == "did you mean web?"
     with pytest.raises(Problem) as raised:
         ends.origin("zzz", KNOWN)
-    assert raised.value.hint == "cnictl ipam list shows the pods; possible are also host, pod"
+    assert raised.value.hint == "cnictl ipam list shows the pods; FROM may also be host or pod"
+
+
+def test_name_of_a_pod_and_a_peer_is_refused_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record("mynet", "c0ffee", "eth0")
+    record.addresses = ["10.244.0.7"]
+    monkeypatch.setattr(existing, "known_as", lambda _: [record])
+    with pytest.raises(Problem, match=r"pod c0ffee at 10\.244\.0\.7; peer node-b at 10\.0\.10\.51 fd00:10::51"):
+        ends.target("node-b", KNOWN, WEB)
 
 
 def test_peer_is_reached_in_a_family_that_the_source_has() -> None:

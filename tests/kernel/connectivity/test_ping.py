@@ -219,6 +219,14 @@ def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
     wait_for(lambda: world.json("host", "db")["result"] == "ok", "the pod answers again")
 
 
+@applies("probe.causes_plain.loopback_down: nsenter --net={} ip link set lo up")
+def test_pod_that_asks_itself_needs_its_loopback_link(world: World) -> None:
+    name, words, hint = world.cause("web", "web")
+    assert (name, words) == ("loopback-down", "web asks itself, and its link lo is down")
+    world.sh(hint["command"])
+    assert world.json("web", "web")["result"] == "ok"
+
+
 @long
 def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: World) -> None:
     to = f"{world.far.address}:80"
@@ -342,6 +350,23 @@ def test_names_that_are_wrong_are_met_with_those_that_are_meant(world: World) ->
         assert (done.status, done.stdout) == (status, ""), done
     assert world.ping("web", "db:80", "--size", "1400").status == 2
     assert world.ping("web", "db", "-4", "-6").status == 2
+
+
+@long
+def test_peer_is_reached_by_its_name(world: World) -> None:
+    here, there = world.here, world.cluster.there
+    entries = [(f"node-{name}", node) for name, node in (("a", here), ("b", there))]
+    text = 'network = ["10.244.0.0/20", "fd00:244::/48"]\n' + "".join(
+        f'[[nodes]]\nname = "{name}"\naddress = ["{node.address}", "{node.address6}"]\n'
+        f'pod_cidr = ["{node.pod_cidr}", "{node.pod_cidr6}"]\n'
+        for name, node in entries
+    )
+    here.run(["sh", "-c", "cat >/root/cluster.toml"], stdin=text)
+    cnictl(here, "init-node", "--from", "/root/cluster.toml")
+    for options, address in (((), there.address), (("-6",), there.address6)):
+        document = world.json("web", "node-b", *options)
+        assert (document["result"], document["to"]["kind"], document["to"]["address"]) == ("ok", "peer", address)
+    assert "hint: did you mean node-b or node-a?" in world.ping("web", "nodeb").stderr
 
 
 @long
