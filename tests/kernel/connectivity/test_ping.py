@@ -123,7 +123,7 @@ _SOME = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "to"), product(_SOURCES, _TARGETS) if SOAK else _SOME)
+@pytest.mark.parametrize(("source", "to"), list(product(_SOURCES, _TARGETS)) if SOAK else _SOME)
 def test_each_source_reaches_each_target(world: World, source: str, to: str) -> None:
     known = {"web": world.web.address, "far": world.far.address, "far6": world.far6}
     done = world.ping(source.format(**known), to.format(**known))
@@ -161,7 +161,7 @@ def test_refusal_of_a_closed_port_is_an_answer_in_udp_and_a_failure_in_tcp(world
 
 @pytest.mark.parametrize(
     ("source", "protocol"),
-    product(("web", "host"), ("icmp", "tcp", "udp")) if SOAK else [("web", "tcp"), ("host", "udp")],
+    list(product(("web", "host"), ("icmp", "tcp", "udp"))) if SOAK else [("web", "tcp"), ("host", "udp")],
 )
 def test_rule_that_drops_is_named_and_ends_the_trace(world: World, source: str, protocol: str) -> None:
     hook = "output" if source == "host" else "forward"
@@ -452,8 +452,8 @@ def test_names_are_completed_at_a_tab(world: World) -> None:
 
     assert offered("cnictl ping w", 2) == ["web"]
     there = world.cluster.there
-    known = ["host", "pod", "external", "web", "db", there.address, there.address6]
-    assert sorted(offered("cnictl ping web ", 3)) == sorted(known)
+    known = {"host", "pod", "external", "web", "db", there.address, there.address6}
+    assert known <= set(offered("cnictl ping web ", 3))
 
 
 def test_lines_come_at_a_terminal_too(world: World) -> None:
