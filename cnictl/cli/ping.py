@@ -79,7 +79,7 @@ def ping(
     steps.require_root("ping", "opens raw sockets and enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left")
-    trace.clean()
+    trace.sweep()
     with pinging.between(source, to, options, lambda: request.chain_of("", [])) as run:
         served = _shown(run, traced, output)
     if not served:

@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270
 TABLE = "cnictl-probe"
 """The name of our own tables, in the families inet and bridge."""
 _BUFFER = 1 << 22
+_WAIT, _PAUSE = 5.0, 0.02
 _LISTEN = 0.3
 """Seconds to listen for messages once the request is sent."""
 
@@ -84,7 +86,7 @@ def traced(tables: Sequence[str], send: Callable[[], object]) -> Iterator[Event]
     `tables` are texts for `nft -f`. The first has to load; a kernel without the family of another does without it.
     """
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-    with listener:
+    with _alone(_WAIT), listener:
         try:
             listener.bind((0, 0))  # the kernel sends its broadcasts only to sockets that have a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
@@ -110,8 +112,36 @@ def traced(tables: Sequence[str], send: Callable[[], object]) -> Iterator[Event]
             clean()
 
 
+@contextmanager
+def _alone(seconds: float) -> Iterator[bool]:
+    """Wait until no other command of this network namespace traces, at most so long; return whether none does.
+
+    The lock is the name of an abstract socket (unix(7)): the kernel keeps it for one namespace, and frees it when the
+    process ends.
+    """
+    deadline = time.monotonic() + seconds
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as lock:
+        alone = False
+        while not alone:
+            try:
+                lock.bind(f"\0{TABLE}")
+                alone = True
+            except OSError:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(_PAUSE)
+        yield alone
+
+
+def sweep() -> None:
+    """Remove the tracing tables that a killed command left."""
+    with _alone(0) as alone:
+        if alone:
+            clean()
+
+
 def clean() -> None:
-    """Remove the tracing tables, including those that a killed command left."""
+    """Remove the tracing tables."""
     try:
         for family in ("inet", "bridge"):
             run(["nft", "delete", "table", family, TABLE], check=False)
