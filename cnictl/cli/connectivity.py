@@ -108,15 +108,12 @@ def test_connectivity(
     if serve:
         _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
-    trace.clean()
+    trace.sweep()
     chain = None if source else request.chain_of(conf, bin_dir or [])
     with working() as tell:
         pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
         if watch:
-            with (
-                connectivity_watch.until_interrupted() as seen,
-                _looked_at(asked, chosen, bool(only), source, chain, tell) as look,
-            ):
+            with connectivity_watch.until_interrupted() as seen, pods_to_check as look:
                 connectivity_watch.follow(look.run, interval, output, seen, tell, _show)
             report = seen.last
         else:

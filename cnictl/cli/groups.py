@@ -104,6 +104,7 @@ _COMMANDS = {
     "status": "status:status",
     "doctor": "doctor:doctor",
     "test-connectivity": "connectivity:test_connectivity",
+    "ping": "ping:ping",
     "history": "history:history",
     "undo": "history:undo",
     "confirm": "confirm:confirm",

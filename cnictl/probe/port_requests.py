@@ -46,7 +46,10 @@ class PortRequests:
 
     def send(self, sequence: int) -> Answer | None:
         """Open a connection or send a datagram (`Requests.send`)."""
-        asking = inside(self._netns, self._socket)
+        try:
+            asking = inside(self._netns, self._socket)
+        except OSError as error:  # so many are waiting that this process may open no more
+            return Answer(sequence, UNSENT, words=error.strerror or "")
         error_queue.ask_for_errors(asking)
         if self._size:
             forbid_fragments(asking)

@@ -127,21 +127,21 @@ def resolver_of(netns: str) -> Resolver:
 def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved:
     """Return the addresses of a name. `families`: whether IPv6, for each family to ask for, the preferred one first.
 
-    Raises Problem with what each server said if there is none.
+    Raises NotResolved with what each server said if there is none.
     """
     families = list(families)
     in_file = [address for address in resolver.hosts.get(name.lower().strip("."), ()) if is_ipv6(address) in families]
     if in_file:
         return Resolved(tuple(sorted(in_file, key=lambda a: families.index(is_ipv6(a)))), name, "")
     if not resolver.servers:
-        raise Problem(f"{name}: {resolver.source} names no DNS server", "name the target by its address")
+        raise NotResolved(f"{name} has no address: {resolver.source} names no DNS server", ())
     said: dict[str, str] = {}
     for server in resolver.servers:
         for full in candidates(name, resolver.search, resolver.ndots):
             try:
                 found = _ask(server, full, resolver.netns, families)
             except ValueError:
-                raise Problem(f"{name!r} is neither an address nor a name that DNS can hold") from None
+                raise NotResolved(f"{name} is no name that DNS can hold", ()) from None
             except OSError as error:
                 said[server] = (error.strerror or str(error)).lower()
                 break
