@@ -49,6 +49,8 @@ class CheckedPod:
     """The TCP port of this host that is mapped to the pod's `SERVED_PORT`; 0 if none is."""
     port_fault: str = ""
     """Why the plugin did not map a port; empty if it did, or was not asked to."""
+    host_end: str = ""
+    """The host's end of a probe pod's link, whatever bridge its conf puts it on."""
 
     @property
     def address(self) -> str:
@@ -128,8 +130,8 @@ class _Making:
         ends = host_ends(result)
         _await_carrier(ends)
         return CheckedPod(
-            self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), [*ends, ""][-1], tuple(name_servers(result)),
-            self._port, port_fault,
+            self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), "", tuple(name_servers(result)), self._port,
+            port_fault, ends[-1] if ends else "",
         )  # fmt: skip
 
     def _add(self) -> tuple[Json, str]:

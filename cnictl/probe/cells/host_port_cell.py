@@ -13,7 +13,7 @@ from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.answer import REFUSED
 from cnictl.probe.cells.cell import Asked, Cell, Evidence, Part, Row, Skipped, failed, of_answers
 from cnictl.probe.cells.names import HAIRPIN, HOST_PORT
-from cnictl.probe.cells.stops import dropped, sent_on
+from cnictl.probe.cells.stops import dropped
 from cnictl.probe.checks import FAILED, CheckResult
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.netns_thread import inside
@@ -102,12 +102,11 @@ class HostPortCell:
         return [answered if answered is not None else failed(row, asked, self._cause(evidence))]
 
     def _cause(self, evidence: Evidence) -> FailureCause:
+        """Return why nothing came from the pod. A reset is this host's own: the connection was not sent on."""
         asked, sender = self._asked, self._sender
-        sent_to = sent_on(sender.address, asked)
+        if any(answer.state == REFUSED for answer in asked.answers):
+            return self._not_mapped()
         inherited = evidence.cause_to(asked.to) if sender.netns else None
-        if any(answer.state == REFUSED for answer in asked.answers) or (sent_to is None and inherited is None):
-            stopped = dropped(self._part.host, sender.address, asked) if sent_to is None else None
-            return stopped or self._not_mapped()
         cause = inherited or dropped(self._part.host, sender.address, asked)
         return cause or (self._no_hairpin() if self._check == HAIRPIN else self._silent())
 
@@ -124,7 +123,7 @@ class HostPortCell:
 
     def _no_hairpin(self) -> FailureCause:
         words = f"{self._words}, but the pod does not reach itself through it ({self._asked.words})"
-        veth = self._mapped.host_veth
+        veth = self._mapped.host_end
         if _hairpin_mode(veth) == "0" and sysctl.read("net/bridge/bridge-nf-call-iptables") == "1":
             return FailureCause(
                 "hairpin-off",

@@ -67,14 +67,15 @@ class PortsCell:
         if answered is not None:
             return answered
         inherited = evidence.cause_to(asked.to)
-        if inherited is not None:
-            return failed(row, asked, inherited)
+        cause = inherited or dropped(part.host, part.pod.address, asked)
+        if cause is not None:
+            return failed(row, asked, cause)
         if not self._from_host.answered(refusals=True):
             return row.skipped(
                 f"{asked.place} does not answer this host either ({self._from_host.words}): "
                 "--external names another address"
             )
-        return failed(row, asked, dropped(part.host, part.pod.address, asked) or self._unexplained())
+        return failed(row, asked, self._unexplained())
 
     def _unexplained(self) -> FailureCause:
         asked = self._asked

@@ -1,7 +1,10 @@
 """The cells of `test-connectivity` beside its pings: each works, fails of a real fault, or says why it is skipped."""
 
 import json
+import os
+import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +53,22 @@ KUBE_PROXY = """*nat
 COMMIT
 """
 """What kube-proxy's iptables mode writes for the API server's Service with one endpoint."""
+
+
+KUBE_PROXY_NFT = """table ip kube-proxy {
+  map service-ips {
+    type ipv4_addr . inet_proto . inet_service : verdict
+    elements = { 10.96.0.1 . tcp . 443 : goto service-2QRHZV4L-default/kubernetes/tcp/https }
+  }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
+  chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+  chain service-2QRHZV4L-default/kubernetes/tcp/https {
+    goto endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443
+  }
+  chain endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443 { meta l4proto tcp dnat to ENDPOINT:6443; }
+}
+"""
+"""The same in nftables mode."""
 
 
 class World:
@@ -241,6 +260,22 @@ def test_an_endpoint_that_refuses_is_not_the_networks_fault(world: World) -> Non
     assert words.endswith("is sent on to an endpoint, which refuses connections")
 
 
+def test_services_of_kube_proxys_nftables_mode_are_found(world: World) -> None:
+    rules = KUBE_PROXY_NFT.replace("ENDPOINT", world.outside.address)
+    try:
+        shell(world.here, "iptables -t nat -F")
+        world.here.run(["nft", "-f", "-"], rules)
+        with world.served():
+            outcome = world.test("cluster-ip")
+        assert (outcome.of("cluster-ip")["state"], outcome.of("cluster-ip")["detail"]) == ("ok", "default/kubernetes")
+        shell(world.here, "nft flush chain ip kube-proxy endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443")
+        with world.served():
+            assert said(world.test("cluster-ip"), "cluster-ip")[:2] == ("failed", "not-sent-on")
+    finally:
+        shell(world.here, "nft delete table ip kube-proxy")
+        world.send_on("6443")
+
+
 def test_cells_that_can_not_apply_say_why(world: World) -> None:
     save = "cp /etc/resolv.conf /tmp/resolv.conf; echo nameserver 127.0.0.53 > /etc/resolv.conf; iptables -t nat -F"
     try:
@@ -284,6 +319,17 @@ def test_a_pod_that_gets_back_its_own_address_does_not_reach_itself(world: World
     state, cause, words = said(outcome, "hairpin")
     assert (state, cause) == ("failed", "hairpin-off"), outcome.checks
     assert "its connection comes back with the pod's own source address" in words
+    assert said(outcome, "host-port")[0] == "ok"
+
+
+def test_a_port_that_sends_nothing_back_is_named_where_bridged_packets_pass_iptables(world: World) -> None:
+    path = conf(world, "unbent", capabilities={"portMappings": True})
+    shell(world.here, f'sed -i \'s/"hairpinMode": true/"hairpinMode": false/\' {path}')
+    shell(world.here, "sysctl -qw net.bridge.bridge-nf-call-iptables=1")  # the kernel's default
+    outcome = world.test("host-port", "hairpin", options=("--conf", path))
+    state, cause, words = said(outcome, "hairpin")
+    assert (state, cause) == ("failed", "hairpin-off"), outcome.checks
+    assert "hairpin mode is off on its bridge port" in words
     assert said(outcome, "host-port")[0] == "ok"
 
 
@@ -379,6 +425,24 @@ def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
     assert [document["overall"] for document in documents] == ["failed", "failed"]
     assert set(documents[0]) == {"version", "time", "overall", "checks"}
     assert process.returncode == 1
+
+
+def test_watch_renews_a_table_at_a_terminal(world: World) -> None:
+    ours, its = os.openpty()
+    watch = ["cnictl", "test-connectivity", "--watch", "--only", "own-host", "--interval", "0.2"]
+    process = world.here.popen(watch, {"TERM": "xterm", "COLUMNS": "120"}, stdout=its, stderr=subprocess.PIPE)
+    os.close(its)
+    shown = b""
+    try:
+        while shown.count(b"until Ctrl-C") < 2:
+            assert select.select([ours], [], [], 10.0)[0], shown
+            shown += os.read(ours, 4096)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+        os.close(ours)
+    assert shown.count(b"\x1b[H\x1b[2J") == 2
+    assert shown.split(b"\x1b[2J")[-1].count(b"own-host") == 1
 
 
 @pytest.fixture(scope="module")
