@@ -1,11 +1,14 @@
 """Requests are sent in turn, each has one fate, and the figures are those of the answers that came."""
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable
 
 import pytest
 
+from cnictl.probe import port_requests
 from cnictl.probe.answer import REFUSED, REJECTED, REPLY, SILENT, UNSENT, Answer, percentile, times
 from cnictl.probe.error_queue import read_error
 from cnictl.probe.exchange import Exchange
@@ -106,3 +109,13 @@ def test_a_packet_too_big_for_our_own_link_has_no_sender() -> None:
 @pytest.mark.parametrize("data", [b"", bytes(8), _error(0, 0, 0, 0, 111, _SENDER4), _error(2, 3, 3, 0, 111, b"")])
 def test_what_is_no_icmp_error_is_passed_over(data: bytes) -> None:
     assert read_error(data) is None
+
+
+def test_request_that_finds_no_socket_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(port_requests, "inside", none_left)
+    requests = port_requests.PortRequests("tcp", "", "10.244.0.5", 80)
+    assert requests.send(3) == Answer(3, UNSENT, words="Too many open files")
+    assert list(requests.waiting()) == []

@@ -279,6 +279,18 @@ def test_trace_shows_hooks_routes_neighbours_and_the_connection_in_order(world: 
     assert by_place["connection"].endswith(f"answered, masqueraded as {world.here.address}")
 
 
+@long
+def test_commands_that_trace_at_once_each_see_their_own_packet(world: World) -> None:
+    targets = ("external", "db", world.far.address)
+    running = [world.here.popen(["cnictl", "ping", *FAST, "web", to, "--trace", "-o", "json"]) for to in targets]
+    for process in running:
+        said, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+        path = [(step["packet"], step["place"]) for step in checked("ping", said)["trace"]]
+        assert {("request", "bridge"), ("reply", "bridge"), ("reply", "answer")} <= set(path), said
+    assert "cnictl-probe" not in shell(world.here, "nft list tables")
+
+
 def test_trace_is_one_list_for_people(world: World) -> None:
     said = world.ping("web", world.far6, "--trace").stdout
     listed = said.partition("one more request, step by step:\n")[2].splitlines()
