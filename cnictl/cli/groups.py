@@ -137,6 +137,7 @@ _COMMANDS = {
     "metrics": "metrics:metrics",
     "pod": "pod:pod",
     "support-bundle": "support_bundle:support_bundle",
+    "version": "version:version",
     "cluster-probe": "cluster_probe:cluster_probe",
     "bridge up": "bridge:up",
     "bridge down": "bridge:down",
