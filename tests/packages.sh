@@ -34,6 +34,7 @@ fetch() { # NAME PACKAGE…
 
 fetch prometheus prometheus
 fetch ufw ufw
+fetch zsh zsh zsh-common
 fetch openssh-server openssh-server openssh-sftp-server libwrap0
 # shellcheck disable=SC2086 -- a list of names
 {

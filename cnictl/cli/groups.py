@@ -138,6 +138,7 @@ _COMMANDS = {
     "pod": "pod:pod",
     "support-bundle": "support_bundle:support_bundle",
     "version": "version:version",
+    "completion": "completion_command:completion",
     "cluster-probe": "cluster_probe:cluster_probe",
     "bridge up": "bridge:up",
     "bridge down": "bridge:down",

@@ -17,6 +17,7 @@ app = typer.Typer(
     name="cnictl",
     cls=Commands,
     no_args_is_help=True,
+    add_completion=False,  # `cnictl completion`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -10,7 +10,7 @@ from tests.schemas import commands
 VALUES = {
     "ADDRESS", "BACKEND", "BYTES", "CHECK", "CIDR", "COMMAND", "COUNT", "DURATION", "FILE", "FOLDER", "LINK", "NAME",
     "NAMES",
-    "NODE", "NUMBER", "PEER", "POD", "ROUTE", "RUN", "SECONDS", "VERB", "VERSION",
+    "NODE", "NUMBER", "PEER", "POD", "ROUTE", "RUN", "SECONDS", "SHELL", "VERB", "VERSION",
 }  # fmt: skip
 """Every word that stands for a value in help."""
 OF_OPTIONS = {"--subnet": "CIDR", "--network": "CIDR", "--name": "NAME", "--lab": "NAME", "--peer": "PEER"}
