@@ -141,6 +141,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'metrics': ("Print this node's metrics in Prometheus' text format, or write them to a file in one step.", (
         (('--textfile',), 'FILE', False, "Write to this file, for node_exporter's textfile collector"),
         (('--no-doctor',), '', False, "Leave out doctor's findings, so that no packet is sent"),
+        (('--ask-peers',), '', False, "Also make doctor's checks that wait for answers of peers"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
     'pod': ('Show everything about one attachment: lease, both ends of its veth pair, port, routes, counters, connections.', (
