@@ -50,7 +50,25 @@ def test_what_is_typed_often_loads_no_slow_library(words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["init-node", "apply", "bridge up", "nat enable", "route add-peer", "ipam list", "ipam release"]
+    "words",
+    [
+        "init-node",
+        "apply",
+        "bridge up",
+        "nat enable",
+        "route add-peer",
+        "ipam list",
+        "ipam release",
+        "status",
+        "doctor",
+        "history",
+        "undo",
+        "confirm",
+        "metrics",
+        "pod",
+        "watch",
+        "plugin use",
+    ],
 )
 def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
     modules = loaded(*words.split(), "--help")
@@ -59,10 +77,12 @@ def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
     packages = {
         "cnictl.node.addresses",
         "cnictl.node.host",
+        "cnictl.node.plugin",
         "cnictl.node.resources",
         "cnictl.node.runs",
         "cnictl.node.reach",
         "cnictl.node.spec",
+        "cnictl.node.state",
     }
     assert {name for name in modules if name.startswith(lower_packages)} <= packages
     assert "tomlkit" not in modules
