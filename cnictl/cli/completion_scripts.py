@@ -49,8 +49,10 @@ fi
 FISH = """\
 # fish completion of cnictl, from: cnictl completion fish
 function __cnictl_words
-    set -l typed (commandline -opc) (commandline -ct)
-    env _CNICTL_COMPLETE=words_fish COMP_WORDS=(string join \\n -- $typed | string collect) $typed[1] 2>/dev/null
+    set -l begun (commandline -ct)
+    set -l typed (commandline -opc) "$begun"
+    env _CNICTL_COMPLETE=words_fish COMP_CWORD=(math (count $typed) - 1) \\
+        COMP_WORDS=(string join \\n -- $typed | string collect) $typed[1] 2>/dev/null
 end
 complete --command cnictl --no-files --arguments '(__cnictl_words)'
 """
