@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnictl.cluster.ssh import Ssh
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.plugin import files
@@ -48,7 +48,7 @@ class Inventory:
         known = [node.name for node in self.cluster.nodes]
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, 1)
-            shown = outside.cut(repr(name), 100)
+            shown = untrusted_text.cut(repr(name), 100)
             raise UsageProblem(f"{self.path} has no node {shown}", f"probably meant {near[0]}" if near else "")
 
     def require_writable(self) -> None:

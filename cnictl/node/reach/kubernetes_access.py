@@ -10,7 +10,7 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.plugin import output_file, ownership
 from cnictl.node.state import folders
@@ -177,7 +177,7 @@ def ensure_private(path: str, secret: bool) -> None:
         file = os.stat(path)
     except OSError as error:
         missing = error.errno == errno.ENOENT
-        hint = f"write it on a control-plane node: cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
+        hint = f"write it on a control-plane node: {written_to(path)}"
         raise UsageProblem(
             f"there is no file {path}" if missing else f"{path}: {error.strerror}",
             hint if missing and path == KUBECONFIG else "",
@@ -192,6 +192,11 @@ def ensure_private(path: str, secret: bool) -> None:
     if mode & (0o077 if secret else 0o022):
         verbs, fix = ("read or change", "600") if secret else ("change", "go-w")
         raise UsageProblem(f"others may {verbs} {path} (mode {mode:o})", f"chmod {fix} {path}")
+
+
+def written_to(path: str) -> str:
+    """Return how a node's kubeconfig gets to `path`, as part of a hint."""
+    return f"cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
 
 
 def write(path: str, credential: NodeCredential, dry_run: bool = False) -> bool:
@@ -242,4 +247,4 @@ def right_to(kind: str) -> str:
 
 def shown(text: str) -> str:
     """Return an API server's message as one bounded line."""
-    return outside.line(text, 300)
+    return untrusted_text.line(text, 300)
