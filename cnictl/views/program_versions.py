@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import cnictl
-from cnictl.core import odd, outside, programs
+from cnictl.core import odd, programs, untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node.plugin import versions
@@ -42,4 +42,4 @@ def _asked(path: str) -> str:
         odd.pass_over(path, f"does not say its version: {fault}")
         return ""
     number = _NUMBER.search(said)
-    return outside.line(number[0]) if number is not None else ""
+    return untrusted_text.line(number[0]) if number is not None else ""
