@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -67,3 +67,12 @@ neighbours:
 docs:
 	sh tests/setup.sh
 	.venv/bin/python docs/generate.py
+
+# renew the pinned and hashed dependencies that packages carry; both files hold no address of a registry
+LOCK = .venv/lock/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+lock:
+	/usr/bin/python3 -m venv .venv/lock
+	.venv/lock/bin/pip install -q --disable-pip-version-check pip-tools
+	$(LOCK) -o conf/requirements.lock pyproject.toml
+	$(LOCK) --extra kubernetes -c conf/requirements.lock -o conf/requirements-kubernetes.lock pyproject.toml
