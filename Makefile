@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock bundle
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -76,3 +76,13 @@ lock:
 	.venv/lock/bin/pip install -q --disable-pip-version-check pip-tools
 	$(LOCK) -o conf/requirements.lock pyproject.toml
 	$(LOCK) --extra kubernetes -c conf/requirements.lock -o conf/requirements-kubernetes.lock pyproject.toml
+
+# one tar.gz that installs without a registry (docs/start.md); EXTRA=kubernetes adds what learns peers from Kubernetes,
+# compiled for this Python and this kind of machine
+bundle:
+	sh tests/setup.sh
+	rm -rf .venv/wheels build
+	.venv/bin/pip download -q --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -d .venv/wheels \
+		-r conf/requirements$(if $(EXTRA),-$(EXTRA)).lock
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv/bin/pip wheel -q --disable-pip-version-check --no-deps -w .venv/wheels .
+	.venv/bin/python -m cnictl.cluster.bundle .venv/wheels dist
