@@ -30,6 +30,8 @@ SUMS = "SHA256SUMS"
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 _BUILDING = ".building"
+_OVERFLOW_ID = 65534
+"""How a user namespace shows the host's root and every other user that it does not map."""
 _LAUNCHER = """\
 #!/bin/sh
 # cnictl as its bundle installed it. `sh {home}/current/install.sh --help` tells how to switch or remove it.
@@ -327,14 +329,31 @@ def _require_trusted() -> None:
     folder = HOME
     while True:
         if os.path.lexists(folder):
-            status = os.stat(folder)
-            if status.st_uid != 0 or status.st_mode & 0o022:
-                raise InstallError(
-                    f"others than root can write {folder}", f"chown root:root {folder}; chmod go-w {folder}"
-                )
+            fault = _writers(os.stat(folder))
+            if fault:
+                raise InstallError(f"{folder} {fault}", f"chown root:root {folder} && chmod go-w {folder}")
         if folder == "/":
             return
         folder = os.path.dirname(folder)
+
+
+def _writers(status: os.stat_result) -> str:
+    """Return who else than root can write there; empty if nobody can."""
+    roots = {0} if _is_mapped(_OVERFLOW_ID) else {0, _OVERFLOW_ID}
+    if status.st_uid not in roots:
+        return f"belongs to user {status.st_uid}, not to root"
+    if status.st_mode & 0o002:
+        return "is writable by everyone"
+    if status.st_mode & 0o020 and status.st_gid not in roots:
+        return f"is writable by group {status.st_gid}"
+    return ""
+
+
+def _is_mapped(user: int) -> bool:
+    """Return whether a process of this user namespace can be that user (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        ranges = [[int(number) for number in line.split()] for line in file]
+    return any(first <= user < first + count for first, _, count in ranges)
 
 
 def _is_ours() -> bool:
