@@ -30,10 +30,10 @@ parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
 
-# all that is too long for `make test`: hours; kills at every point, 500 pods, twenty times the drawn examples
+# all that is too long for `make test`: hours; kills at every point, 500 pods, upgrades under 300 pods, twenty times the drawn examples
 soak:
 	sh tests/setup.sh --tests
-	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py
+	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py tests/cluster/test_install.py
 	$(MAKE) fuzz storm faults
 
 # kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guard"

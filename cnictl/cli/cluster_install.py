@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import cnictl
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.cluster import FileOption, LimitOption
@@ -87,7 +88,11 @@ def _roll_out(
             if asking.asks(yes):
                 _show(rows, sent)
                 asking.confirm(f"{'Upgrade' if is_upgrade else 'Install on'} {', '.join(changing)}?")
-            rows = rolling.carry_out(rows)
+            try:
+                rows = rolling.carry_out(rows)
+            except KeyboardInterrupt:
+                say("interrupted: the host at work may have either version; the same command goes on from there")
+                raise
     if output is Format.JSON:
         described = {"version": sent.version, "name": sent.name, "sha256": sent.sha256}
         print_json({"items": [row.as_json() for row in rows], "bundle": described})
@@ -118,6 +123,10 @@ def _show(rows: Sequence[HostInstall], sent: Bundle) -> None:
 
 
 def _say_outcome(rows: Sequence[HostInstall], sent: Bundle) -> None:
+    if sent.version != cnictl.__version__ and any(row.state == rollout.CHANGED for row in rows):
+        say(
+            f"this machine has cnictl {cnictl.__version__}: install {sent.version} here too before other cluster commands"
+        )
     failed = next((row for row in rows if row.state in (rollout.REVERTED, rollout.FAILED, rollout.LOST)), None)
     if failed is None:
         return

@@ -129,9 +129,9 @@ def _text(files: Mapping[str, bytes], path: str) -> str:
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
     version = next(match[1] for name in files if (match := _OWN_WHEEL.match(name)))
-    packed = io.BytesIO()
+    packed = io.BytesIO()  # wheels are compressed already
     with (
-        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for name, contents in sorted(files.items()):

@@ -132,9 +132,9 @@ class Rollout:
             fault = f"plugin: {fault}" if fault else ""
             fault = fault or self._verified(name, healthy)
         after = self._installed_on(name)
-        if not fault and after is not None and after.cnictl == self.bundle.version:
+        if not fault and after is not None and self._is_done(after):
             return replace(row, state=CHANGED, after=after)
-        fault = fault or f"its command is {after.cnictl or 'missing' if after else 'not known'} afterwards"
+        fault = fault or "the new version is not in use afterwards"
         return self._revert(replace(row, why=fault, hint=hint, after=after))
 
     def _verified(self, name: str, healthy: Answer) -> str:
@@ -154,7 +154,7 @@ class Rollout:
         self.hosts.reconnect([name])
         now = row.after or self._installed_on(name)
         if now is None:
-            return replace(row, state=LOST)
+            return replace(row, state=LOST, why=f"{row.why}; what it has now is not known")
         faults = []
         if now.plugin != before.plugin:
             run = host_install.run_of(self._ask(name, host_install.HISTORY, SHORT_SECONDS), _PLUGIN_RUN)

@@ -16,13 +16,14 @@ FAILS_SELF_TEST = {
     "cnictl_plugin/main.py": "\n\ndef _serve(call, conf):\n    raise OSError(5, 'broken', 'self-test')\n"
 }
 """A plugin whose self-test fails."""
-FAILS_PODS = {
+FAILS_ON_NODE2 = {
     "cnictl_plugin/main.py": (
-        "\n\n_whole = _serve\n\n\ndef _serve(call, conf):\n    if conf.name != 'cnictl-selftest':\n"
+        "\n\n_whole = _serve\n\n\ndef _serve(call, conf):\n"
+        "    if conf.name != 'cnictl-selftest' and open('/etc/hostname').read() == 'node2\\n':\n"
         "        raise OSError(5, 'broken', 'a pod')\n    return _whole(call, conf)\n"
     )
 }
-"""A plugin that passes its self-test, and then attaches no pod."""
+"""A plugin that passes its self-test, and then attaches no pod on node2."""
 
 
 def bundle_of(appended: Mapping[str, str] | None = None, version: str = NEWER) -> Bundle:
