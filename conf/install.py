@@ -27,6 +27,7 @@ PACKAGED = "/usr/bin/cnictl"
 BEFORE = "before-bundle"
 """The name of KEPT among the versions."""
 SUMS = "SHA256SUMS"
+LOCK = "/run/cnictl-install.lock"
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 _BUILDING = ".building"
@@ -382,8 +383,7 @@ def _replace_link(path: str, target: str) -> None:
 @contextmanager
 def _alone():
     """Keep a second install.sh waiting."""
-    os.makedirs(os.path.dirname(HOME), exist_ok=True)
-    with open("/run/cnictl-install.lock" if os.path.isdir("/run") else f"{HOME}.lock", "w") as lock:
+    with open(LOCK, "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -124,9 +124,7 @@ def _show(rows: Sequence[HostInstall], sent: Bundle) -> None:
 
 def _say_outcome(rows: Sequence[HostInstall], sent: Bundle) -> None:
     if sent.version != cnictl.__version__ and any(row.state == rollout.CHANGED for row in rows):
-        say(
-            f"this machine has cnictl {cnictl.__version__}: install {sent.version} here too before other cluster commands"
-        )
+        say(f"this machine has cnictl {cnictl.__version__}: install {sent.version} here before other cluster commands")
     failed = next((row for row in rows if row.state in (rollout.REVERTED, rollout.FAILED, rollout.LOST)), None)
     if failed is None:
         return

@@ -38,7 +38,7 @@ def installer() -> ModuleType:
 
 def unpacked(made: bundle.Bundle, folder: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(made.contents)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder / f"cnictl-{made.version}"
 
 

@@ -49,7 +49,8 @@ class Host:
             self.did.append(name)
         if name in self.fails:
             return 1, "", f"cnictl: {self.fails[name]}\n"
-        return getattr(self, f"_{name}")(command)
+        answer: tuple[int, str, str] = getattr(self, f"_{name}")(command)
+        return answer
 
     def _observe(self, _: Command) -> tuple[int, str, str]:
         version = f"cnictl {self.cnictl}" if self.cnictl else ""
