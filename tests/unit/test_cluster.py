@@ -127,7 +127,7 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (1, "me is not in the sudoers file.\n", "me is not in the sudoers file.", "NOPASSWD"),
         (1, "sudo: unable to resolve host n1: Name or service not known\n", "", ""),
         (1, "sudo: a warning\ncnictl: this host differs\n", "", ""),
-        (127, "cnictl: not found\n", "cnictl is not installed there", "install it"),
+        (127, "cnictl: not found\n", "cnictl is not installed there", "cnictl cluster install"),
         (127, "sh: 1: sudo: not found\n", "sudo is not installed there", "as root"),
         (255, "Connection closed\x1b[2J\n", "Connection closed\\x1b[2J", ""),
     ],
