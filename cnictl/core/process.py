@@ -1,6 +1,7 @@
 """Run another program with an argument list and a time limit. Its own message is part of the error."""
 
 import time
+from _thread import _local
 from posix import close, lseek, memfd_create, read, write
 
 from cnictl.core import outside, programs
@@ -31,8 +32,14 @@ class Finished:
 shared: set[int] = set()
 """Descriptors that started programs inherit. If this process is killed, a lock on one lasts until they have ended."""
 
-answered: "dict[tuple[str, ...], Finished] | None" = None
-"""Outputs of listing programs, reused while the host is read (`cnictl.node.host.reading`); None: run each."""
+
+class _Reuse(_local):
+    outputs: "dict[tuple[str, ...], Finished] | None" = None
+
+
+reuse = _Reuse()
+"""This thread's outputs of listing programs, reused while it reads the host (`cnictl.node.host.reading`); None: run
+each."""
 
 
 def run(
@@ -54,8 +61,9 @@ def run(
     bytes that it may write. `leaves_child`: the program leaves a process that may keep its outputs open, so reading
     stops when the program ends.
     """
-    if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
-        return answered[tuple(argv)]
+    outputs = reuse.outputs
+    if outputs is not None and check and not stdin and environment is None and tuple(argv) in outputs:
+        return outputs[tuple(argv)]
     import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
@@ -88,17 +96,17 @@ def run(
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
-        fault, outputs = _collect(started, deadline, most, leaves_child)
+        fault, written = _collect(started, deadline, most, leaves_child)
     if fault:
         raise _failed([prefix, *argv[1:]], fault.format(timeout=timeout))
-    done = Finished(started.returncode, *outputs)
+    done = Finished(started.returncode, *written)
     if check and done.status != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise _failed([prefix, *argv[1:]], outside.line(words))
-    if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
-        answered[tuple(argv)] = done
+    if outputs is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
+        outputs[tuple(argv)] = done
     return done
 
 

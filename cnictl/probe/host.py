@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from cnictl.core import sysctl
-from cnictl.core.cidr import Cidr, parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node.hint import sysctl_name
-from cnictl.node.host import host_links, pod_routes, route_lookup
-from cnictl.node.host.route_lookup import Packet, RouteResult
+from cnictl.node.host import host_links, pod_routes, policy_rules, route_lookup
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, REFUSING, Packet, RouteResult
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
@@ -97,6 +98,17 @@ class Host:
         if packet not in self._routes:
             self._routes[packet] = route_lookup.look_up(packet, entries=False)
         return self._routes[packet]
+
+    @cached_property
+    def peer_hints(self) -> PeerHints:
+        """What to do about peers that are missing, by where this node's peers come from."""
+        return PeerHints(self.whole)
+
+    def no_node_has(self, address: str) -> bool:
+        """Return whether this node refuses packets to `address` because its source of peers lists no node with it."""
+        main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
+        route = policy_rules.longest(main, parse_address(address))
+        return route is not None and route[1].protocol == LEARNED_PROTOCOL and route[1].kind in REFUSING
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:

@@ -14,6 +14,7 @@ from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import route_lookup
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.spec.node_spec import Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 from cnictl.probe import neighbours
@@ -98,17 +99,13 @@ def judge(pings: PeerPings) -> str:
     return ABSENT if pings.node.answered else UNKNOWN
 
 
-def in_words(peer: Peer, state: str) -> tuple[str, Hint]:
+def in_words(peer: Peer, state: str, hints: PeerHints) -> tuple[str, Hint]:
     """Return the fault in one sentence that names the peer and its pod CIDR, and the hint; both may be empty."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"no link there has its gateway {gateway_of(peer.pod_cidr)}",
-            hint.advice(
-                f"on {peer.via}: run cnictl status to see whether the node was reset or has another subnet; "
-                f"here: cnictl route del-peer {peer.pod_cidr}",
-                because="only the operator knows whether that node will have these pods again",
-            ),
+            hints.gone(peer),
         )
     if state == NOT_FORWARDED:
         return (

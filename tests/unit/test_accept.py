@@ -162,3 +162,52 @@ def test_too_many_nodes_are_cut_and_said() -> None:
 def test_many_thieves_make_no_endless_conflict() -> None:
     thieves = tuple(Announcement(f"n{at}", ("10.244.0.0/24",), (f"10.0.1.{at}",)) for at in range(1, 200))
     assert judge(Snapshot((OWN, *thieves), "1"), SPEC, HOST).conflict.count("to node") == 1
+
+
+KNOWN = [("known", "10.244.1.0/24", "10.0.0.2")]
+
+
+def with_known(*nodes: Announcement) -> Judgement:
+    return judge(Snapshot((OWN, *nodes), "1"), SPEC, HOST, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("liar", "why"),
+    [
+        (node("a-liar", "10.244.1.0/24", "10.0.0.66"), "node known already has this pod CIDR"),
+        (node("a-liar", "10.244.66.0/24", "10.0.0.2"), "10.0.0.2 is the address of node known"),
+    ],
+    ids=["pod CIDR", "address"],
+)
+def test_known_node_wins_over_one_announced_before_it_that_claims_what_it_has(liar: Announcement, why: str) -> None:
+    result = with_known(liar, node("known"))
+    assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
+    assert [row.why for row in result.nodes if row.state == REFUSED] == [why]
+    assert [row.name for row in result.nodes] == ["self", "a-liar", "known"], "shown in the source's order"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        node("known", address="10.0.0.254"),
+        node("known", "10.244.0.0/24"),
+        node("known", "nonsense"),
+        node("known", address=""),
+    ],
+    ids=str,
+)
+def test_node_whose_new_entry_is_refused_stays_as_it_was(now: Announcement) -> None:
+    result = with_known(now)
+    assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
+    assert [row.state for row in result.nodes] == [SELF, REFUSED, ROUTED]
+    assert result.nodes[-1].why.startswith("as before, because its new entry is refused: ")
+
+
+def test_node_that_is_announced_no_more_or_elsewhere_does_not_stay() -> None:
+    assert with_known().peers == ()
+    moved = with_known(node("known", address="10.0.0.3"))
+    assert moved.peers == (Peer("10.244.1.0/24", "10.0.0.3"),)
+    renamed = with_known(node("known", "10.244.2.0/25"), node("heir", "10.244.1.0/24", "10.0.0.9"))
+    assert renamed.peers == (Peer("10.244.1.0/24", "10.0.0.9"),), "its pod CIDR is another's by now"
+    pending = with_known(node("known", ""))
+    assert pending.peers == ()

@@ -1,7 +1,12 @@
-"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once."""
+"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once.
+
+A look belongs to its thread: what another thread has read may be older than this thread's question, or come from
+another network namespace. A worker thread shares the look of the thread that asks it by `joining`.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import local
 from typing import Any, TypeVar
 
 from cnictl.core import process
@@ -9,8 +14,13 @@ from cnictl.core import process
 _Read = TypeVar("_Read")
 _Key = TypeVar("_Key", bound=Hashable)
 
-_known: dict[str, Any] | None = None
-"""The readings since the look began, by key; None if no look is under way and nothing is cached."""
+
+class _Look(local):
+    values: dict[str, Any] | None = None
+    """The readings since the look began, by key; None if no look is under way and nothing is cached."""
+
+
+_look = _Look()
 
 
 @contextmanager
@@ -20,20 +30,29 @@ def once() -> Iterator[None]:
     `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
     the outer one.
     """
-    global _known
-    if process.answered is not None:
+    if _look.values is not None:
         yield
         return
-    process.answered, _known = {}, {}
+    process.reuse.outputs, _look.values = {}, {}
     try:
         yield
     finally:
-        process.answered = _known = None
+        process.reuse.outputs = _look.values = None
+
+
+def joining() -> Callable[[], None]:
+    """Return a function by which another thread, such as a pool's worker, joins this thread's look for good."""
+    outputs, values = process.reuse.outputs, _look.values
+
+    def join() -> None:
+        process.reuse.outputs, _look.values = outputs, values
+
+    return join
 
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
-    values = _known  # another thread's look may end meanwhile
+    values = _look.values
     if values is None:
         return read()
     if key not in values:

@@ -4,7 +4,7 @@ All functions are pure; `Host` describes the host. `cnictl node list` shows the 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cnictl.core import outside
@@ -23,6 +23,10 @@ MAX_JUDGED_NODES = 8192
 """Nodes of a snapshot that are judged. Each accepted one needs a route and an entry in the firewall."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
+
+
+Entry = tuple[str, str, str]
+"""Name, pod CIDR and address of a node that was accepted."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,13 @@ class Judgement:
         )
 
 
-def judge(snapshot: Snapshot, spec: NodeSpec, host: Host) -> Judgement:
-    """Decide about each announced node. Static peers win over announced ones."""
-    return _Judge(spec, host, snapshot.nodes[:MAX_JUDGED_NODES]).judgement(snapshot)
+def judge(snapshot: Snapshot, spec: NodeSpec, host: Host, known: Iterable[Entry] = ()) -> Judgement:
+    """Decide about each announced node. Static peers win over announced ones.
+
+    A node that is announced as it is `known` wins over one that claims its pod CIDR or its address. A node whose new
+    announcement is refused stays as it is known.
+    """
+    return _Judge(spec, host, snapshot.nodes[:MAX_JUDGED_NODES], known).judgement(snapshot)
 
 
 def is_own(announced: Announcement, spec: NodeSpec, own: Iterable[str]) -> bool:
@@ -87,8 +95,14 @@ def is_own(announced: Announcement, spec: NodeSpec, own: Iterable[str]) -> bool:
 class _Judge:
     """Judges announcements in order. If two exclude each other, the earlier one wins."""
 
-    def __init__(self, spec: NodeSpec, host: Host, nodes: tuple[Announcement, ...]) -> None:
+    def __init__(
+        self, spec: NodeSpec, host: Host, nodes: tuple[Announcement, ...], known: Iterable[Entry] = ()
+    ) -> None:
         self._spec, self._host, self._nodes = spec, host, nodes
+        self._known: dict[str, list[tuple[str, str]]] = {}
+        """Pod CIDR and address of each accepted entry, by name."""
+        for name, pod_cidr, address in known:
+            self._known.setdefault(name, []).append((pod_cidr, address))
         self._subnets = {cidr.bits: cidr for cidr in map(parse_cidr, spec.subnets)}
         self._networks = {cidr.bits: cidr for cidr in map(parse_cidr, spec.networks)}
         self._static = {peer.pod_cidr: peer for peer in spec.peers}
@@ -110,9 +124,15 @@ class _Judge:
         if not own:
             why = "the source does not list this node: nodes that follow it have no route to the pods here"
             judged.append(JudgedNode(_shown(self._spec.reach.node), ", ".join(self._spec.subnets), "", ABSENT, why))
-        for node in self._nodes:
-            if node not in own:
-                judged += self._judge_node(node)
+        others = [node for node in self._nodes if node not in own]
+        order = sorted(range(len(others)), key=lambda at: self._is_new(others[at]))
+        rows = {at: self._judge_node(others[at]) for at in order}
+        by_name: dict[str, list[JudgedNode]] = {}
+        for at, node in enumerate(others):
+            judged += rows[at]
+            by_name.setdefault(node.name, []).extend(rows[at])
+        for name in self._known:
+            judged += self._kept(name, by_name.get(name, ()))
         if len(snapshot.nodes) > MAX_JUDGED_NODES:
             why = f"{len(snapshot.nodes)} nodes are announced, but at most {MAX_JUDGED_NODES} are used"
             judged.append(JudgedNode("", "", "", REFUSED, why))
@@ -129,6 +149,26 @@ class _Judge:
             self._conflicts.append(why)
             return [JudgedNode(name, given, _first(node.addresses), CONFLICT, why)]
         return [JudgedNode(name, ", ".join(theirs) or ", ".join(mine), _first(node.addresses), SELF)]
+
+    def _is_new(self, node: Announcement) -> bool:
+        """Return whether a node was not accepted before as it is announced now."""
+        addresses = set(map(_canonical, node.addresses))
+        known = self._known.get(node.name, ())
+        return not any(pod_cidr in node.pod_cidrs and address in addresses for pod_cidr, address in known)
+
+    def _kept(self, name: str, rows: Iterable[JudgedNode]) -> Iterator[JudgedNode]:
+        """Yield the known entry of a node in each family in which its new announcement is refused."""
+        refused = {row.why for row in rows if row.state == REFUSED}
+        routed = {parse_cidr(row.pod_cidr).bits for row in rows if row.state == ROUTED}
+        for pod_cidr, address in self._known.get(name, ()) if refused else ():
+            cidr = parse_cidr(pod_cidr)
+            subnet = self._subnets.get(cidr.bits)
+            fits = subnet is not None and not cidr.overlaps(subnet) and cidr.bits not in routed
+            if fits and pod_cidr not in self._static and not self._refusal(name, cidr, address):
+                self._taken[pod_cidr] = self._addresses[address] = name
+                routed.add(cidr.bits)
+                why = f"as before, because its new entry is refused: {'; '.join(sorted(refused))}"
+                yield JudgedNode(_shown(name), pod_cidr, address, ROUTED, why)
 
     def _judge_node(self, node: Announcement) -> list[JudgedNode]:
         name = _shown(node.name)

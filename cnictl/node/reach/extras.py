@@ -41,9 +41,10 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in packages:
+        package = (error.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise UsageProblem(
-            f"source {extra!r} needs the Python package {error.name}, which is not installed",
+            f"source {extra!r} needs the Python package {package}, which is not installed",
             f"install cnictl[{extra}], or: {sys.executable} -m pip install '{requirement}'",
         ) from None

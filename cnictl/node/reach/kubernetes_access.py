@@ -177,7 +177,7 @@ def ensure_private(path: str, secret: bool) -> None:
         file = os.stat(path)
     except OSError as error:
         missing = error.errno == errno.ENOENT
-        hint = f"write it on a control-plane node: cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
+        hint = f"write it on a control-plane node: {written_to(path)}"
         raise UsageProblem(
             f"there is no file {path}" if missing else f"{path}: {error.strerror}",
             hint if missing and path == KUBECONFIG else "",
@@ -192,6 +192,11 @@ def ensure_private(path: str, secret: bool) -> None:
     if mode & (0o077 if secret else 0o022):
         verbs, fix = ("read or change", "600") if secret else ("change", "go-w")
         raise UsageProblem(f"others may {verbs} {path} (mode {mode:o})", f"chmod {fix} {path}")
+
+
+def written_to(path: str) -> str:
+    """Return how a node's kubeconfig gets to `path`, as part of a hint."""
+    return f"cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
 
 
 def write(path: str, credential: NodeCredential, dry_run: bool = False) -> bool:

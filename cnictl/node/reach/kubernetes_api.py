@@ -80,6 +80,9 @@ class Api:
         `silence`: seconds of silence after which a watch counts as dead.
         """
         self.config, self.server_name = config, server_name = _configuration(path, private)
+        anew = f"write a new one on a control-plane node: {access.written_to(path)}"
+        self._another = anew if private else access.right_to("secrets")
+        """Hint where the credential is refused."""
         self.server = outside.word(config.cluster.server)
         self.title = f"kubernetes {self.server}"
         """The server as messages name it."""
@@ -174,7 +177,7 @@ class Api:
         if code == 401:
             return SourceLost(
                 f"{self.title} refuses the credential: {said}",
-                "write a new one on a control-plane node: cnictl kubernetes kubeconfig",
+                self._another,
             )
         if code == 403:
             return SourceLost(

@@ -1,12 +1,13 @@
 """Ask the source of peers for the cluster's nodes, judge them, and keep the result as the last good list."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from cnictl.core import outside
 from cnictl.core.cidr import parse_address
-from cnictl.core.errors import UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
 from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, RouteResult
 from cnictl.node.reach import accept, sources
@@ -30,7 +31,7 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = stale(spec, source.title, lost.message)
+        record = stale(spec, source.title, in_words(lost))
     else:
         record = record_of(spec, source, snapshot, accept_empty)
     if keep:
@@ -41,7 +42,9 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 def record_of(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that follows the present one after a snapshot."""
     old = _known(spec)
-    judged = accept.judge(snapshot, spec, look(spec, snapshot))
+    routed = () if accept_empty else old.nodes  # the operator's word: the source is right
+    known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
+    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source without this node and most others has lost its data, or belongs to another cluster
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
@@ -79,8 +82,14 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=outside.line(why[:500]),
+        trouble=outside.line(why),
     )
+
+
+def in_words(error: Exception) -> str:
+    """Return why a source is lost, with what to do about it: no command's output may follow to print the hint."""
+    todo = error.hint if isinstance(error, Problem) else ""
+    return f"{error}; {todo}" if todo else str(error)
 
 
 def absence(learned: Learned) -> str:
@@ -94,10 +103,11 @@ def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
-    """Return the properties of this host that decide about the announced addresses."""
+def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
+    """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
-    addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
+    announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])
+    addresses = [address for address in announced if not is_link_local(parse_address(address))]
     routes = route_lookup.others_routes()
     main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
     connected = {
@@ -131,7 +141,7 @@ def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[
     try:
         source = sources.opened(spec)
     except UsageProblem as problem:
-        record = stale(spec, spec.reach.source, problem.message)
+        record = stale(spec, spec.reach.source, in_words(problem))
         if keep:
             learned_peers.save(record)
         return fitting(spec, record), record

@@ -38,18 +38,18 @@ class PeerRoute:
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
-            return now if now is not None and now["owner"] != OURS else None
+            return self.former()
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def former(self) -> State | None:
-        """Return a route that is not ours, which a reset leaves; else None."""
-        now = self.observe()
-        return now if now is not None and now["owner"] != OURS else None
+        """Return a route that is not ours, also one beside ours, which a reset leaves; else None."""
+        others = (route for route in self._table.to(self._pod_cidr) if route["owner"] not in (OURS, LEARNED))
+        return next(others, None)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the `ip route` command."""
-        if after is None:
+        if after is None or after["owner"] != OURS:
             return f"remove the route to {self._pod_cidr}", f"ip route del {self._pod_cidr} proto {PROTOCOL}"
         dev = f" dev {after['dev']}" if after["dev"] else ""
         verb = "add" if before is None else "replace"
@@ -149,7 +149,7 @@ def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str
     `others`: the routes to the same pod CIDR that are not ours. A static peer's route replaces a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
-    if change.after is None:
+    if change.after is None or change.after["owner"] != OURS:  # another's route stays beside ours
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
     for route in [change.before] if change.before is not None else others:
         _refuse_foreign(str(cidr), route)

@@ -55,7 +55,9 @@ def ask(named: str, node: str, unclaimed: str, known: NodeSpec | None) -> NodeIn
     """
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
     if named == KUBERNETES:
-        return _of_kubernetes(Reach(KUBERNETES, node or kubernetes_access.own_name(), unclaimed=kept))
+        former = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
+        name = node or former.node or kubernetes_access.own_name()
+        return _of_kubernetes(replace(former, node=name, unclaimed=kept), known.networks if known is not None else ())
     return _of_file(named, Reach(FILE, node, unclaimed=kept))
 
 
@@ -80,7 +82,7 @@ def _of_file(path: str, reach: Reach) -> NodeInSource:
     return NodeInSource(reach, _as_source(cluster, contents), own.pod_cidrs, cluster.networks)
 
 
-def _of_kubernetes(reach: Reach) -> NodeInSource:
+def _of_kubernetes(reach: Reach, known_networks: tuple[str, ...]) -> NodeInSource:
     source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
@@ -95,7 +97,7 @@ def _of_kubernetes(reach: Reach) -> NodeInSource:
             f"Node {own.name} has no podCIDR",
             "kube-controller-manager gives it one with --allocate-node-cidrs (kubeadm: networking.podSubnet)",
         )
-    return NodeInSource(reach, source, own.pod_cidrs, snapshot.networks)
+    return NodeInSource(reach, source, own.pod_cidrs, snapshot.networks or known_networks)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.host import runtimes
+from cnictl.node.reach.kubernetes_access import KUBECONFIG
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
@@ -66,6 +67,8 @@ def plan() -> Reset:
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
         left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
+    if os.path.lexists(KUBECONFIG):
+        left.append(f"{KUBECONFIG} stays: it is an operator's credential; delete it when this host leaves the cluster")
     if not known and removal.changes:
         left += [
             f"{switch.key} stays as it is: its value before cnictl is no longer known"

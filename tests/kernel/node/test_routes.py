@@ -197,6 +197,18 @@ def test_foreign_route_in_the_way_is_told_and_left_alone(node: Node) -> None:
     assert snapshot(node)["contents"] == before["contents"]
 
 
+@pytest.mark.parametrize(
+    "words", [("reset-node", "--yes"), ("route", "del-peer", PEER[0], "--yes")], ids=lambda w: w[0]
+)
+def test_foreign_route_beside_ours_stays_when_ours_goes(node: Node, words: tuple[str, ...]) -> None:
+    init(node, "--peer", "=".join(PEER))
+    foreign = "10.244.1.0/24 via 10.0.2.53 dev eth0 proto static metric 50"
+    node.run(["ip", "route", "add", *foreign.split()])
+    assert drifted(node) == []
+    cnictl(node, *words)
+    assert " ".join(node.run(["ip", "route", "show", "10.244.1.0/24"]).stdout.split()) == foreign
+
+
 def test_peer_behind_a_gateway_is_refused_with_the_cause(node: Node) -> None:
     init(node)
     refused = cnictl(node, "route", "add-peer", "10.244.1.0/24", "192.0.2.10", check=False)
