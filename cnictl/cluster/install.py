@@ -20,6 +20,7 @@ CHANGED, REVERTED, FAILED, LOST, NOT_STARTED = "changed", "reverted", "failed", 
 _GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
 
 _PLUGIN_RUN = "plugin install"
+_DEVELOPMENT = ".dev"
 _NO_PYTHON_HINT = "install the distribution's python3 there (Debian 12 or newer: apt install python3)"
 
 
@@ -98,10 +99,12 @@ class Rollout:
         return HostInstall(node, REFUSED if why else WOULD_CHANGE, why, hint, before)
 
     def _is_done(self, before: Installed) -> bool:
-        if not self.is_upgrade:
+        """Return whether a host has the bundle's version. Two builds count as one, except those of a `.dev`."""
+        if before.cnictl != self.bundle.version or not self.is_upgrade:
             return before.cnictl == self.bundle.version
+        is_same = before.bundle == self.bundle.name or _DEVELOPMENT not in self.bundle.version
         has_plugin = not before.is_node or before.plugin.partition("+")[0] == self.bundle.version
-        return before.bundle == self.bundle.name and before.cnictl == self.bundle.version and has_plugin
+        return is_same and has_plugin
 
     def _refusal(self, node: ClusterNode, before: Installed) -> tuple[str, str]:
         """Return why a host is left as it is, and the hint; both empty if it can be changed. Pure."""

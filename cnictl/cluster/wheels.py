@@ -57,12 +57,11 @@ def wheel(name: str, version: str, files: Mapping[str, bytes], metadata: str) ->
     rows = [f"{path},sha256={_digest(contents)},{len(contents)}" for path, contents in sorted(entries.items())]
     entries[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path, contents in sorted(entries.items()):
             entry = zipfile.ZipInfo(path, _OLDEST)
             entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, contents)
+            archive.writestr(entry, contents, zipfile.ZIP_DEFLATED, 1)
     return f"{stem}-py3-none-any.whl", packed.getvalue()
 
 

@@ -80,6 +80,17 @@ def test_bundle_is_read_as_it_was_made(small: bundle.Bundle, tmp_path: Path) -> 
     assert bundle.load(str(path)) == small
 
 
+def test_wheels_of_a_folder_become_one_file_and_its_digest(
+    small: bundle.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, contents = wheels.wheel("cnictl", "7.0.0", FILES, "Metadata-Version: 2.1\nName: cnictl\n")
+    (tmp_path / name).write_bytes(contents)
+    bundle.main(str(tmp_path), str(tmp_path / "dist"))
+    path = Path(capsys.readouterr().out.strip())
+    assert (path.name, path.read_bytes()) == ("cnictl-7.0.0-bundle.tar.gz", small.contents)
+    assert Path(f"{path}.sha256").read_text() == f"{small.sha256}  {path.name}\n"
+
+
 @pytest.mark.parametrize(
     "contents",
     [

@@ -150,11 +150,12 @@ class FakeHosts:
         """Nothing is connected."""
 
 
-def roll_out(*hosts: Host, is_upgrade: bool = True, bundle: Bundle = NEW) -> list[HostInstall]:
+def roll_out(*hosts: Host, is_upgrade: bool = True, bundle: Bundle = NEW, dry: bool = False) -> list[HostInstall]:
     nodes: tuple[ClusterNode, ...] = parse(FILE, "cluster.toml").nodes[: len(hosts)]
     named = FakeHosts({node.name: host for node, host in zip(nodes, hosts, strict=True)})
     rollout = Rollout(named, nodes, bundle, is_upgrade)
-    return rollout.carry_out(rollout.plan())
+    planned = rollout.plan()
+    return planned if dry else rollout.carry_out(planned)
 
 
 def test_upgrade_changes_command_and_plugin_and_verifies_each_host() -> None:
@@ -241,6 +242,16 @@ def test_host_that_can_not_be_upgraded_is_left_out(host: Host, why: str, hint: s
 def test_host_that_can_not_be_reached_is_left_out() -> None:
     rows = roll_out(Host(fault="can't be reached"), Host())
     assert [row.state for row in rows] == ["unreachable", "changed"]
+
+
+def test_two_builds_of_a_release_are_one_and_those_of_a_development_version_are_not() -> None:
+    by_hand, other = Host(cnictl="2.0.0", plugin="2.0.0"), Host(cnictl="2.0.0", plugin="1.0.0")
+    assert [row.state for row in roll_out(by_hand, other)] == ["unchanged", "changed"]
+    development = Bundle(NEW.contents, "2.0.0.dev0", "2.0.0.dev0+aaaaaaaa", has_kubernetes=False)
+    rows = roll_out(
+        Host(cnictl="2.0.0.dev0", bundle="2.0.0.dev0+bbbbbbbb", plugin="2.0.0.dev0"), bundle=development, dry=True
+    )
+    assert [row.state for row in rows] == ["would change"]
 
 
 def test_bundle_with_the_extra_upgrades_a_node_of_kubernetes() -> None:
