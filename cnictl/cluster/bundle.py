@@ -26,7 +26,7 @@ from cnictl.core.errors import Problem, UsageProblem
 _SUMS = "SHA256SUMS"
 _INSTALLER = ("install.sh", "install.py")
 _LARGEST = 128 << 20
-"""Bytes, packed and unpacked. A bundle has about 4 million, and with the extra for Kubernetes 14 million."""
+"""Bytes, packed and unpacked. A bundle has about 6 million, and with the extra for Kubernetes 8 million."""
 _OWN_WHEEL = re.compile(r"wheels/cnictl-([0-9][A-Za-z0-9.+!_]*)-[^/]*\.whl\Z")
 _KUBERNETES = "wheels/lightkube-"
 
