@@ -1,4 +1,4 @@
-"""`cnictl cluster`: manage all nodes of a cluster file at once, over ssh."""
+"""`cnictl cluster`: manage all nodes of a cluster file together, over ssh."""
 
 import sys
 import threading
@@ -127,9 +127,9 @@ def apply(
 
     New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, which
     is written into the file. The command first shows what each host would change; at a terminal it asks. Then it copies
-    the file to /etc/cnictl/cluster.toml on each host, changes all hosts at once, and checks each on a new connection. A
-    host that fails undoes its own change. If a host refuses the change in advance, for example because its live pods
-    would be cut off, no host is changed. Hosts that can't be reached are left out.
+    the file to /etc/cnictl/cluster.toml on each host, changes all hosts at the same time, and checks each on a new
+    connection. A host that fails undoes its own change. If a host refuses the change in advance, for example because
+    its live pods would be cut off, no host is changed. Hosts that can't be reached are left out.
 
     With --confirm-within, a host that can't be reached or is not as it should be afterwards undoes its change by
     itself. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;

@@ -65,7 +65,7 @@ def use(
 ) -> None:
     """Let the runtimes start another version that is already installed.
 
-    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is at work. On a
+    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is running. On a
     node, node.toml then names the version: `apply`, `watch` and `doctor` keep it in use, and `undo` goes back.
 
     \b

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnictl.cluster import wheels
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 
 _SUMS = "SHA256SUMS"
@@ -75,7 +75,7 @@ def parse(contents: bytes, path: str) -> Bundle:
     for name in sorted({*files, *listed} - {_SUMS}):
         if name not in files or hashlib.sha256(files[name]).hexdigest() != listed.get(name):
             raise UsageProblem(
-                f"{path}: {outside.line(name)} is not as its {_SUMS} says", "fetch or make the bundle again"
+                f"{path}: {untrusted_text.line(name)} is not as its {_SUMS} says", "fetch or make the bundle again"
             )
     return _described(contents, files, path)
 
@@ -111,7 +111,7 @@ def _unpacked(contents: bytes, path: str) -> dict[str, bytes]:
                 size += member.size
                 _, _, name = member.name.partition("/")
                 if size > _LARGEST or not name or not member.isfile() or ".." in name.split("/"):
-                    raise UsageProblem(f"{path} is not a bundle of cnictl: {outside.line(member.name)}")
+                    raise UsageProblem(f"{path} is not a bundle of cnictl: {untrusted_text.line(member.name)}")
                 content = archive.extractfile(member)
                 assert content is not None
                 files[name] = content.read()

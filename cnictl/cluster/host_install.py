@@ -10,7 +10,7 @@ from typing import Any
 
 from cnictl.cluster.bundle import Bundle
 from cnictl.cluster.hosts import Answer, Command
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 
 HOME = "/usr/local/lib/cnictl-cli"
 """Where bundles are installed (conf/install.py)."""
@@ -111,12 +111,12 @@ def read(answer: Answer, status: Answer | None = None) -> Installed:
     document = (status.document() if status is not None else None) or {}
     plugin, source = _table(document.get("plugin")), _table(document.get("source"))
     return Installed(
-        outside.word(version, 40) if name == "cnictl" else "",
-        outside.word(facts.get("bundle", ""), 80),
-        outside.word(str(plugin.get("version") or ""), 80),
+        untrusted_text.word(version, 40) if name == "cnictl" else "",
+        untrusted_text.word(facts.get("bundle", ""), 80),
+        untrusted_text.word(str(plugin.get("version") or ""), 80),
         isinstance(document.get("node"), dict),
         bool(facts.get("python")),
-        outside.word(facts.get("packaged", ""), 80),
+        untrusted_text.word(facts.get("packaged", ""), 80),
         str(source.get("title", "")).startswith("kubernetes"),
     )
 
@@ -125,7 +125,7 @@ def errors_of(answer: Answer) -> dict[tuple[str, str], str]:
     """Return the errors that doctor found: message by check and subject. Pure."""
     items = (answer.document() or {}).get("items")
     return {
-        (str(item.get("id", "")), str(item.get("subject", ""))): outside.line(str(item.get("message", "")))
+        (str(item.get("id", "")), str(item.get("subject", ""))): untrusted_text.line(str(item.get("message", "")))
         for item in (items if isinstance(items, list) else ())
         if isinstance(item, dict) and item.get("severity") == "error"
     }
@@ -152,8 +152,8 @@ def probe_fault(answer: Answer) -> str:
     local = [check for check in checks if isinstance(check, dict) and check.get("check") in _LOCAL_CHECKS]
     failed = [check for check in local if check.get("state") != "ok"]
     if failed:
-        cause = outside.line(str(failed[0].get("cause") or failed[0].get("state")))
-        return f"probe pod: {outside.word(str(failed[0].get('check')))}: {cause}"
+        cause = untrusted_text.line(str(failed[0].get("cause") or failed[0].get("state")))
+        return f"probe pod: {untrusted_text.word(str(failed[0].get('check')))}: {cause}"
     return "" if local else "probe pod: test-connectivity there did not ping this host"
 
 

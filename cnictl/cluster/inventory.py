@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cnictl.cluster.hosts import Command
 from cnictl.cluster.ssh import VERSION, Ssh
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.plugin import files
@@ -49,7 +49,7 @@ class Inventory:
         known = [node.name for node in self.cluster.nodes]
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, 1)
-            shown = outside.cut(repr(name), 100)
+            shown = untrusted_text.cut(repr(name), 100)
             raise UsageProblem(f"{self.path} has no node {shown}", f"probably meant {near[0]}" if near else "")
 
     def require_writable(self) -> None:

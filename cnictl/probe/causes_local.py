@@ -116,16 +116,20 @@ def diverted(failure: Failure) -> FailureCause | None:
         questions += [
             RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
         ]
-    strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
-    if not strays:
+    diversions = [
+        diversion
+        for diversion in pod_routes.judge(spec, questions)
+        if diversion.rule is not None or not _is_missing(diversion)
+    ]
+    if not diversions:
         return None
-    same = [other for other in host.strays if other.by == strays[0].by]
-    return FailureCause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
+    same = [other for other in host.diversions if other.by == diversions[0].by]
+    return FailureCause("diverted", diversions[0].words, pod_routes.hint_for([*diversions, *same]))
 
 
-def _is_missing(stray: pod_routes.Stray) -> bool:
-    """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, route = stray.question, stray.route
+def _is_missing(diversion: pod_routes.Diversion) -> bool:
+    """Return whether a missing route explains the diversion; `no_route` reports that."""
+    question, route = diversion.question, diversion.route
     if question.peer is None or question.kind != pod_routes.TO_PODS:
         return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
     inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))
@@ -141,7 +145,7 @@ def no_route(failure: Failure) -> FailureCause | None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
             return None
-        where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
+        where = f"packets would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
         if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
             words += f"{_NO_NODE}, says {failure.host.peer_hints.source}"
@@ -192,7 +196,7 @@ def neighbour_unresolved(failure: Failure) -> FailureCause | None:
         "neighbour-unresolved",
         f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
-            f"bring {hop} up, or check that it is on the same link as {link}; "
+            f"bring {hop} up, or check that it is on the same network segment as {link}; "
             "cnictl route list shows the peers' addresses",
             because="the fault is on another host or on its link",
         ),
@@ -213,15 +217,15 @@ def dropped(failure: Failure) -> FailureCause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` where an accept of cnictl's is missing, else advice.
+    """Return the hint for a drop: `cnictl apply` where an accept rule of cnictl's is missing, else advice.
 
-    If no accept is missing, the drop is deliberate.
+    If no accept rule is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(
         f"accept {failure.pod.address} in that chain",
-        because="cnictl's accepts are in place, and they never come ahead of a drop of particular packets",
+        because="cnictl's accept rules are in place, and they never come ahead of a drop of particular packets",
     )
 
 

@@ -107,8 +107,8 @@ def peer_forwarding_off(failure: Failure) -> FailureCause | None:
     if at is None or at.expiring is None or at.expiring.refusals:
         return None
     words = (
-        f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
-        "but the peer does not report a request that expires there"
+        f"peer {at.peer.via} does not forward ({failure.host.forward_switch} is 0): "
+        f"its gateway {at.gateway.to} answers, but a request with TTL 1 gets no 'time exceeded'"
     )
     return FailureCause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
 

@@ -47,7 +47,7 @@ class FakeHost(Host):
     def __init__(self, spec: NodeSpec = SPEC) -> None:
         self.spec = self.whole = spec
         self.peer_links = dict.fromkeys(spec.peers, "eth0")
-        self.strays = []
+        self.diversions = []
         self.silent_links: set[str] = set()
         self.fault = ""
         self.routes: dict[tuple[str, str], RouteResult] = {}
@@ -175,7 +175,7 @@ def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_addin
     host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl apply")
-    assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: they would go to 10.0.0.1" in (
+    assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: packets would go to 10.0.0.1" in (
         most_likely(one).words
     )
     stranger = FakeHost(replace(SPEC, peers=()))
