@@ -183,7 +183,9 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
 def test_no_command_is_left_out() -> None:
     """The tables above and the tests' own lines name every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
-    over_ssh = {f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test")}  # tests/cluster
+    over_ssh = {
+        f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test", "install", "upgrade")
+    }  # tests/cluster
     assert {*tables, *IN_LAB, *over_ssh, "init-node", "apply", "confirm", "undo", "plugin use"} == set(
         commands_with_json()
     )
