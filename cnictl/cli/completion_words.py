@@ -465,6 +465,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'BACKEND': ('nft', 'iptables'),
     'VERB': ('ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'),
     'ROUTE': ('unreachable', 'default-route'),
+    'test-connectivity --only': ('own-host', 'pod-same-host', 'other-host', 'pod-other-host', 'external', 'tcp', 'udp', 'dns', 'cluster-ip', 'host-port', 'hairpin', 'path-mtu', 'ipv6'),
+    'test-connectivity --skip': ('own-host', 'pod-same-host', 'other-host', 'pod-other-host', 'external', 'tcp', 'udp', 'dns', 'cluster-ip', 'host-port', 'hairpin', 'path-mtu', 'ipv6'),
     'init-node --ignore': ('firewall-tool', 'kernel', 'ipv6', 'bridge', 'subnet-overlap', 'policy-rules', 'network-overlap', 'peer-link', 'forward', 'state', 'not-kept', 'conf-dir', 'conf-name', 'conf-order', 'bin-dir', 'lib-dir', 'launcher-name', 'loopback', 'boot-command', 'programs', 'ownership', 'unit-code', 'all'),
     'init-node --from': ('kubernetes',),
     'completion SHELL': ('bash', 'zsh', 'fish'),
