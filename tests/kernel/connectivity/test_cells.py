@@ -17,6 +17,7 @@ from tests.kernel.cluster import CHECKS, Cluster, Outcome, served, shell, traces
 from tests.kernel.commands import Lines, start_pod
 from tests.kernel.hints import applies
 from tests.kernel.node.test_dual_stack import set_up
+from tests.schemas import checked
 from tests.soak import SOAK
 
 pytestmark = pytest.mark.once
@@ -424,7 +425,7 @@ def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
     with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
         process = world.here.popen([*watch, "-o", "json"])
         lines = Lines(process.stdout)
-        documents = [json.loads(lines.next(10.0) or "") for _ in range(2)]
+        documents = [checked("test-connectivity", lines.next(10.0) or "") for _ in range(2)]
         process.terminate()
         process.communicate(timeout=20)
     assert [document["overall"] for document in documents] == ["failed", "failed"]
@@ -458,10 +459,11 @@ def dual() -> Iterator[Node]:
 
 
 def of_node(node: Node, *arguments: str) -> Outcome:
+    """Run checks on a node; what they said, which has to keep to the schema."""
     done = node.run(
         ["cnictl", "test-connectivity", "--count", "2", "--timeout", "0.4", "-o", "json", *arguments], check=False
     )
-    document = json.loads(done.stdout)
+    document = checked("test-connectivity", done.stdout)
     return Outcome(done.status, document["overall"], document["checks"])
 
 
