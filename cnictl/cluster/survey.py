@@ -143,7 +143,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     ]
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
-        troubles.append(f"{len(diversions)} kinds of packets go another way")
+        troubles.append(f"{len(diversions)} kinds of packets are not routed as cnictl expects")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK
@@ -302,7 +302,7 @@ def _lacking(
         other = by_name[name]
         yield ClusterFinding(
             f"{status.name} has no peer for {name} ({', '.join(other.subnets)}), but {name} has one for {status.name}: "
-            "packets arrive and answers are lost",
+            "packets arrive and replies are lost",
             (status.name, name),
             f"cnictl cluster apply --limit {status.name}",
         )

@@ -53,7 +53,7 @@ class Keeper:
         self._follower: Follower | None = None
         self._checked = time.monotonic()
         self._source_changed = False
-        """Whether the source has other peers since the last look. What follows from them is no repair."""
+        """Whether the source has other peers since the last check. What follows from them is not a repair."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""

@@ -143,7 +143,7 @@ class NftLook:
 
     def drops(self) -> list[Drop]:
         """Return the drops that pods' packets meet now."""
-        return [need.drop for need in self.survey().suffering]
+        return [need.drop for need in self.survey().dropped_now]
 
     def fresh_needs(self) -> tuple[Need, ...]:
         """Return the accept rules that are missing if ours are ignored."""

@@ -350,7 +350,7 @@ def consequences(undo: Undo) -> list[str]:
     )
     if conf_goes and undo.left:
         lines.append(
-            "runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating"
+            "runtimes with a CRI can't stop pods without a CNI conf: pods stay in Terminating until one is installed"
         )
     if undo.left and undo.spec is None:
         lines.append(
