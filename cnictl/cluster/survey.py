@@ -278,7 +278,7 @@ def _of_peer(
         )
     elif not state.startswith("ok"):
         yield ClusterFinding(
-            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not known'}",
+            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not reported'}",
             (name, node.name),
             f"cnictl cluster apply --limit {name}",
         )

@@ -171,8 +171,8 @@ def _refusal(error: OSError, path: str, target: str) -> Problem:
         errno.EROFS: "its file system is mounted read-only",
         errno.EPERM: f"lsattr -d {target} {os.path.dirname(target)} shows whether it is immutable; chattr -i ends that",
     }
-    said = error.strerror or str(error)
-    return Problem(f"{_named(path, target)} can't be written: {said}", hints.get(error.errno or 0, ""))
+    reason = error.strerror or str(error)
+    return Problem(f"{_named(path, target)} can't be written: {reason}", hints.get(error.errno or 0, ""))
 
 
 def _named(path: str, target: str) -> str:

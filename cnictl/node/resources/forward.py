@@ -408,11 +408,11 @@ def _moves_jumps(before: State | None, after: State | None) -> bool:
 
 def _in_words(after: State, look: IptablesLook | None) -> str:
     needs = look.fresh_needs() if look is not None else ()
-    said = []
+    places = []
     for chain in after["jumps"]:
         drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if any(place.chain == chain for place in need.path))
-        said.append(f"{chain}, ahead of {' and '.join(drops)}" if drops else chain)
-    return "; ".join(said)
+        places.append(f"{chain}, ahead of {' and '.join(drops)}" if drops else chain)
+    return "; ".join(places)
 
 
 def _reasons(state: State | None) -> str:

@@ -145,7 +145,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         try:
             now = resource.observe()
         except (Problem, OSError) as error:
-            left.append(f"{trace.resource}: not known, and left as it is: {error}")
+            left.append(f"{trace.resource}: can't be read, and is left as it is: {error}")
             continue
         target, notes = reverted(resource, trace, now)
         makes_again = trace.after is None and target is not None  # this takes nothing from pods

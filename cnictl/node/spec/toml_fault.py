@@ -49,9 +49,9 @@ def _slip(line: str) -> tuple[str, str] | None:
     for pattern, words, hint in _SLIPS if len(line) < _LONGEST else ():
         match = re.fullmatch(pattern, line)
         if match is not None:
-            said = match.groupdict()
-            said |= {"close": "]" * len(said.get("open", "")), "quoted": _quoted(said.get("value", ""))}
-            return words.format(**said), hint.format(**said)
+            parts = match.groupdict()
+            parts |= {"close": "]" * len(parts.get("open", "")), "quoted": _quoted(parts.get("value", ""))}
+            return words.format(**parts), hint.format(**parts)
     return None
 
 

@@ -42,7 +42,7 @@ def test_bridge_without_ipv6(both: World) -> None:
     run(both, case)
 
 
-def test_router_that_is_no_longer_heeded(both: World) -> None:
+def test_ignored_router_advertisements_are_found(both: World) -> None:
     """The default route that the other node advertises runs out, and is not renewed."""
     outside6 = both.outside.address6
     heed = "net.ipv6.conf.{dev}.accept_ra"
