@@ -36,7 +36,7 @@ def peer_silent(failure: Failure) -> FailureCause | None:
     if at is None or at.node.answered:
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
-    words = f"peer {at.peer.via} does not answer this node either, though it answers {protocol}"
+    words = f"peer {at.peer.via} does not answer this node's pings either, though it answers {protocol}"
     what_to_do = hint.advice(
         f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
         because="whether the host or its firewall is silent is not known here",

@@ -1,4 +1,4 @@
-"""The matrix of five lab nodes: green both ways, and with each fault the sentence that names it and its host."""
+"""The matrix of five lab nodes: every pair passes, and each fault is named together with its host."""
 
 import json
 import signal

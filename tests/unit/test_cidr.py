@@ -1,4 +1,4 @@
-"""The strict parser: what it takes, and that each refusal names the value and what was probably meant."""
+"""The strict address parser: what it accepts, and that each refusal names the value and suggests a correction."""
 
 import ipaddress
 

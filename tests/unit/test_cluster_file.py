@@ -1,4 +1,4 @@
-"""cluster.toml: what it may say, what each mistake is answered with, free CIDRs, and how a node follows it."""
+"""cluster.toml: its keys, the message for each mistake, free CIDRs, and how a node follows the file."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What hosts report of each other becomes one matrix: the state of each pair, the cause, and whose fault it is."""
+"""Combine the hosts' reports into one matrix: each pair's state, the cause, and the host with the fault."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The plugin's configuration: every key taken, and every refusal with its code, key and value."""
+"""Parse the plugin's configuration: every accepted key, and every refusal with its code, key and value."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""IPAM plugins of a few lines of sh: what reaches them, what becomes of their answers, and how they may fail."""
+"""Run IPAM plugins written in sh: their input, the handling of their output, and their failures."""
 
 import json
 import os

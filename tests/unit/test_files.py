@@ -1,4 +1,4 @@
-"""Files that may be an operator's: links are followed, and what is not ours to change stays as it is."""
+"""Write files that may be an operator's: links are followed, and nothing that cnictl doesn't own is changed."""
 
 import os
 import stat

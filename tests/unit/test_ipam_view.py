@@ -1,4 +1,4 @@
-"""What `cnictl ipam` decides from leases and records: rows, choices, refusals. Nothing here touches a store."""
+"""Test the rows, choices and refusals of `cnictl ipam` from leases and records, without a store."""
 
 import json
 from pathlib import Path

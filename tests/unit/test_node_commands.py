@@ -1,4 +1,4 @@
-"""What the node's commands say before they look at the host: who may run them, and what can't be right."""
+"""The node commands refuse a wrong user or wrong options before they read the host."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Ranges and range sets: which addresses pods get, and how those asked for are shared out."""
+"""Ranges and range sets: which addresses pods get, and which requests are granted."""
 
 from collections.abc import Callable
 

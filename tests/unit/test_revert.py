@@ -1,4 +1,4 @@
-"""Where an undo takes a thing: to what it was, unless somebody changed it since; then only as far as it is ours."""
+"""An undo restores the former state, or only cnictl's part of it if somebody has changed it since the run."""
 
 from itertools import pairwise
 from typing import Any

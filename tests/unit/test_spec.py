@@ -1,4 +1,4 @@
-"""The node file is read strictly and written with care, and wrong addresses are refused before anything is touched."""
+"""Read the node file strictly, write it carefully, and refuse wrong addresses before any change."""
 
 from dataclasses import replace
 from pathlib import Path

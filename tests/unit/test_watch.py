@@ -1,4 +1,4 @@
-"""How `cnictl watch` reads the kernel's messages, and when it gives a fight up."""
+"""How `cnictl watch` reads the kernel's messages, and when it gives up a repair."""
 
 import struct
 

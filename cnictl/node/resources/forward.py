@@ -163,7 +163,7 @@ IPTABLES = tuple((family, legacy) for legacy in (False, True) for family in PROG
 
 
 class IptablesLook:
-    """One look at a program's filter table."""
+    """One reading of a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
         self.accepts: list[str] | None

@@ -112,7 +112,7 @@ class NftForward:
 
 
 class NftLook:
-    """One look at other programs' nftables base chains at the forward hook, and at our rules in them."""
+    """One reading of other programs' nftables base chains at the forward hook, and of our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
         """`owned`: look only at chains that only the owner of their table may change."""

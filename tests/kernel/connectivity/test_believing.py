@@ -1,4 +1,4 @@
-"""What `status`, `route list`, `doctor` and the like call ok was looked at and works; else the exit status is not 0."""
+"""`status`, `route list`, `doctor` and others report ok only for what they checked; else they exit with 1."""
 
 import json
 from collections.abc import Iterator

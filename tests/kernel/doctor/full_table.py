@@ -1,4 +1,4 @@
-"""Keep a connection table full: in a node's namespace, for the kernel counts each namespace's apart."""
+"""Keep the connection table of a node's namespace full; the kernel counts each namespace separately."""
 
 import subprocess
 from collections.abc import Iterator

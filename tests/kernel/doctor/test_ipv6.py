@@ -1,4 +1,4 @@
-"""Faults of IPv6's own on a node of both families, and doctor's silence on every sort of healthy node."""
+"""Faults that only IPv6 has, on a dual-stack node, and no findings on healthy nodes of every kind."""
 
 from collections.abc import Iterator
 
