@@ -36,11 +36,12 @@ ConfirmOption = Annotated[
         metavar="SECONDS",
         min=change.LEAST_CONFIRM,
         max=3600,
-        help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh before.",
+        help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh first.",
     ),
 ]
 _NOT_CHANGED = (
-    "no host was changed, because the others would no longer agree with {names}; --limit changes some hosts only"
+    "no host was changed: {names} can't be changed, and changing only the others would make the cluster inconsistent\n"
+    "  hint: to change only some hosts, use --limit"
 )
 
 

@@ -21,7 +21,7 @@ def confirm(
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Keep the changes of the last run with --confirm-within. Without `confirm` they are undone when its time is up.
+    """Keep the changes of the last run with --confirm-within. Without `confirm`, they are undone after that time.
 
     Use it for changes over SSH: if the run cuts off your connection, you can't confirm, and the network returns to what
     it was. The undo needs neither your terminal nor your session, and a reboot within the time undoes the run, too.

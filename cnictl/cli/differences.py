@@ -32,7 +32,7 @@ def write(lines: Iterable[Line]) -> None:
 def of_step(step: spine.Step) -> Iterator[Line]:
     """Return the lines of one step."""
     if step.unknown:
-        yield "~", f"not known: {step.resource.id}: {step.unknown}"
+        yield "~", f"can't be read: {step.resource.id}: {step.unknown}"
         return
     if step.change is None:
         yield "=", f"unchanged: {step.summary}"

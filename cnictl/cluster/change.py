@@ -224,7 +224,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
 
 
 def _other_node(node: ClusterNode, subnets: Sequence[str], name: str = "") -> tuple[str, str]:
-    """Return that ssh reaches another node than the file means, and the hint. `subnets` are that node's."""
+    """Return that ssh reaches a different node from the file's, and the hint. `subnets` are that node's."""
     whose = f"{name}, with" if name else "another node, with"
     return (
         f"ssh leads to {whose} the pod CIDR {', '.join(subnets)}; the file has {', '.join(node.pod_cidrs)} "

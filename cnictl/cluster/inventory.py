@@ -50,7 +50,7 @@ class Inventory:
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, 1)
             shown = untrusted_text.cut(repr(name), 100)
-            raise UsageProblem(f"{self.path} has no node {shown}", f"probably meant {near[0]}" if near else "")
+            raise UsageProblem(f"{self.path} has no node {shown}", f"did you mean {near[0]}?" if near else "")
 
     def require_writable(self) -> None:
         """Raise Problem if this user can't write the file."""

@@ -291,11 +291,11 @@ class Session:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return "", ""
-        said = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
-        stderr, begun = _of_command(said)
+        output = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
+        stderr, begun = _of_command(output)
         fault, hint = fault_of(status, stderr, self._destination, "…" if self._has_answered else "")
         if fault or (self._marked and not begun):
-            return (fault, hint) if fault else _not_begun(status, said, self._destination)
+            return (fault, hint) if fault else _not_begun(status, output, self._destination)
         answer = Answer(self._destination, status, stderr=stderr)
         return (answer.error, answer.error_hint) if status != 0 else ("", "")
 
@@ -306,9 +306,9 @@ def _of_command(output: str) -> tuple[str, bool]:
     return (after, True) if begins else (before, False)
 
 
-def _not_begun(status: int, said: str, destination: str) -> tuple[str, str]:
+def _not_begun(status: int, output: str, destination: str) -> tuple[str, str]:
     """Return what a login shell made of the command in place of running it, and the hint."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     words = untrusted_text.line(lines[-1]) if lines else f"exit status {status}"
     return f"the login shell there does not run commands: {words}", f"try: ssh {destination} true"
 

@@ -154,7 +154,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     ]
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
-        troubles.append(f"{len(diversions)} kinds of packets go another way")
+        troubles.append(f"{len(diversions)} kinds of packets are not routed as cnictl expects")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK
@@ -291,7 +291,7 @@ def _of_peer(
         )
     elif not state.startswith("ok"):
         yield ClusterFinding(
-            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not known'}",
+            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not reported'}",
             (name, node.name),
             f"cnictl cluster apply --limit {name}",
         )
@@ -315,7 +315,7 @@ def _lacking(
         other = by_name[name]
         yield ClusterFinding(
             f"{status.name} has no peer for {name} ({', '.join(other.subnets)}), but {name} has one for {status.name}: "
-            "packets arrive and answers are lost",
+            "packets arrive and replies are lost",
             (status.name, name),
             f"cnictl cluster apply --limit {status.name}",
         )

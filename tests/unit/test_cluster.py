@@ -144,7 +144,7 @@ def test_answer_that_is_no_plain_object_is_no_document(text: str) -> None:
     nested = '{"steps": ' + text + "}" if text.startswith("[[") else text
     answer = Answer("n1", 0, nested)
     assert answer.document() is None
-    assert answer.error == "its cnictl answered with something else than was asked for"
+    assert answer.error == "cnictl on that host returned unexpected output"
 
 
 @pytest.mark.parametrize("names", [[""], [","], ["", " , "]])

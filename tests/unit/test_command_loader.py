@@ -1,4 +1,4 @@
-"""The loader of commands: what is imported for what is typed, and that its summaries are the commands' own."""
+"""The command loader imports only what a command needs, and its summaries match the commands' own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""PYTHONPATH, the current folder and a user's own packages bring no code into root's process."""
+"""PYTHONPATH, the current folder and a user's own packages load no code into root's process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Each cause is named when its fault is there to see, and the first fault on the packet's way wins."""
+"""Each fault leads to its cause, and the first fault on the packet's path counts."""
 
 import errno
 import socket

@@ -258,7 +258,7 @@ def unfinished() -> list[Run]:
 
 
 def _is_over(contents: bytes) -> bool:
-    """Return whether a journal has its end and is no undo's: with thousands of peers, parsing each takes seconds."""
+    """Return whether a run has ended and is not an undo. Parsing each journal would take seconds with many peers."""
     head = contents.partition(b"\n")[0]
     return bool(_END.search(contents)) and b'"undoes": ' not in head  # a quote within a text has a backslash
 

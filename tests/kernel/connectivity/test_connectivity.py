@@ -1,4 +1,4 @@
-"""`cnictl test-connectivity` on nodes that init-node set up: what it says, and that nothing of it stays."""
+"""`cnictl test-connectivity` on nodes that init-node set up: its output, and that it leaves nothing behind."""
 
 import json
 import os

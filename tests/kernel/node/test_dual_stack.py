@@ -1,4 +1,4 @@
-"""Nodes of both families and of IPv6 alone, set up, tested and taken back by cnictl."""
+"""Set up, test and reset dual-stack nodes and IPv6-only nodes."""
 
 import json
 import subprocess

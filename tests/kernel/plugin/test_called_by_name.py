@@ -52,7 +52,7 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
         (("route", "del-peer", "10.0.10.51"), "is the address of the peer", "cnictl route del-peer 10.244.1.0/24"),
         (("init-node", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round", "--peer 10.244.2.0/24=10.0.10.52"),
         (("init-node", "--subnet", "10.244.0.0/20", "--network", "10.244.0.0/24"),
-         "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20", ""),
+         "did you mean --subnet 10.244.0.0/24 --network 10.244.0.0/20", ""),
         (("init-node", "--network", "mynet"), "a network's name goes with --name", ""),
         (("ipam", "list", "--name", "10.244.0.0/20"), "is a CIDR", "the networks here: mynet"),
         (("ipam", "list", "--network", "10.244.0.0/20"), "--name takes a CNI network's name", ""),
