@@ -88,7 +88,7 @@ def ping(
 
 def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
     """Send the requests, show what becomes of them, and return whether all were answered."""
-    own = run.source.source(run.to.address)
+    own = run.source.source(run.to.address, run.to.scope)
     lines = output is not Format.JSON
     if lines:
         _say_ends(run, own)

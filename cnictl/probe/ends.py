@@ -44,11 +44,11 @@ class Origin:
         """Whether requests come from this host itself."""
         return self.kind == HOST
 
-    def source(self, to: str) -> str:
-        """Return the source address of requests to an address; empty if there is none."""
-        if self.kind == POD:
+    def source(self, to: str, link: str = "") -> str:
+        """Return the source address of requests to an address, through `link` if given; empty if there is none."""
+        if self.kind == POD and not link:
             return of_family(self.pod.addresses, to)
-        return inside(self.pod.netns, lambda: route_lookup.source_to(to))
+        return inside(self.pod.netns, lambda: route_lookup.source_to(to, link))
 
     def has_family(self, ipv6: bool) -> bool:
         """Return whether requests of a family can be sent from here."""

@@ -141,6 +141,14 @@ def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: Worl
     assert (done.status, done.stderr.splitlines()[0]) == (1, f"cnictl: {world.far6} has no IPv4 address")
 
 
+def test_link_local_address_is_reached_on_its_link(world: World) -> None:
+    shown = json.loads(shell(world.here, "ip -j -6 address show dev cni0 scope link"))
+    gateway = next(one["local"] for link in shown for one in link.get("addr_info", ()) if "local" in one)
+    document = world.json("web", f"[{gateway}%eth0]:99/udp", "--trace")
+    assert (document["refused"], document["from"]["address"][:4]) == (1, "fe80")
+    assert {"arrives", "delivered"} <= {step["place"] for step in document["trace"]}
+
+
 def test_answers_are_counted_and_timed_in_json(world: World) -> None:
     document = world.json("web", "db", "-c", "3", "-i", "0.02")
     assert (document["sent"], document["answered"], document["loss"]) == (3, 3, 0)
