@@ -470,10 +470,10 @@ def test_names_are_completed_at_a_tab(world: World) -> None:
         environment = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
         return world.here.run(["cnictl"], env=environment).stdout.split()
 
-    assert offered("cnictl ping w", 2) == ["web"]
+    assert offered("cnictl\nping\nw", 2) == ["web"]
     there = world.cluster.there
     known = {"host", "pod", "external", "web", "db", there.address, there.address6}
-    assert known <= set(offered("cnictl ping web ", 3))
+    assert known <= set(offered("cnictl\nping\nweb\n", 3))
 
 
 def test_lines_come_at_a_terminal_too(world: World) -> None:
