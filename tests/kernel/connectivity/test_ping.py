@@ -468,7 +468,7 @@ def test_host_that_is_no_node_pings_from_itself_and_from_namespaces(world: World
 def test_names_are_completed_at_a_tab(world: World) -> None:
     def offered(line: str, word: int) -> list[str]:
         environment = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
-        return world.here.run(["cnictl"], env=environment).stdout.split()
+        return world.here.run(["sh", "-c", "cnictl"], env=environment).stdout.split()
 
     assert offered("cnictl\nping\nw", 2) == ["web"]
     there = world.cluster.there
