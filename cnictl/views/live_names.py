@@ -22,6 +22,26 @@ def pods() -> Names:
         yield record.pod or record.container, ", ".join(record.addresses)
 
 
+def ends() -> Names:
+    """Yield the words for places that `ping` sends from and to."""
+    yield "host", "this host"
+    yield "pod", "a new probe pod"
+
+
+def targets() -> Names:
+    """Yield the word for the outside, and the name and address of each peer."""
+    from cnictl.node.spec import node_file
+    from cnictl.node.state import learned_peers
+
+    yield "external", "an address outside the cluster"
+    spec = node_file.load()
+    learned = learned_peers.load() if spec is not None and spec.reach.source else None
+    for row in learned.nodes if learned is not None else ():
+        yield row.get("name", ""), row.get("address", "")
+    for peer in spec.known_peers if spec is not None else ():
+        yield peer.via, f"node of {peer.pod_cidr}"
+
+
 def addresses() -> Names:
     """Yield each leased address."""
     for network, _ in networks():
