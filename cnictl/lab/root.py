@@ -125,7 +125,7 @@ def _show_programs(program: Program) -> None:
         "#!/bin/sh\n"
         "# the cnictl that started the lab\n"
         f'exec {_quoted(program.interpreter)} -I -c "import sys; sys.path.insert(0, sys.argv.pop(1)); '
-        "sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()\" "
+        "sys.argv[0] = 'cnictl'; from cnictl.cli.entry import main; main()\" "
         f'{_quoted(program.source)} "$@"\n'
     )
     _write("/usr/local/bin/cnictl", launcher, 0o755)
