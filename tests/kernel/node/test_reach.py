@@ -61,8 +61,14 @@ def states(node: Node) -> dict[str, tuple[str, str]]:
 
 def findings(node: Node) -> dict[str, str]:
     """Message by check of what doctor finds."""
+    return {check: message for check, (message, _) in findings_with_hints(node).items()}
+
+
+def findings_with_hints(node: Node) -> dict[str, tuple[str, str]]:
+    """Message and hint by check of what doctor finds."""
     done = cnictl(node, "doctor", "-o", "json", "--skip", "peer-silent", check=False)
-    return {finding["id"]: finding["message"] for finding in json.loads(done.stdout)["items"]}
+    items = json.loads(done.stdout)["items"]
+    return {finding["id"]: (finding["message"], finding["hint"]["text"]) for finding in items}
 
 
 def assert_pods_reach_each_other(first: Node, second: Node) -> None:
