@@ -94,6 +94,10 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("boot", shown["boot"]))
     if shown["not_kept"]:
         lines.append(("not kept", shown["not_kept"]))
+    waiting = shown["unconfirmed"]
+    if waiting is not None:
+        when = source_view.clock(waiting["reverts_at"])
+        lines.append(("unconfirmed", f"run {waiting['run']} is reverted at {when}, unless you run: cnictl confirm"))
     source = shown["source"]
     if source is not None:
         lines.append(("peers from", source_view.in_words(source)))

@@ -103,7 +103,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        _, self.said = self._process.communicate(timeout=20)
+        self.said = self._process.communicate(timeout=20)[1]
 
     def kill(self) -> None:
         self._process.kill()
