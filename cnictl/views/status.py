@@ -116,6 +116,8 @@ def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]
 
 def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:
     fault, what_to_do = owning.in_words(state.peer, pods, hints) if state.peer is not None and pods else ("", hint.NONE)
+    if state.peer is not None and not fault and pods != owning.ANSWERS:
+        fault, what_to_do = hints.refused(state.peer)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,

@@ -393,7 +393,6 @@ def test_host_that_will_revert_is_named_until_it_is_confirmed(three: World) -> N
     command = rows["node1"]["hint"]["text"].partition(" sudo ")[2]
     node.run(command.split())
     assert three.status()[2] == 0
-    three.cluster("apply")
 
 
 def test_all_hosts_that_are_well_are_confirmed(three: World) -> None:
