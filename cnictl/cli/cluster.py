@@ -164,10 +164,11 @@ def apply(
             asking.confirm(f"Change {_count(planned)}?")
         if assigned:
             known.write(text)
-        with _asking(hosts, "changing") as tell:
-            rows = changing.carry_out(planned, confirm_within, keeps, tell)
-        if confirm_within and not keeps:
-            rows = _settle(changing, rows, revert)
+        with _telling(changing):
+            with _asking(hosts, "changing") as tell:
+                rows = changing.carry_out(planned, confirm_within, keeps, tell)
+            if confirm_within and not keeps:
+                rows = _settle(changing, rows, revert)
     _end(rows, assigned, output)
 
 
@@ -223,7 +224,7 @@ def remove(
         if leaver.state == change.FAILED or (leaver.state == change.UNREACHABLE and not gone):
             raise Problem(f"{node} was not reset, and nothing else was changed: {leaver.why}", leaver.hint)
         known.write(text)
-        with _asking(hosts, "changing") as tell:
+        with _telling(changing), _asking(hosts, "changing") as tell:
             rows = [leaver, *changing.carry_out(planned, None, False, tell)]
     _end(rows, assigned, output)
 
@@ -257,6 +258,17 @@ def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> li
         _show_changes(rows)
         revert = not typer.confirm(f"{', '.join(failed)} failed. Keep the other hosts' changes?", err=True)
     return changing.revert(rows) if failed and revert else changing.confirm(rows)
+
+
+@contextmanager
+def _telling(changing: ClusterChange) -> Iterator[None]:
+    """If the block is interrupted or fails, print what is known of each host."""
+    try:
+        yield
+    except BaseException:
+        for name, words in changing.so_far.items():
+            say(f"{name}: {words}")
+        raise
 
 
 @contextmanager
