@@ -131,6 +131,7 @@ _COMMANDS = {
     "status": "status:status",
     "doctor": "doctor:doctor",
     "test-connectivity": "connectivity:test_connectivity",
+    "ping": "ping:ping",
     "history": "history:history",
     "undo": "history:undo",
     "confirm": "confirm:confirm",
@@ -168,6 +169,8 @@ _COMMANDS = {
     "cluster plan": "cluster:plan",
     "cluster apply": "cluster:apply",
     "cluster remove": "cluster:remove",
+    "cluster install": "cluster_install:install",
+    "cluster upgrade": "cluster_install:upgrade",
     "lab up": "lab:up",
     "lab down": "lab:down",
     "lab status": "lab:status",
@@ -183,7 +186,7 @@ _GROUPS = {
     "ipam": "Pod addresses: who holds them, which are stale, and how to free them.",
     "plugin": "The CNI plugin: install it for the runtimes, switch and list its versions.",
     "kubernetes": "Learn peers from a Kubernetes cluster: the rights that this needs, and the nodes' credential.",
-    "cluster": "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove.",
+    "cluster": "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove, install, upgrade.",
     "lab": "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
 }
 """The groups of commands, with the first line of their help."""

@@ -34,7 +34,7 @@ _ETC = (
     "localtime", "os-release", "debian_version", "gai.conf", "bash.bashrc", "inputrc",
 )  # fmt: skip
 _WRITABLE = ("/usr/local/lib", "/usr/local/bin", "/usr/lib/cni")
-_NOT_SHOWN = {"cnictl", "cnictl-bridge"}
+_NOT_SHOWN = {"cnictl", "cnictl-bridge", "cnictl-cli", "cnictl.before-bundle"}
 """Files that cnictl installed on the host; a node starts without them."""
 _FOLDERS = (
     "etc/cni/net.d", "opt/cni/bin", "var/log", "var/lib/cni", "var/cache", "var/spool", "run/lock", "root", "home",

@@ -44,6 +44,8 @@ FULL = (
     ("status", 1), ("plan", 0), ("plan --exit-code", 1), ("apply --dry-run", 0), ("doctor", 1),
     ("doctor --fix --dry-run", 1), ("test-connectivity --count 1 --timeout 0.3", 1),
     ("test-connectivity --from web --count 1 --timeout 0.3", 1), ("history", 0), ("history 1", 0),
+    ("ping host web -c 1 --trace", 0), ("ping host 10.244.0.1:9/udp -c 1", 0),
+    ("ping web external:9 -c 1 -W 0.3", 1),
     ("undo --dry-run", 0), ("confirm --status", 1), ("logs", 0), ("logs --failed", 0),
     ("pod web --to 10.0.10.51", 0), ("pod gone", 0),
     ("support-bundle /tmp/b.tar.gz", 0), ("bridge show", 1), ("bridge up --mtu 1300 --dry-run", 0),
@@ -181,7 +183,9 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
 def test_no_command_is_left_out() -> None:
     """The tables above and the tests' own lines name every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
-    over_ssh = {f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test")}  # tests/cluster
+    over_ssh = {
+        f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test", "install", "upgrade")
+    }  # tests/cluster
     assert {*tables, *IN_LAB, *over_ssh, "init-node", "apply", "confirm", "undo", "plugin use"} == set(
         commands_with_json()
     )
