@@ -23,6 +23,9 @@ _MOST = 2000
 _HARMLESS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:-@%+,=")
 """Names with other characters are not offered: a shell would have to quote them, and some come from other hosts."""
 
+_ENDS = [("host", "this host"), ("pod", "a new probe pod")]
+_OUTSIDE = ("external", "an address outside the cluster")
+"""What `cnictl ping` takes besides names."""
 _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "POD": (live_names.pods, live_names.addresses),
     "ADDRESS": (live_names.addresses,),
@@ -34,8 +37,8 @@ _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "VERSION": (live_names.versions,),
     "NODE": (live_names.nodes,),
     "NAMES": (live_names.nodes,),
-    "FROM": (live_names.pods, live_names.addresses),
-    "TO": (live_names.pods, live_names.addresses, live_names.peers),
+    "FROM": (lambda: iter(_ENDS), live_names.pods, live_names.addresses),
+    "TO": (lambda: iter([*_ENDS, _OUTSIDE]), live_names.pods, live_names.addresses, live_names.peer_addresses),
     "lab exec NODE": (live_names.machines,),
     "lab exec --lab": (live_names.labs,),
     "lab down --lab": (live_names.labs,),

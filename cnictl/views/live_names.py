@@ -45,6 +45,15 @@ def peers() -> Names:
         yield peer.pod_cidr, f"via {peer.via}"
 
 
+def peer_addresses() -> Names:
+    """Yield each peer's own address."""
+    from cnictl.node.spec import node_file
+
+    spec = node_file.load()
+    for peer in spec.known_peers if spec is not None else ():
+        yield peer.via, f"peer with {peer.pod_cidr}"
+
+
 def runs() -> Names:
     """Yield the latest runs, last first."""
     from cnictl.node.state import journal

@@ -111,6 +111,7 @@ def shell(node: Node, request: pytest.FixtureRequest) -> Iterator[Shell]:
         ("cnictl pod web --to=10.244.0.", "10.244.0.3"),
         ("cnictl ipam show fd00:", "cnictl ipam show fd00:244::"),
         ("cnictl ipam release fd00:244::3", "cnictl ipam release fd00:244::3 "),
+        ("cnictl ping web 10.0.", "cnictl ping web 10.0.10.51 "),
         ("cnictl ipam gc --name my", "cnictl ipam gc --name mynet "),
         ("cnictl route del-peer 10", "cnictl route del-peer 10.244.1.0/24 "),
         ("cnictl history ", "cnictl history 1 "),
