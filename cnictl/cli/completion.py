@@ -29,7 +29,7 @@ _OUTSIDE = ("external", "an address outside the cluster")
 _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "POD": (live_names.pods, live_names.addresses),
     "ADDRESS": (live_names.addresses,),
-    "CIDR": (live_names.peers,),
+    "CIDR": (live_names.peer_cidrs,),
     "PEER": (live_names.peers,),
     "RUN": (live_names.runs,),
     "LINK": (live_names.links,),

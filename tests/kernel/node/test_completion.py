@@ -114,6 +114,7 @@ def shell(node: Node, request: pytest.FixtureRequest) -> Iterator[Shell]:
         ("cnictl ping web 10.0.", "cnictl ping web 10.0.10.51 "),
         ("cnictl ipam gc --name my", "cnictl ipam gc --name mynet "),
         ("cnictl route del-peer 10", "cnictl route del-peer 10.244.1.0/24 "),
+        ("cnictl test-connectivity --peer 10.244.1", "--peer 10.244.1.0/24=10.0.10.51 "),
         ("cnictl history ", "cnictl history 1 "),
         ("cnictl doctor --only=rev", "cnictl doctor --only=reverse-path "),
         ("cnictl doctor --skip mtu-path --explain stale-r", "--explain stale-route "),
