@@ -30,9 +30,6 @@ _DELETE = 'rm -f -- "$1" "$1".*'
 
 _AT_ONCE = 32
 
-LEAST_CONFIRM = 30
-"""The shortest time in seconds. A connection that hangs is noticed after 15 s, and a new one is given up after 10 s."""
-
 UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
 UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED, UNCONFIRMED = (
     "unchanged", "would change", "changed", "failed", "lost", "reverted", "unconfirmed",
