@@ -23,7 +23,6 @@ _MOST = 2000
 _HARMLESS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:-@%+,=")
 """Names with other characters are not offered: a shell would have to quote them, and some come from other hosts."""
 
-"""What `cnictl ping` takes besides names."""
 _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "POD": (live_names.pods, live_names.addresses),
     "ADDRESS": (live_names.addresses,),
