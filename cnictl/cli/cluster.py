@@ -298,8 +298,8 @@ def _show_statuses(statuses: Sequence[HostStatus]) -> None:
         peers = f"{row['peers_ok']} of {row['peers']}" if status.is_set_up else ""
         mtu = str(status.mtu) if status.mtu else ""
         rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
-                     state))  # fmt: skip
-    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "state"), rows)
+                     status.plugin, state))  # fmt: skip
+    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state"), rows)
     for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
         names = [status.name for status in statuses if status.hint == hint]
         say(f"hint for {', '.join(names)}: {hint}")

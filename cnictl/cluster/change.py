@@ -229,7 +229,7 @@ def _barred(node: ClusterNode, version: Answer) -> HostChange | None:
         return HostChange(node, UNREACHABLE, version.fault, version.hint)
     other = survey.other_version(version)
     if other:
-        return HostChange(node, OTHER_VERSION, other, "install the same version of cnictl on all hosts")
+        return HostChange(node, OTHER_VERSION, other, survey.other_version_hint(node.name, survey.version_of(version)))
     return None
 
 

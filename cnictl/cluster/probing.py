@@ -191,7 +191,7 @@ class _Talk:
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "cnictl there is too old for the test", "install the same version of cnictl on that host"
+            message, hint = "cnictl there is too old for the test", "cnictl cluster upgrade puts this version there"
         with self.told:
             self.report.fault = self.report.fault or untrusted_text.line(message)
             self.report.hint = self.report.hint or untrusted_text.line(hint)

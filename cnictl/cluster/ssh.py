@@ -61,7 +61,8 @@ _END_ON_THE_WAY = "UNKNOWN port 65535"
 """How ssh names the other end where a ProxyCommand has ended."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
-_NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
+_NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install puts it there, into /usr/local/bin")
+VERSION = Command(("cnictl", "--version"))
 
 
 @dataclass
@@ -77,8 +78,12 @@ class _Host:
 class Ssh:
     """Hosts reached by ssh, as `Hosts` and `Transport`. As a context manager, it closes its connections."""
 
-    def __init__(self, destinations: Mapping[str, str]) -> None:
-        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form."""
+    def __init__(self, destinations: Mapping[str, str], first: Command = VERSION) -> None:
+        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form.
+
+        `first`: the command that makes each connection; if it can't be run on a host, nothing else is.
+        """
+        self._first = first
         for name, destination in destinations.items():
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {untrusted_text.line(repr(destination))} is not a host or user@host")
@@ -120,7 +125,7 @@ class Ssh:
                 signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
-        """Return each host's answer to `cnictl --version`."""
+        """Return each host's answer to the first command, which is `cnictl --version` unless another was given."""
         return self._each(self.names, self._connected, on_answer)
 
     def run(
@@ -174,8 +179,7 @@ class Ssh:
         with host.lock:
             if host.first is None:
                 with self._connecting:
-                    command = Command(("cnictl", "--version"))
-                    host.first = self._ask(host, command, CONNECT_SECONDS + 50.0)
+                    host.first = self._ask(host, self._first, CONNECT_SECONDS + 50.0)
             return host.first
 
     def _ask(self, host: _Host, command: Command, timeout: float) -> Answer:
