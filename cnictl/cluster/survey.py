@@ -172,8 +172,9 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     state = FAULTY if why else OK
     own_mtu = mtu if type(mtu) is int else 0
     plugin = untrusted_text.word(str(_table(document.get("plugin")).get("version") or ""), 80)
+    own_trouble = "; ".join(troubles)
     return HostStatus(
-        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, "; ".join(troubles), waits
+        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, own_trouble, unconfirmed=waits
     )
 
 
