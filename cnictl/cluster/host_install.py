@@ -55,7 +55,6 @@ _RESTART = f"""{_PATH}
 OBSERVE = Command(("sh", "-c", _OBSERVE, "sh"))
 STATUS = Command(("cnictl", "status", "-o", "json"))
 DOCTOR = Command(("cnictl", "doctor", "-o", "json"))
-PROBE = Command(("cnictl", "test-connectivity", "--count", "2", "-o", "json"))
 PLUGIN_INSTALL = Command(("cnictl", "plugin", "install", "-o", "json"))
 HISTORY = Command(("cnictl", "history", "-o", "json"))
 RESTART_WATCH = Command(("sh", "-c", _RESTART, "sh"))
@@ -63,6 +62,8 @@ RESTART_WATCH = Command(("sh", "-c", _RESTART, "sh"))
 
 _LOCAL_CHECKS = ("own-host", "pod-same-host")
 """The checks of `test-connectivity` that depend on nothing but the host itself."""
+_ONLY = tuple(word for name in _LOCAL_CHECKS for word in ("--only", name))
+PROBE = Command(("cnictl", "test-connectivity", *_ONLY, "-o", "json"))
 
 
 @dataclass(frozen=True)
