@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--network',), 'CIDR', True, 'The pod network of all nodes, such as 10.244.0.0/20'),
         (('--peer',), 'PEER', True, 'Another node as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it'),
         (('--prune',), '', False, 'Remove the peers of node.toml that no --peer names'),
-        (('--replace',), '', False, 'Move the peers that --peer names with another address than node.toml'),
+        (('--replace',), '', False, 'Move the peers whose address in --peer differs from node.toml'),
         (('--bridge',), 'LINK', False, "The pods' bridge"),
         (('--name',), 'NAME', False, "The CNI network's name"),
         (('--uplink',), 'LINK', False, 'The link to the other nodes'),
@@ -131,7 +131,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('RUN',)),
-    'confirm': ('Keep the changes of the last run with --confirm-within. Without `confirm` they are undone when its time is up.', (
+    'confirm': ('Keep the changes of the last run with --confirm-within. Without `confirm`, they are undone after that time.', (
         (('--status',), '', False, 'Only show which run waits, and for how many seconds'),
         (('--no-wait',), '', False, 'Fail immediately if another cnictl command is changing this node'),
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
@@ -248,7 +248,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
-    'ipam list': ('List the addresses of a network that are held: container, interface, pod, age and state.', (
+    'ipam list': ("List a network's leased addresses: container, interface, pod, age and state.", (
         (('--name',), 'NAME', False, 'The CNI network, such as mynet'),
         (('--data-dir',), 'FOLDER', False, "The lease stores' folder"),
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
@@ -352,7 +352,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--file', '-f'), 'FILE', False, 'Default'),
         (('--limit',), 'NAMES', True, 'Only these nodes, with commas between them'),
         (('--yes', '-y'), '', False, "Don't ask"),
-        (('--confirm-within',), 'SECONDS', False, 'Each host undoes its change by itself after this many seconds, unless it is verified over ssh before'),
+        (('--confirm-within',), 'SECONDS', False, 'Each host undoes its change by itself after this many seconds, unless it is verified over ssh first'),
         (('--keep',), '', False, 'With --confirm-within'),
         (('--revert',), '', False, 'With --confirm-within'),
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
@@ -390,7 +390,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--dual-stack',), '', False, 'Give the nodes IPv6 addresses beside the IPv4 ones'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
-    'lab down': ('End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is no error.', (
+    'lab down': ('End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is not an error.', (
         (('--lab',), 'NAME', False, "The lab's name"),
         (('--yes', '-y'), '', False, "Don't ask"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
@@ -404,7 +404,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--lab',), 'NAME', False, "The lab's name"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('NODE', 'COMMAND...')),
-    'lab demo': ('Play the walk-through on two nodes of a lab of its own, or build a cluster there from one file.', (
+    'lab demo': ('Run the walk-through on two nodes of a lab of its own, or build a cluster there from one file.', (
         (('--svg',), 'FILE', False, 'Save the last matrix as an SVG picture'),
         (('--nodes',), 'COUNT', False, 'Build a cluster of this many nodes from one file instead'),
         (('--dual-stack',), '', False, 'Use both address families'),
