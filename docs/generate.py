@@ -22,6 +22,7 @@ from cnictl.cli import main as program
 from cnictl.core.masquerade import backends
 from cnictl.doctor import catalogue
 from cnictl.node import preflight
+from cnictl.probe.cells import names
 
 Schema = dict[str, Any]
 
@@ -92,6 +93,7 @@ def completion_words() -> str:
     choices |= {
         "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
         "VERB": ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"), "ROUTE": ("unreachable", "default-route"),
+        "test-connectivity --only": names.ALL, "test-connectivity --skip": names.ALL,
         "init-node --ignore": (*preflight.IGNORABLE, "all"), "init-node --from": ("kubernetes",),
         "completion SHELL": ("bash", "zsh", "fish"),
     }  # fmt: skip

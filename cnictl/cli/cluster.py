@@ -1,5 +1,7 @@
 """`cnictl cluster`: manage all nodes of a cluster file together, over ssh."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,15 +13,10 @@ import typer
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
-from cnictl.cluster import change, inventory, survey
-from cnictl.cluster.change import ClusterChange, HostChange
-from cnictl.cluster.hosts import Answer
-from cnictl.cluster.inventory import Inventory
-from cnictl.cluster.ssh import Ssh
-from cnictl.cluster.survey import ClusterFinding, HostStatus
+from cnictl.cluster import change, inventory, ssh, survey
+from cnictl.cluster import hosts as cluster_hosts
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.reach import cluster_file
-from cnictl.node.reach.cluster_file import ClusterNode
 
 FileOption = Annotated[
     str,
@@ -34,7 +31,7 @@ ConfirmOption = Annotated[
     typer.Option(
         "--confirm-within",
         metavar="SECONDS",
-        min=change.LEAST_CONFIRM,
+        min=cluster_hosts.LEAST_CONFIRM,
         max=3600,
         help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh first.",
     ),
@@ -99,7 +96,7 @@ def plan(
     text, assigned = _assigned(known)
     nodes = _nodes_of(known, text, limit)
     reached = inventory.hosts(nodes)
-    with reached as hosts, ClusterChange(hosts, nodes, text) as changing, _asking(hosts, "asking") as tell:
+    with reached as hosts, change.ClusterChange(hosts, nodes, text) as changing, _asking(hosts, "asking") as tell:
         rows = changing.plan(tell)
     if output is Format.JSON:
         _print_changes(rows, assigned)
@@ -151,7 +148,7 @@ def apply(
     nodes = _nodes_of(known, text, limit)
     if assigned:
         known.require_writable()
-    with inventory.hosts(nodes) as hosts, ClusterChange(hosts, nodes, text) as changing:
+    with inventory.hosts(nodes) as hosts, change.ClusterChange(hosts, nodes, text) as changing:
         with _asking(hosts, "asking") as tell:
             planned = changing.plan(tell)
         refusing = [row.node.name for row in planned if row.state == change.FAILED]
@@ -164,10 +161,11 @@ def apply(
             asking.confirm(f"Change {_count(planned)}?")
         if assigned:
             known.write(text)
-        with _asking(hosts, "changing") as tell:
-            rows = changing.carry_out(planned, confirm_within, keeps, tell)
-        if confirm_within and not keeps:
-            rows = _settle(changing, rows, revert)
+        with _telling(changing):
+            with _asking(hosts, "changing") as tell:
+                rows = changing.carry_out(planned, confirm_within, keeps, tell)
+            if confirm_within and not keeps:
+                rows = _settle(changing, rows, revert)
     _end(rows, assigned, output)
 
 
@@ -195,7 +193,7 @@ def remove(
     text, assigned = cluster_file.assign_free(cluster_file.without_node(known.text, node, known.path), known.path)
     nodes = _nodes_of(known, text, limit)
     everyone = inventory.hosts([*nodes, leaving])
-    with everyone as hosts, ClusterChange(hosts, nodes, text) as changing:
+    with everyone as hosts, change.ClusterChange(hosts, nodes, text) as changing:
         known.require_writable()
         state = change.leaver(hosts, leaving, known.cluster)
         reachable = state.state != survey.UNREACHABLE
@@ -223,12 +221,14 @@ def remove(
         if leaver.state == change.FAILED or (leaver.state == change.UNREACHABLE and not gone):
             raise Problem(f"{node} was not reset, and nothing else was changed: {leaver.why}", leaver.hint)
         known.write(text)
-        with _asking(hosts, "changing") as tell:
+        with _telling(changing), _asking(hosts, "changing") as tell:
             rows = [leaver, *changing.carry_out(planned, None, False, tell)]
     _end(rows, assigned, output)
 
 
-def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format, message: str = "") -> None:
+def _end(
+    rows: Sequence[change.HostChange], assigned: dict[str, tuple[str, ...]], output: Format, message: str = ""
+) -> None:
     """Show the outcome on each host, and a message. Exit status 1 unless every host is as the file says."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
@@ -240,17 +240,19 @@ def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], outpu
         raise typer.Exit(1)
 
 
-def _assigned(known: Inventory) -> tuple[str, dict[str, tuple[str, ...]]]:
+def _assigned(known: inventory.Inventory) -> tuple[str, dict[str, tuple[str, ...]]]:
     return cluster_file.assign_free(known.text, known.path)
 
 
-def _nodes_of(known: Inventory, text: str, limit: Sequence[str] | None) -> tuple[ClusterNode, ...]:
+def _nodes_of(
+    known: inventory.Inventory, text: str, limit: Sequence[str] | None
+) -> tuple[cluster_file.ClusterNode, ...]:
     """Return the chosen nodes as they are in the changed text of the file."""
-    after = Inventory(known.path, known.contents, text, cluster_file.parse(text, known.path))
+    after = inventory.Inventory(known.path, known.contents, text, cluster_file.parse(text, known.path))
     return after.limited(limit or [])
 
 
-def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> list[HostChange]:
+def _settle(changing: change.ClusterChange, rows: list[change.HostChange], revert: bool) -> list[change.HostChange]:
     """Keep the changes. If a host failed, revert those of the others with `revert`, or if the operator says so."""
     failed = [row.node.name for row in rows if not row.is_good]
     if failed and not revert and any(row.state == change.CHANGED for row in rows):
@@ -260,12 +262,23 @@ def _settle(changing: ClusterChange, rows: list[HostChange], revert: bool) -> li
 
 
 @contextmanager
-def _asking(hosts: Ssh, doing: str) -> Iterator[Callable[[Answer], None]]:
+def _telling(changing: change.ClusterChange) -> Iterator[None]:
+    """If the block is interrupted or fails, print what is known of each host."""
+    try:
+        yield
+    except BaseException:
+        for name, words in changing.so_far.items():
+            say(f"{name}: {words}")
+        raise
+
+
+@contextmanager
+def _asking(hosts: ssh.Ssh, doing: str) -> Iterator[Callable[[cluster_hosts.Answer], None]]:
     """Show on stderr how many hosts have answered so far."""
     count, lock, total = 0, threading.Lock(), len(hosts.names)
     with working(f"{doing} {total} hosts") as tell:
 
-        def on_answer(answer: Answer) -> None:
+        def on_answer(answer: cluster_hosts.Answer) -> None:
             nonlocal count
             with lock:
                 count += 1
@@ -274,12 +287,12 @@ def _asking(hosts: Ssh, doing: str) -> Iterator[Callable[[Answer], None]]:
         yield on_answer
 
 
-def _count(rows: Iterable[HostChange]) -> str:
+def _count(rows: Iterable[change.HostChange]) -> str:
     changing = [row.node.name for row in rows if row.state == change.WOULD_CHANGE]
     return f"{len(changing)} hosts" if len(changing) != 1 else changing[0]
 
 
-def _show_statuses(statuses: Sequence[HostStatus]) -> None:
+def _show_statuses(statuses: Sequence[survey.HostStatus]) -> None:
     rows = []
     for status in statuses:
         row = status.as_json()
@@ -294,7 +307,7 @@ def _show_statuses(statuses: Sequence[HostStatus]) -> None:
         say(f"hint for {', '.join(names)}: {hint}")
 
 
-def _say_findings(findings: Sequence[ClusterFinding]) -> None:
+def _say_findings(findings: Sequence[survey.ClusterFinding]) -> None:
     for finding in findings:
         say(finding.message)
         if finding.hint:
@@ -306,7 +319,7 @@ def _say_assigned(assigned: dict[str, tuple[str, ...]], words: str) -> None:
         say(f"{name} {words} {', '.join(pod_cidrs)}")
 
 
-def _show_plan(rows: Sequence[HostChange]) -> None:
+def _show_plan(rows: Sequence[change.HostChange]) -> None:
     """Show each host's difference line by line, as `cnictl plan` does on the host."""
     lines: list[differences.Line] = []
     for row in rows:
@@ -322,7 +335,7 @@ def _show_plan(rows: Sequence[HostChange]) -> None:
     differences.write(lines)
 
 
-def _show_changes(rows: Sequence[HostChange]) -> None:
+def _show_changes(rows: Sequence[change.HostChange]) -> None:
     table = []
     for row in rows:
         steps = f"{len(row.steps)} step{'s' if len(row.steps) != 1 else ''}" if row.steps else ""
@@ -333,6 +346,6 @@ def _show_changes(rows: Sequence[HostChange]) -> None:
         say(f"hint for {', '.join(names)}: {hint}")
 
 
-def _print_changes(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]]) -> None:
+def _print_changes(rows: Sequence[change.HostChange], assigned: dict[str, tuple[str, ...]]) -> None:
     assigned_lists = {name: list(pod_cidrs) for name, pod_cidrs in assigned.items()}
     print_json({"version": 1, "items": [row.as_json() for row in rows], "assigned": assigned_lists})

@@ -1,5 +1,7 @@
 """`cnictl cluster test`: the matrix of all hosts as a table, with the cause of each failed pair below it."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,8 +12,8 @@ import typer
 from cnictl.cli.cluster import FileOption, LimitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_lines, print_table, say, working, write
 from cnictl.cluster import inventory, matrix_run, picture
-from cnictl.cluster.matrix import Matrix
-from cnictl.cluster.transport import Transport
+from cnictl.cluster import matrix as cluster_matrix
+from cnictl.cluster import transport as cluster_transport
 from cnictl.core.errors import UsageProblem
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
@@ -53,7 +55,7 @@ def test(
 
 def run(
     hosts: Sequence[str],
-    transport: Transport,
+    transport: cluster_transport.Transport,
     full: bool = False,
     seed: int | None = None,
     output: Format = Format.TABLE,
@@ -72,7 +74,7 @@ def run(
         raise typer.Exit(1)
 
 
-def show(matrix: Matrix, seconds: float) -> None:
+def show(matrix: cluster_matrix.Matrix, seconds: float) -> None:
     """Print a matrix, and the cause of each failure."""
     write(picture.heading(matrix))
     columns, rows = picture.rows(matrix)

@@ -93,7 +93,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
-    'test-connectivity': ('Ping from a pod everything that a pod should reach, and name the cause of each failure.', (
+    'test-connectivity': ('Try from a pod everything that a pod should reach, and name the cause of each failure.', (
         (('--pod',), 'POD', True, 'Ping this pod'),
         (('--external',), 'ADDRESS', True, 'Address outside to ping, such as 1.1.1.1'),
         (('--from',), 'POD', False, 'Check from this pod instead of a probe pod'),
@@ -102,6 +102,10 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--peer',), 'PEER', True, 'Also check this peer, as CIDR=VIA[%LINK]. Repeatable'),
         (('--count',), 'COUNT', False, 'Echo requests for each check'),
         (('--timeout',), 'SECONDS', False, 'How long to wait for each answer'),
+        (('--only',), 'CHECK', True, 'Run only this check'),
+        (('--skip',), 'CHECK', True, 'Leave out this check'),
+        (('--watch', '-w'), '', False, 'Check again and again until Ctrl-C, and show what changes'),
+        (('--interval',), 'SECONDS', False, 'With --watch'),
         (('--conf',), 'FILE', False, 'The CNI conf for the probe pods'),
         (('--bin-dir',), 'FOLDER', True, "Where the conf's plugins are"),
         (('--output', '-o'), 'output', False, 'table for people, json for programs'),
@@ -461,6 +465,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'BACKEND': ('nft', 'iptables'),
     'VERB': ('ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'),
     'ROUTE': ('unreachable', 'default-route'),
+    'test-connectivity --only': ('own-host', 'pod-same-host', 'other-host', 'pod-other-host', 'external', 'tcp', 'udp', 'dns', 'cluster-ip', 'host-port', 'hairpin', 'path-mtu', 'ipv6'),
+    'test-connectivity --skip': ('own-host', 'pod-same-host', 'other-host', 'pod-other-host', 'external', 'tcp', 'udp', 'dns', 'cluster-ip', 'host-port', 'hairpin', 'path-mtu', 'ipv6'),
     'init-node --ignore': ('firewall-tool', 'kernel', 'ipv6', 'bridge', 'subnet-overlap', 'policy-rules', 'network-overlap', 'peer-link', 'forward', 'state', 'not-kept', 'conf-dir', 'conf-name', 'conf-order', 'bin-dir', 'lib-dir', 'launcher-name', 'loopback', 'boot-command', 'programs', 'ownership', 'unit-code', 'all'),
     'init-node --from': ('kubernetes',),
     'completion SHELL': ('bash', 'zsh', 'fish'),

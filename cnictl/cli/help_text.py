@@ -20,8 +20,9 @@ _VERBATIM = "\b"
 def text(command: Any, context: Any) -> str:
     """Return the help of a command or group for a context of click's."""
     width = max(_NARROWEST, min(shutil.get_terminal_size().columns, _WIDEST))
+    pieces = (piece.strip("{}") for piece in command.collect_usage_pieces(context))  # newer releases of typer add them
     usage = textwrap.fill(
-        " ".join([context.command_path, *command.collect_usage_pieces(context)]),
+        " ".join([context.command_path, *pieces]),
         width,
         initial_indent="Usage: ",
         subsequent_indent="       ",

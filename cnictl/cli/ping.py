@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import completing, steps
+from cnictl.cli import steps
 from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say, working, write
 from cnictl.core import errors
 from cnictl.probe import packet_path, ping_words, pinging, pods, request, resolvers, trace
@@ -17,7 +17,6 @@ def ping(
         str,
         typer.Argument(
             metavar="FROM",
-            autocompletion=completing.ping_sources,
             help="Where from: host, a pod of this node by name, namespace/name, container id or address, "
             "pod (a new probe pod), or a network namespace by its path.",
         ),
@@ -26,7 +25,6 @@ def ping(
         str,
         typer.Argument(
             metavar="TO",
-            autocompletion=completing.ping_targets,
             help="Where to: as FROM, or external, a peer's name, an address, a DNS name, a Service's address. "
             "TO:PORT is TCP, TO:PORT/udp is UDP; an IPv6 address with a port stands in brackets.",
         ),
@@ -88,7 +86,7 @@ def ping(
 
 def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
     """Send the requests, show what becomes of them, and return whether all were answered."""
-    own = run.source.source(run.to.address)
+    own = run.source.source(run.to.address, run.to.scope)
     lines = output is not Format.JSON
     if lines:
         _say_ends(run, own)

@@ -29,8 +29,9 @@ def status(
 
     Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
     line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); if a peer
-    answers but does not have its pod CIDR or does not forward to it; or if the source of peers contradicts this node.
-    A peer that does not answer is shown as silent.
+    answers but does not have its pod CIDR or does not forward to it; if a peer stays at its former address because the
+    source's new entry for it is refused, and its pods do not answer there; or if the source of peers contradicts this
+    node. A peer that does not answer is shown as silent.
 
     \b
     cnictl status
@@ -96,6 +97,10 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("boot", shown["boot"]))
     if shown["not_kept"]:
         lines.append(("not kept", shown["not_kept"]))
+    waiting = shown["unconfirmed"]
+    if waiting is not None:
+        when = source_view.clock(waiting["reverts_at"])
+        lines.append(("unconfirmed", f"run {waiting['run']} is reverted at {when}, unless you run: cnictl confirm"))
     source = shown["source"]
     if source is not None:
         lines.append(("peers from", source_view.in_words(source)))

@@ -6,6 +6,7 @@ too.
 """
 
 import secrets
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -29,13 +30,11 @@ _DELETE = 'rm -f -- "$1" "$1".*'
 
 _AT_ONCE = 32
 
-LEAST_CONFIRM = 30
-"""The shortest time in seconds. A connection that hangs is noticed after 15 s, and a new one is given up after 10 s."""
-
 UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
-UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED = (
-    "unchanged", "would change", "changed", "failed", "lost", "reverted",
+UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED, UNCONFIRMED = (
+    "unchanged", "would change", "changed", "failed", "lost", "reverted", "unconfirmed",
 )  # fmt: skip
+NOT_KNOWN = "not known"
 _GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
 
 
@@ -80,6 +79,8 @@ class ClusterChange:
     text: str
     versions: Mapping[str, Answer] = field(default_factory=dict)
     """Each host's answer to `cnictl --version`, set by `plan`."""
+    so_far: dict[str, str] = field(default_factory=dict)
+    """What is known of each host while `carry_out` runs: changed, unchanged, not known, or another outcome."""
     _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
     _copied: list[str] = field(default_factory=list)
 
@@ -112,23 +113,45 @@ class ClusterChange:
         """
 
         def change(row: HostChange) -> HostChange:
+            if row.state == UNCHANGED:
+                return self._so_far(self._unconfirmed(row))
             if row.state != WOULD_CHANGE:
-                return row
-            row = self._change(row, confirm_within, on_answer)
-            return self._confirm(row) if confirm_within and keep else row
+                return self._so_far(row)
+            self.so_far[row.node.name] = NOT_KNOWN
+            row = self._so_far(self._change(row, confirm_within, on_answer))
+            return self._so_far(self._confirm(row)) if confirm_within and keep else row
+
+        self.so_far = {row.node.name: UNCHANGED for row in planned}
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(change, planned))
 
+    def _so_far(self, row: HostChange) -> HostChange:
+        """Note a host's outcome."""
+        untouched = row.state in (UNREACHABLE, OTHER_VERSION, UNCHANGED, UNCONFIRMED)
+        known = UNCHANGED if untouched else NOT_KNOWN if row.state == LOST else row.state
+        waits = row.state == CHANGED and row.run
+        self.so_far[row.node.name] = (
+            f"{known}; it reverts the change by itself unless you confirm it" if waits else known
+        )
+        return row
+
+    def _unconfirmed(self, row: HostChange) -> HostChange:
+        """Return the row of an unchanged host; as `unconfirmed` if it is as the file says only until it reverts."""
+        document = self._ask(row, Command(("cnictl", "confirm", "--status", "-o", "json"))).document()
+        why = survey.unconfirmed(document or {})
+        hint = survey.on_host(row.node, "cnictl confirm")
+        return replace(row, state=UNCONFIRMED, why=why, hint=hint) if why else row
+
     def confirm(self, rows: Sequence[HostChange]) -> list[HostChange]:
         """Keep the changes of the hosts that were changed and verified."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._confirm, rows))
+            return list(pool.map(lambda row: self._so_far(self._confirm(row)), rows))
 
     def revert(self, rows: Sequence[HostChange]) -> list[HostChange]:
         """Revert the changes of the hosts that were changed and verified."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._revert, rows))
+            return list(pool.map(lambda row: self._so_far(self._revert(row)), rows))
 
     def _change(self, row: HostChange, confirm_within: int | None, on_answer: OnAnswer) -> HostChange:
         options = ("--confirm-within", str(confirm_within)) if confirm_within else ()
@@ -193,7 +216,7 @@ def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
     if answer.fault:
         return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
     if answer.status != 0:
-        return HostChange(node, FAILED, answer.error, answer.error_hint)
+        return HostChange(node, FAILED, answer.error, survey.hint_of(node, answer))
     return HostChange(node, CHANGED, "reset")
 
 
@@ -212,7 +235,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
         return HostChange(node, UNREACHABLE, answer.fault, answer.hint)
     document = answer.document()
     if document is None or answer.status != 0:
-        return HostChange(node, FAILED, answer.error, answer.error_hint)
+        return HostChange(node, FAILED, answer.error, _hint_of_set_up(node, answer))
     own = document.get("node")
     subnet = own.get("subnet") if isinstance(own, dict) else None
     subnets = survey.cidrs(subnet if isinstance(subnet, list) else [subnet])
@@ -221,6 +244,19 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
     steps, pods = _steps(document, WOULD_CHANGE), document.get("pods_cut_off")
     cut_off = tuple(untrusted_text.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
     return HostChange(node, WOULD_CHANGE if steps else UNCHANGED, steps=steps, pods_cut_off=cut_off)
+
+
+def _hint_of_set_up(node: ClusterNode, answer: Answer) -> str:
+    """Return the hint of a host's `init-node`. An option that it names is none of this command, so show how to give it.
+
+    The file that this command copied there is removed when it ends.
+    """
+    text = survey.hint_of(node, answer)
+    if "--force" not in text:
+        return text
+    again = "cnictl init-node --from /tmp/cluster.toml --force"
+    login = shlex.quote(node.ssh or node.addresses[0])
+    return f"{text}: scp cluster.toml {login}:/tmp/ && {survey.on_host(node, again)}"
 
 
 def _other_node(node: ClusterNode, subnets: Sequence[str], name: str = "") -> tuple[str, str]:
@@ -255,7 +291,7 @@ def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> Hos
         return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
     document = answer.document()
     if document is None or answer.status != 0:
-        return replace(row, state=FAILED, why=answer.error, hint=answer.error_hint)
+        return replace(row, state=FAILED, why=answer.error, hint=_hint_of_set_up(row.node, answer))
     run = document.get("run")
     steps = _steps(document, CHANGED)
     return replace(row, state=CHANGED if steps else UNCHANGED, steps=steps, run=run if type(run) is int else 0)
@@ -277,5 +313,5 @@ def _ended(row: HostChange, answer: Answer, state: str) -> HostChange:
     if answer.fault:
         return replace(row, state=LOST, why=f"{answer.fault}; it undoes its change by itself", hint=answer.hint)
     if answer.status != 0:
-        return replace(row, state=FAILED, why=answer.error, hint=answer.error_hint)
-    return replace(row, state=state)
+        return replace(row, state=FAILED, why=answer.error, hint=survey.hint_of(row.node, answer))
+    return replace(row, state=state, run=0)

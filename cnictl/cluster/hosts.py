@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from cnictl.core import untrusted_text
 
+LEAST_CONFIRM = 30
+"""The shortest time to confirm a change in seconds. A connection that hangs is noticed after 15 s, and a new one is
+given up after 10 s."""
 _DEEPEST = 30
 """Levels of a document; cnictl's own have about ten."""
 

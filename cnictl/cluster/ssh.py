@@ -57,6 +57,8 @@ _REFUSED = re.compile(
     r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
 )
 """How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
+_END_ON_THE_WAY = "UNKNOWN port 65535"
+"""How ssh names the other end where a ProxyCommand has ended."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
 _NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install puts it there, into /usr/local/bin")
@@ -197,10 +199,22 @@ class Ssh:
             return Answer(host.name, fault=untrusted_text.line(fault))
         stdout, begun = _of_command(done.stdout)
         stderr, _ = _of_command(done.stderr)
+        if done.status == 255 and stderr.rstrip().endswith(_END_ON_THE_WAY):
+            stderr = self._words_on_the_way(host) or stderr
         message, hint = fault_of(done.status, stderr, host.destination, stdout)
         if not begun and not message:
             message, hint = _not_begun(done.status, done.stderr or done.stdout, host.destination)
         return Answer(host.name, done.status, stdout, stderr, message, hint)
+
+    def _words_on_the_way(self, host: _Host) -> str:
+        """Return ssh's errors with those of a jump host, which it discards if a connection is to be shared."""
+        alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ControlPersist=no"]
+        argv = ["ssh", *alone, *_options(host.control), "--", host.destination, "true"]
+        try:
+            done = run(argv, timeout=CONNECT_SECONDS + 10.0, check=False, environment=_environment(), most=1 << 16)
+        except ProgramError:
+            return ""
+        return done.stderr if done.status == 255 else ""
 
     def _argv(self, host: _Host, argv: Sequence[str]) -> list[str]:
         """Return the whole command line of ssh; the remote shell gets each argument quoted."""
@@ -344,15 +358,14 @@ def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
             f"{whose} differs from known_hosts: the host was reinstalled, or another host has its address",
             f"compare the key on the host itself, then: ssh-keygen {file}-R {shlex.quote(name)}",
         )
+    if last.endswith(_END_ON_THE_WAY):
+        said = [line.strip() for line in stderr.splitlines() if line.strip() and _END_ON_THE_WAY not in line]
+        words = untrusted_text.line("; ".join(said[-2:]), 300) if said else "it let nothing through"
+        return f"can't be reached: a host on the way (ProxyJump, ProxyCommand): {words}", f"try: ssh {destination}"
     if "Host key verification failed" in stderr or "host key is known" in stderr:
         return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
     if "Permission denied" in last:
         return last, f"install your key there: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
-    if last.endswith("UNKNOWN port 65535"):  # how ssh calls the end of a ProxyCommand, whose own words it discards
-        return (
-            "can't be reached: a host on the way (ProxyJump, ProxyCommand) let nothing through",
-            f"try: ssh {destination}",
-        )
     return f"can't be reached: {last or 'ssh printed no error'}", f"try: ssh {destination}"
 
 

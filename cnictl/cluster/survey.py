@@ -1,5 +1,8 @@
 """Ask every host for its `cnictl status`, and find the faults between hosts that no host can see alone."""
 
+import re
+import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +19,10 @@ from cnictl.node.spec.overlaps import overlapping
 
 STATUS_SECONDS = 90.0
 STATUS = Command(("cnictl", "status", "-o", "json"))
+_LONGEST_WAIT = 86400.0
+"""Seconds; a longer time until a revert is not believed. `--confirm-within` takes at most an hour."""
+_COMMAND = re.compile(r"cnictl [a-z][a-z -]*( [A-Za-z0-9./:@=,-]+)*\Z")
+"""A hint that is nothing but a command of cnictl, without a character that a shell reads otherwise."""
 _NAMED = 5
 """The most hosts that a message names; it counts the others."""
 
@@ -43,6 +50,8 @@ class HostStatus:
     peers: tuple[Mapping[str, Any], ...] = ()
     own_trouble: str = ""
     """What is wrong on the host itself, without faults of its peers."""
+    unconfirmed: str = ""
+    """That the host reverts its last run by itself, and when; empty if no run waits to be confirmed."""
 
     @property
     def name(self) -> str:
@@ -133,7 +142,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     if converge.NO_NODE[0] in answer.stderr:
         hint = f"cnictl cluster apply --limit {node.name}"
         return HostStatus(node, NO_NODE, "is not set up as a node", hint, number)
-    return HostStatus(node, FAULTY, answer.error, answer.error_hint, number)
+    return HostStatus(node, FAULTY, answer.error, hint_of(node, answer), number)
 
 
 def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
@@ -155,14 +164,43 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
         troubles.append(f"{len(diversions)} kinds of packets are not routed as cnictl expects")
-    why = "; ".join([*troubles, *faults[:2]])
+    waits = unconfirmed(_table(document.get("unconfirmed")))
+    why = "; ".join([*troubles, *faults[:2], *filter(None, [waits])])
     hint = f"cnictl status on {node.name} shows it" if why else ""
+    if waits and not (troubles or faults):
+        hint = on_host(node, "cnictl confirm")
     state = FAULTY if why else OK
     own_mtu = mtu if type(mtu) is int else 0
     plugin = untrusted_text.word(str(_table(document.get("plugin")).get("version") or ""), 80)
     return HostStatus(
-        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
+        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, "; ".join(troubles), waits
     )
+
+
+def unconfirmed(waiting: Mapping[str, Any]) -> str:
+    """Return in words that a host reverts its last run, and when, by this machine's clock; empty if it does not."""
+    seconds = waiting.get("seconds_left")
+    if seconds is None:
+        return ""
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_WAIT:
+        return "reverts its last run unless it is confirmed"
+    when = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+    return f"reverts its last run at {when}, in {seconds:.0f} s, unless it is confirmed"
+
+
+def on_host(node: ClusterNode, command: str) -> str:
+    """Return a shell line for the operator's machine that runs a command as root on a node's host."""
+    login = node.ssh or node.addresses[0]
+    return f"ssh {shlex.quote(login)} {'' if login.startswith('root@') else 'sudo '}{command}"
+
+
+def hint_of(node: ClusterNode, answer: Answer) -> str:
+    """Return the hint of a host's own command as what to do on that host: a command there, or the host's name."""
+    text = answer.error_hint
+    command, comment, note = text.partition("  # ")
+    if _COMMAND.match(command):
+        return f"{on_host(node, command)}{comment}{note}"
+    return f"on {node.name}: {text}" if text else ""
 
 
 def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFinding]:

@@ -46,9 +46,9 @@ def _stale(facts: Facts) -> Iterable[HostFault]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
         yield HostFault(
             learned.source,
-            f"stale since {since}; the peers of the last list stay: {learned.trouble}",
+            f"stale since {since}; the peers of the last list stay: {learned.trouble_alone}",
             hint.advice(
-                "repair the source; `cnictl node list` shows the last list",
+                f"{learned.todo or 'repair the source'}; `cnictl node list` shows the last list",
                 because="the source is not on this host, or its content is the operator's",
             ),
         )

@@ -66,7 +66,7 @@ def neighbour_unresolved(source: Origin, to: Target) -> FailureCause | None:
 
 def dropped(source: Origin, to: Target, send: Callable[[], object], port: Port | None) -> FailureCause | None:
     """Return the cause if a rule or policy of this host's nftables drops the request or its answer."""
-    own = source.source(to.address)
+    own = source.source(to.address, to.scope)
     drop = trace.find_drop(own, to.address, send, port) if own else None
     if drop is None:
         return None

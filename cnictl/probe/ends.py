@@ -5,15 +5,16 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cnictl.core import attachments
 from cnictl.core.cidr import AddressError, format_address, parse_address
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.node.addresses import live_names
 from cnictl.node.host import route_lookup
 from cnictl.node.spec import pod_names
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
+from cnictl.node.state import learned_peers
 from cnictl.probe import existing, resolvers
 from cnictl.probe.host import Host
 from cnictl.probe.netns_thread import inside
@@ -44,11 +45,11 @@ class Origin:
         """Whether requests come from this host itself."""
         return self.kind == HOST
 
-    def source(self, to: str) -> str:
-        """Return the source address of requests to an address; empty if there is none."""
-        if self.kind == POD:
+    def source(self, to: str, link: str = "") -> str:
+        """Return the source address of requests to an address, through `link` if given; empty if there is none."""
+        if self.kind == POD and not link:
             return of_family(self.pod.addresses, to)
-        return inside(self.pod.netns, lambda: route_lookup.source_to(to))
+        return inside(self.pod.netns, lambda: route_lookup.source_to(to, link))
 
     def has_family(self, ipv6: bool) -> bool:
         """Return whether requests of a family can be sent from here."""
@@ -93,7 +94,13 @@ class Names:
 
 def names(spec: NodeSpec | None) -> Names:
     """Return the names of this host's pods and of the peers that its source knows."""
-    return Names(spec, live_names.peers(), tuple(live_names.pods()))
+    learned = learned_peers.load() if spec is not None and spec.reach.source else None
+    peers: dict[str, tuple[str, ...]] = {}
+    for row in learned.nodes if learned is not None else ():
+        if row.get("name") and row.get("address"):
+            peers[row["name"]] = (*peers.get(row["name"], ()), row["address"])
+    pods = dict.fromkeys(record.pod or record.container for record in attachments.every_record())
+    return Names(spec, peers, tuple(pods))
 
 
 def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:

@@ -27,7 +27,7 @@ def follow(source: Origin, to: Target, send: Callable[[], Answer]) -> list[Step]
 
     Raises Problem if this kernel or its nft can't trace.
     """
-    own = source.source(to.address)
+    own = source.source(to.address, to.scope)
     place = to.place
     fate: list[Answer] = []
     tables = packet_path.tables(own, to.address, place.protocol, place.port) if own else ()
@@ -45,7 +45,7 @@ def sent_on_to(source: Origin, to: Target, send: Callable[[], object]) -> tuple[
 
     Empty, and 0, if this kernel or its nft can't trace.
     """
-    own = source.source(to.address)
+    own = source.source(to.address, to.scope)
     if not own:
         return "", 0
     tables = packet_path.tables(own, to.address, to.place.protocol, to.place.port)
@@ -57,7 +57,7 @@ def find_drop(source: Origin, to: Target, send: Callable[[], object]) -> Drop | 
 
     None if no nftables rule does, or if this kernel or its nft can't trace.
     """
-    own = source.source(to.address)
+    own = source.source(to.address, to.scope)
     tables = packet_path.tables(own, to.address, to.place.protocol, to.place.port) if own else ()
     for event in trace.traced(tables, send) if tables else ():
         if event.drops:

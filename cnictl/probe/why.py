@@ -51,7 +51,7 @@ class Failed:
         """The sender as the finders know it: this host with the one address that it sends from."""
         if not self.source.is_host:
             return self.source.pod
-        own = self.source.source(self.to.address)
+        own = self.source.source(self.to.address, self.to.scope)
         return CheckedPod("this host", "", (own,) if own else ())
 
     def first(self, *states: str) -> Answer | None:
@@ -270,5 +270,5 @@ def _accept(failed: Failed) -> Hint:
     part = part_for(failed.spec, failed.to.address) if failed.spec is not None else None
     if part is not None and Host(part, failed.spec).differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
-    own = failed.source.source(failed.to.address)
+    own = failed.source.source(failed.to.address, failed.to.scope)
     return hint.advice(f"accept {own} in that chain", because="the chain's owner decides what it accepts")

@@ -5,6 +5,7 @@ What can't be read is left out: most of it is root's. Each Tab waits for this, s
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from cnictl.core import attachments
 from cnictl.core.cidr import is_address
@@ -22,6 +23,26 @@ def pods() -> Names:
         yield record.pod or record.container, ", ".join(record.addresses)
 
 
+def ends() -> Names:
+    """Yield the words for places that `ping` sends from and to."""
+    yield "host", "this host"
+    yield "pod", "a new probe pod"
+
+
+def targets() -> Names:
+    """Yield the word for the outside, and the name and address of each peer."""
+    from cnictl.node.spec import node_file
+    from cnictl.node.state import learned_peers
+
+    yield "external", "an address outside the cluster"
+    spec = node_file.load()
+    learned = learned_peers.load() if spec is not None and spec.reach.source else None
+    for row in learned.nodes if learned is not None else ():
+        yield row.get("name", ""), row.get("address", "")
+    for peer in spec.known_peers if spec is not None else ():
+        yield peer.via, f"node of {peer.pod_cidr}"
+
+
 def addresses() -> Names:
     """Yield each leased address."""
     for network, _ in networks():
@@ -37,12 +58,28 @@ def networks() -> Names:
 
 
 def peers() -> Names:
+    """Yield each peer as it is written for an option: `CIDR=VIA`, with `%LINK` if it names one."""
+    for peer in _peers():
+        yield f"{peer.pod_cidr}={peer.via}{f'%{peer.dev}' if peer.dev else ''}", "peer"
+
+
+def peer_cidrs() -> Names:
     """Yield each peer's pod CIDR."""
+    for peer in _peers():
+        yield peer.pod_cidr, f"via {peer.via}"
+
+
+def peer_addresses() -> Names:
+    """Yield each peer's own address."""
+    for peer in _peers():
+        yield peer.via, f"peer with {peer.pod_cidr}"
+
+
+def _peers() -> Iterator[Any]:
     from cnictl.node.spec import node_file
 
     spec = node_file.load()
-    for peer in spec.known_peers if spec is not None else ():
-        yield peer.pod_cidr, f"via {peer.via}"
+    yield from spec.known_peers if spec is not None else ()
 
 
 def runs() -> Names:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from typing import Any
 
 import cnictl
@@ -18,7 +19,7 @@ from cnictl.node.resources.peer_routes import PeerRouteState
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Step
-from cnictl.node.state import learned_peers
+from cnictl.node.state import learned_peers, pending
 from cnictl.probe import neighbours, owning
 from cnictl.views import network_views, source_view
 from cnictl.watch import repairs
@@ -54,7 +55,22 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "watch": repairs.saved(),
         "boot": boot_note.note(),
         "not_kept": inventory.not_kept(spec),
+        "unconfirmed": unconfirmed(),
         "resources": rows,
+    }
+
+
+def unconfirmed() -> dict[str, Any] | None:
+    """Return the run that this node reverts by itself unless it is confirmed; None without one."""
+    waiting = pending.read()
+    if waiting is None:
+        return None
+    seconds = max(0.0, waiting.left())
+    return {
+        "run": waiting.run,
+        "command": waiting.command,
+        "seconds_left": round(seconds, 1),
+        "reverts_at": round(time.time() + seconds),
     }
 
 
@@ -100,6 +116,8 @@ def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]
 
 def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:
     fault, what_to_do = owning.in_words(state.peer, pods, hints) if state.peer is not None and pods else ("", hint.NONE)
+    if state.peer is not None and not fault and pods != owning.ANSWERS:
+        fault, what_to_do = hints.refused(state.peer)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.reach import learning, sources
@@ -13,6 +14,8 @@ from cnictl.node.state import learned_peers
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
 """Seconds to wait after the source was lost; doubled each time."""
+_SPREAD = (0.5, 1.5)
+"""Each wait is multiplied by a random number between these: an outage ends for all nodes at the same moment."""
 
 Tell = Callable[[str], None]
 
@@ -45,14 +48,21 @@ class Follower:
             return False
 
     def check(self) -> None:
-        """Read the source again if another command could not, though the watch here goes on.
+        """Note that the list is current, and read the source again if another command could not.
+
+        The keeper calls this each minute, so that the noted age stays small while nothing changes.
 
         An API server looks at tokens and rights only when a watch begins. So a watch notices neither that they are
         gone nor that they are back, and `apply`, which has to list, would leave the peers stale until one changes.
         """
         known = learned_peers.load()
-        if self._is_read and self._source is not None and known is not None and known.stale_since:
+        if not self._is_read or self._source is None or known is None:
+            return
+        if known.stale_since:
             self._source.close()
+        elif self._source.confirmed_at > known.read_at:
+            with contextlib.suppress(OSError):
+                learned_peers.confirm(self._source.confirmed_at)
 
     def close(self) -> None:
         """End the thread. What it learned stays."""
@@ -64,12 +74,12 @@ class Follower:
         os.close(self._writer)
 
     def _follow(self) -> None:
-        retry = _FIRST_RETRY
+        waits = pauses()
         while not self._ended.is_set():
             try:
                 self._source = sources.opened(NodeSpec((), (), reach=self.reach))
                 version = self._list(self._source)
-                retry = _FIRST_RETRY
+                waits = pauses()
                 for snapshot in self._source.watch(version):
                     spec = self._current()
                     if spec is not None and spec.reach == self.reach:
@@ -77,14 +87,13 @@ class Follower:
                     if self._ended.is_set():
                         return
             except (SourceLost, UsageProblem, Problem, OSError) as error:
-                self._lost(learning.in_words(error))
+                self._lost(error)
             except Exception as error:  # a bug in a client must not end the repairs: report it and try again
-                self._lost(f"{type(error).__name__}: {error}")
+                self._lost(Problem(f"{type(error).__name__}: {error}"))
             finally:
                 if self._source is not None:
                     self._source.close()
-            self._ended.wait(retry)
-            retry = min(2 * retry, _LAST_RETRY)
+            self._ended.wait(next(waits))
 
     def _list(self, source: Source) -> str:
         spec = self._current()
@@ -107,13 +116,13 @@ class Follower:
         if before is None or before.peers != learned.peers:
             self._wake()
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, error: Exception) -> None:
         self._is_read = False
-        self._say(f"warning: can't read the source of peers; the known peers stay: {why}")
+        self._say(f"warning: can't read the source of peers; the known peers stay: {learning.in_words(error)}")
         spec = self._current()
         if spec is not None and spec.reach == self.reach and learned_peers.load() is not None:
             with contextlib.suppress(OSError):
-                learned_peers.save(learning.stale(spec, spec.reach.source, why))
+                learned_peers.save(learning.lost_by(spec, spec.reach.source, error))
 
     def _say(self, words: str) -> None:
         """Report a problem once, not at every retry."""
@@ -124,3 +133,11 @@ class Follower:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._writer, b"!")
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds to wait after each consecutive loss of the source, for ever."""
+    usual = _FIRST_RETRY
+    while True:
+        yield usual * random.uniform(*_SPREAD)
+        usual = min(2 * usual, _LAST_RETRY)

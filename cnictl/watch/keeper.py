@@ -18,7 +18,7 @@ from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.runs import confirm, converge, history
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec, Reach
-from cnictl.node.spine import Plan
+from cnictl.node.spine import Plan, State, Step
 from cnictl.node.state import journal, original_state
 from cnictl.node.state.journal import Journal
 from cnictl.node.state.run_lock import Held, exclusive
@@ -35,6 +35,7 @@ _SHARE, _MOST = 4, 0.5
 _AGAIN = 0.2
 """Seconds from a repair to the check whether it lasts."""
 _OWN = ("cnictl", "cnictl-bridge")
+_NEVER: State = {"": "never wanted"}
 
 Tell = Callable[[str], None]
 
@@ -54,6 +55,8 @@ class Keeper:
         self._checked = time.monotonic()
         self._source_changed = False
         """Whether the source has other peers since the last check. What follows from them is not a repair."""
+        self._wanted: dict[str, State | None] = {}
+        """What the last check wanted of each resource."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
@@ -148,13 +151,20 @@ class Keeper:
         self._repairs.seen({change.resource for change in wrong.changes}, now)
         if self._due(wrong, now).changes:
             with exclusive(wait=0):
-                todo = self._due(converge.plan(spec).whole, now)
+                wrong = converge.plan(spec).whole
+                todo = self._due(wrong, now)
                 if todo.changes:
                     self._carry_out(todo)
                     changed = True
         self._source_changed = False
+        self._wanted = {step.resource.id: _wanted(step) for step in wrong.steps}
         self._repairs.save()
         return changed
+
+    def _follows(self, step: Step) -> bool:
+        """Return whether a change follows from the source's other peers. It then repairs nothing."""
+        former = self._wanted.get(step.resource.id, _NEVER)
+        return self._source_changed and former != _wanted(step)
 
     def _due(self, plan: Plan, now: float) -> Plan:
         """Return the part of a plan that may be repaired now, and note when the rest may be."""
@@ -162,7 +172,7 @@ class Keeper:
         for step in plan.steps:
             if step.change is None or step.resource.id == NodeFile.id:
                 continue  # the node file belongs to the operator, who may be editing it now
-            wait = 0.0 if self._source_changed else self._repairs.due(step.resource.id, now)
+            wait = 0.0 if self._follows(step) else self._repairs.due(step.resource.id, now)
             if wait <= 0:
                 steps.append(step)
             else:
@@ -179,11 +189,16 @@ class Keeper:
             failure = problem.message
             self._tell(f"error: {failure}")
         took = (time.monotonic() - start) * 1000
-        for change in todo.changes:
-            if not failure:
+        for step in todo.steps:
+            change, follows = step.change, self._follows(step)
+            if change is None:
+                continue
+            if not failure and follows:
+                self._tell(f"followed the source: {change.summary}, in {took:.0f} ms")
+            elif not failure:
                 by = f" (changed by {cause})" if cause else ""
                 self._tell(f"repaired: {change.summary}{by}, in {took:.0f} ms")
-            if not self._source_changed and self._repairs.note(change.resource, time.monotonic(), cause):
+            if not follows and self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
                 self._tell(
                     f"error: {change.resource} is changed again and again{whose}: no longer repaired; stop that "
@@ -197,6 +212,11 @@ def _spec() -> NodeSpec | None:
         return node_file.load()
     except UsageProblem:
         return None  # an editor may still be writing it; the next check tries again
+
+
+def _wanted(step: Step) -> State | None:
+    """Return the state of a resource that a plan leads to."""
+    return step.change.after if step.change is not None else step.state
 
 
 def _links(spec: NodeSpec | None) -> set[str]:

@@ -292,6 +292,11 @@ def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
         assert "all 3 hosts are healthy" in done.stderr
         logins = node.run(["grep", "Accepted publickey", "/var/log/sshd.log"]).stdout.splitlines()
         assert f"from {three.nodes[1].address} " in logins[-1]
+        three.write(far.replace("ProxyJump root@", "ProxyJump nobody@"), path="/root/.ssh/config")
+        done = three.cluster("status", "-f", "/root/far.toml", "--limit", "node3", "-o", "json", check=False)
+        (row,) = json.loads(done.stdout)["items"]
+        assert row["state"] == "unreachable"
+        assert f"nobody@{three.nodes[1].address}: Permission denied" in row["why"], "what ssh says of the jump host"
     finally:
         three.operator.run(["rm", "/root/.ssh/config"])
 
@@ -372,6 +377,22 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
         three.write(before)
     three.cluster("apply")
     assert not any(map(_routes, three.nodes))
+
+
+def test_host_that_will_revert_is_named_until_it_is_confirmed(three: World) -> None:
+    node = three.nodes[0]
+    node.run(["ip", "route", "del", three.nodes[1].pod_cidr])
+    node.run(["cnictl", "apply", "--confirm-within", "300"])
+    done = three.cluster("apply", "-o", "json", check=False)
+    rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
+    assert (done.status, rows["node1"]["state"], rows["node2"]["state"]) == (1, "unconfirmed", "unchanged")
+    assert "reverts its last run at " in rows["node1"]["why"]
+    rows, _, status = three.status()
+    assert (status, rows["node1"]["state"], rows["node2"]["state"]) == (1, "faulty", "ok")
+    assert "reverts its last run at " in rows["node1"]["why"]
+    command = rows["node1"]["hint"]["text"].partition(" sudo ")[2]
+    node.run(command.split())
+    assert three.status()[2] == 0
 
 
 def test_all_hosts_that_are_well_are_confirmed(three: World) -> None:

@@ -26,6 +26,8 @@ def spec(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(learned_peers, "RECORD", str(tmp_path / "peers.json"))
     monkeypatch.setattr(learned_peers, "CONFLICT_FILE", str(tmp_path / "conflict"))
     monkeypatch.setattr(learned_peers, "STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(learned_peers, "RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(learned_peers, "CONFIRMED", str(tmp_path / "current"))
     server.tokens["node"] = frozenset(NODE_RIGHTS | MAP_RIGHTS)
     add(server, "self", "other")
     kubeconfig = str(server.kubeconfig(tmp_path / "kubeconfig", "node"))
@@ -60,3 +62,20 @@ def test_check_leaves_a_watch_alone_that_nobody_found_lost(server: ApiServer, fo
     add(server, "third")
     wait_for(lambda: len(known().nodes) == 3, "the new Node")
     assert server.watches == {watch}
+
+
+def test_bookmark_confirms_the_list_without_another_request(
+    server: ApiServer, spec: NodeSpec, follower: Follower
+) -> None:
+    wait_for(lambda: known().nodes, "the list")
+    read_at, (watch,) = known().read_at, server.watches
+    follower.check()
+    assert known().read_at == read_at, "nothing was heard since"
+
+    def is_confirmed() -> bool:
+        server.bookmark()
+        follower.check()
+        return known().read_at > read_at
+
+    wait_for(is_confirmed, "the list is current")
+    assert server.watches == {watch} and spec.reach.source == KUBERNETES

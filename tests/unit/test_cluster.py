@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import shlex
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cnictl
+from cnictl.cli import cluster as cluster_cli
 from cnictl.cli import cluster_test
-from cnictl.cluster import survey
+from cnictl.cluster import change, survey
+from cnictl.cluster.change import ClusterChange, HostChange
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.cluster.inventory import Inventory
 from cnictl.cluster.ssh import Ssh, fault_of
@@ -123,6 +128,12 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (255, "", "can't be reached: ssh printed no error", ""),
         (255, _CHANGED_KEY + "Host key for 10.0.0.9 has changed and\n", "the key of 10.0.0.9 differs", "-R 10.0.0.9"),
         (255, "Connection closed by UNKNOWN port 65535\n", "a host on the way", "ssh root@n1"),
+        (
+            255,
+            "jump: Permission denied\x1b[2J.\nConnection closed by UNKNOWN port 65535\n",
+            "a host on the way (ProxyJump, ProxyCommand): jump: Permission denied\\x1b[2J.",
+            "ssh root@n1",
+        ),
         (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
         (1, "me is not in the sudoers file.\n", "me is not in the sudoers file.", "NOPASSWD"),
         (1, "sudo: unable to resolve host n1: Name or service not known\n", "", ""),
@@ -293,3 +304,101 @@ def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     with pytest.raises(Problem, match="has changed since this command read it"):
         known.write(_FILE)
     assert path.read_text().endswith("# mine\n")
+
+
+def test_host_that_will_revert_is_faulty_and_says_when() -> None:
+    cluster = _cluster(2)
+    waiting = {"run": 3, "command": "init-node", "seconds_left": 40.2, "reverts_at": 1.0}
+    status = _read(cluster, 1, _said(cluster, 1, unconfirmed=waiting))
+    assert status.state == "faulty" and not status.own_trouble
+    assert re.fullmatch(r"reverts its last run at \d\d:\d\d:\d\d, in 40 s, unless it is confirmed", status.why)
+    assert status.hint == "ssh 10.0.0.1 sudo cnictl confirm"
+    assert _read(cluster, 1, _said(cluster, 1, unconfirmed=None)).state == "ok"
+    strange: tuple[object, ...] = (-1, 1e99, "soon", [], float("inf"))
+    for odd in strange:
+        words = survey.unconfirmed({"seconds_left": odd})
+        assert words.startswith("reverts its last run"), "a strange time is no reason to call the host well"
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("cnictl doctor --fix", "ssh 10.0.0.1 sudo cnictl doctor --fix"),
+        ("cnictl apply  # and look again", "ssh 10.0.0.1 sudo cnictl apply  # and look again"),
+        ("cnictl apply; reboot", "on n1: cnictl apply; reboot"),
+        ("cnictl apply `reboot`", "on n1: cnictl apply `reboot`"),
+        ("check the cable", "on n1: check the cable"),
+        ("", ""),
+    ],
+)
+def test_hint_of_a_host_says_where_it_is_for(said: str, hint: str) -> None:
+    node = _cluster(1).nodes[0]
+    stderr = f"cnictl: no\n  hint: {said}\n" if said else "cnictl: no\n"
+    assert survey.hint_of(node, Answer("n1", 1, "", stderr)) == hint
+
+
+def test_option_that_a_host_names_becomes_a_command_there() -> None:
+    node = replace(_cluster(1).nodes[0], ssh="root@n1")
+    answer = Answer(
+        "n1", 1, "", "cnictl: init-node would cut off 1 pod\n  hint: move them away first, or use --force\n"
+    )
+    row = change._planned(node, answer)
+    assert row.state == "failed"
+    assert row.hint == (
+        "on n1: move them away first, or use --force: scp cluster.toml root@n1:/tmp/ && "
+        "ssh root@n1 cnictl init-node --from /tmp/cluster.toml --force"
+    )
+
+
+class _Answering:
+    """Hosts that are set up anew by `init-node`: n1 changes, n2 is lost, at n3 the operator presses Ctrl-C."""
+
+    names = ("n1", "n2", "n3", "n4")
+
+    def connect(self, on_answer: Callable[[Answer], None]) -> dict[str, Answer]:
+        del on_answer
+        return {name: Answer(name, 0, f"cnictl {cnictl.__version__}\n") for name in self.names}
+
+    def reconnect(self, names: Sequence[str]) -> None:
+        assert names
+
+    def run(
+        self, commands: Mapping[str, Command], timeout: float, on_answer: Callable[[Answer], None]
+    ) -> dict[str, Answer]:
+        del timeout, on_answer
+        return {name: self._answer(name, command) for name, command in commands.items()}
+
+    def _answer(self, name: str, command: Command) -> Answer:
+        if "--status" in command.argv:
+            return Answer(name, 0, '{"waiting": 5, "command": "init-node", "seconds_left": 20.0}')
+        if "init-node" not in command.argv:
+            return Answer(name, 0, json.dumps(_said(_cluster(4), int(name[1:]))))
+        if name == "n2":
+            return Answer(name, fault="no answer")
+        if name == "n3":
+            raise KeyboardInterrupt
+        return Answer(name, 0, json.dumps({"steps": [{"outcome": "changed"}], "changed": 1}))
+
+
+def _changing(number: int) -> tuple[ClusterChange, list[HostChange]]:
+    nodes = _cluster(4).nodes[:number]
+    hosts = _Answering()
+    changing = ClusterChange(hosts, nodes, _FILE, hosts.connect(lambda _: None))
+    return changing, [HostChange(node, change.WOULD_CHANGE) for node in nodes]
+
+
+def test_interrupted_change_says_of_each_host_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    changing, planned = _changing(4)
+    planned[3] = replace(planned[3], state=change.UNREACHABLE)
+    with pytest.raises(KeyboardInterrupt), cluster_cli._telling(changing):
+        changing.carry_out(planned, None, False, lambda _: None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["n1: changed", "n2: not known"]
+    assert lines[2:] == ["n3: not known", "n4: unchanged"]
+
+
+def test_unchanged_host_that_will_revert_is_not_as_the_file_says() -> None:
+    changing, planned = _changing(1)
+    (row,) = changing.carry_out([replace(planned[0], state=change.UNCHANGED)], None, False, lambda _: None)
+    assert row.state == "unconfirmed" and not row.is_good
+    assert row.why.startswith("reverts its last run at ") and row.hint == "ssh 10.0.0.1 sudo cnictl confirm"

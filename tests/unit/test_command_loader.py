@@ -68,13 +68,18 @@ def test_what_is_typed_often_loads_no_slow_library(words: str) -> None:
         "pod",
         "watch",
         "plugin use",
+        "cluster status",
+        "cluster test",
     ],
 )
 def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
     modules = loaded(*words.split(), "--help")
     assert "cnictl.cli.groups" in modules
-    lower_packages = tuple(f"cnictl.{package}." for package in ("node", "probe", "views", "doctor", "lab", "watch"))
+    lower_packages = tuple(
+        f"cnictl.{package}." for package in ("node", "probe", "views", "doctor", "lab", "watch", "cluster")
+    )
     packages = {
+        "cnictl.cluster.hosts",  # the shortest time for --confirm-within
         "cnictl.node.addresses",
         "cnictl.node.host",
         "cnictl.node.plugin",

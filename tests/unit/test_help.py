@@ -43,6 +43,7 @@ def test_text_is_wrapped_once(words: str, width: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("words", commands())
 def test_examples_stand_under_a_heading_as_they_are_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, source = rendered(words, NARROW, monkeypatch), commands()[words].help or ""
+    assert "{" not in text.partition("\n")[0]
     assert text.count("Examples:\n") == source.count("\b\n")
     assert "\b" not in text
     for example in re.findall(r"\x08\n((?:.+\n?)+)", source):

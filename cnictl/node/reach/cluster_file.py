@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +176,8 @@ class FileSource:
         """Use the file at `path`, without reading it yet."""
         self._path = path
         self._closed = threading.Event()
+        self.confirmed_at = 0.0
+        """See `Source`."""
 
     @property
     def title(self) -> str:
@@ -195,6 +198,7 @@ class FileSource:
             try:
                 contents = self._contents()
                 if version_of(contents) == version:
+                    self.confirmed_at = time.time()
                     continue
                 snapshot = _snapshot(parse(text_of(contents, self._path), self._path), version_of(contents))
             except UsageProblem as problem:

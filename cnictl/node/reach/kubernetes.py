@@ -5,6 +5,7 @@ Needs lightkube (`pip install cnictl[kubernetes]`); `cnictl.node.reach.extras` i
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,11 @@ class KubernetesSource:
     def title(self) -> str:
         """The API server if the kubeconfig has been read, else the kubeconfig's path."""
         return self._api.title if self._api is not None else f"kubernetes {self._path}"
+
+    @property
+    def confirmed_at(self) -> float:
+        """The time of the watch's last event, bookmarks included; see `Source`."""
+        return self._follower.heard_at if self._follower is not None else 0.0
 
     def list(self) -> Snapshot:
         """Return all Nodes and the cluster's pod networks. Raises as `Source`; a missing right is SourceLost too."""
@@ -102,6 +108,8 @@ class _Follower(threading.Thread):
         self._news = threading.Condition()
         self._changed = False
         self._failure: SourceLost | None = None
+        self.heard_at = 0.0
+        """When the last event came, in seconds since the epoch."""
 
     def wait(self) -> tuple[Announcement, ...]:
         """Wait until the Nodes may have changed; return all of them. Raises SourceLost if the watch has ended."""
@@ -144,6 +152,8 @@ class _Follower(threading.Thread):
             if self._nodes.get(name) != before:
                 self._changed = True
                 self._news.notify_all()
+            elif not self._changed:  # else the caller has not taken what came before
+                self.heard_at = time.time()
 
 
 def _networks(api: Api) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Needs lightkube (`pip install cnictl[kubernetes]`).
 import base64
 import contextlib
 import json
+import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ MAX_API_NODES = 100_000
 _MOST_RELISTS = 3
 _MOST_FRUITLESS = 2
 """Consecutive watches without any event after which the source counts as lost."""
+_SPREAD = (0.1, 0.5)
+"""Seconds before a watch is opened again, doubled each time: a server that restarts ends those of all nodes at once."""
 _LONGEST_CIDR = 64
 """Characters of an address or CIDR that are kept."""
 _MOST_ADDRESSES = 8
@@ -162,7 +165,7 @@ class Api:
                 if fruitless > _MOST_FRUITLESS:
                     raise SourceLost(interrupted.message, interrupted.hint) from None
             if fruitless:
-                self._transport.ended.wait(0.1 * 2**fruitless)
+                self._transport.ended.wait(random.uniform(*_SPREAD) * 2**fruitless)
 
     def end(self) -> None:
         """End all requests; called from any thread."""

@@ -31,7 +31,7 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = stale(spec, source.title, in_words(lost))
+        record = lost_by(spec, source.title, lost)
     else:
         record = record_of(spec, source, snapshot, accept_empty)
     if keep:
@@ -75,21 +75,30 @@ def _known(spec: NodeSpec) -> Learned:
     return old if old is not None and old.reach == reach else Learned(reach=reach, name=spec.name)
 
 
-def stale(spec: NodeSpec, title: str, why: str) -> Learned:
+def lost_by(spec: NodeSpec, title: str, error: Exception) -> Learned:
+    """Return the record marked as stale by an error, with the error's own hint."""
+    return stale(spec, title, str(error), _todo(error))
+
+
+def stale(spec: NodeSpec, title: str, why: str, todo: str = "") -> Learned:
     """Return the record marked as stale. `title` names the source if it has never answered."""
     known = _known(spec)
     return replace(
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=untrusted_text.line(why),
+        trouble=untrusted_text.line("; ".join(filter(None, (why, todo)))),
+        todo=untrusted_text.line(todo),
     )
 
 
 def in_words(error: Exception) -> str:
     """Return why a source is lost, with what to do about it: no command's output may follow to print the hint."""
-    todo = error.hint if isinstance(error, Problem) else ""
-    return f"{error}; {todo}" if todo else str(error)
+    return "; ".join(filter(None, (str(error), _todo(error))))
+
+
+def _todo(error: Exception) -> str:
+    return error.hint if isinstance(error, Problem) else ""
 
 
 def absence(learned: Learned) -> str:
@@ -144,7 +153,7 @@ def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[
     try:
         source = sources.opened(spec)
     except UsageProblem as problem:
-        record = stale(spec, spec.reach.source, in_words(problem))
+        record = lost_by(spec, spec.reach.source, problem)
         if keep:
             learned_peers.save(record)
         return fitting(spec, record), record

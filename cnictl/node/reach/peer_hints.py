@@ -65,6 +65,19 @@ class PeerHints:
         also = "; ".join(filter(None, [behind if self._spec.reach.source == FILE else "", more]))
         return hint.command("cnictl apply", also, on=peer.via)
 
+    def refused(self, peer: Peer) -> tuple[str, Hint]:
+        """Return that a peer stays at its former address because its new entry is refused, and the hint; else empty."""
+        for node in self._kept.nodes:
+            is_kept = node["state"] == ROUTED and node["why"] and not node["static"]
+            if is_kept and (node["pod_cidr"], node["address"]) == (peer.pod_cidr, peer.via):
+                words = (
+                    f"{node['name']} ({peer.pod_cidr}) is still routed to {peer.via}, {node['why']}; if it has moved, "
+                    "packets to its pods are lost"
+                )
+                text = f"correct {node['name']} in the source ({self.source})"
+                return words, hint.advice(text, because="the source is the operator's")
+        return "", hint.NONE
+
     def gone(self, peer: Peer) -> Hint:
         """Return what to do about a peer that answers, but does not have its pod CIDR."""
         if peer in self._spec.peers or not self._spec.reach.source:

@@ -40,6 +40,13 @@ class Source(Protocol):
     def title(self) -> str:
         """The source's name as people read it: `file /etc/cnictl/cluster.toml`, `kubernetes https://10.0.0.1:6443`."""
 
+    @property
+    def confirmed_at(self) -> float:
+        """When the source last showed that what `list` or `watch` returned last is current, in seconds since the epoch.
+
+        0 before a watch has shown it. May be read from another thread.
+        """
+
     def list(self) -> Snapshot:
         """Return all nodes. Raises SourceLost; UsageProblem if its configuration or content is wrong."""
 
@@ -59,6 +66,7 @@ class Fixed:
 
     def __init__(self, title: str, snapshot: Snapshot) -> None:
         self.title = title
+        self.confirmed_at = 0.0
         self._snapshot = snapshot
 
     def list(self) -> Snapshot:

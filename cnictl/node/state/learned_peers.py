@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from cnictl.core import durable, odd
-from cnictl.core.paths import CLUSTER_FILE, CONFLICT_FILE, STATE_DIR
+from cnictl.core.paths import CLUSTER_FILE, CONFLICT_FILE, RUN_DIR, STATE_DIR
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
 RECORD = f"{STATE_DIR}/peers.json"
+CONFIRMED = f"{RUN_DIR}/peers-current"
+"""An empty file. Its time of modification says until when the recorded list is known to be the source's."""
 _FORM = 1
 _LARGEST = 16 << 20
 
@@ -31,11 +33,13 @@ class Learned:
     version: str = ""
     """The source's version of the list."""
     read_at: float = 0.0
-    """When the list was read, in seconds since the epoch by this host's clock."""
+    """When the list was last known to be the source's, in seconds since the epoch by this host's clock."""
     stale_since: float = 0.0
     """Since when the list has been stale, in the same unit; 0: the last request succeeded."""
     trouble: str = ""
-    """Why the source can't be asked, or what is wrong with its last answer, in words."""
+    """Why the source can't be asked, or what is wrong with its last answer, in words; ends with `todo`, if any."""
+    todo: str = ""
+    """What to do about the trouble, as the source itself says; empty if it says nothing."""
     conflict: str = ""
     """How the source contradicts this node's pod CIDR, in words; empty if it doesn't."""
     nodes: tuple[dict[str, Any], ...] = ()
@@ -44,6 +48,11 @@ class Learned:
     """The cluster's pod networks according to the source."""
     peers: tuple[Peer, ...] = field(default=())
     """The accepted nodes."""
+
+    @property
+    def trouble_alone(self) -> str:
+        """The trouble without what to do about it."""
+        return self.trouble.removesuffix(f"; {self.todo}") if self.todo else self.trouble
 
 
 def identity(reach: Reach) -> str:
@@ -65,7 +74,8 @@ def load() -> Learned | None:
             return None
         known = {each.name for each in fields(Learned)}
         data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
-        return Learned(**{**data, "peers": tuple(Peer(**peer) for peer in data.get("peers", ()))})
+        learned = Learned(**{**data, "peers": tuple(Peer(**peer) for peer in data.get("peers", ()))})
+        return learned if learned.stale_since else replace(learned, read_at=max(learned.read_at, _confirmed_at()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -85,9 +95,26 @@ def save(learned: Learned) -> None:
         os.unlink(CONFLICT_FILE)
 
 
+def confirm(at: float) -> None:
+    """Note that the source still had the recorded list `at` this time, in seconds since the epoch. Raises OSError.
+
+    Only a file's time changes: the record of 5,000 nodes has a megabyte. The file is in /run, so a reboot forgets it.
+    """
+    durable.make_folder(RUN_DIR)
+    os.close(os.open(CONFIRMED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+    os.utime(CONFIRMED, (at, at))
+
+
+def _confirmed_at() -> float:
+    try:
+        return os.stat(CONFIRMED).st_mtime
+    except OSError:
+        return 0.0
+
+
 def forget() -> None:
     """Remove the record: this node no longer has a source."""
-    for path in (RECORD, CONFLICT_FILE):
+    for path in (RECORD, CONFIRMED, CONFLICT_FILE):
         if os.path.lexists(path):
             os.unlink(path)
 

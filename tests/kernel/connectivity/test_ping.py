@@ -141,6 +141,14 @@ def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: Worl
     assert (done.status, done.stderr.splitlines()[0]) == (1, f"cnictl: {world.far6} has no IPv4 address")
 
 
+def test_link_local_address_is_reached_on_its_link(world: World) -> None:
+    shown = json.loads(shell(world.here, "ip -j -6 address show dev cni0 scope link"))
+    gateway = next(one["local"] for link in shown for one in link.get("addr_info", ()) if "local" in one)
+    document = world.json("web", f"[{gateway}%eth0]:99/udp", "--trace")
+    assert (document["refused"], document["from"]["address"][:4]) == (1, "fe80")
+    assert {"arrives", "delivered"} <= {step["place"] for step in document["trace"]}
+
+
 def test_answers_are_counted_and_timed_in_json(world: World) -> None:
     document = world.json("web", "db", "-c", "3", "-i", "0.02")
     assert (document["sent"], document["answered"], document["loss"]) == (3, 3, 0)
@@ -460,12 +468,12 @@ def test_host_that_is_no_node_pings_from_itself_and_from_namespaces(world: World
 def test_names_are_completed_at_a_tab(world: World) -> None:
     def offered(line: str, word: int) -> list[str]:
         environment = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
-        return world.here.run(["cnictl"], env=environment).stdout.split()
+        return world.here.run(["sh", "-c", "cnictl"], env=environment).stdout.split()
 
-    assert offered("cnictl ping w", 2) == ["web"]
+    assert offered("cnictl\nping\nw", 2) == ["web"]
     there = world.cluster.there
     known = {"host", "pod", "external", "web", "db", there.address, there.address6}
-    assert known <= set(offered("cnictl ping web ", 3))
+    assert known <= set(offered("cnictl\nping\nweb\n", 3))
 
 
 def test_lines_come_at_a_terminal_too(world: World) -> None:

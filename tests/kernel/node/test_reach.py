@@ -1,5 +1,6 @@
 """Peers that are learned from a cluster file: followed while it changes, kept while it is lost, refused where wrong."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -59,10 +60,22 @@ def states(node: Node) -> dict[str, tuple[str, str]]:
     return {row["name"]: (row["state"], row["why"]) for row in listed(node)["items"]}
 
 
+def runs(node: Node) -> list[dict[str, Any]]:
+    """The node's history, the latest run first."""
+    items: list[dict[str, Any]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
+    return items
+
+
 def findings(node: Node) -> dict[str, str]:
     """Message by check of what doctor finds."""
+    return {check: message for check, (message, _) in findings_with_hints(node).items()}
+
+
+def findings_with_hints(node: Node) -> dict[str, tuple[str, str]]:
+    """Message and hint by check of what doctor finds."""
     done = cnictl(node, "doctor", "-o", "json", "--skip", "peer-silent", check=False)
-    return {finding["id"]: finding["message"] for finding in json.loads(done.stdout)["items"]}
+    items = json.loads(done.stdout)["items"]
+    return {finding["id"]: (finding["message"], finding["hint"]["text"]) for finding in items}
 
 
 def assert_pods_reach_each_other(first: Node, second: Node) -> None:
@@ -79,6 +92,8 @@ class Watch:
 
     def __init__(self, node: Node) -> None:
         self._process = node.popen(["cnictl", "watch"])
+        self.said = ""
+        """What it printed after it had begun to watch, once it has ended."""
 
     def __enter__(self) -> "Watch":
         assert self._process.stderr is not None
@@ -88,7 +103,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=20)
+        self.said = self._process.communicate(timeout=20)[1]
 
     def kill(self) -> None:
         self._process.kill()
@@ -152,7 +167,8 @@ def test_node_list_shows_each_node_with_its_state(lab: Lab) -> None:
 
 def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
     first, second, third = lab.nodes
-    with Watch(first):
+    operators = next(run["run"] for run in runs(first) if run["command"] != "watch")
+    with Watch(first) as watch:
         put(first, cluster_text([*entries_of(lab)[:2], ("node9", "10.0.0.99", "10.244.9.0/24")]))
         expected = {second.pod_cidr: second.address, "10.244.9.0/24": "10.0.0.99", "10.244.0.0/16": "unreachable"}
         wait_for(lambda: learned(first) == expected, "the file's change is routed", 5.0)
@@ -160,7 +176,13 @@ def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
         wait_for(lambda: learned(first) == all_routes(lab), "the former file is routed again", 5.0)
         first.run(["ip", "route", "del", third.pod_cidr])
         wait_for(lambda: learned(first) == all_routes(lab), "a route that somebody took is back", 5.0)
-        assert json.loads(cnictl(first, "history", "-o", "json").stdout)["items"][0]["command"] == "watch"
+    *lines, repaired = watch.said.splitlines()
+    assert lines and all(line.startswith("followed the source: ") for line in lines), watch.said
+    assert repaired.startswith("repaired: ")
+    followed = list(itertools.takewhile(lambda run: run["run"] > operators, runs(first)))
+    assert len(followed) >= 3 and all(run["command"] == "watch" and run["repair"] for run in followed)
+    would_undo = cnictl(first, "undo", "--dry-run").stderr
+    assert f"run {operators}" in would_undo, "undo passes over what watch has followed"
 
 
 def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: Lab) -> None:

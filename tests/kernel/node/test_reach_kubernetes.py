@@ -12,7 +12,15 @@ import pytest
 from cnictl.lab.lab import Lab, Node
 from cnictl.watch.repairs import FIGHT
 from tests.kernel.commands import cnictl, drifted
-from tests.kernel.node.test_reach import Watch, assert_pods_reach_each_other, findings, learned, listed, plugin_status
+from tests.kernel.node.test_reach import (
+    Watch,
+    assert_pods_reach_each_other,
+    findings,
+    findings_with_hints,
+    learned,
+    listed,
+    plugin_status,
+)
 from tests.soak import SOAK
 from tests.waiting import wait_for
 
@@ -204,7 +212,8 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
         assert refused.status == 2 and said in refused.stderr and todo in refused.stderr
         assert in_node_file(first) == before
         cnictl(first, "apply")
-        assert said in findings(first)["source-stale"] and todo in findings(first)["source-stale"]
+        message, hint = findings_with_hints(first)["source-stale"]
+        assert said in message and todo in hint and todo not in message
         with Watch(first):
             assert learned(first) == others(cluster)
             first.run(["ip", "route", "flush", "proto", "68"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import PINGS
 from tests.kernel.commands import CONF, PLUGIN, cnictl, init
 
 pytestmark = pytest.mark.once
@@ -36,7 +37,8 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
     assert "10.244.0.2" in json.dumps(freed)
     assert json.loads(cnictl(node, "pod", who, "--to", who, "-o", "json").stdout)["way"]["to"] == "10.244.0.2"
     assert [call["verb"] for call in json.loads(cnictl(node, "logs", who, "-o", "json").stdout)["items"]] == ["ADD"]
-    report = cnictl(node, "test-connectivity", "--from", who, "--pod", who, "-o", "json", check=False).stdout
+    tested = ("test-connectivity", "--from", who, "--pod", who, *PINGS, "-o", "json")
+    report = cnictl(node, *tested, check=False).stdout
     checks = json.loads(report)["checks"]
     assert {one["from"] for one in checks} == {"10.244.0.2"}
     assert "10.244.0.2" in [one["to"] for one in checks if one["check"] == "pod-same-host"]
