@@ -29,7 +29,7 @@ def test_forgotten_peer_names_both_hosts(cluster: World) -> None:
     _, findings, status = cluster.status()
     assert status == 1
     assert findings == [
-        "node1 has no peer for node2 (10.244.1.0/24), but node2 has one for node1: packets arrive and answers are lost"
+        "node1 has no peer for node2 (10.244.1.0/24), but node2 has one for node1: packets arrive and replies are lost"
     ]
 
 

@@ -201,7 +201,7 @@ def test_unexplained_failure_says_how_far_the_request_came() -> None:
     made = world.matrix()
     lost, answered = cell(made, "a", "b").cause, cell(made, "a", "c").cause
     assert lost is not None and lost.words == "the request of a's pod was lost before it reached b's pod"
-    assert answered is not None and "received the request of a's pod, but the answer was lost" in answered.words
+    assert answered is not None and "received the request of a's pod, but the reply was lost" in answered.words
     assert (cell(made, "a", "b").state, cell(made, "a", "c").state) == ("no answer", "one-way")
 
 

@@ -29,7 +29,7 @@ def not_first(world: World) -> bool:
 
 
 def conf_is_torn(world: World) -> bool:
-    """Whether a file that a runtime reads is no JSON."""
+    """Return whether a file that a runtime reads is not valid JSON."""
     for name in world.sh(f"ls {CONFS} | grep -v '[.]off$'").split():
         try:
             json.loads(world.sh(f"cat {CONFS}/{name}"))

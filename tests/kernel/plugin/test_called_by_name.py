@@ -58,7 +58,7 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
         (("ipam", "list", "--network", "10.244.0.0/20"), "--name takes a CNI network's name", ""),
         (("test-connectivity", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round",
          "--peer 10.244.2.0/24=10.0.10.52"),
-        (("test-connectivity", "--pod", "nobody"), "no pod of this node is called so", ""),
+        (("test-connectivity", "--pod", "nobody"), "no pod of this node has this name", ""),
         (("pod", "web", "--to", "nobody"), "neither an address nor a pod", ""),
     ],
 )  # fmt: skip
