@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock deb
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -76,3 +76,7 @@ lock:
 	.venv/lock/bin/pip install -q --disable-pip-version-check pip-tools
 	$(LOCK) -o conf/requirements.lock pyproject.toml
 	$(LOCK) --extra kubernetes -c conf/requirements.lock -o conf/requirements-kubernetes.lock pyproject.toml
+
+# the Debian packages, into dist/; needs what conf/debian/control names in Build-Depends
+deb:
+	sh conf/debian/build.sh

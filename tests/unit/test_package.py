@@ -15,7 +15,7 @@ LOCKS = ("conf/requirements.lock", "conf/requirements-kubernetes.lock")
 def _locked(file: str) -> dict[str, tuple[str, str]]:
     """Return what a lock file pins: name to version and the lines that follow."""
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
-    pinned = {}
+    pinned: dict[str, tuple[str, str]] = {}
     for entry in entries:
         match = re.fullmatch(r"([\w.-]+)==(\S+) \\\n(.+)", entry, re.DOTALL)
         assert match is not None, f"{file}: {entry}"

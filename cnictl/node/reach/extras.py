@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnictl.core.errors import UsageProblem
+from cnictl.node.host import package
 from cnictl.node.reach import kubernetes_access
 from cnictl.node.reach.kubernetes_access import NodeCredential
 from cnictl.node.spec.node_spec import Reach
@@ -43,7 +44,7 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in packages:
             raise
-        raise UsageProblem(
-            f"the package {error.name}, which this takes, is not installed",
-            f"install cnictl with its extra {extra}, or: {sys.executable} -m pip install '{requirement}'",
-        ) from None
+        what_to_do = f"install cnictl with its extra {extra}, or: {sys.executable} -m pip install '{requirement}'"
+        if package.runs():
+            what_to_do = f"install the Debian package cnictl-{extra} of cnictl's version, built beside it"
+        raise UsageProblem(f"the package {error.name}, which this takes, is not installed", what_to_do) from None
