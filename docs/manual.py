@@ -44,21 +44,25 @@ def _walk(command: Any, words: tuple[str, ...] = ("cnictl",), above: Any = None)
     """Yield each visible command with its words and its context, groups before what is in them."""
     context = command.context_class(command, info_name=words[-1], parent=above, **command.context_settings)
     yield words, command, context
-    for name, inner in getattr(command, "commands", {}).items():
-        if not inner.hidden:
-            yield from _walk(inner, (*words, name), context)
+    for name, inner in _inner(command):
+        yield from _walk(inner, (*words, name), context)
+
+
+def _inner(command: Any) -> list[tuple[str, Any]]:
+    """Return the visible commands of a group with their names; none of a command."""
+    return [(name, inner) for name, inner in getattr(command, "commands", {}).items() if not inner.hidden]
 
 
 def _page(words: tuple[str, ...], command: Any, context: Any) -> str:
-    name = "-".join(words)
+    title = "-".join(words)
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
     text, _, examples = (command.help or "").partition(_EXAMPLES_MARK)
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
     lines = [
-        f'.TH "{_plain(name.upper())}" 1 "{date}" "cnictl {cnictl.__version__}" "cnictl"',
+        f'.TH "{_plain(title.upper())}" 1 "{date}" "cnictl {cnictl.__version__}" "cnictl"',
         ".nh",
         ".SH NAME",
-        f"{_plain(name)} \\- {_plain(paragraphs[0].rstrip('.'))}",
+        f"{_plain(title)} \\- {_plain(paragraphs[0].rstrip('.'))}",
         ".SH SYNOPSIS",
         f".B {_plain(' '.join(words))}",
         _plain(" ".join(command.collect_usage_pieces(context))),
@@ -86,9 +90,8 @@ def _reference(words: tuple[str, ...]) -> str:
 
 
 def _commands(words: tuple[str, ...], command: Any) -> list[str]:
-    rows = [(name, inner) for name, inner in getattr(command, "commands", {}).items() if not inner.hidden]
-    lines = [".SH COMMANDS"] if rows else []
-    for name, inner in rows:
+    lines = [".SH COMMANDS"] if _inner(command) else []
+    for name, inner in _inner(command):
         summary = " ".join((inner.short_help or inner.help or "").split("\n\n")[0].split())
         lines += [".TP", f".B {_plain(' '.join((*words, name)))}", _rich(summary)]
     return lines
