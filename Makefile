@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock deb
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock deb deb-test
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -80,3 +80,11 @@ lock:
 # the Debian packages, into dist/; needs what conf/debian/control names in Build-Depends
 deb:
 	sh conf/debian/build.sh
+
+# build the packages in a bare Debian 12, and install, upgrade, remove and purge them there: as root, with debootstrap;
+# TREES names a folder for some 2 GB, which later runs use again
+TREES = /var/tmp/cnictl-deb
+deb-test:
+	sh tests/setup.sh --tests
+	.venv/bin/python -m tests.deb.trees $(TREES)
+	CNICTL_DEB=$(TREES) .venv/bin/python -m pytest -q tests/deb
