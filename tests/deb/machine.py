@@ -35,8 +35,9 @@ for device in null zero full random urandom tty; do
 done
 mkdir packages && mount --bind "$3" packages
 ip link set lo up
-ip link add eth0 type dummy
+ip link add eth0 type veth peer wire
 ip address add 10.0.0.210/20 dev eth0
+ip link set wire up
 ip link set eth0 up
 ip route add default via 10.0.0.1
 mkdir old
@@ -134,7 +135,8 @@ class Machine:
         assert int(rounds) > 5
 
     def network(self) -> str:
-        """Return links, addresses, routes, rules and forwarding."""
+        """Return links, addresses, routes, rules and forwarding, once the kernel has tried new IPv6 addresses."""
+        wait_for(lambda: "tentative" not in self.run("ip -6 address"), "no address is tentative")
         return self.run(
             "ip -o link; ip -o address; ip route show table all; ip -6 route show table all; "
             "nft -s list ruleset; iptables-save | grep -v '^[#:]' || true; cat /proc/sys/net/ipv4/ip_forward"
@@ -160,7 +162,8 @@ def machine(trees: Path) -> Iterator[Machine]:
             [*unshare, "sh", "-ec", _START, "sh", folder, str(trees / "base"), str(trees)], stdin=subprocess.DEVNULL
         )
         try:
-            wait_for(lambda: _ready(holder.pid) != 0, "the machine is there", 20)
+            wait_for(lambda: holder.poll() is not None or _ready(holder.pid) != 0, "the machine is there", 20)
+            assert holder.poll() is None, "the machine could not be made"
             yield Machine(_ready(holder.pid))
         finally:
             holder.kill()
