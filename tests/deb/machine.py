@@ -5,20 +5,24 @@ stays as it is.
 """
 
 import json
+import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.kernel.plugin.test_upgrade import PINGER
+from tests.runtime.machine import cgroup_removed
 from tests.waiting import wait_for
 
 UPLINK = "10.0.0.210"
 POD_CIDR, NETWORK = "10.244.0.0/24", "10.244.0.0/20"
 
+_MASKED = ("systemd-logind.service", "console-getty.service", "getty-static.service", "systemd-udevd.service")
+"""What needs devices."""
 _START = """
 mount -t tmpfs -o mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
@@ -28,7 +32,9 @@ mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-mkdir -p run/systemd/system run/lock  # units are written as where systemd runs
+mkdir -p run/systemd/system run/lock  # units are written as where systemd runs, which some tests do without
+mount -t devpts -o ptmxmode=666 devpts dev/pts
+ln -sfn pts/ptmx dev/ptmx
 for device in null zero full random urandom tty; do
     [ -e "dev/$device" ] || : >"dev/$device"
     mount --bind "/dev/$device" "dev/$device"
@@ -45,7 +51,15 @@ pivot_root . old
 cd /
 umount -l old
 rmdir old
-exec sleep infinity
+exec sh -ec "$4"
+"""
+_IDLE = "exec sleep infinity"
+_BOOT = f"""
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+ln -sf /lib/systemd/system/multi-user.target /etc/systemd/system/default.target
+for unit in {" ".join(_MASKED)}; do ln -sf /dev/null /etc/systemd/system/$unit; done
+exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal
 """
 _ENVIRONMENT = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
                 "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]  # fmt: skip
@@ -154,28 +168,49 @@ class Machine:
 
 
 @contextmanager
-def machine(trees: Path) -> Iterator[Machine]:
-    """Return a new one, gone when the block ends."""
-    with tempfile.TemporaryDirectory() as folder:
+def machine(trees: Path, booted: bool = False) -> Iterator[Machine]:
+    """Return a new one, gone when the block ends; `booted`: systemd runs on it."""
+    with tempfile.TemporaryDirectory() as folder, _cgroup() if booted else nullcontext() as cgroup:
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
-        holder = subprocess.Popen(
-            [*unshare, "sh", "-ec", _START, "sh", folder, str(trees / "base"), str(trees)], stdin=subprocess.DEVNULL
-        )
+        if cgroup is not None:
+            into = f'echo $$ >{cgroup}/cgroup.procs; exec "$@"'
+            unshare = ["sh", "-ec", into, "sh", *unshare, "--cgroup"]
+        arguments = [folder, str(trees / "base"), str(trees), _BOOT if booted else _IDLE]
+        holder = subprocess.Popen([*unshare, "sh", "-ec", _START, "sh", *arguments], stdin=subprocess.DEVNULL)
         try:
-            wait_for(lambda: holder.poll() is not None or _ready(holder.pid) != 0, "the machine is there", 20)
+            program = "systemd" if booted else "sleep"
+            wait_for(lambda: holder.poll() is not None or _first(holder.pid, program) != 0, "the machine is there", 20)
             assert holder.poll() is None, "the machine could not be made"
-            yield Machine(_ready(holder.pid))
+            made = Machine(_first(holder.pid, program))
+            if booted:
+                up = "systemctl is-system-running"
+                wait_for(lambda: made.try_to(up).stdout.strip() in ("running", "degraded"), "it is up", 60)
+            yield made
         finally:
             holder.kill()
             holder.wait(10)
 
 
-def _ready(above: int) -> int:
-    """Return the pid of the process that the machine consists of; 0 until it is there."""
-    children = Path(f"/proc/{above}/task/{above}/children").read_text(encoding="utf-8").split()
-    if not children:
-        return 0
+@contextmanager
+def _cgroup() -> Iterator[Path]:
+    """Return a control group of its own for systemd, removed at the end."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    tree = next((path for _, path, kind, *_ in mounts if kind == "cgroup2"), "")
+    assert tree, "cgroup2 is not mounted here"
+    cgroup = Path(tree) / f"cnictl-deb-{os.getpid()}"
+    cgroup.mkdir()
     try:
-        return int(children[0]) if Path(f"/proc/{children[0]}/comm").read_text() == "sleep\n" else 0
+        yield cgroup
+    finally:
+        for inner, _, _ in os.walk(cgroup, topdown=False):
+            wait_for(partial(cgroup_removed, inner), f"the control group {inner} is gone")
+
+
+def _first(above: int, program: str) -> int:
+    """Return the pid of the machine's first process once that is `program`; 0 before."""
+    try:
+        children = Path(f"/proc/{above}/task/{above}/children").read_text(encoding="utf-8").split()
+        name = Path(f"/proc/{children[0]}/comm").read_text(encoding="utf-8") if children else ""
     except FileNotFoundError:
-        sys.exit("the machine ended")
+        return 0
+    return int(children[0]) if name == f"{program}\n" else 0

@@ -13,6 +13,7 @@ import pytest
 
 from tests.deb.machine import Machine, machine
 from tests.deb.trees import LATER, LINTIAN, PACKAGES
+from tests.waiting import wait_for
 
 TREES = Path(os.environ.get("CNICTL_DEB", ""))
 PODS = int(os.environ.get("CNICTL_PODS", "100"))
@@ -81,6 +82,41 @@ def test_every_command_has_a_page_and_shells_complete(host: Machine) -> None:
         "_cnictl_completion cnictl; echo ${COMPREPLY[*]}"
     )
     assert host.run(f"bash -c '{script}'").split() == ["plugin"]
+
+
+def test_zsh_completes_at_the_first_tab(host: Machine) -> None:
+    host.install(PACKAGES)
+    script = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'autoload -U compinit; compinit -u; print read''y'
+zpty -r shell out '*ready*'
+zpty -w -n shell $'cnictl plugin un\\t'
+zpty -r shell out '*uninstall*'
+"""
+    host.run(f"cat >/tmp/keys <<'EOF'{script}EOF\ntimeout 60 zsh /tmp/keys")
+
+
+def test_units_of_a_running_systemd_keep_their_version_and_stop_at_a_removal() -> None:
+    with machine(TREES, booted=True) as host:
+        host.install(PACKAGES)
+        assert host.try_to("systemctl is-enabled cnictl-watch").stdout == "disabled\n"
+        host.init()
+        host.pods("ADD", 1, 3)
+        host.run("systemctl start cnictl; systemctl enable --now cnictl-watch")
+        pid = host.run("systemctl show --value -p MainPID cnictl-watch")
+        with host.all_answer(host.addresses(3)):
+            host.install(LATER)
+            assert host.run("systemctl show --value -p MainPID cnictl-watch") == pid
+            host.run("nft delete table inet cnictl")
+            wait_for(lambda: "mynet" in host.try_to("nft list table inet cnictl").stdout, "watch has repaired it", 30)
+            host.run("cnictl plugin install; systemctl try-restart cnictl-watch; systemctl is-active cnictl-watch")
+            host.run("apt-get remove -y cnictl")
+            assert host.try_to("systemctl is-active cnictl-watch").stdout != "active\n"
+            host.run("systemctl restart cnictl")
+        host.pods("DEL", 1, 3)
+        host.run("dpkg --purge cnictl")
+        assert host.run("find /etc/systemd /usr/local/lib -name '*cnictl*'") == ""
 
 
 def test_an_upgrade_under_pods_loses_no_ping_and_leaves_the_plugin(node: Machine) -> None:

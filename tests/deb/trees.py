@@ -20,7 +20,7 @@ PACKAGES = "dist"
 LINTIAN = "lintian.txt"
 
 _MIRROR = "http://deb.debian.org/debian"
-_BARE = "python3,nftables,iproute2,iptables,iputils-ping,procps,logrotate,init-system-helpers"
+_BARE = "python3,nftables,iproute2,iptables,iputils-ping,procps,logrotate,systemd,systemd-sysv,zsh"
 _TOOLS = (
     "build-essential", "debhelper", "dh-python", "fakeroot", "git", "lintian", "make", "python3-pip",
     "python3-setuptools", "python3-wheel", "man-db", "bash-completion", "zsh",
@@ -30,6 +30,8 @@ _ENTER = """
 mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
+mount -t devpts -o ptmxmode=666 devpts "$1/dev/pts"
+ln -sfn pts/ptmx "$1/dev/ptmx"
 for device in null zero full random urandom tty; do
     [ -e "$1/dev/$device" ] || : >"$1/dev/$device"
     mount --bind "/dev/$device" "$1/dev/$device"
