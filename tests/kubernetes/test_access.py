@@ -222,7 +222,7 @@ def test_source_without_its_client_says_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(UsageProblem, match="lightkube") as missing:
         extras.kubernetes_source(Reach("kubernetes"))
     assert missing.value.hint.endswith(f"{sys.executable} -m pip install 'lightkube>=1.0.1,<2'")
-    monkeypatch.setattr("cnictl.node.host.package.runs", lambda: True)
+    monkeypatch.setattr("cnictl.node.host.debian_package.runs", lambda: True)
     with pytest.raises(UsageProblem) as packaged:
         extras.kubernetes_source(Reach("kubernetes"))
     assert "Debian package cnictl-kubernetes" in packaged.value.hint  # applied by tests/deb

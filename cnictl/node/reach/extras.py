@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnictl.core.errors import UsageProblem
-from cnictl.node.host import package
+from cnictl.node.host import debian_package
 from cnictl.node.reach import kubernetes_access
 from cnictl.node.reach.kubernetes_access import NodeCredential
 from cnictl.node.spec.node_spec import Reach
@@ -45,6 +45,6 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
         if error.name is None or error.name.partition(".")[0] not in packages:
             raise
         what_to_do = f"install cnictl with its extra {extra}, or: {sys.executable} -m pip install '{requirement}'"
-        if package.runs():
+        if debian_package.runs():
             what_to_do = f"install the Debian package cnictl-{extra} of cnictl's version, built beside it"
         raise UsageProblem(f"the package {error.name}, which this takes, is not installed", what_to_do) from None

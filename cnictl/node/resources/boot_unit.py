@@ -7,7 +7,7 @@ import os
 from cnictl.core import programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
-from cnictl.node.host import package
+from cnictl.node.host import debian_package
 from cnictl.node.plugin import files, program
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -39,7 +39,11 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """Return the files' text by path, and whether the unit is enabled; None if neither files nor links exist."""
-        ours = [path for path in FILES if os.path.exists(path) and not files.is_masked(path) and not package.owns(path)]
+        ours = [
+            path
+            for path in FILES
+            if os.path.exists(path) and not files.is_masked(path) and not debian_package.owns(path)
+        ]
         texts = {path: files.read(path) for path in ours}
         links, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
         return {"files": texts, "enabled": bool(wanted) and wanted <= links} if texts or links else None
@@ -75,7 +79,7 @@ class BootUnit:
         texts = {}
         if systemd_runs() and not files.is_masked(UNIT_FILE):
             texts[UNIT_FILE] = unit_text()
-        left_alone = files.is_masked(LOGROTATE_FILE) or package.owns(LOGROTATE_FILE)
+        left_alone = files.is_masked(LOGROTATE_FILE) or debian_package.owns(LOGROTATE_FILE)
         if os.path.isdir(LOGROTATE_DIR) and not left_alone:
             texts[LOGROTATE_FILE] = template("cnictl.logrotate")
         return texts
@@ -99,7 +103,9 @@ class BootUnit:
     def carry_out(self, change: Change) -> None:
         """Write, enable, disable or remove the files, and reload systemd if it runs. The unit is not started."""
         old, new = (
-            {path: text for path, text in _files(state).items() if not package.owns(path)}  # the package came later
+            {
+                path: text for path, text in _files(state).items() if not debian_package.owns(path)
+            }  # the package came later
             for state in (change.before, change.after)
         )
         enable = bool(change.after and change.after["enabled"])
