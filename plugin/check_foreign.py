@@ -4,7 +4,7 @@ from cnictl.core import reference_rules
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import CHECK_FAILED, CniError
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink.rtnetlink import Link, Netlink
@@ -22,7 +22,7 @@ def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> Non
     if conf.masquerade:
         ours = conf.served and not conf.subnets_vary
         rules = RuleSet(conf.name, conf.subnets, conf.networks)
-        if not (ours and backend(conf.backend).stands(rules)) and not reference_rules.masquerades(
+        if not (ours and backend(conf.backend).is_loaded(rules)) and not reference_rules.masquerades(
             conf.name, call.container, call.ifname, addresses
         ):
             raise CniError(

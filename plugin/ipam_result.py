@@ -20,7 +20,7 @@ def parse_ipam_result(document: "dict[str, Any]", kind: str) -> "dict[str, Any]"
     """
     version = document.get("cniVersion")
     if version not in (None, "", *SUPPORTED_VERSIONS):
-        raise _malformed(kind, f"cniVersion {str(version)[:60]!r} is none of {', '.join(SUPPORTED_VERSIONS)}")
+        raise _malformed(kind, f"cniVersion {str(version)[:60]!r} is not one of {', '.join(SUPPORTED_VERSIONS)}")
     try:
         if "ip4" in document or "ip6" in document:
             ips, routes = _parse_0_2(document)
@@ -66,13 +66,13 @@ def _objects(document: "dict[str, Any]", key: str) -> "list[dict[str, Any]]":
     return list(listed)
 
 
-def _gateway(written: "Any", what: str, of: Cidr) -> str:
+def _gateway(written: "Any", subject: str, of: Cidr) -> str:
     """Return a gateway's canonical text; empty if there is none."""
     if written is None or written == "":
         return ""
-    packed = unmapped(parse_address(written, what))
+    packed = unmapped(parse_address(written, subject))
     if len(packed) != len(of.packed):
-        raise AddressError(f"{what} {written} is not of the same family as {of}")
+        raise AddressError(f"{subject} {written} is not of the same family as {of}")
     return format_address(packed)
 
 

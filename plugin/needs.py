@@ -1,4 +1,4 @@
-"""What an ADD needs from its node, whatever the pod: one list of checks for STATUS and for the error of a failed ADD.
+"""Check what an ADD needs from its node, whatever the pod. STATUS and the error of a failed ADD use these checks.
 
 A check changes nothing. It raises CniError naming the bridge, folder or key if it is certain that every ADD of this
 configuration would fail. A doubt is no error: because of code 50, Kubernetes evicts pods.
@@ -14,7 +14,7 @@ from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import NO_LOCKS, no_locks
 from cnictl.core.masquerade.backends import backend
@@ -111,7 +111,7 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
     if ports + wanted > MOST_PORTS:
         raise _lacking(
             f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
-            f"end pods, or give a network of its own another bridge; ip link show master {conf.bridge}",
+            f"stop pods, or define another network with its own bridge; ip link show master {conf.bridge}",
         )
 
 
@@ -288,7 +288,7 @@ def _check_masquerade(conf: NetConf) -> None:
         chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
         return
     rules = RuleSet(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not chosen.stands(rules):
+    if conf.subnets and not chosen.is_loaded(rules):
         chosen.check(rules)
 
 
@@ -307,4 +307,4 @@ NEEDS = (
     _check_resolver,
     _check_rules,
 )
-"""In the order in which an ADD needs them, except that the cheap ones come first."""
+"""The checks in the order in which an ADD needs them, except that cheap ones come first."""

@@ -12,6 +12,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_lines, pri
 from cnictl.cluster import inventory, matrix_run, picture
 from cnictl.cluster.matrix import Matrix
 from cnictl.cluster.transport import Transport
+from cnictl.core.errors import UsageProblem
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
@@ -31,16 +32,22 @@ def test(
 ) -> None:
     """Ping between probe pods on all hosts, and name the cause of each failure and its host.
 
-    All hosts are tested at once over ssh, every pair in both directions. The receiving pod reports the source address
-    of each ping, which proves that pods see each other's own addresses. Each host also pings the others' pods itself,
-    and its pod pings the other hosts and the outside. More than 16 hosts are tested by a sample. Exit status 1 if a
-    pair failed or a host was not reached.
+    All hosts are tested at the same time over ssh, every pair in both directions. The receiving pod reports the source
+    address of each ping, which proves that pods see each other's own addresses. Each host also pings the others' pods
+    itself, and its pod pings the other hosts and the outside. More than 16 hosts are tested by a sample. Exit status 1
+    if a pair failed or a host was not reached.
 
     \b
     cnictl cluster test
     cnictl cluster test -f cluster.toml --limit node1,node2
     """
-    with inventory.hosts(inventory.read(file).limited(limit or [])) as hosts:
+    nodes = inventory.read(file).limited(limit or [])
+    if len(nodes) < 2:
+        raise UsageProblem(
+            f"cluster test pings between hosts, and {nodes[0].name} is the only one here",
+            f"cnictl test-connectivity on {nodes[0].name} tests one host",
+        )
+    with inventory.hosts(nodes) as hosts:
         run(hosts.names, hosts, full, seed, output)
 
 

@@ -33,7 +33,7 @@ def of_step(step: Step) -> Iterator[Line]:
         yield "~", f"not known: {step.resource.id}: {step.unknown}"
         return
     if step.change is None:
-        yield "=", f"already so: {step.summary}"
+        yield "=", f"unchanged: {step.summary}"
         return
     yield "~", f"would change: {step.summary}"
     yield from of_change(step.change.before, step.change.after, step.change.command)

@@ -46,7 +46,7 @@ def doctor(
     cnictl doctor --skip mtu-path -o json
     """
     if dry_run and not fix:
-        raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
+        raise UsageProblem("--dry-run needs --fix: doctor without --fix changes nothing", "cnictl doctor")
     for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
         catalogue.require_known(name)
     if explain:
@@ -58,7 +58,7 @@ def doctor(
     require_root("doctor", "reads firewall rules, leases and pods' namespaces")
     facts, fixed = Facts(), list[tuple[str, str]]()
     if facts.spec is None:
-        say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
+        say("this host is not set up as a cnictl node: only checks that do not need /etc/cnictl/node.toml are run")
     with working("looking at this node"):
         if fix and not dry_run:
             examined, fixed = fixes.fix(

@@ -66,7 +66,7 @@ def _postponed() -> Iterator[Callable[[], None]]:
     """Postpone the execution of cnictl's modules until something of them is used. The result executes the rest.
 
     Help and completion need a command's options, not what the command works with. A command that runs needs all of it
-    at once: it may start threads or enter a namespace without cnictl's files.
+    immediately: it may start threads or enter a namespace without cnictl's files.
     """
     finder = _Postponing()
 

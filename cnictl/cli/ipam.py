@@ -48,9 +48,9 @@ def list_leases(
     """List the addresses of a network that are held: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
-    at work on it. unknown: another plugin's lease, which can't be judged before the next boot, or on a shared store
-    perhaps another node's. torn: a lease file without an owner. The last lines say how much of each range set is used.
-    The command changes nothing, and it lists networks of host-local too:
+    working on it. unknown: a lease from another plugin, decided only at the next boot; in a shared store, possibly
+    another node's lease. torn: a lease file without an owner. The last lines say how much of each range set is used.
+    The command changes nothing. It also lists networks of host-local:
 
     \b
       cnictl ipam list
@@ -67,7 +67,7 @@ def list_leases(
         print_table(columns, [_cells(row) for row in listing.rows])
     for line in _utilisation(listing):
         write(line)
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
 def show(
@@ -144,10 +144,10 @@ def gc(
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    A boot since the lease, a veth that is gone, or an ADD that was cut off is a proof. The age of a lease is none.
-    `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that plugin,
-    which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal gc shows
-    what goes, and asks.
+    An address is stale if the host has rebooted since the lease, its veth is gone, or its ADD was interrupted. Age
+    alone does not count. `cnictl history` shows what was freed, and why. gc leaves addresses of another IPAM plugin to
+    that plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a
+    terminal gc shows what it will free, and asks.
 
     \b
       cnictl ipam gc --dry-run
@@ -214,7 +214,9 @@ def _utilisation(listing: lease_list.Listing) -> list[str]:
         used = listing.used_of(ranges)
         lines.append(f"{listing.network} {ranges}: {used} used, {max(0, ranges.size - used)} free of {ranges.size}")
     if listing.outside:
-        lines.append(f"{listing.network}: {listing.outside} used outside of these")
+        lines.append(
+            f"{listing.network}: {listing.outside} lease{'s' if listing.outside != 1 else ''} outside these ranges"
+        )
     return lines
 
 
@@ -272,9 +274,9 @@ def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseO
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     say(f"{listing.network}: {summary or 'no leases'}")
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
-def _mention_strays(listing: lease_list.Listing) -> None:
-    for name in listing.strays:
+def _mention_unrecorded_veths(listing: lease_list.Listing) -> None:
+    for name in listing.unrecorded_veths:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

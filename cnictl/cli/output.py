@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli import groups
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 
 
 class Format(StrEnum):
@@ -37,7 +37,7 @@ def plain(text: str, longest: int = _LONGEST_LINE) -> str:
 
     Everything that commands print passes through here, except JSON.
     """
-    return "\n".join(outside.line(part, longest) for part in text.split("\n"))
+    return "\n".join(untrusted_text.line(part, longest) for part in text.split("\n"))
 
 
 def say(message: str) -> None:
@@ -46,11 +46,11 @@ def say(message: str) -> None:
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
 
-def say_strays(strays: Sequence[dict[str, Any]]) -> None:
+def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
     """Print where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
-    for stray in strays:
-        causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])
+    for diversion in diversions:
+        causes_by_hint.setdefault(diversion["hint"]["text"], []).append(diversion["cause"])
     for hint, causes in causes_by_hint.items():
         for cause in dict.fromkeys(causes):
             say(cause)
@@ -113,13 +113,13 @@ def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | N
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own at once: further lines may follow it."""
+    """Print one JSON object on a line of its own immediately: further lines may follow it."""
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print rows: a rich table at a terminal, aligned plain columns in a pipe."""
-    rows = [[outside.line(cell) for cell in row] for row in rows]
+    rows = [[untrusted_text.line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plain(columns, rows)
         return

@@ -50,7 +50,7 @@ def install(
     """
     _require_root("install", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience), output)
+    _show(versions.install_own(plugin, dry_run, Options(no_wait=no_wait).patience), output)
 
 
 def use(
@@ -65,7 +65,7 @@ def use(
 ) -> None:
     """Let the runtimes start another version that is already installed.
 
-    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is at work. On a
+    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is running. On a
     node, node.toml then names the version: `apply`, `watch` and `doctor` keep it in use, and `undo` goes back.
 
     \b
@@ -100,11 +100,11 @@ def uninstall(
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
-    if asking.asks(yes or dry_run) and (changes := versions.take_away(plugin, version, force, True).changes):
+    if asking.asks(yes or dry_run) and (changes := versions.uninstall(plugin, version, force, True).changes):
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
-    _show(versions.take_away(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
+    _show(versions.uninstall(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
 
 
 def list_versions(

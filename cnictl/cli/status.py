@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli.differences import compact
-from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, say_strays
+from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, say_diversions
 from cnictl.cli.steps import require_root
 from cnictl.node import hint
 from cnictl.node.runs import converge, reset
@@ -119,7 +119,7 @@ def _show(shown: dict[str, Any]) -> None:
             )
             for peer in shown["peers"]
         ]
-        print_table(("peer's pods", "via", "link", "route", "peer", "pod CIDR"), peers)
+        print_table(("pod CIDR", "via", "link", "route", "node answers", "pods"), peers)
     if shown["rules"]:
         rules = [(rule["where"], rule["source"], rule["destination"], str(rule["packets"])) for rule in shown["rules"]]
         print_table(("rule", "from", "to", "packets"), rules)
@@ -130,7 +130,7 @@ def _show(shown: dict[str, Any]) -> None:
     if shown["drifted"]:
         apply = hint.command("cnictl apply")
         say(f"{shown['drifted']} of {len(shown['resources'])} drifted; `{apply}` repairs them")
-    say_strays(shown["strays"])
+    say_diversions(shown["strays"])
     for words in filter(None, (source["conflict"], source["trouble"]) if source is not None else ()):
         say(f"warning: {words}")
 

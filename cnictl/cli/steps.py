@@ -27,7 +27,7 @@ def options_of(
 ) -> Options:
     """Return the options of a run. Raises UsageProblem for options that exclude each other."""
     if exit_code and not dry_run:
-        raise UsageProblem("--exit-code goes with --dry-run: a run's own exit status says whether it failed")
+        raise UsageProblem("--exit-code needs --dry-run: without it, the exit status says whether the run failed")
     return Options(dry_run, force, no_wait, confirm_within)
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from cnictl.cli import encoding
 
 _STYLES = {
-    "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
+    "ok": "green", "unchanged": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
     "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
     "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
     "undone": "magenta",

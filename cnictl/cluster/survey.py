@@ -7,7 +7,7 @@ from typing import Any
 
 import cnictl
 from cnictl.cluster.hosts import Answer, Command, Hosts
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.node.reach.cluster_file import Cluster, ClusterNode
 from cnictl.node.runs import converge
@@ -96,7 +96,7 @@ def ask(nodes: Iterable[ClusterNode], hosts: Hosts, on_answer: Callable[[Answer]
 def version_of(answer: Answer) -> str:
     """Return the version that `cnictl --version` printed; empty if that cnictl is too old for the option."""
     name, _, version = answer.stdout.strip().partition(" ")
-    return outside.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
+    return untrusted_text.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
 
 
 def other_version(answer: Answer) -> str:
@@ -128,7 +128,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
 def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
     """Return the status in a JSON document; None if it is not one. A host may be hostile, so every value is checked."""
     own, bridge = _table(document.get("node")), _table(document.get("bridge"))
-    subnets, networks = _cidrs(own.get("subnets")), _cidrs(own.get("networks"))
+    subnets, networks = cidrs(own.get("subnets")), cidrs(own.get("networks"))
     if not subnets:
         return None
     peers = document.get("peers")
@@ -136,12 +136,14 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     mtu = bridge.get("mtu")
     troubles = [
         f"{document[key]} {words}" for key, words in (("drifted", "drifted"), ("unknown", "not known"))
-        if isinstance(document.get(key), int) and document[key]
+        if type(document.get(key)) is int and document[key] > 0
     ]  # fmt: skip
-    faults = [outside.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]]
-    strays = document.get("strays")
-    if isinstance(strays, list) and strays:
-        troubles.append(f"{len(strays)} kinds of packets go another way")
+    faults = [
+        untrusted_text.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]
+    ]
+    diversions = document.get("strays")
+    if isinstance(diversions, list) and diversions:
+        troubles.append(f"{len(diversions)} kinds of packets go another way")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK
@@ -176,8 +178,8 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
         routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
         if routing:
             yield ClusterFinding(
-                f"{status.name} is not set up as a node (it was reset, or never set up), and {_names(routing)} "
-                f"{'routes' if len(routing) == 1 else 'route'} the pods of {', '.join(sorted(expected))} to it",
+                f"{status.name} is not set up as a node (it was reset, or never set up), but {_names(routing)} still "
+                f"{'routes' if len(routing) == 1 else 'route'} {', '.join(sorted(expected))} to it",
                 (status.name, *routing),
                 f"cnictl cluster apply --limit {status.name}; or cnictl cluster remove {status.name}",
             )
@@ -237,7 +239,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
     by_name = {status.name: status for status in looked_at}
     reachable = set(by_name)
     owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
-    everyone = {text for _, text, _ in owned}
+    everyone = {text for _, text, _ in owned} | {text for node in cluster.nodes for text in node.pod_cidrs}
     for status in looked_at:
         lacking: list[str] = []
         families = {parse_cidr(text).bits for text in status.subnets}
@@ -245,6 +247,8 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
             if node.name == status.name or bits not in families:
                 continue
             peer = known[status.name].get(text)
+            if peer is None and text not in node.pod_cidrs and known[status.name].keys() & set(node.pod_cidrs):
+                continue  # it follows the file, and the node does not: that is said of the node
             if peer is None:
                 lacking.append(node.name)
             else:
@@ -252,7 +256,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
         yield from _lacking(status, list(dict.fromkeys(lacking)), by_name, known)
         unknown = [text for text in known[status.name] if text not in everyone]
         for text in unknown[:_NAMED]:
-            via = outside.word(str(known[status.name][text].get("via", "")), 60)
+            via = untrusted_text.word(str(known[status.name][text].get("via", "")), 60)
             yield ClusterFinding(
                 f"{status.name} has a peer {text} through {via}, and no node of the cluster has that pod CIDR",
                 (status.name,),
@@ -264,7 +268,7 @@ def _of_peer(
     name: str, node: ClusterNode, pod_cidr: str, peer: Mapping[str, Any], reachable: set[str]
 ) -> Iterator[ClusterFinding]:
     """Yield what is wrong with the peer that `name` has for `node`."""
-    via, state = outside.word(str(peer.get("via", "")), 60), outside.line(str(peer.get("state", "")), 200)
+    via, state = untrusted_text.word(str(peer.get("via", "")), 60), untrusted_text.line(str(peer.get("state", "")), 200)
     if _canonical(via) not in node.addresses:
         yield ClusterFinding(
             f"{name} sends the pods' packets for {node.name} ({pod_cidr}) to {via}, and the address of {node.name} "
@@ -330,9 +334,9 @@ def _peers_by_cidr(status: HostStatus) -> dict[str, Mapping[str, Any]]:
     """Return a host's peers by pod CIDR, without routes that no peer claims."""
     peers = {}
     for peer in status.peers:
-        cidrs = _cidrs([peer.get("pod_cidr")])
-        if cidrs and peer.get("state") != "stale":
-            peers[cidrs[0]] = peer
+        known = cidrs([peer.get("pod_cidr")])
+        if known and peer.get("state") != "stale":
+            peers[known[0]] = peer
     return peers
 
 
@@ -346,15 +350,15 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _cidrs(value: Any) -> tuple[str, ...]:
+def cidrs(value: Any) -> tuple[str, ...]:
     """Return the valid CIDRs in a host's value, in canonical form."""
-    cidrs = []
+    canonical = []
     for text in value if isinstance(value, list) else ():
         try:
-            cidrs.append(str(parse_cidr(text)))
+            canonical.append(str(parse_cidr(text)))
         except (AddressError, TypeError, AttributeError):
             continue
-    return tuple(cidrs)
+    return tuple(canonical)
 
 
 def _canonical(text: str) -> str:

@@ -14,8 +14,8 @@ from cnictl.core import durable, jsontext
 from cnictl.core.cidr import is_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
-from cnictl.core.outside import is_network_name
 from cnictl.core.paths import ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR
+from cnictl.core.untrusted_text import is_network_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
 
 def networks() -> list[str]:
     """Return the networks that have records, without what is not a network's folder."""
-    found = set()
+    names = set()
     for place in places():
         for name in _names(place):
             path = f"{place}/{name}"
@@ -278,12 +278,12 @@ def networks() -> list[str]:
             except OSError as error:
                 fault = (error.strerror or str(error)).lower()
             if not fault:
-                found.add(name)
+                names.add(name)
             else:
                 from cnictl.core import odd
 
                 odd.pass_over(path, fault)
-    return sorted(found)
+    return sorted(names)
 
 
 def _names(folder: str) -> list[str]:

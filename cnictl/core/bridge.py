@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.adopted import Note
+    from cnictl.core.bridge_notes import Note
 
 DEFAULT_MTU = 1500
 
@@ -77,8 +77,8 @@ def ensure_bridge(
 
     `mtu` in bytes, `mac` (default: a random one), `nf_call` (whether bridged packets pass iptables; default: if
     br_netfilter is loaded) and `owner` (the alias) apply only to a bridge that is created here. An existing bridge with
-    the right address is used as it is. `noting`: note the changes of an adopted bridge, to be reverted with its last
-    pod; if False, without those that the node file is responsible for; if None, note nothing.
+    the right address is used unchanged. `noting`: note the changes of an adopted bridge, to be reverted with its last
+    pod. If False, changes that the node file is responsible for are not noted; if None, no changes are.
     Raises CniError 105 if `name` is not a bridge or has another IPv4 address, 103 if the kernel refuses.
     """
     link = rtnetlink.get_link(netlink, name)
@@ -93,9 +93,9 @@ def ensure_bridge(
         raise CniError(BRIDGE_CONFLICT, f"{name} exists and is not a bridge but a {link.kind or 'physical'} link")
     bridge = BridgeMade(link, made)
     if noting is not None and not bridge.ours:
-        from cnictl.core import adopted
+        from cnictl.core import bridge_notes
 
-        bridge.note = adopted.take(name, link.index, noting)
+        bridge.note = bridge_notes.take(name, link.index, noting)
     try:
         if gateway is not None:
             give_addresses(netlink, bridge, link, (gateway,))
@@ -137,7 +137,7 @@ def give_addresses(
                 _take(netlink, bridge, link, other)
         _give(netlink, bridge, link, gateway)
     if bridge.addressed and not bridge.made:
-        # a bridge that was made without a MAC takes that of its lowest port, until it is given one: its present one
+        # a bridge made without a MAC takes that of its lowest port; setting its present MAC keeps it
         netlink.call(rtnetlink.set_mac(link.name, rtnetlink.parse_mac(link.mac)))
 
 
@@ -146,7 +146,7 @@ def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
 
     A pod trusts the MAC of its gateway for up to 45 s (`base_reachable_time` in arp(7), times 1.5) and asks three times
     more before it looks for another. A bridge that was removed and is made again has the same MAC, so running pods
-    reach it at once.
+    reach it immediately.
     """
     if not gateways:
         return rtnetlink.random_mac()

@@ -10,8 +10,8 @@ from cnictl.core.digest import former_host_veth_name, host_veth_name
 from cnictl.core.errors import INTERFACE_EXISTS, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
-from cnictl.core.outside import word
 from cnictl.core.unlinking import unlink
+from cnictl.core.untrusted_text import word
 
 TURNS = 8
 """Names that an attachment's host veth may have: the first one that is free is used."""
@@ -84,7 +84,7 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
 
 
 def all_names(network: str, container: str, ifname: str) -> list[str]:
-    """Return every name that the attachment's host veth can have, also in former releases."""
+    """Return every name that the attachment's host veth can have, also the one from cnictl up to 0.1.0."""
     names = [host_veth_name(network, container, ifname, turn) for turn in range(TURNS)]
     return [*names, former_host_veth_name(network, container, ifname)]
 

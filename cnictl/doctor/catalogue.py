@@ -64,7 +64,7 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
-    with reading.once(), ThreadPoolExecutor(max(1, len(waiting))) as pool:
+    with reading.once(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
         made = {check.id: _made(check, facts) for check in chosen if not check.waits}
         made |= {name: future.result() for name, future in begun.items()}

@@ -1,6 +1,6 @@
 """Plan, apply, verify and undo changes: desired state → observe → diff → apply → verify → undo.
 
-Every command is a view of this.
+Every command that changes the host uses it.
 """
 
 import itertools
@@ -32,9 +32,7 @@ class Change:
     command: str
     """The manual command, such as `ip address add 10.244.0.1/24 dev cni0`; one line for each command."""
     repair: bool = False
-
-
-"""Whether it restores what the node was already set up to be."""
+    """Whether it restores what the node was already set up to be."""
 
 
 class Resource(Protocol):
@@ -67,15 +65,15 @@ class Remembering(Protocol):
 
 @runtime_checkable
 class Restored(Protocol):
-    """A resource that existed before cnictl, and is put back when cnictl leaves the host."""
+    """A resource that may have existed before cnictl, and is restored when cnictl leaves the host."""
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the state to leave behind; None to remove the thing."""
 
 
 @runtime_checkable
 class Parted(Protocol):
-    """A resource of several parts, such as files: an undo takes back the parts that nobody has changed since."""
+    """A resource of several parts, such as files: an undo reverts the parts that nobody has changed since."""
 
     parted: bool
     """True."""
@@ -83,23 +81,23 @@ class Parted(Protocol):
 
 @runtime_checkable
 class Merging(Protocol):
-    """A resource that can take a change back although somebody has changed it again since."""
+    """A resource that can revert a change although somebody has changed it again since."""
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Return `now` without the change from `before` to `after`, and in words what of it has to stay."""
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """Return `now` with the change from `before` to `after` reverted, and in words what has to stay."""
 
 
 @runtime_checkable
 class Following(Protocol):
-    """A resource whose state is decided outside of this node: an undo goes to what is decided by then."""
+    """A resource whose state is decided outside this node: an undo applies what is decided by then."""
 
     def followed(self) -> State | None:
-        """Return the state to go to."""
+        """Return the state that an undo has to apply."""
 
 
 @runtime_checkable
 class Skipping(Protocol):
-    """A resource that a node needs only after the next boot or restart: it is left out if it can't be written."""
+    """A resource that a node needs only after the next boot or restart. It is skipped if it can't be written."""
 
     def skipped(self, spec: NodeSpec) -> list[str]:
         """Return the paths that `spec` needs and that can't be written on this host."""
@@ -110,11 +108,11 @@ class Carrying(Protocol):
     """A resource that other things on the host may come to need."""
 
     def carries(self) -> str:
-        """Return in words what needs it; empty if nothing does."""
+        """Return the message that says what needs it; empty if nothing does."""
 
 
 class Batch(Protocol):
-    """What carries out the changes of many resources of one kind at once."""
+    """Carries out the changes of many resources of one kind together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
         """Make each `change.after` true as far as possible; return what failed, by resource."""
@@ -126,7 +124,7 @@ class Batched(Protocol):
 
     @property
     def batch(self) -> Batch:
-        """The same object for all that belong together."""
+        """The batch, which is the same object for all resources that belong together."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every resource, in the order in which changes are made, and its difference."""
+    """Every resource with its difference, in the order in which changes are made."""
 
     steps: tuple[Step, ...]
 
@@ -186,14 +184,14 @@ def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
-    """Return the changes that leave the host as it was before cnictl, in the order given. Changes nothing."""
-    steps = [step for resource in resources for step in _looked_at(resource, partial(former_state, resource))]
+    """Return the changes that restore the host as it was before cnictl, in the order given. Changes nothing."""
+    steps = [step for resource in resources for step in _looked_at(resource, partial(state_after_reset, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
-def former_state(resource: Resource) -> State | None:
+def state_after_reset(resource: Resource) -> State | None:
     """Return the state that a reset leaves a resource in."""
-    return resource.former() if isinstance(resource, Restored) else None
+    return resource.state_after_reset() if isinstance(resource, Restored) else None
 
 
 def remember(todo: Plan) -> None:
@@ -210,7 +208,7 @@ def joined(*plans: Plan) -> Plan:
 
 
 def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
-    """Compare a resource with its desired state. If it can't be read, return a step that says so."""
+    """Compare a resource with its desired state. If it can't be read, the step says so."""
     try:
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
@@ -236,8 +234,8 @@ Done = list[tuple[Resource, Change]]
 def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = None) -> Done:
     """Make the plan's changes, then check that the host is as planned.
 
-    Each change is journalled before it is made. On a failure this run's changes, those in `done` from an earlier
-    part of it included, are undone, last first, and the failure is raised as Problem. The caller holds `exclusive`.
+    Each change is journalled before it is made. On a failure all changes of this run are undone, last first, including
+    those in `done` from an earlier part of it, and the failure is raised as Problem. The caller holds `exclusive`.
     """
     done = [] if done is None else done
     try:
@@ -254,10 +252,10 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
 
 
 def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
-    """Make as many of the plan's changes as possible, whatever fails: for repairs and undos.
+    """Make as many of the plan's changes as possible, for repairs and undos: a failure does not stop the others.
 
-    At boot one peer whose link is late must not cost the node its bridge. Closes the journal; raises Problem that
-    names every failure. The caller holds `exclusive`.
+    For example, at boot a peer whose link is late must not keep the node from getting its bridge. Closes the journal;
+    raises Problem that names every failure. The caller holds `exclusive`.
     """
     done: Done = []
     problems: list[Problem] = []
@@ -277,7 +275,7 @@ _Group = list[tuple[Resource, Change]]
 
 
 def _groups(todo: Plan) -> Iterator[_Group]:
-    """Yield the plan's changes in order, those of neighbours that are carried out at once in one group."""
+    """Yield the plan's changes in order; neighbours that are carried out together form one group."""
     pairs = [(step.resource, step.change) for step in todo.steps if step.change is not None]
     return _grouped(pairs)
 
@@ -292,10 +290,10 @@ def _batch_of(resource: Resource) -> Batch | None:
 
 
 def _carry_out(group: _Group, done: Done, on_step: OnStep, journal: Journal, keep_parts: bool = True) -> list[Problem]:
-    """Journal a group's changes, make them, and return what failed; what was made is added to `done`.
+    """Journal a group's changes, make them, and return the failures; changes that were made are added to `done`.
 
-    `keep_parts`: what failed and got part of the way is added too. What is no failure of a step, such as a signal, is
-    raised.
+    `keep_parts`: a failed change that was made in part is added too. An exception that is not a step's failure, such as
+    an interruption, is raised.
     """
     journal.begin_all(
         Entry(change.resource, change.before, change.after, change.command, change.summary, change.repair)
@@ -330,7 +328,7 @@ def _failures(group: _Group, done: Done, on_step: OnStep, journal: Journal) -> d
             journal.failed(change.resource)
             on_step(change, FAILED)
             if _differs(resource, change.before):
-                done.append((resource, change))  # it got part of the way
+                done.append((resource, change))  # it was made in part
         raise
     return {}
 
@@ -349,6 +347,8 @@ def _problem(error: BaseException, summary: str) -> Problem:
 
 
 def _reason(error: BaseException) -> Problem:
+    if isinstance(error, OSError) and error.strerror:
+        return Problem(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return error if isinstance(error, Problem) else Problem(str(error))
 
 
@@ -358,15 +358,15 @@ def _verify(done: Done) -> None:
         now = resource.observe()
         if now != change.after:
             raise Problem(
-                f"{change.summary}: done, but {resource.id} now is {now}, not {change.after}",
-                "another program undid it; `nft monitor` and `ip monitor` name who changes what",
+                f"{change.summary}: done, but {resource.id} is now {now}, not {change.after}",
+                "another program undid it; `nft monitor` and `ip monitor` show who changes what",
             )
 
 
 def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
-    """Undo changes, last first, and close the journal.
+    """Undo changes, last first, and close the journal. A failure does not stop the rest.
 
-    Return in words what could not be undone. A failure does not stop the rest.
+    Returns in words what could not be undone.
     """
     left: list[str] = []
     made = {change.resource: change for _, change in done}
@@ -377,7 +377,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
 
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
     try:
-        # one group after the other: how a change is taken back may depend on what was taken back before it
+        # one group after the other: how a change is undone may depend on what was undone before it
         for group in _grouped(_reversed(resource, change) for resource, change in reversed(done)):
             problems = _carry_out(group, [], tell, journal, keep_parts=False)
             left += [problem.message for problem in problems]

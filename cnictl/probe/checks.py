@@ -1,4 +1,4 @@
-"""Run the checks of `test-connectivity`: ping all of a pod's targets at once, and find the cause of each failure."""
+"""Run the checks of `test-connectivity`: ping all of a pod's targets together, and find the cause of each failure."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -28,7 +28,7 @@ _U32 = Struct("=I")
 _S32 = Struct("=i")
 _RECEIVE = (
     1 << 15
-)  # the most that the kernel sends at once in a dump; a buffer above 128 KiB would need a mapping of its own
+)  # the most that the kernel sends in one read of a dump; a buffer above 128 KiB would need a mapping of its own
 _LARGEST = (
     1 << 20
 )  # bytes of the longest message that is read: a link with many virtual functions has more than _RECEIVE
@@ -70,28 +70,28 @@ def u32_attr(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Return the attributes from `offset` on by their type, nested flag cleared; the last one of a repeated type."""
-    found = {}
+    attribute_by_type = {}
     end = len(data)
     while offset + 4 <= end:
         length, kind = _ATTR.unpack_from(data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        attribute_by_type[kind & 0x3FFF] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
+    return attribute_by_type
 
 
 def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
     """Return every attribute of one type from `offset` on, whether or not it has the nested flag."""
-    found = []
+    payloads = []
     while offset + 4 <= len(data):
         length, kind = _ATTR.unpack_from(data, offset)
         if length < 4:
             break
         if kind & 0x3FFF == wanted:
-            found.append(data[offset + 4 : offset + length])
+            payloads.append(data[offset + 4 : offset + length])
         offset += (length + 3) & ~3
-    return found
+    return payloads
 
 
 class Netlink:
@@ -111,7 +111,7 @@ class Netlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
         self._room = _RECEIVE
-        """Bytes to read at once."""
+        """Bytes to read in one call."""
         self._interrupted = self._cut = False
         """Whether something changed during the last listing, and whether a message of it did not fit."""
 

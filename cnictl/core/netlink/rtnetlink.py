@@ -51,7 +51,7 @@ RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RTN_UNREACHABLE = 252,
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
 OWNER_MARK = "cnictl:"
-"""How the alias of each link that cnictl made begins."""
+"""The prefix of the alias of each link that cnictl made."""
 
 IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index
@@ -214,7 +214,7 @@ def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
 def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tuple[int, int, bytes]:
     """Return the message that adds an address; an IPv4 one with its broadcast address (/31 and /32 have none).
 
-    An IPv6 address is usable at once, unless `dad` asks for duplicate address detection first.
+    An IPv6 address is usable immediately, unless `dad` asks for duplicate address detection first.
     """
     family = AF_INET if len(packed) == 4 else AF_INET6
     flags = IFA_F_NODAD if family == AF_INET6 and not dad else 0

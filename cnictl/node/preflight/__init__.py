@@ -6,7 +6,7 @@ As with kubeadm, an operator can ignore the findings of a check by its name. `_N
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
@@ -61,7 +61,9 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
             listed = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {listed}")
+            raise UsageProblem(
+                f"there is no preflight check {untrusted_text.line(name)!r}", f"the checks are: {listed}"
+            )
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 
@@ -71,18 +73,18 @@ def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[st
 
 
 def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
-    """Return everything on the host that would stop `spec` from working. Nothing is changed.
+    """Return everything on the host that would keep `spec` from working. Nothing is changed.
 
-    `previous_spec` is the node's present spec; its bridge and routes are no obstacle. A check that fails is a finding
-    too.
+    `previous_spec` is the node's present spec, whose bridge and routes are no obstacle. A check that can't be made is a
+    finding too.
     """
     findings = []
     for name, check in CHECKS.items():
         try:
             findings += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.hint, because="the error's hint is text")
-            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+            what_to_do = hint.advice(problem.hint, because="the error's hint is text")
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what_to_do))
         except OSError as fault:
             findings.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return findings

@@ -68,7 +68,7 @@ class BootUnit:
         for path, text in wanted.items():
             places = [path, *(_wanted_links(text) - _links() if path == UNIT_FILE else ())]
             if path == UNIT_FILE and not program.current():
-                places.append(f"{program.HOME}/new")  # what the unit starts
+                places.append(f"{program.HOME}/new")  # the unit starts a program there
             right = _files(now).get(path) == text and (path != UNIT_FILE or bool(now and now["enabled"]))
             if not right and not all(map(files.can_write, places)):
                 unwritable.append(path)
@@ -79,8 +79,7 @@ class BootUnit:
         texts = {}
         if systemd_runs() and not files.is_masked(UNIT_FILE):
             texts[UNIT_FILE] = unit_text()
-        left_alone = files.is_masked(LOGROTATE_FILE) or debian_package.owns(LOGROTATE_FILE)
-        if os.path.isdir(LOGROTATE_DIR) and not left_alone:
+        if os.path.isdir(LOGROTATE_DIR) and _is_ours(LOGROTATE_FILE):
             texts[LOGROTATE_FILE] = template("cnictl.logrotate")
         return texts
 
@@ -141,6 +140,11 @@ def template(name: str) -> str:
 def unit_text(name: str = UNIT) -> str:
     """Return a unit of `conf/`, which starts root's copy of cnictl. The default unit applies node.toml at boot."""
     return template(name).replace("@CNICTL@", program.COMMAND)
+
+
+def _is_ours(path: str) -> bool:
+    """Return whether cnictl writes a file: the operator did not mask it, and it is not the Debian package's."""
+    return not files.is_masked(path) and not debian_package.owns(path)
 
 
 def _links() -> set[str]:

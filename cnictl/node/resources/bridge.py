@@ -75,7 +75,7 @@ class Bridge:
         """Record the original state of an adopted bridge."""
         original_state.remember(self.id, {"state": self.observe()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original state of an adopted bridge, except for a fixed MAC, which can't be undone; else None."""
         now = self.observe()
         if now is None or _is_ours(now):
@@ -115,15 +115,16 @@ class Bridge:
         return summary, f"ip link set {name} {' '.join(options)}"
 
     def carries(self) -> str:
-        """Return its ports, and its addresses that are not the node's, in words."""
+        """Return the message that it has ports, or addresses that are not the node's."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
             if link is None:
                 return ""
             ports = _ports(netlink, link.index)
             others = [other for other in _texts(netlink, link) if other not in map(str, self._gateways)]
-        standing = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
-        return ", ".join([*standing, *(f"the address {other}" for other in others)])
+        ports_used = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
+        uses = [*ports_used, *(f"the address {other}" for other in others)]
+        return f"it has {', '.join(uses)}" if uses else ""
 
     def carry_out(self, change: Change) -> None:
         """Create, change or remove the bridge. Raises Problem."""
@@ -132,7 +133,7 @@ class Bridge:
                 self._remove(netlink)
                 return
             after = change.after
-            # BridgeNetfilter sets the netfilter hook
+            # the resource BridgeNetfilter sets the netfilter hook
             mac = gateway_mac(self._gateways)
             ensure_bridge(netlink, self._name, None, mtu=after["mtu"], owner=after["owner"], nf_call=False, mac=mac)
             now = self.observe()
@@ -143,7 +144,9 @@ class Bridge:
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, link + u32_attr(rtnetlink.IFLA_MTU, after["mtu"])))
             present = rtnetlink.get_link(netlink, self._name)
             if present is not None and after.get("mac_stays") and not now.get("mac_stays"):
-                announce(netlink, present)  # this sets the MAC; else a bridge follows its ports' MACs, and pods lose it
+                announce(
+                    netlink, present
+                )  # this sets the MAC; without it, a bridge's MAC follows its ports, and pods lose it
             if now["owner"] != after["owner"]:
                 netlink.call(rtnetlink.set_alias(self._name, after["owner"]))
             if not after["up"]:
@@ -173,9 +176,9 @@ class Bridge:
 
 
 def announce(netlink: Netlink, bridge: Link) -> None:
-    """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
+    """Make the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
-    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
+    Without this, pods learn the new one only when their neighbour entry expires, after half a minute. Raises CniError.
     """
     before = {path: sysctl.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
     for path in before:
@@ -190,8 +193,8 @@ def announce(netlink: Netlink, bridge: Link) -> None:
 class Address:
     """The bridge's address of each family. Other addresses of an adopted bridge stay.
 
-    A reset leaves the bridge's address too if it was there before cnictl. Of IPv6 addresses only those of a spec count,
-    because a link has others that change without cnictl.
+    A reset also leaves an address that the bridge had before cnictl. Only a spec's IPv6 addresses count, because a link
+    has others that change without cnictl.
     """
 
     parted = True
@@ -207,7 +210,7 @@ class Address:
         return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the gateway addresses and the addresses that were never ours."""
+        """Return the gateway addresses, and the addresses that were never cnictl's."""
         others = [address for address in _listed(self.observe()) if address not in self._ours]
         return _addresses([*others, *map(str, gateways(spec))])
 
@@ -215,7 +218,7 @@ class Address:
         """Record the original addresses."""
         original_state.remember(self.id, {"state": _addresses(self._all())})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the addresses without ours, unless it was on the bridge before cnictl."""
         remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}).get("addresses", []) if remembered else _listed(self.observe())

@@ -45,15 +45,15 @@ class CniConf:
         texts = {path: files.read(path) for path in paths if os.path.exists(path)}
         return {"files": texts} if texts else None
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return another tool's files of our name, which a reset leaves."""
         texts = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
         return {"files": texts} if texts else None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
-        texts = _files(self.former())
-        # a runtime that starts later may read a folder with our conf that none reads now
+        texts = _files(self.state_after_reset())
+        # our conf also stays in a folder that no runtime reads now: one that starts later may read it
         ours = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
         for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *ours]):
             portmap = find_portmap(self._runtimes, folder)
@@ -121,9 +121,9 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     return document
 
 
-def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
+def find_portmap(known_runtimes: tuple[Runtime, ...], conf_dir: str) -> str | None:
     """Return the `portmap` for `conf_dir`; None unless every runtime that reads it has one in its own folders."""
-    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    readers = [runtime.bin_dirs for runtime in known_runtimes if runtime.settled and runtime.conf_dir == conf_dir]
     programs = [
         next((f"{folder}/portmap" for folder in folders if os.access(f"{folder}/portmap", os.X_OK)), None)
         for folders in list(filter(None, readers)) or [runtimes.DEFAULT_BIN_DIRS]
@@ -179,7 +179,7 @@ def _note(paths: set[str]) -> None:
 def _refuse_foreign(path: str) -> None:
     if is_foreign(path):
         raise Problem(
-            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} out of the folder"
+            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} to another folder"
         )
 
 

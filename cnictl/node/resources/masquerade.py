@@ -1,4 +1,4 @@
-"""Masquerade: one rule set, `core.masquerade`'s, in the backend that the spec names and in no other."""
+"""Masquerade: load the rule set of `core.masquerade` in the backend that the spec names, and in no other."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +31,7 @@ class Masquerade:
         hidden = [family for family in PROGRAMS if hidden_chains.hides("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
             if backend == "iptables" and hidden:
-                rule_sets[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
+                rule_sets[backend] = {"damaged": f"rules exist, but {hidden_chains.reason('nat', hidden[0])}"}
             elif backends.backend(backend).present(self._name):
                 rule_sets[backend] = self._recognised(backend)
         return rule_sets or None
@@ -41,7 +41,7 @@ class Masquerade:
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
             if hidden_chains.hides("nat", rule_set.chain(spec.name), family):
                 why = hidden_chains.reason("nat", family)
-                raise Problem(f"the masquerade rules stand, but {why}", hidden_chains.hint("nat", family))
+                raise Problem(f"the masquerade rules exist, but {why}", hidden_chains.hint("nat", family))
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
@@ -59,11 +59,11 @@ class Masquerade:
                 words.append(f"remove the masquerade rules of {self._name} ({backend})")
                 commands += _removal_commands(self._name, backend)
         for backend, rules in new.items():
-            if "subnets" not in rules:  # an undo, that can't bring back what was damaged
+            if "subnets" not in rules:  # an undo can't restore damaged rules
                 words.append(f"leave the masquerade rules of {self._name} as they are ({backend})")
             elif old.get(backend) != rules:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
-                words.append(f"masquerade {subnets} to all but {networks} ({backend})")
+                words.append(f"masquerade packets from {subnets} to destinations outside {networks} ({backend})")
                 steps = backends.backend(backend).steps(_of(self._name, rules))
                 commands += [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
         return ", ".join(words), "\n".join(commands)
@@ -75,7 +75,9 @@ class Masquerade:
             if old.get(backend) != rules and "subnets" in rules:
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
-                    for bits in {32, 128} - set(wanted.families):  # loading leaves the chain of a family without subnet
+                    for bits in {32, 128} - set(
+                        wanted.families
+                    ):  # loading does not remove the chain of a family without a subnet
                         iptables.remove_chain(bits, rule_set.chain(self._name))
                 backends.backend(backend).load(wanted)
         for backend in old:
@@ -89,7 +91,7 @@ class Masquerade:
                 hidden_chains.remove("nat", chain, family)
         backends.backend(backend).remove(self._name)
         for family in families:
-            firewall.drop_left_over("nat", "POSTROUTING", family)
+            firewall.drop_remnant("nat", "POSTROUTING", family)
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:
@@ -97,7 +99,7 @@ class Masquerade:
             wanted = _of(self._name, rules)
             others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
             chosen = backends.backend(backend)
-            if chosen.stands(wanted) and not (others and chosen.present(self._name, others)):
+            if chosen.is_loaded(wanted) and not (others and chosen.present(self._name, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
 

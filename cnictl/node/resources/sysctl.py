@@ -1,4 +1,4 @@
-"""Turn on forwarding, one switch per family, and record its side effects, so that a reset restores every value."""
+"""Turn on forwarding, one setting per family, and record its side effects, so that a reset restores every value."""
 
 import contextlib
 import os
@@ -38,13 +38,13 @@ class Forwarding:
             values = {"value": sysctl.read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original value; the present one if cnictl never changed it or other bridges need it now."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Return in words the bridges with an address that came after cnictl turned on forwarding, and need it.
+        """Return the message that bridges with an address, made after cnictl turned on forwarding, need it.
 
         Docker and libvirt check forwarding only when they start.
         """
@@ -53,7 +53,7 @@ class Forwarding:
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
-        return f"new bridges to forward for: {', '.join(others)}" if others else ""
+        return f"bridges created since need it: {', '.join(others)}" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the sysctl command."""
@@ -78,7 +78,7 @@ class Forwarding:
         for name, old in remembered["conf"].items():
             if name in now:
                 wanted = old if now[name] == left.get(name, now[name]) else now[name]
-                with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
+                with contextlib.suppress(FileNotFoundError):  # the link was removed meanwhile
                     if sysctl.read(f"{self._conf}/{name}") not in ("", wanted):
                         write(f"{self._conf}/{name}", wanted)
 
@@ -112,7 +112,7 @@ class Forwarding:
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 value = sysctl.read(f"{self._conf}/{name}/{key}")
-                if value:  # else the link went away meanwhile
+                if value:  # else the link was removed meanwhile
                     values[f"{name}/{key}"] = value
         return values
 
