@@ -39,12 +39,7 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """Return the files' text by path, and whether the unit is enabled; None if neither files nor links exist."""
-        ours = [
-            path
-            for path in FILES
-            if os.path.exists(path) and not files.is_masked(path) and not debian_package.owns(path)
-        ]
-        texts = {path: files.read(path) for path in ours}
+        texts = {path: files.read(path) for path in FILES if os.path.exists(path) and _is_ours(path)}
         links, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
         return {"files": texts, "enabled": bool(wanted) and wanted <= links} if texts or links else None
 
