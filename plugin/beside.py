@@ -24,7 +24,7 @@ _TRIES = 16
 
 
 class Beside:
-    """Adds routes that the pod already has to an interface. The pod's routes are listed only once.
+    """Adds to an interface routes that the pod already has through another one. The pod's routes are listed only once.
 
     `index` and `ifname` are the interface's; `message` builds the request for a route.
     """

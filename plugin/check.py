@@ -1,6 +1,6 @@
 """CHECK: compare an attachment with what its ADD promised. Spec 1.1.0, section 2.
 
-Changes that another plugin of the chain makes by design are no deviations: a MAC that its result names, routes that it
+Changes that another plugin of the chain makes by design are not deviations: a MAC that its result names, routes that it
 moved to another table, addresses and interfaces that it added.
 """
 
@@ -175,7 +175,7 @@ def _family(addresses: list[Cidr]) -> int:
 
 
 def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> None:
-    """Check the optional settings of the bridge and its port (promiscuous mode, hairpin); others are no fault."""
+    """Check the optional settings of the bridge and its port (promiscuous mode, hairpin); others are not a fault."""
     if conf.promiscuous and not bridge.flags & rtnetlink.IFF_PROMISC:
         raise _failed(f"promiscMode: bridge {bridge.name} isn't promiscuous", f"ip link set {bridge.name} promisc on")
     if conf.hairpin and veth.port.get(rtnetlink.IFLA_BRPORT_MODE) != b"\1":

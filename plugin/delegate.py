@@ -259,9 +259,7 @@ def _await(pid: int, stdout: int, deadline: float, where: str) -> tuple[int, byt
             if not ended:
                 killpg(pid, _SIGKILL)
                 waitpid(pid, 0)
-            fault = (
-                f"answered with over {_OUTPUT_LIMIT >> 20} MiB" if too_much else "still running at the bound, killed"
-            )
+            fault = f"answered with over {_OUTPUT_LIMIT >> 20} MiB" if too_much else "timed out and was killed"
             raise CniError(DELEGATE_FAILED, f"{where}: {fault}")
         if open_still:
             watch.poll(_TICK)

@@ -97,6 +97,8 @@ def _route(entry: "dict[str, Any]") -> "dict[str, Any]":
             continue
         bits = 8 if key == "scope" else 32
         if type(number) is not int or not 0 <= number < 1 << bits:
-            raise AddressError(f"routes.{key} of {destination} is {str(number)[:60]!r}, no number of {bits} bits")
+            raise AddressError(
+                f"routes.{key} of {destination} is {str(number)[:60]!r}, not a number from 0 to {(1 << bits) - 1}"
+            )
         route[key] = number
     return route

@@ -15,7 +15,7 @@ _LONGEST_PART = 500
 _SHOWN_ARGS = frozenset(
     ("IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID", "IP", "MAC")
 )
-"""Keys of CNI_ARGS that are no secrets. Another key's value might be one, and logs are often passed on."""
+"""Keys of CNI_ARGS that are not secrets. Another key's value might be one, and logs are often passed on."""
 
 
 def log_call(path: str, level: str, call: Call, outcome: str, failed: bool, milliseconds: float, address: str) -> None:

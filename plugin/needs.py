@@ -1,7 +1,7 @@
 """Check what an ADD needs from its node, whatever the pod. STATUS and the error of a failed ADD use these checks.
 
 A check changes nothing. It raises CniError naming the bridge, folder or key if it is certain that every ADD of this
-configuration would fail. A doubt is no error: because of code 50, Kubernetes evicts pods.
+configuration would fail. A doubt is not an error: because of code 50, Kubernetes evicts pods.
 """
 
 import errno
@@ -227,7 +227,7 @@ def _is_there(path: str) -> bool:
 
 
 def _check_lock(path: str) -> None:
-    """Check that the store's lock can be opened and locked; it is no fault if another process holds it."""
+    """Check that the store's lock can be opened and locked; it is not a fault if another process holds it."""
     try:
         descriptor = open_descriptor(path, O_RDWR | durable.AT_ONCE)
     except FileNotFoundError:

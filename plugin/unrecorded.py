@@ -12,9 +12,10 @@ from .environment import Call
 
 
 def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None:
-    """Undo an attachment that has neither a record nor a lease under its interface's name.
+    """Undo an attachment that has no record.
 
-    Returns the record of its lease if that names no interface (before host-local 0.8), else None.
+    If it has an old-style lease without an interface name (host-local before 0.8), return a record built from that
+    lease; else None.
     """
 
     def before(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Rebuild what the tests of a module share after one of them failed: its neighbours must not meet what it left.
+"""Rebuild a module's shared fixtures after a failed test, so that other tests don't meet its leftovers.
 
 Hooks of pytest, for a conftest to import: whatever has the module's scope (a lab, a node, a world of doctor's) is ended
 with the test that failed, and made anew for the next one.

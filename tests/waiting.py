@@ -1,4 +1,4 @@
-"""How every test waits: for a condition, with a bound."""
+"""Wait for a condition, up to a time limit. Every test waits this way."""
 
 import time
 from collections.abc import Callable

@@ -36,11 +36,12 @@ ConfirmOption = Annotated[
         metavar="SECONDS",
         min=change.LEAST_CONFIRM,
         max=3600,
-        help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh before.",
+        help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh first.",
     ),
 ]
 _NOT_CHANGED = (
-    "no host was changed, because the others would no longer agree with {names}; --limit changes some hosts only"
+    "no host was changed: {names} can't be changed, and changing only the others would make the cluster inconsistent\n"
+    "  hint: to change only some hosts, use --limit"
 )
 
 
@@ -286,8 +287,8 @@ def _show_statuses(statuses: Sequence[HostStatus]) -> None:
         peers = f"{row['peers_ok']} of {row['peers']}" if status.is_set_up else ""
         mtu = str(status.mtu) if status.mtu else ""
         rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
-                     state))  # fmt: skip
-    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "state"), rows)
+                     status.plugin, state))  # fmt: skip
+    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state"), rows)
     for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
         names = [status.name for status in statuses if status.hint == hint]
         say(f"hint for {', '.join(names)}: {hint}")

@@ -1,22 +1,26 @@
 """`cnictl test-connectivity`: show what a pod of this node reaches, and why it fails to reach the rest."""
 
-import socket
-import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, working
+from cnictl.cli import connectivity_watch
+from cnictl.cli.output import Format, OutputOption, Progress, print_json, print_json_line, print_table, say, working
 from cnictl.cli.steps import require_root
+from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import matrix, pods, request, trace
+from cnictl.probe.cells import names
+from cnictl.probe.cells.mapped_before import REASON, mapped_before
+from cnictl.probe.cells.round import Round, run_round
 from cnictl.probe.chain import Chain
-from cnictl.probe.checks import Report, run_checks
+from cnictl.probe.checks import FAILED, Report
 from cnictl.probe.existing import existing_pod, neighbour_of
 from cnictl.probe.icmp import echo_socket
-from cnictl.probe.pods import answer, probe_pods
+from cnictl.probe.pods import CheckedPod, answer, probe_pods
 from cnictl.probe.ports import SERVED_PORT, Listener
 from cnictl.probe.request import Request
 
@@ -49,6 +53,17 @@ def test_connectivity(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.05, max=60, help="How long to wait for each answer.")
     ] = 1.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help=f"Run only this check. Repeatable. Checks: {', '.join(names.ALL)}."),
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Leave out this check. Repeatable.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Check again and again until Ctrl-C, and show what changes.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.2, max=86400, help="With --watch: the time between two rounds.")
+    ] = connectivity_watch.INTERVAL,
     conf: Annotated[
         str, typer.Option(metavar="FILE", help="The CNI conf for the probe pods. Default: this node's.")
     ] = "",
@@ -57,12 +72,15 @@ def test_connectivity(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Ping from a pod everything that a pod should reach, and name the cause of each failure.
+    """Try from a pod everything that a pod should reach, and name the cause of each failure.
 
     The installed plugin makes two short-lived pods, as it would for a runtime. The first pings this host, the second
-    pod, each peer, a pod on each peer, and the outside, in each address family of the node. For each failure, cnictl
-    examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the command that fixes it.
-    Exit status 1 if a check fails.
+    pod, each peer, a pod on each peer, and the outside, in each address family of the node. Further checks try TCP and
+    UDP, the pod's DNS servers, a Service, a port of this host that is mapped to the second pod (from here, from the
+    first pod, and from itself: hairpin), the path MTU, and IPv6. A check that can't apply is skipped with the reason.
+
+    For each failure, cnictl examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the
+    command that fixes it. Exit status 1 if a check fails; with --watch, that of the last round.
 
     Name a pod on the other host. Without one, only the other host's gateway is pinged, and it answers even if the
     firewall there drops forwarded packets:
@@ -72,10 +90,17 @@ def test_connectivity(
       10.244.1.7
       this host$  cnictl test-connectivity --pod 10.244.1.7
       this host$  cnictl test-connectivity --from 10.244.0.12     # from a running pod
+      this host$  cnictl test-connectivity --only tcp --only dns --watch
     """
     seconds = request.seconds(duration)
-    of_checks: dict[str, object] = {"--pod": pod, "--external": external, "--from": source, "--peer": peer}
+    of_checks: dict[str, object] = {
+        "--pod": pod, "--external": external, "--from": source, "--peer": peer, "--only": only, "--skip": skip,
+        "--watch": watch,
+    }  # fmt: skip
     request.refuse_ineffective(serve, duration, of_checks)
+    if interval != connectivity_watch.INTERVAL and not watch:
+        raise UsageProblem("--interval has no effect: --watch is not given")
+    chosen = names.choose(only or [], skip or [])
     asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
@@ -83,28 +108,66 @@ def test_connectivity(
     if serve:
         _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
-    trace.clean()
-    report = _from_pod(asked, source) if source else _from_probe(asked, request.chain_of(conf, bin_dir or []))
-    if output is Format.JSON:
+    trace.sweep()
+    chain = None if source else request.chain_of(conf, bin_dir or [])
+    with working() as tell:
+        pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
+        if watch:
+            with connectivity_watch.until_interrupted() as seen, pods_to_check as look:
+                connectivity_watch.follow(look.run, interval, output, seen, tell, _show)
+            report = seen.last
+        else:
+            with pods_to_check as look:
+                report = look.run()
+                tell("removing the pods")
+    if not watch and output is Format.JSON:
         print_json(report.as_json())
-    else:
+    elif not watch:
         _show(report)
-    if report.overall == "failed":
+    if report.overall == FAILED:
         raise typer.Exit(1)
 
 
-def _from_pod(asked: Request, text: str) -> Report:
-    pod = existing_pod(text)
-    with working() as tell:
-        return run_checks(asked.spec, pod, neighbour_of(pod, asked.spec.name), asked.wanted, tell)
+@dataclass(frozen=True)
+class _Look:
+    """A pod to check from, with another one beside it."""
+
+    round: Round
+    pod: CheckedPod
+    other: CheckedPod | None
+    tell: Progress
+
+    def run(self) -> Report:
+        return run_round(self.round, self.pod, self.other, self.tell)
 
 
-def _from_probe(asked: Request, chain: Chain) -> Report:
-    with working(f"making two pods through {' → '.join(chain.types)}") as tell:
-        with probe_pods(chain, 2) as (first, second):
-            report = run_checks(asked.spec, first, second, asked.wanted, tell)
-            tell("removing the pods")
-        return report
+@contextmanager
+def _looked_at(
+    asked: Request, chosen: frozenset[str], named: bool, source: str, chain: Chain | None, tell: Progress
+) -> Iterator[_Look]:
+    """Give the pods to check: a running one and its neighbour, else two probe pods made by `chain`.
+
+    `named`: the operator named the chosen checks.
+    """
+    if chain is None:
+        pod = existing_pod(source)
+        without = "--from checks a running pod, and only a probe pod gets a mapped port"
+        yield _Look(Round(asked.spec, asked.wanted, chosen, without), pod, neighbour_of(pod, asked.spec.name), tell)
+        return
+    without = _without_mapping(chain, chosen, named)
+    tell(f"making two pods through {' → '.join(chain.types)}")
+    with probe_pods(chain, 2, mapped=not without) as (first, second):
+        yield _Look(Round(asked.spec, asked.wanted, chosen, without), first, second, tell)
+
+
+def _without_mapping(chain: Chain, chosen: frozenset[str], named: bool) -> str:
+    """Return why no port of this host is mapped to a probe pod; empty if one is to be mapped."""
+    wanted = [name for name in (names.HOST_PORT, names.HAIRPIN) if name in chosen]
+    if not wanted:
+        return "neither is chosen"
+    if not chain.maps_ports:
+        return f"no plugin of the conf maps ports (capability portMappings): {' → '.join(chain.types)}"
+    return "" if named or mapped_before() else REASON.format(wanted[0])
 
 
 def _serve(chain: Chain, seconds: float, output: Format) -> None:
@@ -129,9 +192,5 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
 
 
 def _show(report: Report) -> None:
-    if not sys.stdout.isatty():
-        columns, rows = matrix.lines(report)
-        print_table(columns, rows)
-        return
-
-    Console().print(matrix.matrix([(socket.gethostname(), report)]))
+    columns, rows = matrix.lines(report)
+    print_table(columns, rows)

@@ -1,11 +1,13 @@
 """Show changes as a diff with the manual commands: in colour at a terminal, plain in a pipe."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnictl.cli import output
-from cnictl.node.spine import State, Step
+from cnictl.node import spine
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
@@ -17,7 +19,7 @@ Line = tuple[str, str]
 """The kind of line (a key of `_STYLES`), and its text."""
 
 
-def show(steps: Iterable[Step]) -> None:
+def show(steps: Iterable[spine.Step]) -> None:
     """Print each step of a plan on stdout: what is there, what should be, and the manual command."""
     write(line for step in steps for line in of_step(step))
 
@@ -27,10 +29,10 @@ def write(lines: Iterable[Line]) -> None:
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
-def of_step(step: Step) -> Iterator[Line]:
+def of_step(step: spine.Step) -> Iterator[Line]:
     """Return the lines of one step."""
     if step.unknown:
-        yield "~", f"not known: {step.resource.id}: {step.unknown}"
+        yield "~", f"can't be read: {step.resource.id}: {step.unknown}"
         return
     if step.change is None:
         yield "=", f"unchanged: {step.summary}"
@@ -39,7 +41,7 @@ def of_step(step: Step) -> Iterator[Line]:
     yield from of_change(step.change.before, step.change.after, step.change.command)
 
 
-def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
+def of_change(before: spine.State | None, after: spine.State | None, command: str) -> Iterator[Line]:
     """Return what differs, and the manual command that changes it."""
     for kind, text in difference(before or {}, after or {}):
         yield kind, _INDENT + text
@@ -47,7 +49,7 @@ def of_change(before: State | None, after: State | None, command: str) -> Iterat
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
+def difference(before: spine.State, after: spine.State, within: str = "") -> Iterator[Line]:
     """Return `- key: before` and `+ key: after` for each difference; texts of several lines line by line."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)

@@ -45,7 +45,7 @@ def list_leases(
     data_dir: DataDirOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the addresses of a network that are held: container, interface, pod, age and state.
+    """List a network's leased addresses: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
     working on it. unknown: a lease from another plugin, decided only at the next boot; in a shared store, possibly

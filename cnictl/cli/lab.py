@@ -45,7 +45,7 @@ def up(
 
 
 def down(lab: LabOption = "lab", former: FormerLabOption = "", yes: YesOption = False) -> None:
-    """End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is no error.
+    """End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is not an error.
 
     \b
       cnictl lab down

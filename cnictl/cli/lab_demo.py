@@ -1,4 +1,4 @@
-"""`cnictl lab demo`: play the walk-through; progress goes to stderr, each act's commands and matrix to stdout."""
+"""`cnictl lab demo`: run the walk-through; progress goes to stderr, each act's commands and matrix to stdout."""
 
 import io
 import sys
@@ -29,7 +29,7 @@ def demo(
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Use both address families.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Play the walk-through on two nodes of a lab of its own, or build a cluster there from one file.
+    """Run the walk-through on two nodes of a lab of its own, or build a cluster there from one file.
 
     With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
     outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.
@@ -45,7 +45,7 @@ def demo(
     start = time.monotonic()
     if nodes is not None:
         if svg:
-            raise UsageProblem("--svg saves the matrix of the walk-through, and --nodes plays another one")
+            raise UsageProblem("--svg saves the matrix of the walk-through, and --nodes runs a different demo")
         _cluster(nodes, dual_stack, output)
         return
     acts = []

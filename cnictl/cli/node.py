@@ -41,7 +41,7 @@ def init_node(
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove the peers of node.toml that no --peer names.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move the peers that --peer names with another address than node.toml.")
+        bool, typer.Option("--replace", help="Move the peers whose address in --peer differs from node.toml.")
     ] = False,
     bridge: Annotated[str | None, typer.Option(metavar="LINK", help="The pods' bridge. On a new node: cni0.")] = None,
     name: Annotated[

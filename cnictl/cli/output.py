@@ -57,9 +57,9 @@ def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
         say(f"  hint: {hint}")
 
 
-def write(text: str = "") -> None:
-    """Print lines of the command's result on stdout."""
-    print(plain(text))
+def write(text: str = "", flush: bool = False) -> None:
+    """Print lines of the command's result on stdout; `flush`: at once, also into a pipe."""
+    print(plain(text), flush=flush)
 
 
 class Progress:

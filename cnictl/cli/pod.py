@@ -111,8 +111,8 @@ def _answer_words(way: dict[str, Any]) -> str:
         return f"does not answer ping{why}{works}"
     ports = ", ".join(f"{port['port']}/{port['protocol']} {_PORT_WORDS[port['state']]}" for port in service["ports"])
     behind = ", ".join(service["endpoints"])
-    said = ports or (f"its connections are answered by {behind}" if behind else "")
-    return f"a Service address, which answers no ping: {said}"
+    reached = ports or (f"its connections are answered by {behind}" if behind else "")
+    return f"a Service address, which answers no ping: {reached}"
 
 
 _PORT_WORDS = {

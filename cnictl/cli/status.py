@@ -1,5 +1,7 @@
 """`cnictl status`: show the node on one screen, and where it differs from node.toml."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 import select
 import sys
@@ -14,7 +16,7 @@ from cnictl.node import hint
 from cnictl.node.runs import converge, reset
 from cnictl.node.spec import node_file
 from cnictl.views import source_view
-from cnictl.views.status import has_fault, look
+from cnictl.views import status as status_view
 
 
 def status(
@@ -40,7 +42,7 @@ def status(
     if spec is None:
         raise reset.no_node()
     while True:
-        shown = look(spec)
+        shown = status_view.look(spec)
         if watch:
             _clear()
         if output is Format.JSON:
@@ -51,7 +53,7 @@ def status(
             break
         select.select([], [], [], 2.0)
         spec = converge.current_spec()
-    if has_fault(shown):
+    if status_view.has_fault(shown):
         raise typer.Exit(1)
 
 

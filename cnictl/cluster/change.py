@@ -203,7 +203,7 @@ def _barred(node: ClusterNode, version: Answer) -> HostChange | None:
         return HostChange(node, UNREACHABLE, version.fault, version.hint)
     other = survey.other_version(version)
     if other:
-        return HostChange(node, OTHER_VERSION, other, "install the same version of cnictl on all hosts")
+        return HostChange(node, OTHER_VERSION, other, survey.other_version_hint(node.name, survey.version_of(version)))
     return None
 
 
@@ -224,7 +224,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
 
 
 def _other_node(node: ClusterNode, subnets: Sequence[str], name: str = "") -> tuple[str, str]:
-    """Return that ssh reaches another node than the file means, and the hint. `subnets` are that node's."""
+    """Return that ssh reaches a different node from the file's, and the hint. `subnets` are that node's."""
     whose = f"{name}, with" if name else "another node, with"
     return (
         f"ssh leads to {whose} the pod CIDR {', '.join(subnets)}; the file has {', '.join(node.pod_cidrs)} "

@@ -35,7 +35,7 @@ class Answer:
     def error(self) -> str:
         """The first line of the command's error, without `cnictl: `; its exit status if it printed none."""
         if self.status == 0:
-            return "its cnictl answered with something else than was asked for"
+            return "cnictl on that host returned unexpected output"
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("cnictl: ")]
         line = (ours or lines or [f"exit status {self.status}"])[0]
@@ -57,7 +57,7 @@ class Answer:
 
 
 def _refuse(word: str) -> None:
-    """Refuse `NaN` and `Infinity`, which are no JSON (RFC 8259, section 6): they would be printed again."""
+    """Refuse `NaN` and `Infinity`, which are not JSON (RFC 8259, section 6) and would be printed again."""
     raise ValueError(word)
 
 

@@ -386,7 +386,7 @@ class _Joining:
         return CellCause("wrong-host", words)
 
     def _masquerades(self, cell: Cell, seen: str) -> CellCause:
-        """Return the cause that the receiver saw another source than the pod's address, and whose address it was."""
+        """Return the cause that the receiver saw a source other than the pod's address, and whose address that was."""
         host = self._addresses.get(seen, "")
         for name in (cell.sender, cell.receiver):
             if any(seen == gateway_of(cidr) for cidr in self._ready[name].pod_cidrs):
@@ -431,7 +431,7 @@ def _unexplained(cell: Cell, seen: bool) -> CellCause:
     whom = cell.receiver and (cell.receiver if cell.check == POD_NODE else f"{cell.receiver}'s pod")
     sender = who.get(cell.check, f"{cell.sender}'s pod")
     if seen:
-        words = f"{whom} received the request of {sender}, but the answer was lost on the way"
+        words = f"{whom} received the request of {sender}, but the reply was lost on the way"
     elif cell.check == POD_EXTERNAL:
         words = f"{sender} got no answer from {cell.ping.to if cell.ping else 'outside'}"
     elif cell.check == POD_NODE:

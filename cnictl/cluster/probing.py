@@ -64,7 +64,7 @@ def gather(
     talks = [_Talk(host, transport) for host in hosts]
     try:
         on_step(f"making a pod on each of {len(talks)} hosts")
-        _await(talks, lambda report: report.ready, limits.ready + len(talks) * limits.each, "its probe pod was not up")
+        _await(talks, lambda report: report.ready, limits.ready + len(talks) * limits.each, "did not start its pod")
         ready = {talk.report.name: talk.report.ready for talk in talks if talk.report.ready and not talk.report.fault}
         partners = choose(list(ready))
         on_step(f"pinging between {len(ready)} hosts")
@@ -72,13 +72,13 @@ def gather(
             names = partners.get(talk.report.name, ())
             targets = tuple(host.as_target(name) for name in names if (host := ready.get(name)) is not None)
             talk.answer(pair_reports.request_line(PairRequest(targets, count, timeout)))
-        _await(talks, lambda report: report.pings, limits.pings, "its pings were not over")
+        _await(talks, lambda report: report.pings, limits.pings, "did not finish pinging")
         on_step("asking what each pod received")
         for talk in talks:
             talk.answer(pair_reports.FINISH)
-        _await(talks, lambda report: report.seen, limits.seen, "it did not report what its pod received")
+        _await(talks, lambda report: report.seen, limits.seen, "did not report what its pod received")
         on_step("removing the pods")
-        _await(talks, lambda _: None, limits.end, "its pod was not gone")
+        _await(talks, lambda _: None, limits.end, "did not remove its pod")
     finally:
         _end(talks)
     return [talk.report for talk in talks]
@@ -191,7 +191,7 @@ class _Talk:
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "cnictl there is too old for the test", "install the same version of cnictl on that host"
+            message, hint = "cnictl there is too old for the test", "cnictl cluster upgrade puts this version there"
         with self.told:
             self.report.fault = self.report.fault or untrusted_text.line(message)
             self.report.hint = self.report.hint or untrusted_text.line(hint)

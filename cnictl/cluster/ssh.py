@@ -59,7 +59,8 @@ _REFUSED = re.compile(
 """How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
-_NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
+_NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install puts it there, into /usr/local/bin")
+VERSION = Command(("cnictl", "--version"))
 
 
 @dataclass
@@ -75,8 +76,12 @@ class _Host:
 class Ssh:
     """Hosts reached by ssh, as `Hosts` and `Transport`. As a context manager, it closes its connections."""
 
-    def __init__(self, destinations: Mapping[str, str]) -> None:
-        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form."""
+    def __init__(self, destinations: Mapping[str, str], first: Command = VERSION) -> None:
+        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form.
+
+        `first`: the command that makes each connection; if it can't be run on a host, nothing else is.
+        """
+        self._first = first
         for name, destination in destinations.items():
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {untrusted_text.line(repr(destination))} is not a host or user@host")
@@ -118,7 +123,7 @@ class Ssh:
                 signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
-        """Return each host's answer to `cnictl --version`."""
+        """Return each host's answer to the first command, which is `cnictl --version` unless another was given."""
         return self._each(self.names, self._connected, on_answer)
 
     def run(
@@ -172,8 +177,7 @@ class Ssh:
         with host.lock:
             if host.first is None:
                 with self._connecting:
-                    command = Command(("cnictl", "--version"))
-                    host.first = self._ask(host, command, CONNECT_SECONDS + 50.0)
+                    host.first = self._ask(host, self._first, CONNECT_SECONDS + 50.0)
             return host.first
 
     def _ask(self, host: _Host, command: Command, timeout: float) -> Answer:
@@ -287,11 +291,11 @@ class Session:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return "", ""
-        said = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
-        stderr, begun = _of_command(said)
+        output = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
+        stderr, begun = _of_command(output)
         fault, hint = fault_of(status, stderr, self._destination, "…" if self._has_answered else "")
         if fault or (self._marked and not begun):
-            return (fault, hint) if fault else _not_begun(status, said, self._destination)
+            return (fault, hint) if fault else _not_begun(status, output, self._destination)
         answer = Answer(self._destination, status, stderr=stderr)
         return (answer.error, answer.error_hint) if status != 0 else ("", "")
 
@@ -302,9 +306,9 @@ def _of_command(output: str) -> tuple[str, bool]:
     return (after, True) if begins else (before, False)
 
 
-def _not_begun(status: int, said: str, destination: str) -> tuple[str, str]:
+def _not_begun(status: int, output: str, destination: str) -> tuple[str, str]:
     """Return what a login shell made of the command in place of running it, and the hint."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     words = untrusted_text.line(lines[-1]) if lines else f"exit status {status}"
     return f"the login shell there does not run commands: {words}", f"try: ssh {destination} true"
 

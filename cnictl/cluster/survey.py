@@ -9,6 +9,7 @@ import cnictl
 from cnictl.cluster.hosts import Answer, Command, Hosts
 from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
+from cnictl.node.plugin import versions
 from cnictl.node.reach.cluster_file import Cluster, ClusterNode
 from cnictl.node.runs import converge
 from cnictl.node.spec.overlaps import overlapping
@@ -33,6 +34,8 @@ class HostStatus:
     hint: str = ""
     version: str = ""
     """The version of cnictl on the host."""
+    plugin: str = ""
+    """The version of the plugin in use; empty without one."""
     subnets: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     mtu: int = 0
@@ -63,6 +66,7 @@ class HostStatus:
             "peers_ok": sum(str(peer.get("state", "")).startswith("ok") for peer in self.peers),
             "mtu": self.mtu or None,
             "cnictl": self.version,
+            "plugin": self.plugin,
             "hint": as_hint(self.hint),
         }
 
@@ -107,6 +111,13 @@ def other_version(answer: Answer) -> str:
     return f"has cnictl {version or 'of an older version'}, and this is {cnictl.__version__}"
 
 
+def other_version_hint(name: str, version: str) -> str:
+    """Return what to do about a host with another version of cnictl. `version` is the host's."""
+    if versions.sort_key(version) > versions.sort_key(cnictl.__version__):
+        return f"install cnictl {version} on this machine; or cnictl cluster upgrade --limit {name} puts this one there"
+    return f"cnictl cluster upgrade --limit {name}"
+
+
 def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     """Return a host's status from its answers to `--version` and `status`. Pure."""
     if answer.fault:
@@ -114,7 +125,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     document, number, other = answer.document(), version_of(version), other_version(version)
     status = _parsed(node, document, number) if document is not None else None
     if other:
-        hint = "install the same version of cnictl on all hosts"
+        hint = other_version_hint(node.name, number)
         known = status or HostStatus(node, OTHER_VERSION, version=number)
         return replace(known, state=OTHER_VERSION, why=other, hint=hint)
     if status is not None:
@@ -143,13 +154,14 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     ]
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
-        troubles.append(f"{len(diversions)} kinds of packets go another way")
+        troubles.append(f"{len(diversions)} kinds of packets are not routed as cnictl expects")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK
     own_mtu = mtu if type(mtu) is int else 0
+    plugin = untrusted_text.word(str(_table(document.get("plugin")).get("version") or ""), 80)
     return HostStatus(
-        node, state, why, hint, version, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
+        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
     )
 
 
@@ -165,6 +177,7 @@ def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFi
         *_differences(
             [status for status in statuses if status.version], "cnictl version", lambda status: status.version
         ),
+        *_differences(looked_at, "plugin version", lambda status: status.plugin.partition("+")[0]),
         *_peers(looked_at, cluster),
     ]
 
@@ -278,7 +291,7 @@ def _of_peer(
         )
     elif not state.startswith("ok"):
         yield ClusterFinding(
-            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not known'}",
+            f"the route on {name} to the pods of {node.name} ({pod_cidr}) is wrong: {state or 'not reported'}",
             (name, node.name),
             f"cnictl cluster apply --limit {name}",
         )
@@ -302,7 +315,7 @@ def _lacking(
         other = by_name[name]
         yield ClusterFinding(
             f"{status.name} has no peer for {name} ({', '.join(other.subnets)}), but {name} has one for {status.name}: "
-            "packets arrive and answers are lost",
+            "packets arrive and replies are lost",
             (status.name, name),
             f"cnictl cluster apply --limit {status.name}",
         )

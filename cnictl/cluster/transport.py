@@ -20,7 +20,7 @@ class Session(Protocol):
     def close(self) -> None:
         """End the command: close its stdin, wait a bounded time for its end, then kill it. May be called twice.
 
-        It may be called from another thread than the one that reads `lines`, which then ends.
+        It may be called while another thread reads `lines`, which then ends.
         """
 
 

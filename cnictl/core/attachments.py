@@ -64,7 +64,7 @@ class Record:
         self.ipam = ""
         """The IPAM plugin that gave the addresses; empty if they are leased here."""
         self.mac_check = False
-        """Whether rules drop frames that the pod sends from another MAC than its own."""
+        """Whether rules drop frames that the pod sends from a MAC other than its own."""
         self.vlan = 0
         """The pod's untagged VLAN; 0: none."""
         self.masqueraded: list[str] = []

@@ -163,7 +163,7 @@ def parse_interface(text: str, subject: str = "address") -> Cidr:
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{subject} {show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+            f"{subject} {show(text)}: has no prefix length; did you mean {address}/{24 if bits == 32 else 64}?"
         )
     numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
     if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
@@ -175,7 +175,7 @@ def parse_cidr(text: str, subject: str = "subnet") -> Cidr:
     """Parse a subnet, whose host bits must be clear. Raises AddressError naming the subnet that was probably meant."""
     cidr = parse_interface(text, subject)
     if cidr.value != cidr.first:
-        raise AddressError(f"{subject} {show(text)}: has host bits set, probably meant {cidr.network}")
+        raise AddressError(f"{subject} {show(text)}: has host bits set; did you mean {cidr.network}?")
     return cidr
 
 

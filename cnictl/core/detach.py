@@ -28,7 +28,7 @@ def detach(
     pod: str = "",
     netns: str = "",
 ) -> Record | None:
-    """Remove an attachment's veth pair, its leases and its record; what is missing is no error.
+    """Remove an attachment's veth pair, its leases and its record; what is missing is not an error.
 
     A link is removed only if it is proven to be this attachment's (`core.host_veth`). The record is removed last, so
     that an interrupted undo can be repeated. `held`: the record's descriptor if the caller has locked it. `still` is

@@ -181,7 +181,7 @@ def is_folder(path: str) -> bool:
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:
-    """Make a folder and those above it; an existing one is no error."""
+    """Make a folder and those above it; an existing one is not an error."""
     try:
         mkdir(path, mode)
     except FileExistsError:

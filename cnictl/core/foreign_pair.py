@@ -1,6 +1,6 @@
 """Find and remove the host veth of an attachment that another plugin made before cnictl took over its network.
 
-A name in a result or lease is no proof that a link belongs to the attachment, and neither is what the pod shows of its
+A name in a result or lease does not prove that a link belongs to the attachment. Neither does what the pod shows of its
 own interface.
 """
 
@@ -42,7 +42,7 @@ def link_of(netlink: Netlink, record: Record, netns: str = "", bridge: str = "")
 def remove_pair(netlink: Netlink, record: Record, netns: str = "", bridge: str = "") -> None:
     """Remove the veth pair that another plugin made for an attachment, and the reference's rules for it.
 
-    None there is no error, and a link without the proof of `link_of` stays. Raises CniError 106, OSError.
+    A missing pair is not an error, and a link without the proof of `link_of` stays. Raises CniError 106, OSError.
     """
     link = link_of(netlink, record, netns, bridge)
     if link is not None:

@@ -1,7 +1,7 @@
 """The host veth of an attachment: its name, its alias, and the proof that a link belongs to the attachment.
 
-A name is no proof: the link that has it counts as another's until its alias, or the namespace behind it, proves that it
-is this attachment's.
+A name proves nothing. A link with the name counts as another's until its alias, or the namespace behind it, proves that
+the link is this attachment's.
 """
 
 from cnictl.core import attachments

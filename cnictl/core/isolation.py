@@ -121,7 +121,9 @@ def is_loaded(bridge: str, interface: str, pod: Isolated) -> bool:
 
 
 def remove(host_veth: str, recorded: bool = True) -> None:
-    """Remove a pod's isolation, and the table with the last pod's. None there is no error. Raises CniError 106.
+    """Remove a pod's isolation. Also removes the table after the last pod. A missing table is not an error.
+
+    Raises CniError 106.
 
     `recorded`: whether the pod is known to be isolated; if not, iptables is not searched.
     """

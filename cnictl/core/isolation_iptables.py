@@ -62,7 +62,10 @@ def is_loaded(interface: str, pod: "tuple[str, list[str]]") -> bool:
 
 
 def remove(host_veth: str) -> None:
-    """Remove a pod's isolation, and the chain with the last pod's. None there is no error. Raises CniError 106."""
+    """Remove a pod's isolation. Also removes the chain after the last pod. A missing chain is not an error.
+
+    Raises CniError 106.
+    """
     _remove(lambda owner: owner == host_veth)
 
 
@@ -108,7 +111,7 @@ def _rule(host_veth: str, address: str) -> list[str]:
 
 
 def _owner(line: str) -> str:
-    """Return the host veth that a rule's comment names; else the rule itself, which is no link's name."""
+    """Return the host veth that a rule's comment names; else the rule itself, which is not the name of a link."""
     return line.partition("cnictl:")[2].partition(" ")[0].rstrip('"') or line
 
 

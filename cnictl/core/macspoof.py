@@ -1,8 +1,8 @@
-"""`macspoofchk`: drop frames that a pod sends with another MAC than its own, where they enter the bridge.
+"""`macspoofchk`: drop frames that a pod sends with a MAC other than its own, where they enter the bridge.
 
 This needs nftables, as in the reference (pkg/link/spoofcheck.go). Each attachment has a chain that is named after its
 host veth. A verdict map finds it by the link that a frame came through, so a frame costs the same with one pod and with
-a thousand. The chain also drops ARP and neighbour discovery packets that announce another MAC than their frame's,
+a thousand. The chain also drops ARP and neighbour discovery packets that announce a MAC other than their frame's,
 because neighbours believe what these say. VLAN tags don't get around it, although a receiver removes any number of tags
 with VLAN 0: the kernel removes the first one before the chain (net/core/dev.c, __netif_receive_skb_core), the chain
 looks behind a second one, and drops a frame with a third.

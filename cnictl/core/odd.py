@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MOST = 100
 """Entries that are remembered at most: a folder may contain any number of them."""
 _VANISHED = (2, 20)
-"""ENOENT, ENOTDIR: the entry has gone meanwhile, which is no fault."""
+"""ENOENT, ENOTDIR: the entry has gone meanwhile, which is not a fault."""
 _FOLDER = 21
 """EISDIR: cnictl never writes a folder in place of a file, so it can't matter."""
 

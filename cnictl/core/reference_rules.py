@@ -23,7 +23,7 @@ _NFT_HASH, _CHAIN_MAX = 16, 28
 
 
 def remove_reference_rules(network: str, container: str, ifname: str) -> None:
-    """Remove the reference's rules for one attachment from both backends. None there is no error.
+    """Remove the reference's rules for one attachment from both backends. Missing rules are not an error.
 
     Raises CniError 106.
     """

@@ -43,7 +43,7 @@ _PARTS = (
     _Part(
         "bridge-hooks", 3, "error", ("netfilter/",),
         "bridged packets bypass iptables", "IFLA_BR_NF_CALL_IPTABLES of the bridge, /proc/sys/net/bridge/",
-        "A pod that reaches a Service whose endpoint is on its own node gets its answers from an unexpected address.",
+        "A pod that reaches a Service whose endpoint is on its own node gets replies from an unexpected address.",
         "ip -d link show cni0 | grep -o 'nf_call_iptables .'\nip link set cni0 type bridge nf_call_iptables 1",
         ("bridge",),
     ),

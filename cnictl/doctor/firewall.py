@@ -147,7 +147,7 @@ def _returned_before(rules: list[list[str]], rule: list[str], node: NodeSpec) ->
 
 
 def _subnet(text: str) -> Cidr:
-    """Return the subnet of a rule's `-s` or `-d`: every address if the mask is no prefix length."""
+    """Return the subnet of a rule's `-s` or `-d`: every address if the mask is not a prefix length."""
     return model.network(text) or Cidr(bytes(16 if ":" in text else 4), 0)
 
 

@@ -92,7 +92,7 @@ def _strict_reverse_path(facts: Facts) -> Iterable[HostFault]:
         if name and max(everywhere, own) == "1":
             yield HostFault(
                 name,
-                f"drops packets whose answers would take another link: {dropped} since boot",
+                f"drops packets whose replies would take another link: {dropped} since boot",
                 hint.command(
                     f"sysctl -w {hint.sysctl_name('net', 'ipv4', 'conf', name, 'rp_filter')}=2", "and in /etc/sysctl.d"
                 ),
@@ -171,7 +171,7 @@ CHECKS = (
         "reverse-path", 2, "warning",
         "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the links to others and bridge, TcpExt "
         "IPReversePathFilter in /proc/net/netstat",
-        "The strict filter silently drops a packet that arrives on another link than its answer would take.",
+        "The strict filter silently drops a packet if the reply would take a different link.",
         "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",
         _strict_reverse_path, _loosen,
     ),

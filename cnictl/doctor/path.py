@@ -336,7 +336,8 @@ CHECKS = (
         35,
         "warning",
         "RTM_GETADDR of every link against the pod network",
-        "Pods' packets to that host's neighbours keep the pods' own addresses, because they count as pod traffic.",
+        "Packets from pods to other hosts on that subnet are not masqueraded, "
+        "because the destination is inside the pod network.",
         "ip -br address\ncnictl init-node --network 10.244.0.0/20 …",
         preflight_check("network-overlap"),
         behind=("overlap",),
@@ -355,7 +356,7 @@ CHECKS = (
     ),
     Check(
         "mtu", 37, "error", "IFLA_MTU of the links to others, of their routes (RTAX_MTU), bridge and ports",
-        "Packets above the next link's MTU are fragmented or refused: small requests work, large answers are lost.",
+        "Packets above the next link's MTU are fragmented or refused: small requests work, large replies are lost.",
         "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
     ),
     Check(

@@ -17,6 +17,9 @@ from cnictl.core.errors import Problem
 from cnictl.lab.lab import Lab, Node
 from cnictl.lab.plan import NETWORK, NETWORK6
 
+_CHECKS = ("own-host", "pod-same-host", "other-host", "pod-other-host", "external")
+"""The cells of `test-connectivity` that the story is about."""
+
 _ANSWERS, _SILENT = "ok", "failed"
 _COMMAND_SECONDS = 60.0
 _HEARD_SECONDS = 3.0
@@ -159,6 +162,7 @@ def _checks(lab: Lab, node: Node, served: Mapping[str, "_Server"], act: Act) -> 
     other = _other(lab, node)
     peers = [f"{other.pod_cidr}={other.address}", f"{other.pod_cidr6}={other.address6}"][: 2 if other.address6 else 1]
     named = [word for peer in peers for word in ("--peer", peer)] if act.names_peer else []
+    named += [word for check in _CHECKS for word in ("--only", check)]
     return ["test-connectivity", "--pod", ",".join(served[other.name].addresses), *named, "-o", "json"]
 
 

@@ -56,6 +56,31 @@ def port_unfit(failure: Failure) -> FailureCause | None:
     return FailureCause("port-unfit", f"the pod's host veth {veth} {fault}", what_to_do)
 
 
+def target_port_unfit(failure: Failure) -> FailureCause | None:
+    """The host veth of the pod that is pinged is missing, down or not on the bridge."""
+    veth = failure.to_pod.host_veth if failure.to_pod is not None else ""
+    fault = failure.host.port_fault(veth) if veth and failure.check == SAME_HOST_POD else ""
+    if not fault:
+        return None
+    what_to_do = hint.command("cnictl apply")
+    if fault == GONE:
+        what_to_do = hint.advice("restart that pod", because="only a new ADD creates its host veth again")
+    return FailureCause("port-unfit", f"the host veth {veth} of pod {failure.target} {fault}", what_to_do)
+
+
+def away_from_bridge(failure: Failure) -> FailureCause | None:
+    """This host's own packets to a pod of this node do not go to the bridge."""
+    host, route = failure.host, failure.host.route(failure.target)
+    if failure.check != SAME_HOST_POD or route.dev == host.spec.bridge:
+        return None
+    words = f"packets to pod {failure.target} do not go to {host.spec.bridge}: {route}"
+    what_to_do = hint.advice(
+        f"find the route or rule that comes first: ip rule; ip route get {failure.target}",
+        because="the other route or rule is not cnictl's, and its purpose is not known here",
+    )
+    return FailureCause("diverted", words, pod_routes.hint_for(host.diversions) if host.diversions else what_to_do)
+
+
 def no_such_pod(failure: Failure) -> FailureCause | None:
     """No pod on this node has a lease for the target."""
     if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
@@ -232,7 +257,7 @@ def _let_through(failure: Failure) -> Hint:
 def reverse_path(failure: Failure) -> FailureCause | None:
     """A strict reverse path filter drops the request or its reply as spoofed."""
     host, bridge = failure.host, failure.host.spec.bridge
-    ways = [(failure.target, failure.pod.address, bridge)]
+    ways = [] if failure.of_host else [(failure.target, failure.pod.address, bridge)]
     if failure.check not in STAYS:
         ways += [(failure.pod.address, failure.target, link) for link in failure.reply_links]
     for to, source, link in ways:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import durable, programs
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 
@@ -46,6 +47,8 @@ class Attachment:
     ifname: str = "eth0"
     args: str = ""
     """CNI_ARGS: `KEY=VALUE;KEY=VALUE`."""
+    port_mappings: tuple[tuple[int, int], ...] = ()
+    """TCP ports of the host, each with the pod's port that it leads to."""
 
 
 class Chain:
@@ -73,6 +76,15 @@ class Chain:
         """The plugins' types, in the order of ADD."""
         return [plugin["type"] for plugin in self.plugins]
 
+    @property
+    def maps_ports(self) -> bool:
+        """Whether a plugin takes port mappings: it declares the capability `portMappings` (spec, CONVENTIONS.md)."""
+        return any(map(_maps_ports, self.plugins))
+
+    def maps_ports_by(self, kind: str) -> bool:
+        """Return whether the plugin of this type takes port mappings."""
+        return any(plugin["type"] == kind and _maps_ports(plugin) for plugin in self.plugins)
+
     def add(self, attachment: Attachment) -> Json:
         """ADD through the chain; return the last plugin's result. After PluginFailed the caller must call `delete`."""
         result: Json | None = None
@@ -86,7 +98,7 @@ class Chain:
         for plugin in reversed(self.plugins):
             self._call("DEL", plugin, attachment, cached)
 
-    def _request(self, plugin: Json, previous: Json | None) -> Json:
+    def _request(self, plugin: Json, attachment: Attachment, previous: Json | None) -> Json:
         """Return the configuration that a plugin reads on stdin, derived from its part of the conf."""
         request = {
             key: value
@@ -96,6 +108,10 @@ class Chain:
         request["name"], request["cniVersion"] = self.name, self.version
         if previous is not None:
             request["prevResult"] = previous
+        if attachment.port_mappings and _maps_ports(plugin):
+            mappings = [{"hostPort": host, "containerPort": pod, "protocol": "tcp"}
+                        for host, pod in attachment.port_mappings]  # fmt: skip
+            request["runtimeConfig"] = {"portMappings": mappings}
         return request
 
     def find(self, plugin: str) -> str:
@@ -113,7 +129,7 @@ class Chain:
             "CNI_NETNS": attachment.netns,
             "CNI_ARGS": attachment.args,
         }
-        return self._run(command, plugin, environment, self._request(plugin, previous))
+        return self._run(command, plugin, environment, self._request(plugin, attachment, previous))
 
     def _run(self, command: str, plugin: Json, environment: Mapping[str, str], request: Json) -> Json:
         whole = {"PATH": _RUNTIME_PATH, "CNI_COMMAND": command, "CNI_PATH": ":".join(self.bin_dirs), **environment}
@@ -158,6 +174,17 @@ def addresses(result: Json) -> list[str]:
 def host_ends(result: Json) -> list[str]:
     """Return the names of a result's interfaces in the host's namespace: bridge and host veth."""
     return [str(interface["name"]) for interface in result.get("interfaces") or [] if not interface.get("sandbox")]
+
+
+def name_servers(result: Json) -> list[str]:
+    """Return the DNS servers of a result, for the pod's resolv.conf. What is no address is left out."""
+    named = (result.get("dns") or {}).get("nameservers") or []
+    return [str(server) for server in named if is_address(str(server))]
+
+
+def _maps_ports(plugin: Json) -> bool:
+    capabilities = plugin.get("capabilities")
+    return isinstance(capabilities, dict) and bool(capabilities.get("portMappings"))
 
 
 def _at_least(version: str, least: tuple[int, int, int]) -> bool:

@@ -1,7 +1,7 @@
 """Run the checks of `test-connectivity`: ping all of a pod's targets together, and find the cause of each failure."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,6 +76,8 @@ class CheckResult:
     """`ipv4` or `ipv6`; defaults to the source's family."""
     protocols: tuple[tuple[str, str], ...] = ()
     """The results of TCP and UDP, where they were tried: `passes`, `refused`, `silent`."""
+    detail: str = ""
+    """What a cell found beside its state, in words; no check has one."""
 
     def __post_init__(self) -> None:
         if not self.family:
@@ -102,12 +104,13 @@ class CheckResult:
             "cause": self.cause.words if self.cause else None,
             "cause_name": self.cause.name if self.cause else None,
             "hint": hint.as_json(self.cause.hint) if self.cause else None,
+            **({} if self.check in CHECKS else {"detail": self.detail}),
         }
 
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one command, grouped by family, each group in the order of `CHECKS`."""
+    """The checks of one command, grouped by family, each group in the order of `CHECKS`, then of the cells."""
 
     checks: tuple[CheckResult, ...]
 
@@ -139,13 +142,19 @@ def _check_from_json(form: dict[str, Any]) -> CheckResult:
         received=form["received"],
         rtt_ms=(times["min"], times["avg"], times["max"]) if times else None,
         cause=FailureCause(form["cause_name"], words, hint.from_json(form["hint"])) if words else None,
+        detail=form.get("detail", ""),
     )
 
 
 def run_checks(
-    spec: NodeSpec, pod: CheckedPod, other: CheckedPod | None, wanted: Wanted, on_step: Callable[[str], None]
+    spec: NodeSpec,
+    pod: CheckedPod,
+    other: CheckedPod | None,
+    wanted: Wanted,
+    on_step: Callable[[str], None],
+    chosen: Container[str] = CHECKS,
 ) -> Report:
-    """Check what `pod` reaches, in each address family of the node.
+    """Check what `pod` reaches, in each address family of the node. `chosen` are the checks to make.
 
     `other` is a second pod of this node; None skips the check between two pods.
     """
@@ -165,7 +174,8 @@ def run_checks(
             outside = stack.enter_context(echo_socket("", host.ipv6))
             neighbour = other.in_family_of(family_spec.subnet) if other else None
             targets = Targets(extended, host, neighbour, wanted, inside, outside)
-            families.append((family_pod, host, targets.everything()))
+            planned_here = [planned for planned in targets.everything() if planned.check in chosen]
+            families.append((family_pod, host, planned_here))
         listeners: list[Listener] = []
         for family_pod, _, family_planned in families:
             _plan_ports(family_planned, family_pod, other, listeners)
@@ -260,7 +270,9 @@ def judge(planned: Planned, pod: CheckedPod, host: Host, capture: Capture) -> Ch
         ping([Series(series.sender, series.to, 1)], _INTERVAL, 0.1)
 
     sightings = [sighting for sighting in capture.sightings() if sighting.series == series.number]
-    failure = Failure(planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer)
+    failure = Failure(
+        planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer, planned.pod
+    )
     cause = most_likely(failure)
     if planned.attempts and all(attempt.state == PASSES for attempt in planned.attempts):
         words = f"TCP and UDP pass, only ping does not: {cause.words}"

@@ -133,7 +133,7 @@ class Host:
     def differs(self, *kinds: str) -> bool:
         """Return whether `cnictl apply` would change a resource whose id begins with one of `kinds`.
 
-        If not, `cnictl apply` is no hint.
+        If not, `cnictl apply` is not a hint.
         """
         try:
             return any(change.resource.startswith(kinds) for change in self._drift)

@@ -15,6 +15,14 @@ TITLES = {
     "other-host": "other host",
     "pod-other-host": "pod, other host",
     "external": "external",
+    "tcp": "TCP",
+    "udp": "UDP",
+    "dns": "DNS",
+    "cluster-ip": "ClusterIP",
+    "host-port": "host port",
+    "hairpin": "hairpin",
+    "path-mtu": "path MTU",
+    "ipv6": "IPv6",
 }
 _STYLES = {OK: "green", FAILED: "bold red", UNCERTAIN: "yellow", SKIPPED: "dim"}
 _SIGNS = {OK: "✔", FAILED: "✘", UNCERTAIN: "?", SKIPPED: "-"}
@@ -53,7 +61,7 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         (
             check.check,
             check.source or check.family,
-            check.to or "-",
+            " ".join(filter(None, (check.to, f"({check.detail})" if check.detail else ""))) or "-",
             check.state,
             f"{check.loss}%" if check.sent else "-",
             _times(check) or "-",

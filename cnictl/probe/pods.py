@@ -23,9 +23,9 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink.rtnetlink import Netlink, get_link
 from cnictl.core.process import run
 from cnictl.node.spec.node_spec import of_family
-from cnictl.probe.chain import Attachment, Chain, Json, addresses, host_ends
+from cnictl.probe.chain import Attachment, Chain, Json, PluginFailed, addresses, host_ends, name_servers
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of
-from cnictl.probe.ports import Listener
+from cnictl.probe.ports import SERVED_PORT, Listener
 
 STATE_DIR = "/run/cnictl/probe"
 NETNS_DIR = "/run/netns"
@@ -43,6 +43,14 @@ class CheckedPod:
     addresses: tuple[str, ...]
     """The first address of each family counts."""
     host_veth: str = ""
+    dns: tuple[str, ...] = ()
+    """The DNS servers in the result of its ADD."""
+    host_port: int = 0
+    """The TCP port of this host that is mapped to the pod's `SERVED_PORT`; 0 if none is."""
+    port_fault: str = ""
+    """Why the plugin did not map a port; empty if it did, or was not asked to."""
+    host_end: str = ""
+    """The host's end of a probe pod's link, whatever bridge its conf puts it on."""
 
     @property
     def address(self) -> str:
@@ -56,13 +64,13 @@ class CheckedPod:
 
 
 @contextmanager
-def probe_pods(chain: Chain, count: int) -> Iterator[list[CheckedPod]]:
-    """Make `count` pods at the same time, and remove them at the end.
+def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[CheckedPod]]:
+    """Make `count` pods at the same time, and remove them at the end. `mapped`: map a port of this host to the last.
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
     former = {number: signal.signal(number, _interrupt) for number in _ENDING}
-    making = [_Making(chain) for _ in range(count)]
+    making = [_Making(chain, mapped and number == count - 1) for number in range(count)]
     pool = ThreadPoolExecutor(count)
     failed = False
     try:
@@ -98,10 +106,12 @@ def _ignore_signals() -> None:
 class _Making:
     """Makes and removes one probe pod: state file, namespace, ADD, and the same in reverse."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, mapped: bool) -> None:
         self._chain = chain
         self._name = f"cnictl-probe-{secrets.token_hex(4)}"
         self._state = -1
+        self._reserved = _reserve_port() if mapped else None
+        self._port: int = self._reserved.getsockname()[1] if self._reserved is not None else 0
 
     def make(self) -> CheckedPod:
         """Make the pod. The caller must call `unmake` even after an error. Raises PluginFailed, Problem."""
@@ -112,17 +122,34 @@ class _Making:
         self._note(None)
         os.rename(hidden, f"{STATE_DIR}/{self._name}")
         run(["ip", "netns", "add", self._name])
-        result = self._chain.add(_attachment(self._name))
+        result, port_fault = self._add()
         self._note(result)
         pod_addresses = addresses(result)
         if not pod_addresses:
             raise Problem(f"plugin chain {' → '.join(self._chain.types)}: its result has no address")
         ends = host_ends(result)
         _await_carrier(ends)
-        return CheckedPod(self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), [*ends, ""][-1])
+        return CheckedPod(
+            self._name, f"{NETNS_DIR}/{self._name}", tuple(pod_addresses), "", tuple(name_servers(result)), self._port,
+            port_fault, ends[-1] if ends else "",
+        )  # fmt: skip
+
+    def _add(self) -> tuple[Json, str]:
+        """ADD, without the port mapping if its plugin refuses it; return the result and what that plugin said."""
+        try:
+            return self._chain.add(_attachment(self._name, self._port)), ""
+        except PluginFailed as failed:
+            if not self._port or not self._chain.maps_ports_by(failed.plugin):
+                raise
+            self._chain.delete(_attachment(self._name, self._port), None)
+            self._port = 0
+            self._note(None)
+            return self._chain.add(_attachment(self._name)), str(failed)
 
     def unmake(self) -> Problem | None:
         """Undo all that was made. Return the first error; the state file then stays for the next command."""
+        if self._reserved is not None:
+            self._reserved.close()
         if self._state < 0:
             return None
         problem = undo(f"{STATE_DIR}/{self._name}")
@@ -130,7 +157,9 @@ class _Making:
         return problem
 
     def _note(self, result: Json | None) -> None:
-        document = {"conf": self._chain.conf, "bin_dirs": self._chain.bin_dirs, "result": result}
+        document = {
+            "conf": self._chain.conf, "bin_dirs": self._chain.bin_dirs, "result": result, "host_port": self._port
+        }  # fmt: skip
         os.pwrite(self._state, json.dumps(document).encode(), 0)
 
 
@@ -149,10 +178,23 @@ def _await_carrier(links: list[str]) -> None:
                 select.select([], [], [], 0.002)
 
 
-def _attachment(name: str) -> Attachment:
+def _reserve_port() -> socket.socket:
+    """Return a socket that keeps a free port of this host from others. It does not listen, so the host refuses."""
+    try:
+        reserved = socket.socket(socket.AF_INET6)
+        reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        reserved.bind(("::", 0))
+    except OSError:  # the host has no IPv6
+        reserved = socket.socket(socket.AF_INET)
+        reserved.bind(("", 0))
+    return reserved
+
+
+def _attachment(name: str, host_port: int = 0) -> Attachment:
+    mappings = ((host_port, SERVED_PORT),) if host_port else ()
     args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=cnictl;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
     netns = f"{NETNS_DIR}/{name}"
-    return Attachment(name, netns if os.path.exists(netns) else "", args=args)
+    return Attachment(name, netns if os.path.exists(netns) else "", args=args, port_mappings=mappings)
 
 
 def undo(path: str) -> Problem | None:
@@ -162,7 +204,8 @@ def undo(path: str) -> Problem | None:
     text = durable.contents(path)
     try:
         noted = json.loads(text)
-        Chain(noted["conf"], noted["bin_dirs"]).delete(_attachment(name), noted["result"])
+        attachment = _attachment(name, int(noted.get("host_port", 0)))
+        Chain(noted["conf"], noted["bin_dirs"]).delete(attachment, noted["result"])
     except ValueError:
         pass  # a full file system left half a file: the veth goes with its namespace, and the lease becomes stale
     except Problem as failed:

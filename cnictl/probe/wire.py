@@ -62,7 +62,7 @@ def _judged(row: Row, macs: set[str], unasked: str) -> Checked:
     others = sorted(macs - {own})
     answered = f"; {', '.join(sorted(macs))} answers for it" if macs else ""
     if unasked and row.address:
-        answered = f"; not asked for on the bridge ({unasked})"
+        answered = f"; not checked on the bridge ({unasked})"
     if row.state == "live" and others and (own or len(others) > 1):
         rightful = f"{own} of {row.holder}" if own else row.holder
         return Checked(row, TWICE, f"{', '.join(others)} answers for it too, besides {rightful}")

@@ -60,7 +60,7 @@ def conf_text(text: str, words: Words) -> str:
     try:
         return json.dumps(conf(json.loads(text), words), indent=1)
     except ValueError as error:
-        return f"{HIDDEN}: is no JSON: {words.prose(str(error))}"
+        return f"{HIDDEN}: is not valid JSON: {words.prose(str(error))}"
 
 
 _SETTING = re.compile(r"(?P<key>[A-Za-z][\w./-]{0,80})(?P<between>\s*=\s*)(?P<value>.*)")
@@ -202,7 +202,7 @@ def _options(given: list[str], words: Words) -> Iterator[str]:
 
 
 def kernel_settings(text: str, _: Words) -> str:
-    """Return what `sysctl` lists, with values that are no numbers masked: one of them, `stable_secret`, is a secret."""
+    """Return what `sysctl` lists, with values that are not numbers masked: `stable_secret` is a secret."""
     lines = (line for line in text.split("\n") if line)
     return "".join(
         line + "\n"
@@ -251,7 +251,7 @@ def log(text: str, words: Words) -> str:
 def _log_line(line: str, words: Words) -> str:
     call = plugin_log.parse(line)
     if call is None:
-        return f"{HIDDEN}: {len(line)} characters that are no call"
+        return f"{HIDDEN}: {len(line)} characters, not a log entry"
     level = "error" if call.failed else "info"
     fields = [
         words.prose(call.time), level, words.name(call.verb), f"{call.milliseconds:.1f}ms",

@@ -77,7 +77,7 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
             continue
         if now is not None and now.get("kind", "bridge") != "bridge":
             kind = now["kind"] or "plain device"
-            faults.append(f"{spec.bridge} is no bridge but a {kind}: remove or rename that link, then: cnictl apply")
+            faults.append(f"{spec.bridge} is a {kind}, not a bridge: remove or rename that link, then: cnictl apply")
             return faults
         if now != wanted:
             faults.append(

@@ -208,7 +208,7 @@ def _each_conf(words: Words) -> Iterator[tuple[str, Any]]:
                 try:
                     yield f"{folder}/{name}", harmless_text.conf(json.loads(_file(f"{folder}/{name}")), words)
                 except ValueError as error:
-                    yield f"{folder}/{name}", f"is no JSON: {words.prose(str(error))}"
+                    yield f"{folder}/{name}", f"is not valid JSON: {words.prose(str(error))}"
                 except OSError as error:
                     yield f"{folder}/{name}", f"can't be read: {error.strerror}"
 

@@ -27,13 +27,13 @@ from cnictl.watch.follower import Follower
 from cnictl.watch.repairs import Repairs
 
 REGULAR = 60.0
-"""Seconds between two looks without an event: some changes cause none."""
+"""Seconds between two checks without an event: some changes cause none."""
 _GATHER = 0.05
 """Seconds to wait after an event for others that belong to it."""
 _SHARE, _MOST = 4, 0.5
-"""The pause before a look, as a multiple of the last look's time, and its limit in seconds: a fifth of one CPU."""
+"""The pause before a check, as a multiple of the last check's time, and its limit in seconds: a fifth of one CPU."""
 _AGAIN = 0.2
-"""Seconds from a repair to the look that checks whether it lasts."""
+"""Seconds from a repair to the check whether it lasts."""
 _OWN = ("cnictl", "cnictl-bridge")
 
 Tell = Callable[[str], None]
@@ -53,7 +53,7 @@ class Keeper:
         self._follower: Follower | None = None
         self._checked = time.monotonic()
         self._source_changed = False
-        """Whether the source has other peers since the last look. What follows from them is no repair."""
+        """Whether the source has other peers since the last check. What follows from them is not a repair."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
@@ -107,7 +107,7 @@ class Keeper:
             heard += events.wait(0, wakeup, _links(_spec()))
         self._causes = [cause for cause in map(_culprit, heard) if cause]
         if self._look():
-            # drop the events of our own repairs; what others did meanwhile is found by the next look
+            # drop the events of our own repairs; what others did meanwhile is found by the next check
             events.wait(0, wakeup, set())
 
     def _look(self) -> bool:
@@ -196,7 +196,7 @@ def _spec() -> NodeSpec | None:
     try:
         return node_file.load()
     except UsageProblem:
-        return None  # an editor may still be writing it; the next look tries again
+        return None  # an editor may still be writing it; the next check tries again
 
 
 def _links(spec: NodeSpec | None) -> set[str]:

@@ -36,7 +36,7 @@ class Repairs:
     def __init__(self) -> None:
         self._resources: dict[str, _Repaired] = {}
         self.passes = 0
-        """The number of looks at the node so far."""
+        """The number of checks of the node so far."""
 
     def due(self, resource: str, now: float) -> float:
         """Return the seconds until this may be repaired; 0 or less: immediately; infinite after giving up."""
@@ -60,7 +60,7 @@ class Repairs:
         return repaired.given_up
 
     def seen(self, wrong: set[str], now: float) -> None:
-        """Note which resources a look found wrong. One that was given up and stays right is repaired again."""
+        """Note which resources a check found wrong. One that was given up and stays right is repaired again."""
         self.passes += 1
         for resource, repaired in self._resources.items():
             if resource in wrong:

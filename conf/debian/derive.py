@@ -3,7 +3,6 @@
 python3 -IS debian/derive.py MODULES MODULES-OF-THE-EXTRA, in the folder above `debian`.
 """
 
-import os
 import re
 import runpy
 import subprocess
@@ -16,7 +15,7 @@ BUILT = Path("debian/built")
 _START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-sys.argv = ["cnictl"]
+sys.argv = ["cnictl", "completion", sys.argv[2]]
 from cnictl.cli.entry import main
 main()
 """
@@ -30,20 +29,11 @@ _COMMON = {
 
 
 def completion(modules: Path, shell: str) -> str:
-    """Return the script that cnictl prints for a shell."""
+    """Return the script that `cnictl completion` prints for a shell."""
     done = subprocess.run(
-        [sys.executable, "-ISBXutf8", "-c", _START, str(modules)],
-        env={**os.environ, "_CNICTL_COMPLETE": f"source_{shell}"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+        [sys.executable, "-ISBXutf8", "-c", _START, str(modules), shell], stdout=subprocess.PIPE, text=True, check=True
     )
-    text = done.stdout.strip() + "\n"
-    function = re.search(r"^(_\w+)\(\) \{", text, re.MULTILINE)
-    if function is None:
-        sys.exit(f"no completion for {shell}: {text}")
-    # zsh loads the file as a function when it completes for the first time, and wants candidates from that call
-    return f'{text}\n{function[1]} "$@"\n' if shell == "zsh" else text
+    return done.stdout
 
 
 def copyright_of(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The measured cases: which sides, what stands beforehand, how often; and what is known of each afterwards."""
+"""Define the measured cases: the plugins compared, the state beforehand, and the number of calls."""
 
 import statistics
 from collections import defaultdict

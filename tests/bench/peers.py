@@ -1,4 +1,4 @@
-"""What many silent peers cost: commands on a lab node with 0 to 5,000 peers that do not answer.
+"""Measure commands on a lab node with 0 to 5,000 peers that do not answer.
 
 python -m tests.bench.peers              # wall seconds and peak memory; no time is asserted
 python -m tests.bench.peers --peers 1000 # for one number of peers

@@ -1,4 +1,4 @@
-"""Where the bench runs: network and mount namespaces of its own, so that the machine it runs on is left alone."""
+"""Give the benchmark network and mount namespaces of its own, so that it leaves the machine alone."""
 
 import ctypes
 import os

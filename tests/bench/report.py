@@ -1,4 +1,4 @@
-"""What a run found, at the terminal and in docs/dev/speed.md with its chart."""
+"""Print the results of a benchmark run, and write them and the chart to docs/dev/speed.md."""
 
 import os
 import platform

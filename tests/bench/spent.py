@@ -86,7 +86,7 @@ class Parts:
 
 
 def measure(host: Side) -> list[Parts]:
-    """Calls beside no standing pod; the profiler makes our own code look somewhat slower than it is."""
+    """Measure calls on a node without other pods. The profiler makes our own code look somewhat slower than it is."""
     folder = os.path.dirname(host.program)
     python = f"{folder}/boot/python" if os.path.exists(f"{folder}/boot/python") else "/usr/bin/python3"
     out = "/run/spent"

@@ -1,4 +1,4 @@
-"""How long `cnictl watch` takes to put back what was removed, on a lab node, as a poll from beside it sees.
+"""Measure on a lab node how long `cnictl watch` takes to restore what was removed.
 
 python -m tests.bench.watch            # medians in milliseconds; no time is asserted
 python -m tests.bench.watch --write    # and into docs/watch.md

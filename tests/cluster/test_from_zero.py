@@ -1,4 +1,4 @@
-"""From six bare hosts to a cluster by one file: the story of docs/cluster.md, in order."""
+"""Build a cluster from six bare hosts and one file, in the order of docs/cluster.md."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The matrix of five lab nodes: green both ways, and with each fault the sentence that names it and its host."""
+"""The matrix of five lab nodes: every pair passes, and each fault is named together with its host."""
 
 import json
 import signal
@@ -89,7 +89,7 @@ def test_five_nodes_are_green_both_ways_with_sources_preserved(cluster: Lab) -> 
     assert [traces(node) for node in cluster.nodes] == before
 
 
-def test_forgotten_peer_is_named_and_the_hint_mends_it(cluster: Lab) -> None:
+def test_forgotten_peer_is_named_and_the_hint_fixes_it(cluster: Lab) -> None:
     first, third = cluster.nodes[0], cluster.nodes[2]
     shell(first, f"cnictl route del-peer {third.pod_cidr} --yes")
     matrix = run_over_lab(cluster)

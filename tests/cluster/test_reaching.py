@@ -1,4 +1,4 @@
-"""Hosts that can't be reached, that lie, or that are lost in the middle; and what is left on both sides."""
+"""Hosts that are unreachable, report wrong facts or are lost during a change, and what is left on both sides."""
 
 import json
 import subprocess

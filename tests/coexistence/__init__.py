@@ -1,1 +1,1 @@
-"""Other programs that see to a host's network, the real ones, beside cnictl on a lab node."""
+"""Test cnictl on a lab node together with other real programs that manage a host's network."""

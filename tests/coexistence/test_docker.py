@@ -1,4 +1,4 @@
-"""Docker as Debian ships it: its FORWARD drops, before cnictl comes and after, and over its restarts.
+"""Debian's Docker with FORWARD set to DROP: started before and after cnictl, and restarted.
 
 dockerd runs in its rootless mode, for a node's root has the rights of a user namespace alone: its containers have no
 cgroups. Its bridge, its rules and the ports that it publishes are the same as with root.

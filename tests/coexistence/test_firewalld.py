@@ -1,4 +1,4 @@
-"""firewalld as Debian ships it: there before cnictl on one node, after it on the other, over reloads, given back.
+"""Debian's firewalld: started before and after cnictl, reloaded, and restored by a reset.
 
 The tests stand on each other's node, in this order.
 """

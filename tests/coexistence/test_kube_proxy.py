@@ -1,4 +1,4 @@
-"""Services as kube-proxy makes them, of pods of cnictl's: every way to one works, and pods see who they should see.
+"""Reach Services of cnictl's pods through kube-proxy's rules, with the expected source address.
 
 With either of cnictl's masquerades and either of kube-proxy's modes.
 """

@@ -1,4 +1,4 @@
-"""A real kube-proxy's rules beside cnictl's, whichever comes first: Services work, and what it refuses is refused."""
+"""Load a real kube-proxy's rules before or after cnictl: Services work, and refused ports stay refused."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""NetworkManager as Debian ships it: there before cnictl and after, over its restarts and a suspend, and given back."""
+"""Debian's NetworkManager: started before and after cnictl, restarted, suspended, and restored by a reset."""
 
 import subprocess
 from collections.abc import Iterator

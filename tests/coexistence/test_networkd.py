@@ -1,4 +1,4 @@
-"""systemd-networkd as Debian ships it: there before cnictl and after, over its restarts, and given back.
+"""Debian's systemd-networkd: started before and after cnictl, restarted, and restored by a reset.
 
 It sets up the node's own link, and whatever else a `.network` file for every link there is matches.
 """

@@ -1,4 +1,4 @@
-"""Under a real systemd: what the units do at a boot, in time, and when a service beside them is restarted."""
+"""What the units do at a boot under a real systemd, how fast, and after another service is restarted."""
 
 import json
 from collections.abc import Iterator

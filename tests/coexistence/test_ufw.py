@@ -1,4 +1,4 @@
-"""ufw as Debian ships it: its FORWARD drops, before cnictl comes and after, and over its own reload."""
+"""Debian's ufw with FORWARD set to DROP: started before and after cnictl, and reloaded."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Two nodes of a lab with a pod each, and all that pods are promised to reach, told by TCP."""
+"""Two lab nodes with one pod each, and a TCP check of everything that pods must reach."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -79,7 +79,7 @@ def test_every_command_has_a_page_and_shells_complete(host: Machine) -> None:
     assert {"cnictl.1.gz", "cnictl-init-node.1.gz", "cnictl-plugin-use.1.gz"} <= pages
     script = (
         ". /usr/share/bash-completion/completions/cnictl; COMP_WORDS=(cnictl plug); COMP_CWORD=1; "
-        "_cnictl_completion cnictl; echo ${COMPREPLY[*]}"
+        "_cnictl cnictl; echo ${COMPREPLY[*]}"
     )
     assert host.run(f"bash -c '{script}'").split() == ["plugin"]
 

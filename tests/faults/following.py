@@ -1,4 +1,4 @@
-"""`kill -9` of `cnictl watch` ahead of each thing that it does while it follows a cluster file that changes.
+"""Kill `cnictl watch` with SIGKILL before each of its steps while the cluster file changes.
 
     python -m tests.faults.following                 # ahead of every one (`make faults`)
     python -m tests.faults.following --points 8

@@ -1,4 +1,4 @@
-"""A process that forks for each call of a program that it has loaded once: a tenth of a call's usual cost.
+"""Fork a loaded program for each call, which costs a tenth of a new process.
 
 It runs inside a host's namespaces in a bare interpreter, and is asked over its stdin; `inside` asks it. Requests and
 answers are marshalled: `import json` here would be found loaded by a plugin that does without.

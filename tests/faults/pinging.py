@@ -1,4 +1,4 @@
-"""Pods that ping each other all the while: what happens beside them must not cost one packet."""
+"""Pods that ping each other during a test, which must not lose a packet."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""`kill -9` of an operator's command ahead of each thing that it does to the host; after each, what puts it right.
+"""Kill an operator's command with SIGKILL before each change to the host, then run the command that repairs it.
 
     python -m tests.faults.runs                 # every one of every scenario (`make faults`)
     python -m tests.faults.runs --points 8 guard

@@ -1,4 +1,4 @@
-"""Adds, checks and deletes of many pods by several workers at once: who has which address, all the while.
+"""Add, check and delete many pods with several workers at once, and check who has which address.
 
     python -m tests.faults.storm                 # 500 pods, 8 workers, ours and the reference (`make storm`)
 

@@ -1,4 +1,4 @@
-"""Kill a process when it is about to make its n-th system call: ptrace(2), a stop at each entry and each exit."""
+"""Kill a process before its n-th system call, with ptrace(2)."""
 
 import ctypes
 import os

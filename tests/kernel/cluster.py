@@ -9,6 +9,9 @@ from typing import Any
 from cnictl.lab.lab import Lab, Node
 
 NETWORK = "10.244.0.0/20"
+CHECKS = ["own-host", "pod-same-host", "other-host", "pod-other-host", "external"]
+PINGS = [word for check in CHECKS for word in ("--only", check)]
+"""Only the checks that ping, and no cell beside them."""
 GUARD = "nft add table ip guard; nft add chain ip guard forward '{ type filter hook forward priority 0; policy drop; }'"
 """A firewall of somebody else's that forwards nothing."""
 
@@ -51,7 +54,9 @@ class Cluster:
             assert process.returncode == 0, said
 
     def test(self, *arguments: str) -> Outcome:
-        """`cnictl test-connectivity -o json` on the first node."""
+        """`cnictl test-connectivity -o json` on the first node: without `--only`, the checks that ping."""
+        if "--only" not in arguments:
+            arguments = (*arguments, *PINGS)
         done = self.here.run(["cnictl", "test-connectivity", "-o", "json", *arguments], check=False)
         assert done.stdout, done.stderr
         document = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Which hints there are, and which test runs each one and looks again.
+"""List the hints, and the test that runs each one and checks the result.
 
 A hint that names a command (`hint.command`) or an option (`hint.option`) is collected from the code under a name such
 as `doctor.links._remnant_veths: ip link delete {}`: module, function, and the text with `{}` for what is filled in. The

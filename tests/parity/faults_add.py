@@ -194,7 +194,7 @@ FAULTS = (
         },
         _ipam_fails,
     ),
-    Fault("the IPAM plugin answers no JSON", "ADD", NOTHING_LEFT, _ipam_answers_nonsense),
+    Fault("the IPAM plugin returns invalid JSON", "ADD", NOTHING_LEFT, _ipam_answers_nonsense),
     Fault(
         "three at the same time on a fresh bridge",
         "ADD",

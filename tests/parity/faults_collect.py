@@ -157,7 +157,7 @@ FAULTS = (
     Fault("without cni.dev/valid-attachments", "GC", {"outcome": REFUSED, "leases": ["10.22.0.2"]}, _without_the_list),
     *(Fault("the range is full", "STATUS", {"outcome": REFUSED, "code": 50}, _full, family) for family in (IPV4, IPV6)),
     Fault("the range is full of pods that vanished", "STATUS", {"outcome": OK}, _full_of_vanished),
-    Fault("a link that is no bridge has its name", "STATUS", {"outcome": REFUSED, "code": 50}, _no_bridge),
+    Fault("a link that is not a bridge has its name", "STATUS", {"outcome": REFUSED, "code": 50}, _no_bridge),
     *(
         Fault("forwarding was turned off", "STATUS", {"outcome": REFUSED, "code": 51}, _forwarding_off, family)
         for family in (IPV4, IPV6)

@@ -1,4 +1,4 @@
-"""What a host is like at one moment, read with `ip` and `nft` by a process that knows neither plugin."""
+"""Read a host's state at one moment with `ip` and `nft`, independently of both plugins."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What packets do: one datagram that a server at the other end answers with the source it saw, and single frames.
+"""Send datagrams to a server that returns the source it saw, and send single frames.
 
 Client and server are sockets of this one process in two namespaces, so that nothing has to be started or waited for;
 only where nothing arrives does a probe last until its bound.

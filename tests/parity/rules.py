@@ -1,4 +1,4 @@
-"""The rules that make a verdict of what was seen: what must hold, what may differ and why, which side is better.
+"""Judge what was seen: what must hold, what may differ and why, and which plugin is better.
 
 A row's verdict comes of three lists, none of which knows a row by name:
 

@@ -1,4 +1,4 @@
-"""The list is complete, the rules find what they are for, the document is of this list, and a part of it holds."""
+"""The list is complete, the rules detect what they should, the document matches, and a part of the list passes."""
 
 import os
 import subprocess

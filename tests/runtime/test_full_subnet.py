@@ -1,4 +1,4 @@
-"""A node whose pod CIDR is full, as containerd and the kubelet meet it."""
+"""containerd and the kubelet on a node whose pod CIDR is full."""
 
 from collections.abc import Iterator
 

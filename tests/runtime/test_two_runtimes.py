@@ -1,4 +1,4 @@
-"""podman and containerd on one network of one node: what the one cleans up is never the other's."""
+"""podman and containerd share one network of one node, and neither removes the other's pods."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which announced nodes become peers: every kind of wrong or hostile announcement is refused with its reason."""
+"""Decide which announced nodes become peers: each wrong or hostile announcement is refused with a reason."""
 
 import pytest
 

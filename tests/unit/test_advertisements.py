@@ -1,4 +1,4 @@
-"""Which links go on accepting router advertisements, and with what value."""
+"""Decide which links keep accepting router advertisements, and with which value."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Attachment records: what they keep, in which order they appear, and what a crash or a power cut leaves of them."""
+"""Attachment records: their content, their order, and what a crash or a power failure leaves."""
 
 import json
 import os

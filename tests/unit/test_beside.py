@@ -1,4 +1,4 @@
-"""The metric of a route that a pod has already through another of its interfaces."""
+"""Choose the metric of a route that a pod already has through another interface."""
 
 import pytest
 from cnictl_plugin.beside import by_destination, destination_of, next_metric

@@ -1,4 +1,4 @@
-"""No file in the wrong place holds a reader or fills its memory: each read is bounded, and names the file."""
+"""An unexpected file can't block a reader or fill its memory: each read is bounded and names the file."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The strict parser: what it takes, and that each refusal names the value and what was probably meant."""
+"""The strict address parser: what it accepts, and that each refusal names the value and suggests a correction."""
 
 import ipaddress
 
@@ -78,11 +78,11 @@ def test_what_is_no_text_is_refused_not_crashed_on(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("10.244.0.5/24", "has host bits set, probably meant 10.244.0.0/24"),
-        ("10.244.1.0/20", "has host bits set, probably meant 10.244.0.0/20"),
-        ("fd00::1/64", "has host bits set, probably meant fd00::/64"),
-        ("10.244.0.0", "has no prefix length, probably meant 10.244.0.0/24"),
-        ("fd00::", "has no prefix length, probably meant fd00::/64"),
+        ("10.244.0.5/24", "has host bits set; did you mean 10.244.0.0/24"),
+        ("10.244.1.0/20", "has host bits set; did you mean 10.244.0.0/20"),
+        ("fd00::1/64", "has host bits set; did you mean fd00::/64"),
+        ("10.244.0.0", "has no prefix length; did you mean 10.244.0.0/24"),
+        ("fd00::", "has no prefix length; did you mean fd00::/64"),
         ("10.244.0.0/33", "prefix length '33' is not a number from 0 to 32"),
         ("10.244.0.0/-1", "prefix length '-1'"),
         ("10.244.0.0/", "prefix length ''"),

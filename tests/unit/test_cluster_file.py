@@ -1,4 +1,4 @@
-"""cluster.toml: what it may say, what each mistake is answered with, free CIDRs, and how a node follows it."""
+"""cluster.toml: its keys, the message for each mistake, free CIDRs, and how a node follows the file."""
 
 import os
 import threading
@@ -63,7 +63,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         ("", "'network' is missing"),
         ('network = "10.244.0.0/20"\n', "'nodes' is missing"),
         ('network = "10.244.0.0/20"\nnodes = []\n', "line 2: 'nodes' is empty"),
-        ('netwrok = "10.244.0.0/20"\n', "line 1: unknown key 'netwrok', probably meant 'network'"),
+        ('netwrok = "10.244.0.0/20"\n', "line 1: unknown key 'netwrok'; did you mean 'network'"),
         ('\nnetwork = "10.244.0.1/20"\nnodes = []\n', "line 2: network '10.244.0.1/20': has host bits set"),
         ('network = "0.0.0.0/0"\nnodes = []\n', "contains every address"),
         ('network = ["10.1.0.0/16", "10.2.0.0/16"]\nnodes = []\n', "a second IPv4 one"),
@@ -79,7 +79,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (_one(name="-oProxyCommand=x"), "is not a host name"),
         (_one(name="a" * 64), "is not a host name"),
         (_one(name=r"a\u001b[31m"), "is not a host name"),
-        (_one(", adress = 1"), "line 3: node node1: unknown key 'adress', probably meant 'address'"),
+        (_one(", adress = 1"), "line 3: node node1: unknown key 'adress'; did you mean 'address'"),
         (_one(', addresses = ["10.0.0.1"]'), "has both 'address' and 'addresses'"),
         ('network = "10.244.0.0/20"\nnodes = [{ name = "node1" }]\n', "line 2: node node1: has no 'address'"),
         ('network = "10.244.0.0/20"\nnodes = [{ address = "10.0.0.1" }]\n', "a node has no 'name'"),

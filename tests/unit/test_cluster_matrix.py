@@ -1,4 +1,4 @@
-"""What hosts report of each other becomes one matrix: the state of each pair, the cause, and whose fault it is."""
+"""Combine the hosts' reports into one matrix: each pair's state, the cause, and the host with the fault."""
 
 import itertools
 import json
@@ -464,7 +464,7 @@ def test_conversation_tells_each_host_the_others_and_joins_what_they_say() -> No
             Problem("No such command 'cluster-probe'. (see: cnictl --help)"),
             "cnictl there is too old for the test",
         ),
-        ([None], "its probe pod was not up within 0.2 s"),
+        ([None], "did not start its pod within 0.2 s"),
         ([], "cnictl there ended before the test was over"),
         (["hello\n"], "not a message of the test: hello"),
         (['{"version": 9}\n'], "it uses version 9 of the test's messages, not 1"),

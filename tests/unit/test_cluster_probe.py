@@ -1,4 +1,4 @@
-"""What a host does in a cluster's test: whom it takes for which peer, what its pod sees, which lines it reads."""
+"""A host's part in `cluster test`: how it identifies peers, what its pod sees, and which lines it reads."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""The plugin's configuration: every key taken, and every refusal with its code, key and value."""
+"""Parse the plugin's configuration: every accepted key, and every refusal with its code, key and value."""
 
 import os
 import re
@@ -68,14 +68,14 @@ WRONG: list[tuple[str, Any, str]] = [
     ("name", "my net", "'my net' may contain only"),
     ("cniVersion", 1.0, "1.0 is not a string"),
     ("subnet", "10.244.0.0/31", "no room for a gateway and a pod"),
-    ("subnet", "10.244.0.1/24", "probably meant 10.244.0.0/24"),
+    ("subnet", "10.244.0.1/24", "did you mean 10.244.0.0/24"),
     ("subnet", "10.244.0.0", "has no prefix length"),
     ("subnet", "10.244.0.300/24", "octet 300 is over 255"),
     ("subnet", "10.99.0.0/24", "10.99.0.0/24 lies outside network 10.244.0.0/20"),
     ("subnet", [5], "5 is not a string"),
     ("subnet", {}, "{} is not a string"),
     ("subnet", "", "missing; it is this node's pod CIDR"),
-    ("network", "10.244.0.1/20", "has host bits set, probably meant 10.244.0.0/20"),
+    ("network", "10.244.0.1/20", "has host bits set; did you mean 10.244.0.0/20"),
     ("network", 20, "20 is not a string"),
     ("bridge", "a" * 16, "has over 15 characters"),
     ("bridge", "cni/0", "has a `/`"),
@@ -288,5 +288,5 @@ def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plug
         parse_conf(document).result_dns()  # not before: a DEL needs no resolver
     assert refused.value.code == INVALID_CONFIG
     os.mkfifo(file)
-    with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': it is no regular file"):
+    with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': it is not a regular file"):
         parse_conf(document).result_dns()

@@ -1,4 +1,4 @@
-"""The keys that a plain configuration has none of: VLANs, port flags, and what a runtime asks for one pod."""
+"""Parse rarely used keys: VLANs, port flags, and what a runtime requests for one pod."""
 
 from typing import Any
 

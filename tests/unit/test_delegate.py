@@ -1,4 +1,4 @@
-"""IPAM plugins of a few lines of sh: what reaches them, what becomes of their answers, and how they may fail."""
+"""Run IPAM plugins written in sh: their input, the handling of their output, and their failures."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_one_that_cannot_be_started_is_told(site: Site) -> None:
 def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delegate, "ADD_WAIT", 2.0)  # the child has to stand by then, on a busy machine too
     site.plugin(ADD=f"sleep 1000 & echo $! >{site.folder}/child; wait")
-    with pytest.raises(CniError, match="still running at the bound") as refused:
+    with pytest.raises(CniError, match="timed out and was killed") as refused:
         delegate.add(site.call, site.conf)
     assert refused.value.code == 107
     assert site.verbs == ["ADD", "DEL"]

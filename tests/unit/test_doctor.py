@@ -12,7 +12,7 @@ from tests.kernel.doctor import table
 PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
 
 
-def test_ids_are_unique_and_what_stands_before_a_check_is_one() -> None:
+def test_check_ids_are_unique_and_behind_names_known_checks() -> None:
     ids = [check.id for check in CHECKS]
     assert len(ids) == len(set(ids))
     assert {other for check in CHECKS for other in check.behind} <= set(ids)

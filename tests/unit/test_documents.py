@@ -1,4 +1,4 @@
-"""What the documents claim: the command reference is the program's own, and each boundary's test exists."""
+"""The documents match the program: the command reference is current, and each boundary's test exists."""
 
 import re
 import subprocess

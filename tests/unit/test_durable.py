@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, on file systems with and without unnamed files."""
+"""Files appear completely or not at all, on file systems with and without unnamed files."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Files that may be an operator's: links are followed, and what is not ours to change stays as it is."""
+"""Write files that may be an operator's: links are followed, and nothing that cnictl doesn't own is changed."""
 
 import os
 import stat
@@ -42,10 +42,10 @@ def test_link_is_followed_and_stays(tmp_path: Path, target: str) -> None:
     assert (tmp_path / "repository/file").read_text() == "again"
 
 
-def test_links_in_a_circle_and_into_no_folder_are_refused_by_name(tmp_path: Path) -> None:
+def test_link_loops_and_links_into_no_folder_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to("one")
-    with pytest.raises(Problem, match="leads through links in a circle"):
+    with pytest.raises(Problem, match="is part of a symbolic link loop"):
         write(tmp_path / "one")
     (tmp_path / "link").symlink_to("missing/file")
     with pytest.raises(Problem) as refused:

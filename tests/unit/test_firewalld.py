@@ -1,4 +1,4 @@
-"""What cnictl has firewalld accept for pods: no more than the accept rules in other firewalls' rules."""
+"""firewalld's policy for pods accepts no more than cnictl's accept rules in other firewalls."""
 
 from xml.etree import ElementTree
 

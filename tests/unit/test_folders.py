@@ -1,4 +1,4 @@
-"""Folders made on the way to a file: remembered as ours exactly while they are."""
+"""Folders that cnictl makes for a file are recorded as its own until they are removed."""
 
 import os
 from pathlib import Path

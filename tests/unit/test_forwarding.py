@@ -1,4 +1,4 @@
-"""Opening a family's forwarding: what was switched is known also where the last switch is refused."""
+"""Enable a family's forwarding: changed settings are recorded even if the last one is refused."""
 
 from typing import Any
 

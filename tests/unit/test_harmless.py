@@ -1,4 +1,4 @@
-"""What a support bundle shows of each kind of text: what is known to be harmless, and nothing else."""
+"""A support bundle shows only text that is known to be harmless."""
 
 import json
 

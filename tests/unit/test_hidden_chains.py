@@ -1,4 +1,4 @@
-"""Chains of ours whose program is missing: what is not known is said, and is never taken for gone."""
+"""Chains whose program is missing are reported as unreadable, never as removed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hints name a command that runs as it is printed, and each is run by a test, or says why not."""
+"""Each hint names a command that runs as printed, and a test runs it or says why not."""
 
 import importlib
 import subprocess

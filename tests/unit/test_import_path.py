@@ -1,4 +1,4 @@
-"""What a pod's start imports: C modules of the interpreter and our core, and nothing that costs milliseconds."""
+"""A pod's start imports only the interpreter's C modules and our core, nothing that costs milliseconds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What an IPAM plugin answers, in each version's shape, as one form."""
+"""Convert an IPAM plugin's result from each version's shape to one form."""
 
 from typing import Any
 

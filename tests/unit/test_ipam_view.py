@@ -1,4 +1,4 @@
-"""What `cnictl ipam` decides from leases and records: rows, choices, refusals. Nothing here touches a store."""
+"""Test the rows, choices and refusals of `cnictl ipam` from leases and records, without a store."""
 
 import json
 from pathlib import Path
@@ -17,84 +17,92 @@ from cnictl.node.addresses.lease_list import TORN, Listing, Row
 from cnictl.node.spec.node_spec import NodeSpec
 
 
-def record(container: str, *addresses: str, ifname: str = "eth0", veth: str = "veth1") -> Record:
-    one = Record("mynet", container, ifname)
-    one.addresses, one.host_veth, one.created, one.pod_namespace, one.pod_name = list(addresses), veth, 50.0, "ns", "p"
-    return one
+def make_record(container: str, *addresses: str, ifname: str = "eth0", veth: str = "veth1") -> Record:
+    record = Record("mynet", container, ifname)
+    record.addresses, record.host_veth, record.created, record.pod_namespace, record.pod_name = (
+        list(addresses),
+        veth,
+        50.0,
+        "ns",
+        "p",
+    )
+    return record
 
 
 def assemble(leases: list[Lease], records: list[Record], state: str = LIVE) -> list[Row]:
-    verdicts = {(one.container, one.ifname): Verdict(state, "judged") for one in records}
+    verdicts = {(record.container, record.ifname): Verdict(state, "judged") for record in records}
     return lease_list.assemble(leases, records, verdicts, lambda lease: Verdict(UNKNOWN, f"lone {lease.address}"))
 
 
-def row(state: str, reason: str = "why", **fields: Any) -> Row:
+def make_row(state: str, reason: str = "why", **fields: Any) -> Row:
     whole = {"address": "10.244.0.2", "container": "c1", "ifname": "eth0", "pod": "", "since": 5.0, "leased": True}
     return Row(**{**whole, **fields}, state=state, reason=reason)
 
 
 def test_a_lease_and_its_record_are_one_row() -> None:
-    one = record("c1", "10.244.0.2")
-    (found,) = assemble([Lease("10.244.0.2", "c1", "eth0", 40.0)], [one])
-    assert found == Row("10.244.0.2", "c1", "eth0", "ns/p", 50.0, LIVE, "judged", True, one)
-    assert (found.words, found.holder) == ("live", "pod ns/p")
+    record = make_record("c1", "10.244.0.2")
+    (row,) = assemble([Lease("10.244.0.2", "c1", "eth0", 40.0)], [record])
+    assert row == Row("10.244.0.2", "c1", "eth0", "ns/p", 50.0, LIVE, "judged", True, record)
+    assert (row.words, row.holder) == ("live", "pod ns/p")
 
 
 def test_rows_are_in_the_order_of_the_addresses_not_of_their_text() -> None:
     leases = [Lease(f"10.244.0.{last}", f"c{last}", "eth0", 1.0) for last in (10, 9, 2, 100)]
-    assert [one.address for one in assemble(leases, [])] == ["10.244.0.2", "10.244.0.9", "10.244.0.10", "10.244.0.100"]
+    assert [row.address for row in assemble(leases, [])] == ["10.244.0.2", "10.244.0.9", "10.244.0.10", "10.244.0.100"]
 
 
 def test_a_lease_without_a_record_is_judged_alone() -> None:
-    (found,) = assemble([Lease("10.244.0.2", "abcdef0123456789", "eth0", 40.0)], [])
-    assert (found.state, found.reason, found.since, found.record) == (UNKNOWN, "lone 10.244.0.2", 40.0, None)
-    assert (found.words, found.holder) == ("unknown: lone 10.244.0.2", "abcdef012345 eth0")
+    (row,) = assemble([Lease("10.244.0.2", "abcdef0123456789", "eth0", 40.0)], [])
+    assert (row.state, row.reason, row.since, row.record) == (UNKNOWN, "lone 10.244.0.2", 40.0, None)
+    assert (row.words, row.holder) == ("unknown: lone 10.244.0.2", "abcdef012345 eth0")
 
 
 def test_two_addresses_of_one_owner_are_two_rows_of_one_record() -> None:
-    one = record("c1", "10.244.0.2")
+    record = make_record("c1", "10.244.0.2")
     leases = [Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.3", "c1", "eth0", 1.0)]
-    assert [found.record for found in assemble(leases, [one])] == [one, one]
+    assert [row.record for row in assemble(leases, [record])] == [record, record]
 
 
 def test_a_record_whose_lease_is_missing_says_so() -> None:
-    (found,) = assemble([], [record("c1", "10.244.0.2")], STALE)
-    assert not found.leased
-    assert found.words == "stale: judged; it has no lease"
-    (live,) = assemble([], [record("c1", "10.244.0.2")], LIVE)
+    (row,) = assemble([], [make_record("c1", "10.244.0.2")], STALE)
+    assert not row.leased
+    assert row.words == "stale: judged; it has no lease"
+    (live,) = assemble([], [make_record("c1", "10.244.0.2")], LIVE)
     assert live.words == "live: judged; it has no lease"
 
 
 def test_an_attachment_without_address_is_a_row_too() -> None:
-    (found,) = assemble([], [record("c1")])
-    assert (found.address, found.leased, found.words) == ("", False, "live")
-    assert found.as_json()["address"] is None
-    (stale,) = assemble([], [record("c1")], STALE)
+    (row,) = assemble([], [make_record("c1")])
+    assert (row.address, row.leased, row.words) == ("", False, "live")
+    assert row.as_json()["address"] is None
+    (stale,) = assemble([], [make_record("c1")], STALE)
     assert reclaim.keep_reason(stale) == ""
-    assert reclaim.refusal(found, force=False).startswith("the attachment is live: pod ns/p")
+    assert reclaim.refusal(row, force=False).startswith("the attachment is live: pod ns/p")
     leased = [Lease("10.244.0.2", "c1", "eth0", 1.0)]  # the record was torn
-    assert [one.address for one in assemble(leased, [record("c1")])] == ["10.244.0.2"]
+    assert [row.address for row in assemble(leased, [make_record("c1")])] == ["10.244.0.2"]
 
 
 def test_an_address_of_another_ipam_plugin_has_no_lease_here() -> None:
-    one = record("c1", "192.0.2.9")
-    one.ipam = "dhcp"
-    assert [found.words for found in assemble([], [one])] == ["live: judged; dhcp gave its address"]
+    record = make_record("c1", "192.0.2.9")
+    record.ipam = "dhcp"
+    assert [row.words for row in assemble([], [record])] == ["live: judged; dhcp gave its address"]
 
 
 def test_the_addresses_of_an_attachment_are_found_together() -> None:
-    both, other = record("c1", "10.244.0.2", "fd00::2"), record("c2", "10.244.0.3")
-    leases = [Lease(one, "c1", "eth0", 1.0) for one in both.addresses] + [Lease("10.244.0.3", "c2", "eth0", 1.0)]
-    rows = assemble(leases, [both, other])
-    assert [one.address for one in rows] == ["10.244.0.2", "10.244.0.3", "fd00::2"]
-    assert [one.address for one in lease_list.attachments_of(rows, rows[2:])] == ["10.244.0.2", "fd00::2"]
-    lone = assemble([Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.4", "c1", "eth0", 1.0)], [])
-    assert lease_list.attachments_of(lone, lone[:1]) == lone[:1]
+    dual_stack, other = make_record("c1", "10.244.0.2", "fd00::2"), make_record("c2", "10.244.0.3")
+    leases = [Lease(address, "c1", "eth0", 1.0) for address in dual_stack.addresses] + [
+        Lease("10.244.0.3", "c2", "eth0", 1.0)
+    ]
+    rows = assemble(leases, [dual_stack, other])
+    assert [row.address for row in rows] == ["10.244.0.2", "10.244.0.3", "fd00::2"]
+    assert [row.address for row in lease_list.attachments_of(rows, rows[2:])] == ["10.244.0.2", "fd00::2"]
+    unrecorded = assemble([Lease("10.244.0.2", "c1", "eth0", 1.0), Lease("10.244.0.4", "c1", "eth0", 1.0)], [])
+    assert lease_list.attachments_of(unrecorded, unrecorded[:1]) == unrecorded[:1]
 
 
 def test_an_address_that_two_claim_is_shown_twice() -> None:
-    rows = assemble([Lease("10.244.0.2", "c2", "eth0", 1.0)], [record("c1", "10.244.0.2")])
-    assert [(found.container, found.leased) for found in rows] == [("c1", False), ("c2", True)]
+    rows = assemble([Lease("10.244.0.2", "c2", "eth0", 1.0)], [make_record("c1", "10.244.0.2")])
+    assert [(row.container, row.leased) for row in rows] == [("c1", False), ("c2", True)]
     assert rows[0].words == "live: judged; c2 eth0 holds its lease"
 
 
@@ -103,7 +111,7 @@ def test_a_torn_lease_names_the_record_that_has_its_address() -> None:
     (alone,) = assemble([torn], [])
     assert (alone.state, alone.record) == (TORN, None)
     assert reclaim.keep_reason(alone) == ""
-    (named,) = assemble([torn], [record("c1", "10.244.0.2")])
+    (named,) = assemble([torn], [make_record("c1", "10.244.0.2")])
     assert named.state == TORN and "the record of c1 eth0 has the address" in named.reason
     assert reclaim.keep_reason(named)
 
@@ -115,9 +123,12 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     assert (listing.used, listing.outside, listing.total, listing.free) == (3, 1, 125, 123)
     assert listing.as_json()["ranges"] == ["10.244.0.0/25"]
     json.dumps(listing.as_json())
-    both = Listing("n", "d", tuple(rows), (*listing.sets, RangeSet([Range(parse_cidr("10.244.0.192/26"))])))
-    assert [(one["used"], one["total"]) for one in both.as_json()["range_sets"]] == [(2, 125), (1, 61)]
-    assert (both.used, both.outside, both.free) == (3, 0, 183)
+    two_sets = Listing("n", "d", tuple(rows), (*listing.sets, RangeSet([Range(parse_cidr("10.244.0.192/26"))])))
+    assert [(range_set["used"], range_set["total"]) for range_set in two_sets.as_json()["range_sets"]] == [
+        (2, 125),
+        (1, 61),
+    ]
+    assert (two_sets.used, two_sets.outside, two_sets.free) == (3, 0, 183)
     part = Range(parse_cidr("10.9.0.0/24"), 0x0A090002, 0x0A090009)
     six = RangeSet([Range(parse_cidr("fd00::/64"))])
     assert Listing("n", "d", (), (RangeSet([part]), six)).ranges == ["10.9.0.2-10.9.0.9", "fd00::/64"]
@@ -138,9 +149,12 @@ def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
 
 
 def test_a_row_is_found_by_address_container_or_the_beginning_of_its_id() -> None:
-    rows = [row(LIVE, address="10.244.0.2", container="aa11"), row(LIVE, address="10.244.0.3", container="aa22")]
-    rows.append(row(LIVE, address="10.244.0.4", container="aa22", ifname="net1"))
-    rows.append(row(LIVE, address="10.244.0.5", container="aa"))
+    rows = [
+        make_row(LIVE, address="10.244.0.2", container="aa11"),
+        make_row(LIVE, address="10.244.0.3", container="aa22"),
+    ]
+    rows.append(make_row(LIVE, address="10.244.0.4", container="aa22", ifname="net1"))
+    rows.append(make_row(LIVE, address="10.244.0.5", container="aa"))
     assert lease_list.find(rows, "10.244.0.3") == [rows[1]]
     assert lease_list.find(rows, "aa2") == rows[1:3]
     assert lease_list.find(rows, "aa") == [rows[3]]
@@ -160,31 +174,31 @@ def test_a_row_is_found_by_address_container_or_the_beginning_of_its_id() -> Non
      (STALE, False, False, False), (TORN, False, False, False)],
 )  # fmt: skip
 def test_what_may_be_released_and_what_gc_frees(state: str, plain: bool, forced: bool, kept: bool) -> None:
-    one = row(state, pod="ns/web")
-    assert bool(reclaim.refusal(one, force=False)) is plain
-    assert bool(reclaim.refusal(one, force=True)) is forced
-    assert bool(reclaim.keep_reason(one)) is kept
+    row = make_row(state, pod="ns/web")
+    assert bool(reclaim.refusal(row, force=False)) is plain
+    assert bool(reclaim.refusal(row, force=True)) is forced
+    assert bool(reclaim.keep_reason(row)) is kept
     if plain:
-        assert "pod ns/web" in reclaim.refusal(one, force=False)
+        assert "pod ns/web" in reclaim.refusal(row, force=False)
 
 
 def test_a_release_as_typed_by_hand() -> None:
     listing = Listing("mynet", "/var/lib/cni/networks", ())
-    one = record("c1", "10.244.0.2", veth="veth1234abcd")
-    assert reclaim.commands(listing, row(STALE, record=one)) == [
+    record = make_record("c1", "10.244.0.2", veth="veth1234abcd")
+    assert reclaim.commands(listing, make_row(STALE, record=record)) == [
         "ip link delete veth1234abcd",
         "rm /var/lib/cni/networks/mynet/10.244.0.2",
         "rm /var/lib/cnictl/attachments/mynet/c1@eth0",
     ]
-    assert reclaim.commands(listing, row(STALE)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
-    assert reclaim.commands(listing, row(TORN, record=one)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
-    assert reclaim.commands(listing, row(STALE, leased=False, record=one))[1:] == [f"rm {one.path}"]
+    assert reclaim.commands(listing, make_row(STALE)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
+    assert reclaim.commands(listing, make_row(TORN, record=record)) == ["rm /var/lib/cni/networks/mynet/10.244.0.2"]
+    assert reclaim.commands(listing, make_row(STALE, leased=False, record=record))[1:] == [f"rm {record.path}"]
 
 
 def test_a_dry_run_only_decides() -> None:
-    rows = (row(STALE, "gone"), row(LIVE, "there"), row(TORN, "no owner"))
+    rows = (make_row(STALE, "gone"), make_row(LIVE, "there"), make_row(TORN, "no owner"))
     outcomes = reclaim.collect(Listing("mynet", "/nowhere", rows), dry_run=True)
-    assert [(one.action, one.reason) for one in outcomes] == [
+    assert [(outcome.action, outcome.reason) for outcome in outcomes] == [
         ("would free", "gone"), ("left", "there"), ("would free", "no owner"),
     ]  # fmt: skip
 
@@ -194,8 +208,8 @@ def test_a_dry_run_only_decides() -> None:
 
 def test_the_node_file_says_it_first(tmp_path: Path) -> None:
     spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="mynet")
-    found = ranges.of_network("mynet", spec, [str(tmp_path)])
-    assert [one.size for one in found.sets] == [253]
+    network = ranges.of_network("mynet", spec, [str(tmp_path)])
+    assert [range_set.size for range_set in network.sets] == [253]
     assert ranges.of_network("other", spec, [str(tmp_path)]).sets == ()
 
 
@@ -213,17 +227,17 @@ def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
     (tmp_path / "10-broken.conf").write_text("{")
     (tmp_path / "20-list.json").write_text("[]")
     (tmp_path / "30-ignored.txt").write_text(json.dumps({"name": "podman", "plugins": []}))
-    found = ranges.of_network("podman", None, ["/nowhere", str(tmp_path)])
-    assert [one.size for one in found.sets] == [65533, 10]
-    assert found.data_dir == "/srv/leases"
+    network = ranges.of_network("podman", None, ["/nowhere", str(tmp_path)])
+    assert [range_set.size for range_set in network.sets] == [65533, 10]
+    assert network.data_dir == "/srv/leases"
 
 
 def test_our_own_conf_and_the_flat_form_say_it() -> None:
     ours = {"name": "mynet", "plugins": [{"type": "cnictl-bridge", "subnet": "10.244.0.0/24"}, {"type": "portmap"}]}
     flat = {"name": "old", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/25"}}
     for document, size in ((ours, 253), (flat, 125)):
-        found = ranges.of_configuration(document)
-        assert found is not None and [one.size for one in found.sets] == [size]
+        network = ranges.of_configuration(document)
+        assert network is not None and [range_set.size for range_set in network.sets] == [size]
 
 
 @pytest.mark.parametrize(
@@ -243,5 +257,5 @@ def test_where_nothing_can_be_told_nothing_is(document: dict[str, Any]) -> None:
 
 def test_store_of_a_network_whose_ranges_the_runtime_gives_is_the_conf_s() -> None:
     elsewhere = {"type": "host-local", "dataDir": "/var/lib/cni/elsewhere"}
-    found = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": elsewhere})
-    assert found is not None and (found.sets, found.data_dir) == ((), "/var/lib/cni/elsewhere")
+    network = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": elsewhere})
+    assert network is not None and (network.sets, network.data_dir) == ((), "/var/lib/cni/elsewhere")

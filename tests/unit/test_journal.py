@@ -1,4 +1,4 @@
-"""A run's journal, read back: whole, torn by a power cut, gone on with."""
+"""Read back a run's journal: complete, torn by a power failure, or continued."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which users of the host a lab's users are."""
+"""Choose the host's users that a lab's users map to."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""The layers of packages: imports go down only, and neither modules nor packages import in a circle.
+"""The layers of packages: imports go down only, and there are no import cycles among modules or packages.
 
-Every import counts. One inside a function only hides a circle, and one under `if TYPE_CHECKING:` still makes its reader
-read the other module.
+Every import counts. An import inside a function only hides an import cycle. Whoever reads an import under
+`if TYPE_CHECKING:` still has to read the other module.
 """
 
 import ast
@@ -19,29 +19,30 @@ PLUGIN_MAY_IMPORT = ("plugin", "core")
 """The plugin is a program of its own: it needs core, and no other package needs it."""
 
 LATE = {
-    "cnictl.cli.entry": "the interpreter is chosen first",
+    "cnictl.cli.entry": "the interpreter is chosen first, and completion needs no typer",
     "cnictl.cli.main": "only root's commands, and only while a run waits to be confirmed",
     "cnictl.node.reach.extras": "an extra of the package, which may not be installed",
     "cnictl.node.resources.remnants": "pyroute2, which no other module needs",
     "cnictl.node.runs.confirm_guard": "pyroute2, before the fork",
+    "cnictl.views.live_names": "completion: each list loads only what it reads with",
     "cnictl.node.spec.suggestions": "netaddr, only for what is wrong, or to find a free subnet",
 }
 """The only modules above core that import something later than at the top, and why."""
 
 
-def test_no_modules_import_in_a_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     imports_by_module = module_imports()
     assert len(imports_by_module) > 200
-    circles = circles_of(imports_by_module)
-    assert not circles, f"circles of imports: {circles}"
+    cycles = cycles_of(imports_by_module)
+    assert not cycles, f"import cycles: {cycles}"
 
 
-def test_no_packages_import_in_a_circle() -> None:
+def test_packages_have_no_import_cycles() -> None:
     imports_by_package: dict[str, set[str]] = {package_of(module): set() for module in module_imports()}
     for module, targets in module_imports().items():
         imports_by_package[package_of(module)] |= {package_of(target) for target in targets} - {package_of(module)}
-    circles = circles_of(imports_by_package)
-    assert not circles, f"circles of imports: {circles}"
+    cycles = cycles_of(imports_by_package)
+    assert not cycles, f"import cycles: {cycles}"
 
 
 def test_imports_between_packages_go_down_only() -> None:
@@ -86,8 +87,8 @@ def test_every_package_is_installed() -> None:
     assert set(project["tool"]["setuptools"]["packages"]) == there
 
 
-def test_circles_and_upward_imports_are_found() -> None:
-    assert circles_of({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"f"}, "f": {"e"}, "g": set()}) == [
+def test_cycles_and_upward_imports_are_found() -> None:
+    assert cycles_of({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"f"}, "f": {"e"}, "g": set()}) == [
         ["a", "b", "c"],
         ["e", "f"],
     ]
@@ -167,7 +168,7 @@ def may_import(source: str, target: str) -> bool:
     return layer[source] <= layer[target]
 
 
-def circles_of(imports_by_module: Mapping[str, set[str]]) -> list[list[str]]:
+def cycles_of(imports_by_module: Mapping[str, set[str]]) -> list[list[str]]:
     """Return each group of two or more names that all reach each other, sorted."""
     reached: dict[str, set[str]] = {}
     for start in imports_by_module:

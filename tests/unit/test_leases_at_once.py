@@ -1,4 +1,4 @@
-"""Any order of calls, calls at once, and the cost of a full store."""
+"""Calls in any order and at the same time, and the cost of a full store."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the masquerade resource says of a change, where nothing of it has to be looked up."""
+"""Describe a change of the masquerade resource without reading the host."""
 
 from cnictl.node.resources.masquerade import Masquerade
 from cnictl.node.spec.node_spec import NodeSpec

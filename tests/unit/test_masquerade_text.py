@@ -1,4 +1,4 @@
-"""The masquerade rule set as text: what it says, and that nft and iptables take it as it is."""
+"""The text of the masquerade rule set: its content, and that nft and iptables load it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Thousands of peers cost a walk through the rule set only where a rule tells them apart."""
+"""Peers that no rule distinguishes share one walk through the rule set, even if there are thousands."""
 
 import shlex
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Counting the plugin's calls from its log: each once, over rotations and readers that were cut off."""
+"""Count each plugin call in the log once, over rotations and interrupted readers."""
 
 import itertools
 from pathlib import Path

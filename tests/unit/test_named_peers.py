@@ -1,4 +1,4 @@
-"""What a command line that names peers makes of those there are: none goes or moves without the operator's word."""
+"""Combine the peers of a command line with known ones: none is removed or moved without the option for it."""
 
 import pytest
 

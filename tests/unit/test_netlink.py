@@ -1,4 +1,4 @@
-"""A kernel that lacks a netlink protocol: it is told as such, and what only looks finds nothing there."""
+"""A kernel without a netlink protocol: changes report that, and reads find nothing."""
 
 import errno
 

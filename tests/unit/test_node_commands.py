@@ -1,4 +1,4 @@
-"""What the node's commands say before they look at the host: who may run them, and what can't be right."""
+"""The node commands refuse a wrong user or wrong options before they read the host."""
 
 import os
 
@@ -66,7 +66,7 @@ def test_bad_value_is_told_before_root_is_asked_for(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run(monkeypatch, "init-node", "--subnet", "10.244.0.1/24", "--network", "10.244.0.0/20") == 2
-    assert "probably meant 10.244.0.0/24" in capsys.readouterr().err
+    assert "did you mean 10.244.0.0/24" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [("nat", "enable", "--backend", "ipfw"), ("bridge", "up", "--mtu", "9")])

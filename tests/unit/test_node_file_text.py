@@ -1,4 +1,4 @@
-"""An edit of node.toml changes what it is about: every other byte, comment and spelling stays the operator's."""
+"""An edit of node.toml changes only its own keys; all other bytes, comments and spellings stay."""
 
 import difflib
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the program says where nobody reads on, and in a narrow terminal."""
+"""Output to a closed pipe and to a narrow terminal."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""What the operator names as an output file: a device, a pipe or a link in its place stays what it is."""
+"""A device, pipe or link that the operator names as the output file stays what it is."""
 
 import os
 import stat

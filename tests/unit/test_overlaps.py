@@ -1,4 +1,4 @@
-"""Overlapping CIDRs are found as by comparing each with each."""
+"""Overlapping CIDRs are found, with the same result as comparing every pair."""
 
 from itertools import combinations
 

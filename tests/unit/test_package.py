@@ -96,12 +96,12 @@ def test_the_package_has_the_completions_that_the_program_prints(tmp_path: Path)
         (tmp_path / place.name).symlink_to(place)
     completion = runpy.run_path(str(DEBIAN / "derive.py"))["completion"]
     (tmp_path / "bash").write_text(completion(tmp_path, "bash"))
-    typed = "COMP_WORDS=(cnictl plug); COMP_CWORD=1; _cnictl_completion $1; echo ${COMPREPLY[*]}"
+    typed = "COMP_WORDS=(cnictl plug); COMP_CWORD=1; _cnictl $1; echo ${COMPREPLY[*]}"
     bash = ["bash", "-c", f". {tmp_path}/bash; {typed}", "bash", str(Path(sys.executable).with_name("cnictl"))]
     assert subprocess.run(bash, capture_output=True, text=True, check=True).stdout == "plugin\n"
     zsh = completion(tmp_path, "zsh").splitlines()
     assert zsh[0] == "#compdef cnictl"
-    assert zsh[-1] == '_cnictl_completion "$@"'
+    assert '    _cnictl "$@"' in zsh  # zsh loads the file as a function, and wants words from that first call
 
 
 def _fields(paragraph: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Rules of ours in other programs' chains say in a state, not in words, where they are."""
+"""States record the places of cnictl's rules in other programs' chains as data, not as text."""
 
 from cnictl.node.host.verdicts.places import AHEAD, BEHIND, Misplaced
 from cnictl.node.resources import placed_rules

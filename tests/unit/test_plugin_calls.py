@@ -1,4 +1,4 @@
-"""Commands that change what plugin calls stand on wait for calls under way, with a bound."""
+"""Commands that change what plugin calls depend on wait for running calls, up to a time limit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which policy rule decides about a packet, as the kernel walks over them."""
+"""Find the policy rule that decides about a packet, in the kernel's order."""
 
 import pytest
 

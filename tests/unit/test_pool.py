@@ -1,4 +1,4 @@
-"""Ranges and range sets: which addresses pods get, and how those asked for are shared out."""
+"""Ranges and range sets: which addresses pods get, and which requests are granted."""
 
 from collections.abc import Callable
 
@@ -121,7 +121,7 @@ def test_an_address_that_no_set_has_is_refused(wanted: str) -> None:
 
 def test_a_second_address_of_one_set_is_refused() -> None:
     with pytest.raises(
-        CniError, match=r"not available: 10\.9\.0\.8; a pod gets one address of each of 10\.9\.0\.0/24; fd00::/64"
+        CniError, match=r"not available: 10\.9\.0\.8; a pod gets one address from each of 10\.9\.0\.0/24; fd00::/64"
     ):
         distribute([FOUR, SIX], [parse_address("10.9.0.7"), parse_address("10.9.0.8")])
 

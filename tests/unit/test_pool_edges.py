@@ -1,4 +1,4 @@
-"""A subnet's own address, its broadcast address and its gateway are no pod's, whatever a runtime asks for."""
+"""Pods never get a subnet's network address, broadcast address or gateway, even on request."""
 
 import pytest
 

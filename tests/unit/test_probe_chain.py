@@ -1,6 +1,7 @@
 """The chain runner speaks to plugins exactly as the specification says a runtime does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,16 @@ def test_results_of_every_version_give_their_addresses() -> None:
         "cni0",
         "v",
     ]
+
+
+def test_a_port_mapping_goes_to_the_plugin_that_declares_the_capability(recorded: Recorded) -> None:
+    conf = {**CONF, "plugins": [CONF["plugins"][0], {"type": "second", "capabilities": {"portMappings": True}}]}
+    mapping = replace(POD, port_mappings=((8080, 80),))
+    assert chain(recorded, conf).maps_ports
+    chain(recorded, conf).add(mapping)
+    chain(recorded, conf).delete(mapping, None)
+    (_, first), (_, second), (_, deleted), _ = recorded.calls
+    wanted = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+    assert "runtimeConfig" not in first
+    assert second["runtimeConfig"] == deleted["runtimeConfig"] == wanted
+    assert not Chain({**CONF, "plugins": [{"type": "second", "capabilities": {"bandwidth": True}}]}).maps_ports

@@ -1,4 +1,4 @@
-"""Where programs are looked for."""
+"""Find programs in PATH and in root's usual folders."""
 
 import os
 from pathlib import Path

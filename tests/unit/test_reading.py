@@ -1,4 +1,4 @@
-"""What programs list is asked for once within a look, and anew after it; what changes something always runs."""
+"""Each program's listing is read once per pass and again after it; commands that change something always run."""
 
 import os
 import stat

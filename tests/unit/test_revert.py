@@ -1,4 +1,4 @@
-"""Where an undo takes a thing: to what it was, unless somebody changed it since; then only as far as it is ours."""
+"""An undo restores the former state, or only cnictl's part of it if somebody has changed it since the run."""
 
 from itertools import pairwise
 from typing import Any
@@ -137,7 +137,7 @@ def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: S
 
 def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
     target, left = BridgeNetfilter(SPEC).revert({"nf_call_iptables": 1}, OFF, OFF)
-    assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables was changed since"]
+    assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables has been changed since the run"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which addresses are a Service's, by the rules that send their connections on."""
+"""Recognize the addresses of Services by the rules that forward their connections."""
 
 from typing import Any
 

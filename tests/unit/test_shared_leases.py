@@ -1,4 +1,4 @@
-"""A lease store that other nodes may use: what is claimed there, and what its file system has to give."""
+"""Lease stores that other nodes may use: which leases are claimed, and which file systems are supported."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The node file is read strictly and written with care, and wrong addresses are refused before anything is touched."""
+"""Read the node file strictly, write it carefully, and refuse wrong addresses before any change."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +54,10 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"subnet": "10.244.0.1/24"}, "subnet '10.244.0.1/24': has host bits set, probably meant 10.244.0.0/24"),
+        ({"subnet": "10.244.0.1/24"}, "subnet '10.244.0.1/24': has host bits set; did you mean 10.244.0.0/24"),
         ({"subnet": "10.244.0.0/31"}, "/31 has no room for a gateway and a pod, the longest usable prefix is /30"),
         ({"subnet": "10.244.0.0/32"}, "/32 has no room"),
-        ({"subnet": "10.244.0.0"}, "has no prefix length, probably meant 10.244.0.0/24"),
+        ({"subnet": "10.244.0.0"}, "has no prefix length; did you mean 10.244.0.0/24"),
         ({"subnet": "10.244.256.0/24"}, "octet 256 is over 255"),
         ({"subnet": "10.244.00.0/24"}, "octet 00 has a leading zero, write 0"),
         ({"subnet": "10.244.o.0/24"}, "octet 'o' is not a number"),
@@ -66,9 +66,9 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"subnet": "10.244.16.0/24"}, "a network that holds both is 10.244.0.0/19"),
         (
             {"subnet": "10.244.0.0/20", "network": "10.244.0.0/24"},
-            "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+            "did you mean --subnet 10.244.0.0/24 --network 10.244.0.0/20",
         ),
-        ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20': has host bits set, probably meant 10.244.0.0/20"),
+        ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20': has host bits set; did you mean 10.244.0.0/20"),
         ({"network": "0.0.0.0/0"}, "nothing would be masqueraded"),
         ({"subnet": ""}, "subnet '': is empty, expected a CIDR such as 10.244.0.0/24"),
         ({"peers": (Peer("10.244.0.0/24", "10.0.10.51"),)}, "peer 10.244.0.0/24 is this node's own subnet"),
@@ -78,7 +78,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ),
         ({"peers": (Peer("10.244.16.0/24", "10.0.10.51"),)}, "peer 10.244.16.0/24 lies outside the network"),
         ({"peers": (Peer("10.244.1.0/24", "10.0.10.300"),)}, "octet 300 is over 255"),
-        ({"peers": (Peer("10.244.1.0/24", "10.0.10.51/20"),)}, "probably meant 10.0.10.51"),
+        ({"peers": (Peer("10.244.1.0/24", "10.0.10.51/20"),)}, "did you mean 10.0.10.51"),
         ({"peers": (Peer("10.244.1.0/24", "10.244.0.7"),)}, "10.244.0.7 lies in this node's pod CIDR 10.244.0.0/24"),
         ({"peers": (Peer("10.244.1.0/24", "10.244.1.1"),)}, "10.244.1.1 lies in the pod network 10.244.0.0/20"),
         ({"peers": (Peer("10.244.1.0/24", "224.0.0.1"),)}, "not an address that a host can have"),
@@ -130,7 +130,7 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
             {"subnet": ("fd00:244::/64", "fd00:244:0:9::/64")},
             "subnet fd00:244:0:9::/64 is a second IPv6 one beside fd00:244::/64: at most one of each family",
         ),
-        ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set, probably meant fd00:244::/64"),
+        ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set; did you mean fd00:244::/64"),
         ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),
         ({"subnet": ("10.244.0.0/24", "fd00:245::/64")}, "subnet fd00:245::/64 lies outside the network fd00:244::/48"),
         ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: link-local addresses can't be pods'"),
@@ -299,7 +299,7 @@ def test_every_spec_survives_the_file_whatever_it_said_before(first: NodeSpec, s
     ("text", "said"),
     [
         ("subnet = [", "node.toml: "),
-        ('subent = "10.244.0.0/24"', "unknown key 'subent', probably meant 'subnet'"),
+        ('subent = "10.244.0.0/24"', "unknown key 'subent'; did you mean 'subnet'"),
         ('network = "10.244.0.0/20"', "'subnet' is missing"),
         ("subnet = 10", "subnet = 10 has to be text in quotes"),
         ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\nnat = "yes"', "nat = 'yes' has to be true or false"),
@@ -308,13 +308,13 @@ def test_every_spec_survives_the_file_whatever_it_said_before(first: NodeSpec, s
         ('subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n[[peers]]\nvia = "10.0.10.51"', "has no 'pod_cidr'"),
         (
             'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n[[peers]]\npod_cird = "10.244.1.0/24"',
-            "unknown key 'pod_cird', probably meant 'pod_cidr'",
+            "unknown key 'pod_cird'; did you mean 'pod_cidr'",
         ),
         ('subnet = "10.244.0.1/24"\nnetwork = "10.244.0.0/20"', "has host bits set"),
         ('plugin = "x"\nsubnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"', "written as a [plugin] table"),
         (
             'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n[plugin]\nlog_levl = "off"',
-            "probably meant 'log_level'",
+            "did you mean 'log_level'",
         ),
         ('subnet = ["10.244.0.0/24", 6]\nnetwork = "10.244.0.0/20"', "an entry of subnet = 6 has to be text in quotes"),
     ],

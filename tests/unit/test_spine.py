@@ -1,4 +1,4 @@
-"""The spine: what differs is carried out in order, a failure takes back what was done, and the journal knows it all."""
+"""The spine makes changes in order, undoes them if one fails, and journals everything."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the suite promises of itself: a test that fails harms no neighbour, and a run leaves the machine as it was."""
+"""A failed test affects no other test, and a run leaves the machine as it was."""
 
 import os
 import subprocess

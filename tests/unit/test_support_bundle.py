@@ -1,4 +1,4 @@
-"""What must not leave a host in a support bundle, and that a broken part costs no other."""
+"""A support bundle contains no secrets, and a part that fails leaves the others complete."""
 
 import tarfile
 from pathlib import Path

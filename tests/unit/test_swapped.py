@@ -1,4 +1,4 @@
-"""Arguments that are the wrong way round are recognised, and the hint has them right."""
+"""Arguments in the wrong order are recognized, and the hint has them in the right order."""
 
 from pathlib import Path
 

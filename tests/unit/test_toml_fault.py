@@ -1,4 +1,4 @@
-"""What is wrong with a node file's text is said with its line, and the hint is a text that reads."""
+"""A syntax error in the node file is reported with its line, and its hint is valid TOML."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""VLAN messages, read back by another netlink library: few kernels here have a bridge to try them on."""
+"""Parse VLAN messages with another netlink library, because few kernels here can apply them to a bridge."""
 
 import errno
 import struct

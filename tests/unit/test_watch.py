@@ -1,4 +1,4 @@
-"""How `cnictl watch` reads the kernel's messages, and when it gives a fight up."""
+"""How `cnictl watch` reads the kernel's messages, and when it gives up a repair."""
 
 import struct
 
@@ -50,7 +50,7 @@ def test_fight_is_given_up_and_taken_up_again_when_it_is_calm() -> None:
     assert repairs.as_data()["repairs"] == {"route/x": FIGHT}
 
 
-def test_a_persons_word_ends_a_given_up_fight() -> None:
+def test_reload_resumes_repairs() -> None:
     repairs = Repairs()
     for _ in range(FIGHT):
         repairs.note("bridge/cni0", 1.0, "")

@@ -1,1 +1,1 @@
-"""`cnictl` on lab nodes without its start."""
+"""Run `cnictl` on lab nodes without its start-up time."""

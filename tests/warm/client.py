@@ -1,4 +1,4 @@
-"""Stands for a command on the host: hands the server its descriptors, passes signals on, and ends as it ended."""
+"""Take the place of a command on a host: pass descriptors and signals to the server, and exit as the command does."""
 
 import os
 import select

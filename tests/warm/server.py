@@ -1,4 +1,4 @@
-"""Has cnictl loaded, and forks a command of it for each client."""
+"""Load cnictl once, and fork it for each client's command."""
 
 import importlib
 import json

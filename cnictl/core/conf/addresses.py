@@ -186,7 +186,7 @@ def _refuse_clash(conf: NetConf, sets: list[RangeSet]) -> None:
         raise CniError(
             INVALID_CONFIG,
             f"ipam.ranges: {clash[0]} and {clash[1]} overlap",
-            "a pod gets one address of each range set",
+            "a pod gets one address from each range set",
         )
     families = [ranges.ranges[0].subnet.bits for ranges in sets]
     if conf.cni_version < "0.3.0" and len(set(families)) < len(families):

@@ -32,7 +32,7 @@ def read_resolv_conf(path: str) -> "dict[str, Any]":
     """Return a file's nameservers, domain, search list and options. Raises CniError 7 if it can't be read."""
     try:
         if not S_ISREG(stat(path).st_mode):  # a pipe would block, a device never end
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         text = durable.contents(path).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise CniError(

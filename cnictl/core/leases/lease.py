@@ -92,7 +92,7 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
             odd.pass_over(path, "is a file, not a network's folder")
             continue
         except OSError as error:
-            # a link that leads nowhere or in a circle is no folder either
+            # a broken link or a link loop is not a folder either
             odd.pass_over(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
             continue
         leased = any(map(is_address, entries))
@@ -105,7 +105,7 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
             and not leased
             and not any(file == "lock" or file.startswith("last_reserved_ip.") for file in entries)
         ):
-            odd.pass_over(path, "contains nothing that belongs into a network's folder")
+            odd.pass_over(path, "does not look like a network's lease folder")
         else:
             networks.append(name)
     return sorted(networks)

@@ -157,7 +157,7 @@ def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[by
         raise CniError(
             ADDRESS_CONFLICT,
             f"requested addresses are not available: {shown}; "
-            f"a pod gets one address of each of {'; '.join(map(str, sets))}",
+            f"a pod gets one address from each of {'; '.join(map(str, sets))}",
             "; ".join(unavailable(sets, packed) for packed in remaining),
         )
     return chosen
@@ -168,7 +168,7 @@ def unavailable(sets: "Sequence[RangeSet]", packed: bytes) -> str:
     address = format_address(packed)
     for ranges in sets:
         if ranges.holds(packed):
-            return f"{address} is a second address of {ranges}; a pod gets one of it"
+            return f"{address} is a second request from {ranges}; a pod gets only one address from it"
     for span in (span for ranges in sets for span in ranges.ranges):
         if packed == span.gateway:
             return f"{address} is the gateway's address"

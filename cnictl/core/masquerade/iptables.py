@@ -123,7 +123,7 @@ def _jumps(rules: RuleSet, bits: int) -> list[str]:
 
 
 def remove_chain(bits: int, name: str) -> None:
-    """Remove a chain of the nat table and the jumps to it; a missing chain or program is no error."""
+    """Remove a chain of the nat table and the jumps to it; a missing chain or program is not an error."""
     try:
         if _nat(bits, "-S", name, check=False).status:
             return

@@ -48,8 +48,8 @@ _SO_SNDBUF, _SO_RCVBUF, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 32, 33
 class NetlinkError(OSError):
     """The kernel refused a message: errno, the kernel's own words if any (extended ack), and the place in the batch."""
 
-    def __init__(self, number: int, said: str, position: int) -> None:
-        super().__init__(number, said or strerror(number))
+    def __init__(self, number: int, message: str, position: int) -> None:
+        super().__init__(number, message or strerror(number))
         self.position = position
 
 

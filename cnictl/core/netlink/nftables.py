@@ -202,7 +202,7 @@ def elements(family: int, table: str, name: str) -> list[tuple[bytes, bytes]]:
 
 
 def remove_element(family: int, table: str, name: str, key: bytes) -> None:
-    """Delete an element of a set or map; a missing one is no error. Raises CniError 106."""
+    """Delete an element of a set or map; a missing one is not an error. Raises CniError 106."""
     _delete(family, [(_DELSETELEM, 0, _element(table, name, key))])
 
 

@@ -270,7 +270,7 @@ def add_route(
 def add_route_via(
     index: int, destination: bytes, prefix: int, gateway: bytes, protocol: int, replace: bool = False
 ) -> tuple[int, int, bytes]:
-    """The message that adds a route through a gateway to the main table, or replaces the one to the same destination.
+    """Return the message that adds or replaces a route through a gateway in the main table.
 
     `index` 0 has the kernel find the link.
     """
@@ -281,7 +281,7 @@ def add_route_via(
 
 
 def refuse_route(destination: bytes, prefix: int, protocol: int, priority: int) -> tuple[int, int, bytes]:
-    """The message that has the main table refuse packets to a destination (RTN_UNREACHABLE), as its last resort."""
+    """Return the message that adds an unreachable route (RTN_UNREACHABLE) with metric `priority` to the main table."""
     family = AF_INET if len(destination) == 4 else AF_INET6
     body = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_UNIVERSE, RTN_UNREACHABLE, 0)
     body += attr(RTA_DST, destination) + u32_attr(RTA_PRIORITY, priority)
@@ -289,7 +289,7 @@ def refuse_route(destination: bytes, prefix: int, protocol: int, priority: int) 
 
 
 def delete_route(destination: bytes, prefix: int, protocol: int, priority: int = 0) -> tuple[int, int, bytes]:
-    """The message that removes a route with this protocol number from the main table; `priority` 0: of any metric."""
+    """Return the message that removes a route with this protocol from the main table (`priority` 0: any metric)."""
     family = AF_INET if len(destination) == 4 else AF_INET6
     body = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_NOWHERE, 0, 0)
     body += attr(RTA_DST, destination) + (u32_attr(RTA_PRIORITY, priority) if priority else b"")

@@ -176,7 +176,7 @@ def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
 
 @dataclass
 class RouteFindings:
-    """The results of a look at a node's routes."""
+    """The results of one reading of a node's routes."""
 
     diversions: list[Diversion] = field(default_factory=list)
     unforwarded: tuple[str, ...] = ()
@@ -223,7 +223,7 @@ def predicted(spec: NodeSpec) -> list[Diversion]:
 
 
 class _Look:
-    """One look at a host's rules and routes, which are read once."""
+    """One reading of a host's rules and routes."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec

@@ -1,7 +1,7 @@
 """Ask the kernel which route a packet takes (RTM_GETROUTE), many packets over one socket.
 
-The main table alone is no proof, because policy rules (`ip rule`) and more specific routes come before it. An answer is
-valid for a packet with this source, incoming link and mark. Sources:
+The main table alone proves nothing, because policy rules (`ip rule`) and more specific routes come before it. An answer
+is valid for a packet with this source, incoming link and mark. Sources:
 linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_rtm_getroute.
 """
 

@@ -89,7 +89,7 @@ def is_masked(path: str) -> bool:
 def resolve(path: str) -> str:
     """Return the path with its symbolic links resolved; the file may not exist yet.
 
-    Raises Problem if a link in the path is not root's (or the present user's), or if the links form a circle.
+    Raises Problem if a link in the path is not root's (or the present user's), or if the links form a loop.
     """
     owners, step = ownership.roots() | {os.geteuid()}, path
     try:
@@ -102,7 +102,7 @@ def resolve(path: str) -> str:
     except OSError as error:
         if error.errno:
             raise
-        raise Problem(f"{path} leads through links in a circle: {step}", f"remove the link: rm {step}") from None
+        raise Problem(f"{path}: {step} is part of a symbolic link loop", f"remove the link: rm {step}") from None
     return step
 
 
@@ -171,8 +171,8 @@ def _refusal(error: OSError, path: str, target: str) -> Problem:
         errno.EROFS: "its file system is mounted read-only",
         errno.EPERM: f"lsattr -d {target} {os.path.dirname(target)} shows whether it is immutable; chattr -i ends that",
     }
-    said = error.strerror or str(error)
-    return Problem(f"{_named(path, target)} can't be written: {said}", hints.get(error.errno or 0, ""))
+    reason = error.strerror or str(error)
+    return Problem(f"{_named(path, target)} can't be written: {reason}", hints.get(error.errno or 0, ""))
 
 
 def _named(path: str, target: str) -> str:

@@ -102,7 +102,7 @@ def acl_writers(acl: bytes, owning_group: int) -> list[str]:
 def walk(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
     """Yield each folder and link that resolving `path` passes, and last the result, each with its status.
 
-    The status is None if a step is missing. Raises OSError, with the link as its file, if the links form a circle.
+    The status is None if a step is missing. Raises OSError, with the link as its file, if the links form a loop.
     """
     waiting, here, links = [part for part in path.split("/") if part], "/", 0
     yield here, os.lstat(here)

@@ -59,7 +59,7 @@ def _call(launcher: str, verb: str, netns: str, conf: dict[str, Any]) -> dict[st
     try:
         answer = json.loads(done.stdout) if done.stdout.strip() else {}
     except ValueError:
-        raise Problem(f"self-test of {launcher}: {verb} answered no JSON: {done.stdout[:200]!r}") from None
+        raise Problem(f"self-test of {launcher}: {verb} returned invalid JSON: {done.stdout[:200]!r}") from None
     if done.status != 0:
         message = answer.get("msg") or done.stderr.strip()[-300:] or f"exit status {done.status}"
         raise Problem(f"self-test of {launcher}: {verb}: {message}", str(answer.get("details", "")))

@@ -75,7 +75,7 @@ def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[st
 def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
     """Return everything on the host that would keep `spec` from working. Nothing is changed.
 
-    `previous_spec` is the node's present spec, whose bridge and routes are no obstacle. A check that can't be made is a
+    `previous_spec` is the node's present spec. Its bridge and routes are not obstacles. A check that can't be made is a
     finding too.
     """
     findings = []

@@ -97,7 +97,7 @@ def _another_bridge() -> Hint:
 def subnet_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     """Check that no foreign route, address or gateway of the host lies in this node's pod CIDR or a peer's.
 
-    A route that covers a pod CIDR is no obstacle, because the kernel prefers the longest prefix.
+    A route that covers a pod CIDR is not an obstacle, because the kernel prefers the longest prefix.
     """
     foreign = list(_foreign_routes(spec, previous))
     inside = [*foreign, *_own_addresses(spec, previous)]
@@ -167,8 +167,8 @@ def network_overlap(spec: NodeSpec, previous: NodeSpec | None) -> list[Preflight
         warning(
             "network-overlap",
             address,
-            f"this host's address on {dev} lies in the pod network {network}: packets from pods to its neighbours "
-            "keep the pods' own addresses",
+            f"this host's address on {dev} lies in the pod network {network}: packets from pods to other hosts on that "
+            "subnet are not masqueraded, because the destination is inside the pod network",
             hint.advice(
                 "choose a --network that contains no node's address",
                 because="the pod network is the same on all nodes, and their addresses are not known here",

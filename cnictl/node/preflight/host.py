@@ -69,7 +69,8 @@ def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     for path in dict.fromkeys(_FORWARD[is_ipv6(subnet)] for subnet in spec.subnets):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             key = path.removeprefix("/proc/sys/").replace("/", ".")
-            what_to_do = hint.advice("run it on the host, not in a container", because="a container can't leave itself")
+            why = "cnictl can't leave its container"
+            what_to_do = hint.advice("run it on the host, not in a container", because=why)
             findings.append(error("kernel", key, "can't be written here", what_to_do))
     backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
     tried = tuple(_TRIED[is_ipv6(subnet)] for subnet in spec.subnets)

@@ -64,7 +64,7 @@ class Judgement:
 
     nodes: tuple[JudgedNode, ...]
     conflict: str = ""
-    """A conflict in words: the source gives this node's pod CIDR to another node, or another pod CIDR to this node."""
+    """The conflict in words, if the source assigns this node a different pod CIDR, or its pod CIDR to another node."""
     is_listed: bool = False
     """Whether the source announces this node."""
 

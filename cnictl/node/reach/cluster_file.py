@@ -139,7 +139,7 @@ def without_node(text: str, name: str, path: str = "cluster.toml") -> str:
     names = [node.name for node in parse(text, path).nodes]
     if name not in names:
         near = difflib.get_close_matches(name, names, 1)
-        raise UsageProblem(f"{path} has no node {name!r}", f"probably meant {near[0]}" if near else "")
+        raise UsageProblem(f"{path} has no node {name!r}", f"did you mean {near[0]}?" if near else "")
     if len(names) == 1:
         raise UsageProblem(
             f"{name} is the only node in {path}: a cluster file names at least one",
@@ -308,7 +308,7 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, 
 
 
 def _check_lengths(nodes: tuple[ClusterNode, ...], prefixes: Mapping[int, int]) -> None:
-    """Refuse a pod CIDR of another length than the others, because nodes refuse such a peer. Raises _NodeFault."""
+    """Refuse a pod CIDR whose length differs from the others', because nodes refuse such a peer. Raises _NodeFault."""
     for position, node in enumerate(nodes):
         for cidr in map(parse_cidr, node.pod_cidrs):
             if cidr.prefix != prefixes[cidr.bits]:
@@ -451,7 +451,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _meant(key: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(key, known, 1)
-    return f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
 
 
 def _shown(value: Any) -> str:

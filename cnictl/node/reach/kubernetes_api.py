@@ -169,30 +169,30 @@ class Api:
         self._transport.end()
 
     def _refused(self, error: httpx2.HTTPStatusError, verb: str, kind: str) -> SourceLost:
-        code, said = _code(error), _said(error)
+        code, message = _code(error), _message_of(error)
         if code == 410:
             return SourceLost(
-                f"{self.title} no longer knows the version that the watch was at: {said}", "list it again"
+                f"{self.title} no longer knows the version that the watch was at: {message}", "list it again"
             )
         if code == 401:
             return SourceLost(
-                f"{self.title} refuses the credential: {said}",
+                f"{self.title} refuses the credential: {message}",
                 self._another,
             )
         if code == 403:
             return SourceLost(
-                f"{self.title} refuses to {verb} {kind}: {said}",
+                f"{self.title} refuses to {verb} {kind}: {message}",
                 access.right_to(kind),
             )
-        return SourceLost(f"{self.title} answers {code}: {said}")
+        return SourceLost(f"{self.title} answers {code}: {message}")
 
     def _silent(self, error: httpx2.HTTPError) -> SourceLost:
-        said = access.shown(str(error)) or type(error).__name__
+        message = access.shown(str(error)) or type(error).__name__
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return SourceLost(f"{self.title} can't be reached: {said}")
+            return SourceLost(f"{self.title} can't be reached: {message}")
         if isinstance(error, TooLarge):
-            return SourceLost(f"{self.title}: {said}")
-        return _Interrupted(f"{self.title} does not answer: {said}")
+            return SourceLost(f"{self.title}: {message}")
+        return _Interrupted(f"{self.title} does not answer: {message}")
 
 
 class _Interrupted(SourceLost):
@@ -240,8 +240,8 @@ def _configuration(path: str, private: bool) -> tuple[SingleConfig, str]:
         assert config is not None
         cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == config.context.cluster)
     except (yaml.YAMLError, msgspec.MsgspecError, LookupError, TypeError, AttributeError, ConfigError) as error:
-        said = untrusted_text.line(" ".join(str(error).split()), 300)
-        raise UsageProblem(f"{path} is not a usable kubeconfig: {said}") from None
+        message = untrusted_text.line(" ".join(str(error).split()), 300)
+        raise UsageProblem(f"{path} is not a usable kubeconfig: {message}") from None
     if cluster.get("proxy-url"):
         raise UsageProblem(f"{path}: proxy-url is not supported", "name an address of the API server itself")
     user = config.user or User()
@@ -285,7 +285,7 @@ def _code(error: httpx2.HTTPStatusError) -> int:
     return error.response.status_code
 
 
-def _said(error: httpx2.HTTPStatusError) -> str:
+def _message_of(error: httpx2.HTTPStatusError) -> str:
     """Return the server's own message about an error (that of its Status object), else the HTTP error."""
     if isinstance(error, ApiError) and error.status is not None:
         return access.shown(error.status.message or "")

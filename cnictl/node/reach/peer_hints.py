@@ -96,13 +96,13 @@ class PeerHints:
 
     @cached_property
     def _kept(self) -> Learned:
-        """What this node goes by."""
+        """Return the list of nodes that this node uses; an empty one if it is another source's."""
         kept = learned_peers.load() if self._spec.reach.source else None
         return kept if kept is not None and kept.reach == learned_peers.identity(self._spec.reach) else Learned()
 
     @cached_property
     def _asked(self) -> tuple[NodeSpec, Learned]:
-        """What the source says now."""
+        """Ask the source now. Return the spec with its peers, and the list."""
         return learning.ask(self._spec, keep=False)
 
     def _by_entry(self, record: Learned, peer: Peer) -> Hint | None:

@@ -63,14 +63,14 @@ class BridgeNetfilter:
     def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
         """Revert each switch that nobody has changed since; return None if the run made the bridge.
 
-        If a run was about to remove the bridge and did not get there, its switches are off already.
+        If a run was interrupted before it removed the bridge, the switches are already off.
         """
         old, new = self._values(before), self._values(after)
         changed = [name for name, value in now.items() if value not in (old.get(name), new.get(name))]
         if before is None and not changed:
             return None, []
         return {**now, **{name: value for name, value in old.items() if name in now and name not in changed}}, [
-            f"{name} was changed since" for name in changed
+            f"{name} has been changed since the run" for name in changed
         ]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002

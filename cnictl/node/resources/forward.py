@@ -163,7 +163,7 @@ IPTABLES = tuple((family, legacy) for legacy in (False, True) for family in PROG
 
 
 class IptablesLook:
-    """One look at a program's filter table."""
+    """One reading of a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
         self.accepts: list[str] | None
@@ -408,11 +408,11 @@ def _moves_jumps(before: State | None, after: State | None) -> bool:
 
 def _in_words(after: State, look: IptablesLook | None) -> str:
     needs = look.fresh_needs() if look is not None else ()
-    said = []
+    places = []
     for chain in after["jumps"]:
         drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if any(place.chain == chain for place in need.path))
-        said.append(f"{chain}, ahead of {' and '.join(drops)}" if drops else chain)
-    return "; ".join(said)
+        places.append(f"{chain}, ahead of {' and '.join(drops)}" if drops else chain)
+    return "; ".join(places)
 
 
 def _reasons(state: State | None) -> str:

@@ -112,7 +112,7 @@ class NftForward:
 
 
 class NftLook:
-    """One look at other programs' nftables base chains at the forward hook, and at our rules in them."""
+    """One reading of other programs' nftables base chains at the forward hook, and of our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
         """`owned`: look only at chains that only the owner of their table may change."""
@@ -143,7 +143,7 @@ class NftLook:
 
     def drops(self) -> list[Drop]:
         """Return the drops that pods' packets meet now."""
-        return [need.drop for need in self.survey().suffering]
+        return [need.drop for need in self.survey().dropped_now]
 
     def fresh_needs(self) -> tuple[Need, ...]:
         """Return the accept rules that are missing if ours are ignored."""

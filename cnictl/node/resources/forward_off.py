@@ -19,7 +19,7 @@ def dropped(spec: NodeSpec) -> Iterator[tuple[str, str, str]]:
         for family, legacy in IPTABLES:
             resource = IptablesForward(family, spec, legacy)
             if family in families(spec) and resource.works():
-                drops = IptablesLook(resource.program, family, spec).survey().suffering
+                drops = IptablesLook(resource.program, family, spec).survey().dropped_now
                 reported += [((f"{resource.program} {need.drop[0]}", need.drop[1]), SWITCHED_OFF) for need in drops]
     for (chain, drop), why in dict.fromkeys(reported):
         yield chain, drop, why

@@ -116,8 +116,8 @@ def file_of(link: str) -> str:
         state = durable.contents(f"{_STATE_DIR}/links/{index}").decode("utf-8", "replace")
     except OSError:
         return ""
-    said = dict(line.partition("=")[::2] for line in state.splitlines())
-    return said.get("NETWORK_FILE", "") if said.get("ADMIN_STATE") != "unmanaged" else ""
+    values = dict(line.partition("=")[::2] for line in state.splitlines())
+    return values.get("NETWORK_FILE", "") if values.get("ADMIN_STATE") != "unmanaged" else ""
 
 
 def _says_what_to_keep(file: str) -> bool:

@@ -106,7 +106,7 @@ class TaggedIptables(_Remnant):
             if table != _NATIVE:
                 words += [f"{rule[3:]} ({table})" for rule in rules]
                 commands += [f"{self._program} -w -t {table} {line}" for line in _removal(rules)]
-        return f"what is tagged as cnictl's in {self._program}: {'; '.join(words)}", commands
+        return f"cnictl's tagged rules in {self._program}: {'; '.join(words)}", commands
 
     def _remove(self, seen: State) -> None:
         native = [rule for rule in self._native() if rule in seen.get(_NATIVE, [])]
@@ -233,9 +233,9 @@ class OwnTables(_Remnant):
         families = {family: names for family, names in seen.items() if family != "isolated"}
         places = [f"{family} {rule_set.TABLE} {name}" for family, names in families.items() for name in names]
         commands = [f"nft delete chain {place}" for place in places]
-        words = [f"nftables' chains {', '.join(places)}"] if places else []
+        words = [f"the nftables chains {', '.join(places)}"] if places else []
         if ports := seen.get("isolated", []):
-            words.append(f"the isolation of {', '.join(ports)}")
+            words.append(f"the isolation rules for {', '.join(ports)}")
             commands.append(f"nft list ruleset bridge | grep {isolation.TABLES}  # then nft delete table bridge NAME")
         return " and ".join(words), commands
 

@@ -176,9 +176,9 @@ def _refuse_foreign(pod_cidr: str, route: State) -> None:
 
 
 def _kernel_words(error: NetlinkError, change: Change) -> tuple[str, str]:
-    said = error.strerror or str(error)
+    message = error.strerror or str(error)
     via = change.after["via"] if change.after else ""
     return (
-        f"the kernel refuses the route: {said}",
+        f"the kernel refuses the route: {message}",
         f"`ip route get {via}` shows how this host reaches the peer" if via else "",
     )

@@ -50,11 +50,11 @@ class NodeFile:
             if present == new:
                 return (before if old is None else {"text": merged(now["text"], old)}), []
             if present is None or old is None or new is None:
-                return now, ["it was changed since"]
+                return now, ["it has been changed since the run"]
             target, changed = _spec_without(present, old, new)
             return {"text": merged(now["text"], addressing.check(target))}, changed
         except UsageProblem:
-            return now, ["it was changed since"]
+            return now, ["it has been changed since the run"]
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary, and the manual command that writes or patches the file."""
@@ -139,7 +139,7 @@ class SysctlFile(TextFile):
     def wanted(self, spec: NodeSpec) -> State | None:
         """Return a line for each family of the node, with the lines for router advertisements ahead of IPv6's.
 
-        If an operator has turned these off on a link since, the next write drops its line; the line alone is no drift.
+        If an operator has turned these off on a link since, the next write drops its line; the line alone is not drift.
         """
         now = self.observe()
         kept = self._text(spec, every=True)
@@ -169,7 +169,7 @@ def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[Nod
             kept = [peer for peer in present if peer not in new or peer in old]
             values["peers"] = (*kept, *(peer for peer in old if peer not in new and peer not in kept))
         else:
-            changed.append(f"{field.name} was changed since")
+            changed.append(f"{field.name} has been changed since the run")
     return replace(now, **values), changed
 
 

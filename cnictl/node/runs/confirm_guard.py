@@ -25,7 +25,7 @@ NAME = "cnictl-guard"
 """What `ps -o comm` shows."""
 
 _LOOK = 0.5
-"""Seconds between two looks at the record and the clock."""
+"""Seconds between two checks of the record and the clock."""
 
 _START = 10.0
 """Seconds that the guard may take to start."""

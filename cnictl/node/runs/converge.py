@@ -99,7 +99,7 @@ def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) ->
     """Return the plans with their repairs marked.
 
     A repair restores a state that the spec in effect already asked for and that cnictl has made before: the first
-    `apply` after `bridge up` repairs nothing. What follows from a new cluster file is no repair.
+    `apply` after `bridge up` repairs nothing. What follows from a new cluster file is not a repair.
     """
     changed = {change.resource for todo in plans for change in todo.changes}
     if not earlier or not changed or ClusterFile().id in changed:

@@ -145,7 +145,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         try:
             now = resource.observe()
         except (Problem, OSError) as error:
-            left.append(f"{trace.resource}: not known, and left as it is: {error}")
+            left.append(f"{trace.resource}: can't be read, and is left as it is: {error}")
             continue
         target, notes = reverted(resource, trace, now)
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
@@ -350,7 +350,7 @@ def consequences(undo: Undo) -> list[str]:
     )
     if conf_goes and undo.left:
         lines.append(
-            "runtimes with a CRI end pods only while there is a CNI conf: until one is there, they wait in Terminating"
+            "runtimes with a CRI can't stop pods without a CNI conf: pods stay in Terminating until one is installed"
         )
     if undo.left and undo.spec is None:
         lines.append(

@@ -169,12 +169,12 @@ def _refuse_live(pods: Iterable[AttachedPod]) -> None:
 
 
 def waiting_pods() -> list[str]:
-    """Return, for each runtime with a CRI, a line that says until when detached pods stay in Terminating.
+    """Return, for each runtime with a CRI, a line that says how long detached pods stay in Terminating.
 
     Without any conf, the CRI refuses to stop a sandbox ("cni plugin not initialized").
     """
     return [
-        f"{runtime.name} ends pods only while it has a CNI conf: these stay in Terminating until the next network's "
+        f"{runtime.name} can't stop pods without a CNI conf: these pods stay in Terminating until the next network's "
         f"conf is in {runtime.conf_dir}, or cnictl init-node has run again"
         for runtime in runtimes.find()
         if runtime.settled and runtime.needs_loopback

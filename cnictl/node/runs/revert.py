@@ -65,17 +65,17 @@ def reverted(resource: Resource, trace: Trace, now: State | None) -> tuple[State
     if now in trace.known or trace.half_made:
         return trace.before, []
     if now is None:
-        return None, ["it was removed since"]
+        return None, ["it has been removed since the run"]
     if isinstance(resource, Merging):
         return resource.revert(now, trace.before, trace.after)
     parted = isinstance(resource, Parted)
     if not parted and (trace.before is None or trace.after is None):
-        return now, ["it was changed since"]
+        return now, ["it has been changed since the run"]
     target, changed = _without(now, trace.before or {}, trace.after or {})
     if changed and not parted:
-        return now, [f"{', '.join(changed)} was changed since"]
+        return now, [f"{', '.join(changed)} {'has' if len(changed) == 1 else 'have'} been changed since the run"]
     # with only empty parts left, the thing itself is gone
-    return target if any(target.values()) else None, [f"{part} was changed since" for part in changed]
+    return target if any(target.values()) else None, [f"{part} has been changed since the run" for part in changed]
 
 
 def _without(now: State, before: State, after: State) -> tuple[State, list[str]]:

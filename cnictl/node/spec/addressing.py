@@ -187,5 +187,5 @@ def check_network_name(name: str) -> None:
 def _meant_subnet(subnet: Cidr, network: Cidr) -> str:
     """Return the likeliest correction of a subnet outside its network, in words."""
     if subnet.covers(network):
-        return f", probably meant --subnet {network} --network {subnet}"
+        return f"; did you mean --subnet {network} --network {subnet}?"
     return meant_network(subnet, network)

@@ -1,7 +1,7 @@
 """Combine the peers that a command line names with those of node.toml. Pure.
 
 A peer that is not named stays, unless `--prune` is given. A peer that is named with another address keeps its address,
-unless `--replace` is given: leaving something out of a command line is no instruction to remove it.
+unless `--replace` is given: leaving something out of a command line is not an instruction to remove it.
 """
 
 from dataclasses import dataclass

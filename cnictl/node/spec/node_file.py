@@ -177,7 +177,7 @@ def _parse_peer(path: str, entry: dict[str, Any]) -> Peer:
 def _check_key(where: str, key: str, known: tuple[str, ...]) -> None:
     if key not in known and not _is_newer(where, key):
         near = difflib.get_close_matches(key, known, 1)
-        suggestion = f", probably meant {near[0]!r}" if near else f"; the keys are {', '.join(known)}"
+        suggestion = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
         raise UsageProblem(f"{where}: unknown key {key!r}{suggestion}")
 
 

@@ -210,7 +210,7 @@ def _no_neighbours(interface: Cidr) -> Iterator[tuple[bytes, str]]:
 def host_address(text: str, subject: str) -> bytes:
     """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
-        raise UsageProblem(f"{subject} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
+        raise UsageProblem(f"{subject} {text!r} has a prefix length; did you mean {text.partition('/')[0]}?")
     packed = parse_address(text, subject)
     if not any(packed) or any(block.holds(packed) for block in _NO_HOST):
         raise UsageProblem(f"{subject} {text!r} is not an address that a host can have")

@@ -43,15 +43,15 @@ def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
 
 
 def _slip(line: str) -> tuple[str, str] | None:
-    """Return what is wrong with a line and how to write it; None if it is no usual slip."""
+    """Return what is wrong with a line and how to write it; None if it is not a usual slip."""
     if any(letter in line for letter in _CURLY):
         return "the quotes have to be straight", re.sub(f"[{_CURLY}]", '"', line)
     for pattern, words, hint in _SLIPS if len(line) < _LONGEST else ():
         match = re.fullmatch(pattern, line)
         if match is not None:
-            said = match.groupdict()
-            said |= {"close": "]" * len(said.get("open", "")), "quoted": _quoted(said.get("value", ""))}
-            return words.format(**said), hint.format(**said)
+            parts = match.groupdict()
+            parts |= {"close": "]" * len(parts.get("open", "")), "quoted": _quoted(parts.get("value", ""))}
+            return words.format(**parts), hint.format(**parts)
     return None
 
 

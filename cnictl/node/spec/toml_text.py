@@ -24,8 +24,8 @@ class Block:
 
     def values(self) -> dict[str, Any]:
         """Return the block's values; of a table, its own keys."""
-        said: Any = parse(self.text)
-        inner = said.get(self.name, {}) if self.name else said
+        document: Any = parse(self.text)
+        inner = document.get(self.name, {}) if self.name else document
         return dict(inner[0] if isinstance(inner, list) else inner)
 
     def put(self, key: str, value: Any, within: str = "") -> None:

@@ -1,4 +1,4 @@
-"""`cnictl ipam` on a host with leases in every state: what it says, what it frees, and what it leaves in peace."""
+"""`cnictl ipam` on a host with leases in every state: its output, what it frees, and what it keeps."""
 
 import fcntl
 import json

@@ -69,7 +69,7 @@ def test_without_a_bridge_rows_are_shown_and_the_answer_is_not_known(node: Node,
     node.run(spoil.split())
     found = checked(node, 1)
     assert [row["found"] for row in found.values()] == ["live", "live"]
-    assert all("not asked for on the bridge" in row["evidence"] for row in found.values())
+    assert all("not checked on the bridge" in row["evidence"] for row in found.values())
     done = cnictl(node, "ipam", "check", check=False)
     assert said in done.stderr and "cnictl apply" in done.stderr
     cnictl(node, "apply")

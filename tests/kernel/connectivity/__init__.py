@@ -1,1 +1,1 @@
-"""What is said of reachability: test-connectivity, causes, peers, and that nothing is called ok unseen."""
+"""Test the reports of reachability: test-connectivity, causes, peers, and that nothing counts as ok unchecked."""

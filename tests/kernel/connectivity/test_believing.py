@@ -1,4 +1,4 @@
-"""What `status`, `route list`, `doctor` and the like call ok was looked at and works; else the exit status is not 0."""
+"""`status`, `route list`, `doctor` and others report ok only for what they checked; else they exit with 1."""
 
 import json
 from collections.abc import Iterator
@@ -114,7 +114,7 @@ def test_bridge_that_is_none_is_told(cluster: Cluster) -> None:
     here.run(["sh", "-c", "ip link del cni0; ip link add cni0 type veth peer name other"])
     try:
         done = cnictl(here, "bridge", "show", check=False)
-        assert (done.status, "cni0 is no bridge but a veth" in done.stderr) == (1, True)
+        assert (done.status, "cni0 is a veth, not a bridge" in done.stderr) == (1, True)
         assert json.loads(cnictl(here, "bridge", "show", "-o", "json", check=False).stdout)["faults"]
     finally:
         here.run(["ip", "link", "del", "cni0"])

@@ -1,4 +1,4 @@
-"""Faults put into one node or the other, one at a time: the check that fails names each, and its hint fixes it."""
+"""Make one fault at a time on either node: the failed check names it, and its hint fixes it."""
 
 import json
 from collections.abc import Iterator

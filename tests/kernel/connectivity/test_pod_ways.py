@@ -1,4 +1,4 @@
-"""What takes pods' packets away ahead of the main table is named by every command, and its hint brings them back."""
+"""Every command names a rule or route that diverts pods' packets, and its hint fixes it."""
 
 import json
 from collections.abc import Iterator

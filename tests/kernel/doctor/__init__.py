@@ -1,1 +1,1 @@
-"""One fault at a time on a node that works: traffic suffers, `cnictl doctor` names it alone, and it is fixed."""
+"""Make one fault at a time on a working node: traffic suffers, `cnictl doctor` names only it, and the fix works."""

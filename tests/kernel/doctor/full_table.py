@@ -1,4 +1,4 @@
-"""Keep a connection table full: in a node's namespace, for the kernel counts each namespace's apart."""
+"""Keep the connection table of a node's namespace full; the kernel counts each namespace separately."""
 
 import subprocess
 from collections.abc import Iterator
@@ -41,9 +41,8 @@ print("full", flush=True)
 while not select.select([sys.stdin], [], [], 0.01)[0]:
     add(itertools.islice(numbers, 4))
 """
-"""Connections that count as answered, so that none gives way to a new one, and last a day. What was tracked before is
-forgotten first: as it ran out, it would make room. Whatever room there is later is filled at once, until a line is
-typed.
+"""Add assured entries with a one-day timeout, so that the kernel evicts none. Flush older entries first, because they
+would expire and free slots. Then fill every slot that becomes free, until a line arrives on stdin.
 """
 
 EMPTY = """
@@ -52,7 +51,7 @@ asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 asking.send(struct.pack("=IHHII", 20, 0x0102, 0x0005, 1, 0) + bytes(4))  # CT_DELETE without a tuple: all
 asking.recv(4096)
 """
-"""A script that forgets them all."""
+"""Flush the connection tracking table."""
 
 
 @contextmanager

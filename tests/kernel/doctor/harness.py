@@ -1,4 +1,4 @@
-"""A node with pods, a peer and a host outside, and what one fault does to it from beginning to end."""
+"""A node with pods, a peer and a host outside, and the steps of one fault's test."""
 
 import json
 import os

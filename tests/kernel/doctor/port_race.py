@@ -1,4 +1,4 @@
-"""Two connections that take one source port at the same moment, made certain.
+"""Force two connections to get the same source port at the same moment.
 
 The first one's packet is held back between its translation and its entry into the table (nfnetlink_queue), until the
 second one's has passed.

@@ -1,4 +1,4 @@
-"""Rules of other tools', and the bridge's ports."""
+"""Test doctor's findings about other tools' firewall rules and about bridge ports."""
 
 import subprocess
 
@@ -34,7 +34,7 @@ def refused_by_its_node(world: World) -> bool:
 
 
 def no_service(world: World) -> bool:
-    """A Service whose endpoint is the second pod of the node."""
+    """Return whether the Service is unreachable."""
     return not connects(world)
 
 
@@ -117,10 +117,10 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
 
 
 def test_two_connections_that_take_one_source_port(world: World) -> None:
-    """Of a masquerade that takes ports in order; the table's counter says that it happened."""
+    """Two connections get the same source port because masquerade assigns ports in order."""
     server = world.outside.popen(["/usr/bin/python3", "-c", port_race.SERVE])
     assert server.stdout is not None and server.stdout.readline() == "ready\n"
-    # nft has no queue on every kernel, and iptables none so late
+    # not every kernel has nft's queue statement, and iptables has no hook this late
     world.sh(
         "cnictl nat disable; iptables -t mangle -N HOLD; iptables -t mangle -A HOLD -p tcp --dport 7009 --syn "
         "-m conntrack --ctorigsrc {pod} -j NFQUEUE --queue-num 7; "

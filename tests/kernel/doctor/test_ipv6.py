@@ -1,4 +1,4 @@
-"""Faults of IPv6's own on a node of both families, and doctor's silence on every sort of healthy node."""
+"""Faults that only IPv6 has, on a dual-stack node, and no findings on healthy nodes of every kind."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,7 @@ def test_bridge_without_ipv6(both: World) -> None:
     run(both, case)
 
 
-def test_router_that_is_no_longer_heeded(both: World) -> None:
+def test_ignored_router_advertisements_are_found(both: World) -> None:
     """The default route that the other node advertises runs out, and is not renewed."""
     outside6 = both.outside.address6
     heed = "net.ipv6.conf.{dev}.accept_ra"

@@ -1,4 +1,4 @@
-"""The kernel's settings, and what differs from the node file."""
+"""Test doctor's findings about kernel settings and about differences from the node file."""
 
 import json
 from itertools import count

@@ -1,4 +1,4 @@
-"""The way to the peers, addresses, and what runtimes read."""
+"""Test doctor's findings about the path to peers, addresses, and the files that runtimes read."""
 
 import json
 

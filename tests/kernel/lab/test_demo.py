@@ -1,4 +1,4 @@
-"""`cnictl lab demo` tells the walk-through's story, and would say so if it came otherwise."""
+"""`cnictl lab demo` shows the steps of the walk-through, and reports a result that is not as expected."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The lab keeps its promises: nodes that are hosts to all who look, and a host that stays as it was."""
+"""Lab nodes behave like real hosts, and the machine that runs them does not change."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""Setting a node up on the real kernel: what init-node, apply and the commands of a part make of a host."""
+"""Set up nodes on the real kernel: test what init-node, apply and the commands for single parts change."""

@@ -1,4 +1,4 @@
-"""A node set up on a bridge that was there before: it stays the way to the node's router, and all of it comes back."""
+"""Set up a node on an existing bridge that also leads to its router, and restore the bridge afterwards."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A reboot: all that is volatile is gone, and what the unit runs brings the node back."""
+"""After a reboot everything volatile is gone, and the boot unit restores the node."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Nodes of both families and of IPv6 alone, set up, tested and taken back by cnictl."""
+"""Set up, test and reset dual-stack nodes and IPv6-only nodes."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import PINGS
 from tests.kernel.commands import cnictl, drifted, init, outcomes, snapshot, start_pod
 from tests.waiting import wait_for
 
@@ -63,7 +64,7 @@ def served(node: Node, families: int) -> Iterator[tuple[list[str], "subprocess.P
 
 def checks_of(node: Node, *arguments: str) -> list[dict[str, Any]]:
     """The checks of `test-connectivity` on a node."""
-    done = cnictl(node, "test-connectivity", "-o", "json", *arguments, check=False)
+    done = cnictl(node, "test-connectivity", "-o", "json", *PINGS, *arguments, check=False)
     assert done.stdout, done.stderr
     checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
     return checks

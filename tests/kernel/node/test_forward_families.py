@@ -1,4 +1,4 @@
-"""Forwarding of both families past another tool's DROP: ip6tables' policy, and nftables chains of every family."""
+"""Forward both families although another tool drops: ip6tables' policy and nftables chains of every family."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Accepts for pods beside firewalls that drop: pods pass, particular drops keep their word, strangers stay outside.
+"""Accept rules beside firewalls that drop: pods' packets pass, specific drops still apply, strangers are refused.
 
 A stranger is a host on a link of the node's own that is no peer; it also has the address that clouds' metadata is at.
 """

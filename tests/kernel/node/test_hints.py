@@ -1,4 +1,4 @@
-"""What preflight and status print is done as it is printed, and the finding is gone."""
+"""Run the hints of preflight and status as printed, and check that the finding is gone."""
 
 import json
 import shlex

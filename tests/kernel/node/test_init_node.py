@@ -1,4 +1,4 @@
-"""`init-node` takes a host to what it is asked for, and `apply` keeps it there."""
+"""`init-node` configures a host as its options say, and `apply` restores that state."""
 
 import json
 

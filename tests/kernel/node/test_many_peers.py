@@ -1,4 +1,4 @@
-"""Some hundred peers that do not answer: one batch, one socket, and no entry in the machine's neighbour table."""
+"""Several hundred silent peers are asked in one batch on one socket, without a neighbour-table entry."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A pod's name chosen to harm: what commands print of it acts on no terminal, forges no row and pads no other."""
+"""Malicious pod names can't control the terminal, forge a row or widen other rows in the output."""
 
 import json
 import os

@@ -80,7 +80,7 @@ try:
 except BlockingIOError:
     print(asked)
 """
-"""Sends as soon as stdin has something; says how often it was asked who is the gateway until the answer came."""
+"""Print how many ARP requests it took to resolve the gateway."""
 
 
 @pytest.mark.parametrize(("subnet", "gateway"), [("10.244.0.0/24", "10.244.0.1"), ("fd00:9::/64", "fd00:9::1")])

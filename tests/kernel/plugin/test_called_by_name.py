@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from tests.kernel.cluster import PINGS
 from tests.kernel.commands import CONF, PLUGIN, cnictl, init
 
 pytestmark = pytest.mark.once
@@ -36,7 +37,8 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
     assert "10.244.0.2" in json.dumps(freed)
     assert json.loads(cnictl(node, "pod", who, "--to", who, "-o", "json").stdout)["way"]["to"] == "10.244.0.2"
     assert [call["verb"] for call in json.loads(cnictl(node, "logs", who, "-o", "json").stdout)["items"]] == ["ADD"]
-    report = cnictl(node, "test-connectivity", "--from", who, "--pod", who, "-o", "json", check=False).stdout
+    tested = ("test-connectivity", "--from", who, "--pod", who, *PINGS, "-o", "json")
+    report = cnictl(node, *tested, check=False).stdout
     checks = json.loads(report)["checks"]
     assert {one["from"] for one in checks} == {"10.244.0.2"}
     assert "10.244.0.2" in [one["to"] for one in checks if one["check"] == "pod-same-host"]
@@ -50,7 +52,7 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
         (("route", "del-peer", "10.0.10.51"), "is the address of the peer", "cnictl route del-peer 10.244.1.0/24"),
         (("init-node", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round", "--peer 10.244.2.0/24=10.0.10.52"),
         (("init-node", "--subnet", "10.244.0.0/20", "--network", "10.244.0.0/24"),
-         "probably meant --subnet 10.244.0.0/24 --network 10.244.0.0/20", ""),
+         "did you mean --subnet 10.244.0.0/24 --network 10.244.0.0/20", ""),
         (("init-node", "--network", "mynet"), "a network's name goes with --name", ""),
         (("ipam", "list", "--name", "10.244.0.0/20"), "is a CIDR", "the networks here: mynet"),
         (("ipam", "list", "--network", "10.244.0.0/20"), "--name takes a CNI network's name", ""),

@@ -206,7 +206,7 @@ def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> Non
 
 
 def test_clock_set_back_makes_nobody_stale_and_nothing_eternal(net: Net) -> None:
-    """Everything on disk is from next year; host-local's lease, that only its age tells of, too."""
+    """Everything on disk is from next year, including a host-local lease, which only its age dates."""
     one, other = net.pod(), net.pod()
     result = net.add(one)
     (net.store / net.address(9)).write_bytes(b"theirs\r\neth0")

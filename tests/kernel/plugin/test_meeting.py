@@ -1,4 +1,4 @@
-"""A call that meets another at work on the same attachment waits for it, whoever holds the lock: a bound is its end."""
+"""A call waits, up to a time limit, for another call on the same attachment."""
 
 import fcntl
 import json

@@ -169,6 +169,6 @@ def test_conf_by_hand_on_a_host_without_files_leads_to_its_bridge_and_rules(node
     node.run(["sh", "-c", LOSE])
     node.run(["ip", "netns", "delete", "pod"])
     shown = cnictl(node, "reset-node", "--dry-run").stdout
-    assert "the isolation of veth" in shown and "bridge cnictl veth" in shown
+    assert "the isolation rules for veth" in shown and "bridge cnictl veth" in shown
     cnictl(node, "reset-node", "--yes", "--force")
     assert without_forwarding(node) == before

@@ -58,7 +58,7 @@ class Survey:
     """The missing accept rules, after the misplaced ones are removed."""
     misplaced: Mapping[Place, Misplaced]
     """Our rules in the wrong place."""
-    suffering: tuple[Need, ...]
+    dropped_now: tuple[Need, ...]
     """The accept rules that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
     """The drops that existing or missing accept rules come ahead of."""
