@@ -1,5 +1,5 @@
 # What one types most. `demo` and `test` are the README's two commands.
-.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock bundle
+.PHONY: demo test lint hooks bench parity soak faults storm fuzz doctor neighbours docs lock bundle deb deb-test
 
 demo:
 	sh tests/setup.sh && .venv/bin/cnictl lab demo
@@ -88,3 +88,15 @@ bundle:
 		-r conf/requirements$(if $(EXTRA),-$(EXTRA)).lock
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv/bin/pip wheel -q --disable-pip-version-check --no-deps -w .venv/wheels .
 	.venv/bin/python -m cnictl.cluster.bundle .venv/wheels dist
+
+# the Debian packages, into dist/; needs what conf/debian/control names in Build-Depends
+deb:
+	sh conf/debian/build.sh
+
+# build the packages in a bare Debian 12, and install, upgrade, remove and purge them there: as root, with debootstrap;
+# TREES names a folder for some 2 GB, which later runs use again
+TREES = /var/tmp/cnictl-deb
+deb-test:
+	sh tests/setup.sh --tests
+	.venv/bin/python -m tests.deb.trees $(TREES)
+	CNICTL_DEB=$(TREES) .venv/bin/python -m pytest -q tests/deb

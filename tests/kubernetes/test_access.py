@@ -230,6 +230,10 @@ def test_source_without_its_client_says_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(UsageProblem, match="lightkube") as missing:
         extras.kubernetes_source(Reach("kubernetes"))
     assert missing.value.hint.endswith(f"{sys.executable} -m pip install 'lightkube>=1.0.1,<2'")
+    monkeypatch.setattr("cnictl.node.host.debian_package.runs", lambda: True)
+    with pytest.raises(UsageProblem) as packaged:
+        extras.kubernetes_source(Reach("kubernetes"))
+    assert "apt install ./cnictl-kubernetes_*.deb" in packaged.value.hint  # applied by tests/deb
     extra = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnictl.core.errors import UsageProblem
+from cnictl.node.host import debian_package
 from cnictl.node.reach import kubernetes_access
 from cnictl.node.reach.kubernetes_access import NodeCredential
 from cnictl.node.spec.node_spec import Reach
@@ -44,7 +45,8 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
         package = (error.name or "").partition(".")[0]
         if package not in packages:
             raise
-        raise UsageProblem(
-            f"source {extra!r} needs the Python package {package}, which is not installed",
-            f"install cnictl[{extra}], or: {sys.executable} -m pip install '{requirement}'",
-        ) from None
+        what_to_do = f"install cnictl[{extra}], or: {sys.executable} -m pip install '{requirement}'"
+        if debian_package.runs():
+            what_to_do = f"install the Debian package of the same version: apt install ./cnictl-{extra}_*.deb"
+        message = f"source {extra!r} needs the Python package {package}, which is not installed"
+        raise UsageProblem(message, what_to_do) from None

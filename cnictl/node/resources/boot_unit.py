@@ -7,6 +7,7 @@ import os
 from cnictl.core import programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
+from cnictl.node.host import debian_package
 from cnictl.node.plugin import files, program
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
@@ -25,7 +26,10 @@ _WANTED_PREFIX = "WantedBy="
 
 
 class BootUnit:
-    """cnictl.service, enabled, if systemd runs, and the logrotate file if logrotate is installed."""
+    """cnictl.service, enabled, if systemd runs, and the logrotate file if logrotate is installed.
+
+    The Debian package has a logrotate file of its own, which dpkg installs and removes.
+    """
 
     id = f"boot/{UNIT}"
     parted = True
@@ -35,7 +39,7 @@ class BootUnit:
 
     def observe(self) -> State | None:
         """Return the files' text by path, and whether the unit is enabled; None if neither files nor links exist."""
-        texts = {path: files.read(path) for path in FILES if os.path.exists(path) and not files.is_masked(path)}
+        texts = {path: files.read(path) for path in FILES if os.path.exists(path) and _is_ours(path)}
         links, wanted = _links(), _wanted_links(texts.get(UNIT_FILE, ""))
         return {"files": texts, "enabled": bool(wanted) and wanted <= links} if texts or links else None
 
@@ -70,7 +74,7 @@ class BootUnit:
         texts = {}
         if systemd_runs() and not files.is_masked(UNIT_FILE):
             texts[UNIT_FILE] = unit_text()
-        if os.path.isdir(LOGROTATE_DIR) and not files.is_masked(LOGROTATE_FILE):
+        if os.path.isdir(LOGROTATE_DIR) and _is_ours(LOGROTATE_FILE):
             texts[LOGROTATE_FILE] = template("cnictl.logrotate")
         return texts
 
@@ -92,7 +96,12 @@ class BootUnit:
 
     def carry_out(self, change: Change) -> None:
         """Write, enable, disable or remove the files, and reload systemd if it runs. The unit is not started."""
-        old, new = _files(change.before), _files(change.after)
+        old, new = (
+            {
+                path: text for path, text in _files(state).items() if not debian_package.owns(path)
+            }  # the package came later
+            for state in (change.before, change.after)
+        )
         enable = bool(change.after and change.after["enabled"])
         links = _wanted_links(new.get(UNIT_FILE, "")) if enable else set()
         for link in _links() - links:
@@ -126,6 +135,11 @@ def template(name: str) -> str:
 def unit_text(name: str = UNIT) -> str:
     """Return a unit of `conf/`, which starts root's copy of cnictl. The default unit applies node.toml at boot."""
     return template(name).replace("@CNICTL@", program.COMMAND)
+
+
+def _is_ours(path: str) -> bool:
+    """Return whether cnictl writes a file: the operator did not mask it, and it is not the Debian package's."""
+    return not files.is_masked(path) and not debian_package.owns(path)
 
 
 def _links() -> set[str]:

@@ -187,6 +187,19 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
     assert node.run(["find", "/etc"]).stdout == before
 
 
+def test_the_packages_logrotate_file_is_neither_written_nor_removed(node: Node) -> None:
+    logrotate = "/etc/logrotate.d/cnictl"
+    node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/etc/logrotate.d", "/var/lib/dpkg/info"])
+    carry_out(node, "BootUnit")  # by an installation before the package
+    node.run(["sh", "-c", f"echo {logrotate} >/var/lib/dpkg/info/cnictl.list; echo '# an edit' >> {logrotate}"])
+    assert set(carry_out(node, "BootUnit")["files"]) == {UNIT}
+    carry_out(node, "BootUnit", wanted=False)
+    assert "# an edit" in read(node, logrotate)
+    node.run(["rm", logrotate, "/var/lib/dpkg/info/cnictl.list"])
+    carry_out(node, "BootUnit")
+    assert "/var/log/cnictl" in read(node, logrotate)
+
+
 _THERE_AND_BACK = """
 for one, other in ((before, after), (after, before)):
     resource.carry_out(Change(resource.id, one, other, "", ""))

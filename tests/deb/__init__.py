@@ -1,0 +1,1 @@
+"""Tests of the Debian packages: `make deb-test`."""
