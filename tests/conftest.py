@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cnictl.core import odd
 from tests.machine import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
 from tests.rebuilt import pytest_runtest_makereport, pytest_runtest_teardown
 from tests.warm import commands
@@ -31,6 +32,12 @@ def loaded_commands() -> Iterator[None]:
     """Commands on lab nodes don't start anew, unless that is asked for."""
     with contextlib.nullcontext() if os.environ.get(commands.COLD) else commands.loaded():
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_odd_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command run in this process reports no file that another test's code passed over."""
+    monkeypatch.setattr(odd, "passed_over", {})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from cnictl.cli import main
-from cnictl.core import odd
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state import original_state
@@ -16,7 +15,6 @@ INIT = ("init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Run the command line in this process; its exit status."""
     monkeypatch.setattr("sys.argv", ["cnictl", *words])
-    monkeypatch.setattr(odd, "passed_over", {})  # of what other tests met in this process
     with pytest.raises(SystemExit) as ended:
         main.main()
     return int(ended.value.code or 0)

@@ -11,7 +11,6 @@ import pytest
 from rich import console
 
 from cnictl.cli import main, output, status, steps
-from cnictl.core import odd
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs.engine import Report
 from cnictl.node.runs.live_pods import AttachedPod
@@ -56,7 +55,6 @@ def test_interrupt_is_told_and_leaves_the_shells_status(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(odd, "passed_over", {})  # of what other tests met in this process
     monkeypatch.setattr(node_file, "load", interrupted)
     monkeypatch.setattr("sys.argv", ["cnictl", "route", "list"])
     with pytest.raises(SystemExit) as ended:
