@@ -1,17 +1,15 @@
 """`cnictl test-connectivity`: show what a pod of this node reaches, and why it fails to reach the rest."""
 
-import socket
-import sys
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, print_table, say, working
+from cnictl.cli import reports
+from cnictl.cli.output import Format, OutputOption, print_json, print_json_line, say, working
 from cnictl.cli.steps import require_root
 from cnictl.node.spec.node_spec import is_ipv6
-from cnictl.probe import matrix, pods, request, trace
+from cnictl.probe import pods, request, trace
 from cnictl.probe.chain import Chain
 from cnictl.probe.checks import Report, run_checks
 from cnictl.probe.existing import existing_pod, neighbour_of
@@ -88,7 +86,7 @@ def test_connectivity(
     if output is Format.JSON:
         print_json(report.as_json())
     else:
-        _show(report)
+        reports.show(report)
     if report.overall == "failed":
         raise typer.Exit(1)
 
@@ -126,12 +124,3 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
-
-
-def _show(report: Report) -> None:
-    if not sys.stdout.isatty():
-        columns, rows = matrix.lines(report)
-        print_table(columns, rows)
-        return
-
-    Console().print(matrix.matrix([(socket.gethostname(), report)]))

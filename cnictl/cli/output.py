@@ -1,10 +1,12 @@
-"""Print the output of commands: a rich table at a terminal, plain text in a pipe, or one JSON document on stdout.
+"""Print the output of commands: tables without boxes, names, or one JSON document on stdout.
 
-Messages go to stderr. Colour never carries meaning alone: every state is also a word.
+A table looks the same at a terminal and in a pipe, except that a terminal adds colour and is only so wide. Messages go
+to stderr. Colour never carries meaning alone: every state is also a word.
 """
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,23 +15,53 @@ from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import groups
+from cnictl.cli import groups, layout
 from cnictl.core import outside
+from cnictl.core.errors import UsageProblem
 
 
 class Format(StrEnum):
     """The values of `-o`."""
 
     TABLE = "table"
+    WIDE = "wide"
+    NAME = "name"
     JSON = "json"
 
 
-OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+_SINGLE = (Format.TABLE, Format.JSON)
+
+
+def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
+    if chosen not in _SINGLE and not context.resilient_parsing:
+        raise UsageProblem(f"-o {chosen}: {context.command_path} prints no list; it takes table or json")
+    return chosen
+
+
+OutputOption = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="[table|json]",
+        callback=_of_one_thing,
+        autocompletion=lambda: [str(each) for each in _SINGLE],
+        help="table for people, json for programs.",
+    ),
+]
+"""The option of commands that show one thing."""
+ListOption = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        help="table for people; wide: more columns, nothing shortened; name: one name on each line; json for programs.",
+    ),
+]
+"""The option of commands that list things."""
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
 """The most characters of a line on stderr and of one on stdout, where a command to copy must stay whole."""
-_WIDEST = 80
-"""The most characters that a column is padded to in a pipe, so that one long cell does not pad every row."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -117,13 +149,47 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows: a rich table at a terminal, aligned plain columns in a pipe."""
-    rows = [[outside.line(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        _print_plain(columns, rows)
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: int = 0, wide: bool = False) -> None:
+    """Print rows in columns, as `cnictl.cli.layout` lays them out for the screen.
+
+    The last `whole` columns hold commands and sentences to copy, which stand on lines of their own. `wide`: never wrap
+    a line, as in a pipe.
+    """
+    width = None if wide else screen_width()
+    print_layout(layout.table(columns, [[outside.line(cell) for cell in row] for row in rows], width, whole))
+
+
+def print_layout(lines: Iterable[layout.Line]) -> None:
+    """Print lines that are laid out already: in colour at a terminal."""
+    if sys.stdout.isatty():
+        groups.terminal().print_layout(lines)
         return
-    groups.terminal().print_table(columns, rows, title)
+    for line in lines:
+        print(layout.text_of(line))
+
+
+def print_names(names: Iterable[str]) -> None:
+    """Print names, each once and on a line of its own, for other commands to read."""
+    for name in dict.fromkeys(filter(None, names)):
+        print(plain(name))
+
+
+def screen_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None if it is none, and lines have no limit."""
+    if not sys.stdout.isatty():
+        return None
+    return screen_size().columns
+
+
+def screen_size() -> os.terminal_size:
+    """Return the size of the terminal that stdout is. The environment's COLUMNS and LINES come first."""
+    try:
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        columns, lines = 0, 0
+    given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    chosen = [int(text) if text.isdecimal() else 0 for text in given]
+    return os.terminal_size((chosen[0] or columns or 80, chosen[1] or lines or 24))
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
@@ -133,11 +199,3 @@ def print_lines(lines: Iterable[tuple[str, str]]) -> None:
         return
     for _, text in lines:
         print(plain(text))
-
-
-def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    heading = [[column.upper() for column in columns]] if any(columns) else []
-    lines = [*heading, *[list(row) for row in rows]]
-    widths = [max(min(len(line[i]), _WIDEST) for line in lines) for i in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
