@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, working, write
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    print_items,
+    print_json,
+    print_list,
+    print_names,
+    refuse_list_format,
+    say,
+    working,
+    write,
+)
 from cnictl.cli.steps import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, fixes
@@ -32,7 +43,7 @@ def doctor(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --fix: change nothing, show what would be fixed.")
     ] = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """Find what keeps this node's pods from working: one line for each fault, with its fix.
 
@@ -91,8 +102,9 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
             (finding.severity, finding.id, finding.subject, finding.message, _fix_words(finding))
             for finding in examined.findings
         ]
-        print_table(("", "check", "subject", "found", "fix"), rows)
-    elif healthy:
+        columns = ("severity", "check", "subject", "found", "fix")
+        print_list(output, columns, rows, (finding.id for finding in examined.findings), whole=1)
+    elif healthy and output is not Format.NAME:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
@@ -110,6 +122,9 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
     if output is Format.JSON:
         print_items(rows)
         return
+    if output is Format.NAME:
+        print_names(row["for"] for row in rows)
+        return
     for row in rows:
         write(f"would fix: {row['for']} {row['subject']}")
         for line in row["command"].splitlines():
@@ -122,6 +137,7 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
 
 
 def _explain(name: str, output: Format) -> None:
+    refuse_list_format(output, "doctor --explain")
     check = by_id(name)
     assert check is not None
     if output is Format.JSON:
@@ -145,7 +161,16 @@ def _list(output: Format) -> None:
     if output is Format.JSON:
         print_items({"id": check.id, "severity": check.severity, "why": check.why} for check in CHECKS)
         return
-    print_table(
-        ("check", "severity", "fix", "why"),
-        [(check.id, check.severity, "yes" if check.fix else "", check.why) for check in CHECKS],
-    )
+    rows = [
+        (
+            check.id,
+            check.severity,
+            "yes" if check.fix else "-",
+            check.why,
+            check.looks_at,
+            ", ".join(check.behind) or "-",
+        )
+        for check in CHECKS
+    ]
+    columns = ("check", "severity", "fix", "why", "looks at", "left out behind")
+    print_list(output, columns, rows, (check.id for check in CHECKS), more=2)

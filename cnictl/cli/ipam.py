@@ -11,7 +11,7 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, write
+from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, print_table, say, write
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
@@ -43,7 +43,7 @@ def list_leases(
     name: NameOption = "",
     former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """List the addresses of a network that are held: container, interface, pod, age and state.
 
@@ -62,9 +62,12 @@ def list_leases(
         facts = listing.as_json()
         print_items(facts.pop("leases"), facts)
         return
-    columns = ("address", "container", "interface", "pod", "age", "state")
     if listing.rows:
-        print_table(columns, [_cells(row) for row in listing.rows])
+        columns = ("address", "container", "interface", "pod", "age", "state", "host veth", "netns")
+        rows = [_cells(row, output is Format.WIDE) for row in listing.rows]
+        print_list(output, columns, rows, (row.address for row in listing.rows), more=2)
+    if output is Format.NAME:
+        return
     for line in _utilisation(listing):
         write(line)
     _mention_strays(listing)
@@ -218,12 +221,15 @@ def _utilisation(listing: lease_list.Listing) -> list[str]:
     return lines
 
 
-def _cells(row: lease_list.Row) -> tuple[str, ...]:
-    owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
-    return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
+def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:
+    owner = (row.container if wide else row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
+    netns = row.record.netns if row.record is not None else ""
+    ends = (cell or "-" for cell in (row.host_veth, netns))
+    return (row.address or "-", *(cell or "-" for cell in owner), age(row.since), row.words, *ends)
 
 
-def _age(since: float) -> str:
+def age(since: float) -> str:
+    """Return in a word how long ago a time was; `-` if it is not known."""
     if not since:
         return "-"
     seconds = max(0, int(time.time() - since))
@@ -240,7 +246,7 @@ def _lines(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict):
             lines += _lines(value, f"{name}: ")
         elif key == "since":
-            lines.append(("age", _age(value)))
+            lines.append(("age", age(value)))
         else:
             shown = (
                 {None: "none", True: "yes", False: "no"}.get(value) if value is None or value in (True, False) else None

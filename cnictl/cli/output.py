@@ -32,9 +32,15 @@ class Format(StrEnum):
 _SINGLE = (Format.TABLE, Format.JSON)
 
 
+def refuse_list_format(chosen: Format, command: str) -> None:
+    """Raise UsageProblem if a command that prints no list, such as `history RUN`, shall print it as one."""
+    if chosen not in _SINGLE:
+        raise UsageProblem(f"-o {chosen}: {command} prints no list", "it takes -o table or -o json")
+
+
 def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
-    if chosen not in _SINGLE and not context.resilient_parsing:
-        raise UsageProblem(f"-o {chosen}: {context.command_path} prints no list; it takes table or json")
+    if not context.resilient_parsing:
+        refuse_list_format(chosen, context.command_path)
     return chosen
 
 
@@ -166,6 +172,31 @@ def print_layout(lines: Iterable[layout.Line]) -> None:
         return
     for line in lines:
         print(layout.text_of(line))
+
+
+def print_list(
+    output: Format,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    names: Iterable[str],
+    more: int = 0,
+    whole: int = 0,
+) -> None:
+    """Print a list for people, or its names for scripts.
+
+    The last `more` columns ahead of the last `whole` ones, which are as in `print_table`, are for `-o wide` alone.
+    """
+    if output is Format.NAME:
+        print_names(names)
+        return
+    is_wide = output is Format.WIDE
+    end = len(columns) - whole
+    usual = end if is_wide else end - more
+
+    def chosen(cells: Sequence[str]) -> Sequence[str]:
+        return [*cells[:usual], *cells[end:]]
+
+    print_table(chosen(columns), list(map(chosen, rows)), whole, is_wide)
 
 
 def print_names(names: Iterable[str]) -> None:

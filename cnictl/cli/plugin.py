@@ -8,7 +8,17 @@ import typer
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import NoWaitOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, write
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    print_items,
+    print_json,
+    print_list,
+    print_table,
+    say,
+    write,
+)
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
 from cnictl.node.plugin.versions import VersionOutcome
@@ -110,9 +120,9 @@ def uninstall(
 def list_versions(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
-    """Show the installed versions, their interpreters, which one is in use, and whether it is sound.
+    """List the installed versions, their interpreters, which one is in use, and whether it is sound.
 
     Exit status 1 if what the runtimes start is broken.
 
@@ -128,11 +138,21 @@ def list_versions(
         say("the plugin is not installed: cnictl plugin install")
     else:
         rows = [
-            (row["version"], "current" if row["current"] else "", row["state"], row["interpreter"], row["library"])
+            (
+                row["version"],
+                "current" if row["current"] else "-",
+                row["state"],
+                row["interpreter"],
+                row["library"],
+                row["installed"],
+            )
             for row in listing["versions"]
         ]
-        print_table(("version", "in use", "state", "interpreter", "library"), rows)
-        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in listing["launchers"]])
+        columns = ("version", "in use", "state", "interpreter", "library", "installed")
+        print_list(output, columns, rows, (row["version"] for row in listing["versions"]), more=1)
+        if output is not Format.NAME:
+            write()
+            print_table(("launcher", "state"), [(row["path"], row["state"]) for row in listing["launchers"]])
         for row in broken:
             say(f"broken: {row.get('path') or row['version']}: {row['fault']} (hint: cnictl plugin install)")
         if listing["chosen"] not in ("", listing["current"]):
